@@ -1,0 +1,429 @@
+"""The command line: options, streams, exit codes. The pipeline is a stand-in that hands out reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import tracer
+from tracer.cli import app
+from tracer.errors import SourceError
+from tracer.model import CallRecord, Report
+
+BUILD = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "reports" / "conftest.py")))
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """As in tracer/pipeline.py."""
+
+    grammar: str = "cloudvm_create"
+    topology: Path | None = None
+    stall_s: float = 60.0
+    since_ns: int | None = None
+    until_ns: int | None = None
+    allow: tuple[str, ...] = ()
+
+
+@dataclass
+class Pipeline:
+    """What the commands asked of the pipeline, and what it is to answer."""
+
+    report: Report = field(default_factory=BUILD.report)
+    error: BaseException | None = None
+    asked: list[tuple[list[str], Any]] = field(default_factory=list)
+
+    def check(self, arguments: Sequence[str], settings: Settings, progress: Any = None) -> Report:
+        self.asked.append((list(arguments), settings))
+        progress.opened("a.pcap", 100)
+        progress.advanced("a.pcap", 50, 7, 1)
+        progress.ignored("notes.txt", "no capture")
+        if self.error:
+            raise self.error
+        return self.report
+
+    def calls(
+        self, arguments: Sequence[str], settings: Settings, progress: Any = None
+    ) -> Iterator[CallRecord]:
+        for verdict in self.check(arguments, settings, progress).verdicts:
+            for call in verdict.calls:
+                yield replace(call, traces=(verdict.id,))
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """A pipeline that has found one conforming creation."""
+    stand_in = Pipeline(BUILD.report(BUILD.conforming()))
+    module = ModuleType("tracer.pipeline")
+    module.__dict__.update(Settings=Settings, check=stand_in.check, calls=stand_in.calls)
+    monkeypatch.setitem(sys.modules, "tracer.pipeline", module)
+    monkeypatch.setattr(tracer, "pipeline", module, raising=False)
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    return stand_in
+
+
+def run(*arguments: str) -> Result:
+    """One run of the command line."""
+    return CliRunner().invoke(app, list(arguments), prog_name="tracer")
+
+
+# --- exit codes -------------------------------------------------------------------------------------
+
+EXITS = [
+    (["conforming"], 0),
+    (["conforming", "stopped_at_8b"], 1),
+    (["conforming", "unobserved"], 3),
+    (["unobserved", "stuck"], 1),
+    ([], 5),
+]
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize("names, code", EXITS)
+def test_the_exit_code_is_the_worst_verdict(
+    names: list[str], code: int, format: str, pipeline: Pipeline
+) -> None:
+    """0 conform, 1 deviates, 3 inconclusive, 5 none; the same in either format."""
+    pipeline.report = BUILD.report(*[getattr(BUILD, name)() for name in names])
+    assert run("check", "x.pcap", "--format", format).exit_code == code
+
+
+def test_an_interrupted_check_prints_what_it_has(pipeline: Pipeline) -> None:
+    """130, and the report says that it is partial."""
+    pipeline.report = BUILD.report(BUILD.conforming(), partial=True)
+    result = run("check", "x.pcap", "--format", "json")
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["partial"] is True
+
+
+def test_an_interrupt_without_a_report_is_130_too(pipeline: Pipeline) -> None:
+    """No traceback for ^C."""
+    pipeline.error = KeyboardInterrupt()
+    result = run("calls", "x.pcap")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "tracer: interrupted\n"
+
+
+def test_a_mistake_is_one_line_and_2(pipeline: Pipeline) -> None:
+    """What, where, what to do; hostile names in it are escaped."""
+    pipeline.error = SourceError("x\x1b[2J.pcap: not a capture")
+    result = run("check", "x.pcap")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "tracer: error: x\\e[2J.pcap: not a capture\n"
+
+
+@pytest.mark.parametrize("flags, traceback", [([], False), (["--debug"], True)])
+def test_a_bug_says_that_it_is_one(flags: list[str], traceback: bool, pipeline: Pipeline) -> None:
+    """2 and never 1, which would mean that a trace deviates; with --debug the trace is there."""
+    pipeline.error = KeyError("x\ny")
+    result = run("check", "x.pcap", *flags)
+    assert result.exit_code == 2
+    assert "tracer: internal error: KeyError: " in result.stderr
+    assert "(this is a bug; run with --debug for the trace)" in result.stderr.splitlines()[-1]
+    assert ("Traceback" in result.stderr) is traceback
+
+
+def test_an_error_of_the_system_is_no_bug(pipeline: Pipeline) -> None:
+    """A full disk is told as such."""
+    pipeline.error = OSError(28, "No space left on device", "/tmp/x")
+    result = run("check", "x.pcap")
+    assert (result.exit_code, result.stderr) == (2, "tracer: error: /tmp/x: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check"], ["nope"], ["check", "x", "--format", "xml"], ["check", "x", "--color", "blue"], ["show"], []],
+)
+def test_wrong_usage_is_2(arguments: list[str], pipeline: Pipeline) -> None:
+    """Also no arguments at all: a script whose command came out empty has checked nothing."""
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage: tracer" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (["--stall", "0"], "--stall 0: must be more than 0"),
+        (["--stall", "nan"], "--stall nan"),
+        (["--since", "yesterday"], "--since 'yesterday': not a time"),
+        (["--where", "nam=x"], "Did you mean name?"),
+    ],
+)
+def test_an_option_that_makes_no_sense_stops_before_the_work(
+    option: list[str], words: str, pipeline: Pipeline
+) -> None:
+    """No capture is read for nothing."""
+    result = run("check", "x.pcap", *option)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert pipeline.asked == []
+
+
+# --- settings ---------------------------------------------------------------------------------------
+
+
+def test_options_reach_the_pipeline(pipeline: Pipeline) -> None:
+    """Every option has its setting."""
+    options = "--grammar g.lark --topology t.toml --stall 15 --since 1 --until 2026-01-01T00:00:00Z"
+    run("check", "A=a.pcap", "b.pcap", *options.split(), "--allow", "unobserved", "--allow", "failed:8b")
+    expected = Settings(
+        "g.lark", Path("t.toml"), 15.0, 1_000_000_000, 1_767_225_600_000_000_000, ("unobserved", "failed:8b")
+    )
+    assert pipeline.asked == [(["A=a.pcap", "b.pcap"], expected)]
+
+
+def test_without_options_the_settings_are_the_defaults(pipeline: Pipeline) -> None:
+    """The command line has no defaults of its own."""
+    for command in ("check", "show", "calls"):
+        run(command, "x.pcap")
+    assert {settings for _, settings in pipeline.asked} == {Settings()}
+
+
+def test_where_chooses_traces_and_the_exit_code_follows(pipeline: Pipeline) -> None:
+    """What is filtered out neither shows nor counts."""
+    pipeline.report = BUILD.report(BUILD.conforming(), BUILD.stuck())
+    result = run("check", "x.pcap", "--where", "verdict=conforms")
+    assert result.exit_code == 0
+    assert "fail-cdown" not in result.stdout
+
+
+def test_where_that_fits_nothing_is_5_and_says_so(pipeline: Pipeline) -> None:
+    """Not the captures are empty, the selection is."""
+    result = run("check", "x.pcap", "--where", "name=zzz")
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert result.stderr == "tracer: none of the 1 traces fits --where name=zzz\n"
+
+
+# --- streams ----------------------------------------------------------------------------------------
+
+
+def test_without_a_trace_standard_error_says_what_was_seen(pipeline: Pipeline) -> None:
+    """Also when standard output is JSON for a machine."""
+    pipeline.report = BUILD.report(seen=(("SQL statements", 1200),))
+    result = run("check", "x.pcap", "--format", "json")
+    assert json.loads(result.stdout)["traces"] == []
+    assert result.stderr == "tracer: no trace found; the captures hold 1,200 SQL statements\n"
+
+
+def test_losses_are_warned_of_beside_json(pipeline: Pipeline) -> None:
+    """-q silences them; the document has them anyway."""
+    pipeline.report = replace(pipeline.report, captures=[BUILD.damaged()])
+    loud, quiet = run("check", "x", "--format", "json"), run("check", "x", "--format", "json", "-q")
+    assert "warning: captures/ctl-any.pcap: 3 gaps" in loud.stderr
+    assert quiet.stderr == ""
+    assert loud.stdout == quiet.stdout
+
+
+def test_ignored_files_are_told_with_v(pipeline: Pipeline) -> None:
+    """-v may stand before the command and after it."""
+    assert run("check", "x.pcap").stderr == ""
+    for arguments in (["check", "x.pcap", "-v"], ["-v", "check", "x.pcap"]):
+        assert run(*arguments).stderr == "tracer: ignored notes.txt: no capture\n"
+
+
+def test_a_file_gets_what_standard_output_would(pipeline: Pipeline, tmp_path: Path) -> None:
+    """And a longer file from before leaves nothing behind."""
+    target = tmp_path / "report"
+    for options in (
+        ["check"],
+        ["check", "--format", "json"],
+        ["calls"],
+        ["calls", "--format", "jsonl"],
+        ["show"],
+    ):
+        target.write_text("old\n" * 100_000)
+        shown = run(*options, "x.pcap").stdout
+        written = run(*options, "x.pcap", "-o", str(target))
+        assert written.stdout == ""
+        assert target.read_text() == shown
+
+
+@pytest.mark.parametrize("where", ["missing/report.json", "."])
+def test_an_unwritable_file_is_found_out_before_the_work(
+    where: str, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """An hour of reading must not end in 'no such directory'."""
+    result = run("check", "x.pcap", "-o", str(tmp_path / where))
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
+    assert pipeline.asked == []
+
+
+def test_a_failed_run_leaves_files_as_they_were(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The report of yesterday stays, and no empty one appears."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("yesterday")
+    pipeline.error = SourceError("x")
+    for target in (old, new):
+        assert run("check", "x.pcap", "-o", str(target)).exit_code == 2
+    assert old.read_text() == "yesterday"
+    assert not new.exists()
+
+
+def test_a_capture_is_never_overwritten(pipeline: Pipeline, tmp_path: Path) -> None:
+    """-o before the file name, forgotten: tracer check -o a.pcap a.pcap."""
+    capture = tmp_path / "a.pcap"
+    capture.write_bytes(b"precious")
+    result = run("check", f"External_api={capture}", "-o", str(capture))
+    assert result.exit_code == 2
+    assert capture.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "flags, environment, coloured",
+    [
+        ([], {}, False),
+        (["--color", "always"], {}, True),
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+        (["--color", "never"], {"FORCE_COLOR": "1"}, False),
+        ([], {"FORCE_COLOR": "1"}, True),
+        ([], {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours_are_asked_for_or_refused(
+    flags: list[str],
+    environment: dict[str, str],
+    coloured: bool,
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The option beats the environment; a pipe has none of its own accord."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for command in ("check", "show", "calls"):
+        assert ("\x1b[" in run(command, "x.pcap", *flags).stdout) is coloured
+
+
+# --- show and calls ---------------------------------------------------------------------------------
+
+
+def test_show_draws_the_trace_that_is_meant(pipeline: Pipeline) -> None:
+    """By name here; 0 although it deviates, for nothing was asked but a picture."""
+    pipeline.report = BUILD.report(BUILD.conforming(), BUILD.stuck())
+    result = run("show", "x.pcap", "--trace", "fail-cdown")
+    assert result.exit_code == 0
+    assert "fail-cdown" in result.stdout
+    assert "web-1" not in result.stdout
+
+
+def test_show_knows_json(pipeline: Pipeline) -> None:
+    """The same schema, with that trace alone."""
+    pipeline.report = BUILD.report(BUILD.conforming(), BUILD.stuck())
+    [trace] = json.loads(run("show", "x", "--trace", "fail-cdown", "--format", "json").stdout)["traces"]
+    assert trace["name"] == "fail-cdown"
+
+
+@pytest.mark.parametrize("trace, words", [("zzz", "known: web-1"), ("web-2", "near it: web-1")])
+def test_an_unknown_trace_is_2_and_names_others(trace: str, words: str, pipeline: Pipeline) -> None:
+    """What a person would ask next."""
+    result = run("show", "x.pcap", "--trace", trace)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
+def test_calls_are_json_lines_with_their_traces(pipeline: Pipeline) -> None:
+    """One object a line."""
+    lines = run("calls", "x.pcap", "--format", "jsonl").stdout.splitlines()
+    assert len(lines) == len(BUILD.flow())
+    assert json.loads(lines[0])["traces"] == [BUILD.conforming().id]
+
+
+# --- the program ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["calls"], ["show"]])
+def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline) -> None:
+    """Each on a line of its own, that can be copied."""
+    result = run(*command, "--help")
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    start = lines.index("Examples:")
+    assert result.exit_code == 0
+    assert start < lines.index("Options:")
+    assert all(line.startswith("tracer ") for line in lines[start + 1 : start + 4])
+
+
+def program(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m tracer` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tracer", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **how,
+    )
+
+
+def test_the_package_is_a_program() -> None:
+    """python -m tracer --version."""
+    result = program("--version")
+    assert (result.returncode, result.stdout.split()[0]) == (0, "tracer")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Import time counts in completion and in every wrong call."""
+    code = (
+        "import sys; sys.argv = ['tracer', '--help']\n"
+        "from tracer.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'scapy', 'pika', 'pyshark', 'lark', 'msgspec', 'rich', 'zstandard'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+DRIVER = """
+import sys, runpy
+sys.path.insert(0, {root!r})
+import tracer
+from types import ModuleType
+suite = runpy.run_path({suite!r})
+stand_in = suite["Pipeline"](suite["BUILD"].report(*[suite["BUILD"].conforming(n) for n in range(400)],
+                                                   suite["BUILD"].stuck()))
+module = ModuleType("tracer.pipeline")
+module.__dict__.update(Settings=suite["Settings"], check=stand_in.check, calls=stand_in.calls)
+tracer.pipeline = sys.modules["tracer.pipeline"] = module
+from tracer.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (["check", "x", "--format", "json"], 1),
+        (["check", "x", "-qv", "--where", "verdict=conforms"], 0),
+        (["calls", "x"], 0),
+    ],
+)
+def test_a_reader_that_leaves_is_no_error(arguments: list[str], code: int, tmp_path: Path) -> None:
+    """`| head` ends the output quietly, and the exit code still says what was found."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER.format(root=str(ROOT), suite=__file__))
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, str(driver), *arguments], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    os.read(reader, 10)
+    os.close(reader)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (code, "")

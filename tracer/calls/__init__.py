@@ -1,0 +1,177 @@
+"""Messages in, calls out: request with response, publish with delivery, statement with result.
+
+A call is yielded when it begins, and again when more is known of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+from tracer.calls.bodies import wants_body
+from tracer.calls.proxies import ProxyLegs
+from tracer.calls.rest import RestCalls
+from tracer.calls.rpc import RpcCalls
+from tracer.calls.sql import SqlCalls, wants_statement
+from tracer.model import (
+    CLIENT,
+    SERVER,
+    AmqpContent,
+    AmqpMethod,
+    Call,
+    Closed,
+    ConnectFacts,
+    End,
+    HttpRequest,
+    HttpResponse,
+    Message,
+    SqlLogin,
+    SqlResult,
+    SqlSkipped,
+    SqlStatement,
+)
+
+__all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
+
+_PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
+
+
+class Calls:
+    """Turns the messages of all connections into calls, and numbers them.
+
+    *ports* (server port -> protocol) tell for which failed connections there is a call.
+    """
+
+    def __init__(self, ports: Mapping[int, str]) -> None:
+        self._ports = dict(ports)
+        self._serials = count(1)
+        self._rest = RestCalls(self._serials.__next__)
+        self._rpc = RpcCalls(self._serials.__next__)
+        self._sql = SqlCalls(self._serials.__next__)
+        self._proxies = ProxyLegs()
+        self._newest = 0
+        self.numbering = Numbering()
+
+    def receive(self, message: Message | Closed) -> Iterable[Call]:
+        """Return the calls that *message* begins or tells more of."""
+        if type(message) is SqlSkipped:
+            self.numbering.skipped(message.time_ns, next(self._serials))
+            return ()
+        calls = self._receive(message)
+        for call in calls:
+            if call.serial > self._newest:
+                self._newest = call.serial
+                self.numbering.begun(call)
+            if call.protocol == "REST":
+                self._proxies.receive(call)
+        return calls
+
+    def _receive(self, message: Message | Closed) -> Iterable[Call]:
+        kind = type(message)
+        if kind is HttpRequest:
+            self._learn_port(message)
+            return (self._rest.request(message),)  # type: ignore[arg-type]
+        if kind is HttpResponse:
+            return (self._rest.response(message),)  # type: ignore[arg-type]
+        if kind is AmqpContent:
+            return self._rpc.content(message)  # type: ignore[arg-type]
+        if kind is AmqpMethod:
+            return self._rpc.method(message)  # type: ignore[arg-type]
+        if kind is SqlStatement:
+            return (self._sql.statement(message),)  # type: ignore[arg-type]
+        if kind is SqlResult:
+            call = self._sql.result(message)  # type: ignore[arg-type]
+            return (call,) if call is not None else ()
+        if kind is SqlLogin:
+            self._sql.login(message)  # type: ignore[arg-type]
+        elif kind is Closed:
+            return self._closed(message)  # type: ignore[arg-type]
+        return ()
+
+    def flush(self) -> Iterable[Call]:
+        """Return the calls of which the end of the capture tells something."""
+        self.numbering.flush()
+        return self._rpc.flush()
+
+    def _learn_port(self, message: Message) -> None:
+        self._ports.setdefault(message.connection.server.port, "http1")
+
+    def _closed(self, closed: Closed) -> list[Call]:
+        if closed.how in ("refused", "unanswered"):
+            protocol = self._ports.get(closed.connection.server.port)
+            return [self._failed_connection(closed, protocol)] if protocol else []
+        protocol = closed.connection.protocol
+        if protocol == "http1":
+            return self._rest.closed(closed)
+        if protocol == "amqp091":
+            return self._rpc.closed(closed)
+        return self._sql.closed(closed) if protocol == "mysql" else []
+
+    def _failed_connection(self, closed: Closed, protocol: str) -> Call:
+        connection = closed.connection
+        refused = closed.how == "refused"
+        return Call(
+            next(self._serials),
+            _PROTOCOLS.get(protocol, "REST"),
+            f"CONNECT :{connection.server.port}",
+            "refused" if refused else "none",
+            connection.first_ns,
+            closed.time_ns if refused else None,
+            list(closed.frames),
+            End(connection, CLIENT),
+            End(connection, SERVER),
+            ConnectFacts(closed.attempts),
+            connection,
+            error="Connection refused" if refused else "Connection attempt unanswered",
+            closed=True,
+        )
+
+
+class Numbering:
+    """Numbers calls in order of their start, from 1, counting those that were skipped too.
+
+    A call is numbered when the capture has gone on for *window_ns* behind its start, so that one that
+    is recognised late still gets its place; `check` and `calls` give the same numbers.
+    """
+
+    def __init__(self, window_ns: int = 2_000_000_000) -> None:
+        self._window_ns = window_ns
+        self._calls: list[Call] = []
+        self._skipped: deque[tuple[int, int]] = deque()
+        self._next = 1
+
+    def begun(self, call: Call) -> None:
+        self._calls.append(call)
+
+    def skipped(self, time_ns: int, serial: int) -> None:
+        self._skipped.append((time_ns, serial))
+
+    def advance(self, time_ns: int) -> None:
+        """Number what began before *time_ns* less the window."""
+        if self._calls and self._calls[0].started_ns < time_ns - 2 * self._window_ns or len(self._skipped) > 4096:
+            self._number(time_ns - self._window_ns)
+
+    def flush(self) -> None:
+        """Number all that is left."""
+        self._number(None)
+
+    def _number(self, until_ns: int | None) -> None:
+        self._calls.sort(key=lambda call: (call.started_ns, call.serial))
+        if until_ns is not None and len(self._skipped) > 1:
+            self._skipped = deque(sorted(self._skipped))
+        skipped = self._skipped
+        done = 0
+        for call in self._calls:
+            if until_ns is not None and call.started_ns >= until_ns:
+                break
+            while skipped and skipped[0] < (call.started_ns, call.serial):
+                skipped.popleft()
+                self._next += 1
+            call.index = self._next
+            self._next += 1
+            done += 1
+        del self._calls[:done]
+        while skipped and until_ns is not None and skipped[0][0] < until_ns:
+            skipped.popleft()
+            self._next += 1

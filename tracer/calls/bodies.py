@@ -1,0 +1,174 @@
+"""What HTTP bodies tell: names, ids, states, the fault's own text. The bodies themselves are dropped.
+
+JSON is decoded where it is whole; where bytes of it are lost, patterns still find the ids in the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs
+
+import msgspec
+
+from tracer.calls.paths import CREATE_SERVER, split_target, uuids
+from tracer.model import RestFacts
+
+__all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
+
+TEXT_LIMIT = 300
+_SERVER = re.compile(r"/servers/[0-9a-f-]{36}$")
+_WANTED_GETS = re.compile(r"/servers/[0-9a-f-]{36}$|/tasks/[^/]+$|/allocation_candidates|/cloudhosts/|/orders?/")
+_SECRET_PATHS = re.compile(r"/auth/tokens|/service/session|/v2\.0/tokens|/login", re.IGNORECASE)
+_FAULT_KEYS = ("message", "detail", "errorDes", "reasonDes", "reason", "description", "error", "title", "faultstring")
+_NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
+_STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
+_TOKEN_LIKE = re.compile(r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:password|token|secret)\S*\s*[=:]\s*)\S+")
+
+
+def wants_body(method: str, target: str, headers: dict[str, str], status: int) -> bool:
+    """Tell whether the body of a request (*status* 0) or of an answer says anything we need.
+
+    Bodies that hold credentials are never read.
+    """
+    path, _ = split_target(target)
+    if _SECRET_PATHS.search(path):
+        return False
+    if status >= 400:
+        return True
+    if method in ("POST", "PUT"):
+        kind = headers.get("content-type", "")
+        return not kind or "json" in kind or "form-urlencoded" in kind or "text" in kind
+    return method == "GET" and status == 200 and _WANTED_GETS.search(path) is not None
+
+
+def _decode(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
+
+
+def read_request(facts: RestFacts, body: bytes) -> None:
+    """Fill *facts* with what the request's *body* tells."""
+    if not body:
+        return
+    found = [*facts.ids, *uuids(_text(body))]
+    facts.ids = tuple(dict.fromkeys(found))
+    decoded = _decode(body)
+    if isinstance(decoded, dict):
+        _read_names(facts, decoded)
+    elif match := _NAME.search(body):
+        facts.name = _text(match.group(1))
+    elif b"=" in body[:200] and b"{" not in body[:1]:
+        fields = parse_qs(_text(body), max_num_fields=100)
+        facts.name = next((fields[key][0] for key in ("name", "vmName", "hostname") if key in fields), "")[:255]
+
+
+def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
+    inner = decoded
+    if not isinstance(decoded.get("name"), str):
+        nested = [value for value in decoded.values() if isinstance(value, dict)]
+        inner = next((value for value in nested if isinstance(value.get("name"), str)), decoded)
+    name = inner.get("name")
+    if isinstance(name, str):
+        facts.name = name[:255]
+    counts = [inner.get(key) for key in ("min_count", "max_count", "count")]
+    numbers = [c for c in counts if isinstance(c, int) and 0 < c <= 10_000]
+    if numbers and CREATE_SERVER.fullmatch(facts.path):
+        facts.count = max(numbers)
+
+
+def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:
+    """Fill *facts* with what the answer's *body* and Location tell."""
+    ids = list(uuids(headers.get("location", "")))
+    decoded = _decode(body) if body else None
+    if isinstance(decoded, dict):
+        ids += _made(decoded)
+        _read_states(facts, decoded)
+    elif body and (match := _STATUS.search(body)):
+        facts.status_text = match.group(1).decode()
+    if body and not ids and facts.method != "GET":
+        ids = list(uuids(_text(body)))
+    facts.answered_ids = tuple(dict.fromkeys(ids))
+
+
+def _made(decoded: dict[str, object]) -> list[str]:
+    """Return ids of what an answer describes: `{"server": {"id": …}}`, `{"servers": {id: …}}`."""
+    ids: list[str] = []
+    for key, value in decoded.items():
+        if isinstance(value, dict):
+            if isinstance(value.get("id"), str):
+                ids += uuids(str(value["id"]))
+            ids += [found for k in list(value)[:64] for found in uuids(str(k))]
+        elif isinstance(value, list):
+            for item in value[:64]:
+                if isinstance(item, dict) and isinstance(item.get("id"), str):
+                    ids += uuids(str(item["id"]))
+                elif isinstance(item, str):
+                    ids += uuids(item)
+        elif isinstance(value, str) and (key == "id" or key.lower().endswith("id")):
+            ids += uuids(value)
+    return ids
+
+
+def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:
+    for key, attribute in (("taskUri", "task_uri"), ("uri", "vm_uri")):
+        value = decoded.get(key)
+        if isinstance(value, str) and value.startswith("/"):
+            setattr(facts, attribute, value)
+    server = decoded.get("server")
+    holder = server if isinstance(server, dict) else decoded
+    status = holder.get("status")
+    if isinstance(status, str):
+        facts.status_text = status[:32]
+    project = holder.get("tenant_id") or holder.get("project_id")
+    if isinstance(project, str):
+        facts.project_id = project[:64]
+    requests = decoded.get("allocation_requests")
+    if isinstance(requests, list):
+        facts.candidates = len(requests)
+
+
+def fault_text(body: bytes, path: str = "") -> str:
+    """Return the words in which the body of a refusal says why; empty when it does not.
+
+    OpenStack (`{"forbidden": {"message": …}}`, `{"NeutronError": …}`, `{"errors": [{"detail": …}]}`),
+    FusionCompute (`errorDes`), a failed server or task, and HTML titles.
+    """
+    decoded = _decode(body)
+    found = _find_fault(decoded, 4) if decoded is not None else None
+    if found is None:
+        text = _text(body[:4096])
+        match = re.search(r"<(?:title|h1|p)>([^<]{3,200})<", text) or re.search(
+            r'"(?:message|detail|errorDes)"\s*:\s*"((?:[^"\\]|\\.){1,300})', text
+        )
+        found = match.group(1) if match else ("" if text.lstrip()[:1] in "{[<" else text)
+    return clean(found)
+
+
+def clean(text: str) -> str:
+    """Return *text* on one line, cut, without anything that looks like a secret."""
+    return " ".join(_TOKEN_LIKE.sub("…", text).split())[:TEXT_LIMIT]
+
+
+def _find_fault(value: object, depth: int) -> str | None:
+    if isinstance(value, dict):
+        for key in _FAULT_KEYS:
+            text = value.get(key)
+            if isinstance(text, str) and text.strip():
+                return text
+        children: list[object] = list(value.values())
+    elif isinstance(value, list):
+        children = value[:8]
+    else:
+        return None
+    if depth:
+        for child in children:
+            text = _find_fault(child, depth - 1)
+            if text is not None:
+                return text
+    return None

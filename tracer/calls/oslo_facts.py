@@ -1,0 +1,280 @@
+r"""The facts that correlation needs out of the arguments of nova's RPC.
+
+Rare requests are decoded. Frequent ones, and bodies that are cut, are searched for patterns in the
+escaped bytes; see `oslo.py` for what a backslash means in them.
+
+Source: nova/conductor/rpcapi.py, nova/scheduler/rpcapi.py, nova/compute/rpcapi.py, Kilo to 2026.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tracer.calls.oslo_body import LONGEST_TEXT, UUID, plain, unescaped, whole
+
+__all__ = ["ObjectAction", "instance_uuids", "object_action_facts", "selected_hosts"]
+
+
+class ObjectAction(NamedTuple):
+    """What nova-compute asks nova-conductor to do to an object; None for what it does not say."""
+
+    objname: str | None = None
+    """Instance, Service, InstanceActionEvent ..."""
+    objmethod: str | None = None
+    """save, event_start, get_by_uuid ..."""
+    instance_uuid: str | None = None
+    vm_state: str | None = None
+    """As it will be after the save. None when it is null or absent."""
+    task_state: str | None = None
+    host: str | None = None
+    binary: str | None = None
+    event: str | None = None
+    """Of InstanceActionEvent: compute__do_build_and_run_instance ..."""
+    error: str | None = None
+    """Of event_finish_with_failure, whose name is the same without one: the exception's text."""
+    changes: tuple[str, ...] = ()
+    """Of an Instance: the fields that the save writes."""
+
+
+# --- facts for correlation ------------------------------------------------------------------------
+
+_UUIDS = re.compile(UUID)
+_UUID_TEXT = re.compile(UUID.decode())
+_INSTANCE_UUID = re.compile(rb'"instance_uuid\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
+_OWN_UUID = re.compile(rb'"uuid\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
+_UUID_LIST = re.compile(rb'"instance_uuids\\{0,9}": ?\[([^\]]{0,100000})')
+
+# method -> where its instances are, best first. Each path is keys from args on; '*' is each of a list.
+_INSTANCES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "schedule_and_build_instances": (
+        ("build_requests", "*", "instance_uuid"),
+        ("request_specs", "*", "instance_uuid"),
+    ),
+    "select_destinations": (
+        ("instance_uuids", "*"),
+        ("spec_obj", "instance_uuid"),
+        # until Mitaka
+        ("request_spec", "instance_uuids", "*"),
+        ("request_spec", "instance_properties", "uuid"),
+    ),
+    "build_and_run_instance": (("instance", "uuid"),),
+    "build_instances": (("instances", "*", "uuid"),),
+    "external_instance_event": (
+        ("instances", "*", "uuid"),
+        ("events", "*", "instance_uuid"),
+    ),
+}
+
+
+def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
+    """Return the instances that a request is about, in order, each once; () for methods we do not know.
+
+    schedule_and_build_instances, select_destinations, build_and_run_instance, build_instances and
+    external_instance_event. A body that is cut gives those instances that are still in it.
+    """
+    paths = _INSTANCES.get(method)
+    if paths is None:
+        return ()
+    body = plain(body)
+    inner = whole(body)
+    if inner is None:
+        return _instance_uuids_in_pieces(method, body)
+    for path in paths:
+        values = _follow(inner.get("args"), path)
+        uuids = dict.fromkeys(v for v in values if isinstance(v, str) and _UUID_TEXT.fullmatch(v))
+        if uuids:
+            return tuple(uuids)
+    return ()
+
+
+def _follow(value: object, path: tuple[str, ...]) -> Iterator[object]:
+    """Give what lies at *path*; versioned objects are looked through to their data."""
+    if not path:
+        yield value
+    elif path[0] == "*":
+        for item in value if isinstance(value, list) else ():
+            yield from _follow(item, path[1:])
+    elif isinstance(value, dict):
+        data = value.get("nova_object.data", value)
+        if isinstance(data, dict):
+            yield from _follow(data.get(path[0]), path[1:])
+
+
+def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
+    if method == "select_destinations" and (listed := _UUID_LIST.search(body)):
+        found = _UUIDS.findall(listed[1])
+    elif method == "build_and_run_instance":
+        # The instance precedes what else has a uuid (block devices), and names itself in what it holds.
+        first = _OWN_UUID.search(body) or _INSTANCE_UUID.search(body)
+        found = [first[1]] if first else []
+    else:
+        found = _INSTANCE_UUID.findall(body)
+    return tuple(dict.fromkeys(uuid.decode() for uuid in found))
+
+
+_SERVICE_HOST = re.compile(rb'"service_host\\{0,9}": ?\\{0,9}"([\w.-]{1,255})\\{0,9}"')
+_NEXT_INSTANCE = re.compile(rb"\}\], ?\[\{")
+
+
+def selected_hosts(body: bytes) -> tuple[tuple[str, ...], ...]:
+    """Return for each instance the hosts that a reply to select_destinations names, the chosen one first.
+
+    The others are alternates (since Queens). () for any other body, and for a failure.
+    """
+    body = plain(body)
+    inner = whole(body)
+    if inner is None:
+        parts = _NEXT_INSTANCE.split(body)
+        cut = (tuple(host.decode() for host in _SERVICE_HOST.findall(part)) for part in parts)
+        return tuple(hosts for hosts in cut if hosts)
+    result = inner.get("result")
+    if not isinstance(result, list):
+        return ()
+    chosen = []
+    for selections in result:
+        # Until Pike: one dict with host and nodename for each instance.
+        old = isinstance(selections, dict) and "host" in selections
+        hosts = _follow(selections, ("host",)) if old else _follow(selections, ("*", "service_host"))
+        chosen.append(tuple(host for host in hosts if isinstance(host, str)))
+    return tuple(chosen) if any(chosen) else ()
+
+
+# --- object actions -------------------------------------------------------------------------------
+# The most frequent request of all: found with bytes.find, which is faster than any pattern.
+
+_OBJECT_NAME = re.compile(rb'\\"(?:nova_object\.name|objname)\\": ?\\"(\w{1,80})\\"')
+_OBJECT_METHOD = b'\\"objmethod\\"'
+_UUID_VALUE = re.compile(rb': ?\\"(' + UUID + rb')\\"')
+_WORD_VALUE = re.compile(rb': ?\\"([\w.-]{1,255})\\"')
+# An Instance holds others with a uuid and a host; its own are known by the fields before them.
+_BEFORE_HOST = b'\\"ephemeral_key_uuid\\"'
+_OWN_HOST = re.compile(rb': ?(?:null|\\"[\w-]{0,40}\\"), ?\\"host\\": ?(?:null|\\"([\w.-]{1,255})\\")')
+_BEFORE_UUID = b'\\"vm_mode\\"'
+_OWN_UUID_VALUE = re.compile(rb': ?(?:null|\\"\w{0,40}\\"), ?\\"uuid\\": ?\\"(' + UUID + rb')\\"')
+_FIRST_ARGS = re.compile(rb'\\"args\\": ?\[(?:\\"(' + UUID + rb')\\")?(?:, ?\\"(\w{1,80})\\")?')
+_ERROR = re.compile(rb'\\"exc_val\\": ?\\"([^"\x00]{1,600})')
+_CHANGE = re.compile(rb'\\"(\w{1,60})\\"')
+
+
+def object_action_facts(body: bytes) -> ObjectAction | None:
+    """Return what an object_action or object_class_action_versions does, or None if *body* is neither.
+
+    Only as far as bytes are there; nothing is decoded.
+    """
+    body = plain(body)
+    name = _OBJECT_NAME.search(body)
+    if name is None:
+        return None
+    start = name.end()
+    method = _match_after(body, _OBJECT_METHOD, start, len(body), _WORD_VALUE)
+    stop = method.start() if method else len(body)
+    objname, objmethod = name[1].decode(), method[1].decode() if method else None
+    if body.startswith(b"objname", name.start() + 2):
+        return _class_action(body, stop, objname, objmethod)
+    if objname == "Instance":
+        return _instance_action(body, start, stop, objmethod)
+    if objname == "Service":
+        host = _value(body, b'\\"host\\"', start, stop, _WORD_VALUE)
+        binary = _value(body, b'\\"binary\\"', start, stop, _WORD_VALUE)
+        return ObjectAction(objname, objmethod, host=host, binary=binary)
+    uuid = _value(body, b'\\"instance_uuid\\"', start, stop, _UUID_VALUE)
+    return ObjectAction(objname, objmethod, instance_uuid=uuid)
+
+
+def _instance_action(body: bytes, start: int, stop: int, objmethod: str | None) -> ObjectAction:
+    """Read an action on an Instance: its states are its own fields, not those of what it holds.
+
+    *stop* is where the object ends; the list of its changed fields stands right before. The order of
+    fields varies (a resize puts others first); where it does, the body is decoded.
+    """
+    own_host = _match_after(body, _BEFORE_HOST, start, stop, _OWN_HOST)
+    own_uuid = _match_after(body, _BEFORE_UUID, start, stop, _OWN_UUID_VALUE)
+    if (own_host is None or own_uuid is None) and (inner := whole(body)):
+        return _decoded_instance_action(inner, objmethod)
+    if own_uuid is None:
+        own_uuid = _match_after(body, b'\\"instance_uuid\\"', start, stop, _UUID_VALUE)
+    listed = body.rfind(b'\\"nova_object.changes\\"', start, stop)
+    fields = body[listed : body.find(b"]", listed)] if listed >= 0 else b""
+    return ObjectAction(
+        "Instance",
+        objmethod,
+        instance_uuid=own_uuid[1].decode() if own_uuid else None,
+        vm_state=_value(body, b'\\"vm_state\\"', start, stop, _WORD_VALUE),
+        task_state=_value(body, b'\\"task_state\\"', start, stop, _WORD_VALUE),
+        host=own_host[1].decode() if own_host and own_host[1] else None,
+        changes=tuple(field.decode() for field in _CHANGE.findall(fields)),
+    )
+
+
+def _decoded_instance_action(inner: dict[str, Any], objmethod: str | None) -> ObjectAction:
+    given = inner.get("args")
+
+    def text(*path: str) -> str | None:
+        return next((value for value in _follow(given, path) if isinstance(value, str)), None)
+
+    return ObjectAction(
+        "Instance",
+        objmethod,
+        instance_uuid=text("objinst", "uuid") or text("kwargs", "uuid"),
+        vm_state=text("objinst", "vm_state"),
+        task_state=text("objinst", "task_state"),
+        host=text("objinst", "host"),
+        changes=tuple(field for field in _changes(given) if isinstance(field, str)),
+    )
+
+
+def _changes(given: object) -> list[object]:
+    instance = given.get("objinst") if isinstance(given, dict) else None
+    changes = instance.get("nova_object.changes") if isinstance(instance, dict) else None
+    return changes if isinstance(changes, list) else []
+
+
+def _class_action(body: bytes, start: int, objname: str, objmethod: str | None) -> ObjectAction:
+    """Read an action on a class, whose arguments follow its method from *start* on.
+
+    Those of InstanceActionEvent are the instance and the event.
+    """
+    end = len(body)
+    given = _FIRST_ARGS.search(body, start)
+    uuid, second = given.groups() if given else (None, None)
+    if objname == "Instance" and uuid is None:
+        own = _match_after(body, b'\\"uuid\\"', start, end, _UUID_VALUE)
+        uuid = own[1] if own else None
+    about_instance = objname.startswith("Instance") or "instance" in (objmethod or "")
+    instance_uuid = uuid.decode() if uuid and about_instance else None
+    if objname != "InstanceActionEvent":
+        return ObjectAction(objname, objmethod, instance_uuid)
+    return ObjectAction(
+        objname,
+        objmethod,
+        instance_uuid,
+        host=_value(body, b'\\"host\\"', start, end, _WORD_VALUE),
+        event=second.decode() if second else None,
+        error=_error_text(body, start) if "failure" in (objmethod or "") else None,
+    )
+
+
+def _error_text(body: bytes, start: int) -> str | None:
+    """Return the text of exc_val; None for the usual null."""
+    found = _ERROR.search(body, start)
+    if found is None:
+        return None
+    for text in _follow((whole(body) or {}).get("args"), ("kwargs", "exc_val")):
+        if isinstance(text, str):
+            return text[:LONGEST_TEXT]
+    return unescaped(found[1])[:LONGEST_TEXT]
+
+
+def _match_after(
+    body: bytes, key: bytes, start: int, stop: int, shape: re.Pattern[bytes]
+) -> re.Match[bytes] | None:
+    at = body.find(key, start, stop)
+    return shape.match(body, at + len(key)) if at >= 0 else None
+
+
+def _value(body: bytes, key: bytes, start: int, stop: int, shape: re.Pattern[bytes]) -> str | None:
+    """Return the value of the first *key* in between; None if it has another shape, such as null."""
+    found = _match_after(body, key, start, stop, shape)
+    return found[1].decode() if found else None

@@ -1,0 +1,107 @@
+"""The two legs of a call through a reverse proxy: client -> proxy and proxy -> service.
+
+Both legs carry the same method and target. Where both are answered, the answers hold the same request
+id, which only one service can have made, and one leg lies within the other in time. Where there is no
+answer, X-Forwarded-For names the client of the outer leg.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from tracer.model import Call, RestFacts
+
+__all__ = ["ProxyLegs"]
+
+SKEW_NS = 5_000_000
+"""Legs seen at two capture points may be out of step by their clocks."""
+OPEN_LIMIT = 20_000
+ANSWERED_LIMIT = 4_096
+
+_Key = tuple[str, str, str, str]
+
+
+class ProxyLegs:
+    """Sets `Call.front` and `Call.back` as calls begin and end."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[int, Call] = OrderedDict()
+        self._by_target: dict[_Key, list[Call]] = {}
+        self._answered: OrderedDict[_Key, Call] = OrderedDict()
+
+    def receive(self, call: Call) -> None:
+        """Look for the other leg of *call*, which has begun or ended."""
+        facts = call.facts
+        if not isinstance(facts, RestFacts) or facts.method == "?":
+            return
+        if not call.closed:
+            self._begun(call, facts)
+        else:
+            self._forget_open(call, facts)
+            if facts.answered_id:
+                self._ended(call, facts)
+
+    def _begun(self, call: Call, facts: RestFacts) -> None:
+        if facts.forwarded_for:
+            client = facts.forwarded_for.rpartition(",")[2].strip()
+            waiting = self._by_target.get((facts.method, facts.path, facts.query, client), ())
+            outer = [leg for leg in waiting if leg.back is None and _facts(leg).name == facts.name]
+            if len(outer) == 1 and outer[0].connection is not call.connection:
+                _join(outer[0], call)
+        key = _open_key(call, facts)
+        self._by_target.setdefault(key, []).append(call)
+        self._open[call.serial] = call
+        if len(self._open) > OPEN_LIMIT:
+            _, oldest = self._open.popitem(last=False)
+            self._drop(oldest, _facts(oldest))
+
+    def _forget_open(self, call: Call, facts: RestFacts) -> None:
+        if self._open.pop(call.serial, None) is not None:
+            self._drop(call, facts)
+
+    def _drop(self, call: Call, facts: RestFacts) -> None:
+        key = _open_key(call, facts)
+        waiting = self._by_target.get(key, [])
+        if call in waiting:
+            waiting.remove(call)
+        if not waiting:
+            self._by_target.pop(key, None)
+
+    def _ended(self, call: Call, facts: RestFacts) -> None:
+        key = (facts.method, facts.path, facts.query, facts.answered_id)
+        other = self._answered.get(key)
+        if other is None or other.connection is call.connection:
+            self._answered[key] = call
+            if len(self._answered) > ANSWERED_LIMIT:
+                self._answered.popitem(last=False)
+            return
+        if _encloses(call, other) and not (_encloses(other, call) and _facts(call).forwarded_for):
+            _join(call, other)
+        elif _encloses(other, call):
+            _join(other, call)
+
+
+def _open_key(call: Call, facts: RestFacts) -> _Key:
+    return facts.method, facts.path, facts.query, call.connection.client.address
+
+
+def _facts(call: Call) -> RestFacts:
+    assert isinstance(call.facts, RestFacts)  # noqa: S101  # only REST calls come here
+    return call.facts
+
+
+def _encloses(outer: Call, inner: Call) -> bool:
+    return (
+        outer.started_ns <= inner.started_ns + SKEW_NS
+        and (outer.ended_ns or 0) + SKEW_NS >= (inner.ended_ns or 0)
+        and outer.connection is not inner.connection
+    )
+
+
+def _join(front: Call, back: Call) -> None:
+    # What was guessed from X-Forwarded-For gives way to what the request ids prove.
+    if front.back is not None and front.back is not back:
+        front.back.front = None
+    if back.front is not None and back.front is not front:
+        back.front.back = None
+    front.back, back.front = back, front

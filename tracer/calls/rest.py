@@ -1,0 +1,126 @@
+"""HTTP requests and responses become REST calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tracer.calls.bodies import fault_text, read_answer, read_request
+from tracer.calls.paths import UUID, operation_path, split_target, uuids
+from tracer.model import (
+    CLIENT,
+    SERVER,
+    TO_SERVER,
+    Call,
+    Closed,
+    Connection,
+    End,
+    Frame,
+    HttpRequest,
+    HttpResponse,
+    RestFacts,
+)
+
+__all__ = ["RestCalls"]
+
+_REQUEST_ID_LENGTH = 40  # req- and a UUID
+
+
+class RestCalls:
+    """Pairs each response with its request by connection and exchange."""
+
+    def __init__(self, serial: Callable[[], int]) -> None:
+        self._serial = serial
+        self._open: dict[int, dict[int, Call]] = {}
+        self._given_up: set[int] = set()
+        """Connections whose client has closed its side."""
+
+    def request(self, message: HttpRequest) -> Call:
+        """Return the call that *message* begins."""
+        path, query = split_target(message.target)
+        headers = message.headers
+        facts = RestFacts(
+            message.method,
+            path,
+            query,
+            host=headers.get("host", ""),
+            user_agent=headers.get("user-agent", "")[:200],
+            forwarded_for=headers.get("x-forwarded-for", ""),
+            request_id=_request_id(headers.get("x-openstack-request-id", "")),
+            token=headers.get("x-auth-token", ""),
+            subject_token=headers.get("x-subject-token", ""),
+            ids=uuids(message.target),
+            broken=message.truncated,
+        )
+        read_request(facts, message.body)
+        call = self._begin(message.connection, facts, message.time_ns, list(message.frames))
+        call.operation = f"{message.method} {operation_path(path)}"
+        self._open.setdefault(message.connection.number, {})[message.exchange] = call
+        return call
+
+    def response(self, message: HttpResponse) -> Call:
+        """Return the call that *message* ends; a new one when its request was not seen."""
+        connection = message.connection
+        waiting = self._open.get(connection.number)
+        call = waiting.pop(message.exchange, None) if waiting else None
+        if call is None:
+            facts = RestFacts("?", "", broken=True)
+            call = self._begin(connection, facts, message.time_ns, [])
+            call.operation = "? ?"
+        facts = call.facts  # type: ignore[assignment]
+        headers = message.headers
+        facts.status = message.status
+        facts.answered_id = _request_id(
+            headers.get("x-openstack-request-id") or headers.get("x-compute-request-id", "")
+        )
+        facts.subject_token = facts.subject_token or headers.get("x-subject-token", "")
+        facts.broken = facts.broken or message.truncated
+        read_answer(facts, message.body, headers)
+        if message.status >= 400 or facts.status_text in ("failed", "ERROR"):
+            call.error = fault_text(message.body) or (message.reason if message.status >= 400 else "")
+        call.result = str(message.status)
+        call.ended_ns = message.end_ns
+        call.frames.extend(message.frames)
+        call.closed = True
+        return call
+
+    def closed(self, closed: Closed) -> list[Call]:
+        """Return the calls that will have no answer any more."""
+        number = closed.connection.number
+        if closed.how == "fin" and closed.direction == TO_SERVER:
+            # The client has given up or only closed its side: it may still read the answer.
+            self._given_up.add(number)
+            return []
+        observed = closed.how in ("fin", "reset") or (closed.how == "end" and number in self._given_up)
+        calls = []
+        for call in (self._open.pop(number, None) or {}).values():
+            whole = not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
+            call.result = "none" if observed and whole else "?"
+            if observed:
+                call.ended_ns = closed.time_ns
+                call.frames.extend(closed.frames)
+            call.closed = True
+            calls.append(call)
+        if closed.how != "fin":
+            self._given_up.discard(number)
+        return calls
+
+    def _begin(self, connection: Connection, facts: RestFacts, time_ns: int, frames: list[Frame]) -> Call:
+        return Call(
+            self._serial(),
+            "REST",
+            "",
+            "?",
+            time_ns,
+            None,
+            frames,
+            End(connection, CLIENT),
+            End(connection, SERVER),
+            facts,
+            connection,
+        )
+
+
+def _request_id(text: str) -> str:
+    """Return *text* if it has the shape of a request id: a hole filled with NULs is none."""
+    text = text.strip()
+    return text if len(text) == _REQUEST_ID_LENGTH and text[:4] == "req-" and UUID.fullmatch(text[4:]) else ""

@@ -1,0 +1,346 @@
+"""AMQP messages become RPC calls: publish, delivery and acknowledgement of one message are one call.
+
+What the broker did with a message is its result: *unroutable* (returned), *undelivered* (published, no
+consumer got it), *unacked* (delivered, not acknowledged), *ok* (acknowledged). oslo.messaging
+acknowledges before it works, so *ok* does not say that the work was done.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from tracer.calls import oslo
+from tracer.calls.bodies import clean
+from tracer.model import (
+    CLIENT,
+    TO_CLIENT,
+    TO_SERVER,
+    AmqpContent,
+    AmqpMethod,
+    Call,
+    Closed,
+    Connection,
+    End,
+    RpcFacts,
+)
+
+__all__ = ["RpcCalls"]
+
+REMEMBERED = 50_000
+"""Messages whose delivery, acknowledgement or reply may still come; the oldest are forgotten."""
+
+_BUILD_METHODS = frozenset(
+    {"schedule_and_build_instances", "select_destinations", "build_and_run_instance", "build_instances"}
+)
+_OBJECT_METHODS = frozenset({"object_action", "object_class_action", "object_class_action_versions"})
+
+_Ack = tuple[int, int]
+
+
+class RpcCalls:
+    """Joins the two legs of each message by its `_unique_id`, and replies to calls by `_msg_id`."""
+
+    def __init__(self, serial: Callable[[], int]) -> None:
+        self._serial = serial
+        self._by_unique: OrderedDict[str, Call] = OrderedDict()
+        self._by_msg: OrderedDict[str, Call] = OrderedDict()
+        self._unjoined: OrderedDict[tuple[str, str, int], Call] = OrderedDict()
+        """Messages whose unique id is lost: joined by exchange, key and size."""
+        self._unacked: dict[_Ack, dict[int, Call]] = {}
+        """(connection, channel) -> delivery tag -> call"""
+        self._outstanding: dict[_Ack, list[Call]] = {}
+        """Publishes of a channel, for a broker's nack."""
+        self._replied_keys: set[tuple[str, str]] = set()
+        """(exchange, routing key) of calls that were answered though no delivery was seen: the way
+        to that consumer cannot be seen, so its silence means nothing."""
+        self._never_delivered: OrderedDict[int, Call] = OrderedDict()
+
+    # --- contents ---
+
+    def content(self, message: AmqpContent) -> list[Call]:
+        """Return the call that *message* begins or carries on."""
+        envelope = oslo.read(message.body, message.truncated)
+        if message.name == "basic.return":
+            return self._returned(message, envelope)
+        unique = envelope.unique_id if envelope else ""
+        call = self._by_unique.get(unique) if unique else None
+        size_key = (str(message.arguments.get("exchange", "")), _key(message), message.body_bytes)
+        if call is None and not unique:
+            call = self._unjoined.get(size_key)
+        if call is None or (message.name == "basic.publish" and _facts(call).published):
+            if envelope is not None and envelope.kind == "reply" and envelope.ending is False:
+                return self._heartbeat(message, envelope)
+            call = self._begin(message, envelope)
+            self._remember(call, unique, size_key)
+        facts = _facts(call)
+        if message.name == "basic.publish":
+            self._published(call, facts, message)
+        else:
+            self._delivered(call, facts, message)
+        return [call]
+
+    def _remember(self, call: Call, unique: str, size_key: tuple[str, str, int]) -> None:
+        if unique:
+            self._by_unique[unique] = call
+            _trim(self._by_unique)
+        else:
+            self._unjoined[size_key] = call
+            _trim(self._unjoined)
+        facts = _facts(call)
+        if facts.msg_id and facts.mode == "call":
+            self._by_msg[facts.msg_id] = call
+            _trim(self._by_msg)
+
+    def _begin(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> Call:
+        facts = self._read(message, envelope)
+        call = Call(
+            self._serial(),
+            "RPC",
+            f"{facts.mode} {facts.method}",
+            "?",
+            message.time_ns,
+            None,
+            [],
+            None,
+            None,
+            facts,
+            message.connection,
+        )
+        if facts.mode == "reply":
+            call.parent = self._by_msg.get(facts.msg_id)
+            call.result = "failure" if facts.failure else "ok"
+            call.error = clean(facts.failure)
+        return call
+
+    def _read(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> RpcFacts:
+        exchange, key = str(message.arguments.get("exchange", "")), _key(message)
+        if envelope is None:
+            return RpcFacts(
+                "?", "cast" if exchange else "reply", exchange, key, broken=message.truncated
+            )
+        facts = RpcFacts(
+            envelope.method or "?",
+            _mode(envelope, exchange),
+            exchange,
+            key,
+            envelope.msg_id or "",
+            envelope.reply_q or "",
+            envelope.unique_id or "",
+            envelope.request_id or "",
+            envelope.global_request_id or "",
+            envelope.project_id or "",
+            failure=envelope.failure or "",
+            broken=message.truncated,
+        )
+        if facts.mode == "notify":
+            facts.method = envelope.event_type or "?"
+        elif facts.mode == "reply":
+            self._read_reply(facts, message)
+        elif facts.method in _BUILD_METHODS or facts.method == "external_instance_event":
+            facts.ids = tuple(oslo.instance_uuids(facts.method, message.body))
+        elif facts.method in _OBJECT_METHODS:
+            _read_object(facts, message.body)
+        return facts
+
+    def _read_reply(self, facts: RpcFacts, message: AmqpContent) -> None:
+        asked = self._by_msg.get(facts.msg_id)
+        if asked is None:
+            facts.method = "?"
+            return
+        question = _facts(asked)
+        facts.method, facts.request_id, facts.ids = question.method, question.request_id, question.ids
+        facts.project_id = question.project_id
+        facts.object_method, facts.vm_state = question.object_method, question.vm_state
+        if question.method == "select_destinations" and not facts.failure:
+            facts.hosts = tuple(hosts[0] for hosts in oslo.selected_hosts(message.body) if hosts)
+        if not question.delivered:
+            self._replied_keys.add((question.exchange, question.routing_key))
+            question.delivered = question.acknowledged = True
+            asked.result = "ok"
+
+    # --- what the broker did ---
+
+    def _published(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
+        connection = message.connection
+        facts.published = True
+        # The delivery may have been seen first (two capture points): the call begins with its publish.
+        call.started_ns = min(call.started_ns, message.time_ns)
+        call.connection = connection
+        call.caller = End(connection, CLIENT)
+        call.frames[:0] = message.frames
+        outstanding = self._outstanding.setdefault((connection.number, message.channel), [])
+        outstanding.append(call)
+        del outstanding[:-64]
+        if facts.mode == "reply":
+            asked = self._by_msg.get(facts.msg_id)
+            if asked is not None and asked.caller is not None:
+                call.callee = call.callee or asked.caller
+        elif not facts.delivered:
+            self._set_result(call, "undelivered")
+            self._never_delivered[call.serial] = call
+
+    def _delivered(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
+        facts.delivered = True
+        facts.redelivered = facts.redelivered or bool(message.arguments.get("redelivered"))
+        self._never_delivered.pop(call.serial, None)
+        consumer = End(message.connection, CLIENT)
+        if facts.consumer is None:
+            facts.consumer = consumer
+            call.callee = consumer
+        if not facts.routing_key:
+            facts.routing_key = _key(message)
+        if facts.mode == "reply":
+            asked = self._by_msg.get(facts.msg_id)
+            if asked is not None and call.caller is None:
+                call.caller = _facts(asked).consumer
+        call.frames.extend(message.frames)
+        call.ended_ns = message.end_ns
+        self._set_result(call, "unacked")
+        tag = message.arguments.get("delivery_tag")
+        if isinstance(tag, int):
+            self._unacked.setdefault((message.connection.number, message.channel), {})[tag] = call
+
+    @staticmethod
+    def _set_result(call: Call, result: str) -> None:
+        if _facts(call).mode != "reply":
+            call.result = result
+
+    def method(self, message: AmqpMethod) -> list[Call]:
+        """Return the calls whose fate *message* tells: acks, nacks, rejects, channel errors."""
+        key = (message.connection.number, message.channel)
+        if message.name in ("basic.ack", "basic.nack", "basic.reject"):
+            if message.direction == TO_CLIENT:
+                return self._confirmed(key, message)
+            return self._acknowledged(key, message)
+        if message.name == "channel.close" and message.direction == TO_CLIENT:
+            return self._refused(key, message)
+        return []
+
+    def _acknowledged(self, key: _Ack, message: AmqpMethod) -> list[Call]:
+        waiting = self._unacked.get(key)
+        tag = message.arguments.get("delivery_tag")
+        if not waiting or not isinstance(tag, int):
+            return []
+        tags = [t for t in waiting if t <= tag] if message.arguments.get("multiple") else [tag]
+        calls = [waiting.pop(t) for t in tags if t in waiting]
+        for call in calls:
+            facts = _facts(call)
+            if message.name == "basic.ack":
+                facts.acknowledged = True
+                self._set_result(call, "ok")
+            else:
+                self._set_result(call, "undelivered" if message.arguments.get("requeue") else "error")
+            call.ended_ns = message.time_ns
+            call.closed = facts.mode != "call"
+        return calls
+
+    def _confirmed(self, key: _Ack, message: AmqpMethod) -> list[Call]:
+        """Take the broker's confirm; only a nack changes what is known of the message.
+
+        Delivery tags of confirms count from confirm.select, which a capture may not hold, so a nack is
+        given to the oldest publish that is not confirmed.
+        """
+        outstanding = self._outstanding.get(key)
+        if not outstanding:
+            return []
+        if message.arguments.get("multiple"):
+            calls, outstanding[:] = outstanding[:], []
+        else:
+            calls = [outstanding.pop(0)]
+        for call in calls:
+            _facts(call).confirmed = message.name == "basic.ack"
+            if message.name != "basic.ack":
+                call.result = "error"
+        return calls if message.name != "basic.ack" else []
+
+    def _refused(self, key: _Ack, message: AmqpMethod) -> list[Call]:
+        """A channel error of the broker ends the publish that caused it."""
+        outstanding = self._outstanding.pop(key, [])
+        if not outstanding:
+            return []
+        call = outstanding[-1]
+        call.result = "error"
+        call.error = clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
+        call.ended_ns = message.time_ns
+        return [call]
+
+    def _returned(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> list[Call]:
+        call = self._by_unique.get(envelope.unique_id) if envelope and envelope.unique_id else None
+        if call is None:
+            outstanding = self._outstanding.get((message.connection.number, message.channel))
+            call = outstanding[-1] if outstanding else None
+        if call is None:
+            call = self._begin(message, envelope)
+        call.result = "unroutable"
+        call.error = clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
+        call.ended_ns = message.end_ns
+        call.frames.extend(message.frames)
+        self._never_delivered.pop(call.serial, None)
+        return [call]
+
+    def _heartbeat(self, message: AmqpContent, envelope: oslo.OsloMessage) -> list[Call]:
+        """A long call's server says that it is alive: no reply yet, but its delivery is certain."""
+        asked = self._by_msg.get(envelope.msg_id or "")
+        if asked is None:
+            return []
+        asked.ended_ns = message.time_ns
+        return [asked]
+
+    # --- ends ---
+
+    def closed(self, closed: Closed) -> list[Call]:
+        """Forget the channels of a connection that has ended."""
+        number = closed.connection.number
+        if closed.how == "fin" and closed.direction == TO_SERVER:
+            return []
+        for table in (self._unacked, self._outstanding):
+            for key in [key for key in table if key[0] == number]:
+                del table[key]
+        return []
+
+    def flush(self) -> list[Call]:
+        """Say `?` instead of *undelivered* where deliveries to that consumer cannot be seen."""
+        calls = []
+        for call in self._never_delivered.values():
+            facts = _facts(call)
+            if call.result == "undelivered" and (facts.exchange, facts.routing_key) in self._replied_keys:
+                call.result = "?"
+                calls.append(call)
+        self._never_delivered.clear()
+        return calls
+
+
+def _facts(call: Call) -> RpcFacts:
+    assert isinstance(call.facts, RpcFacts)  # noqa: S101  # every call made here holds them
+    return call.facts
+
+
+def _key(message: AmqpContent) -> str:
+    return str(message.arguments.get("routing_key", ""))
+
+
+def _mode(envelope: oslo.OsloMessage, exchange: str) -> str:
+    if envelope.kind == "reply":
+        return "reply"
+    if envelope.kind == "notification":
+        return "notify"
+    if envelope.msg_id:
+        return "call"
+    return "fanout" if exchange.endswith("_fanout") else "cast"
+
+
+def _read_object(facts: RpcFacts, body: bytes) -> None:
+    found = oslo.object_action_facts(body)
+    if found is None:
+        return
+    facts.object_method = f"{found.objname}.{found.objmethod}" if found.objname else ""
+    if found.instance_uuid:
+        facts.ids = (found.instance_uuid,)
+    facts.vm_state = found.vm_state or ""
+    facts.binary = found.binary or ""
+
+
+def _trim(table: OrderedDict[object, Call] | OrderedDict[str, Call] | OrderedDict[tuple[str, str, int], Call]) -> None:
+    while len(table) > REMEMBERED:
+        table.popitem(last=False)

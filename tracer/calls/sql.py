@@ -1,0 +1,130 @@
+"""SQL statements and their results become SQL calls. No statement's text is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from tracer.calls.bodies import clean
+from tracer.calls.paths import uuids
+from tracer.model import CLIENT, SERVER, Call, Closed, End, SqlFacts, SqlLogin, SqlResult, SqlStatement
+
+__all__ = ["SqlCalls", "is_quota", "wants_statement"]
+
+_TABLE = re.compile(
+    rb"(?is)\s*(?:(insert)\s+(?:ignore\s+)?into|(replace)\s+into|(delete)\s+from|(update)|(select)\b.*?\bfrom)"
+    rb"\s+[`\"]?(?:\w+[`\"]?\s*\.\s*[`\"]?)?(\w+)"
+)
+_VERB = re.compile(rb"\s*(\w{1,20})")
+_REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_VM_STATE = re.compile(rb"vm_state\s*=\s*'(\w{1,32})'")
+_PROJECT = re.compile(rb"project_id\W{1,6}'?([0-9a-f]{32})")
+_QUOTA = re.compile(
+    rb"project_user_quotas|quota_classes|quota_usages|\bquotas\.hard_limit|quotas_hard_limit|count\(instances\."
+)
+_WRITES = frozenset(b"iIuUdDrR")
+_LOOK_AT = 65536
+"""Statements carry user data of megabytes; ids stand at their beginning."""
+
+
+def is_quota(text: bytes) -> bool:
+    """Tell whether a SELECT is one of those of nova's quota check (step 4c), and not neutron's."""
+    return _QUOTA.search(text) is not None
+
+
+def wants_statement(text: bytes) -> bool:
+    """Tell whether any grammar or correlation rule can need this statement: one in twenty is.
+
+    Writes, and the reads of the quota check.
+    """
+    first = text[:1]
+    if first in b"sS":
+        return b"quota" in text and is_quota(text) if text[7:12] != b"count" else is_quota(text)
+    return first[0] in _WRITES and text[:8].upper() != b"ROLLBACK" if first else False
+
+
+class SqlCalls:
+    """Pairs results with statements by connection and exchange; MySQL answers strictly in turn."""
+
+    def __init__(self, serial: Callable[[], int]) -> None:
+        self._serial = serial
+        self._open: dict[int, dict[int, Call]] = {}
+        self._schemas: dict[int, str] = {}
+
+    def login(self, message: SqlLogin) -> None:
+        if message.schema:
+            self._schemas[message.connection.number] = message.schema[:64]
+
+    def statement(self, message: SqlStatement) -> Call:
+        """Return the call that *message* begins."""
+        text = message.text[:_LOOK_AT]
+        verb, table = _verb_and_table(message.command, text)
+        request_id = _REQUEST_ID.search(text)
+        state = _VM_STATE.search(text) if verb == "UPDATE" else None
+        project = _PROJECT.search(text)
+        facts = SqlFacts(
+            verb,
+            table,
+            uuids(text.decode("latin-1")),
+            request_id.group().decode() if request_id else "",
+            project.group(1).decode() if project else "",
+            state.group(1).decode() if state else "",
+            self._schemas.get(message.connection.number, ""),
+            verb == "SELECT" and is_quota(text),
+            message.truncated,
+        )
+        connection = message.connection
+        call = Call(
+            self._serial(),
+            "SQL",
+            f"{verb} {table}".rstrip(),
+            "?",
+            message.time_ns,
+            None,
+            list(message.frames),
+            End(connection, CLIENT),
+            End(connection, SERVER),
+            facts,
+            connection,
+        )
+        self._open.setdefault(connection.number, {})[message.exchange] = call
+        return call
+
+    def result(self, message: SqlResult) -> Call | None:
+        """Return the call that *message* ends; None when its statement was skipped or not seen."""
+        waiting = self._open.get(message.connection.number)
+        call = waiting.pop(message.exchange, None) if waiting else None
+        if call is None:
+            return None
+        call.result = "ok" if message.ok else "error"
+        if not message.ok:
+            call.error = clean(f"{message.error_code} {message.error_text}")
+        call.ended_ns = message.end_ns
+        call.frames.extend(message.frames)
+        call.closed = True
+        return call
+
+    def closed(self, closed: Closed) -> list[Call]:
+        """Return the statements that will have no result any more."""
+        number = closed.connection.number
+        if closed.how == "fin" and closed.direction == CLIENT:
+            return []
+        observed = closed.how in ("fin", "reset") and not closed.connection.gaps
+        calls = list((self._open.pop(number, None) or {}).values())
+        for call in calls:
+            call.result = "none" if observed and not call.facts.broken else "?"  # type: ignore[union-attr]
+            call.closed = True
+        if closed.how != "fin":
+            self._schemas.pop(number, None)
+        return calls
+
+
+def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
+    if command not in ("query", "prepare", "execute"):
+        return command.upper(), ""
+    match = _TABLE.match(text)
+    if match is not None:
+        verb = next(group for group in match.groups()[:5] if group)
+        return verb.decode().upper(), match.group(6).decode()[:64]
+    word = _VERB.match(text)
+    return (word.group(1).decode("latin-1").upper() if word else "?"), ""

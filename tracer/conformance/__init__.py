@@ -1,0 +1,46 @@
+"""Does a trace follow the documented steps? Grammar -> automaton -> alignment -> verdict.
+
+grammar.py reads a Lark file, automaton.py compiles it, alignment.py explains a trace by it, checker.py
+turns the explanation into a verdict.
+"""
+
+from tracer.conformance.alignment import (
+    EXTRA,
+    MISSING,
+    NEAR,
+    UNOBSERVED,
+    Alignment,
+    Candidate,
+    Event,
+    Extra,
+    Missing,
+    Move,
+    Sync,
+    align,
+    walk,
+)
+from tracer.conformance.automaton import Automaton, Symbol
+from tracer.conformance.grammar import Grammar, Leg, Step, load, shipped
+
+__all__ = [
+    "EXTRA",
+    "MISSING",
+    "NEAR",
+    "UNOBSERVED",
+    "Alignment",
+    "Automaton",
+    "Candidate",
+    "Event",
+    "Extra",
+    "Grammar",
+    "Leg",
+    "Missing",
+    "Move",
+    "Step",
+    "Symbol",
+    "Sync",
+    "align",
+    "load",
+    "shipped",
+    "walk",
+]

@@ -1,0 +1,397 @@
+"""Trace + grammar -> verdict: the status of each step, what deviates, what could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tracer.conformance.alignment import EXTRA, MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
+from tracer.conformance.case import Case, Sight, Witness, lay_out
+from tracer.conformance.grammar import Grammar, Step
+from tracer.conformance.outcome import Ending, failing_of_attempt, judge
+from tracer.conformance.sight import StepSight
+from tracer.conformance.words import (
+    between_words,
+    failure_words,
+    missing_words,
+    note_of_broker,
+    owed_by,
+    stall_words,
+    summary_words,
+)
+from tracer.model import Attempt, Call, CallRecord, Deviation, Note, RestFacts, StepResult, Trace, Verdict
+
+__all__ = ["Checker"]
+
+_OUTWARD = ("1", "2", "3")
+"""A refusal travels outwards through these: their bad status repeats the failure, it is none of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """Checks traces against one grammar.
+
+    *record* resolves a call's roles, plane and evidence; *sight* knows what the captures could show.
+    """
+
+    grammar: Grammar
+    record: Callable[[Call, bool], CallRecord]
+    sight: Sight
+    addresses_of: Callable[[str], set[str]]
+    host_of: Callable[[str], str | None]
+    stall_ns: int = 60_000_000_000
+    allow: tuple[str, ...] = ()
+
+    def check(self, trace: Trace) -> Verdict:
+        """Return the verdict on *trace*."""
+        case = lay_out(trace, self.grammar, self.record, self.host_of)
+        sight = StepSight(case, self.sight, self.addresses_of, self.stall_ns)
+        ending = judge(case, sight, self.stall_ns)
+        return _Report(self, case, sight, ending).verdict()
+
+
+class _Report:
+    """Builds the verdict of one case."""
+
+    def __init__(self, checker: Checker, case: Case, sight: StepSight, ending: Ending) -> None:
+        self.checker, self.case, self.sight, self.ending = checker, case, sight, ending
+        self.grammar = checker.grammar
+        self.taken: dict[int, tuple[str, str]] = {}
+        """serial of a call -> (step, kind)"""
+        self.moves = self._align()
+        self.deviations: list[Deviation] = []
+        self.notes: list[Note] = []
+        self.absent = {m.symbol.step for m in self.moves if isinstance(m, Missing) and m.symbol.step}
+
+    # --- alignment ---
+
+    def _align(self) -> tuple[Move, ...]:
+        """Explain the calls by the grammar; what may be missing for want of sight is cheap."""
+        grammar, ending = self.grammar, self.ending
+        required = {s.name for s in grammar.steps if s.presence == "required"}
+        costs = {
+            step: (MISSING if self.sight.would_show(step) else UNOBSERVED) if step in required else UNOBSERVED
+            for step in (s.name for s in grammar.steps)
+        }
+        # What may belong to another creation is only asked where the rest does not explain itself.
+        certain = [w for w in self.case.witnesses if not w.ambiguous]
+        choices = [certain, self.case.witnesses] if len(certain) < len(self.case.witnesses) else [certain]
+        found = [
+            align(
+                grammar.automaton,
+                [self._event(w) for w in witnesses],
+                lambda step: costs.get(step or "", UNOBSERVED),
+                complete=ending.outcome == "active",
+            )
+            for witnesses in choices
+        ]
+        best = min(range(len(found)), key=lambda i: (found[i].cost, i))
+        self.case.witnesses = choices[best]
+        for move in found[best].moves:
+            if isinstance(move, Sync):
+                witness = self.case.witnesses[move.event]
+                if move.symbol.step:
+                    self.taken[witness.call.serial] = (move.symbol.step, move.kind)
+        return found[best].moves
+
+    def _event(self, witness: Witness) -> Sequence[Candidate]:
+        """Return the ways to take a call: a refusal that only travels outwards costs nothing."""
+        symbols = self.grammar.automaton.symbols
+        return [
+            c._replace(cost=0)
+            if c.kind == "failed"
+            and symbols[c.symbol].step in _OUTWARD
+            and self.ending.outcome in ("rejected", "stuck", "unfinished")
+            else c
+            for c in witness.candidates
+        ]
+
+    # --- steps ---
+
+    def _step_results(self) -> list[StepResult]:
+        order = {s.name: i for i, s in enumerate(self.grammar.steps)}
+        seen = [order[step] for step, _ in self.taken.values()]
+        furthest = max(seen, default=-1)
+        if self.ending.stopped_at in order:
+            furthest = max(furthest, order[self.ending.stopped_at] - 1)
+        if self.ending.outcome == "active":
+            furthest = len(order)
+        return [self._step(step, order[step.name] < furthest) for step in self.grammar.steps]
+
+    def _step(self, step: Step, passed: bool) -> StepResult:
+        witnesses = self._witnesses(step.name)
+        failed = self.ending.stopped_at == step.name and self.ending.outcome in ("rejected", "error")
+        reason = ""
+        if failed:
+            status = "failed"
+            if not witnesses and self.ending.call is not None:
+                record = self.case.records.get(self.ending.call.serial)
+                calls = (replace(record, step=step.name),) if record and record.operation.startswith("CONNECT") else ()
+                return StepResult(step.name, step.title, status, calls=calls)
+        elif any(kind in ("sync", "plane", "mode") or step.name in _OUTWARD for _, kind in witnesses):
+            status = "seen"
+        elif self.ending.between is not None and not passed and not witnesses:
+            reason = self.sight.why_not(step.name) or ""
+            status = "unobserved" if reason and step.presence == "required" else "not_reached"
+        elif not passed:
+            status = "not_reached"
+        elif step.presence == "inferred":
+            status = "inferred"
+        elif step.presence == "optional":
+            reason = self.sight.why_not(step.name, strict=False) or ""
+            status = "unobserved" if reason else "skipped"
+        else:
+            reason = self.sight.why_not(step.name) or ""
+            status = "unobserved" if reason else "missing"
+        calls = tuple(replace(self.case.records[w.call.serial], step=step.name) for w, _ in witnesses)
+        started, duration = self._times([w for w, _ in witnesses])
+        return StepResult(step.name, step.title, status, started, duration, calls, reason)
+
+    def _witnesses(self, step: str) -> list[tuple[Witness, str]]:
+        """Return the calls taken for *step*, of the last attempt where there were several."""
+        found = [
+            (w, self.taken[w.call.serial][1])
+            for w in self.case.witnesses
+            if self.taken.get(w.call.serial, ("", ""))[0] == step
+        ]
+        attempts = self.case.attempts
+        if len(attempts) > 1 and step in ("7", "8a", "8b", "8c"):
+            last = [(w, k) for w, k in found if w.call.started_ns >= attempts[-1].since_ns]
+            return last
+        return found
+
+    @staticmethod
+    def _times(witnesses: list[Witness]) -> tuple[int | None, int | None]:
+        """Return begin and length of a step; nothing when all of its evidence is ambiguous."""
+        certain = [w.call for w in witnesses if not w.ambiguous]
+        if not certain or len(certain) < len(witnesses):
+            return None, None
+        begin = min(call.started_ns for call in certain)
+        end = max(call.ended_ns or call.started_ns for call in certain)
+        return begin, max(0, end - begin)
+
+    # --- deviations and notes ---
+
+    def _deviate(self, steps: list[StepResult]) -> None:
+        ending = self.ending
+        if ending.outcome in ("rejected", "error"):
+            call = self._record(ending.call)
+            self.deviations.append(
+                Deviation("failed", ending.stopped_at, failure_words(self.case, ending), call, self._expected(ending))
+            )
+        elif ending.outcome == "stuck":
+            words = stall_words(self.case, ending, self.sight)
+            self.deviations.append(
+                Deviation("stalled", ending.stopped_at, words, self._record(ending.call), self._expected(ending))
+            )
+        for step in steps:
+            if step.status == "missing":
+                words = missing_words(step, steps)
+                self.deviations.append(Deviation("missing", step.step, words, None, self._witness_words(step.step)))
+        self._misfits()
+        self._order()
+
+    def _record(self, call: Call | None) -> CallRecord | None:
+        return self.case.records.get(call.serial) if call is not None else None
+
+    def _expected(self, ending: Ending) -> tuple[str, ...]:
+        step = ending.stopped_at or (ending.between[1] if ending.between else None)
+        return self._witness_words(step) if step else ()
+
+    def _witness_words(self, step: str) -> tuple[str, ...]:
+        """Return what would have witnessed *step*, in words."""
+        found = next((s for s in self.grammar.steps if s.name == step), None)
+        if found is None:
+            return ()
+        legs = self.grammar.legs(step)
+        return tuple(f"{leg.protocol} {leg.caller} > {leg.callee}: {found.title}" for leg in legs[:3])
+
+    def _misfits(self) -> None:
+        """Report calls on the wrong plane, in the wrong mode, and those that fit nowhere."""
+        noted: set[tuple[str, str]] = set()
+        for move in self.moves:
+            if isinstance(move, Sync):
+                witness = self.case.witnesses[move.event]
+                step = move.symbol.step
+                if move.symbol.note and step and (move.symbol.note, step) not in noted:
+                    noted.add((move.symbol.note, step))
+                    record = witness.record
+                    documented = "RPC" if record.protocol == "REST" else "REST"
+                    self.notes.append(
+                        Note(move.symbol.note, step, f"documented as {documented}, observed as {record.protocol}")
+                    )
+                if move.kind in ("plane", "mode") and not witness.ambiguous and (move.kind, step or "") not in noted:
+                    noted.add((move.kind, step or ""))
+                    words = f"step {step}: {witness.record.line}: not the documented {move.kind}"
+                    self.deviations.append(
+                        Deviation(move.kind, step, words, witness.record, self._witness_words(step or ""))
+                    )
+                elif move.kind == "failed":
+                    self._failed_on_the_way(witness, step)
+            elif isinstance(move, Extra):
+                self._extra(self.case.witnesses[move.event])
+
+    def _failed_on_the_way(self, witness: Witness, step: str | None) -> None:
+        """A call that failed in a creation that went on: noted, since it was asked again or not needed."""
+        if self.ending.outcome != "active" or witness.ambiguous:
+            return
+        record = witness.record
+        self.notes.append(
+            Note("retry", step, f"{record.caller} > {record.callee} {record.operation} {record.result}: went on all the same")
+        )
+
+    def _extra(self, witness: Witness) -> None:
+        record = witness.record
+        if witness.ambiguous or self._is_damaged():
+            return
+        if self.ending.outcome in ("rejected", "error") and witness.failed and not witness.steps:
+            return
+        steps = sorted(witness.steps | witness.failed)
+        presence = {s.name: s.presence for s in self.grammar.steps}
+        if steps and all(presence.get(s) == "inferred" for s in steps):
+            return
+        step = steps[0] if steps else None
+        kind = "order" if step in self.absent else "extra"
+        words = f"{record.line} fits nowhere" if kind == "extra" else f"step {step} is out of order: {record.line}"
+        if not any(d.kind == kind and d.step == step for d in self.deviations):
+            self.deviations.append(Deviation(kind, step, words, record, ()))
+
+    def _order(self) -> None:
+        """A missing and an extra of one step are one finding: out of order."""
+        moved = {d.step for d in self.deviations if d.kind == "order"}
+        self.deviations = [d for d in self.deviations if not (d.kind == "missing" and d.step in moved)]
+
+    def _is_damaged(self) -> bool:
+        return any(w.call.connection.gaps or getattr(w.call.facts, "broken", False) for w in self.case.witnesses)
+
+    # --- attempts ---
+
+    def _attempts(self) -> tuple[Attempt, ...]:
+        details = []
+        attempts = self.case.attempts
+        for i, tried in enumerate(attempts):
+            last = i == len(attempts) - 1
+            until_ns = None if last else attempts[i + 1].since_ns
+            broken = failing_of_attempt(self.case, i)
+            stopped, error = (min(broken.failed), broken.call.error) if broken is not None else (None, "")
+            if last:
+                stopped = self.ending.stopped_at if self.ending.outcome != "active" else None
+                error = (error or self.ending.error) if self.ending.outcome == "error" else ""
+            end_ns = until_ns or self.ending.time_ns or self.case.last_own_ns()
+            steps = self._attempt_steps(tried.since_ns, until_ns, stopped)
+            duration = end_ns - tried.since_ns if end_ns >= tried.since_ns else None
+            details.append(Attempt(tried.host, stopped, error, tried.since_ns, duration, steps))
+        return tuple(details)
+
+    def _attempt_steps(self, since_ns: int, until_ns: int | None, stopped: str | None) -> tuple[StepResult, ...]:
+        if len(self.case.attempts) < 2:
+            return ()
+        results = []
+        for step in self.grammar.steps:
+            if step.name not in ("7", "8a", "8b", "8c"):
+                continue
+            mine = [
+                w
+                for w in self.case.witnesses
+                if step.name in w.steps | w.failed
+                and since_ns <= w.call.started_ns
+                and (until_ns is None or w.call.started_ns < until_ns)
+            ]
+            if step.name == stopped:
+                status = "failed"
+            else:
+                status = "seen" if any(step.name in w.steps for w in mine) else "not_reached"
+                if not mine and step.presence == "optional":
+                    status = "skipped"
+            started, duration = self._times(mine)
+            calls = tuple(w.record for w in mine)
+            results.append(StepResult(step.name, step.title, status, started, duration, calls))
+        return tuple(results)
+
+    # --- the whole ---
+
+    def verdict(self) -> Verdict:
+        steps = self._step_results()
+        self._deviate(steps)
+        case, ending, trace = self.case, self.ending, self.case.trace
+        hosts = tuple(t.host for t in case.attempts)
+        if len(hosts) > 1 and ending.outcome == "active":
+            self.notes.append(Note("retry", "7", f"rescheduled: {' -> '.join(hosts)}"))
+        self.notes += note_of_broker(case)
+        if trace.ambiguous & {w.call.serial for w in case.witnesses}:
+            shared = sorted({s for w in case.witnesses if w.ambiguous for s in w.steps})
+            for step in shared:
+                self.notes.append(Note("ambiguous", step, "some of its calls may belong to another creation"))
+        self._accept(steps)
+        judged = self._judged(steps)
+        records = [
+            replace(record, step=self.taken[serial][0]) if serial in self.taken else record
+            for serial, record in case.records.items()
+        ]
+        api = trace.created
+        return Verdict(
+            "",
+            trace.request_id or None,
+            trace.server_id or None,
+            trace.project_id or None,
+            trace.name or None,
+            judged,
+            ending.outcome,
+            ending.stopped_at,
+            ending.between,
+            api.connection.server.address if api is not None and case.records[api.serial].callee == "nova-api" else None,
+            hosts[-1] if hosts else None,
+            hosts,
+            self._attempts(),
+            case.first_ns,
+            max(ending.time_ns, case.last_own_ns()),
+            summary_words(case, ending, self.sight, steps, self.deviations),
+            tuple(steps),
+            tuple(self.deviations),
+            tuple(self.notes),
+            tuple(records),
+            self._log_ids(),
+        )
+
+    def _judged(self, steps: list[StepResult]) -> str:
+        if self.deviations:
+            return "deviates"
+        blind = [s for s in steps if s.status == "unobserved" and self._required(s.step) and not self._allowed("unobserved", s.step)]
+        if self.ending.outcome == "unfinished" or blind:
+            return "inconclusive"
+        return "conforms"
+
+    def _required(self, step: str) -> bool:
+        return self.grammar.step(step).presence == "required"
+
+    def _allowed(self, kind: str, step: str | None) -> bool:
+        return kind in self.checker.allow or f"{kind}:{step}" in self.checker.allow
+
+    def _accept(self, steps: list[StepResult]) -> None:
+        """Turn what the user allows into notes."""
+        kept = []
+        for deviation in self.deviations:
+            if self._allowed(deviation.kind, deviation.step):
+                self.notes.append(Note("allowed", deviation.step, f"{deviation.kind}: {deviation.message}"))
+            else:
+                kept.append(deviation)
+        self.deviations = kept
+        for step in steps:
+            if step.status == "unobserved" and self._required(step.step) and self._allowed("unobserved", step.step):
+                self.notes.append(Note("allowed", step.step, f"unobserved: {step.reason}"))
+
+    def _log_ids(self) -> tuple[tuple[str, str], ...]:
+        """Return, for each service that took part, the request id under which its log knows this VM."""
+        found: dict[tuple[str, str], None] = {}
+        trace = self.case.trace
+        if trace.request_id:
+            found[("nova-api, nova-conductor, nova-scheduler, nova-compute", trace.request_id)] = None
+        for witness in self.case.witnesses:
+            facts, record = witness.call.facts, witness.record
+            own = facts.answered_id if isinstance(facts, RestFacts) else ""
+            if own and own != trace.request_id and not record.callee.startswith(("nova", "lb")):
+                found[(record.callee, own)] = None
+        return tuple(found)
+
+
+_ = (EXTRA, Trace, between_words, owed_by)

@@ -1,0 +1,695 @@
+"""Grammars of workflows: Lark files, read through Lark, compiled to one automaton.
+
+    file -> lark.load_grammar -> rules as trees, terminals as patterns -> term -> automaton
+
+Lark's own parser is not used: it knows no interleaving, and stops at the first error. Lark's reader
+keeps rules as written (`?*+~` and the use of templates), which its parser's tables do not. The notation
+is documented in grammars/README.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from re import _parser  # how Python itself reads a pattern; for legs_of only
+from typing import Any, NamedTuple, TypeVar
+
+from lark.exceptions import LarkError
+from lark.grammar import NonTerminal, Terminal
+from lark.lexer import Token
+from lark.load_grammar import load_grammar
+from lark.tree import Tree
+
+from tracer.conformance.alignment import NEAR, Candidate
+from tracer.conformance.automaton import (
+    MOST_STATES,
+    Alt,
+    Automaton,
+    Rep,
+    Seq,
+    Shuffle,
+    Sym,
+    Symbol,
+    Term,
+    compile_term,
+)
+from tracer.errors import GrammarError
+
+__all__ = ["Grammar", "Leg", "Step", "Symbol", "load", "shipped"]
+
+EXTENSION = ".lark"
+BEGINS = "begins"
+HARMLESS = "harmless"
+GOOD_RESULTS = ("?", "ok", "200", "201", "202", "204", "302")
+"""What a failing result is replaced by to ask whether the line is a near miss."""
+MOST_LINES = 100_000
+"""Distinct lines that are remembered; a real run has some hundreds."""
+FAILED_RESULTS = frozenset(("failure", "error", "refused", "unroutable", "none"))
+
+_T = TypeVar("_T")
+_STEP = re.compile(r"(step|tried|refused)_(\w+)")
+_DEADLINE = re.compile(r"within_(\d+)(ms|s|min)")
+_UNITS_NS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One documented step."""
+
+    name: str
+    """4a"""
+    title: str
+    """The comment on the rule's line."""
+    presence: str
+    """required · inferred (may leave nothing on the wire) · optional (may not happen)"""
+    rule_line: int
+    """1-based; in `path`."""
+    path: str
+    terminals: tuple[str, ...]
+    """That may witness it."""
+    deadline_ns: int | None = None
+    """From `within_60s{…}`: the most time from the call before it."""
+
+
+class Leg(NamedTuple):
+    """Who calls whom, where and how; `*` stands for anything."""
+
+    plane: str
+    protocol: str
+    caller: str
+    callee: str
+
+
+def legs_of(pattern: str) -> tuple[Leg, ...]:
+    """Return the legs of a terminal's pattern, its simple alternatives written out, without repeats."""
+    legs: dict[Leg, None] = {}
+    for head in _heads(_parser.parse(pattern)):
+        words = [("*" if "*" in word else word) for word in head.split(" ")]
+        plane, protocol, caller, _, callee = (words + ["*"] * 5)[:5]
+        legs[Leg(plane, protocol, caller, callee)] = None
+    return tuple(legs)
+
+
+def _heads(nodes: Any) -> list[str]:
+    """Return what the first five words of a parsed pattern can be; `*` for what is no plain text."""
+    heads = [""]
+    for kind, value in nodes:
+        endings = _texts(str(kind), value)
+        joined = ((head + ending).split(" ") for head in heads for ending in endings)
+        # Of a sixth word only its beginning is kept: the operations are many.
+        heads = list(dict.fromkeys(" ".join((*words[:5], *[""][: len(words) - 5])) for words in joined))
+        if len(heads) > 256:  # no vocabulary, but an arbitrary pattern: any leg may fit
+            return ["*"]
+    return heads
+
+
+def _texts(kind: str, value: Any) -> list[str]:
+    if kind == "LITERAL":
+        return [chr(value)]
+    if kind == "SUBPATTERN":
+        return _heads(value[-1])
+    if kind == "BRANCH":
+        return [text for branch in value[1] for text in _heads(branch)]
+    if kind == "IN" and all(str(item[0]) == "LITERAL" for item in value):
+        return [chr(item[1]) for item in value]
+    if kind == "MAX_REPEAT" and value[:2] == (0, 1):
+        return ["", *_heads(value[2])]
+    if kind in ("AT", "ASSERT", "ASSERT_NOT"):
+        return [""]
+    return ["*"]
+
+
+class Grammar:
+    """A workflow's steps, its terminals as patterns over canonical lines, and its automaton."""
+
+    def __init__(
+        self,
+        path: Path,
+        title: str,
+        steps: tuple[Step, ...],
+        terminals: Mapping[str, re.Pattern[str]],
+        begins: tuple[str, ...],
+        harmless: tuple[str, ...],
+        automaton: Automaton,
+    ) -> None:
+        self.name = path.stem
+        self.path = path
+        self.title = title
+        self.steps = steps
+        self.terminals = terminals
+        """Of the rules, of `begins` and of `harmless`; to be matched in full."""
+        self.begins = begins
+        """Terminals of the calls that begin a trace of this workflow."""
+        self.harmless = harmless
+        """Terminals of refusals that a healthy run contains."""
+        self.automaton = automaton
+        self._step_of = {step.name: step for step in steps}
+        used = {symbol.terminal for symbol in automaton.symbols}
+        self._legs = {name: legs_of(terminals[name].pattern) for name in used}
+        self._planes = sorted({leg.plane for legs in self._legs.values() for leg in legs} - {"*"})
+        self._symbols: dict[str, tuple[Symbol, ...]] = {}
+        self._near: dict[str, tuple[tuple[Symbol, str], ...]] = {}
+        self._candidates: dict[str, tuple[Candidate, ...]] = {}
+
+    def step(self, name: str) -> Step:
+        """Return the step of this name; an unknown name raises KeyError."""
+        return self._step_of[name]
+
+    def starts(self, line: str) -> bool:
+        """Return whether the call of *line* begins a trace of this workflow, whatever its result."""
+        words = line.rsplit(" ", 1)
+        return any(
+            self.terminals[name].fullmatch(f"{words[0]} {result}")
+            for name in self.begins
+            for result in (words[-1], *GOOD_RESULTS)
+        )
+
+    def symbols(self, line: str) -> tuple[Symbol, ...]:
+        """Return what a canonical line can be taken as, in order of ids; () outside of the alphabet.
+
+        A plane that is not known (`?`) fits every plane. Kept by line: a run has few distinct lines.
+        """
+        found = self._symbols.get(line)
+        if found is None:
+            found = _keep(self._symbols, line, self._match(line))
+        return found
+
+    def near(self, line: str) -> tuple[tuple[Symbol, str], ...]:
+        """Return what the line would be with another result, plane or protocol, as (symbol, kind).
+
+        Kinds: failed (result), plane, mode (REST instead of RPC or the reverse). () for a line that
+        fits a step as it is, and for a harmless refusal. Kept by line.
+        """
+        found = self._near.get(line)
+        if found is None:
+            found = _keep(self._near, line, self._nearly(line))
+        return found
+
+    def candidates(self, line: str) -> tuple[Candidate, ...]:
+        """Return all the ways to take a line, as an event for `align`; () is outside of the alphabet."""
+        found = self._candidates.get(line)
+        if found is None:
+            exact = (Candidate(symbol.id) for symbol in self.symbols(line))
+            near = (Candidate(symbol.id, NEAR[kind], kind) for symbol, kind in self.near(line))
+            found = _keep(self._candidates, line, (*exact, *near))
+        return found
+
+    def legs(self, step: str) -> tuple[Leg, ...]:
+        """Return who may call whom, on which plane and how, for a witness of the step, without repeats.
+
+        `*` stands for anything. An unknown step raises KeyError.
+        """
+        return tuple(dict.fromkeys(leg for name in self.step(step).terminals for leg in self._legs[name]))
+
+    def _match(self, line: str) -> tuple[Symbol, ...]:
+        if self._is_harmless(line):
+            return ()
+        plane, _, rest = line.partition(" ")
+        lines = [f"{known} {rest}" for known in self._planes] if plane == "?" and self._planes else [line]
+        return tuple(
+            symbol
+            for symbol in self.automaton.symbols
+            if any(self.terminals[symbol.terminal].fullmatch(line) for line in lines)
+        )
+
+    def _is_harmless(self, line: str) -> bool:
+        return any(self.terminals[name].fullmatch(line) for name in self.harmless)
+
+    def _nearly(self, line: str) -> tuple[tuple[Symbol, str], ...]:
+        words = line.split(" ")
+        if len(words) < 7 or self._is_harmless(line) or any(s.role == "step" for s in self.symbols(line)):
+            return ()
+        found: dict[Symbol, str] = {}
+        for kind, symbols in (
+            ("failed", self._failed(words)),
+            ("plane", self._misplaced(words)),
+            ("mode", self._in_other_mode(words)),
+        ):
+            for symbol in symbols:
+                if symbol.role in ("step", "other"):
+                    found.setdefault(symbol, kind)
+        return tuple(found.items())
+
+    def _failed(self, words: Sequence[str]) -> Iterator[Symbol]:
+        _, protocol, caller, _, callee, operation, *_, result = words
+        if operation == "CONNECT":
+            for symbol in self.automaton.symbols:
+                for leg in self._legs[symbol.terminal]:
+                    # A message's callee is a service; what was refused is the way through the broker.
+                    to = callee in (leg.callee, "rabbitmq" if protocol == "RPC" else leg.callee)
+                    if to and (leg.protocol, leg.caller) == (protocol, caller):
+                        yield symbol
+        elif result != "?":
+            for good in GOOD_RESULTS:
+                yield from self.symbols(" ".join((*words[:-1], good)))
+
+    def _misplaced(self, words: Sequence[str]) -> Iterator[Symbol]:
+        for plane in self._planes:
+            if plane != words[0]:
+                yield from self.symbols(" ".join((plane, *words[1:])))
+
+    def _in_other_mode(self, words: Sequence[str]) -> Iterator[Symbol]:
+        """Yield symbols of steps that know this leg in the other protocol only.
+
+        Only calls that ask for something count: a step that is documented as a message is not done by a GET.
+        """
+        plane, protocol, caller, _, callee, operation, *_, result = words
+        asks = {"REST": ("POST", "PUT", "PATCH"), "RPC": ("call", "cast")}.get(protocol, ())
+        if operation not in asks or result in FAILED_RESULTS or result[:1] in ("4", "5"):
+            return
+        for symbol in self.automaton.symbols:
+            if symbol.step is not None:
+                known = self._protocols(self._legs[symbol.terminal], plane, caller, callee)
+                of_step = self._protocols(self.legs(symbol.step), plane, caller, callee)
+                if known & {"REST", "RPC"} and not of_step & {protocol, "*"}:
+                    yield symbol
+
+    def _protocols(self, legs: Sequence[Leg], plane: str, caller: str, callee: str) -> set[str]:
+        ends = (caller, callee)
+        return {
+            leg.protocol for leg in legs if (leg.caller, leg.callee) == ends and leg.plane in (plane, "*")
+        }
+
+
+def _keep(cache: dict[str, _T], line: str, value: _T) -> _T:
+    """Store and return *value*; a full cache starts anew, for lines of strange traffic have no end."""
+    if len(cache) >= MOST_LINES:
+        cache.clear()
+    cache[line] = value
+    return value
+
+
+# --- finding grammars -----------------------------------------------------------------------------
+
+
+def grammars_dir() -> Path:
+    """Return the folder of the shipped grammars: in the installed package, else in the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "grammars"
+    return inside if inside.is_dir() else package.parent / "grammars"
+
+
+def shipped() -> list[str]:
+    """Return the names of the grammars that come with tracer, sorted; vocabularies are left out."""
+    start = re.compile(r"^(start\b|%import\b.*\bstart\b)", re.MULTILINE)
+    return [
+        path.stem
+        for path in sorted(grammars_dir().glob(f"*{EXTENSION}"))
+        if start.search(path.read_text(encoding="utf-8"))
+    ]
+
+
+def load(name_or_path: str | Path, most_states: int = MOST_STATES) -> Grammar:
+    """Return the grammar of a shipped name or of a file (anything with a `/` or ending in .lark).
+
+    Everything that is wrong with it raises GrammarError, in one line: place, what, what to do.
+    """
+    text = str(name_or_path)
+    if text.endswith(EXTENSION) or "/" in text or "\\" in text:
+        path = Path(text)
+    else:
+        path = grammars_dir() / (text + EXTENSION)
+        if not path.is_file():
+            close = get_close_matches(text, shipped(), 1)
+            hint = f". Did you mean {close[0]}?" if close else f"; a file's name ends in {EXTENSION}"
+            raise GrammarError(f"no grammar '{text}' (known: {', '.join(shipped())}){hint}")
+    source = _Source(path)
+    source.read()
+    return _compiled(source, most_states)
+
+
+# --- the adapter to Lark --------------------------------------------------------------------------
+
+
+_HINTS = {
+    "not defined": "define it, import it, or correct the name",
+    "defined more than once": "to replace it write %override, to add to it %extend",
+    "Cannot override": "%import it first, or leave out %override",
+    "an't extend": "%import it first, or leave out %extend",
+    "Recursion in terminal": "a terminal is one pattern: write it out",
+    "Wrong number of template arguments": "give as many as its definition names",
+    "Symbol already defined": "import it once",
+}
+"""What Lark complains about -> what to do."""
+
+
+class _Rule(NamedTuple):
+    parameters: tuple[str, ...]
+    tree: Tree[Any]
+
+
+class _Source:
+    """A grammar file and what it imports, as Lark reads them. All that touches Lark's internals.
+
+    `lark.load_grammar` is not a documented interface; we rely on 1.2 to 1.x, and a test holds the names of
+    the nodes. Lark writes an imported name that was not asked for by name as `file__name`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.texts: dict[str, str] = {}
+        """Path -> text, in order of reading."""
+        self.rules: dict[str, _Rule] = {}
+        self.shown: dict[str, str] = {}
+        """Lark's name of a terminal -> the name it has in reports."""
+        self.patterns: dict[str, str] = {}
+        """Terminal as shown -> regular expression."""
+
+    def read(self) -> None:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            what = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise GrammarError(
+                f"{self.path}: cannot read this grammar: {what} (known by name: {', '.join(shipped())})"
+            ) from None
+        self.texts[str(self.path)] = text
+        try:
+            grammar, _ = load_grammar(text, str(self.path), [self.imported], True)  # type: ignore[no-untyped-call]
+            for name, parameters, tree, _ in grammar.rule_defs:
+                self.rules[str(name)] = _Rule(tuple(map(str, parameters)), tree)
+            self.refuse_literals()
+            for _, (tree, _) in grammar.term_defs:
+                group_choices(tree)
+            # Terminals only: compiling rules, Lark writes out every alternative of (A | B)~20.
+            grammar.rule_defs = []
+            terminals, _, _ = grammar.compile([], "*")
+        except (LarkError, OSError, AssertionError, RuntimeError) as error:
+            raise GrammarError(self.explain(error)) from error
+        self.name_terminals({str(terminal.name): terminal.pattern.to_regexp() for terminal in terminals})
+
+    def name_terminals(self, patterns: Mapping[str, str]) -> None:
+        """Show terminals without the prefix of an import, where that confuses none."""
+        meanings: dict[str, set[str]] = {}
+        for name, pattern in patterns.items():
+            meanings.setdefault(base_name(name), set()).add(pattern)
+        for name, pattern in patterns.items():
+            self.shown[name] = base_name(name) if len(meanings[base_name(name)]) == 1 else name
+            self.patterns[self.shown[name]] = pattern
+
+    def imported(self, base: str | None, name: str) -> tuple[str, str]:
+        """Return path and text of an imported file: beside the importing one, else a shipped one."""
+        for folder in ([Path(base)] if base is not None else []) + [grammars_dir()]:
+            path = folder / name
+            if path.is_file():
+                text = path.read_text(encoding="utf-8")
+                self.texts[str(path)] = text
+                return str(path), text
+        raise FileNotFoundError(2, "not found", name)
+
+    def refuse_literals(self) -> None:
+        for name, rule in self.rules.items():
+            for node in rule.tree.find_pred(lambda node: node.data in ("literal", "range")):
+                raise GrammarError(
+                    f"{self.place(name)}: rule {base_name(name)} holds the literal {node.children[0]};"
+                    " give it a name: a terminal in capitals, used here"
+                )
+
+    def definition(self, name: str) -> Iterator[tuple[str, int, str]]:
+        """Yield (path, line, comment) of each definition of a rule or terminal, the nearest file first."""
+        prefix, _, base = name.rpartition("__")
+        pattern = re.compile(
+            rf"^\s*(?:%(?:override|extend)\s+)?[?!]*_?{re.escape(base)}(?:\.-?\d+)?(?:\{{[^}}]*\}})?\s*:"
+        )
+        stem = prefix.rpartition("__")[2].lstrip("_")
+        paths = sorted(self.texts, key=lambda path: bool(stem) and Path(path).stem != stem)
+        for path in paths:
+            for number, line in enumerate(self.texts[path].splitlines(), 1):
+                if pattern.match(line):
+                    yield path, number, line.partition("//")[2].strip()
+
+    def place(self, name: str) -> str:
+        """Return `file:line` of a rule or terminal."""
+        path, number, _ = next(self.definition(name), (str(self.path), 1, ""))
+        return f"{path}:{number}"
+
+    def explain(self, error: Exception) -> str:
+        """Return Lark's complaint as one line: place, what, what to do."""
+        if isinstance(error, FileNotFoundError):
+            name = Path(str(error.filename)).stem
+            return (
+                f"{self.mention(name, '%import')}: no grammar file {name}{EXTENSION} to import;"
+                f" put it beside this file, or import a shipped one: {', '.join(self.importable())}"
+            )
+        text = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+        position = re.search(r",?\s*at line (\d+),? column (\d+)", text)
+        return (
+            self.explain_syntax(text[: position.start()], int(position[1]))
+            if position
+            else self.explain_name(text)
+        )
+
+    def explain_syntax(self, what: str, number: int) -> str:
+        path, content = list(self.texts.items())[-1]  # a file is parsed right after it is read
+        lines = content.splitlines() or [""]
+        what = re.sub(r"Unexpected token Token\('_NL.*", "unexpected end of the line", what)
+        what = re.sub(r"Unexpected token Token\('\w+', '?(.*?)'?\)$", r"unexpected `\1`", what)
+        line = lines[min(number, len(lines)) - 1].strip()
+        hint = (
+            "a template's argument is one name, so name the group"
+            if "{" in line
+            else "see grammars/README.md"
+        )
+        return f"{path}:{number}: {what} in `{line}`; {hint}"
+
+    def explain_name(self, what: str) -> str:
+        inside = re.search(r"\(in (?:rule|terminal) (\w+)\)", what)
+        found = re.search(r"'(\w+)'", what) or re.search(r"(?:rule|terminal) (\w+)|: (\w+)$", what)
+        name = next((group for group in found.groups() if group), "") if found else ""
+        if name.isupper():
+            what = what.replace("Rule '", "Terminal '")  # Lark's slip
+        places = [f"{path}:{number}" for path, number, _ in self.definition(inside[1] if inside else name)]
+        again = "more than once" in what and len(places) > 1
+        place = places[again] if places else self.mention(name)
+        hint = next((hint for words, hint in _HINTS.items() if words in what), "see grammars/README.md")
+        if "not defined" in what:
+            defined = set(re.findall(r"^[?!]*(\w+)", "\n".join(self.texts.values()), re.MULTILINE))
+            close = get_close_matches(name, sorted(defined - {name}), 1)
+            hint += f". Did you mean {close[0]}?" if close else ""
+        return f"{place}: {what}; {hint}"
+
+    def mention(self, word: str, *also: str) -> str:
+        """Return `file:line` of the first line that holds *word* (and *also*), the file alone without one."""
+        for path, content in self.texts.items():
+            for number, line in enumerate(content.splitlines(), 1):
+                if word and re.search(rf"\b{re.escape(word)}\b", line) and all(part in line for part in also):
+                    return f"{path}:{number}"
+        return str(self.path)
+
+    def importable(self) -> list[str]:
+        return sorted(f".{path.stem}" for path in grammars_dir().glob(f"*{EXTENSION}"))
+
+
+def group_choices(tree: Tree[Any] | None) -> None:
+    """Make a group of each /a|b/ in a terminal, in place.
+
+    Lark joins the patterns of a terminal as text, so that "x" /a|b/ would mean "xa" or "b".
+    """
+    for node in tree.find_data("literal") if tree is not None else ():
+        text = str(node.children[0])
+        if text.startswith("/") and "|" in text and not text.startswith("/(?:"):
+            pattern, slash, flags = text[1:].rpartition("/")
+            node.children[0] = Token("REGEXP", f"/(?:{pattern}){slash}{flags}")
+
+
+def base_name(name: str) -> str:
+    """Return a name without Lark's prefix of the file it was imported from."""
+    return name.rpartition("__")[2]
+
+
+# --- from rules to a term -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the rules and templates around say about a terminal."""
+
+    step: str | None = None
+    rule: str = ""
+    """The rule of the step."""
+    role: str = "other"
+    note: str = ""
+    inferred: bool = False
+    deadline_ns: int | None = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """A step as far as it is known while the rules are read."""
+
+    rule: str
+    inferred: bool = False
+    deadline_ns: int | None = None
+    symbols: list[Symbol] = field(default_factory=list)
+
+
+class _Scope(NamedTuple):
+    """What a template's parameters stand for, and the rules on the way here."""
+
+    arguments: Mapping[str, tuple[Tree[Any], _Scope]]
+    way: tuple[str, ...]
+
+
+_NO_CONTEXT = _Context()
+
+
+class _Reader:
+    """Rules -> one term, the symbols in order of appearance, the steps in documented order."""
+
+    def __init__(self, source: _Source) -> None:
+        self.source = source
+        self.symbols: dict[tuple[str, str | None, str, str], Symbol] = {}
+        self.steps: dict[str, _Found] = {}
+        self.read: dict[tuple[str, _Context], Term] = {}
+
+    def rule(self, name: str, context: _Context, way: tuple[str, ...] = ()) -> Term:
+        """Return the term of a rule without parameters."""
+        if name in way:
+            circle = " -> ".join(base_name(rule) for rule in (*way[way.index(name) :], name))
+            raise GrammarError(
+                f"{self.source.place(name)}: recursion {circle}; steps form no nested structure, write a"
+                " repetition instead: ( … )*"
+            )
+        within = self.entered(name, context)
+        known = self.read.get((name, within))
+        if known is None:
+            scope = _Scope({}, (*way, name))
+            known = self.read[name, within] = self.term(self.source.rules[name].tree, within, scope)
+        return known
+
+    def entered(self, name: str, context: _Context) -> _Context:
+        """Return the context inside a rule: step_8a, tried_8a and refused_8a belong to step 8a."""
+        match = _STEP.fullmatch(base_name(name))
+        if match is None:
+            return context
+        rule = name if match[1] == "step" else context.rule
+        return replace(context, step=match[2], role=match[1], rule=rule)
+
+    def term(self, tree: Tree[Any], context: _Context, scope: _Scope) -> Term:
+        children = tree.children
+        match tree.data:
+            case "expansions":
+                parts = tuple(self.term(child, context, scope) for child in children)
+                return parts[0] if len(parts) == 1 else Alt(parts)
+            case "expansion":
+                return Seq(tuple(self.term(child, context, scope) for child in children))
+            case "alias":
+                return self.term(children[0], context, scope)
+            case "maybe":
+                return Rep(self.term(children[0], context, scope), 0, 1)
+            case "expr":
+                return self.repetition(self.term(children[0], context, scope), children[1:])
+            case "value":
+                return self.value(children[0], context, scope)
+        place = self.source.place(scope.way[-1])
+        raise GrammarError(f"{place}: Lark's '{tree.data}' has no meaning here; see grammars/README.md")
+
+    def repetition(self, part: Term, marks: Sequence[Any]) -> Term:
+        bounds = {"?": (0, 1), "*": (0, None), "+": (1, None)}.get(str(marks[0]))
+        low, high = bounds or (int(marks[1]), int(marks[-1]))
+        return Rep(part, low, high)
+
+    def value(self, item: Any, context: _Context, scope: _Scope) -> Term:
+        if isinstance(item, Terminal):
+            return self.terminal(str(item.name), context, scope)
+        if isinstance(item, NonTerminal):
+            name = str(item.name)
+            if name in scope.arguments:
+                tree, outside = scope.arguments[name]
+                return self.term(tree, context, outside)
+            return self.rule(name, context, scope.way)
+        return self.template(item, context, scope)
+
+    def template(self, usage: Any, context: _Context, scope: _Scope) -> Term:
+        name, arguments = str(usage.children[0].name), usage.children[1:]
+        base = base_name(name)
+        if base == "interleave":
+            place = self.source.place(scope.way[-1])
+            where = f"{place}: interleave in rule {base_name(scope.way[-1])}"
+            return Shuffle(tuple(self.term(argument, context, scope) for argument in arguments), where)
+        if name in scope.way:
+            return self.rule(name, context, scope.way)  # refuses it
+        if base == "inferred":
+            context = replace(context, inferred=True)
+        elif base.startswith("noted_"):
+            context = replace(context, note=base.removeprefix("noted_"))
+        elif deadline := _DEADLINE.fullmatch(base):
+            context = replace(context, deadline_ns=int(deadline[1]) * _UNITS_NS[deadline[2]])
+        rule = self.source.rules[name]
+        given = dict(zip(rule.parameters, ((argument, scope) for argument in arguments), strict=True))
+        return self.term(rule.tree, context, _Scope(given, (*scope.way, name)))
+
+    def terminal(self, name: str, context: _Context, scope: _Scope) -> Term:
+        if name not in self.source.shown:
+            raise GrammarError(
+                f"{self.source.place(scope.way[-1])}: terminal {name} has no pattern; define it, as in"
+                f' {base_name(name)}: "Internal_base REST lb > nova-api …"'
+            )
+        key = (self.source.shown[name], context.step, context.role, context.note)
+        symbol = self.symbols.setdefault(key, Symbol(len(self.symbols), *key))
+        if context.step is not None:
+            found = self.steps.setdefault(context.step, _Found(context.rule))
+            found.rule = found.rule or context.rule
+            found.inferred |= context.inferred
+            found.deadline_ns = context.deadline_ns or found.deadline_ns
+            if symbol not in found.symbols:
+                found.symbols.append(symbol)
+        return Sym(symbol.id)
+
+
+def _compiled(source: _Source, most_states: int) -> Grammar:
+    if "start" not in source.rules:
+        raise GrammarError(f"{source.path}: no rule `start`; write start: step_1 step_2 …, or %import it")
+    begins = _listed(source, BEGINS)
+    reader = _Reader(source)
+    term = reader.rule("start", _NO_CONTEXT)
+    steps = {name: found for name, found in reader.steps.items() if found.rule}
+    if not steps:
+        raise GrammarError(
+            f"{source.place('start')}: start reaches no step; name the documented steps step_1, step_2 …"
+        )
+    if not begins:
+        raise GrammarError(
+            f"{source.path}: no rule `begins`; list the terminals of the calls that begin a trace"
+            " (begins: A | B), or add begins to the %import of start"
+        )
+    automaton = compile_term(term, tuple(reader.symbols.values()), most_states, source.place("start"))
+    harmless = _listed(source, HARMLESS)
+    used = dict.fromkeys((*(symbol.terminal for symbol in automaton.symbols), *begins, *harmless))
+    terminals = {name: _pattern(source, name) for name in used}
+    comment = re.search(r"^//(.*)", source.texts[str(source.path)], re.MULTILINE)
+    title = comment[1].strip() if comment else ""
+    made = tuple(_step(source, automaton, name, found) for name, found in steps.items())
+    return Grammar(source.path, title, made, terminals, begins, harmless, automaton)
+
+
+def _listed(source: _Source, rule: str) -> tuple[str, ...]:
+    """Return the terminals of an otherwise unused rule, () without it."""
+    if rule not in source.rules:
+        return ()
+    reader = _Reader(source)
+    reader.rule(rule, _NO_CONTEXT)
+    return tuple(dict.fromkeys(symbol.terminal for symbol in reader.symbols.values()))
+
+
+def _pattern(source: _Source, name: str) -> re.Pattern[str]:
+    try:
+        return re.compile(source.patterns[name])
+    except re.error as error:
+        place = source.place(name)
+        raise GrammarError(f"{place}: terminal {name} is no regular expression: {error}; mend it") from None
+
+
+def _step(source: _Source, automaton: Automaton, name: str, found: _Found) -> Step:
+    own = [symbol for symbol in found.symbols if symbol.role == "step"]
+    presence = "inferred" if found.inferred else "optional"
+    if automaton.needs(symbol.id for symbol in own):
+        presence = "required"
+    places = list(source.definition(found.rule))
+    path, line, _ = places[0] if places else (str(source.path), 1, "")
+    title = next((comment for _, _, comment in places if comment), f"step {name}")
+    terminals = tuple(dict.fromkeys(symbol.terminal for symbol in own))
+    return Step(name, title, presence, line, path, terminals, found.deadline_ns)

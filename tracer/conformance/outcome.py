@@ -1,0 +1,275 @@
+"""What became of the VM, and at which documented step it stopped.
+
+Outcome needs evidence: a state that was saved or shown, a refusal that was answered. Where the evidence
+does not tell the step, the two steps between which it lies are given instead.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tracer.conformance.case import Case, Witness
+from tracer.conformance.sight import StepSight
+from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts
+
+__all__ = ["Ending", "judge"]
+
+_QUOTA_TEXT = re.compile(r"uota|exceeded.*limit|limit.*exceeded", re.IGNORECASE)
+_CALLEE_STEPS = {
+    "keystone": "4a",
+    "glance-api": "4b",
+    "neutron-server": "4b",
+    "cinder-api": "4b",
+    "placement": "4c",
+    "db": "4d",
+    "rabbitmq": "4e",
+    "nova-conductor": "4e",
+}
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a creation ended."""
+
+    outcome: str
+    stopped_at: str | None = None
+    between: tuple[str, str] | None = None
+    call: Call | None = None
+    """The call that failed, or the last one that was made."""
+    error: str = ""
+    """The fault's own words."""
+    time_ns: int = 0
+
+
+def judge(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+    """Return how the creation of *case* ended."""
+    trace = case.trace
+    if trace.active_ns is not None:
+        return Ending("active", call=trace.active_call, time_ns=trace.active_ns)
+    refusal = _refusal(case)
+    if refusal is not None:
+        return _rejected(case, sight, refusal)
+    failed_reply = _failed_reply(case)
+    if trace.failed_ns is not None or failed_reply is not None:
+        return _error(case, sight, failed_reply)
+    return _silent(case, sight, stall_ns)
+
+
+# --- rejected -------------------------------------------------------------------------------------
+
+
+def _refusal(case: Case) -> Call | None:
+    """Return the innermost answer that refused the request, if one did."""
+    created = case.trace.created
+    if created is None:
+        portal = [c for c in case.trace.calls if isinstance(c.facts, RestFacts) and c.facts.status >= 400 and c.facts.name]
+        return portal[0] if portal else None
+    legs = [created] + ([created.front] if created.front is not None else [])
+    for leg in legs:
+        if isinstance(leg.facts, RestFacts) and leg.facts.status >= 400:
+            return leg
+        if isinstance(leg.facts, RestFacts) and 200 <= leg.facts.status < 300:
+            return None
+    return None
+
+
+def _rejected(case: Case, sight: StepSight, refusal: Call) -> Ending:
+    ending = Ending("rejected", call=refusal, error=refusal.error, time_ns=refusal.ended_ns or refusal.started_ns)
+    created = case.trace.created
+    facts = refusal.facts
+    status = facts.status if isinstance(facts, RestFacts) else 0
+    if created is None:
+        _refused_by_portal(case, sight, ending)
+        return ending
+    behind = isinstance(created.facts, RestFacts) and bool(created.facts.forwarded_for)
+    by_service = isinstance(facts, RestFacts) and bool(facts.answered_id)
+    if not behind and not by_service and status >= 500 and case.records[created.serial].callee == "lb":
+        ending.stopped_at = "3"
+        return ending
+    culprit = _failing_in_api(case, created)
+    if status in (401, 407):
+        ending.stopped_at = "4a"
+    elif status in (403, 413, 429) and _QUOTA_TEXT.search(refusal.error):
+        ending.stopped_at = "4c"
+    elif culprit is not None and status >= 500:
+        ending.stopped_at = _culprit_step(culprit)
+        ending.call = culprit.call
+        ending.error = culprit.call.error or refusal.error
+    elif status == 403 and not refusal.error:
+        # The words are lost: policy (4b) or quota (4c).
+        ending.between = ("4a", "4c")
+    else:
+        ending.stopped_at = "4b"
+    return ending
+
+
+def _refused_by_portal(case: Case, sight: StepSight, ending: Ending) -> None:
+    logins = [c for c in case.trace.calls if "/auth/tokens" in c.operation or c.operation.startswith("CONNECT")]
+    if logins:
+        ending.stopped_at = "2"
+        bad = [c for c in logins if c.result[:1] not in "23?"]
+        if bad:
+            ending.call = bad[0]
+            ending.error = bad[0].error or ending.error
+    elif sight.whole("2"):
+        ending.stopped_at = "1"
+    else:
+        ending.between = ("1", "3")
+
+
+class _Culprit:
+    __slots__ = ("call", "record")
+
+    def __init__(self, call: Call, record: CallRecord) -> None:
+        self.call, self.record = call, record
+
+
+def _failing_in_api(case: Case, created: Call) -> _Culprit | None:
+    """Return the last call of nova-api, while it worked on the request, that failed."""
+    until_ns = created.ended_ns or (1 << 62)
+    found = None
+    for call in case.trace.calls:
+        record = case.records[call.serial]
+        if record.caller not in ("nova-api", "?") and record.caller_address != created.connection.server.address:
+            continue
+        bad = record.result in ("refused", "none", "error", "unroutable", "failure") or record.result[:1] == "5"
+        if bad and created.started_ns <= call.started_ns <= until_ns and call is not created:
+            found = _Culprit(call, record)
+    return found
+
+
+def _culprit_step(culprit: _Culprit) -> str:
+    if culprit.record.protocol == "SQL" and culprit.record.operation.startswith("SELECT"):
+        return "4c"
+    return _CALLEE_STEPS.get(culprit.record.callee, "4b")
+
+
+# --- error ----------------------------------------------------------------------------------------
+
+
+def _failed_reply(case: Case) -> Call | None:
+    """Return a reply of select_destinations that holds a failure: nothing follows it but the error."""
+    for call in case.trace.calls:
+        facts = call.facts
+        if isinstance(facts, RpcFacts) and facts.mode == "reply" and facts.failure:
+            if facts.method == "select_destinations":
+                return call
+    return None
+
+
+def _error(case: Case, sight: StepSight, failed_reply: Call | None) -> Ending:
+    trace = case.trace
+    told = trace.failed_call
+    ending = Ending("error", call=told, time_ns=trace.failed_ns or (failed_reply.started_ns if failed_reply else 0))
+    broken = failing_of_attempt(case, len(case.attempts) - 1)
+    if broken is not None:
+        ending.stopped_at = min(broken.failed)
+        ending.call, ending.error = broken.call, broken.call.error
+        return ending
+    if failed_reply is not None and not case.attempts:
+        ending.stopped_at, ending.call, ending.error = "6", failed_reply, failed_reply.error
+        return ending
+    lost = next((w for w in case.witnesses if w.failed and w.record.protocol == "RPC" and not w.steps), None)
+    if lost is not None:
+        ending.stopped_at, ending.call, ending.error = min(lost.failed), lost.call, lost.call.error
+        return ending
+    _first_absent(case, sight, ending)
+    ending.error = told.error if told is not None else ""
+    return ending
+
+
+def failing_of_attempt(case: Case, number: int) -> Witness | None:
+    """Return the call with which attempt *number* failed: refused, answered badly, or never answered."""
+    if not 0 <= number < len(case.attempts):
+        since_ns, until_ns, only = 0, 1 << 62, False
+    else:
+        since_ns = case.attempts[number].since_ns
+        following = case.attempts[number + 1 :]
+        until_ns = following[0].since_ns if following else 1 << 62
+        only = True
+    found = None
+    for witness in case.witnesses:
+        if not since_ns <= witness.call.started_ns < until_ns or witness.record.caller != "nova-compute":
+            continue
+        if witness.failed and witness.record.protocol == "REST" and only:
+            later = [
+                w
+                for w in case.witnesses
+                if w.call.started_ns > witness.call.started_ns
+                and w.call.started_ns < until_ns
+                and w.record.operation == witness.record.operation
+                and w.steps & witness.failed
+            ]
+            # Asked again with success (a token renewed, a retry): no failure of the step.
+            if not later or isinstance(witness.call.facts, ConnectFacts):
+                recovered = isinstance(witness.call.facts, ConnectFacts) and any(
+                    w.call.started_ns > witness.call.started_ns and w.steps & witness.failed and w.call.started_ns < until_ns
+                    for w in case.witnesses
+                )
+                if not recovered:
+                    found = found or witness
+    return found
+
+
+# --- stuck and unfinished -------------------------------------------------------------------------
+
+
+def _silent(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+    last_ns = case.last_own_ns()
+    ending = Ending("unfinished", time_ns=last_ns)
+    _first_absent(case, sight, ending)
+    owed = ending.stopped_at or (ending.between[1] if ending.between else None)
+    end_ns = sight.captured_until_ns(owed)
+    if end_ns - last_ns >= stall_ns and sight.quiet_is_known(owed, last_ns):
+        ending.outcome = "stuck"
+    own = [c for c in case.trace.calls]
+    ending.call = own[-1] if own else None
+    return ending
+
+
+def _first_absent(case: Case, sight: StepSight, ending: Ending) -> None:
+    """Set where a creation stopped that shows no failure: the first step that did not happen.
+
+    Where steps in between could not have been seen, it is between the last one that was and the first
+    one that would have been.
+    """
+    steps = [s for s in case.grammar.steps if s.presence == "required"]
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    unanswered = _unanswered(case, since_ns)
+    last_seen = -1
+    for i, step in enumerate(steps):
+        again = len(case.attempts) > 1 and step.name.startswith("8")
+        if any(w.call.started_ns >= since_ns or not again for w in case.step_calls(step.name)):
+            last_seen = i
+    if unanswered is not None:
+        ending.stopped_at = unanswered
+        return
+    if last_seen + 1 >= len(steps):
+        # Everything was asked for and the VM is not up: the last step has not come to its end.
+        ending.stopped_at = steps[-1].name
+        return
+    waiting = steps[last_seen + 1]
+    if sight.would_show(waiting.name) or sight.owed_by_broker(waiting.name):
+        ending.stopped_at = waiting.name
+        return
+    visible = next((s.name for s in steps[last_seen + 1 :] if sight.would_show(s.name)), None)
+    before = steps[last_seen].name if last_seen >= 0 else steps[0].name
+    ending.between = (before, visible or steps[-1].name)
+
+
+def _unanswered(case: Case, since_ns: int) -> str | None:
+    """Return the step of nova-compute's call that still waits for its answer, if it is the last one."""
+    waiting = [
+        w
+        for w in case.witnesses
+        if w.record.protocol == "REST"
+        and w.record.caller == "nova-compute"
+        and w.call.started_ns >= since_ns
+        and w.record.result in ("?", "none")
+        and not getattr(w.call.facts, "broken", False)
+        and not w.call.connection.gaps
+    ]
+    if not waiting:
+        return None
+    return min(waiting[-1].steps | waiting[-1].failed, default=None)

@@ -1,0 +1,125 @@
+"""For one trace: which steps could have been seen, and why not.
+
+The captures as a whole answer for legs (coverage); this adds what the trace itself knows: the hosts that
+took part, the time in which a step must have happened, what the broker still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tracer.conformance.case import Case, Sight
+from tracer.conformance.grammar import Leg
+from tracer.model import RpcFacts
+
+__all__ = ["StepSight"]
+
+
+class StepSight:
+    """Answers whether a step's messages would be in the captures."""
+
+    def __init__(self, case: Case, sight: Sight, addresses_of: Callable[[str], set[str]], stall_ns: int) -> None:
+        self._case = case
+        self._sight = sight
+        self._addresses_of = addresses_of
+        self._stall_ns = stall_ns
+        self._known: dict[tuple[str, bool], str | None] = {}
+
+    def would_show(self, step: str) -> bool:
+        return self.why_not(step) is None
+
+    def whole(self, step: str) -> bool:
+        """Tell whether the plane of *step* is captured without holes, from before this trace on."""
+        return self.why_not(step, strict=False) is None
+
+    def why_not(self, step: str, strict: bool = True) -> str | None:
+        """Return why *step* could not have been seen in this trace, None if it would have been.
+
+        Without *strict*, an end that was never seen at all is no reason: of an optional step it only
+        says that nobody needed it.
+        """
+        key = (step, strict)
+        if key not in self._known:
+            reasons = [self._leg(step, leg, strict) for leg in self._case.grammar.legs(step)[:1]]
+            # Of several ways of doing a step the grammar names the usual one first: its absence counts.
+            self._known[key] = reasons[0] if reasons else None
+        return self._known[key]
+
+    def _ends(self, role: str) -> set[str]:
+        """Return the addresses of *role* in this trace, else in all captures."""
+        case = self._case
+        if role == "nova-compute" and case.attempts:
+            return set(case.attempts[-1].addresses)
+        if role == "nova-api" and case.trace.created is not None:
+            record = case.records.get(case.trace.created.serial)
+            if record is not None and record.callee == "nova-api":
+                return {record.callee_address}
+        return self._addresses_of(role)
+
+    def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
+        callers, callees = self._ends(leg.caller), self._ends(leg.callee)
+        sight = self._sight
+        reason = sight.unseen(
+            leg.plane, leg.protocol, callers, callees, (leg.caller, leg.callee), strict
+        )
+        if reason is not None:
+            return reason
+        since_ns, until_ns = self._window(step)
+        begin_ns, end_ns = sight.span_ns(leg.plane)
+        first_ns = self._case.first_ns
+        if self._before_first(step) and first_ns - begin_ns < self._stall_ns:
+            return "the capture may have begun behind it"
+        if end_ns < since_ns:
+            return f"the capture of {leg.plane} ends before it"
+        path = sight.broke_off(leg.plane, until_ns)
+        if path is not None:
+            return f"{path} breaks off before it"
+        if sight.damaged(leg.protocol, callers, callees, since_ns, until_ns):
+            return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        return None
+
+    def _order(self, step: str) -> int:
+        return next((i for i, s in enumerate(self._case.grammar.steps) if s.name == step), 0)
+
+    def _before_first(self, step: str) -> bool:
+        """Tell whether *step* comes before everything that was seen of this trace."""
+        seen = [self._order(s) for w in self._case.witnesses for s in w.steps | w.failed]
+        return bool(seen) and self._order(step) < min(seen)
+
+    def _window(self, step: str) -> tuple[int, int]:
+        """Return the time in which *step* must have happened, by the steps seen around it."""
+        order = self._order(step)
+        since_ns, until_ns = self._case.first_ns, 0
+        for witness in self._case.witnesses:
+            for seen in witness.steps:
+                at = self._order(seen)
+                if at < order:
+                    since_ns = max(since_ns, witness.call.started_ns)
+                elif at > order and (not until_ns or witness.call.started_ns < until_ns):
+                    until_ns = witness.call.started_ns
+        if until_ns == 0:
+            until_ns = max(self._sight.span_ns("*")[1], since_ns)
+        return min(since_ns, until_ns), until_ns
+
+    def captured_until_ns(self, step: str | None) -> int:
+        """Return until when every plane that could carry *step* is captured."""
+        planes = {leg.plane for leg in self._case.grammar.legs(step)} if step else {"*"}
+        ends = [self._sight.span_ns(plane)[1] for plane in planes if plane == "*" or plane in self._sight.planes()]
+        return min(ends, default=0)
+
+    def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
+        """Tell whether silence after *last_ns* means something: the next step would be seen."""
+        if step is None:
+            return False
+        return self.would_show(step) or self.owed_by_broker(step)
+
+    def owed_by_broker(self, step: str) -> bool:
+        """Tell whether the broker still holds the message that *step* waits for."""
+        last = [
+            w
+            for w in self._case.witnesses
+            if isinstance(w.call.facts, RpcFacts) and w.call.facts.mode in ("call", "cast") and w.steps
+        ]
+        return bool(last) and last[-1].call.result in ("undelivered", "unacked", "unroutable") and (
+            self._order(min(last[-1].steps)) < self._order(step)
+        )

@@ -1,0 +1,190 @@
+"""The sentences in which a verdict is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracer.conformance.case import Case
+from tracer.conformance.outcome import Ending
+from tracer.conformance.sight import StepSight
+from tracer.model import CallRecord, ConnectFacts, Deviation, Note, RestFacts, RpcFacts, StepResult
+
+__all__ = [
+    "between_words",
+    "failure_words",
+    "missing_words",
+    "note_of_broker",
+    "owed_by",
+    "stall_words",
+    "summary_words",
+]
+
+_OWED = {
+    "2": "sc",
+    "3": "lb",
+    "4a": "nova-api",
+    "4b": "nova-api",
+    "4c": "nova-api",
+    "4d": "nova-api",
+    "4e": "nova-api",
+    "5": "nova-conductor",
+    "6": "nova-scheduler",
+    "7": "nova-conductor",
+    "8a": "nova-compute",
+    "8b": "nova-compute",
+    "8c": "nova-compute",
+}
+_BROKER = {
+    "undelivered": "was published and never delivered: no consumer took it from the queue",
+    "unacked": "was delivered and not acknowledged",
+    "unroutable": "could not be routed: no queue is bound for it",
+    "ok": "was acknowledged, then silence",
+}
+
+
+def _seconds(nanoseconds: int) -> str:
+    seconds = nanoseconds / 1e9
+    if seconds < 0.95:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _cap(text: str) -> str:
+    return f": {text}" if text else ""
+
+
+def call_words(record: CallRecord) -> str:
+    """Return what a call did, as in 'neutron-server answered 503 to POST /v2.0/ports'."""
+    operation = record.operation
+    if operation.startswith("CONNECT"):
+        verb = "refused the connection of" if record.result == "refused" else "never answered the connection attempt of"
+        port = operation.removeprefix("CONNECT ")
+        return f"{record.callee} ({record.callee_address}{port}) {verb} {record.caller} ({record.caller_address})"
+    if record.protocol == "RPC":
+        if record.result == "failure":
+            return f"{record.caller} answered {operation.removeprefix('reply ')} with a failure"
+        if record.result in _BROKER:
+            return f"{operation} from {record.caller} to {record.callee} {_BROKER[record.result]}"
+        return f"{operation} from {record.caller} to {record.callee}: {record.result}"
+    if record.result == "none":
+        return f"{record.callee} never answered {operation} of {record.caller}"
+    if record.result == "?":
+        return f"{record.callee}'s answer to {operation} of {record.caller} is not in the capture"
+    return f"{record.callee} answered {record.result} to {operation}"
+
+
+def owed_by(case: Case, step: str) -> str:
+    """Return who owes *step*, with the host where it is known."""
+    role = _OWED.get(step, "")
+    if step.startswith("8") and case.attempts:
+        return f"{role} on {case.attempts[-1].host}"
+    return role
+
+
+def failure_words(case: Case, ending: Ending) -> str:
+    """Return the message of a failed creation."""
+    where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    if record is None:
+        return where + _cap(ending.error)
+    if ending.outcome == "error" and ending.call is case.trace.failed_call:
+        how = "the VM was put in state error"
+        last = _last_message(case)
+        if last is not None and ending.stopped_at == "6":
+            how = f"{last.operation} {_unanswered_words(last)}; {how}"
+        return f"{where}: {how}{_cap(ending.error)}"
+    text = f"{where}: {call_words(record)}"
+    facts = ending.call.facts if ending.call is not None else None
+    if isinstance(facts, RestFacts) and facts.status_text == "failed":
+        text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
+    if isinstance(facts, ConnectFacts):
+        return text
+    if record.operation == "reply select_destinations" and (candidates := _candidates(case)) is not None:
+        ending.error = ending.error or ""
+        text += f" (placement offered {candidates} candidate{'s' if candidates != 1 else ''})"
+    return text + _cap(ending.error)
+
+
+def _unanswered_words(last: CallRecord) -> str:
+    if last.result == "undelivered":
+        return "was published, never delivered and never answered"
+    return "was never answered"
+
+
+def _candidates(case: Case) -> int | None:
+    for call in case.trace.calls:
+        if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
+            return call.facts.candidates
+    return None
+
+
+def _last_message(case: Case) -> CallRecord | None:
+    found = [
+        w.record
+        for w in case.witnesses
+        if isinstance(w.call.facts, RpcFacts) and w.call.facts.mode in ("call", "cast") and w.steps
+    ]
+    return found[-1] if found else None
+
+
+def between_words(ending: Ending) -> str:
+    """Return where a creation stopped of which the captures show only the two ends."""
+    if ending.between is None:
+        return "stopped at a step that the captures do not show"
+    return f"stopped behind step {ending.between[0]} and not later than at step {ending.between[1]}"
+
+
+def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
+    """Return the message of a creation that goes on no more."""
+    step = ending.stopped_at
+    if step is None:
+        return between_words(ending)
+    quiet_ns = sight.captured_until_ns(step) - case.last_own_ns()
+    text = f"step {step} never came in {_seconds(quiet_ns)}, owed by {owed_by(case, step)}"
+    message = _last_message(case)
+    waits = message is not None and sight.owed_by_broker(step)
+    if waits and message is not None:
+        return f"{text}: {message.operation} {_BROKER.get(message.result, '')}"
+    last = case.records[ending.call.serial] if ending.call is not None else None
+    if last is not None and last.result in ("none", "refused", "?"):
+        return f"{text}: {call_words(last)}"
+    return text
+
+
+def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
+    """Return the message of a step that should have been seen."""
+    later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
+    follows = f" before step {later[0]}, which was seen" if later else ""
+    return f"step {step.step} ({step.title}) never came{follows}"
+
+
+def note_of_broker(case: Case) -> list[Note]:
+    """Note messages that the broker delivered more than once."""
+    notes = []
+    for witness in case.witnesses:
+        facts = witness.call.facts
+        if isinstance(facts, RpcFacts) and facts.redelivered:
+            step = min(witness.steps, default=None)
+            notes.append(Note("redelivered", step, f"{witness.record.operation} was delivered again"))
+    return notes
+
+
+def summary_words(
+    case: Case, ending: Ending, sight: StepSight, steps: Sequence[StepResult], deviations: Sequence[Deviation]
+) -> str:
+    """Return the verdict in one sentence, the answer first."""
+    took = _seconds(max(0, ending.time_ns - case.first_ns))
+    if ending.outcome in ("rejected", "error"):
+        return f"{failure_words(case, ending)} (after {took})" if not ending.error else failure_words(case, ending) + f" (after {took})"
+    if ending.outcome == "stuck":
+        return f"stuck: {stall_words(case, ending, sight)}"
+    blind = [s.step for s in steps if s.status == "unobserved" and case.grammar.step(s.step).presence == "required"]
+    unseen = f"; {len(blind)} of {len(steps)} steps cannot be seen in these captures" if blind else ""
+    if ending.outcome == "unfinished":
+        where = f"before step {ending.stopped_at}" if ending.stopped_at else between_words(ending)
+        return f"unfinished: the capture ends {where}{unseen}"
+    host = f" on {case.attempts[-1].host}" if case.attempts else ""
+    tries = f" at the {len(case.attempts)}. attempt" if len(case.attempts) > 1 else ""
+    if deviations:
+        return f"active{host} after {took}{tries}, but {deviations[0].message}{unseen}"
+    return f"active{host} after {took}{tries}{unseen}"

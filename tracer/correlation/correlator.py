@@ -1,0 +1,156 @@
+"""Collects the calls that can belong to a creation, each under the key that may join it."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+
+from tracer.correlation.assembly import Material, assemble
+from tracer.correlation.index import CallIndex
+from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
+
+__all__ = ["Correlator"]
+
+_CREATE = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
+_SERVER = re.compile(r"/servers/([0-9a-f]{8}-[0-9a-f-]{27})$")
+_VRM = re.compile(r"/service/(?:sites|session)\b")
+LOOSE = 20_000
+"""Calls without any key that are kept for a join by time and address."""
+
+
+class Correlator:
+    """Receives calls as they begin and change; gives traces at the end.
+
+    *is_front* tells whether an endpoint is a proxy's; *addresses_of* the addresses of a role; both come
+    from the topology.
+    """
+
+    def __init__(
+        self,
+        is_front: Callable[[Endpoint], bool],
+        addresses_of: Callable[[str], set[str]],
+        host_of: Callable[[str], str | None],
+    ) -> None:
+        self._material = Material(is_front, addresses_of, host_of)
+        self._newest = 0
+        self._open_legs: dict[int, Call] = {}
+        self._vrm_uris: OrderedDict[str, str] = OrderedDict()
+        """URI of a task or a virtual machine -> instance uuid"""
+
+    def receive(self, call: Call) -> None:
+        """Take note of *call*, which has begun, changed or ended."""
+        facts = call.facts
+        new = call.serial > self._newest
+        if new:
+            self._newest = call.serial
+        if isinstance(facts, RestFacts):
+            self._rest(call, facts, new)
+        elif isinstance(facts, RpcFacts):
+            if new:
+                self._rpc(call, facts)
+        elif isinstance(facts, SqlFacts):
+            if new:
+                self._sql(call, facts)
+        elif isinstance(facts, ConnectFacts) and new:
+            self._material.loose.append(call)
+
+    def traces(self) -> list[Trace]:
+        """Return the traces of all creations seen, in order of their start."""
+        return assemble(self._material)
+
+    def open_count(self) -> int:
+        """Return how many creations were seen so far, for a progress line."""
+        return len(self._material.legs)
+
+    # --- REST ---
+
+    def _rest(self, call: Call, facts: RestFacts, new: bool) -> None:
+        material = self._material
+        if new:
+            self._rest_begun(call, facts)
+        if not call.closed:
+            return
+        if call.serial in self._open_legs:
+            del self._open_legs[call.serial]
+        elif facts.answered_id and facts.answered_id != facts.request_id and facts.method != "?":
+            # Another operation's id: nothing that carries it is part of a creation.
+            material.by_request.discard(facts.answered_id)
+        if facts.method == "?" and _looks_like_creation(call, facts):
+            material.legs.append(call)
+        match = _SERVER.search(facts.path)
+        if match and facts.method == "GET" and facts.status_text:
+            material.state(match.group(1), facts.status_text, call)
+        if facts.task_uri or facts.vm_uri:
+            self._learn_uris(call, facts)
+
+    def _rest_begun(self, call: Call, facts: RestFacts) -> None:
+        material = self._material
+        if facts.method == "POST" and _CREATE.fullmatch(facts.path):
+            material.legs.append(call)
+            self._open_legs[call.serial] = call
+            return
+        if facts.request_id:
+            material.by_request.add(facts.request_id, call)
+            return
+        if facts.subject_token and call.parent is not None and call.parent.serial in self._open_legs:
+            material.validations.setdefault(call.parent.serial, []).append(call)
+            return
+        if _VRM.search(facts.path):
+            self._vrm(call, facts)
+        elif facts.method == "POST" and facts.name and not call.connection.server_role:
+            material.portal.append(call)
+        elif facts.method in ("POST", "GET") and "/auth/tokens" in facts.path:
+            material.logins.append(call)
+
+    def _vrm(self, call: Call, facts: RestFacts) -> None:
+        known = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)
+        if known:
+            self._material.by_uuid.add(known, call)
+        elif facts.ids:
+            for uuid in facts.ids[:8]:
+                self._material.by_uuid.add(uuid, call)
+        elif "/tasks/" not in facts.path and "/vms/" not in facts.path:
+            # Logins and the like. A task that nobody named is that of an older operation.
+            self._material.loose.append(call)
+
+    def _learn_uris(self, call: Call, facts: RestFacts) -> None:
+        owner = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)
+        owner = owner or next(iter(facts.ids), None)
+        if owner:
+            for uri in (facts.task_uri, facts.vm_uri):
+                if uri:
+                    self._vrm_uris[uri] = owner
+            while len(self._vrm_uris) > LOOSE:
+                self._vrm_uris.popitem(last=False)
+
+    # --- RPC and SQL ---
+
+    def _rpc(self, call: Call, facts: RpcFacts) -> None:
+        if facts.request_id:
+            self._material.by_request.add(facts.request_id, call)
+        elif facts.ids:
+            for uuid in facts.ids[:64]:
+                self._material.by_uuid.add(uuid, call)
+
+    def _sql(self, call: Call, facts: SqlFacts) -> None:
+        if facts.quota:
+            address = call.connection.client.address
+            candidates = [leg for leg in self._open_legs.values() if leg.connection.server.address == address]
+            if candidates:
+                self._material.quota.append((call, candidates))
+        for uuid in facts.ids[:16]:
+            self._material.by_uuid.add(uuid, call)
+
+
+def _prefixes(path: str) -> list[str]:
+    """Return *path* and its parents, the longest first."""
+    parts = path.rstrip("/").split("/")
+    return ["/".join(parts[:n]) for n in range(len(parts), 2, -1)]
+
+
+def _looks_like_creation(call: Call, facts: RestFacts) -> bool:
+    """Tell whether an answer without its request is that of POST /servers: 202 with a server's id."""
+    return facts.status == 202 and bool(facts.answered_id and facts.answered_ids) and "nova-api" in (
+        call.connection.server_role or "nova-api"
+    )

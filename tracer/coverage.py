@@ -1,0 +1,178 @@
+"""What the captures could have shown: planes, protocols, hosts, holes. The ground of every *unobserved*.
+
+A step may only be called missing when its message, had it been sent, would be in the captures. Asked
+for a leg (plane, protocol, caller, callee), this room answers with None (it would be there) or with the
+reason why not, in words, and with what to capture next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tracer.model import Call, Capture, Connection, Gap, RestFacts, RpcFacts, SqlFacts
+
+__all__ = ["Coverage"]
+
+SECOND_NS = 1_000_000_000
+_BROKER, _DATABASE = "rabbitmq", "db"
+MAX_PAIRS = 200_000
+_PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
+
+
+class Coverage:
+    """Collects where traffic was seen and where bytes are missing.
+
+    *addresses_of* gives the addresses of a role, *plane_of* the plane of a connection; both are asked at
+    the end, when roles and planes are known.
+    """
+
+    def __init__(
+        self,
+        captures: Sequence[Capture],
+        addresses_of: Callable[[str], set[str]],
+        plane_of: Callable[[Connection], str],
+    ) -> None:
+        self._captures = captures
+        self._addresses_of = addresses_of
+        self._plane_of = plane_of
+        self._pairs: dict[tuple[str, str, str], Connection] = {}
+        """(protocol, address, address) -> a connection between them"""
+        self._served: dict[str, set[str]] = {}
+        """role -> addresses at which it was called, refused or not"""
+        self._holes: dict[tuple[str, str, str], set[int]] = {}
+        """(protocol, client, server) -> seconds in which bytes of it are missing"""
+        self._planes: set[str] | None = None
+        self._hidden: dict[str, set[int]] = {}
+        """why a stream was not decoded -> numbers of its captures"""
+
+    # --- collecting ---
+
+    def observe(self, call: Call) -> None:
+        """Take note of who spoke with whom."""
+        connection = call.connection
+        self._pair(call.protocol, connection)
+        if isinstance(call.facts, RpcFacts) and call.facts.consumer is not None:
+            self._pair(call.protocol, call.facts.consumer.connection)
+        facts = call.facts
+        if not isinstance(facts, RestFacts | RpcFacts | SqlFacts) or getattr(facts, "broken", False):
+            self._planes = None
+
+    def _pair(self, protocol: str, connection: Connection) -> None:
+        key = (protocol, connection.client.address, connection.server.address)
+        if key not in self._pairs and len(self._pairs) < MAX_PAIRS:
+            self._pairs[key] = connection
+            self._planes = None
+
+    def gap(self, gap: Gap) -> None:
+        """Take note of missing bytes."""
+        connection = gap.connection
+        protocol = _PROTOCOLS.get(connection.protocol or "", "?")
+        key = (protocol, connection.client.address, connection.server.address)
+        seconds = self._holes.setdefault(key, set())
+        since = (gap.since_ns or gap.time_ns) // SECOND_NS
+        # A hole of hours is no news in each of its seconds.
+        seconds.update(range(since, min(gap.time_ns // SECOND_NS, since + 3600) + 1))
+
+    # --- answering ---
+
+    def connections(self) -> Iterable[Connection]:
+        """Return one connection of each pair of addresses that spoke."""
+        return self._pairs.values()
+
+    def planes(self) -> set[str]:
+        """Return the planes of which there is a capture or a connection."""
+        if self._planes is None:
+            self._planes = {c.plane for c in self._captures if c.plane}
+            self._planes |= {self._plane_of(connection) for connection in self._pairs.values()}
+        return self._planes
+
+    def span_ns(self, plane: str) -> tuple[int, int]:
+        """Return when the capture of *plane* begins and ends ('*': of all); (0, 0) without packets.
+
+        A quiet plane is captured as long as any other capture of the run that begins no later goes on:
+        its last packet says nothing of its end.
+        """
+        mine = [c for c in self._captures if plane == "*" or c.plane is None or c.plane == plane]
+        starts = [c.first_ns for c in mine if c.first_ns is not None]
+        ends = [c.last_ns for c in mine if c.last_ns is not None]
+        return (min(starts), max(ends)) if starts and ends else (0, 0)
+
+    def unseen(
+        self,
+        plane: str,
+        protocol: str,
+        caller: Iterable[str],
+        callee: Iterable[str],
+        names: tuple[str, str],
+        strict: bool = True,
+    ) -> str | None:
+        """Return why a message from *caller* to *callee* (addresses) could not have been seen, or None.
+
+        *names* are the roles, for the words. Without *strict* an end that was never seen is no reason.
+        """
+        if plane != "*" and plane not in self.planes():
+            return f"{plane} is not captured"
+        spoken = {p for p, _, _ in self._pairs}
+        if protocol not in spoken:
+            return f"no {protocol} traffic is in the captures"
+        if not strict:
+            return None
+        callers, callees = set(caller), set(callee)
+        if protocol == "RPC":
+            brokers = self._addresses_of(_BROKER)
+            ways = [self._way(callers, brokers, protocol), self._way(callees, brokers, protocol)]
+            return None if any(ways) else self._hidden_words(callers | callees, names)
+        if protocol == "SQL":
+            callees = self._addresses_of(_DATABASE)
+        if not callees:
+            return f"{names[1]} was never seen in the captures"
+        if not callers:
+            return f"{names[0]} was never seen in the captures"
+        return None if self._way(callers, callees, protocol) else self._hidden_words(callers, names)
+
+    def _hidden_words(self, ends: set[str], names: tuple[str, str]) -> str:
+        if not ends:
+            return f"{names[0]} and {names[1]} were never seen: their host is not captured"
+        return f"{names[0]} and {names[1]} are on one host behind the capture points"
+
+    def _way(self, some: set[str], others: set[str], protocol: str) -> bool:
+        """Tell whether packets between any of these addresses pass a capture point."""
+        taps = any(c.plane for c in self._captures)
+        for a in some:
+            for b in others:
+                if (protocol, a, b) in self._pairs or (protocol, b, a) in self._pairs:
+                    return True
+                if taps and a != b:
+                    return True
+        return False
+
+    def damaged(
+        self, protocol: str, caller: Iterable[str], callee: Iterable[str], since_ns: int, until_ns: int
+    ) -> bool:
+        """Tell whether bytes between these ends are missing in that time."""
+        callers, callees = set(caller), set(callee)
+        if self.cut_short():
+            return True
+        first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
+        for (spoken, client, server), seconds in self._holes.items():
+            if spoken not in (protocol, "?"):
+                continue
+            if protocol == "RPC":
+                fits = client in callers or client in callees or not (callers or callees)
+            else:
+                fits = (not callers or client in callers) and (not callees or server in callees)
+            if fits and any(first <= second <= last for second in seconds):
+                return True
+        return False
+
+    def cut_short(self) -> bool:
+        """Tell whether a snap length has cut so many packets that any message may be unreadable."""
+        return any(c.truncated_packets * 100 > c.packets for c in self._captures)
+
+    def broke_off(self, plane: str, until_ns: int) -> str | None:
+        """Return the path of a capture of *plane* that is cut before *until_ns*."""
+        for capture in self._captures:
+            if (capture.plane in (None, plane) or plane == "*") and capture.broke_off:
+                if capture.last_ns is None or capture.last_ns < until_ns:
+                    return capture.path
+        return None

@@ -1,0 +1,25 @@
+"""Mistakes of our caller: a bad argument, an unreadable capture, a broken grammar.
+
+Strange *traffic* never raises: it becomes an anomaly or a gap and is counted. Every message of these
+errors names what, where and what to do, in one line; the command line prints it and exits with 2.
+"""
+
+from __future__ import annotations
+
+__all__ = ["GrammarError", "SourceError", "TracerError", "UsageError"]
+
+
+class TracerError(Exception):
+    """Something the caller can mend; the message is one line that says how."""
+
+
+class SourceError(TracerError):
+    """A capture cannot be opened or is not a capture."""
+
+
+class GrammarError(TracerError):
+    """A grammar is unknown, does not load, or cannot be compiled."""
+
+
+class UsageError(TracerError):
+    """An argument, a topology file or a selection makes no sense."""

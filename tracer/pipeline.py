@@ -1,0 +1,327 @@
+"""Joins the stages; the only module that knows them all.
+
+    sources -> layers -> points -> reassembly -> protocols -> calls -> topology, coverage, correlation
+                                                                         -> conformance -> Report
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from tracer.calls import Calls, wants_body, wants_statement
+from tracer.conformance import Grammar, load
+from tracer.conformance.checker import Checker
+from tracer.correlation import Correlator
+from tracer.coverage import Coverage
+from tracer.examples import example_path
+from tracer.layers import Layers
+from tracer.model import (
+    AmqpMethod,
+    Call,
+    CallRecord,
+    Capture,
+    Closed,
+    Connection,
+    Gap,
+    Message,
+    Packet,
+    Report,
+    Segment,
+    SqlLogin,
+    SqlSkipped,
+    Trace,
+    Undecoded,
+    Verdict,
+)
+from tracer.points import Clocks, in_time_order, join_sightings, merge
+from tracer.protocols import PORTS, Decoders, Options
+from tracer.reassembly import Event, Reassembler
+from tracer.sources import CaptureArgument, open_capture, resolve
+from tracer.topology import GivenTopology, Topology, load_topology
+from tracer.topology.planes import KNOWN_PLANES
+
+__all__ = ["Progress", "Settings", "calls", "check"]
+
+TICK = 8192
+"""Segments between two reports of progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is asked for."""
+
+    grammar: str = "cloudvm_create"
+    topology: Path | None = None
+    stall_s: float = 60.0
+    since_ns: int | None = None
+    """Only traces that began at or after this time, and before `until_ns`."""
+    until_ns: int | None = None
+    allow: tuple[str, ...] = ()
+    """KIND or KIND:STEP, accepted as a note."""
+
+
+class Progress(Protocol):
+    """Hears how far a run has come."""
+
+    def opened(self, path: str, size_bytes: int | None) -> None: ...
+
+    def advanced(self, path: str, bytes_read: int, packets: int, traces: int) -> None: ...
+
+    def ignored(self, path: str, why: str) -> None: ...
+
+
+def check(arguments: Sequence[str], settings: Settings, progress: Progress | None = None) -> Report:
+    """Read the captures that *arguments* mean and return the verdict on each creation in them.
+
+    Raises SourceError, GrammarError or UsageError before any packet is read. An interrupt ends the
+    reading: the report then covers what was read and is `partial`.
+    """
+    grammar = load(settings.grammar)
+    run = _Run(arguments, settings, progress, every_statement=False)
+    partial = run.read()
+    return run.report(grammar, partial)
+
+
+def calls(arguments: Sequence[str], settings: Settings, progress: Progress | None = None) -> Iterator[CallRecord]:
+    """Read the captures and yield every call in time order, with the ids of the traces it belongs to.
+
+    Raises as `check` does.
+    """
+    run = _Run(arguments, settings, progress, every_statement=True)
+    run.read()
+    return run.records()
+
+
+class _Run:
+    """One pass over the captures."""
+
+    def __init__(
+        self, arguments: Sequence[str], settings: Settings, progress: Progress | None, *, every_statement: bool
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        given = load_topology(settings.topology) if settings.topology else GivenTopology()
+        self._given = given
+        planes = {*KNOWN_PLANES, *given.plane_names}
+        resolved = resolve([example_path(a) for a in arguments], planes)
+        if progress is not None:
+            for path in resolved.ignored:
+                progress.ignored(path, "not a capture by its name")
+        self.captures = [Capture(i, c.path, c.plane) for i, c in enumerate(resolved.captures)]
+        self._packets = [self._open(c, capture) for c, capture in zip(resolved.captures, self.captures, strict=True)]
+        ports = {**PORTS, **given.ports}
+        self.topology = Topology(self.captures, given)
+        self._reassembler = Reassembler(self.captures, ports)
+        statements = None if every_statement else wants_statement
+        self._decoders = Decoders(ports, Options(wants_body, statements), self._reassembler.turn)
+        self._calls = Calls(ports)
+        roles = self.topology.roles
+        self.coverage = Coverage(self.captures, roles.addresses, self.topology.plane_of)
+        self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name)
+        self._newest = 0
+        self._last_ns = 0
+        self._counts: Counter[str] = Counter()
+        self._every: list[Call] | None = [] if every_statement else None
+
+    # --- reading ---
+
+    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[Packet]:
+        packets = open_capture(argument.path, capture)
+        if self._progress is not None:
+            plain = argument.path != "-" and os.path.isfile(argument.path)
+            self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
+        return packets
+
+    def _segments(self) -> Iterator[Segment]:
+        """Return the segments of all captures in time order, each packet once."""
+        streams = [
+            in_time_order(_decode(packets, capture))
+            for packets, capture in zip(self._packets, self.captures, strict=True)
+        ]
+        if len(streams) == 1:
+            return streams[0]
+        named = [capture.plane for capture in self.captures]
+        if None not in named and len(set(named)) == len(named):
+            # A tap per plane: no packet can be in two of them.
+            return merge(streams)
+        clocks = Clocks()
+        return join_sightings(merge(streams, clocks), clocks)
+
+    def read(self) -> bool:
+        """Read all captures; return True when the user interrupted."""
+        receive = self._reassembler.receive
+        partial = False
+        countdown = TICK
+        try:
+            for segment in self._segments():
+                events = receive(segment)
+                if events:
+                    self._events(events)
+                countdown -= 1
+                if not countdown:
+                    countdown = TICK
+                    self._tick(segment.time_ns)
+        except KeyboardInterrupt:
+            partial = True
+        self._last_ns = max((c.last_ns or 0 for c in self.captures), default=0)
+        self._events(self._reassembler.flush(self._last_ns))
+        self._new_or_changed(self._calls.flush())
+        self._tick(self._last_ns)
+        return partial
+
+    def _tick(self, time_ns: int) -> None:
+        self._calls.numbering.advance(time_ns)
+        if self._progress is not None:
+            for capture in self.captures:
+                self._progress.advanced(
+                    capture.path, capture.size_bytes, capture.packets, self.correlator.open_count()
+                )
+
+    def _events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            for message in self._decoders.receive(event):
+                self._message(message)
+            if type(event) is Gap:
+                self.coverage.gap(event)
+            elif type(event) is Closed:
+                self._new_or_changed(self._calls.receive(event))
+
+    def _message(self, message: Message) -> None:
+        kind = type(message)
+        if kind is SqlSkipped:
+            self.captures[message.connection.captures[0]].skipped_statements += 1
+        elif kind is AmqpMethod:
+            self.topology.roles.method(message)  # type: ignore[arg-type]
+        elif kind is SqlLogin:
+            self.topology.roles.login(message)  # type: ignore[arg-type]
+        elif kind is Undecoded:
+            self._undecoded(message)  # type: ignore[arg-type]
+            return
+        self._new_or_changed(self._calls.receive(message))
+
+    def _undecoded(self, message: Undecoded) -> None:
+        capture = self.captures[message.connection.captures[0]]
+        capture.undecoded_streams += 1
+        capture.undecoded[f"{message.reason} on port {message.connection.server.port}"] += 1
+
+    def _new_or_changed(self, changed: Iterable[Call]) -> None:
+        for call in changed:
+            self.topology.observe(call)
+            self.correlator.receive(call)
+            if call.serial > self._newest:
+                self._newest = call.serial
+                frames = call.frames
+                capture = self.captures[frames[0].capture if frames else call.connection.captures[0]]
+                capture.calls += 1
+                self._counts[call.protocol] += 1
+                if self._every is not None:
+                    self._every.append(call)
+            self.coverage.observe(call)
+
+    # --- answering ---
+
+    def _traces(self) -> list[tuple[str, Trace]]:
+        """Return all traces with their ids, unique in the run."""
+        found: dict[str, Trace] = {}
+        for trace in self.correlator.traces():
+            key = trace.request_id or trace.server_id or f"trace-{trace.number}"
+            if trace.shared and trace.request_id and trace.server_id:
+                key = f"{trace.request_id}/{trace.server_id}"
+            found[key if key not in found else f"{key}#{trace.number}"] = trace
+        return list(found.items())
+
+    def report(self, grammar: Grammar, partial: bool) -> Report:
+        """Return the verdicts on all traces that the settings ask for."""
+        roles = self.topology.roles
+        settings = self._settings
+        checker = Checker(
+            grammar,
+            lambda call, ambiguous: self.topology.record(call, None, ambiguous),
+            self.coverage,
+            roles.addresses,
+            roles.host_name,
+            int(settings.stall_s * 1e9),
+            (*self._given.allow, *settings.allow),
+        )
+        verdicts = [
+            _named(checker.check(trace), key) for key, trace in self._traces() if self._is_selected(trace)
+        ]
+        for capture in self.captures:
+            capture.planes |= self._planes_of(capture)
+        return Report(
+            grammar.name, self.captures, verdicts, partial, () if verdicts else self._seen(), _advice(verdicts)
+        )
+
+    def _is_selected(self, trace: Trace) -> bool:
+        begun_ns = trace.calls[0].started_ns
+        since_ns, until_ns = self._settings.since_ns, self._settings.until_ns
+        return (since_ns is None or begun_ns >= since_ns) and (until_ns is None or begun_ns < until_ns)
+
+    def _planes_of(self, capture: Capture) -> set[str]:
+        if capture.plane:
+            return {capture.plane}
+        return {
+            self.topology.plane_of(connection)
+            for connection in self.coverage.connections()
+            if capture.number in connection.captures
+        }
+
+    def _seen(self) -> tuple[tuple[str, int], ...]:
+        names = {"REST": "REST calls", "RPC": "RPC messages", "SQL": "SQL statements"}
+        skipped = sum(c.skipped_statements for c in self.captures)
+        counts = [("packets", sum(c.packets for c in self.captures))]
+        counts += [(names[p], n + (skipped if p == "SQL" else 0)) for p, n in sorted(self._counts.items())]
+        if skipped and "SQL" not in self._counts:
+            counts.append((names["SQL"], skipped))
+        counts.append(("creations of a server", 0))
+        return tuple(counts)
+
+    def records(self) -> Iterator[CallRecord]:
+        """Yield all calls, resolved, in order of their index."""
+        ids: dict[int, list[str]] = {}
+        for key, trace in self._traces():
+            for call in trace.calls:
+                ids.setdefault(call.serial, []).append(key)
+        for call in sorted(self._every or (), key=lambda call: call.index):
+            yield replace(self.topology.record(call), traces=tuple(ids.get(call.serial, ())))
+
+
+def _decode(packets: Iterator[Packet], capture: Capture) -> Iterator[Segment]:
+    """Yield the TCP segments of *packets*; count what cannot be read."""
+    decode = Layers().decode
+    for packet in packets:
+        segment = decode(packet)
+        if segment.__class__ is Segment:
+            yield segment  # type: ignore[misc]
+        elif segment is not None:
+            capture.anomalies[str(segment)] += 1
+
+
+def _named(verdict: Verdict, key: str) -> Verdict:
+    return replace(verdict, id=key)
+
+
+def _advice(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Return what to capture next time, by what could not be seen this time."""
+    reasons: Counter[str] = Counter()
+    for verdict in verdicts:
+        reasons.update({step.reason for step in verdict.steps if step.status == "unobserved" and step.reason})
+    found: dict[str, None] = {}
+    for reason, _ in reasons.most_common():
+        if "is not captured" in reason:
+            found[f"tap {reason.split()[0]} too"] = None
+        elif "behind the capture points" in reason or "never seen" in reason or "not captured" in reason:
+            found["capture on the controller too: tcpdump -i any"] = None
+        elif "no " in reason and "traffic" in reason:
+            found[f"capture {reason.split()[1]} too: do not filter its port"] = None
+        elif "missing in the capture" in reason:
+            found["capture without loss: a larger buffer (tcpdump -B), the whole packet (-s 0)"] = None
+    return tuple(found)
+
+
+_ = Connection

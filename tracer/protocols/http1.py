@@ -1,0 +1,508 @@
+"""HTTP/1.x: bytes of one connection -> requests and responses, paired.
+
+Strategy. Each direction is read by itself; it is in one of four states:
+
+    HEAD   at a message's start, collecting its head
+    BODY   inside a body whose end is known: a length, chunks, the close
+    PEEK   a body may follow or not (see `_may_follow`): the next bytes tell
+    LOST   out of step: looking for the next start line, anywhere in the bytes
+
+A hole inside a known length is skipped by arithmetic; any other ends its message, flagged, and LOST
+follows. The pairing of requests and responses across such holes is `Exchanges`' affair.
+
+Source: RFC 9112; RFC 9110 §9.3, §10.1.1 (100-continue), §15.2.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from tracer.model import (
+    TO_CLIENT,
+    TO_SERVER,
+    Closed,
+    Connection,
+    Data,
+    Gap,
+    HttpRequest,
+    HttpResponse,
+    Message,
+    Undecoded,
+)
+from tracer.protocols.http1_body import CHUNKED, LENGTH, UNTIL_CLOSE, Body, content_length
+from tracer.protocols.http1_exchanges import Exchanges
+from tracer.protocols.http1_head import METHODS, Head, find_start, parse_head, parse_start
+from tracer.protocols.http1_stream import BODY, HEAD, LOST, PEEK, Mark, MessageUnderWay, Stream
+
+__all__ = ["Http1", "WantsBody"]
+
+WantsBody = Callable[[str, str, dict[str, str], int], bool]
+"""(method, target, headers, status; 0 for the request) -> keep the body?"""
+
+HEAD_LIMIT = 65_536
+"""More than any server accepts: Apache takes 8 KiB a line and 100 lines, nginx 32 KiB, Node.js 16 KiB."""
+BODY_LIMIT = 256 << 10
+WAIT_BYTES = 65_536
+"""A request with a declared body up to this is emitted at its true last frame even if the body is not
+wanted; a larger one (an image upload) at the end of its head."""
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_REQUEST = re.compile(rb"(?:" + b"|".join(METHODS) + rb") (?:/|\*|https?://|[\w.\-]+:\d+ HTTP/1)")
+_RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r\n]")
+_TLS = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
+_H2_PREFACE = b"PRI * HTTP/2.0\r\n"
+_METHOD_STARTS = tuple(method + b" " for method in METHODS)
+_RESPONSE_STARTS = (b"HTTP/1.",)
+
+
+class Http1:
+    """Decoder of one HTTP/1.x connection.
+
+    *wants_body* says whose body to keep (all when None), up to *body_limit* bytes before
+    decompression. Of a response that it is asked about, method and target are those of the request,
+    or '' when that is not known.
+
+    A response can be emitted before its request when the request's direction waited for a lost
+    segment; their `exchange` is equal all the same. An answer that comes before the end of the
+    request's body makes the request be emitted first, flagged truncated when its body was wanted.
+    """
+
+    name: ClassVar[str] = "http1"
+    ports: ClassVar[frozenset[int]] = frozenset(
+        # keystone, nova, metadata, placement, glance, neutron, cinder, heat, swift, barbican, octavia,
+        # ironic, manila, designate, magnum, and the vendors' and other people's HTTP.
+        {5000, 35357, 8774, 8775, 8778, 8780, 9292, 9696, 8776, 8004, 8000, 9311, 9876, 6385, 8786, 9001}
+        | {9511, 8777, 8041, 8042, 80, 8080, 8081, 8888, 7070, 15672}
+    )
+
+    @staticmethod
+    def recognises(payload: bytes, direction: int) -> int | None:
+        """Return the direction in which *payload*, first bytes of a stream, really travels, or None.
+
+        The HTTP/2 preface is ours, too: the decoder names it and stops.
+        """
+        if _RESPONSE.match(payload):
+            return TO_CLIENT
+        if payload.startswith(_H2_PREFACE):
+            return TO_SERVER
+        if _REQUEST.match(payload):
+            line, newline, _ = payload.partition(b"\n")
+            # A line that is longer than the segment is taken on trust.
+            if not newline or parse_start(line) is not None:
+                return TO_SERVER
+        return None
+
+    def __init__(
+        self, connection: Connection, *, wants_body: WantsBody | None = None, body_limit: int = BODY_LIMIT
+    ) -> None:
+        self._connection = connection
+        self._wants_body = wants_body
+        self._body_limit = body_limit
+        self._streams = (Stream(TO_SERVER, connection.joined), Stream(TO_CLIENT, connection.joined))
+        self._exchanges = Exchanges(connection.joined)
+        self._opaque = False
+        self._complained = False
+        self._out: list[Message] = []
+
+    # --- what comes in ---
+
+    def receive(self, data: Data) -> Iterable[Message]:
+        """Return the messages that *data*, the next bytes of its direction, completes."""
+        if self._opaque:
+            return ()
+        out = self._out = []
+        stream = self._streams[data.direction]
+        stream.mark = Mark(data.time_ns, data.frames)
+        payload, at = data.payload, 0
+        while at < len(payload) and not self._opaque:
+            if stream.state == BODY:
+                at = self._body(stream, payload, at)
+            elif stream.state == HEAD:
+                payload, at = self._head(stream, payload, at)
+            elif stream.state == LOST:
+                payload, at = self._search(stream, payload, at)
+            else:
+                payload, at = self._peek(stream, payload, at)
+        return out
+
+    def gap(self, gap: Gap) -> Iterable[Message]:
+        """Return what the hole in a direction ends; a body of known length goes on behind it."""
+        if self._opaque:
+            return ()
+        out = self._out = []
+        stream = self._streams[gap.direction]
+        self._settle_peek(stream)
+        message = stream.message
+        if message is not None:
+            message.truncated = True
+            if message.body.lose(gap.size_bytes):
+                if message.body.complete:
+                    self._finish(stream, stream.mark)
+                return out
+            self._finish(stream, stream.mark)
+        else:
+            self._emit_cut_head(stream)
+        if not self._opaque:
+            self._lose_step(stream)
+        return out
+
+    def closed(self, closed: Closed) -> Iterable[Message]:
+        """Return what the end of one direction (fin) or of both completes."""
+        if self._opaque:
+            return ()
+        out = self._out = []
+        for stream in self._streams:
+            if closed.how == "fin" and stream.direction != closed.direction:
+                continue
+            if closed.frames and closed.direction == stream.direction and closed.how in ("fin", "reset"):
+                self._end(stream, Mark(closed.time_ns, closed.frames), closed.how)
+            else:
+                self._end(stream, stream.mark, closed.how)
+            if self._opaque:
+                break
+        return out
+
+    # --- heads ---
+
+    def _head(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
+        """Collect a head; return the bytes that are left and the offset to go on from."""
+        buffer = stream.buffer
+        if not buffer:
+            # Empty lines before a request are allowed (RFC 9112 §2.2).
+            while payload[at] in b"\r\n":
+                at += 1
+                if at == len(payload):
+                    return payload, at
+            if stream.start is None:
+                stream.start = stream.mark
+            found = _HEAD_END.search(payload, at, at + HEAD_LIMIT)
+            if found is not None:
+                end = found.end()
+                if self._begin(stream, payload[at:end]):
+                    return payload, end
+                return self._garbage(stream, payload[at:])
+        buffer += payload[at:]
+        found = _HEAD_END.search(buffer, max(0, stream.scanned - 2), HEAD_LIMIT)
+        if found is not None:
+            # The end was not there before, so all bytes behind it are of this Data.
+            rest = bytes(buffer[found.end() :])
+            head = bytes(buffer[: found.end()])
+            buffer.clear()
+            stream.scanned, stream.checked = 0, False
+            if self._begin(stream, head):
+                return rest, 0
+            return self._garbage(stream, head + rest)
+        stream.scanned = len(buffer)
+        if len(buffer) >= HEAD_LIMIT or not self._plausible(stream):
+            rest = bytes(buffer)
+            buffer.clear()
+            return self._garbage(stream, rest)
+        return b"", 0
+
+    @staticmethod
+    def _plausible(stream: Stream) -> bool:
+        """Return whether the incomplete head in the buffer begins with a start line, as far as known."""
+        if stream.checked:
+            return True
+        buffer = stream.buffer
+        if _TLS.match(buffer):
+            return False
+        end = buffer.find(b"\n")
+        if end < 0:
+            return True
+        stream.checked = parse_start(bytes(buffer[:end])) is not None
+        return stream.checked
+
+    def _garbage(self, stream: Stream, rest: bytes) -> tuple[bytes, int]:
+        """Say once that *rest* is no HTTP/1; look for a start line in it unless it is another protocol."""
+        reason = _foreign(rest) if stream.fresh else None
+        if reason is not None:
+            self._stop(stream, reason)
+            return b"", 0
+        self._complain(stream)
+        self._lose_step(stream)
+        # One byte further on: what begins here is known to be no start line.
+        stream.fresh = False
+        return rest[1:], 0
+
+    def _complain(self, stream: Stream) -> None:
+        if not self._complained:
+            self._complained = True
+            mark = stream.start or stream.mark
+            self._out.append(Undecoded(self._connection, mark.time_ns, "garbage", mark.frames))
+
+    def _begin(self, stream: Stream, raw: bytes, cut: bool = False) -> bool:
+        """Take a head; return False if it is none. *cut* says that its last lines are missing."""
+        head = parse_head(raw)
+        if head is None:
+            return False
+        start, stream.start = stream.start or stream.mark, None
+        stream.fresh = False
+        if head.status == 0:
+            stream.responses = False
+            number = self._exchanges.request(start.time_ns, head.method, head.target)
+            message = MessageUnderWay(head, start, stream.mark, number, head.method)
+            self._frame_request(message)
+        else:
+            stream.responses = True
+            if 100 <= head.status < 200 and head.status != 101:
+                return True
+            answered = self._exchanges.response(start.time_ns)
+            self._answer_early(stream, answered.exchange)
+            message = MessageUnderWay(head, start, stream.mark, answered.exchange, answered.method)
+            self._frame_response(message, answered.target)
+        stream.message = message
+        if cut:
+            message.truncated = True
+            message.keep = 0
+            self._finish(stream, stream.mark)
+        elif message.body.complete:
+            self._finish(stream, stream.mark)
+        elif not message.asked:
+            stream.state = PEEK
+        else:
+            stream.state = BODY
+            if head.status == 0 and not self._waits(message):
+                self._emit_request(stream, message)
+        return True
+
+    def _frame_request(self, message: MessageUnderWay) -> None:
+        """Decide how long a request's body is and whether to keep it (RFC 9112 §6.3)."""
+        head = message.head
+        size = content_length(head.headers) or 0
+        chunked = "chunked" in head.headers.get("transfer-encoding", "").lower()
+        if (chunked or size) and self._wants(head.method, head.target, head):
+            message.keep = self._body_limit
+        message.body = Body(CHUNKED if chunked else LENGTH, size, message.keep)
+
+    def _frame_response(self, message: MessageUnderWay, target: str) -> None:
+        """Decide how long a response's body is and whether to keep it (RFC 9112 §6.3)."""
+        head, asked = message.head, message.asked
+        if (
+            asked == "HEAD"
+            or head.status in (101, 204, 304)
+            or (asked == "CONNECT" and 200 <= head.status < 300)
+        ):
+            return
+        size = content_length(head.headers)
+        if size == 0 and "transfer-encoding" not in head.headers:
+            return
+        if self._wants(asked, target, head):
+            message.keep = self._body_limit
+        coding = head.headers.get("transfer-encoding", "").lower()
+        if coding and coding != "identity":
+            framing = CHUNKED if coding.endswith("chunked") else UNTIL_CLOSE
+        else:
+            framing = UNTIL_CLOSE if size is None else LENGTH
+        message.body = Body(framing, size or 0, message.keep)
+
+    def _wants(self, method: str, target: str, head: Head) -> bool:
+        return self._wants_body is None or self._wants_body(method, target, head.headers, head.status)
+
+    @staticmethod
+    def _waits(message: MessageUnderWay) -> bool:
+        """Return whether a request is emitted only behind its body."""
+        if message.keep:
+            return True
+        size = content_length(message.head.headers)
+        return message.body.framing == LENGTH and size is not None and size <= WAIT_BYTES
+
+    def _answer_early(self, stream: Stream, exchange: int) -> None:
+        """Emit the request that is being answered before its body has ended."""
+        other = self._streams[1 - stream.direction]
+        request = other.message
+        if request is None or request.exchange != exchange or not request.is_request:
+            return
+        if not request.emitted:
+            request.truncated = request.truncated or request.keep > 0
+            request.end = other.mark
+            self._emit_request(other, request)
+        if request.body.received == 0 and "100-continue" in request.head.headers.get("expect", "").lower():
+            # Refused instead of continued: the client may leave its body out (RFC 9110 §10.1.1).
+            other.state = PEEK
+
+    # --- bodies ---
+
+    def _body(self, stream: Stream, payload: bytes, at: int) -> int:
+        message = stream.message
+        assert message is not None  # noqa: S101 - BODY always has one; mypy cannot know
+        at = message.body.feed(payload, at)
+        if message.body.complete:
+            self._finish(stream, stream.mark)
+        elif message.body.broken:
+            message.truncated = True
+            self._finish(stream, stream.mark)
+            if not self._opaque:
+                self._lose_step(stream)
+        return at
+
+    def _peek(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
+        """Find out whether a body follows: it does unless the next bytes begin another message.
+
+        An answer to an unseen HEAD has the length of a body and no body.
+        """
+        stream.buffer += payload[at:]
+        begun = bytes(stream.buffer[:16])
+        follows = _may_follow(begun, _RESPONSE_STARTS if stream.responses else _METHOD_STARTS)
+        if follows is None:
+            return b"", 0
+        rest = bytes(stream.buffer)
+        stream.buffer.clear()
+        if follows and stream.message is not None:
+            self._finish(stream, stream.message.end)
+        else:
+            stream.state = BODY
+        return rest, 0
+
+    def _settle_peek(self, stream: Stream) -> None:
+        """Take the few bytes that were peeked at for a body: no more will tell."""
+        if stream.state == PEEK and stream.message is not None:
+            rest = bytes(stream.buffer)
+            stream.buffer.clear()
+            stream.state = BODY
+            stream.message.body.feed(rest, 0)
+
+    # --- out of step ---
+
+    def _search(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
+        """Look for the next start line."""
+        buffer = stream.buffer
+        stream.marks.append((len(buffer), stream.mark))
+        buffer += payload[at:]
+        if stream.fresh and len(buffer) >= 3:
+            reason = _foreign(bytes(buffer[:16]))
+            if reason is not None:
+                self._stop(stream, reason)
+                return b"", 0
+            stream.fresh = False
+        found, stream.scanned = find_start(buffer, stream.scanned)
+        if found < 0:
+            stream.trim()
+            return b"", 0
+        return self._found(stream, found), 0
+
+    def _found(self, stream: Stream, offset: int) -> bytes:
+        """Be in step again at *offset* of the buffer; return the bytes from there on."""
+        rest = bytes(stream.buffer[offset:])
+        at = bisect_right(stream.marks, offset, key=lambda mark: mark[0]) - 1
+        start = stream.marks[at][1] if at >= 0 else stream.mark
+        stream.reset(HEAD)
+        stream.start = start
+        return rest
+
+    def _lose_step(self, stream: Stream) -> None:
+        """Whole messages may be gone from here on."""
+        stream.reset(LOST)
+        self._exchanges.lose(stream.responses)
+
+    def _emit_cut_head(self, stream: Stream) -> None:
+        """Emit the message whose head stops before its end, if its start line is there."""
+        if stream.state == LOST and stream.buffer:
+            found, _ = find_start(stream.buffer, 0, final=True)
+            if found < 0:
+                return
+            stream.buffer[:] = self._found(stream, found)
+        if stream.state == HEAD and stream.buffer:
+            raw = bytes(stream.buffer)
+            end = raw.rfind(b"\n") + 1
+            stream.buffer.clear()
+            if end:
+                self._begin(stream, raw[:end], cut=True)
+
+    # --- what goes out ---
+
+    def _finish(self, stream: Stream, end: Mark) -> None:
+        """Emit the message of *stream* and expect the next one."""
+        message = stream.message
+        stream.reset(HEAD)
+        if message is None:
+            return
+        message.end = end
+        if message.is_request:
+            if not message.emitted:
+                self._emit_request(stream, message)
+            return
+        head = message.head
+        self._out.append(
+            HttpResponse(
+                self._connection,
+                message.exchange,
+                message.start.time_ns,
+                end.time_ns,
+                message.frames(),
+                head.status,
+                head.reason,
+                head.headers,
+                message.content(),
+                message.truncated,
+            )
+        )
+        if head.status == 101:
+            protocol = head.headers.get("upgrade", "").lower()
+            self._stop(stream, {"websocket": "websocket", "h2c": "http2"}.get(protocol, "upgraded"))
+        elif message.asked == "CONNECT" and 200 <= head.status < 300:
+            self._stop(stream, "tunnel")
+
+    def _emit_request(self, stream: Stream, message: MessageUnderWay) -> None:
+        head = message.head
+        message.emitted = True
+        self._out.append(
+            HttpRequest(
+                self._connection,
+                message.exchange,
+                message.start.time_ns,
+                message.end.time_ns,
+                message.frames(),
+                head.method,
+                head.target,
+                head.headers,
+                message.content(),
+                message.truncated,
+                stream.direction,
+            )
+        )
+
+    def _stop(self, stream: Stream, reason: str) -> None:
+        """From here on nothing of this connection is HTTP/1."""
+        mark = stream.mark
+        self._out.append(Undecoded(self._connection, mark.time_ns, reason, mark.frames))
+        self._opaque = True
+        for side in self._streams:
+            side.reset(LOST)
+
+    def _end(self, stream: Stream, mark: Mark, how: str) -> None:
+        """Emit what is under way in a direction that has ended."""
+        self._settle_peek(stream)
+        message = stream.message
+        if message is None:
+            begun = bytes(stream.buffer[:64]) if stream.fresh and stream.state == HEAD else b""
+            self._emit_cut_head(stream)
+            if begun and not (_REQUEST.match(begun) or _RESPONSE.match(begun)):
+                self._complain(stream)
+        else:
+            # A reset can cut a body that lasts until the close; only a FIN ends it (RFC 9112 §8).
+            whole = message.body.framing == UNTIL_CLOSE and how == "fin"
+            message.truncated = message.truncated or not (whole or message.body.ended)
+            self._finish(stream, mark)
+        if not self._opaque:
+            stream.reset(HEAD)
+
+
+def _foreign(begun: bytes) -> str | None:
+    """Return what a stream that does not begin as HTTP/1 is instead, if its first bytes say so."""
+    if _TLS.match(begun):
+        return "tls"
+    return "http2" if begun.startswith(_H2_PREFACE[:14]) else None
+
+
+def _may_follow(begun: bytes, starts: tuple[bytes, ...]) -> bool | None:
+    """Return whether a stream that goes on with *begun* begins a message; None while it is undecided."""
+    for start in starts:
+        if begun.startswith(start):
+            return True
+        if start.startswith(begun):
+            return None
+    return False

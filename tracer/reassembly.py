@@ -1,0 +1,532 @@
+"""Segments in, the bytes of each direction in order out: TCP reassembly for a passive observer.
+
+Strategy. In-order data goes straight through. Data ahead of a hole waits; the hole is declared lost
+only after 48 later packets of its connection or one second of capture time (a mirror port reorders,
+and shows an ACK before the data it acknowledges: zeek #335, PcapPlusPlus #851), at a reset, or when the
+capture ends. Nothing is invented: a hole becomes a `Gap` with its size. Both directions may be there,
+or only one; a connection may have begun before the capture.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Iterator, Sequence
+
+from tracer.model import (
+    TO_CLIENT,
+    TO_SERVER,
+    Capture,
+    Closed,
+    Connection,
+    Data,
+    Endpoint,
+    Frames,
+    Gap,
+    Segment,
+)
+
+__all__ = ["Event", "Reassembler"]
+
+Event = Data | Gap | Closed
+
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+_MASK = 0xFFFFFFFF
+_HALF = 0x80000000
+
+HOLE_PACKETS = 48
+"""Later packets of the connection after which a hole is lost (Arkime gives up after 256)."""
+HOLE_NS = 1_000_000_000
+PENDING_BYTES = 4 << 20
+"""Of one direction. A receive window is rarely more."""
+PENDING_TOTAL_BYTES = 64 << 20
+UNANSWERED_NS = 3_000_000_000
+"""A SYN without any answer for so long is unanswered; Linux has repeated it twice by then."""
+FORGET_CLOSED_NS = 60_000_000_000
+"""How long late packets of a closed connection are still taken for its own (TIME_WAIT)."""
+FORGET_IDLE_NS = 2 * 3600 * 1_000_000_000
+"""An idle connection is forgotten after two hours, the default of TCP keep-alive."""
+MAX_CONNECTIONS = 200_000
+SWEEP_NS = 1_000_000_000
+FORGET_EVERY_NS = 10_000_000_000
+ABSURD_BYTES = 1 << 28
+"""A jump ahead of more than this is no hole: the stream is another one."""
+
+
+class _Half:
+    """One direction of a connection."""
+
+    __slots__ = (
+        "acked",
+        "connection",
+        "direction",
+        "fin",
+        "fin_frames",
+        "finished",
+        "last_ns",
+        "later",
+        "next_seq",
+        "peer",
+        "pending",
+        "pending_bytes",
+        "since_ns",
+    )
+
+    def __init__(self, connection: Connection, direction: int) -> None:
+        self.connection = connection
+        self.direction = direction
+        self.peer: _Half = self
+        self.next_seq = -1
+        """Next byte expected; -1 before anything was seen."""
+        self.acked = -1
+        """Highest acknowledgement that the other end sent for this direction."""
+        self.last_ns = 0
+        self.pending: list[tuple[int, Segment]] = []
+        """(distance ahead of next_seq is kept by seq) segments behind a hole, in order of seq."""
+        self.pending_bytes = 0
+        self.since_ns = 0
+        """When the hole was first noticed."""
+        self.later = 0
+        self.fin = -1
+        self.fin_frames: Frames = ()
+        self.finished = False
+
+
+class _Opening:
+    """A connection whose SYN was seen and not answered yet."""
+
+    __slots__ = ("attempts", "first_ns", "frames", "half", "isn", "last_ns")
+
+    def __init__(self, half: _Half, isn: int, time_ns: int, frames: Frames) -> None:
+        self.half = half
+        self.isn = isn
+        self.first_ns = self.last_ns = time_ns
+        self.frames = frames
+        self.attempts = 1
+
+
+def _ahead(a: int, b: int) -> int:
+    """Return how far sequence number *a* is ahead of *b*; negative when behind (RFC 9293 §3.4)."""
+    distance = (a - b) & _MASK
+    return distance - (_MASK + 1) if distance >= _HALF else distance
+
+
+def _endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
+    size = 4 if len(flow) < 36 else 16
+    family = socket.AF_INET if size == 4 else socket.AF_INET6
+    source, destination = flow[:size], flow[size : 2 * size]
+    ports = flow[2 * size : 2 * size + 4]
+    return (
+        Endpoint(socket.inet_ntop(family, source), int.from_bytes(ports[:2], "big")),
+        Endpoint(socket.inet_ntop(family, destination), int.from_bytes(ports[2:], "big")),
+    )
+
+
+def _reverse(flow: bytes) -> bytes:
+    size = 4 if len(flow) < 36 else 16
+    at = 2 * size
+    return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]
+
+
+class Reassembler:
+    """Turns segments of all connections, in time order, into Data, Gap and Closed.
+
+    *server_ports* tell which end is the server where no SYN was seen; else the lower port is, and the
+    connection says that this is not certain (`turn` puts it right). *captures* get their counters.
+    """
+
+    def __init__(self, captures: Sequence[Capture], server_ports: Collection[int] = ()) -> None:
+        self._captures = captures
+        self._ports = frozenset(server_ports)
+        self._halves: dict[bytes, _Half] = {}
+        self._openings: dict[int, _Opening] = {}
+        self._holes: dict[_Half, None] = {}
+        self._uncertain: dict[int, _Half] = {}
+        self._number = 0
+        self._swept_ns = 0
+        self._pending_total = 0
+        self.evicted = 0
+        """Connections forgotten because there were too many."""
+
+    # --- the hot path ---
+
+    def receive(self, segment: Segment) -> Sequence[Event]:
+        """Return what *segment* completes: nothing, its data, or more."""
+        time_ns, flow, seq, ack, flags, payload, missing, _, frames, _, _ = segment
+        half = self._halves.get(flow)
+        if half is not None and not flags & 7 and not half.pending and time_ns - self._swept_ns < SWEEP_NS:
+            if half.next_seq == seq and not missing and not half.finished:
+                half.peer.acked = ack
+                half.last_ns = time_ns
+                if half.peer.pending:
+                    half.peer.later += 1
+                if not payload:
+                    return ()
+                half.next_seq = (seq + len(payload)) & _MASK
+                connection = half.connection
+                if connection.number in self._openings:
+                    self._established(connection)
+                return (Data(connection, half.direction, time_ns, payload, frames),)
+            if not payload and not missing and not half.finished and half.next_seq >= 0:
+                half.peer.acked = ack
+                return ()
+        return self._receive_slowly(segment, half)
+
+    # --- everything else ---
+
+    def _receive_slowly(self, segment: Segment, half: _Half | None) -> list[Event]:
+        events: list[Event] = []
+        time_ns, flags = segment.time_ns, segment.flags
+        if time_ns - self._swept_ns >= SWEEP_NS:
+            events += self._sweep(time_ns)
+            half = self._halves.get(segment.flow)
+        if flags & SYN:
+            half = self._synchronise(segment, half, events)
+            if half is None or flags & ACK:
+                return events
+        if half is None or (half.finished and self._is_new(segment, half)):
+            if half is not None:
+                events += self._end(half, time_ns, "reused")
+            if flags & RST or not (segment.payload or segment.missing_bytes or flags & ACK):
+                return events
+            half = self._open(segment, joined=True)
+        self._note_capture(half.connection, segment)
+        if flags & RST:
+            events += self._reset(segment, half)
+            return events
+        if flags & ACK:
+            half.peer.acked = segment.ack
+            if half.direction == TO_CLIENT or segment.payload:
+                self._established(half.connection)
+        if flags & SYN:
+            return events
+        if half.next_seq < 0:
+            half.next_seq = segment.seq
+        if segment.payload or segment.missing_bytes:
+            events += self._accept(segment, half)
+        if flags & FIN and half.fin < 0 and not half.finished:
+            half.fin = (segment.seq + len(segment.payload) + segment.missing_bytes) & _MASK
+            half.fin_frames = segment.frames
+            if half.fin != half.next_seq and not half.pending:
+                self._wait(half, time_ns)
+        for waiting in (half, half.peer):
+            if waiting in self._holes:
+                waiting.later += 1
+                if waiting.later >= HOLE_PACKETS or waiting.pending_bytes > PENDING_BYTES:
+                    events += self._give_up(waiting, time_ns)
+        events += self._finish(half, time_ns)
+        return events
+
+    def _synchronise(self, segment: Segment, half: _Half | None, events: list[Event]) -> _Half | None:
+        """Take a SYN or SYN-ACK; return the half it belongs to when there is more to do with it."""
+        first = (segment.seq + 1) & _MASK
+        if half is not None and self._same_connection(segment, half, first):
+            if half.connection.joined and not half.finished:
+                # Packets out of time order: data came before its SYN.
+                half.connection.joined = False
+            opening = self._openings.get(half.connection.number)
+            if opening is not None and not segment.flags & ACK:
+                opening.attempts += 1
+                opening.last_ns = segment.time_ns
+                return None
+        elif half is not None:
+            events += self._end(half, segment.time_ns, "reused")
+            half = self._open(segment, joined=False)
+        else:
+            half = self._open(segment, joined=False)
+        self._note_capture(half.connection, segment)
+        if half.next_seq < 0:
+            half.next_seq = first
+        half.last_ns = segment.time_ns
+        connection = half.connection
+        if segment.flags & ACK:
+            half.peer.acked = segment.ack
+            if half.peer.next_seq < 0:
+                half.peer.next_seq = segment.ack
+            if half.direction == TO_SERVER and not connection.certain:
+                self.turn(connection)
+            connection.certain = True
+            self._established(connection)
+            return half
+        if half.direction == TO_CLIENT and not connection.certain:
+            self.turn(connection)
+        connection.certain = True
+        if connection.number not in self._openings and half.peer.next_seq < 0:
+            self._openings[connection.number] = _Opening(half, segment.seq, segment.time_ns, segment.frames)
+        return None
+
+    @staticmethod
+    def _same_connection(segment: Segment, half: _Half, first: int) -> bool:
+        if half.next_seq < 0:
+            return not half.finished
+        distance = _ahead(half.next_seq, first)
+        if half.connection.joined:
+            return 0 <= distance < 65536 and segment.time_ns - half.connection.first_ns < HOLE_NS
+        return 0 <= distance < ABSURD_BYTES and not (half.finished and half.peer.finished and distance == 0)
+
+    @staticmethod
+    def _is_new(segment: Segment, half: _Half) -> bool:
+        """Tell whether data after the end belongs to another connection whose SYN was lost."""
+        if not segment.payload:
+            return False
+        return not -ABSURD_BYTES < _ahead(segment.seq, half.next_seq) <= 1
+
+    def _open(self, segment: Segment, joined: bool) -> _Half:
+        source, destination = _endpoints(segment.flow)
+        certain = True
+        if segment.flags & SYN:
+            to_server = not segment.flags & ACK
+        elif destination.port in self._ports or source.port in self._ports:
+            to_server = destination.port in self._ports
+            certain = not (destination.port in self._ports and source.port in self._ports)
+        else:
+            to_server, certain = destination.port <= source.port, False
+        client, server = (source, destination) if to_server else (destination, source)
+        self._number += 1
+        connection = Connection(
+            self._number, client, server, segment.time_ns, joined, certain, segment.vlan, segment.interface
+        )
+        half = _Half(connection, TO_SERVER if to_server else TO_CLIENT)
+        half.peer = _Half(connection, TO_CLIENT if to_server else TO_SERVER)
+        half.peer.peer = half
+        half.last_ns = half.peer.last_ns = segment.time_ns
+        if not certain:
+            self._uncertain[connection.number] = half
+        self._halves[segment.flow] = half
+        self._halves[_reverse(segment.flow)] = half.peer
+        return half
+
+    @staticmethod
+    def _note_capture(connection: Connection, segment: Segment) -> None:
+        for frame in segment.frames:
+            if frame.capture not in connection.captures:
+                connection.captures.append(frame.capture)
+        if segment.vlan and not connection.vlan:
+            connection.vlan = segment.vlan
+
+    def turn(self, connection: Connection) -> None:
+        """Make the server of *connection* its client, and the other way round."""
+        half = self._uncertain.pop(connection.number, None)
+        if half is None:
+            return
+        connection.client, connection.server = connection.server, connection.client
+        connection.certain = True
+        half.direction, half.peer.direction = half.peer.direction, half.direction
+
+    def _established(self, connection: Connection) -> None:
+        self._openings.pop(connection.number, None)
+
+    # --- data that is not simply the next ---
+
+    def _accept(self, segment: Segment, half: _Half) -> list[Event]:
+        size = len(segment.payload) + segment.missing_bytes
+        ahead = _ahead(segment.seq, half.next_seq)
+        counters = self._captures[segment.frames[0].capture]
+        if ahead + size <= 0:
+            # One byte behind is a keep-alive probe (RFC 9293 §3.8.4), not a retransmission.
+            if not (size == 1 and ahead == -1):
+                counters.duplicate_segments += 1
+            return []
+        if ahead > ABSURD_BYTES:
+            half.next_seq = segment.seq
+            gap = self._gap(half, 0, segment.time_ns, segment.frames)
+            return [gap, *self._deliver(segment, half)]
+        if ahead > 0:
+            self._hold(segment, half)
+            if half.pending_bytes > PENDING_BYTES or self._pending_total > PENDING_TOTAL_BYTES:
+                return self._give_up(half, segment.time_ns)
+            return []
+        if half in self._holes:
+            counters.reordered_segments += 1
+        events = self._deliver(segment, half)
+        events += self._drain(half, segment.time_ns)
+        return events
+
+    def _deliver(self, segment: Segment, half: _Half) -> list[Event]:
+        """Return the part of *segment* that is new, and a gap for what the snap length cut."""
+        events: list[Event] = []
+        behind = -_ahead(segment.seq, half.next_seq)
+        payload = segment.payload[behind:] if behind else segment.payload
+        missing = segment.missing_bytes - max(0, behind - len(segment.payload))
+        half.last_ns = segment.time_ns
+        if payload:
+            events.append(Data(half.connection, half.direction, segment.time_ns, payload, segment.frames))
+        if missing > 0:
+            events.append(self._gap(half, missing, segment.time_ns, segment.frames))
+        half.next_seq = (segment.seq + len(segment.payload) + segment.missing_bytes) & _MASK
+        return events
+
+    def _hold(self, segment: Segment, half: _Half) -> None:
+        pending, seq = half.pending, segment.seq
+        size = len(segment.payload) + segment.missing_bytes
+        at = len(pending)
+        while at and _ahead(pending[at - 1][0], seq) > 0:
+            at -= 1
+        if at and pending[at - 1][0] == seq and len(pending[at - 1][1].payload) >= size:
+            self._captures[segment.frames[0].capture].duplicate_segments += 1
+            return
+        pending.insert(at, (seq, segment))
+        half.pending_bytes += size
+        self._pending_total += size
+        self._wait(half, segment.time_ns)
+
+    def _wait(self, half: _Half, time_ns: int) -> None:
+        if half not in self._holes:
+            self._holes[half] = None
+            half.since_ns, half.later = time_ns, 0
+
+    def _drain(self, half: _Half, time_ns: int) -> list[Event]:
+        """Return the data that waited and is next now."""
+        events: list[Event] = []
+        pending = half.pending
+        while pending and _ahead(pending[0][0], half.next_seq) <= 0:
+            seq, segment = pending.pop(0)
+            size = len(segment.payload) + segment.missing_bytes
+            half.pending_bytes -= size
+            self._pending_total -= size
+            if _ahead(seq, half.next_seq) + size > 0:
+                events += self._deliver(segment, half)
+            else:
+                self._captures[segment.frames[0].capture].duplicate_segments += 1
+        if not pending:
+            if half.fin < 0 or half.fin == half.next_seq:
+                self._holes.pop(half, None)
+        elif events:
+            half.since_ns, half.later = time_ns, 0
+        return events
+
+    def _gap(self, half: _Half, size_bytes: int, time_ns: int, frames: Frames = ()) -> Gap:
+        connection = half.connection
+        capture = self._captures[frames[0].capture if frames else connection.captures[0]]
+        capture.gaps += 1
+        capture.lost_bytes += size_bytes
+        connection.gaps += 1
+        connection.lost_bytes += size_bytes
+        return Gap(connection, half.direction, time_ns, size_bytes, half.last_ns, frames)
+
+    def _give_up(self, half: _Half, time_ns: int) -> list[Event]:
+        """Declare the first hole of *half* lost and return what follows it."""
+        events: list[Event] = []
+        self._holes.pop(half, None)
+        if half.pending:
+            seq, segment = half.pending[0]
+            events.append(self._gap(half, _ahead(seq, half.next_seq), time_ns, segment.frames))
+            half.next_seq = seq
+            events += self._drain(half, time_ns)
+            if half.pending:
+                self._wait(half, time_ns)
+        elif half.fin >= 0 and half.fin != half.next_seq:
+            events.append(self._gap(half, max(0, _ahead(half.fin, half.next_seq)), time_ns))
+            half.next_seq = half.fin
+        return events + self._finish(half, time_ns)
+
+    # --- ends ---
+
+    def _finish(self, half: _Half, time_ns: int) -> list[Event]:
+        if half.fin < 0 or half.finished or half.pending or half.fin != half.next_seq:
+            return []
+        half.finished = True
+        self._holes.pop(half, None)
+        half.next_seq = (half.fin + 1) & _MASK
+        half.last_ns = time_ns
+        return [Closed(half.connection, time_ns, "fin", half.direction, half.fin_frames)]
+
+    def _reset(self, segment: Segment, half: _Half) -> list[Event]:
+        connection = half.connection
+        opening = self._openings.pop(connection.number, None)
+        if half.finished and half.peer.finished:
+            return []
+        if opening is not None and half.direction == TO_CLIENT:
+            half.finished = half.peer.finished = True
+            return [
+                Closed(
+                    connection,
+                    segment.time_ns,
+                    "refused",
+                    TO_CLIENT,
+                    opening.frames + segment.frames,
+                    opening.attempts,
+                )
+            ]
+        return self._end(half, segment.time_ns, "reset", segment.frames)
+
+    def _end(self, half: _Half, time_ns: int, how: str, frames: Frames = ()) -> list[Event]:
+        """Close both directions, giving out what waits behind holes first."""
+        events: list[Event] = []
+        opening = self._openings.pop(half.connection.number, None)
+        if half.finished and half.peer.finished:
+            return events
+        if opening is not None and half.peer.next_seq < 0 and half.next_seq == ((opening.isn + 1) & _MASK):
+            half.finished = half.peer.finished = True
+            return [
+                Closed(half.connection, time_ns, "unanswered", TO_SERVER, opening.frames, opening.attempts)
+            ]
+        for side in (half, half.peer):
+            while side.pending or side in self._holes:
+                events += self._give_up(side, time_ns)
+            events += self._tail(side, time_ns)
+            side.finished = True
+        events.append(Closed(half.connection, time_ns, how, half.direction, frames))
+        return events
+
+    def _tail(self, half: _Half, time_ns: int) -> list[Event]:
+        """Return a gap for bytes that the other end acknowledged and that never came."""
+        if half.finished or half.next_seq < 0 or half.acked < 0:
+            return []
+        lost = _ahead(half.acked, half.next_seq)
+        # One more is the FIN's own number.
+        if 1 < lost < ABSURD_BYTES:
+            half.next_seq = half.acked
+            return [self._gap(half, lost, time_ns)]
+        return []
+
+    def _sweep(self, time_ns: int) -> list[Event]:
+        """Do what time alone decides: holes, unanswered SYNs, forgotten connections."""
+        events: list[Event] = []
+        for half in [h for h in self._holes if time_ns - h.since_ns >= HOLE_NS]:
+            events += self._give_up(half, time_ns)
+        for opening in [o for o in self._openings.values() if time_ns - o.last_ns >= UNANSWERED_NS]:
+            # Later packets of it (one more SYN, a late answer) open it anew.
+            events += self._end(opening.half, time_ns, "unanswered")
+        if time_ns // FORGET_EVERY_NS != self._swept_ns // FORGET_EVERY_NS:
+            events += self._forget(time_ns)
+        self._swept_ns = time_ns
+        return events
+
+    def _forget(self, time_ns: int) -> list[Event]:
+        events: list[Event] = []
+        gone = []
+        for flow, half in self._halves.items():
+            quiet_ns = time_ns - max(half.last_ns, half.peer.last_ns)
+            if half.finished and half.peer.finished:
+                if quiet_ns > FORGET_CLOSED_NS:
+                    gone.append(flow)
+            elif quiet_ns > FORGET_IDLE_NS:
+                events += self._end(half, time_ns, "idle")
+        for flow in gone:
+            self._uncertain.pop(self._halves.pop(flow).connection.number, None)
+        if len(self._halves) > 2 * MAX_CONNECTIONS:
+            events += self._evict(time_ns)
+        return events
+
+    def _evict(self, time_ns: int) -> list[Event]:
+        events: list[Event] = []
+        oldest = sorted(self._halves.items(), key=lambda item: max(item[1].last_ns, item[1].peer.last_ns))
+        for flow, half in oldest[: len(oldest) // 4]:
+            if not (half.finished and half.peer.finished):
+                self.evicted += 1
+                events += self._end(half, time_ns, "idle")
+            self._halves.pop(flow, None)
+        return events
+
+    def flush(self, time_ns: int) -> Iterator[Event]:
+        """Yield what is left when the capture ends at *time_ns*."""
+        for half in list(self._halves.values()):
+            if half.direction != TO_SERVER:
+                continue
+            opening = self._openings.get(half.connection.number)
+            if opening is not None and time_ns - opening.last_ns < HOLE_NS:
+                # The answer may just be outside of the capture.
+                self._openings.pop(half.connection.number)
+                half.finished = half.peer.finished = True
+            yield from self._end(half, time_ns, "end")
+        self._halves.clear()

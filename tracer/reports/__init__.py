@@ -1,0 +1,368 @@
+"""Reports: verdicts to something to read. One module per format; each imports `model` and `errors` only.
+
+Here is what they have in common: how times, frames and strings from the wire are written, and which
+traces a report is on.
+Whatever came from the wire is hostile until `plain` has seen it: a server's name may hold terminal
+escapes, line feeds, rich markup or a megabyte.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from tracer.errors import UsageError
+from tracer.model import CallRecord, Capture, Report, StepResult, Verdict
+
+__all__ = [
+    "call_words",
+    "chosen",
+    "clock",
+    "duration",
+    "file_names",
+    "fragment",
+    "lead",
+    "losses",
+    "nanoseconds",
+    "offset",
+    "plain",
+    "plural",
+    "refused",
+    "seen_instead",
+    "selection",
+    "stop_words",
+    "timestamp",
+    "witnesses",
+]
+
+# Control (escapes, line feeds), format (bidi controls, zero width), surrogate, private use,
+# unassigned, line and paragraph separators: nothing of these is ever sent to a terminal.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"}
+
+
+def plain(text: str, limit: int = 120) -> str:
+    """Return *text* on one line, safe for any terminal, at most *limit* characters, cut with `…`.
+
+    Unprintable characters are escaped, so that a reader sees that they were there.
+    """
+    if text.isascii() and text.isprintable():
+        return text if len(text) <= limit else text[: limit - 1] + "…"
+    # Nothing longer than the limit can come out of it shorter, so a megabyte costs no more than a line.
+    # Combining marks are dropped: hundreds of them on one letter paint over the lines above.
+    marks = 0
+    written: list[str] = []
+    for character in text[: limit + 1]:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks <= 2:
+            written.append(_escaped(character))
+    shown = "".join(written)
+    if len(shown) <= limit and len(text) <= limit:
+        return shown
+    return shown[: limit - 1] + "…"
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _UNPRINTABLE:
+        return character
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str | None:
+    """The date and time of a second; None outside the years that a calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        # A pcapng time stamp is 64 bits of anything; a damaged one must not end the report.
+        return None
+
+
+def timestamp(time_ns: int | None) -> str | None:
+    """RFC 3339 in UTC with six fractional digits; None for None and for a time no calendar has."""
+    if time_ns is None:
+        return None
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    second = _second(seconds)
+    return None if second is None else f"{second}.{rest // 1000:06d}Z"
+
+
+def nanoseconds(text: str) -> int:
+    """The time that a person wrote: RFC 3339, UTC without a zone, or seconds since the epoch.
+
+    Integers all the way, for a float cannot hold nanoseconds. ValueError for what is no time.
+    """
+    seconds = re.fullmatch(r"(\d{1,12})(?:\.(\d{1,9}))?", text.strip(), re.ASCII)
+    if seconds:
+        return int(seconds[1]) * 1_000_000_000 + int((seconds[2] or "").ljust(9, "0"))
+    moment = datetime.fromisoformat(text.strip())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since_epoch.days * 86400 + since_epoch.seconds) * 1_000_000_000 + since_epoch.microseconds * 1000
+
+
+def clock(time_ns: int) -> str:
+    """Time of day in UTC, to the millisecond: 06:53:32.739."""
+    whole = timestamp(time_ns)
+    return whole[11:23] if whole else "?"
+
+
+def duration(duration_ns: int | None) -> str:
+    """A span as a person says it: 0.4 ms · 16 ms · 3.1 s · 2 m 05 s · 3 h 20 m; empty for None."""
+    if duration_ns is None:
+        return ""
+    if duration_ns < 0:
+        return f"-{duration(-duration_ns)}"
+    ms = duration_ns / 1e6
+    if ms < 9.95:
+        return f"{ms:.1f} ms"
+    if ms < 999.5:
+        return f"{ms:.0f} ms"
+    seconds = ms / 1000
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+
+
+def offset(time_ns: int | None, origin_ns: int) -> str:
+    """Seconds since the origin with their sign: +0.456; empty for None."""
+    return "" if time_ns is None else f"{(time_ns - origin_ns) / 1e9:+.3f}"
+
+
+def plural(count: int, noun: str, many: str = "") -> str:
+    """A count with its noun: 1 call · 2 calls · 12,345 packets."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def lead(text: str) -> str:
+    """The id without what all ids share: enough to recognise it, `…` for the rest."""
+    return text if len(text) <= 12 else f"{text[:8]}…"
+
+
+def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
+    """A name for each capture, as short as tells them apart: Internal_base, or Int for narrow tables.
+
+    Longer and longer names are tried for all of them alike: beginning, name up to the first dot, file
+    name, path.
+    """
+    last = {path: path.rsplit("/", 1)[-1] for path in paths}
+    stems = {path: name.split(".", 1)[0] or name for path, name in last.items()}
+    cuts = [{path: stem[:width] for path, stem in stems.items()} for width in (3, 5, 8)] if short else []
+    for names in (*cuts, stems, last):
+        if len(set(names.values())) == len(names) and all(names.values()):
+            return {path: plain(name, 60) for path, name in names.items()}
+    return {path: plain(path, 120) for path in paths}
+
+
+def fragment(evidence: tuple[str, int], names: Mapping[str, str]) -> str:
+    """One piece of evidence: Internal_base#1234."""
+    path, frame = evidence
+    return f"{names.get(path) or plain(path, 120)}#{frame}"
+
+
+def call_words(call: CallRecord, limit: int = 400) -> str:
+    """A call without its plane and protocol, at most *limit* wide.
+
+    The end of the operation is cut first, then the caller goes; the result never, for it is the news.
+    """
+    caller, callee = plain(call.caller, 60), plain(call.callee, 60)
+    operation, result = plain(call.operation, 400), plain(call.result, 40)
+    for ends in (f"{caller} > {callee}", f"> {callee}"):
+        room = limit - len(ends) - len(result) - 2
+        if len(operation) <= room:
+            return f"{ends} {operation} {result}"
+        if room >= 16:
+            return f"{ends} {operation[: room - 1]}… {result}"
+    return f"> {callee} {operation}"[: max(limit - len(result) - 2, 1)] + f"… {result}"
+
+
+_NO = frozenset({"failure", "error", "unroutable", "undelivered", "unacked", "refused", "none"})
+
+
+def refused(call: CallRecord) -> bool:
+    """Whether the call came to nothing: a status from 400 on, a failure, a refused connection, no answer."""
+    result = call.result
+    return result in _NO or (len(result) == 3 and result.isdigit() and result >= "400")
+
+
+# --- what several reports say ---------------------------------------------------------------------
+
+
+def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
+    """The calls that tell most of a step, alike, the first one first: of a failed one those that failed."""
+    told = step.calls[0] if step.calls else None
+    if step.status == "failed":
+        # What failed last is where it broke; a step whose own calls went well failed in the answer above it.
+        failed = [call for call in step.calls if refused(call)]
+        failed += [
+            each.call for each in verdict.deviations if each.step == step.step and each.call and not failed
+        ]
+        told = failed[-1] if failed else told
+    if told is None:
+        return []
+    return [call for call in step.calls if _alike(call) == _alike(told)] or [told]
+
+
+def _alike(call: CallRecord) -> tuple[str, str, str, str]:
+    return call.caller, call.callee, call.operation, call.result
+
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|[0-9a-f]{32}")
+_NUMBER = re.compile(r"\d+(\.\d+)? ?(ms|s|m)\b")
+
+
+def stop_words(verdict: Verdict) -> str:
+    """Where and why a creation stopped, without what is different for every VM."""
+    if verdict.stopped_between:
+        place = f"between {verdict.stopped_between[0]} and {verdict.stopped_between[1]}"
+    elif verdict.stopped_at:
+        never = verdict.outcome in ("stuck", "unfinished")
+        place = f"{'before' if never else 'at'} {verdict.stopped_at}"
+    else:
+        place = "nowhere"
+    why = verdict.deviations[0].message if verdict.deviations else ""
+    why = _NUMBER.sub("…", _ID.sub("…", plain(why, 200)))
+    return f"{verdict.outcome} {place}" + (f": {why}" if why else "")
+
+
+def losses(capture: Capture) -> str:
+    """What of a capture was lost or could not be read, in words; empty when nothing was."""
+    gaps = plural(capture.gaps, "gap")
+    lost = f" ({plural(capture.lost_bytes, 'byte')} lost)" if capture.lost_bytes else ""
+    undecoded = ", ".join(f"{count:,} {plain(why, 60)}" for why, count in capture.undecoded.most_common(6))
+    end = f" after {clock(capture.last_ns)}" if capture.last_ns is not None else ""
+    parts = [
+        (capture.gaps or capture.lost_bytes, gaps + lost),
+        (capture.truncated_packets, f"{plural(capture.truncated_packets, 'packet')} cut by the snap length"),
+        (
+            capture.undecoded_streams,
+            f"{plural(capture.undecoded_streams, 'stream')} not decoded"
+            + (f" ({undecoded})" if undecoded else ""),
+        ),
+        (capture.duplicate_segments, f"{plural(capture.duplicate_segments, 'segment')} seen twice"),
+        (capture.reordered_segments, f"{plural(capture.reordered_segments, 'segment')} out of order"),
+        (capture.broke_off, f"breaks off: nothing{end} is known"),
+    ]
+    told = [words for count, words in parts if count]
+    told += [
+        f"{plain(what, 120)}" + (f" (×{count:,})" if count > 1 else "")
+        for what, count in capture.anomalies.most_common(5)
+    ]
+    return "; ".join(told)
+
+
+def seen_instead(report: Report) -> str:
+    """What captures without a trace hold: 1,200 SQL statements, 40 RPC messages."""
+    return ", ".join(f"{count:,} {plain(words, 80)}" for words, count in report.seen) or "no call at all"
+
+
+# --- choosing traces ------------------------------------------------------------------------------
+
+_OUTCOMES = ("active", "done", "rejected", "error", "stuck", "unfinished")
+_VERDICTS = ("conforms", "deviates", "inconclusive")
+
+
+def _hosts(verdict: Verdict) -> list[str]:
+    return [host for host in (verdict.api_host, verdict.compute_host, *verdict.attempts) if host]
+
+
+def _ids(verdict: Verdict) -> list[str]:
+    return [key for key in (verdict.id, verdict.request_id, verdict.server_id) if key]
+
+
+def _stops(verdict: Verdict) -> list[str]:
+    return [step for step in (verdict.stopped_at, *(verdict.stopped_between or ())) if step]
+
+
+# A step without its letter stands for all of its parts: step=8 is 8a, 8b and 8c.
+_KEYS: dict[str, Callable[[Verdict, str], bool]] = {
+    "name": lambda verdict, value: fnmatch.fnmatchcase(verdict.name or "", value),
+    "id": lambda verdict, value: any(value in key for key in _ids(verdict)),
+    "host": lambda verdict, value: any(fnmatch.fnmatchcase(host, value) for host in _hosts(verdict)),
+    "outcome": lambda verdict, value: verdict.outcome == value,
+    "step": lambda verdict, value: any(
+        re.sub(r"[a-z]+$", "", s) == value or s == value for s in _stops(verdict)
+    ),
+    "verdict": lambda verdict, value: verdict.verdict == value,
+}
+_VALUES = {"outcome": _OUTCOMES, "verdict": _VERDICTS}
+
+
+def selection(conditions: Sequence[str]) -> Callable[[Verdict], bool]:
+    """What --where asks for: values of one key are alternatives, keys must all hold."""
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        key = key.strip()
+        if not equals:
+            raise UsageError(f"--where {condition!r}: write KEY=VALUE (keys: {', '.join(_KEYS)})")
+        if key not in _KEYS:
+            raise UsageError(f"--where: no key {key!r} (known: {', '.join(_KEYS)}){_perhaps(key, _KEYS)}")
+        if key in _VALUES and value not in _VALUES[key]:
+            known = ", ".join(_VALUES[key])
+            raise UsageError(f"--where: no {key} {value!r} (known: {known}){_perhaps(value, _VALUES[key])}")
+        wanted.setdefault(key, []).append(value)
+
+    def fits(verdict: Verdict) -> bool:
+        return all(any(_KEYS[key](verdict, value) for value in values) for key, values in wanted.items())
+
+    return fits
+
+
+def _perhaps(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {near[0]}?" if near else ""
+
+
+def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
+    """The traces that `--trace` means; all of them share the id, or only one begins like it."""
+    if not verdicts:
+        raise UsageError("the captures hold no trace to show; `tracer check` says what they hold instead")
+    if wanted is None:
+        if len(verdicts) == 1:
+            return list(verdicts)
+        raise UsageError(f"which trace? Say --trace ID; {_some(verdicts)}")
+    exact = [verdict for verdict in verdicts if wanted in (*_ids(verdict), verdict.name)]
+    if exact:
+        return exact
+    begins = [verdict for verdict in verdicts if any(_begins(key, wanted) for key in _names(verdict))]
+    # One request for several VMs: the beginning of its id means all of them.
+    if len(begins) == 1 or len({verdict.request_id or verdict.id for verdict in begins}) == 1:
+        return begins
+    if begins:
+        raise UsageError(f"--trace {wanted!r} fits {len(begins)} traces; {_some(begins)}")
+    # A name may be a megabyte, and the comparison is quadratic.
+    known = dict.fromkeys(key[:80] for verdict in verdicts for key in _names(verdict))
+    near = difflib.get_close_matches(wanted[:80], known, n=3, cutoff=0.7)
+    hint = f"near it: {', '.join(plain(key, 60) for key in near)}" if near else _some(verdicts)
+    raise UsageError(f"no trace {plain(wanted, 60)!r}; {hint}")
+
+
+def _names(verdict: Verdict) -> list[str]:
+    return [*_ids(verdict), *([verdict.name] if verdict.name else [])]
+
+
+def _begins(key: str, wanted: str) -> bool:
+    return bool(wanted) and key.startswith((wanted, f"req-{wanted}"))
+
+
+def _some(verdicts: Sequence[Verdict], most: int = 5) -> str:
+    listed = [
+        f"{plain(v.name, 60)} ({plain(v.id, 90)})" if v.name else plain(v.id, 90) for v in verdicts[:most]
+    ]
+    more = f" and {len(verdicts) - most} more" if len(verdicts) > most else ""
+    return f"known: {', '.join(listed)}{more}"

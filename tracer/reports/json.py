@@ -1,0 +1,187 @@
+"""The report as JSON, schema `tracer.check/1`: public API, described in interface.md.
+
+One trace per line, so that a report of thousands of traces can be grepped and cut; a trace is
+encoded by itself, so that the memory for it is needed once and not for all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tracer.model import Attempt, CallRecord, Capture, Deviation, Note, Report, StepResult, Verdict
+from tracer.reports import timestamp
+
+__all__ = ["SCHEMA", "call_members", "pieces", "render"]
+
+SCHEMA = "tracer.check/1"
+_NAME_LIMIT = 255
+_TEXT_LIMIT = 4096
+
+_encode = msgspec.json.Encoder().encode
+
+
+def render(report: Report) -> bytes:
+    """Return the whole report as one JSON document with a line feed at its end."""
+    return b"".join(pieces(report))
+
+
+def pieces(report: Report) -> Iterator[bytes]:
+    """Yield the document in parts, one for each trace: for writing a large report as it is made."""
+    yield _encode(_head(report))[:-1] + b',\n"traces": ['
+    for position, verdict in enumerate(report.verdicts):
+        yield (b",\n" if position else b"\n") + _encode(_trace(verdict))
+    yield b"]}\n"
+
+
+def _head(report: Report) -> dict[str, Any]:
+    counts = Counter(verdict.verdict for verdict in report.verdicts)
+    head: dict[str, Any] = {"schema": SCHEMA, "grammar": _text(report.grammar)}
+    if report.partial:
+        head["partial"] = True
+    head["summary"] = {
+        "traces": len(report.verdicts),
+        "conforms": counts["conforms"],
+        "deviates": counts["deviates"],
+        "inconclusive": counts["inconclusive"],
+        "outcomes": dict(sorted(Counter(verdict.outcome for verdict in report.verdicts).items())),
+    }
+    head["captures"] = [_capture(capture) for capture in report.captures]
+    head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
+    head["advice"] = [_text(words) for words in report.advice]
+    return head
+
+
+def _capture(capture: Capture) -> dict[str, Any]:
+    planes = sorted(capture.planes) or ([capture.plane] if capture.plane else [])
+    return {
+        "path": _text(capture.path),
+        "planes": [_text(plane) for plane in planes],
+        "packets": capture.packets,
+        "bytes": capture.size_bytes,
+        "first": timestamp(capture.first_ns),
+        "last": timestamp(capture.last_ns),
+        "calls": capture.calls,
+        "skipped_statements": capture.skipped_statements,
+        "truncated_packets": capture.truncated_packets,
+        "duplicate_segments": capture.duplicate_segments,
+        "reordered_segments": capture.reordered_segments,
+        "gaps": capture.gaps,
+        "lost_bytes": capture.lost_bytes,
+        "undecoded_streams": capture.undecoded_streams,
+        "undecoded": _counts(capture.undecoded),
+        "anomalies": _counts(capture.anomalies),
+        "broke_off": capture.broke_off,
+    }
+
+
+def _trace(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "id": _text(verdict.id),
+        "request_id": _or_null(verdict.request_id),
+        "server_id": _or_null(verdict.server_id),
+        "project_id": _or_null(verdict.project_id),
+        "name": _or_null(verdict.name, _NAME_LIMIT),
+        "verdict": verdict.verdict,
+        "outcome": verdict.outcome,
+        "stopped_at": verdict.stopped_at,
+        "stopped_between": list(verdict.stopped_between) if verdict.stopped_between else None,
+        "api_host": _or_null(verdict.api_host),
+        "compute_host": _or_null(verdict.compute_host),
+        "attempts": [_text(host) for host in verdict.attempts],
+        "attempt_details": [_attempt(attempt) for attempt in verdict.attempt_details],
+        "started": timestamp(verdict.started_ns),
+        "ended": timestamp(verdict.ended_ns),
+        "duration_ms": _ms(verdict.ended_ns - verdict.started_ns),
+        "summary": _text(verdict.summary),
+        "steps": [_step(step) for step in verdict.steps],
+        "deviations": [_deviation(deviation) for deviation in verdict.deviations],
+        "notes": [_note(note) for note in verdict.notes],
+        "log_ids": [{"service": _text(service), "id": _text(key)} for service, key in verdict.log_ids],
+        "calls": [call_members(call) for call in verdict.calls],
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "host": _text(attempt.host),
+        "stopped_at": attempt.stopped_at,
+        "error": _or_null(attempt.error),
+        "started": timestamp(attempt.started_ns),
+        "duration_ms": _ms(attempt.duration_ns),
+        "steps": [_step(step) for step in attempt.steps],
+    }
+
+
+def _step(step: StepResult) -> dict[str, Any]:
+    # When no call is certain to be this trace's, nobody knows when the step happened in it.
+    doubtful = bool(step.calls) and all(call.ambiguous for call in step.calls)
+    return {
+        "step": step.step,
+        "title": _text(step.title),
+        "status": step.status,
+        "started": None if doubtful else timestamp(step.started_ns),
+        "duration_ms": None if doubtful else _ms(step.duration_ns),
+        "calls": [call.index for call in step.calls],
+        "reason": _or_null(step.reason),
+    }
+
+
+def _deviation(deviation: Deviation) -> dict[str, Any]:
+    return {
+        "kind": deviation.kind,
+        "step": deviation.step,
+        "message": _text(deviation.message),
+        "call": deviation.call.index if deviation.call else None,
+        "expected": [_text(line) for line in deviation.expected],
+    }
+
+
+def _note(note: Note) -> dict[str, Any]:
+    return {"kind": note.kind, "step": note.step, "message": _text(note.message)}
+
+
+def call_members(call: CallRecord) -> dict[str, Any]:
+    """Return the members of one call's object, the same in `check` and in `calls`."""
+    return {
+        "index": call.index,
+        "plane": _text(call.plane),
+        "protocol": call.protocol,
+        "caller": _text(call.caller),
+        "callee": _text(call.callee),
+        "operation": _text(call.operation),
+        "result": _text(call.result),
+        "line": _text(call.line),
+        "started": timestamp(call.started_ns),
+        "duration_ms": _ms(call.duration_ns),
+        "step": call.step,
+        "ambiguous": call.ambiguous,
+        "evidence": [{"path": _text(path), "frame": frame} for path, frame in call.evidence],
+        "error": _or_null(call.error),
+        "via": _or_null(call.via),
+        "caller_address": _or_null(call.caller_address),
+        "callee_address": _or_null(call.callee_address),
+        "request_id": _or_null(call.request_id),
+    }
+
+
+def _ms(duration_ns: int | None) -> float | None:
+    return None if duration_ns is None else round(duration_ns / 1_000_000, 1)
+
+
+def _or_null(text: str | None, limit: int = _TEXT_LIMIT) -> str | None:
+    return _text(text, limit) if text else None
+
+
+def _text(text: str, limit: int = _TEXT_LIMIT) -> str:
+    """The text as UTF-8 can hold it: a lone surrogate (an undecodable byte of a path, say) is escaped."""
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _counts(counter: Counter[str]) -> dict[str, int]:
+    return {_text(words): count for words, count in counter.most_common()}

@@ -1,0 +1,308 @@
+"""Blocks of a pcapng file.
+
+A file is a row of sections, each in its own byte order and with its own interfaces; an interface has
+its own link type and unit of time. Blocks that carry no packets are skipped. A block whose two lengths
+differ is damage: the reader goes on at the next place where two blocks follow each other.
+
+Source: draft-ietf-opsawg-pcapng.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tracer.errors import SourceError
+from tracer.model import Capture, Frame, Packet
+from tracer.sources.compression import ByteStream
+
+__all__ = ["SECTION_HEADER", "PcapngReader"]
+
+SECTION_HEADER = b"\x0a\x0d\x0d\x0a"
+"""Type of the section header block: the same in either byte order."""
+
+_ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
+_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 0x0A0D0D0A, 1, 2, 3, 6
+_KNOWN_TYPES = frozenset((_SECTION, *range(1, 11), 0xBAD, 0x40000BAD))
+_NAME, _DESCRIPTION, _RESOLUTION, _OFFSET = 2, 3, 9, 14
+
+_LONGEST_BLOCK_BYTES = (16 << 20) + (64 << 10)
+_SEARCH_BYTES = 1 << 20
+_MOST_INTERFACES = 65_536
+_END_OF_TIME_NS = 1 << 63
+"""In the year 2262; later times are damage."""
+
+
+class _Interface(NamedTuple):
+    key: int
+    """Number over the whole file."""
+    link_type: int
+    snap_bytes: int
+    multiplier: int
+    divisor: int
+    """A time stamp times multiplier, divided by divisor, is nanoseconds."""
+    offset_ns: int
+
+
+class _Structs(NamedTuple):
+    """How the numbers of a section are laid out, for its byte order."""
+
+    order: str
+    block: struct.Struct
+    length: struct.Struct
+    packet: struct.Struct
+    old_packet: struct.Struct
+
+
+_STRUCTS = {
+    order: _Structs(
+        order,
+        block=struct.Struct(order + "2I"),
+        length=struct.Struct(order + "I"),
+        packet=struct.Struct(order + "5I"),
+        old_packet=struct.Struct(order + "2H4I"),
+    )
+    for order in "<>"
+}
+
+
+class PcapngReader:
+    """Reads one pcapng file; *head* is what was read of *stream* already, at least its magic.
+
+    Raises SourceError when the first section header is cut short or is none.
+    """
+
+    def __init__(self, stream: ByteStream, head: bytes, capture: Capture) -> None:
+        if len(head) < 28:
+            head = stream.extend(head, 28)
+        if len(head) < 28:
+            raise SourceError(
+                f"{capture.path}: pcapng file breaks off inside its header,"
+                f" after {len(head)} of 28 bytes: capture it again"
+            )
+        order = _ORDERS.get(head[8:12])
+        if order is None:
+            raise SourceError(
+                f"{capture.path}: begins like a pcapng file, but its byte order mark is {head[8:12].hex(' ')}:"
+                " was it transferred as text?"
+            )
+        self._stream = stream
+        self._buffer = head
+        self._capture = capture
+        self._structs = _STRUCTS[order]
+        self._interfaces: list[_Interface] = []
+        self._declared = 0
+        self._last_ns = 0
+        self._number = 0
+
+    def packets(self) -> Iterator[Packet]:
+        """Yield every packet, in file order; damage is counted, never raised."""
+        buffer, offset = self._buffer, 0
+        while True:
+            length, ending = self._measure(buffer, offset)
+            if length == 0 and not ending:
+                wanted = self._wanted(buffer, offset)
+                rest = buffer[offset:]
+                buffer, offset = self._stream.extend(rest, wanted), 0
+                if len(buffer) == len(rest):
+                    self._end(bool(rest))
+                    return
+                continue
+            if ending:
+                buffer, offset, length = self._mend(buffer, offset)
+                if offset < 0:
+                    return
+            kind = self._structs.block.unpack_from(buffer, offset)[0]
+            if kind == _PACKET:
+                packet = self._packet(buffer, offset + 8, offset + length - 4)
+            elif kind == _SIMPLE_PACKET:
+                packet = self._simple_packet(buffer, offset + 8, offset + length - 4)
+            elif kind == _OLD_PACKET:
+                packet = self._old_packet(buffer, offset + 8, offset + length - 4)
+            else:
+                packet = None
+                if kind == _SECTION:
+                    self._section(buffer, offset)
+                elif kind == _INTERFACE:
+                    self._interface(buffer, offset + 8, offset + length - 4)
+            offset += length
+            if packet is not None:
+                yield packet
+
+    def _end(self, inside: bool) -> None:
+        capture = self._capture
+        if self._stream.damage:
+            capture.anomalies[self._stream.damage] += 1
+        elif inside:
+            capture.anomalies["file ends inside a block"] += 1
+        capture.broke_off = inside or bool(self._stream.damage)
+
+    # --- blocks -----------------------------------------------------------------------------------
+
+    def _measure(self, buffer: bytes, offset: int) -> tuple[int, bool]:
+        """Return the length of the whole block at *offset*, and whether it is damaged.
+
+        A length of 0 without damage: more bytes are needed to tell.
+        """
+        size = len(buffer)
+        structs = self._structs
+        if offset + 12 > size:
+            return 0, False
+        if buffer[offset : offset + 4] == SECTION_HEADER:
+            order = _ORDERS.get(buffer[offset + 8 : offset + 12])
+            if order is None:
+                return 0, True
+            structs = _STRUCTS[order]
+        length: int = structs.block.unpack_from(buffer, offset)[1]
+        # Some writers leave the padding out of the length: it is taken as it is, if it is there twice.
+        if not 12 <= length <= _LONGEST_BLOCK_BYTES:
+            return 0, True
+        if offset + length > size:
+            return 0, False
+        if structs.length.unpack_from(buffer, offset + length - 4)[0] != length:
+            return length, True
+        return length, False
+
+    def _wanted(self, buffer: bytes, offset: int) -> int:
+        if offset + 12 > len(buffer):
+            return 12
+        order = _ORDERS.get(buffer[offset + 8 : offset + 12]) if buffer[offset : offset + 4] == SECTION_HEADER else None
+        structs = _STRUCTS[order] if order else self._structs
+        return int(structs.block.unpack_from(buffer, offset)[1])
+
+    def _mend(self, buffer: bytes, offset: int) -> tuple[bytes, int, int]:
+        """Return a buffer, the offset of the next block in it that can be read, and its length.
+
+        The offset is -1 when none is found: the file is read no further.
+        """
+        buffer = buffer[offset:]
+        if len(buffer) < 2 * _SEARCH_BYTES:
+            buffer = self._stream.extend(buffer, 2 * _SEARCH_BYTES)
+        anomalies = self._capture.anomalies
+        ended = len(buffer) < 2 * _SEARCH_BYTES
+        length, _ = self._measure(buffer, 0)
+        if length and self._leads_on(buffer, length, ended, 1):
+            anomalies["length behind a block differs from the one before it"] += 1
+            return buffer, 0, length
+        for start in range(1, min(_SEARCH_BYTES, len(buffer) - 11)):
+            if self._leads_on(buffer, start, ended, 2):
+                anomalies["block is damaged, read on at the next one"] += 1
+                return buffer, start, self._measure(buffer, start)[0]
+        anomalies["block is damaged and none follows: the rest is not read"] += 1
+        self._capture.broke_off = True
+        return b"", -1, 0
+
+    def _leads_on(self, buffer: bytes, offset: int, ended: bool, blocks: int) -> bool:
+        """Return whether that many undamaged blocks follow from *offset*, or fewer up to the end."""
+        for count in range(blocks):
+            if offset >= len(buffer):
+                return offset == len(buffer) and (count > 0 or (ended and blocks == 1))
+            if offset + 12 > len(buffer):
+                return count > 0
+            if self._structs.block.unpack_from(buffer, offset)[0] not in _KNOWN_TYPES:
+                return False
+            length, damaged = self._measure(buffer, offset)
+            if damaged:
+                return False
+            if not length:
+                return count > 0
+            offset += length
+        return True
+
+    def _section(self, buffer: bytes, offset: int) -> None:
+        self._structs = _STRUCTS[_ORDERS[buffer[offset + 8 : offset + 12]]]
+        self._interfaces = []
+
+    def _interface(self, buffer: bytes, offset: int, end: int) -> None:
+        if end - offset < 8 or self._declared >= _MOST_INTERFACES:
+            self._capture.anomalies["interface description is damaged"] += 1
+            return
+        link_type, _, snap_bytes = struct.unpack_from(self._structs.order + "2HI", buffer, offset)
+        options = self._options(buffer, offset + 8, end)
+        name = options.get(_NAME) or options.get(_DESCRIPTION) or b""
+        resolution = options.get(_RESOLUTION, b"\x06")[:1] or b"\x06"
+        exponent = resolution[0] & 0x7F
+        per_second = 1 << exponent if resolution[0] & 0x80 else 10**exponent
+        multiplier, divisor = 1_000_000_000, per_second
+        if 1_000_000_000 % per_second == 0:
+            multiplier, divisor = 1_000_000_000 // per_second, 1
+        shift = options.get(_OFFSET, b"")
+        offset_s = struct.unpack(self._structs.order + "q", shift)[0] if len(shift) == 8 else 0
+        key = self._declared
+        self._declared += 1
+        if name:
+            self._capture.interfaces[key] = name.rstrip(b"\0").decode("utf-8", "replace")
+        self._interfaces.append(
+            _Interface(key, link_type, snap_bytes, multiplier, divisor, offset_s * 1_000_000_000)
+        )
+
+    def _options(self, buffer: bytes, offset: int, end: int) -> dict[int, bytes]:
+        """Return the options of a block by their code; of a repeated one the first."""
+        found: dict[int, bytes] = {}
+        two = struct.Struct(self._structs.order + "2H")
+        while offset + 4 <= end:
+            code, length = two.unpack_from(buffer, offset)
+            offset += 4
+            if code == 0 or offset + length > end:
+                break
+            found.setdefault(code, buffer[offset : offset + length])
+            offset += length + (-length & 3)
+        return found
+
+    # --- packets ----------------------------------------------------------------------------------
+
+    def _packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
+        if end - offset < 20:
+            return self._misfit()
+        identifier, high, low, captured, wire = self._structs.packet.unpack_from(buffer, offset)
+        return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
+
+    def _old_packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
+        if end - offset < 20:
+            return self._misfit()
+        identifier, _, high, low, captured, wire = self._structs.old_packet.unpack_from(buffer, offset)
+        return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
+
+    def _simple_packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
+        """Return the packet of a block without a time: it gets that of the packet before."""
+        if end - offset < 4 or not self._interfaces:
+            return self._misfit()
+        wire: int = self._structs.length.unpack_from(buffer, offset)[0]
+        snap_bytes = self._interfaces[0].snap_bytes
+        captured = min(wire, snap_bytes or wire, end - offset - 4)
+        return self._take(buffer, 0, -1, offset + 4, captured, wire, end)
+
+    def _take(
+        self, buffer: bytes, identifier: int, stamp: int, start: int, captured: int, wire: int, end: int
+    ) -> Packet | None:
+        capture = self._capture
+        if identifier >= len(self._interfaces):
+            return self._misfit("packet of an interface that is not described")
+        if captured > end - start:
+            capture.anomalies["packet is longer than its block"] += 1
+            captured = end - start
+        key, link_type, _, multiplier, divisor, offset_ns = self._interfaces[identifier]
+        time_ns = self._last_ns if stamp < 0 else stamp * multiplier // divisor + offset_ns
+        if not 0 <= time_ns < _END_OF_TIME_NS:
+            capture.anomalies["time of a packet is damaged"] += 1
+            time_ns = self._last_ns
+        self._last_ns = time_ns
+        self._number += 1
+        capture.packets = self._number
+        capture.size_bytes += captured
+        if capture.first_ns is None or time_ns < capture.first_ns:
+            capture.first_ns = time_ns
+        if capture.last_ns is None or time_ns > capture.last_ns:
+            capture.last_ns = time_ns
+        if captured < wire:
+            capture.truncated_packets += 1
+        frame = Frame(capture.number, self._number)
+        data = buffer[start : start + captured]
+        return Packet(time_ns, data, max(wire, captured), link_type, frame, key)
+
+    def _misfit(self, words: str = "packet block is damaged") -> None:
+        """Count a packet that cannot be read; it keeps its frame number."""
+        self._capture.anomalies[words] += 1
+        self._number += 1
+        self._capture.packets = self._number

@@ -1,0 +1,512 @@
+"""Who speaks at each end of a connection.
+
+Evidence, strongest first: the topology file; what a connection says of itself (AMQP connection name,
+User-Agent, the queues it consumes); X-Forwarded-For and pairs of legs (proxies); what an address serves
+and does, when that is one thing; which request a call was made for; what only one service does; and by
+elimination the SC (a stranger at the proxy) and the administrator (a stranger at the SC).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+
+from tracer.model import (
+    AmqpMethod,
+    Call,
+    CallRecord,
+    Capture,
+    Connection,
+    ConnectFacts,
+    Endpoint,
+    RestFacts,
+    RpcFacts,
+    SqlFacts,
+    SqlLogin,
+)
+from tracer.topology.file import GivenTopology
+from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE, Planes
+
+__all__ = ["Roles", "Topology"]
+
+PORT_ROLES = {
+    8774: "nova-api",
+    5000: "keystone",
+    35357: "keystone",
+    9292: "glance-api",
+    9696: "neutron-server",
+    8776: "cinder-api",
+    8778: "placement",
+    3306: "db",
+    5672: "rabbitmq",
+    7443: "vrm",
+    7070: "vrm",
+}
+_SERVICES = frozenset(PORT_ROLES.values())
+PROGRAMS = {
+    "nova-api": "nova-api",
+    "nova-api-wsgi": "nova-api",
+    "nova-osapi_compute": "nova-api",
+    "nova-conductor": "nova-conductor",
+    "nova-scheduler": "nova-scheduler",
+    "nova-compute": "nova-compute",
+    "fc-nova-compute": "nova-compute",
+    "neutron-server": "neutron-server",
+    "neutron-api": "neutron-server",
+    "cinder-api": "cinder-api",
+    "cinder-scheduler": "cinder-scheduler",
+    "cinder-volume": "cinder-volume",
+    "glance-api": "glance-api",
+    "placement-api": "placement",
+}
+TOPICS = {
+    "conductor": "nova-conductor",
+    "scheduler": "nova-scheduler",
+    "compute": "nova-compute",
+    "compute-alt": "nova-compute",
+    "cinder-scheduler": "cinder-scheduler",
+    "cinder-volume": "cinder-volume",
+    "q-plugin": "neutron-server",
+    "q-server-resource-versions": "neutron-server",
+    "q-reports-plugin": "neutron-server",
+}
+_PATH_ROLES = (
+    (re.compile(r"/service/(session|sites)\b"), "vrm"),
+    (re.compile(r"(/identity)?/v3/(auth|users|projects|domains|limits)\b|/v2\.0/tokens"), "keystone"),
+    (re.compile(r"/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)\b"), "neutron-server"),
+    (re.compile(r"/v2/(images|schemas)\b"), "glance-api"),
+    (re.compile(r"/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)\b"), "placement"),
+    (re.compile(r"/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)\b"), "cinder-api"),
+    (re.compile(r"(/compute)?/v2(\.\d+)?(/[0-9a-f]{32})?/(servers|os-[\w-]+|flavors)\b"), "nova-api"),
+)
+_RPC_CALLERS = {
+    "schedule_and_build_instances": "nova-api",
+    "select_destinations": "nova-conductor",
+    "build_and_run_instance": "nova-conductor",
+    "build_instances": "nova-compute",
+    "external_instance_event": "nova-api",
+    "terminate_instance": "nova-api",
+    "stop_instance": "nova-api",
+    "start_instance": "nova-api",
+    "reboot_instance": "nova-api",
+    "attach_volume": "nova-api",
+    "reserve_block_device_name": "nova-api",
+    "object_action": "nova-compute",
+    "object_class_action_versions": "nova-compute",
+    "object_backport_versions": "nova-compute",
+    "update_instance_info": "nova-compute",
+    "sync_instance_info": "nova-compute",
+    "delete_instance_info": "nova-compute",
+}
+"""Who sends these, where a connection says nothing of itself; `build_instances` of old releases comes
+from nova-api and is then told by its address."""
+_API_TABLES = frozenset({"request_specs", "build_requests", "instance_mappings"})
+_CELL_TABLES = re.compile(r"instances|instance_(?!mappings)\w+|block_device_mapping|services|compute_nodes|migrations")
+_UA_PROGRAM = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
+
+REMEMBERED = 100_000
+
+
+class Roles:
+    """Collects the evidence and answers who is at an end."""
+
+    def __init__(self, given: GivenTopology) -> None:
+        self._given = given
+        self.fronts: dict[Endpoint, str] = {}
+        """Proxy's listening endpoint -> role of the service behind it ('' while unknown)."""
+        self._front_addresses: set[str] = set()
+        self._serves: dict[str, dict[int, str]] = {}
+        """address -> port -> role served there"""
+        self._acts: dict[str, set[str]] = {}
+        """address -> roles that clients with this address have shown"""
+        self._hosts: dict[str, str] = {}
+        """address -> host name, from the queue compute.<host> that it consumes"""
+        self._owners: OrderedDict[str, Call] = OrderedDict()
+        """request id -> the call whose service made it"""
+        self._programs: OrderedDict[tuple[str, str], str] = OrderedDict()
+        """(address, process id) -> role"""
+        self._proxied: set[str] = set()
+        """addresses that forward requests"""
+        self._by_token: OrderedDict[str, list[Call]] = OrderedDict()
+
+    # --- collecting ---
+
+    def method(self, message: AmqpMethod) -> None:
+        """Learn from connection names and consumed queues."""
+        arguments, connection = message.arguments, message.connection
+        if message.name == "connection.start-ok":
+            program, _, rest = str(arguments.get("connection_name", "")).partition(":")
+            role = PROGRAMS.get(program.rpartition("/")[2])
+            if role:
+                self._acts_as(connection, role)
+                self._programs[connection.client.address, rest.partition(":")[0]] = role
+                _trim(self._programs)
+        elif message.name == "basic.consume":
+            queue = str(arguments.get("queue", ""))
+            self._consumes(connection, queue.partition("_fanout_")[0])
+
+    def login(self, message: SqlLogin) -> None:
+        """Learn from a database login: its process id may be that of a broker connection."""
+        role = self._programs.get((message.connection.client.address, message.attributes.get("_pid", "")))
+        role = role or PROGRAMS.get(message.attributes.get("program_name", "").rpartition("/")[2])
+        if role:
+            message.connection.client_role = role
+
+    def observe(self, call: Call) -> None:
+        """Learn from *call*, which has begun or changed."""
+        facts = call.facts
+        if isinstance(facts, RestFacts):
+            self._observe_rest(call, facts)
+        elif isinstance(facts, RpcFacts):
+            if facts.consumer is not None and facts.mode != "reply":
+                self._consumes(facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix("_fanout"))
+            self._serve(call.connection.server, "rabbitmq")
+        elif isinstance(facts, SqlFacts):
+            self._serve(call.connection.server, "db")
+
+    def _observe_rest(self, call: Call, facts: RestFacts) -> None:
+        connection = call.connection
+        if call.closed:
+            if facts.answered_id and facts.answered_id != facts.request_id:
+                self._owners.setdefault(facts.answered_id, call)
+                _trim(self._owners)
+            if call.back is not None:
+                self._front(connection.server, _behind(call.back))
+            self._forget_token(call, facts)
+            return
+        if facts.forwarded_for:
+            connection.client_role = "lb"
+            self._proxied.add(connection.client.address)
+            self._learn_front(connection, facts)
+        elif program := _program(facts.user_agent):
+            self._acts_as(connection, program)
+        role = _role_by_path(facts.path) or PORT_ROLES.get(connection.server.port, "")
+        if role:
+            if not connection.server_role:
+                connection.server_role = role
+            if connection.server not in self.fronts:
+                self._serve(connection.server, role)
+        if facts.subject_token:
+            call.parent = self._serving(facts.subject_token, connection)
+        if facts.token:
+            waiting = self._by_token.setdefault(facts.token, [])
+            waiting.append(call)
+            del waiting[:-256]
+            _trim(self._by_token)
+
+    def _learn_front(self, connection: Connection, facts: RestFacts) -> None:
+        """A forwarded request names in Host where its client sent it: the proxy's outer end."""
+        host, _, port = facts.host.rpartition(":")
+        if not host:
+            host, port = facts.host, str(connection.server.port)
+        host = host.strip("[]")
+        outer = Endpoint(host, int(port)) if port.isdigit() and _is_address(host) else None
+        if outer is not None and outer != connection.server:
+            self._front(outer, _role_by_path(facts.path) or PORT_ROLES.get(outer.port, ""))
+
+    def front_outside(self, connection: Connection) -> None:
+        """Take the server of an API call on the external plane for a proxy."""
+        server = connection.server
+        role = connection.server_role
+        if role in _SERVICES and role != "vrm" and self._given.role(server.address, server.port) is None:
+            self._front(server, role)
+
+    def _front(self, endpoint: Endpoint, role: str) -> None:
+        if not self.fronts.get(endpoint):
+            self.fronts[endpoint] = role
+        self._front_addresses.add(endpoint.address)
+        self._serves.get(endpoint.address, {}).pop(endpoint.port, None)
+
+    def _serving(self, token: str, connection: Connection) -> Call | None:
+        """Return the request for whose sake *token* is validated: the youngest that carries it."""
+        address = connection.client.address
+        found = None
+        for call in self._by_token.get(token, ()):
+            at = call.connection.server
+            if (
+                not call.closed
+                and call.connection is not connection
+                and at not in self.fronts
+                and (at.address == address or address in self._front_addresses)
+            ):
+                found = call
+        return found
+
+    def _forget_token(self, call: Call, facts: RestFacts) -> None:
+        waiting = self._by_token.get(facts.token)
+        if waiting and call in waiting:
+            waiting.remove(call)
+            if not waiting:
+                del self._by_token[facts.token]
+
+    def _consumes(self, connection: Connection, topic: str) -> None:
+        name, _, host = topic.partition(".")
+        role = TOPICS.get(name)
+        if role is None:
+            return
+        if not connection.client_role:
+            connection.client_role = role
+        self._acts.setdefault(connection.client.address, set()).add(role)
+        if host and role == "nova-compute":
+            self._hosts[connection.client.address] = host
+
+    def _acts_as(self, connection: Connection, role: str) -> None:
+        connection.client_role = role
+        self._acts.setdefault(connection.client.address, set()).add(role)
+
+    def _serve(self, endpoint: Endpoint, role: str) -> None:
+        self._serves.setdefault(endpoint.address, {}).setdefault(endpoint.port, role)
+
+    # --- answering ---
+
+    def host_name(self, address: str) -> str | None:
+        """Return the name of the compute host at *address*, if a queue told it."""
+        return self._hosts.get(address)
+
+    def addresses(self, role: str) -> set[str]:
+        """Return the addresses at which *role* was seen, as a server or as a client."""
+        found = {address for address, roles in self._acts.items() if role in roles}
+        found |= {address for address, ports in self._serves.items() if role in ports.values()}
+        found |= {address for (address, _), given in self._given.roles.items() if given == role}
+        if role == "lb":
+            found |= self._front_addresses | self._proxied
+        return found
+
+    def is_front(self, endpoint: Endpoint) -> bool:
+        return endpoint in self.fronts or self._given.role(endpoint.address, endpoint.port) == "lb"
+
+    def alone(self, address: str) -> str | None:
+        """Return the role of *address* when everything seen there is of one role."""
+        served = set(self._serves.get(address, {}).values()) & (_SERVICES | {"sc"})
+        acting = self._acts.get(address, set())
+        if address in self._front_addresses or address in self._proxied:
+            return "lb" if not served and not acting else None
+        if len(served) == 1 and all(role.split("-")[0] == next(iter(served)).split("-")[0] for role in acting):
+            # cinder-scheduler and cinder-volume beside cinder-api: HTTP is the API's.
+            only = next(iter(served))
+            return only if only not in ("db", "rabbitmq") or not acting else None
+        return next(iter(acting)) if len(acting) == 1 and not served else None
+
+    def caller(self, call: Call) -> str:
+        """Return the role that made *call*, 'sc' and 'admin' by elimination, else its address."""
+        end = call.caller
+        facts = call.facts
+        if isinstance(facts, RpcFacts) and facts.mode == "reply":
+            if call.parent is not None:
+                return self.callee(call.parent)
+        if end is None:
+            return _RPC_CALLERS.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
+        endpoint = end.endpoint
+        role = self._given.role(endpoint.address, endpoint.port)
+        if role is None and isinstance(facts, RestFacts) and call.front is None and facts.forwarded_for:
+            role = self._behind_proxy(call, facts)
+        role = role or end.connection.client_role or self.alone(endpoint.address)
+        if role and isinstance(facts, RestFacts) and role == call.connection.server_role:
+            # Nobody asks a service of its own kind elsewhere, but a proxy that hands a request on.
+            role = "lb" if endpoint.address != call.connection.server.address else role
+        if role:
+            return role
+        if isinstance(facts, RpcFacts):
+            return _RPC_CALLERS.get(facts.method) or endpoint.address
+        if isinstance(facts, SqlFacts):
+            return _sql_caller(facts) or endpoint.address
+        return self._rest_caller(call, endpoint)
+
+    def _behind_proxy(self, call: Call, facts: RestFacts) -> str | None:
+        """Return who is behind a proxy whose outer leg was not seen, when that is a service."""
+        client = facts.forwarded_for.rpartition(",")[2].strip()
+        role = _program(facts.user_agent) or self.alone(client)
+        return role if role in PROGRAMS.values() else None
+
+    def _rest_caller(self, call: Call, endpoint: Endpoint) -> str:
+        facts = call.facts
+        if call.parent is not None and call.parent.callee is not None:
+            return self.callee(call.parent)
+        if isinstance(facts, RestFacts) and facts.request_id:
+            owner = self._owners.get(facts.request_id)
+            if owner is not None and self._works_on(owner, call, endpoint):
+                return self._service(owner)
+        if self._is_stranger(endpoint.address):
+            if self._calls_api(call):
+                return "sc"
+            if self._is_sc(call.connection.server):
+                return "admin"
+        return endpoint.address
+
+    def _works_on(self, owner: Call, call: Call, endpoint: Endpoint) -> bool:
+        """Tell whether the service that made a request id itself sent *call* with it: while it worked."""
+        ended_ns = owner.ended_ns or call.started_ns
+        return owner.started_ns <= call.started_ns <= ended_ns + 5_000_000 and (
+            endpoint.address in self._front_addresses
+            or endpoint.address in {owner.connection.server.address, owner.connection.client.address}
+        )
+
+    def _service(self, call: Call) -> str:
+        """Return the service that answers *call*, also when that goes through a proxy."""
+        return call.connection.server_role or self.fronts.get(call.connection.server, "") or "?"
+
+    def _is_stranger(self, address: str) -> bool:
+        """Tell whether nothing marks *address* as a part of the cloud."""
+        return (
+            address not in self._acts
+            and address not in self._front_addresses
+            and address not in self._proxied
+            and not set(self._serves.get(address, {}).values()) & (_SERVICES - {"sc"})
+        )
+
+    def _calls_api(self, call: Call) -> bool:
+        server = call.connection.server
+        return server in self.fronts or server.port in PORT_ROLES
+
+    def _is_sc(self, server: Endpoint) -> bool:
+        return server.port not in PORT_ROLES and self._is_stranger(server.address)
+
+    def callee(self, call: Call) -> str:
+        """Return the role that *call* is made to, else its address."""
+        facts = call.facts
+        if isinstance(facts, RpcFacts):
+            return self._rpc_callee(call, facts)
+        endpoint = call.connection.server
+        role = self._given.role(endpoint.address, endpoint.port)
+        if role:
+            return role
+        if isinstance(facts, SqlFacts):
+            return "db"
+        if endpoint in self.fronts:
+            behind = call.connection.server_role or self.fronts[endpoint]
+            return behind if behind and self.caller(call) in _INSIDE else "lb"
+        role = call.connection.server_role or self._serves.get(endpoint.address, {}).get(endpoint.port)
+        role = role or PORT_ROLES.get(endpoint.port)
+        if role:
+            return role
+        return "sc" if self._is_sc(endpoint) else endpoint.address
+
+    def _rpc_callee(self, call: Call, facts: RpcFacts) -> str:
+        if facts.mode == "reply":
+            if call.parent is not None:
+                return self.caller(call.parent)
+            return call.callee.connection.client_role if call.callee and call.callee.connection.client_role else "?"
+        if facts.mode == "notify":
+            return "rabbitmq"
+        topic = (facts.routing_key or facts.exchange.removesuffix("_fanout")).partition(".")[0]
+        role = TOPICS.get(topic)
+        if role:
+            return role
+        end = facts.consumer
+        if end is not None:
+            return end.connection.client_role or self.alone(end.endpoint.address) or end.endpoint.address
+        return topic[:64] or "?"
+
+
+_INSIDE = frozenset(PROGRAMS.values()) | {"keystone", "placement", "glance-api", "cinder-api", "nova-api"}
+"""Services that call others through the proxy: the two legs are one hop of the flow. The SC's request to
+the proxy and the proxy's to nova-api are two documented steps."""
+
+
+class Topology:
+    """Planes and roles together: what a call is shown as."""
+
+    def __init__(self, captures: list[Capture], given: GivenTopology | None = None) -> None:
+        self.given = given or GivenTopology()
+        self._captures = captures
+        self.planes = Planes(captures, self.given)
+        self.roles = Roles(self.given)
+
+    def observe(self, call: Call) -> None:
+        """Learn from *call*, which has begun or changed."""
+        self.roles.observe(call)
+        connection = call.connection
+        self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
+        if isinstance(call.facts, RestFacts):
+            if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
+                # On the external plane the documents know an API only behind its proxy.
+                self.roles.front_outside(connection)
+            if connection.server_role == "vrm":
+                self.planes.observe(connection, "vrm")
+            if call.facts.forwarded_for:
+                self.planes.observe(connection, "behind")
+            if call.back is not None:
+                self.planes.observe(connection, "front")
+
+    def plane_of(self, connection: Connection) -> str:
+        """Return the plane of *connection*: given, else inferred."""
+        return self.planes.given(connection) or self.planes.inferred(connection)
+
+    def plane(self, call: Call, caller: str) -> str:
+        """Return the plane of *call*."""
+        given = self.planes.given(call.connection)
+        if given is not None:
+            return given
+        plane = self.planes.inferred(call.connection)
+        if plane == INTERNAL_BASE and caller in ("admin", "sc"):
+            # One flat network: only the documents tell that these two steps are outside.
+            return EXTERNAL_API
+        return plane
+
+    def record(self, call: Call, step: str | None = None, ambiguous: bool = False) -> CallRecord:
+        """Return *call* as it is shown: roles, plane and evidence resolved."""
+        caller, callee = self.caller(call), self.callee(call)
+        through = call.connection.server in self.roles.fronts and callee != "lb"
+        frames = call.frames
+        if through and call.back is not None:
+            frames = frames + call.back.frames
+        facts = call.facts
+        own = facts.answered_id if isinstance(facts, RestFacts) else ""
+        return CallRecord(
+            call.index,
+            self.plane(call, caller),
+            call.protocol,
+            caller,
+            callee,
+            call.operation,
+            call.result,
+            call.started_ns,
+            None if call.ended_ns is None else max(0, call.ended_ns - call.started_ns),
+            tuple(dict.fromkeys((self._captures[f.capture].path, f.number) for f in frames)),
+            step,
+            ambiguous,
+            call.error,
+            "lb" if through else "",
+            str(call.caller.endpoint.address) if call.caller else "",
+            str(call.callee.endpoint.address) if call.callee else "",
+            own or getattr(facts, "request_id", ""),
+        )
+
+    def caller(self, call: Call) -> str:
+        """Return the role that made *call*."""
+        return self.roles.caller(call)
+
+    def callee(self, call: Call) -> str:
+        """Return the role that *call* is made to."""
+        return self.roles.callee(call)
+
+
+def _behind(back: Call) -> str:
+    return back.connection.server_role or PORT_ROLES.get(back.connection.server.port, "")
+
+
+def _program(user_agent: str) -> str:
+    match = _UA_PROGRAM.match(user_agent)
+    return PROGRAMS.get(match.group(1), "") if match else ""
+
+
+def _role_by_path(path: str) -> str:
+    return next((role for pattern, role in _PATH_ROLES if pattern.match(path)), "")
+
+
+def _sql_caller(facts: SqlFacts) -> str:
+    """Return who writes this table or reads these limits, on a connection that says nothing else."""
+    if facts.quota or (facts.table in _API_TABLES and facts.verb == "INSERT"):
+        return "nova-api"
+    if _CELL_TABLES.fullmatch(facts.table) or facts.table in _API_TABLES:
+        return "nova-conductor"
+    return ""
+
+
+def _is_address(text: str) -> bool:
+    return bool(re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*", text))
+
+
+def _trim(table: OrderedDict[str, Call] | OrderedDict[tuple[str, str], str] | OrderedDict[str, list[Call]]) -> None:
+    while len(table) > REMEMBERED:
+        table.popitem(last=False)
