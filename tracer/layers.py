@@ -1,8 +1,8 @@
 """From a packet to the TCP segment inside it: link layer, VLAN tags, tunnels, IP, fragments.
 
 Nearly every packet is Ethernet (or `-i any`'s cooked header), IPv4 without options, TCP: those take
-one `unpack_from` for all headers. Everything else is walked layer by layer, each layer a function
-that takes the rest of the packet and hands the rest of that to the next. Checksums are not verified:
+one `unpack_from` for all headers. Everything else is walked layer by layer: each layer moves the walk
+behind its header and hands it to the next. Checksums are not verified:
 offloading leaves them unfilled in honest captures. Lengths come from the IP header, not from what was
 captured, so padding never shows and what the snap length cut is known.
 
@@ -23,34 +23,48 @@ __all__ = ["Layers"]
 NULL, ETHERNET, LOOP, COOKED, COOKED2 = 0, 1, 108, 113, 276
 RAW_IP = frozenset((12, 14, 101, 228, 229))
 
-_IPV4, _IPV6, _BRIDGED, _CISCO_ERSPAN2, _CISCO_ERSPAN3 = 0x0800, 0x86DD, 0x6558, 0x88BE, 0x22EB
+_IPV4, _IPV6, _BRIDGED, _ERSPAN2, _ERSPAN3 = 0x0800, 0x86DD, 0x6558, 0x88BE, 0x22EB
 _TAGS = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
 _MPLS = frozenset((0x8847, 0x8848))
 _TCP, _UDP, _IPIP, _IPV6_INSIDE, _GRE = 6, 17, 4, 41, 47
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _MOBILITY = 0, 43, 44, 51, 60, 135
 _WALKED = frozenset((_TCP, _UDP, _IPIP, _IPV6_INSIDE, _GRE))
 """Protocols that are, or may carry, TCP: fragments of others are not kept."""
+_FRAGMENT, _AUTHENTICATION = 44, 51
+_EXTENSIONS = frozenset((0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140))
 _VXLAN_PORTS, _GPE_PORT, _GENEVE_PORT = frozenset((4789, 8472)), 4790, 6081
 _GPE_NEXT = {1: _IPV4, 2: _IPV6, 3: _BRIDGED}
-_NO_MORE_THAN = 16
-"""Layers (tags, IP headers, tunnels) in one packet: a packet can be built to never end."""
-_FLAGS = 0x1F
+_MOST_LAYERS = 16
+_LONGEST_PACKET_BYTES = 1 << 20
+"""BIG TCP reaches 512 KiB; a longer length on the wire is damage."""
+_TOO_DEEP = "more layers than can be true"
 
 _HEADERS = "BxHHHxB2x12sIIBB"
 """IPv4 without options, then TCP: version and header length, length, id, fragment, protocol, addresses
 and ports (one run of bytes: the flow), sequence, acknowledgement, header length, flags."""
 _FAST = {
-    ETHERNET: (14, struct.Struct(f">12xH{_HEADERS}").unpack_from, struct.Struct(f">14xHH{_HEADERS}").unpack_from),
-    COOKED: (16, struct.Struct(f">14xH{_HEADERS}").unpack_from, struct.Struct(f">16xHH{_HEADERS}").unpack_from),
-    COOKED2: (20, struct.Struct(f">H18x{_HEADERS}").unpack_from, struct.Struct(f">20xHH{_HEADERS}").unpack_from),
+    ETHERNET: (
+        14,
+        struct.Struct(f">12xH{_HEADERS}").unpack_from,
+        struct.Struct(f">14xHH{_HEADERS}").unpack_from,
+    ),
+    COOKED: (
+        16,
+        struct.Struct(f">14xH{_HEADERS}").unpack_from,
+        struct.Struct(f">16xHH{_HEADERS}").unpack_from,
+    ),
+    COOKED2: (
+        20,
+        struct.Struct(f">H18x{_HEADERS}").unpack_from,
+        struct.Struct(f">20xHH{_HEADERS}").unpack_from,
+    ),
 }
 """By link type: where IP begins, how to read all headers at once, and how behind one VLAN tag."""
 _FAST_BYTES = 58
 """The longest of these: a tagged cooked packet."""
 _new = tuple.__new__
 _TCP_HEADER = struct.Struct(">4sIIBB")
-_IPV4_HEADER = struct.Struct(">BxHHHxB2x4s4s")
-_IPV6_HEADER = struct.Struct(">4xHBx16s16s")
+_IPV4_HEADER = struct.Struct(">BxHHHxB2x8s")
+_IPV6_HEADER = struct.Struct(">4xHBx32s")
 
 
 class _Walk:
@@ -62,12 +76,17 @@ class _Walk:
         self.packet = packet
         self.data = packet.data
         self.offset = 0
-        self.end = max(packet.wire_bytes, len(packet.data))
+        self.end = max(min(packet.wire_bytes, _LONGEST_PACKET_BYTES), len(packet.data))
         """Where this layer ends on the wire; behind the data when the snap length cut it."""
         self.frames: Frames = (packet.frame,)
         self.vlan = 0
         self.tunnel = b""
         self.depth = 0
+
+    def goes_deeper(self) -> bool:
+        """Count a layer; False when there are more than can be true: a packet can be built to never end."""
+        self.depth += 1
+        return self.depth <= _MOST_LAYERS
 
 
 class Layers:
@@ -97,7 +116,13 @@ class Layers:
                 seq, ack, words, flags = rest
                 vlan = tag & 0xFFF
                 start += 4
-            if kind == 0x0800 and version == 0x45 and protocol == 6 and not fragment & 0x3FFF and words >= 0x50:
+            if (
+                kind == 0x0800
+                and version == 0x45
+                and protocol == 6
+                and not fragment & 0x3FFF
+                and words >= 0x50
+            ):
                 begin = start + 20 + (words >> 2 & 0x3C)
                 end = start + length
                 if begin <= end:
@@ -116,159 +141,150 @@ class Layers:
             yield "IP fragments of a datagram that never became complete"
 
     def _decode_slowly(self, packet: Packet) -> Segment | str | None:
-        data = packet.data
-        link_type = packet.link_type
         walk = _Walk(packet)
+        data, link_type = packet.data, packet.link_type
         if link_type == ETHERNET:
             return self._ethernet(walk)
         if link_type in RAW_IP:
             return self._ip(walk)
         if link_type in (COOKED, COOKED2):
-            header_bytes, at = (16, 14) if link_type == COOKED else (20, 0)
-            if len(data) < header_bytes:
+            walk.offset, at = (16, 14) if link_type == COOKED else (20, 0)
+            if len(data) < walk.offset:
                 return "packet shorter than its cooked header"
-            kind = int.from_bytes(data[at : at + 2], "big")
-            return self._ethertype(kind, walk._replace(offset=header_bytes))
+            return self._ethertype(int.from_bytes(data[at : at + 2], "big"), walk)
         if link_type in (NULL, LOOP):
-            if len(data) < 4:
+            if len(data) < 5:
                 return "packet shorter than its loopback header"
-            # The family of an address, in the byte order of whoever captured: the bytes behind tell.
-            return self._ip(walk._replace(offset=4)) if data[4:5] and data[4] >> 4 in (4, 6) else None
+            # An address family, numbered and ordered as on the host that captured: the bytes behind it tell.
+            walk.offset = 4
+            return self._ip(walk) if data[4] >> 4 in (4, 6) else None
         return f"link type {link_type} is not supported"
 
     # --- below IP ---------------------------------------------------------------------------------
 
     def _ethernet(self, walk: _Walk) -> Segment | str | None:
-        offset = walk.offset
-        if len(walk.data) < offset + 14:
+        walk.offset += 14
+        if len(walk.data) < walk.offset:
             return "packet shorter than its Ethernet header"
-        kind = int.from_bytes(walk.data[offset + 12 : offset + 14], "big")
-        return self._ethertype(kind, walk._replace(offset=offset + 14))
+        return self._ethertype(int.from_bytes(walk.data[walk.offset - 2 : walk.offset], "big"), walk)
 
     def _ethertype(self, kind: int, walk: _Walk) -> Segment | str | None:
-        depth = walk.depth + 1
-        if depth > _NO_MORE_THAN:
-            return "more layers than can be true"
+        data = walk.data
+        while kind in _TAGS:
+            if len(data) < walk.offset + 4:
+                return "packet ends inside a VLAN tag"
+            tag, kind = struct.unpack_from(">2H", data, walk.offset)
+            walk.offset += 4
+            walk.vlan = walk.vlan or tag & 0xFFF
         if kind in (_IPV4, _IPV6):
             return self._ip(walk)
-        data, offset = walk.data, walk.offset
-        if kind in _TAGS:
-            if len(data) < offset + 4:
-                return "packet ends inside a VLAN tag"
-            tag, kind = struct.unpack_from(">2H", data, offset)
-            return self._ethertype(
-                kind, walk._replace(offset=offset + 4, vlan=walk.vlan or tag & 0xFFF, depth=depth)
-            )
         if kind == _BRIDGED:
-            return self._ethernet(walk._replace(depth=depth))
-        return self._mpls(walk._replace(depth=depth)) if kind in _MPLS else None
+            return self._ethernet(walk) if walk.goes_deeper() else _TOO_DEEP
+        return self._mpls(walk) if kind in _MPLS else None
 
     def _mpls(self, walk: _Walk) -> Segment | str | None:
-        """RFC 3032; an Ethernet pseudowire has a control word of zeros, RFC 4448."""
-        data, offset = walk.data, walk.offset
-        for _ in range(_NO_MORE_THAN):
-            if len(data) < offset + 5:
+        """Pass the labels (RFC 3032); behind them is IP, or Ethernet behind a word of zeros (RFC 4448)."""
+        data = walk.data
+        bottom = False
+        while not bottom:
+            if len(data) < walk.offset + 5:
                 return "packet ends inside its MPLS labels"
-            bottom = data[offset + 2] & 1
-            offset += 4
-            if bottom:
-                break
-        else:
-            return "more layers than can be true"
-        first = data[offset] >> 4
+            bottom = bool(data[walk.offset + 2] & 1)
+            walk.offset += 4
+        first = data[walk.offset] >> 4
         if first == 0:
-            return self._ethernet(walk._replace(offset=offset + 4))
-        return self._ip(walk._replace(offset=offset)) if first in (4, 6) else None
+            walk.offset += 4
+            return self._ethernet(walk) if walk.goes_deeper() else _TOO_DEEP
+        return self._ip(walk) if first in (4, 6) else None
 
     # --- IP ---------------------------------------------------------------------------------------
 
     def _ip(self, walk: _Walk) -> Segment | str | None:
-        if walk.depth >= _NO_MORE_THAN:
-            return "more layers than can be true"
+        if not walk.goes_deeper():
+            return _TOO_DEEP
         if walk.offset >= len(walk.data):
             return "packet ends before its IP header"
         version = walk.data[walk.offset] >> 4
         if version == 4:
-            return self._ipv4(walk._replace(depth=walk.depth + 1))
-        if version == 6:
-            return self._ipv6(walk._replace(depth=walk.depth + 1))
-        return "IP version is neither 4 nor 6"
+            return self._ipv4(walk)
+        return self._ipv6(walk) if version == 6 else "IP version is neither 4 nor 6"
 
     def _ipv4(self, walk: _Walk) -> Segment | str | None:
         data, offset = walk.data, walk.offset
         if len(data) < offset + 20:
             return "packet ends inside its IPv4 header"
-        first, length, ip_id, fragment, protocol, source, target = _IPV4_HEADER.unpack_from(data, offset)
+        first, length, ip_id, fragment, protocol, addresses = _IPV4_HEADER.unpack_from(data, offset)
         header_bytes = (first & 15) * 4
-        # Length 0: segmentation was left to the network card, and the packet is as long as the wire's.
-        end = offset + length if length else walk.end
         if header_bytes < 20:
             return "IPv4 header shorter than 20 bytes"
-        if offset + header_bytes > end:
+        # Length 0: segmentation was left to the network card, and the packet is as long as the wire's.
+        walk.end = offset + length if length else walk.end
+        walk.offset += header_bytes
+        if walk.offset > walk.end:
             return "IPv4 header longer than the packet"
-        rest = walk._replace(offset=offset + header_bytes, end=end)
         if fragment & 0x3FFF:
-            key = source + target + ip_id.to_bytes(4, "big") + bytes((protocol,)) + walk.tunnel
-            return self._fragment(rest, key, protocol, fragment, source + target, ip_id)
-        return self._inside_ip(protocol, rest, source + target, ip_id)
+            start, more = (fragment & 0x1FFF) * 8, bool(fragment & 0x2000)
+            return self._fragment(walk, protocol, addresses, ip_id, start, more, ip_id)
+        return self._inside_ip(protocol, walk, addresses, ip_id)
 
     def _ipv6(self, walk: _Walk) -> Segment | str | None:
         data, offset = walk.data, walk.offset
         if len(data) < offset + 40:
             return "packet ends inside its IPv6 header"
-        length, protocol, source, target = _IPV6_HEADER.unpack_from(data, offset)
-        # Length 0: a jumbogram (BIG TCP) or segmentation left to the network card.
-        end = offset + 40 + length if length else walk.end
+        length, protocol, addresses = _IPV6_HEADER.unpack_from(data, offset)
         offset += 40
-        for _ in range(_NO_MORE_THAN):
-            if protocol == _FRAGMENT:
-                if len(data) < offset + 8 or offset + 8 > end:
-                    return "packet ends inside its IPv6 extension headers"
-                protocol, fragment, identification = struct.unpack_from(">BxHI", data, offset)
-                offset += 8
-                if fragment & 0xFFF9:
-                    key = source + target + identification.to_bytes(4, "big") + walk.tunnel
-                    # As in IPv4: offset in units of 8 bytes, bit 13 for 'more follow'.
-                    alike = (fragment & 1) << 13 | fragment >> 3
-                    rest = walk._replace(offset=offset, end=end)
-                    return self._fragment(rest, key, protocol, alike, source + target, 0)
-                continue
-            if protocol not in (_HOP_BY_HOP, _ROUTING, _DESTINATION, _AUTHENTICATION, _MOBILITY):
-                rest = walk._replace(offset=offset, end=end)
-                return self._inside_ip(protocol, rest, source + target, 0)
-            if len(data) < offset + 2 or offset + 8 > end:
+        # Length 0: a jumbogram (BIG TCP), or segmentation was left to the network card.
+        end = walk.end = offset + length if length else max(walk.end, offset)
+        while protocol in _EXTENSIONS:
+            if len(data) < offset + 8 or offset + 8 > end:
                 return "packet ends inside its IPv6 extension headers"
             following, units = data[offset], data[offset + 1]
-            offset += (units + 2) * 4 if protocol == _AUTHENTICATION else (units + 1) * 8
+            if protocol == _FRAGMENT:
+                fragment, identification = struct.unpack_from(">HI", data, offset + 2)
+                offset += 8
+                # A fragment that is the whole datagram (RFC 6946) is none.
+                if fragment & 0xFFF9:
+                    walk.offset = offset
+                    start, more = fragment & 0xFFF8, bool(fragment & 1)
+                    return self._fragment(walk, following, addresses, identification, start, more, 0)
+            else:
+                offset += (units + 2) * 4 if protocol == _AUTHENTICATION else (units + 1) * 8
             protocol = following
-        return "more layers than can be true"
-
-    def _fragment(
-        self, walk: _Walk, key: bytes, protocol: int, fragment: int, addresses: bytes, ip_id: int
-    ) -> Segment | str | None:
-        """Keep a fragment; go on with its datagram once that is complete."""
-        if protocol not in _WALKED:
-            return None
-        start = (fragment & 0x1FFF) * 8
-        piece = Piece(start, start + walk.end - walk.offset, walk.data[walk.offset : walk.end])
-        if piece.end > 65_535 + 8:
-            return "IP fragment ends behind the longest datagram"
-        whole = self._fragments.receive(key, walk.packet, piece, bool(fragment & 0x2000))
-        if whole is None or isinstance(whole, str):
-            return whole
-        data, size_bytes, frames = whole
-        return self._inside_ip(
-            protocol, walk._replace(data=data, offset=0, end=size_bytes, frames=frames), addresses, ip_id
-        )
+        walk.offset = offset
+        return self._inside_ip(protocol, walk, addresses, 0)
 
     def _inside_ip(self, protocol: int, walk: _Walk, addresses: bytes, ip_id: int) -> Segment | str | None:
         if protocol == _TCP:
-            return _tcp(rest, addresses, ip_id)
+            return _tcp(walk, addresses, ip_id)
         if protocol == _UDP:
             return self._udp(walk)
         if protocol in (_IPIP, _IPV6_INSIDE):
             return self._ip(walk)
         return self._gre(walk) if protocol == _GRE else None
+
+    def _fragment(
+        self,
+        walk: _Walk,
+        protocol: int,
+        addresses: bytes,
+        identification: int,
+        start: int,
+        more: bool,
+        ip_id: int,
+    ) -> Segment | str | None:
+        """Keep a fragment; go on with its datagram once that is complete."""
+        if protocol not in _WALKED:
+            return None
+        if not walk.goes_deeper():
+            return _TOO_DEEP
+        piece = Piece(start, start + walk.end - walk.offset, walk.data[walk.offset : walk.end])
+        key = addresses + identification.to_bytes(4, "big") + bytes((protocol,)) + walk.tunnel
+        whole = self._fragments.receive(key, walk.packet, piece, more)
+        if whole is None or isinstance(whole, str):
+            return whole
+        walk.data, walk.end, walk.frames = whole
+        walk.offset = 0
+        return self._inside_ip(protocol, walk, addresses, ip_id)
 
     # --- tunnels ----------------------------------------------------------------------------------
 
@@ -279,18 +295,17 @@ class Layers:
             return None
         port = int.from_bytes(data[offset + 2 : offset + 4], "big")
         flags = data[offset + 8]
-        if port in _VXLAN_PORTS or port == _GPE_PORT:
-            if not flags & 0x08:
-                return None
-            kind = _GPE_NEXT.get(data[offset + 11], 0) if port == _GPE_PORT and flags & 0x04 else _BRIDGED
-            header_bytes = 16
-        elif port == _GENEVE_PORT and flags >> 6 == 0:
+        kind, header_bytes = _BRIDGED, 16
+        if port == _GENEVE_PORT and flags >> 6 == 0:
             kind = int.from_bytes(data[offset + 10 : offset + 12], "big")
-            header_bytes = 16 + (flags & 0x3F) * 4
-        else:
+            header_bytes += (flags & 0x3F) * 4
+        elif port == _GPE_PORT and flags & 0x0C == 0x0C:
+            kind = _GPE_NEXT.get(data[offset + 11], 0)
+        elif port not in _VXLAN_PORTS or not flags & 0x08:
             return None
-        tunnel = b"\0" + data[offset + 12 : offset + 15]
-        return self._ethertype(kind, walk._replace(offset=offset + header_bytes, tunnel=tunnel))
+        walk.tunnel = b"\0" + data[offset + 12 : offset + 15]
+        walk.offset += header_bytes
+        return self._ethertype(kind, walk)
 
     def _gre(self, walk: _Walk) -> Segment | str | None:
         """Look into GRE (RFC 2784, 2890) and ERSPAN, which mirrors and is no tunnel of the flow's own."""
@@ -301,24 +316,25 @@ class Layers:
         if flags & 0x4007:
             # Source routing and version 1 (PPTP) carry nothing that we look for.
             return None
-        offset += 8 if flags & 0x8000 else 4
-        tunnel = walk.tunnel
-        if flags & 0x2000:
-            tunnel = data[offset : offset + 4]
-            offset += 4
-        offset += 4 if flags & 0x1000 else 0
-        if len(data) < offset:
+        key_at = offset + (8 if flags & 0x8000 else 4)
+        numbered = bool(flags & 0x1000)
+        walk.offset = key_at + (4 if flags & 0x2000 else 0) + (4 if numbered else 0)
+        if len(data) < walk.offset:
             return "packet ends inside its GRE header"
-        if kind == _CISCO_ERSPAN2:
-            kind, offset = _BRIDGED, offset + (8 if flags & 0x1000 else 0)
-        elif kind == _CISCO_ERSPAN3:
-            optional = data[offset + 11] & 1 if len(data) > offset + 11 else 0
-            kind, offset = _BRIDGED, offset + 12 + 8 * optional
-        return self._ethertype(kind, walk._replace(offset=offset, tunnel=tunnel))
+        if flags & 0x2000:
+            walk.tunnel = data[key_at : key_at + 4]
+        if kind == _ERSPAN2:
+            # Without a sequence number it is type I, which has no header of its own.
+            walk.offset += 8 if numbered else 0
+            kind = _BRIDGED
+        elif kind == _ERSPAN3 and len(data) >= walk.offset + 12:
+            walk.offset += 20 if data[walk.offset + 11] & 1 else 12
+            kind = _BRIDGED
+        return self._ethertype(kind, walk)
 
 
 def _tcp(walk: _Walk, addresses: bytes, ip_id: int) -> Segment | str:
-    packet, data, offset, end, frames, vlan, tunnel, _ = rest
+    data, offset, end = walk.data, walk.offset, walk.end
     if offset + 20 > end:
         return "TCP header longer than the packet"
     if len(data) < offset + 14:
@@ -330,19 +346,10 @@ def _tcp(walk: _Walk, addresses: bytes, ip_id: int) -> Segment | str:
     if begin > end:
         return "TCP header longer than the packet"
     payload = data[begin:end]
-    return Segment(
-        packet.time_ns,
-        addresses + ports + tunnel,
-        seq,
-        ack,
-        flags & _FLAGS,
-        payload,
-        end - begin - len(payload),
-        ip_id,
-        frames,
-        vlan,
-        packet.interface,
-    )
+    packet, flow = walk.packet, addresses + ports + walk.tunnel
+    missing_bytes = end - begin - len(payload)
+    first = (packet.time_ns, flow, seq, ack, flags & 0x1F, payload, missing_bytes, ip_id)
+    return _new(Segment, (*first, walk.frames, walk.vlan, packet.interface))
 
 
 # --- fragments ------------------------------------------------------------------------------------
@@ -380,7 +387,7 @@ class Datagram:
         return reached >= self.total_bytes
 
     def assembled(self) -> bytes:
-        """Return its bytes up to the first one that was not captured; where fragments overlap, the first wins."""
+        """Return its bytes up to the first uncaptured one; where fragments overlap, the first wins."""
         data = bytearray(max(piece.end for piece in self.pieces))
         for piece in reversed(self.pieces):
             data[piece.start : piece.start + len(piece.data)] = piece.data
@@ -406,7 +413,9 @@ class Fragments:
         self._size_bytes = 0
         self._given_up = 0
 
-    def receive(self, key: bytes, packet: Packet, piece: Piece, more: bool) -> tuple[bytes, int, Frames] | str | None:
+    def receive(
+        self, key: bytes, packet: Packet, piece: Piece, more: bool
+    ) -> tuple[bytes, int, Frames] | str | None:
         """Return the datagram that *piece* completes: its captured bytes, its length and its frames.
 
         None while others are missing; an anomaly when the fragments contradict each other.
@@ -453,5 +462,3 @@ class Fragments:
 
     def _forget(self, key: bytes) -> None:
         self._size_bytes -= sum(len(piece.data) for piece in self._waiting.pop(key).pieces)
-
-

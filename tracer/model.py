@@ -47,7 +47,6 @@ __all__ = [
     "SqlFacts",
     "SqlLogin",
     "SqlResult",
-    "SqlSkipped",
     "SqlStatement",
     "StepResult",
     "Trace",
@@ -193,6 +192,8 @@ class Connection:
     """What the client says of itself on it (User-Agent, AMQP connection name), as a role."""
     server_role: str = ""
     """What the requests say of the server, as a role."""
+    deaf: bool = False
+    """True while its decoder has no use for the server's bytes: they are followed and not handed on."""
 
 
 class Data(NamedTuple):
@@ -344,13 +345,6 @@ class SqlStatement(NamedTuple):
     truncated: bool
 
 
-class SqlSkipped(NamedTuple):
-    """A statement that nobody asked for: counted, not built."""
-
-    connection: Connection
-    time_ns: int
-
-
 class SqlResult(NamedTuple):
     """The answer to one statement; rows are not parsed."""
 
@@ -382,7 +376,6 @@ Message = (
     | AmqpContent
     | SqlLogin
     | SqlStatement
-    | SqlSkipped
     | SqlResult
     | Undecoded
 )

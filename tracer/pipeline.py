@@ -1,7 +1,7 @@
 """Joins the stages; the only module that knows them all.
 
-    sources -> layers -> points -> reassembly -> protocols -> calls -> topology, coverage, correlation
-                                                                         -> conformance -> Report
+sources -> layers -> points -> reassembly -> protocols -> calls -> topology, coverage, correlation
+                                                                     -> conformance -> Report
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from tracer.model import (
     CallRecord,
     Capture,
     Closed,
-    Connection,
+    Data,
     Gap,
     Message,
     Packet,
     Report,
     Segment,
     SqlLogin,
-    SqlSkipped,
     Trace,
     Undecoded,
     Verdict,
@@ -87,7 +86,9 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     return run.report(grammar, partial)
 
 
-def calls(arguments: Sequence[str], settings: Settings, progress: Progress | None = None) -> Iterator[CallRecord]:
+def calls(
+    arguments: Sequence[str], settings: Settings, progress: Progress | None = None
+) -> Iterator[CallRecord]:
     """Read the captures and yield every call in time order, with the ids of the traces it belongs to.
 
     Raises as `check` does.
@@ -101,7 +102,12 @@ class _Run:
     """One pass over the captures."""
 
     def __init__(
-        self, arguments: Sequence[str], settings: Settings, progress: Progress | None, *, every_statement: bool
+        self,
+        arguments: Sequence[str],
+        settings: Settings,
+        progress: Progress | None,
+        *,
+        every_statement: bool,
     ) -> None:
         self._settings = settings
         self._progress = progress
@@ -113,13 +119,16 @@ class _Run:
             for path in resolved.ignored:
                 progress.ignored(path, "not a capture by its name")
         self.captures = [Capture(i, c.path, c.plane) for i, c in enumerate(resolved.captures)]
-        self._packets = [self._open(c, capture) for c, capture in zip(resolved.captures, self.captures, strict=True)]
+        self._packets = [
+            self._open(c, capture) for c, capture in zip(resolved.captures, self.captures, strict=True)
+        ]
         ports = {**PORTS, **given.ports}
         self.topology = Topology(self.captures, given)
         self._reassembler = Reassembler(self.captures, ports)
         statements = None if every_statement else wants_statement
-        self._decoders = Decoders(ports, Options(wants_body, statements), self._reassembler.turn)
         self._calls = Calls(ports)
+        options = Options(wants_body, statements, self._calls.numbering.skipped)
+        self._decoders = Decoders(ports, options, self._reassembler.turn)
         roles = self.topology.roles
         self.coverage = Coverage(self.captures, roles.addresses, self.topology.plane_of)
         self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name)
@@ -155,13 +164,17 @@ class _Run:
     def read(self) -> bool:
         """Read all captures; return True when the user interrupted."""
         receive = self._reassembler.receive
+        decode = self._decoders.receive
         partial = False
         countdown = TICK
         try:
             for segment in self._segments():
-                events = receive(segment)
-                if events:
-                    self._events(events)
+                # Most segments carry one piece of data or none.
+                for event in receive(segment):
+                    for message in decode(event):
+                        self._message(message)
+                    if type(event) is not Data:
+                        self._hole_or_end(event)
                 countdown -= 1
                 if not countdown:
                     countdown = TICK
@@ -172,6 +185,8 @@ class _Run:
         self._events(self._reassembler.flush(self._last_ns))
         self._new_or_changed(self._calls.flush())
         self._tick(self._last_ns)
+        for capture in self.captures:
+            capture.skipped_statements = self._calls.numbering.skipped_in[capture.number]
         return partial
 
     def _tick(self, time_ns: int) -> None:
@@ -186,16 +201,17 @@ class _Run:
         for event in events:
             for message in self._decoders.receive(event):
                 self._message(message)
-            if type(event) is Gap:
-                self.coverage.gap(event)
-            elif type(event) is Closed:
-                self._new_or_changed(self._calls.receive(event))
+            self._hole_or_end(event)
+
+    def _hole_or_end(self, event: Event) -> None:
+        if type(event) is Gap:
+            self.coverage.gap(event)
+        elif type(event) is Closed:
+            self._new_or_changed(self._calls.receive(event))
 
     def _message(self, message: Message) -> None:
         kind = type(message)
-        if kind is SqlSkipped:
-            self.captures[message.connection.captures[0]].skipped_statements += 1
-        elif kind is AmqpMethod:
+        if kind is AmqpMethod:
             self.topology.roles.method(message)  # type: ignore[arg-type]
         elif kind is SqlLogin:
             self.topology.roles.login(message)  # type: ignore[arg-type]
@@ -254,7 +270,12 @@ class _Run:
         for capture in self.captures:
             capture.planes |= self._planes_of(capture)
         return Report(
-            grammar.name, self.captures, verdicts, partial, () if verdicts else self._seen(), _advice(verdicts)
+            grammar.name,
+            self.captures,
+            verdicts,
+            partial,
+            () if verdicts else self._seen(),
+            _advice(verdicts),
         )
 
     def _is_selected(self, trace: Trace) -> bool:
@@ -296,10 +317,10 @@ def _decode(packets: Iterator[Packet], capture: Capture) -> Iterator[Segment]:
     decode = Layers().decode
     for packet in packets:
         segment = decode(packet)
-        if segment.__class__ is Segment:
-            yield segment  # type: ignore[misc]
+        if isinstance(segment, Segment):
+            yield segment
         elif segment is not None:
-            capture.anomalies[str(segment)] += 1
+            capture.anomalies[segment] += 1
 
 
 def _named(verdict: Verdict, key: str) -> Verdict:
@@ -322,6 +343,3 @@ def _advice(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
         elif "missing in the capture" in reason:
             found["capture without loss: a larger buffer (tcpdump -B), the whole packet (-s 0)"] = None
     return tuple(found)
-
-
-_ = Connection

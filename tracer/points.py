@@ -9,7 +9,7 @@ packets, and a point whose clock differs is corrected, so that cause stays befor
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
 from tracer.model import Segment
@@ -64,20 +64,23 @@ def in_time_order(segments: Iterable[Segment], window_ns: int = WINDOW_NS) -> It
         yield segment
     else:
         return
-    heap = [(segment[0], 0, segment)]
-    serial = 1
-    newest_ns = last_ns
+    waiting = deque([segment])
+    newest_ns = segment[0]
     for segment in iterator:
         time_ns = segment[0]
-        heapq.heappush(heap, (time_ns, serial, segment))
-        serial += 1
-        if time_ns > newest_ns:
+        if time_ns >= newest_ns:
             newest_ns = time_ns
+            waiting.append(segment)
             until_ns = time_ns - window_ns
-            while heap[0][0] <= until_ns:
-                yield heapq.heappop(heap)[2]
-    while heap:
-        yield heapq.heappop(heap)[2]
+            while waiting[0][0] <= until_ns:
+                yield waiting.popleft()
+        else:
+            # Inversions are rare and short: look for the place from the end.
+            at = len(waiting)
+            while at and waiting[at - 1][0] > time_ns:
+                at -= 1
+            waiting.insert(at, segment)
+    yield from waiting
 
 
 def merge(captures: Iterable[Iterator[Segment]], clocks: Clocks | None = None) -> Iterator[Segment]:
@@ -114,7 +117,9 @@ def merge(captures: Iterable[Iterator[Segment]], clocks: Clocks | None = None) -
             yield from iterator
 
 
-def join_sightings(segments: Iterable[Segment], clocks: Clocks, window_ns: int = WINDOW_NS) -> Iterator[Segment]:
+def join_sightings(
+    segments: Iterable[Segment], clocks: Clocks, window_ns: int = WINDOW_NS
+) -> Iterator[Segment]:
     """Yield each packet once, with a frame for every capture that saw it within *window_ns*.
 
     Two sightings are one packet when flow, sequence numbers, flags, length and IP identification are

@@ -31,6 +31,7 @@ Event = Data | Gap | Closed
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 _MASK = 0xFFFFFFFF
+_new = tuple.__new__
 _HALF = 0x80000000
 
 HOLE_PACKETS = 48
@@ -163,9 +164,11 @@ class Reassembler:
                     return ()
                 half.next_seq = (seq + len(payload)) & _MASK
                 connection = half.connection
-                if connection.number in self._openings:
-                    self._established(connection)
-                return (Data(connection, half.direction, time_ns, payload, frames),)
+                if self._openings:
+                    self._openings.pop(connection.number, None)
+                if connection.deaf and half.direction:
+                    return ()
+                return (_new(Data, (connection, half.direction, time_ns, payload, frames)),)
             if not payload and not missing and not half.finished and half.next_seq >= 0:
                 half.peer.acked = ack
                 return ()

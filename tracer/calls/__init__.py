@@ -5,7 +5,7 @@ A call is yielded when it begins, and again when more is known of it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from itertools import count
 
@@ -23,12 +23,13 @@ from tracer.model import (
     Closed,
     ConnectFacts,
     End,
+    Frame,
+    Frames,
     HttpRequest,
     HttpResponse,
     Message,
     SqlLogin,
     SqlResult,
-    SqlSkipped,
     SqlStatement,
 )
 
@@ -55,9 +56,6 @@ class Calls:
 
     def receive(self, message: Message | Closed) -> Iterable[Call]:
         """Return the calls that *message* begins or tells more of."""
-        if type(message) is SqlSkipped:
-            self.numbering.skipped(message.time_ns, next(self._serials))
-            return ()
         calls = self._receive(message)
         for call in calls:
             if call.serial > self._newest:
@@ -70,7 +68,7 @@ class Calls:
     def _receive(self, message: Message | Closed) -> Iterable[Call]:
         kind = type(message)
         if kind is HttpRequest:
-            self._learn_port(message)
+            self._ports.setdefault(message.connection.server.port, "http1")
             return (self._rest.request(message),)  # type: ignore[arg-type]
         if kind is HttpResponse:
             return (self._rest.response(message),)  # type: ignore[arg-type]
@@ -93,9 +91,6 @@ class Calls:
         """Return the calls of which the end of the capture tells something."""
         self.numbering.flush()
         return self._rpc.flush()
-
-    def _learn_port(self, message: Message) -> None:
-        self._ports.setdefault(message.connection.server.port, "http1")
 
     def _closed(self, closed: Closed) -> list[Call]:
         if closed.how in ("refused", "unanswered"):
@@ -138,18 +133,23 @@ class Numbering:
     def __init__(self, window_ns: int = 2_000_000_000) -> None:
         self._window_ns = window_ns
         self._calls: list[Call] = []
-        self._skipped: deque[tuple[int, int]] = deque()
+        self._skipped: deque[tuple[int, Frame]] = deque()
+        self.skipped_in: Counter[int] = Counter()
+        """capture -> statements skipped in it"""
         self._next = 1
 
     def begun(self, call: Call) -> None:
         self._calls.append(call)
 
-    def skipped(self, time_ns: int, serial: int) -> None:
-        self._skipped.append((time_ns, serial))
+    def skipped(self, time_ns: int, frames: Frames) -> None:
+        """Take note of a statement that becomes no call; it has a number all the same."""
+        self._skipped.append((time_ns, frames[0]))
 
     def advance(self, time_ns: int) -> None:
         """Number what began before *time_ns* less the window."""
-        if self._calls and self._calls[0].started_ns < time_ns - 2 * self._window_ns or len(self._skipped) > 4096:
+        if (self._calls and self._calls[0].started_ns < time_ns - 2 * self._window_ns) or len(
+            self._skipped
+        ) > 4096:
             self._number(time_ns - self._window_ns)
 
     def flush(self) -> None:
@@ -157,7 +157,7 @@ class Numbering:
         self._number(None)
 
     def _number(self, until_ns: int | None) -> None:
-        self._calls.sort(key=lambda call: (call.started_ns, call.serial))
+        self._calls.sort(key=_place)
         if until_ns is not None and len(self._skipped) > 1:
             self._skipped = deque(sorted(self._skipped))
         skipped = self._skipped
@@ -165,13 +165,21 @@ class Numbering:
         for call in self._calls:
             if until_ns is not None and call.started_ns >= until_ns:
                 break
-            while skipped and skipped[0] < (call.started_ns, call.serial):
-                skipped.popleft()
-                self._next += 1
+            place = _place(call)
+            while skipped and skipped[0] < place:
+                self._pass()
             call.index = self._next
             self._next += 1
             done += 1
         del self._calls[:done]
-        while skipped and until_ns is not None and skipped[0][0] < until_ns:
-            skipped.popleft()
-            self._next += 1
+        while skipped and (until_ns is None or skipped[0][0] < until_ns):
+            self._pass()
+
+    def _pass(self) -> None:
+        self.skipped_in[self._skipped.popleft()[1].capture] += 1
+        self._next += 1
+
+
+def _place(call: Call) -> tuple[int, Frame]:
+    """Return where a call stands among all of the run: by its time, then by where that is recorded."""
+    return call.started_ns, min(call.frames) if call.frames else Frame(0, 0)

@@ -17,12 +17,26 @@ __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
 
 TEXT_LIMIT = 300
 _SERVER = re.compile(r"/servers/[0-9a-f-]{36}$")
-_WANTED_GETS = re.compile(r"/servers/[0-9a-f-]{36}$|/tasks/[^/]+$|/allocation_candidates|/cloudhosts/|/orders?/")
+_WANTED_GETS = re.compile(
+    r"/servers/[0-9a-f-]{36}$|/tasks/[^/]+$|/allocation_candidates|/cloudhosts/|/orders?/"
+)
 _SECRET_PATHS = re.compile(r"/auth/tokens|/service/session|/v2\.0/tokens|/login", re.IGNORECASE)
-_FAULT_KEYS = ("message", "detail", "errorDes", "reasonDes", "reason", "description", "error", "title", "faultstring")
+_FAULT_KEYS = (
+    "message",
+    "detail",
+    "errorDes",
+    "reasonDes",
+    "reason",
+    "description",
+    "error",
+    "title",
+    "faultstring",
+)
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
 _STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
-_TOKEN_LIKE = re.compile(r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:password|token|secret)\S*\s*[=:]\s*)\S+")
+_TOKEN_LIKE = re.compile(
+    r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:password|token|secret)\S*\s*[=:]\s*)\S+"
+)
 
 
 def wants_body(method: str, target: str, headers: dict[str, str], status: int) -> bool:
@@ -65,7 +79,9 @@ def read_request(facts: RestFacts, body: bytes) -> None:
         facts.name = _text(match.group(1))
     elif b"=" in body[:200] and b"{" not in body[:1]:
         fields = parse_qs(_text(body), max_num_fields=100)
-        facts.name = next((fields[key][0] for key in ("name", "vmName", "hostname") if key in fields), "")[:255]
+        facts.name = next((fields[key][0] for key in ("name", "vmName", "hostname") if key in fields), "")[
+            :255
+        ]
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:

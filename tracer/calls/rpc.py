@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 from tracer.calls import oslo
 from tracer.calls.bodies import clean
@@ -20,7 +21,6 @@ from tracer.model import (
     AmqpMethod,
     Call,
     Closed,
-    Connection,
     End,
     RpcFacts,
 )
@@ -63,7 +63,7 @@ class RpcCalls:
         envelope = oslo.read(message.body, message.truncated)
         if message.name == "basic.return":
             return self._returned(message, envelope)
-        unique = envelope.unique_id if envelope else ""
+        unique = (envelope.unique_id or "") if envelope else ""
         call = self._by_unique.get(unique) if unique else None
         size_key = (str(message.arguments.get("exchange", "")), _key(message), message.body_bytes)
         if call is None and not unique:
@@ -116,9 +116,7 @@ class RpcCalls:
     def _read(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> RpcFacts:
         exchange, key = str(message.arguments.get("exchange", "")), _key(message)
         if envelope is None:
-            return RpcFacts(
-                "?", "cast" if exchange else "reply", exchange, key, broken=message.truncated
-            )
+            return RpcFacts("?", "cast" if exchange else "reply", exchange, key, broken=message.truncated)
         facts = RpcFacts(
             envelope.method or "?",
             _mode(envelope, exchange),
@@ -261,7 +259,9 @@ class RpcCalls:
             return []
         call = outstanding[-1]
         call.result = "error"
-        call.error = clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
+        call.error = clean(
+            f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}"
+        )
         call.ended_ns = message.time_ns
         return [call]
 
@@ -273,7 +273,9 @@ class RpcCalls:
         if call is None:
             call = self._begin(message, envelope)
         call.result = "unroutable"
-        call.error = clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
+        call.error = clean(
+            f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}"
+        )
         call.ended_ns = message.end_ns
         call.frames.extend(message.frames)
         self._never_delivered.pop(call.serial, None)
@@ -341,6 +343,6 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
     facts.binary = found.binary or ""
 
 
-def _trim(table: OrderedDict[object, Call] | OrderedDict[str, Call] | OrderedDict[tuple[str, str, int], Call]) -> None:
+def _trim(table: OrderedDict[Any, Call]) -> None:
     while len(table) > REMEMBERED:
         table.popitem(last=False)

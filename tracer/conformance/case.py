@@ -118,13 +118,17 @@ def lay_out(
         candidates = _candidates(grammar, call, shown)
         if candidates:
             steps = frozenset(
-                symbols[c.symbol].step or "" for c in candidates if c.kind == "sync" and symbols[c.symbol].role == "step"
+                symbols[c.symbol].step or ""
+                for c in candidates
+                if c.kind == "sync" and symbols[c.symbol].role == "step"
             )
             failed = frozenset(symbols[c.symbol].step or "" for c in candidates if c.kind == "failed")
             refused = frozenset(
                 symbols[c.symbol].step or "" for c in candidates if symbols[c.symbol].role == "refused"
             )
-            witnesses.append(Witness(call, shown, candidates, steps - {""}, (failed | refused) - {""}, ambiguous))
+            witnesses.append(
+                Witness(call, shown, candidates, steps - {""}, (failed | refused) - {""}, ambiguous)
+            )
     case = Case(trace, grammar, witnesses, records, [])
     case.attempts = _attempts(case, host_of)
     return case
@@ -143,12 +147,18 @@ def _attempts(case: Case, host_of: Callable[[str], str | None]) -> list[Tried]:
     tried: list[Tried] = []
     for call in case.trace.calls:
         facts = call.facts
-        if not isinstance(facts, RpcFacts) or facts.method != "build_and_run_instance" or facts.mode == "reply":
+        if (
+            not isinstance(facts, RpcFacts)
+            or facts.method != "build_and_run_instance"
+            or facts.mode == "reply"
+        ):
             continue
         if case.trace.server_id and facts.ids and case.trace.server_id not in facts.ids:
             continue
         address = facts.consumer.endpoint.address if facts.consumer else None
-        host = facts.routing_key.partition(".")[2] or (host_of(address) if address else None) or address or "?"
+        host = (
+            facts.routing_key.partition(".")[2] or (host_of(address) if address else None) or address or "?"
+        )
         last = tried[-1] if tried else None
         if last is not None and last.host == host and call.started_ns - last.since_ns < SAME_ATTEMPT_NS:
             continue

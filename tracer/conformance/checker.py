@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tracer.conformance.alignment import EXTRA, MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
+from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
 from tracer.conformance.case import Case, Sight, Witness, lay_out
 from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.outcome import Ending, failing_of_attempt, judge
 from tracer.conformance.sight import StepSight
 from tracer.conformance.words import (
-    between_words,
     failure_words,
     missing_words,
     note_of_broker,
-    owed_by,
     stall_words,
     summary_words,
 )
@@ -126,8 +124,9 @@ class _Report:
             status = "failed"
             if not witnesses and self.ending.call is not None:
                 record = self.case.records.get(self.ending.call.serial)
-                calls = (replace(record, step=step.name),) if record and record.operation.startswith("CONNECT") else ()
-                return StepResult(step.name, step.title, status, calls=calls)
+                shown = record is not None and record.operation.startswith("CONNECT")
+                told = (replace(record, step=step.name),) if record is not None and shown else ()
+                return StepResult(step.name, step.title, status, calls=told)
         elif any(kind in ("sync", "plane", "mode") or step.name in _OUTWARD for _, kind in witnesses):
             status = "seen"
         elif self.ending.between is not None and not passed and not witnesses:
@@ -156,8 +155,7 @@ class _Report:
         ]
         attempts = self.case.attempts
         if len(attempts) > 1 and step in ("7", "8a", "8b", "8c"):
-            last = [(w, k) for w, k in found if w.call.started_ns >= attempts[-1].since_ns]
-            return last
+            return [(w, k) for w, k in found if w.call.started_ns >= attempts[-1].since_ns]
         return found
 
     @staticmethod
@@ -177,17 +175,27 @@ class _Report:
         if ending.outcome in ("rejected", "error"):
             call = self._record(ending.call)
             self.deviations.append(
-                Deviation("failed", ending.stopped_at, failure_words(self.case, ending), call, self._expected(ending))
+                Deviation(
+                    "failed",
+                    ending.stopped_at,
+                    failure_words(self.case, ending),
+                    call,
+                    self._expected(ending),
+                )
             )
         elif ending.outcome == "stuck":
             words = stall_words(self.case, ending, self.sight)
             self.deviations.append(
-                Deviation("stalled", ending.stopped_at, words, self._record(ending.call), self._expected(ending))
+                Deviation(
+                    "stalled", ending.stopped_at, words, self._record(ending.call), self._expected(ending)
+                )
             )
         for step in steps:
             if step.status == "missing":
                 words = missing_words(step, steps)
-                self.deviations.append(Deviation("missing", step.step, words, None, self._witness_words(step.step)))
+                self.deviations.append(
+                    Deviation("missing", step.step, words, None, self._witness_words(step.step))
+                )
         self._misfits()
         self._order()
 
@@ -218,9 +226,17 @@ class _Report:
                     record = witness.record
                     documented = "RPC" if record.protocol == "REST" else "REST"
                     self.notes.append(
-                        Note(move.symbol.note, step, f"documented as {documented}, observed as {record.protocol}")
+                        Note(
+                            move.symbol.note,
+                            step,
+                            f"documented as {documented}, observed as {record.protocol}",
+                        )
                     )
-                if move.kind in ("plane", "mode") and not witness.ambiguous and (move.kind, step or "") not in noted:
+                if (
+                    move.kind in ("plane", "mode")
+                    and not witness.ambiguous
+                    and (move.kind, step or "") not in noted
+                ):
                     noted.add((move.kind, step or ""))
                     words = f"step {step}: {witness.record.line}: not the documented {move.kind}"
                     self.deviations.append(
@@ -237,7 +253,11 @@ class _Report:
             return
         record = witness.record
         self.notes.append(
-            Note("retry", step, f"{record.caller} > {record.callee} {record.operation} {record.result}: went on all the same")
+            Note(
+                "retry",
+                step,
+                f"{record.caller} > {record.callee} {record.operation} {record.result}: went on all the same",
+            )
         )
 
     def _extra(self, witness: Witness) -> None:
@@ -252,7 +272,11 @@ class _Report:
             return
         step = steps[0] if steps else None
         kind = "order" if step in self.absent else "extra"
-        words = f"{record.line} fits nowhere" if kind == "extra" else f"step {step} is out of order: {record.line}"
+        words = (
+            f"{record.line} fits nowhere"
+            if kind == "extra"
+            else f"step {step} is out of order: {record.line}"
+        )
         if not any(d.kind == kind and d.step == step for d in self.deviations):
             self.deviations.append(Deviation(kind, step, words, record, ()))
 
@@ -262,7 +286,9 @@ class _Report:
         self.deviations = [d for d in self.deviations if not (d.kind == "missing" and d.step in moved)]
 
     def _is_damaged(self) -> bool:
-        return any(w.call.connection.gaps or getattr(w.call.facts, "broken", False) for w in self.case.witnesses)
+        return any(
+            w.call.connection.gaps or getattr(w.call.facts, "broken", False) for w in self.case.witnesses
+        )
 
     # --- attempts ---
 
@@ -283,7 +309,9 @@ class _Report:
             details.append(Attempt(tried.host, stopped, error, tried.since_ns, duration, steps))
         return tuple(details)
 
-    def _attempt_steps(self, since_ns: int, until_ns: int | None, stopped: str | None) -> tuple[StepResult, ...]:
+    def _attempt_steps(
+        self, since_ns: int, until_ns: int | None, stopped: str | None
+    ) -> tuple[StepResult, ...]:
         if len(self.case.attempts) < 2:
             return ()
         results = []
@@ -339,7 +367,9 @@ class _Report:
             ending.outcome,
             ending.stopped_at,
             ending.between,
-            api.connection.server.address if api is not None and case.records[api.serial].callee == "nova-api" else None,
+            api.connection.server.address
+            if api is not None and case.records[api.serial].callee == "nova-api"
+            else None,
             hosts[-1] if hosts else None,
             hosts,
             self._attempts(),
@@ -356,7 +386,11 @@ class _Report:
     def _judged(self, steps: list[StepResult]) -> str:
         if self.deviations:
             return "deviates"
-        blind = [s for s in steps if s.status == "unobserved" and self._required(s.step) and not self._allowed("unobserved", s.step)]
+        blind = [
+            s
+            for s in steps
+            if s.status == "unobserved" and self._required(s.step) and not self._allowed("unobserved", s.step)
+        ]
         if self.ending.outcome == "unfinished" or blind:
             return "inconclusive"
         return "conforms"
@@ -377,7 +411,11 @@ class _Report:
                 kept.append(deviation)
         self.deviations = kept
         for step in steps:
-            if step.status == "unobserved" and self._required(step.step) and self._allowed("unobserved", step.step):
+            if (
+                step.status == "unobserved"
+                and self._required(step.step)
+                and self._allowed("unobserved", step.step)
+            ):
                 self.notes.append(Note("allowed", step.step, f"unobserved: {step.reason}"))
 
     def _log_ids(self) -> tuple[tuple[str, str], ...]:
@@ -392,6 +430,3 @@ class _Report:
             if own and own != trace.request_id and not record.callee.startswith(("nova", "lb")):
                 found[(record.callee, own)] = None
         return tuple(found)
-
-
-_ = (EXTRA, Trace, between_words, owed_by)

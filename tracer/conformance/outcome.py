@@ -63,7 +63,11 @@ def _refusal(case: Case) -> Call | None:
     """Return the innermost answer that refused the request, if one did."""
     created = case.trace.created
     if created is None:
-        portal = [c for c in case.trace.calls if isinstance(c.facts, RestFacts) and c.facts.status >= 400 and c.facts.name]
+        portal = [
+            c
+            for c in case.trace.calls
+            if isinstance(c.facts, RestFacts) and c.facts.status >= 400 and c.facts.name
+        ]
         return portal[0] if portal else None
     legs = [created] + ([created.front] if created.front is not None else [])
     for leg in legs:
@@ -75,7 +79,9 @@ def _refusal(case: Case) -> Call | None:
 
 
 def _rejected(case: Case, sight: StepSight, refusal: Call) -> Ending:
-    ending = Ending("rejected", call=refusal, error=refusal.error, time_ns=refusal.ended_ns or refusal.started_ns)
+    ending = Ending(
+        "rejected", call=refusal, error=refusal.error, time_ns=refusal.ended_ns or refusal.started_ns
+    )
     created = case.trace.created
     facts = refusal.facts
     status = facts.status if isinstance(facts, RestFacts) else 0
@@ -105,7 +111,9 @@ def _rejected(case: Case, sight: StepSight, refusal: Call) -> Ending:
 
 
 def _refused_by_portal(case: Case, sight: StepSight, ending: Ending) -> None:
-    logins = [c for c in case.trace.calls if "/auth/tokens" in c.operation or c.operation.startswith("CONNECT")]
+    logins = [
+        c for c in case.trace.calls if "/auth/tokens" in c.operation or c.operation.startswith("CONNECT")
+    ]
     if logins:
         ending.stopped_at = "2"
         bad = [c for c in logins if c.result[:1] not in "23?"]
@@ -131,9 +139,14 @@ def _failing_in_api(case: Case, created: Call) -> _Culprit | None:
     found = None
     for call in case.trace.calls:
         record = case.records[call.serial]
-        if record.caller not in ("nova-api", "?") and record.caller_address != created.connection.server.address:
+        if (
+            record.caller not in ("nova-api", "?")
+            and record.caller_address != created.connection.server.address
+        ):
             continue
-        bad = record.result in ("refused", "none", "error", "unroutable", "failure") or record.result[:1] == "5"
+        bad = (
+            record.result in ("refused", "none", "error", "unroutable", "failure") or record.result[:1] == "5"
+        )
         if bad and created.started_ns <= call.started_ns <= until_ns and call is not created:
             found = _Culprit(call, record)
     return found
@@ -161,7 +174,9 @@ def _failed_reply(case: Case) -> Call | None:
 def _error(case: Case, sight: StepSight, failed_reply: Call | None) -> Ending:
     trace = case.trace
     told = trace.failed_call
-    ending = Ending("error", call=told, time_ns=trace.failed_ns or (failed_reply.started_ns if failed_reply else 0))
+    ending = Ending(
+        "error", call=told, time_ns=trace.failed_ns or (failed_reply.started_ns if failed_reply else 0)
+    )
     broken = failing_of_attempt(case, len(case.attempts) - 1)
     if broken is not None:
         ending.stopped_at = min(broken.failed)
@@ -204,7 +219,9 @@ def failing_of_attempt(case: Case, number: int) -> Witness | None:
             # Asked again with success (a token renewed, a retry): no failure of the step.
             if not later or isinstance(witness.call.facts, ConnectFacts):
                 recovered = isinstance(witness.call.facts, ConnectFacts) and any(
-                    w.call.started_ns > witness.call.started_ns and w.steps & witness.failed and w.call.started_ns < until_ns
+                    w.call.started_ns > witness.call.started_ns
+                    and w.steps & witness.failed
+                    and w.call.started_ns < until_ns
                     for w in case.witnesses
                 )
                 if not recovered:

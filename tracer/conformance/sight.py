@@ -18,7 +18,9 @@ __all__ = ["StepSight"]
 class StepSight:
     """Answers whether a step's messages would be in the captures."""
 
-    def __init__(self, case: Case, sight: Sight, addresses_of: Callable[[str], set[str]], stall_ns: int) -> None:
+    def __init__(
+        self, case: Case, sight: Sight, addresses_of: Callable[[str], set[str]], stall_ns: int
+    ) -> None:
         self._case = case
         self._sight = sight
         self._addresses_of = addresses_of
@@ -59,9 +61,7 @@ class StepSight:
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
         callers, callees = self._ends(leg.caller), self._ends(leg.callee)
         sight = self._sight
-        reason = sight.unseen(
-            leg.plane, leg.protocol, callers, callees, (leg.caller, leg.callee), strict
-        )
+        reason = sight.unseen(leg.plane, leg.protocol, callers, callees, (leg.caller, leg.callee), strict)
         if reason is not None:
             return reason
         since_ns, until_ns = self._window(step)
@@ -104,7 +104,9 @@ class StepSight:
     def captured_until_ns(self, step: str | None) -> int:
         """Return until when every plane that could carry *step* is captured."""
         planes = {leg.plane for leg in self._case.grammar.legs(step)} if step else {"*"}
-        ends = [self._sight.span_ns(plane)[1] for plane in planes if plane == "*" or plane in self._sight.planes()]
+        ends = [
+            self._sight.span_ns(plane)[1] for plane in planes if plane == "*" or plane in self._sight.planes()
+        ]
         return min(ends, default=0)
 
     def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
@@ -120,6 +122,8 @@ class StepSight:
             for w in self._case.witnesses
             if isinstance(w.call.facts, RpcFacts) and w.call.facts.mode in ("call", "cast") and w.steps
         ]
-        return bool(last) and last[-1].call.result in ("undelivered", "unacked", "unroutable") and (
-            self._order(min(last[-1].steps)) < self._order(step)
+        return (
+            bool(last)
+            and last[-1].call.result in ("undelivered", "unacked", "unroutable")
+            and (self._order(min(last[-1].steps)) < self._order(step))
         )

@@ -57,7 +57,11 @@ def call_words(record: CallRecord) -> str:
     """Return what a call did, as in 'neutron-server answered 503 to POST /v2.0/ports'."""
     operation = record.operation
     if operation.startswith("CONNECT"):
-        verb = "refused the connection of" if record.result == "refused" else "never answered the connection attempt of"
+        verb = (
+            "refused the connection of"
+            if record.result == "refused"
+            else "never answered the connection attempt of"
+        )
         port = operation.removeprefix("CONNECT ")
         return f"{record.callee} ({record.callee_address}{port}) {verb} {record.caller} ({record.caller_address})"
     if record.protocol == "RPC":
@@ -175,10 +179,16 @@ def summary_words(
     """Return the verdict in one sentence, the answer first."""
     took = _seconds(max(0, ending.time_ns - case.first_ns))
     if ending.outcome in ("rejected", "error"):
-        return f"{failure_words(case, ending)} (after {took})" if not ending.error else failure_words(case, ending) + f" (after {took})"
+        return (
+            f"{failure_words(case, ending)} (after {took})"
+            if not ending.error
+            else failure_words(case, ending) + f" (after {took})"
+        )
     if ending.outcome == "stuck":
         return f"stuck: {stall_words(case, ending, sight)}"
-    blind = [s.step for s in steps if s.status == "unobserved" and case.grammar.step(s.step).presence == "required"]
+    blind = [
+        s.step for s in steps if s.status == "unobserved" and case.grammar.step(s.step).presence == "required"
+    ]
     unseen = f"; {len(blind)} of {len(steps)} steps cannot be seen in these captures" if blind else ""
     if ending.outcome == "unfinished":
         where = f"before step {ending.stopped_at}" if ending.stopped_at else between_words(ending)

@@ -112,7 +112,9 @@ def _facts(call: Call) -> RestFacts:
 
 
 def _is_outer(material: Material, leg: Call) -> bool:
-    return not _facts(leg).forwarded_for and (leg.back is not None or material.is_front(leg.connection.server))
+    return not _facts(leg).forwarded_for and (
+        leg.back is not None or material.is_front(leg.connection.server)
+    )
 
 
 def _pair_legs(material: Material) -> list[_Request]:
@@ -292,7 +294,9 @@ def _share_quota_reads(material: Material, requests: list[_Request]) -> None:
     for call, legs in material.quota:
         candidates = list(dict.fromkeys(by_leg[leg.serial] for leg in legs if leg.serial in by_leg))
         # After its INSERT a request reads no more; on a shared address conductor's recheck comes then.
-        open_ = [r for r in candidates if bounds[id(r)][1] is None or call.started_ns < (bounds[id(r)][1] or 0)]
+        open_ = [
+            r for r in candidates if bounds[id(r)][1] is None or call.started_ns < (bounds[id(r)][1] or 0)
+        ]
         narrow = [r for r in open_ if call.started_ns >= bounds[id(r)][0]]
         chosen = open_ if len(open_) == 1 else (narrow or open_)
         for request in chosen:
@@ -306,7 +310,11 @@ def _quota_window(material: Material, request: _Request) -> tuple[int, int | Non
     for call in request.calls:
         facts = call.facts
         role = call.connection.server_role
-        if isinstance(facts, RestFacts) and facts.method == "GET" and role in ("glance-api", "neutron-server", "keystone"):
+        if (
+            isinstance(facts, RestFacts)
+            and facts.method == "GET"
+            and role in ("glance-api", "neutron-server", "keystone")
+        ):
             leg = request.at_api
             if leg is not None and leg.ended_ns is not None and call.started_ns > leg.ended_ns:
                 continue
@@ -314,7 +322,11 @@ def _quota_window(material: Material, request: _Request) -> tuple[int, int | Non
     until_ns = None
     for server_id in request.server_ids:
         for call in material.by_uuid.get(server_id):
-            if isinstance(call.facts, SqlFacts) and call.facts.verb == "INSERT" and call.facts.table == "request_specs":
+            if (
+                isinstance(call.facts, SqlFacts)
+                and call.facts.verb == "INSERT"
+                and call.facts.table == "request_specs"
+            ):
                 until_ns = min(until_ns or call.started_ns, call.started_ns)
     if until_ns is None:
         rpc = [c for c in request.calls if isinstance(c.facts, RpcFacts) and c.facts.method in BUILD]
@@ -457,7 +469,11 @@ def _belongs(
 
 
 def _is_creation(call: Call) -> bool:
-    return isinstance(call.facts, RestFacts) and call.facts.method == "POST" and call.operation.endswith("/servers")
+    return (
+        isinstance(call.facts, RestFacts)
+        and call.facts.method == "POST"
+        and call.operation.endswith("/servers")
+    )
 
 
 def _complete(material: Material, request: _Request, trace: Trace) -> None:

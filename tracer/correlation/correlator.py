@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.correlation.assembly import Material, assemble
-from tracer.correlation.index import CallIndex
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
 
 __all__ = ["Correlator"]
@@ -151,6 +150,8 @@ def _prefixes(path: str) -> list[str]:
 
 def _looks_like_creation(call: Call, facts: RestFacts) -> bool:
     """Tell whether an answer without its request is that of POST /servers: 202 with a server's id."""
-    return facts.status == 202 and bool(facts.answered_id and facts.answered_ids) and "nova-api" in (
-        call.connection.server_role or "nova-api"
+    return (
+        facts.status == 202
+        and bool(facts.answered_id and facts.answered_ids)
+        and "nova-api" in (call.connection.server_role or "nova-api")
     )

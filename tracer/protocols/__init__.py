@@ -61,6 +61,8 @@ class Options:
 
     wants_body: Callable[[str, str, dict[str, str], int], bool] | None = None
     wants_statement: Callable[[bytes], bool] | None = None
+    skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None
+    """Told of each statement that was not wanted: its time and frames."""
 
 
 class Decoders:
@@ -139,7 +141,7 @@ class Decoders:
         if kind is Http1:
             return Http1(connection, wants_body=self._options.wants_body)
         if kind is MySql:
-            return MySql(connection, wanted=self._options.wants_statement)
+            return MySql(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
         return kind(connection)  # type: ignore[call-arg]
 
     def _ignore(

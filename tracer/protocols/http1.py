@@ -146,7 +146,8 @@ class Http1:
         else:
             self._emit_cut_head(stream)
         if not self._opaque:
-            self._lose_step(stream)
+            cut = gap.size_bytes > 0 and gap.since_ns == gap.time_ns
+            self._lose_step(stream, gap.since_ns, whole=not cut)
         return out
 
     def closed(self, closed: Closed) -> Iterable[Message]:
@@ -223,7 +224,7 @@ class Http1:
             self._stop(stream, reason)
             return b"", 0
         self._complain(stream)
-        self._lose_step(stream)
+        self._lose_step(stream, stream.mark.time_ns)
         # One byte further on: what begins here is known to be no start line.
         stream.fresh = False
         return rest[1:], 0
@@ -336,7 +337,7 @@ class Http1:
             message.truncated = True
             self._finish(stream, stream.mark)
             if not self._opaque:
-                self._lose_step(stream)
+                self._lose_step(stream, stream.mark.time_ns)
         return at
 
     def _peek(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
@@ -393,10 +394,10 @@ class Http1:
         stream.start = start
         return rest
 
-    def _lose_step(self, stream: Stream) -> None:
-        """Whole messages may be gone from here on."""
+    def _lose_step(self, stream: Stream, since_ns: int, whole: bool = True) -> None:
+        """Messages may be gone from here on; *whole* ones, unless only a segment was cut."""
         stream.reset(LOST)
-        self._exchanges.lose(stream.responses)
+        self._exchanges.lose(stream.responses, since_ns, whole)
 
     def _emit_cut_head(self, stream: Stream) -> None:
         """Emit the message whose head stops before its end, if its start line is there."""

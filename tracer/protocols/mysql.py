@@ -23,10 +23,10 @@ from tracer.model import (
     Closed,
     Connection,
     Data,
+    Frames,
     Gap,
     Message,
     SqlLogin,
-    SqlSkipped,
     SqlStatement,
     Undecoded,
 )
@@ -54,6 +54,8 @@ __all__ = ["MySql"]
 
 TEXT_LIMIT = 256 << 10
 """Of one statement. The largest of OpenStack's (a request spec) are some tens of kilobytes."""
+_TAIL = 64
+"""Bytes kept while out of step: the head of a query and its first word."""
 _HEAD = Struct("<IB").unpack_from
 """Length and, in the uppermost byte, sequence number; then the command."""
 _LAST_PREPARED = 0xFFFFFFFF
@@ -65,9 +67,11 @@ class MySql:
     """Decoder of one MySQL connection.
 
     *wanted* is asked with the text of each command: the SQL; of prepare, execute and close that of the
-    prepared statement, b'#7' if it was not seen; of init_db the schema; else b''. Where it says no there is
-    only a SqlSkipped. At most *text_limit* bytes of a text are kept; a longer one is flagged truncated.
-    User names, passwords and rows are never read.
+    prepared statement, b'#7' if it was not seen; of init_db the schema; else b''. Where it says no,
+    *skipped* is told (time, frames), and nobody else. At most *text_limit* bytes of a text are kept; a
+    longer one is flagged truncated. User names, passwords and rows are never read.
+
+    While nothing of the server is wanted, `Connection.deaf` says so.
 
     Exchanges count the commands, from 1. A refused connection or login is a SqlResult of exchange 0.
     """
@@ -89,11 +93,13 @@ class MySql:
         connection: Connection,
         *,
         wanted: Callable[[bytes], bool] | None = None,
+        skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None,
         text_limit: int = TEXT_LIMIT,
     ) -> None:
         joined = connection.joined
         self._connection = connection
         self._wanted = wanted
+        self._skipped = skipped
         self._exchange = 0
         self._opaque = False
         self._whole = not joined
@@ -126,9 +132,12 @@ class MySql:
                 payload = data[3]
                 if len(payload) > 4 and payload[3] == 1:
                     answers.recent.append((data[2], payload[:RECENT_BYTES], data[4]))
+                # Behind half a command its answer may come before its other half.
+                data[0].deaf = self._between or self._opaque
                 return ()
             out: list[Message] = []
             answers.hear(data, out)
+            data[0].deaf = answers.deaf and self._between
             return out
         connection, _, time_ns, payload, _ = data
         if self._between and len(payload) > 5:
@@ -140,19 +149,23 @@ class MySql:
                 self._lost = False
                 if wanted is not None and not wanted(text):
                     self._exchange += 1
+                    self._skipped(time_ns, data[4])
                     if not self._answers.awaits:
-                        return (SqlSkipped(connection, time_ns),)
-                    out = [SqlSkipped(connection, time_ns)]
+                        return ()
+                    out = []
                     self._answers.expect(Awaited(0, time_ns, QUERY, b""), out)
+                    connection.deaf = self._answers.deaf
                     return out
                 out = self._out = []
                 mark = (time_ns, data[4])
                 self._emit_statement(QUERY, text, mark, mark, False, True)
+                connection.deaf = self._answers.deaf
                 return out
         if self._opaque:
             return ()
         out = self._out = []
         self._read(data)
+        connection.deaf = self._answers.deaf and (self._between or self._opaque)
         return out
 
     def gap(self, gap: Gap) -> Iterable[Message]:
@@ -160,18 +173,18 @@ class MySql:
         if self._opaque:
             return ()
         out = self._out = []
+        client = self._client
         if gap.direction == TO_CLIENT:
             self._answers.lose(gap, out)
-            return out
-        client = self._client
-        if client.skip(gap.size_bytes):
+        elif client.skip(gap.size_bytes):
             if client.complete:
                 self._take_packet(client.mark)
                 self._between = self._is_between()
-            return out
-        self._cut_command()
-        self._answers.lose_commands()
-        self._lose_step()
+        else:
+            self._cut_command()
+            self._answers.lose_commands(gap, out)
+            self._lose_step()
+        self._connection.deaf = self._answers.deaf and (self._between or self._opaque)
         return out
 
     def closed(self, closed: Closed) -> Iterable[Message]:
@@ -281,7 +294,7 @@ class MySql:
                 SqlStatement(self._connection, number, start[0], end[0], frames, name, text, truncated)
             )
         else:
-            self._out.append(SqlSkipped(self._connection, start[0]))
+            self._skipped(start[0], start[1])
         if code not in SILENT and (wanted or code == PREPARE or self._answers.awaits):
             number = self._exchange if wanted else 0
             self._answers.expect(Awaited(number, start[0], code, text), self._out)

@@ -30,15 +30,17 @@ __all__ = ["RECENT_BYTES", "Answers", "Awaited", "Mark", "frames_of"]
 
 RECENT_BYTES = 256
 """Kept of an answer that nobody awaits."""
-_RECENT = 48
-"""So many of them: as many as packets that reassembly waits for a lost one."""
+_RECENT = 96
+"""So many of them: reassembly waits 48 packets for a lost one, and there may be two in a row."""
 _AWAITED = 64
 """More commands do not wait for an answer, unless the server's side is not in the capture."""
 _PREPARED = 512
 """Statements remembered of a connection; MySQL allows 16382 for the whole server."""
 _FIRST_PACKET = 4_096
 """Kept of an answer's first packet: the longest is an error's text."""
-_LONG_AGO = -1
+
+_UNKNOWN = -1
+"""The exchange that stands for commands in a hole."""
 
 Mark = tuple[int, Frames]
 """Time and frames of some bytes."""
@@ -116,7 +118,7 @@ class Answers:
         """Bytes are missing: what begins an answer must also look like it."""
         self._gap_open = False
         """The next data is the first one behind a hole."""
-        self._whole_ns = _LONG_AGO
+        self._whole_ns = 0
         """Since when the server's bytes are whole."""
         self._doubt: _Packet | None = None
 
@@ -135,41 +137,53 @@ class Answers:
 
     def expect(self, awaited: Awaited, out: list[Message]) -> None:
         """Take a command that the client has sent and that will be answered."""
-        doubt = self._doubt
-        if doubt is not None and awaited.time_ns > doubt.start[0]:
-            self._doubt = None
-            self._settle_latest(doubt, out)
         recent = self.recent
-        if recent and recent[-1][0] > awaited.time_ns:
+        if self._doubt is None and recent and recent[-1][0] > awaited.time_ns:
             # Reassembly held the command back, waiting for a lost segment, and its answer was faster.
             self._answer_late(awaited, out)
             return
         self._awaited.append(awaited)
         self._asked = True
         self.deaf = False
+        self._reconsider(out)
 
     def _answer_late(self, late: Awaited, out: list[Message]) -> None:
         """Find the answer to a command among those that came before it reached us."""
-        if self._doubt is not None:
-            self._awaited.append(late)
-            return
-        if late.time_ns < self._whole_ns:
+        oldest_ns = self.recent[0][0] if len(self.recent) == _RECENT else 0
+        if late.time_ns < max(self._whole_ns, oldest_ns):
+            # Its answer may be in a hole, or forgotten.
             return
         before, asked, deaf = self._awaited, self._asked, self.deaf
         for time_ns, payload, frames in tuple(self.recent):
             if time_ns > late.time_ns:
-                self._awaited, self._asked = deque([late]), True
+                self._awaited, self._asked, self.deaf = deque([late]), True, False
                 self.hear(Data(self._connection, TO_CLIENT, time_ns, payload, frames), out)
                 self._leave_step()
                 break
         self._awaited, self._asked, self.deaf = before, asked, deaf
 
-    def lose_commands(self) -> None:
-        """Take note of a hole on the client's side: what is in doubt stays so."""
-        if self._doubt is not None:
-            self._doubt = None
-            self._awaited.clear()
-            self.deaf = not self._gap_open
+    def lose_commands(self, gap: Gap, out: list[Message]) -> None:
+        """Take note of a hole on the client's side, where commands may have been."""
+        if self._awaited:
+            self._awaited.append(Awaited(_UNKNOWN, gap.since_ns + 1, -1, b""))
+            self._reconsider(out)
+
+    def _reconsider(self, out: list[Message]) -> None:
+        """Look again at an answer in doubt, and at those behind it."""
+        doubt = self._doubt
+        if doubt is None:
+            return
+        self._doubt = None
+        self._pair(doubt, out)
+        if self._doubt is None:
+            recent = tuple(self.recent)
+            self.recent.clear()
+            for time_ns, payload, frames in recent:
+                self._asked = True
+                self.hear(Data(self._connection, TO_CLIENT, time_ns, payload, frames), out)
+            self._leave_step()
+            self._asked = bool(self._awaited)
+            self.deaf = not self._awaited
 
     # --- what the server says ---
 
@@ -229,8 +243,8 @@ class Answers:
             self._settle(self._unsettled, packet, out)
         elif first:
             self._pair(packet, out)
-        if not self._awaited and self._unsettled is None:
-            self.deaf = True
+        if (not self._awaited and self._unsettled is None) or self._doubt is not None:
+            self.deaf = self._doubt is None
             self._in_step = False
 
     def _take_greeting(self, packet: _Packet, out: list[Message]) -> None:
@@ -245,32 +259,44 @@ class Answers:
             self.deaf = True
 
     def _pair(self, packet: _Packet, out: list[Message]) -> None:
-        """Find the command that an answer belongs to."""
-        began_ns = packet.start[0]
-        latest = max((one.time_ns for one in self._awaited if one.time_ns <= began_ns), default=None)
-        if latest is not None and latest < self._whole_ns:
-            self._doubt = packet
-        else:
-            self._settle_latest(packet, out)
-
-    def _settle_latest(self, packet: _Packet, out: list[Message]) -> None:
-        """Give an answer to the latest command before it; of those sent in one go, to the first."""
+        """Give an answer to the command it belongs to; of those sent in one go, to the first."""
         awaited, began_ns = self._awaited, packet.start[0]
-        latest = max((one.time_ns for one in awaited if one.time_ns <= began_ns), default=None)
-        if latest is None:
+        before = [one for one in awaited if one.time_ns <= began_ns]
+        known = [one for one in before if one.exchange != _UNKNOWN]
+        if not known:
             return
-        while awaited[0].time_ns != latest:
+        latest_ns = known[-1].time_ns
+        if latest_ns < self._whole_ns:
+            # Earlier answers may lie in the server's hole: this is the latest command's answer, if
+            # that is known to be the latest one.
+            if before[-1].exchange == _UNKNOWN:
+                self._forget_before(began_ns)
+                return
+            if len(before) == len(awaited):
+                self._doubt = packet
+                return
+        self._forget_before(latest_ns - 1)
+        answered = awaited.popleft()
+        while awaited and awaited[0].exchange == _UNKNOWN:
             awaited.popleft()
-        self._settle(awaited.popleft(), packet, out)
+        self._settle(answered, packet, out)
+
+    def _forget_before(self, time_ns: int) -> None:
+        """Leave the commands up to *time_ns* without an answer."""
+        while self._awaited and self._awaited[0].time_ns <= time_ns:
+            self._awaited.popleft()
 
     def _settle(self, awaited: Awaited, packet: _Packet, out: list[Message]) -> None:
         """Take the packet that decides about a command, or note that a later one will."""
         body, first = packet.body, packet.body[:1]
         self._unsettled = None
-        if not packet.truncated and (
-            (first == b"\xfb" and awaited.command == QUERY)  # LOCAL INFILE: the client's turn
-            or (first in (b"\xfe", b"\x01") and awaited.command == CHANGE_USER)  # authentication goes on
-            or body[:3] == b"\xff\xff\xff"  # MariaDB's progress report
+        if (
+            not packet.truncated
+            and (
+                (first == b"\xfb" and awaited.command == QUERY)  # LOCAL INFILE: the client's turn
+                or (first in (b"\xfe", b"\x01") and awaited.command == CHANGE_USER)  # authentication goes on
+                or body[:3] == b"\xff\xff\xff"  # MariaDB's progress report
+            )
         ):
             self._unsettled = awaited
             return
@@ -292,10 +318,8 @@ class Answers:
 
     def lose(self, gap: Gap, out: list[Message]) -> None:
         """Go on behind a hole in the server's data."""
-        if gap.size_bytes and gap.since_ns == gap.time_ns:
-            # The snap length cut one segment: no other answer is gone.
-            self._whole_ns = max(self._whole_ns, _LONG_AGO)
-        else:
+        if not gap.size_bytes or gap.since_ns != gap.time_ns:
+            # Else the snap length cut one segment, and no other answer is gone.
             self.recent.clear()
             self._gap_open = True
         if not self.deaf and not self._packets.skip(gap.size_bytes):

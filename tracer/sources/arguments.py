@@ -85,8 +85,11 @@ def _split(argument: str, planes: Collection[str]) -> tuple[str | None, str]:
         return None, argument
     if plane not in planes:
         near = difflib.get_close_matches(plane, list(planes), 1)
-        hint = f" Did you mean {near[0]}?" if near else f" Add it as [planes.{plane or 'NAME'}] to a topology file."
-        raise UsageError(f"{argument}: no plane '{plane}' (known: {', '.join(sorted(planes))}).{hint}")
+        hint = f"did you mean {near[0]}?" if near else "a new one is named in a topology file"
+        raise UsageError(
+            f"{argument}: no plane '{plane}' (known: {', '.join(sorted(planes))}):"
+            f" {hint}{'' if near else f', as [planes.{plane}]' if plane else ', as [planes.NAME]'}"
+        )
     if not path:
         raise UsageError(f"{argument}: no file behind '=': write {plane}=FILE")
     return plane, path
@@ -126,7 +129,7 @@ def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder), key=_by_rotation)
     except PermissionError as error:
-        raise SourceError(f"{folder}: no permission to list this folder: change its mode, or run as its owner") from error
+        raise SourceError(f"{folder}: no permission to list this folder: run as its owner") from error
     except OSError as error:
         raise SourceError(f"{folder}: cannot be listed: {error.strerror or error}") from error
 

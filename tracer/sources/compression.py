@@ -161,7 +161,8 @@ def _unzstd(read: Read) -> Iterator[bytes]:
             try:
                 unpacked.append(frame.decompress(step))
             except ZstdError as error:
-                yield b"".join(unpacked)
+                if size_bytes:
+                    yield b"".join(unpacked)
                 raise _Broken("zstd stream is damaged") from error
             position += len(step)
             size_bytes += len(unpacked[-1])

@@ -41,7 +41,7 @@ def open_capture(path: str, capture: Capture) -> Iterator[Packet]:
     """
     stream = ByteStream(_open(path))
     try:
-        return _close_behind(stream, _reader(stream, path, capture).packets())
+        return _reader(stream, path, capture).packets()
     except SourceError:
         stream.close()
         raise
@@ -51,13 +51,13 @@ def _open(path: str) -> IO[bytes]:
     if path == "-":
         if sys.stdin.isatty():
             raise SourceError(
-                "standard input is a terminal, not a capture: pipe one in, as in 'tcpdump -U -w - | tracer check -'"
+                "standard input is a terminal, not a capture: pipe one in (tcpdump -U -w - | tracer check -)"
             )
         return sys.stdin.buffer
     try:
         return open(path, "rb", buffering=0)
     except PermissionError as error:
-        raise SourceError(f"{path}: no permission to read it: change its mode, or run as its owner") from error
+        raise SourceError(f"{path}: no permission to read it: run as its owner") from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened: {error.strerror or error}") from error
 
@@ -70,7 +70,7 @@ def _reader(stream: ByteStream, path: str, capture: Capture) -> PcapReader | Pca
         return PcapngReader(stream, head, capture)
     name = "standard input" if path == "-" else path
     if stream.damage:
-        raise SourceError(f"{name}: {stream.damage}, and nothing of it could be read: capture or copy it again")
+        raise SourceError(f"{name}: {stream.damage}, and nothing of it can be read: copy it again")
     if not head:
         inside = f" ({stream.packing} of nothing)" if stream.packing else ""
         raise SourceError(f"{name}: empty, 0 bytes{inside}: did the capture end before its first packet?")
@@ -89,10 +89,3 @@ def _looks_like(head: bytes) -> str:
         line = start.decode("ascii").lstrip().split("\n")[0].strip()[:40]
         return f"text that begins with {line!r}"
     return f"data that begins with {head[:8].hex(' ')}"
-
-
-def _close_behind(stream: ByteStream, packets: Iterator[Packet]) -> Iterator[Packet]:
-    try:
-        yield from packets
-    finally:
-        stream.close()

@@ -67,52 +67,61 @@ class PcapReader:
         self._link_type = link_type & 0xFFFF
 
     def packets(self) -> Iterator[Packet]:
-        """Yield every packet, in file order; damage is counted, never raised."""
-        new, Packet_, Frame_ = tuple.__new__, Packet, Frame  # noqa: N806
+        """Yield every packet, in file order, then close the stream; damage is counted, never raised."""
+        new, Packet_, Frame_ = tuple.__new__, Packet, Frame
         capture, link_type = self._capture, self._link_type
         capture_number, number = capture.number, 0
         unpack, header_bytes, longest = self._record.unpack_from, self._record.size, self._longest
         per_second, unit_ns = self._per_second, 1_000_000_000 // self._per_second
         buffer, offset, trusted = self._buffer, 0, -1
         last_ns = -2 * _DAY_NS
-        while True:
-            size, begin, counted, truncated = len(buffer), offset, number, 0
-            last_header = size - header_bytes
-            strange = False
-            wanted = header_bytes
-            while offset <= last_header:
-                seconds, fraction, captured, wire = unpack(buffer, offset)
-                start = offset + header_bytes
-                end = start + captured
-                if captured > longest or fraction >= per_second or captured > wire:
-                    if offset != trusted:
-                        strange = True
+        try:
+            while True:
+                size, begin, counted, truncated = len(buffer), offset, number, 0
+                last_header = size - header_bytes
+                strange = False
+                wanted = header_bytes
+                while offset <= last_header:
+                    seconds, fraction, captured, wire = unpack(buffer, offset)
+                    start = offset + header_bytes
+                    end = start + captured
+                    if captured > longest or fraction >= per_second or captured > wire:
+                        if offset != trusted:
+                            strange = True
+                            break
+                        wire = max(wire, captured)
+                    if end > size:
+                        wanted = end - offset
                         break
-                    wire = max(wire, captured)
-                if end > size:
-                    wanted = end - offset
-                    break
-                time_ns = seconds * 1_000_000_000 + fraction * unit_ns
-                if not last_ns <= time_ns <= last_ns + _DAY_NS:
-                    time_ns = self._odd_time(time_ns, last_ns, buffer, end)
-                last_ns = time_ns
-                if captured != wire:
-                    truncated += 1
-                number += 1
-                frame = new(Frame_, (capture_number, number))
-                yield new(Packet_, (time_ns, buffer[start:end], wire, link_type, frame, 0))
-                offset = end
-            self._count(number, offset - begin - (number - counted) * header_bytes, truncated, last_ns)
-            if strange:
-                buffer, offset, trusted = self._mend(buffer, offset)
-                if offset < 0:
-                    return
-                continue
-            rest = buffer[offset:]
-            buffer, offset, trusted = self._stream.extend(rest, wanted), 0, -1 if offset != trusted else 0
-            if len(buffer) == len(rest):
-                self._end(bool(rest))
-                return
+                    time_ns = seconds * 1_000_000_000 + fraction * unit_ns
+                    if not last_ns <= time_ns <= last_ns + _DAY_NS:
+                        if not seconds and not wire and offset != trusted:
+                            # Zeros: a part of the file that was never written.
+                            strange = True
+                            break
+                        time_ns = self._odd_time(time_ns, last_ns, buffer, end)
+                    last_ns = time_ns
+                    if captured != wire:
+                        truncated += 1
+                    number += 1
+                    frame = new(Frame_, (capture_number, number))
+                    yield new(Packet_, (time_ns, buffer[start:end], wire, link_type, frame, 0))
+                    offset = end
+                self._count(number, offset - begin - (number - counted) * header_bytes, truncated, last_ns)
+                if strange:
+                    buffer, offset, trusted = self._mend(buffer, offset)
+                    if offset < 0:
+                        return
+                    continue
+                rest = buffer[offset:]
+                buffer, offset, trusted = self._stream.extend(rest, wanted), 0, -1 if offset != trusted else 0
+                if len(buffer) == len(rest):
+                    offset = self._search(rest, True)
+                    if offset < 0:
+                        self._end(bool(rest))
+                        return
+        finally:
+            self._stream.close()
 
     def _count(self, number: int, size_bytes: int, truncated: int, last_ns: int) -> None:
         capture = self._capture
@@ -165,17 +174,25 @@ class PcapReader:
         anomalies = self._capture.anomalies
         _, _, captured, _ = self._record.unpack_from(buffer, 0)
         end = self._record.size + captured
-        if captured <= self._longest and (self._leads_on(buffer, end, ended) or (ended and end == len(buffer))):
+        is_last = ended and end == len(buffer)
+        if captured <= self._longest and (is_last or self._leads_on(buffer, end, ended)):
             # Some writers note no length on the wire, or more than a second of microseconds.
             anomalies["record header contradicts itself"] += 1
             return buffer, 0, 0
-        for start in range(1, min(_SEARCH_BYTES, len(buffer) - self._record.size + 1)):
-            if self._leads_on(buffer, start, ended):
-                anomalies["record header is damaged, read on at the next one"] += 1
-                return buffer, start, -1
+        start = self._search(buffer, ended)
+        if start > 0:
+            return buffer, start, -1
         anomalies["record header is damaged and none follows: the rest is not read"] += 1
         self._capture.broke_off = True
         return b"", -1, -1
+
+    def _search(self, buffer: bytes, ended: bool) -> int:
+        """Return where in *buffer*, behind its first byte, records go on; -1 if nowhere near."""
+        for start in range(1, min(_SEARCH_BYTES, len(buffer) - self._record.size + 1)):
+            if self._leads_on(buffer, start, ended):
+                self._capture.anomalies["record header is damaged, read on at the next one"] += 1
+                return start
+        return -1
 
     def _leads_on(self, buffer: bytes, offset: int, ended: bool) -> bool:
         """Return whether three plausible records follow from *offset*, or fewer up to the end."""

@@ -84,8 +84,8 @@ class PcapngReader:
         order = _ORDERS.get(head[8:12])
         if order is None:
             raise SourceError(
-                f"{capture.path}: begins like a pcapng file, but its byte order mark is {head[8:12].hex(' ')}:"
-                " was it transferred as text?"
+                f"{capture.path}: begins like a pcapng file, but its byte order mark is"
+                f" {head[8:12].hex(' ')}: was it transferred as text?"
             )
         self._stream = stream
         self._buffer = head
@@ -97,38 +97,43 @@ class PcapngReader:
         self._number = 0
 
     def packets(self) -> Iterator[Packet]:
-        """Yield every packet, in file order; damage is counted, never raised."""
+        """Yield every packet, in file order, then close the stream; damage is counted, never raised."""
         buffer, offset = self._buffer, 0
-        while True:
-            length, ending = self._measure(buffer, offset)
-            if length == 0 and not ending:
-                wanted = self._wanted(buffer, offset)
-                rest = buffer[offset:]
-                buffer, offset = self._stream.extend(rest, wanted), 0
-                if len(buffer) == len(rest):
-                    self._end(bool(rest))
-                    return
-                continue
-            if ending:
-                buffer, offset, length = self._mend(buffer, offset)
-                if offset < 0:
-                    return
-            kind = self._structs.block.unpack_from(buffer, offset)[0]
-            if kind == _PACKET:
-                packet = self._packet(buffer, offset + 8, offset + length - 4)
-            elif kind == _SIMPLE_PACKET:
-                packet = self._simple_packet(buffer, offset + 8, offset + length - 4)
-            elif kind == _OLD_PACKET:
-                packet = self._old_packet(buffer, offset + 8, offset + length - 4)
-            else:
-                packet = None
-                if kind == _SECTION:
-                    self._section(buffer, offset)
-                elif kind == _INTERFACE:
-                    self._interface(buffer, offset + 8, offset + length - 4)
-            offset += length
-            if packet is not None:
-                yield packet
+        try:
+            while True:
+                length, ending = self._measure(buffer, offset)
+                if length == 0 and not ending:
+                    wanted = self._wanted(buffer, offset)
+                    rest = buffer[offset:]
+                    buffer, offset = self._stream.extend(rest, wanted), 0
+                    if len(buffer) == len(rest):
+                        offset = self._search(rest, True)
+                        if offset < 0:
+                            self._end(bool(rest))
+                            return
+                    continue
+                if ending:
+                    buffer, offset, length = self._mend(buffer, offset)
+                    if offset < 0:
+                        return
+                kind = self._structs.block.unpack_from(buffer, offset)[0]
+                if kind == _PACKET:
+                    packet = self._packet(buffer, offset + 8, offset + length - 4)
+                elif kind == _SIMPLE_PACKET:
+                    packet = self._simple_packet(buffer, offset + 8, offset + length - 4)
+                elif kind == _OLD_PACKET:
+                    packet = self._old_packet(buffer, offset + 8, offset + length - 4)
+                else:
+                    packet = None
+                    if kind == _SECTION:
+                        self._section(buffer, offset)
+                    elif kind == _INTERFACE:
+                        self._interface(buffer, offset + 8, offset + length - 4)
+                offset += length
+                if packet is not None:
+                    yield packet
+        finally:
+            self._stream.close()
 
     def _end(self, inside: bool) -> None:
         capture = self._capture
@@ -167,8 +172,9 @@ class PcapngReader:
     def _wanted(self, buffer: bytes, offset: int) -> int:
         if offset + 12 > len(buffer):
             return 12
-        order = _ORDERS.get(buffer[offset + 8 : offset + 12]) if buffer[offset : offset + 4] == SECTION_HEADER else None
-        structs = _STRUCTS[order] if order else self._structs
+        structs = self._structs
+        if buffer[offset : offset + 4] == SECTION_HEADER:
+            structs = _STRUCTS[_ORDERS[buffer[offset + 8 : offset + 12]]]
         return int(structs.block.unpack_from(buffer, offset)[1])
 
     def _mend(self, buffer: bytes, offset: int) -> tuple[bytes, int, int]:
@@ -185,13 +191,20 @@ class PcapngReader:
         if length and self._leads_on(buffer, length, ended, 1):
             anomalies["length behind a block differs from the one before it"] += 1
             return buffer, 0, length
-        for start in range(1, min(_SEARCH_BYTES, len(buffer) - 11)):
-            if self._leads_on(buffer, start, ended, 2):
-                anomalies["block is damaged, read on at the next one"] += 1
-                return buffer, start, self._measure(buffer, start)[0]
+        start = self._search(buffer, ended)
+        if start > 0:
+            return buffer, start, self._measure(buffer, start)[0]
         anomalies["block is damaged and none follows: the rest is not read"] += 1
         self._capture.broke_off = True
         return b"", -1, 0
+
+    def _search(self, buffer: bytes, ended: bool) -> int:
+        """Return where in *buffer*, behind its first byte, blocks go on; -1 if nowhere near."""
+        for start in range(1, min(_SEARCH_BYTES, len(buffer) - 11)):
+            if self._leads_on(buffer, start, ended, 2):
+                self._capture.anomalies["block is damaged, read on at the next one"] += 1
+                return start
+        return -1
 
     def _leads_on(self, buffer: bytes, offset: int, ended: bool, blocks: int) -> bool:
         """Return whether that many undamaged blocks follow from *offset*, or fewer up to the end."""
@@ -254,20 +267,23 @@ class PcapngReader:
 
     def _packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
         if end - offset < 20:
-            return self._misfit()
+            self._misfit("packet block is damaged")
+            return None
         identifier, high, low, captured, wire = self._structs.packet.unpack_from(buffer, offset)
         return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
 
     def _old_packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
         if end - offset < 20:
-            return self._misfit()
+            self._misfit("packet block is damaged")
+            return None
         identifier, _, high, low, captured, wire = self._structs.old_packet.unpack_from(buffer, offset)
         return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
 
     def _simple_packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
         """Return the packet of a block without a time: it gets that of the packet before."""
         if end - offset < 4 or not self._interfaces:
-            return self._misfit()
+            self._misfit("packet block is damaged")
+            return None
         wire: int = self._structs.length.unpack_from(buffer, offset)[0]
         snap_bytes = self._interfaces[0].snap_bytes
         captured = min(wire, snap_bytes or wire, end - offset - 4)
@@ -278,7 +294,8 @@ class PcapngReader:
     ) -> Packet | None:
         capture = self._capture
         if identifier >= len(self._interfaces):
-            return self._misfit("packet of an interface that is not described")
+            self._misfit("packet of an interface that is not described")
+            return None
         if captured > end - start:
             capture.anomalies["packet is longer than its block"] += 1
             captured = end - start
@@ -301,7 +318,7 @@ class PcapngReader:
         data = buffer[start : start + captured]
         return Packet(time_ns, data, max(wire, captured), link_type, frame, key)
 
-    def _misfit(self, words: str = "packet block is damaged") -> None:
+    def _misfit(self, words: str) -> None:
         """Count a packet that cannot be read; it keeps its frame number."""
         self._capture.anomalies[words] += 1
         self._number += 1

@@ -131,5 +131,7 @@ def _read_ports(path: Path, ports: object, given: GivenTopology) -> None:
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise UsageError(f"{path}: [ports] {port!r} is no port number")
         if protocol not in _PROTOCOLS:
-            raise UsageError(f"{path}: [ports] {port}: unknown protocol {protocol!r}; known are http, amqp, mysql")
+            raise UsageError(
+                f"{path}: [ports] {port}: unknown protocol {protocol!r}; known are http, amqp, mysql"
+            )
         given.ports[int(port)] = _PROTOCOLS[protocol]

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from typing import Any
 
 from tracer.model import (
     AmqpMethod,
     Call,
     CallRecord,
     Capture,
-    Connection,
     ConnectFacts,
+    Connection,
     Endpoint,
     RestFacts,
     RpcFacts,
@@ -73,9 +74,19 @@ TOPICS = {
 _PATH_ROLES = (
     (re.compile(r"/service/(session|sites)\b"), "vrm"),
     (re.compile(r"(/identity)?/v3/(auth|users|projects|domains|limits)\b|/v2\.0/tokens"), "keystone"),
-    (re.compile(r"/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)\b"), "neutron-server"),
+    (
+        re.compile(
+            r"/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)\b"
+        ),
+        "neutron-server",
+    ),
     (re.compile(r"/v2/(images|schemas)\b"), "glance-api"),
-    (re.compile(r"/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)\b"), "placement"),
+    (
+        re.compile(
+            r"/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)\b"
+        ),
+        "placement",
+    ),
     (re.compile(r"/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)\b"), "cinder-api"),
     (re.compile(r"(/compute)?/v2(\.\d+)?(/[0-9a-f]{32})?/(servers|os-[\w-]+|flavors)\b"), "nova-api"),
 )
@@ -101,7 +112,9 @@ _RPC_CALLERS = {
 """Who sends these, where a connection says nothing of itself; `build_instances` of old releases comes
 from nova-api and is then told by its address."""
 _API_TABLES = frozenset({"request_specs", "build_requests", "instance_mappings"})
-_CELL_TABLES = re.compile(r"instances|instance_(?!mappings)\w+|block_device_mapping|services|compute_nodes|migrations")
+_CELL_TABLES = re.compile(
+    r"instances|instance_(?!mappings)\w+|block_device_mapping|services|compute_nodes|migrations"
+)
 _UA_PROGRAM = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
 
 REMEMBERED = 100_000
@@ -117,6 +130,8 @@ class Roles:
         self._front_addresses: set[str] = set()
         self._serves: dict[str, dict[int, str]] = {}
         """address -> port -> role served there"""
+        self._told: OrderedDict[Endpoint, str] = OrderedDict()
+        """server -> role that its paths tell"""
         self._acts: dict[str, set[str]] = {}
         """address -> roles that clients with this address have shown"""
         self._hosts: dict[str, str] = {}
@@ -159,7 +174,9 @@ class Roles:
             self._observe_rest(call, facts)
         elif isinstance(facts, RpcFacts):
             if facts.consumer is not None and facts.mode != "reply":
-                self._consumes(facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix("_fanout"))
+                self._consumes(
+                    facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix("_fanout")
+                )
             self._serve(call.connection.server, "rabbitmq")
         elif isinstance(facts, SqlFacts):
             self._serve(call.connection.server, "db")
@@ -180,12 +197,8 @@ class Roles:
             self._learn_front(connection, facts)
         elif program := _program(facts.user_agent):
             self._acts_as(connection, program)
-        role = _role_by_path(facts.path) or PORT_ROLES.get(connection.server.port, "")
-        if role:
-            if not connection.server_role:
-                connection.server_role = role
-            if connection.server not in self.fronts:
-                self._serve(connection.server, role)
+        if not connection.server_role:
+            self._learn_server(connection, facts.path)
         if facts.subject_token:
             call.parent = self._serving(facts.subject_token, connection)
         if facts.token:
@@ -193,6 +206,19 @@ class Roles:
             waiting.append(call)
             del waiting[:-256]
             _trim(self._by_token)
+
+    def _learn_server(self, connection: Connection, path: str) -> None:
+        """Learn what a server is from the first path that tells; the port decides only where none does."""
+        server = connection.server
+        role = self._told.get(server)
+        if role is None:
+            role = _role_by_path(path)
+            if role:
+                self._told[server] = role
+                _trim(self._told)
+        connection.server_role = role or PORT_ROLES.get(server.port, "")
+        if connection.server_role and server not in self.fronts:
+            self._serve(server, connection.server_role)
 
     def _learn_front(self, connection: Connection, facts: RestFacts) -> None:
         """A forwarded request names in Host where its client sent it: the proxy's outer end."""
@@ -281,7 +307,9 @@ class Roles:
         acting = self._acts.get(address, set())
         if address in self._front_addresses or address in self._proxied:
             return "lb" if not served and not acting else None
-        if len(served) == 1 and all(role.split("-")[0] == next(iter(served)).split("-")[0] for role in acting):
+        if len(served) == 1 and all(
+            role.split("-")[0] == next(iter(served)).split("-")[0] for role in acting
+        ):
             # cinder-scheduler and cinder-volume beside cinder-api: HTTP is the API's.
             only = next(iter(served))
             return only if only not in ("db", "rabbitmq") or not acting else None
@@ -291,9 +319,8 @@ class Roles:
         """Return the role that made *call*, 'sc' and 'admin' by elimination, else its address."""
         end = call.caller
         facts = call.facts
-        if isinstance(facts, RpcFacts) and facts.mode == "reply":
-            if call.parent is not None:
-                return self.callee(call.parent)
+        if isinstance(facts, RpcFacts) and facts.mode == "reply" and call.parent is not None:
+            return self.callee(call.parent)
         if end is None:
             return _RPC_CALLERS.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
         endpoint = end.endpoint
@@ -385,7 +412,11 @@ class Roles:
         if facts.mode == "reply":
             if call.parent is not None:
                 return self.caller(call.parent)
-            return call.callee.connection.client_role if call.callee and call.callee.connection.client_role else "?"
+            return (
+                call.callee.connection.client_role
+                if call.callee and call.callee.connection.client_role
+                else "?"
+            )
         if facts.mode == "notify":
             return "rabbitmq"
         topic = (facts.routing_key or facts.exchange.removesuffix("_fanout")).partition(".")[0]
@@ -507,6 +538,6 @@ def _is_address(text: str) -> bool:
     return bool(re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*", text))
 
 
-def _trim(table: OrderedDict[str, Call] | OrderedDict[tuple[str, str], str] | OrderedDict[str, list[Call]]) -> None:
+def _trim(table: OrderedDict[Any, Any]) -> None:
     while len(table) > REMEMBERED:
         table.popitem(last=False)

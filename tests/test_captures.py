@@ -1,0 +1,157 @@
+"""The shipped captures, judged against their truth, and their reports against golden ones."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.examples import example_names
+
+ROOT = Path(__file__).parent.parent
+CAPTURES = ROOT / "captures"
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = sorted(p.parent.name for p in CAPTURES.glob("*/truth.json"))
+STALL_S = 20
+"""The captures of stuck creations end sooner than the default of 60 s."""
+MAX_BYTES = 2_000_000
+MANY = 5
+"""From so many creations on, a golden text is without -v and golden calls are those of the steps alone."""
+SECRETS = ("gAAAA", "Admin-lab", "vdcpass")
+"""Keystone's Fernet tokens begin with gAAAA; the others are passwords of the lab."""
+
+Json = dict[str, Any]
+
+
+def tracer(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `tracer` as a user does, at a fixed width."""
+    environment = {k: v for k, v in os.environ.items() if k not in {"FORCE_COLOR", "CLICOLOR_FORCE"}}
+    return subprocess.run(
+        [sys.executable, "-m", "tracer", *arguments],
+        cwd=ROOT,
+        env=environment | {"COLUMNS": "160", "NO_COLOR": "1", "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def truth(name: str) -> Json:
+    """What really happened."""
+    found: Json = json.loads((CAPTURES / name / "truth.json").read_text(encoding="utf-8"))
+    return found
+
+
+@functools.cache
+def report(name: str) -> tuple[int, Json]:
+    """The exit code and what `check --format json` says."""
+    run = tracer("check", f"captures/{name}", "--stall", str(STALL_S), "--format", "json")
+    assert run.stdout, run.stderr
+    return run.returncode, json.loads(run.stdout)
+
+
+def traces(name: str) -> dict[str, Json]:
+    """The traces by name."""
+    found = report(name)[1]["traces"]
+    named = {t["name"]: t for t in found}
+    assert len(named) == len(found), "two traces of one name"
+    return named
+
+
+def compare(path: Path, now: str, update: bool) -> None:
+    """Hold *now* to the golden file."""
+    if update:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(now, encoding="utf-8")
+    assert path.exists(), f"no golden file {path.name}: pytest --update-golden"
+    assert now == path.read_text(encoding="utf-8"), "if this is meant: pytest --update-golden, then read the diff"
+
+
+def test_every_folder_is_an_example_and_has_its_truth() -> None:
+    assert [p.name for p in sorted(CAPTURES.iterdir()) if p.is_dir()] == NAMES == example_names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_size_and_row_in_the_readme(name: str) -> None:
+    files = list((CAPTURES / name).glob("*.zst"))
+    assert files
+    size = sum(f.stat().st_size for f in files)
+    assert size < MAX_BYTES
+    rows = [r for r in (CAPTURES / "README.md").read_text(encoding="utf-8").splitlines() if r.startswith(f"| {name} |")]
+    assert len(rows) == 1
+    packets = sum(truth(name)["packets"].values())
+    assert f"| {size / 1000:,.0f} kB | {packets:,} |" in rows[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_packet_is_read(name: str) -> None:
+    read = {Path(c["path"]).name.removesuffix(".pcap.zst"): c["packets"] for c in report(name)[1]["captures"]}
+    assert read == truth(name)["packets"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_creation_and_no_other(name: str) -> None:
+    found, real = traces(name), truth(name)
+    assert sorted(found) == sorted(c["name"] for c in real["creates"])
+    for create in real["creates"]:
+        trace = found[create["name"]]
+        hosts = create.get("attempted_hosts") or []
+        assert {k: trace[k] for k in ("request_id", "outcome", "compute_host", "attempts")} == {
+            "request_id": create["request_id"],
+            "outcome": create["outcome"],
+            "compute_host": create["compute_host"],
+            "attempts": hosts,
+        }
+        assert trace["server_id"] == (create["server_id"] or None)
+        step = create["failed_step"]
+        assert trace["stopped_at"] in (step if isinstance(step, list) else [step])
+        if create["api_host"]:
+            address = real["topology"][f"nova-api@{create['api_host']}"].rpartition(":")[0]
+            assert trace["api_host"] == address
+        if create["outcome"] == "active":
+            assert trace["verdict"] == "conforms"
+            assert trace["deviations"] == []
+            assert {s["status"] for s in trace["steps"]} <= {"seen", "inferred", "skipped"}
+        else:
+            assert trace["verdict"] == "deviates"
+            assert trace["deviations"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exit_code(name: str) -> None:
+    all_active = all(c["outcome"] == "active" for c in truth(name)["creates"])
+    assert report(name)[0] == (0 if all_active else 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_secret_is_printed(name: str) -> None:
+    text = json.dumps(report(name)[1]) + tracer("calls", f"captures/{name}", "--format", "jsonl").stdout
+    assert [secret for secret in SECRETS if secret in text] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_text(name: str, update_golden: bool) -> None:
+    verbose = [] if len(truth(name)["creates"]) > MANY else ["-v"]
+    run = tracer("check", f"captures/{name}", "--stall", str(STALL_S), *verbose)
+    compare(GOLDEN / f"{name}.txt", run.stdout, update_golden)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_calls(name: str, update_golden: bool) -> None:
+    """Every call of every creation, with the step that it witnesses."""
+    found = report(name)[1]["traces"]
+    only_steps = len(found) > MANY
+    lines = [
+        json.dumps({"trace": trace["name"], "step": call["step"], "line": call["line"]}, ensure_ascii=False)
+        for trace in sorted(found, key=lambda t: t["name"])
+        for call in trace["calls"]
+        if call["step"] or not only_steps
+    ]
+    compare(GOLDEN / f"{name}.jsonl", "\n".join(lines) + "\n", update_golden)
