@@ -7,7 +7,8 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Golden files are rewritten on demand only: read the diff before you commit it."""
-    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what tracer says now")
+    text = "rewrite the golden files and the outputs in the README"
+    parser.addoption("--update-golden", action="store_true", help=text)
 
 
 @pytest.fixture

@@ -155,17 +155,24 @@ def _rebuilt(frame: bytes, at: Segment, sequence: int, payload: bytes, flags: in
 
 
 def reorder(
-    packets: Sequence[Packet], share: float = 0.02, seed: int = 1, keep_times: bool = True
+    packets: Sequence[Packet],
+    share: float = 0.02,
+    seed: int = 1,
+    keep_times: bool = True,
+    within_ns: int = 5_000_000,
 ) -> Packets:
-    """Displace a share of the packets by 1 to 3 positions.
+    """Displace a share of the packets by 1 to 3 positions, as far as 5 ms reach.
 
     With *keep_times* each packet keeps its time, so records are out of time order (several capture
     queues); without it the times stay in place, so the packets really came in another order.
     """
     chance, moved = random.Random(seed), list(packets)
-    for place in range(len(moved) - 1, -1, -1):
+    for place in range(len(moved) - 1, 0, -1):
         if chance.random() < share:
-            moved.insert(max(0, place - chance.randint(1, 3)), moved.pop(place))
+            to = max(0, place - chance.randint(1, 3))
+            while packets[place][0] - packets[to][0] > within_ns:
+                to += 1
+            moved.insert(to, moved.pop(place))
     if keep_times:
         return moved
     return [(time[0], packet[1], packet[2]) for time, packet in zip(packets, moved, strict=True)]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 import tracer
-from tracer.cli import app
+from tracer.cli import main
 from tracer.errors import SourceError
 from tracer.model import CallRecord, Report
 
@@ -75,9 +76,23 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     return stand_in
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run left behind."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
 def run(*arguments: str) -> Result:
-    """One run of the command line."""
-    return CliRunner().invoke(app, list(arguments), prog_name="tracer")
+    """One run of the command line, through the door that the console script takes."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]), pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert isinstance(end.value.code, int)
+    stdout, stderr = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    return Result(end.value.code, stdout, stderr)
 
 
 # --- exit codes -------------------------------------------------------------------------------------
@@ -143,15 +158,41 @@ def test_an_error_of_the_system_is_no_bug(pipeline: Pipeline) -> None:
     assert (result.exit_code, result.stderr) == (2, "tracer: error: /tmp/x: No space left on device\n")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["check"], ["nope"], ["check", "x", "--format", "xml"], ["check", "x", "--color", "blue"], ["show"], []],
-)
-def test_wrong_usage_is_2(arguments: list[str], pipeline: Pipeline) -> None:
-    """Also no arguments at all: a script whose command came out empty has checked nothing."""
+CAPTURES = "which captures? Name capture files, PLANE=FILE, a folder of them, - or example:NAME"
+MISTAKES = [
+    (["check"], f"tracer check: {CAPTURES}"),
+    (["show"], f"tracer show: {CAPTURES}"),
+    (["chek", "x"], "no command 'chek'; did you mean check?"),
+    (["nope"], "no command 'nope'; there are check, calls, show, completion"),
+    (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
+    (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
+    (["--colr=never", "check", "x"], "tracer has no option --colr; did you mean --color?"),
+    (["check", "x", "-z"], "tracer check has no option -z; `tracer check --help` lists those it has"),
+    (["check", "x", "--format", "xml"], "--format: 'xml' is not one of 'text', 'json'"),
+    (["check", "x", "--color", "blue"], "--color: 'blue' is not one of 'auto', 'always', 'never'"),
+    (["check", "x", "--grammar"], "option '--grammar' requires an argument; --help shows how"),
+    (["completion"], "tracer completion needs bash|zsh|fish; `tracer completion --help` shows how"),
+    (["completion", "bsh"], "tracer completion: 'bsh' is not one of 'bash', 'zsh', 'fish'"),
+    (["completion", "bash", "x"], "got unexpected extra argument (x); `tracer completion --help` shows how"),
+]
+
+
+@pytest.mark.parametrize("arguments, words", MISTAKES, ids=lambda part: " ".join(part) if part else "")
+def test_wrong_usage_is_one_line_and_2(arguments: list[str], words: str, pipeline: Pipeline) -> None:
+    """What is wrong, and what to write instead."""
     result = run(*arguments)
+    assert (result.exit_code, result.stdout, pipeline.asked) == (2, "", [])
+    assert result.stderr.startswith("tracer: error: ")
+    assert result.stderr.endswith(f"{words}\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_no_arguments_are_wrong_usage_too(pipeline: Pipeline) -> None:
+    """A script whose command came out empty has checked nothing; a person gets the help."""
+    result = run()
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Usage: tracer" in result.stderr
+    assert result.stderr.startswith("Usage: tracer ")
+    assert "Examples:" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -159,6 +200,7 @@ def test_wrong_usage_is_2(arguments: list[str], pipeline: Pipeline) -> None:
     [
         (["--stall", "0"], "--stall 0: must be more than 0"),
         (["--stall", "nan"], "--stall nan"),
+        (["--stall", "soon"], "--stall 'soon': not a number of seconds"),
         (["--since", "yesterday"], "--since 'yesterday': not a time"),
         (["--where", "nam=x"], "Did you mean name?"),
     ],
@@ -345,7 +387,15 @@ def test_calls_are_json_lines_with_their_traces(pipeline: Pipeline) -> None:
 # --- the program ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["check"], ["calls"], ["show"]])
+def test_the_defaults_are_those_of_the_pipeline(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The help states them, so that the real settings and the stand-in must agree."""
+    monkeypatch.undo()
+    from tracer import pipeline as real
+
+    assert asdict(real.Settings()) == asdict(Settings())
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["calls"], ["show"], ["completion"]])
 def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline) -> None:
     """Each on a line of its own, that can be copied."""
     result = run(*command, "--help")
@@ -353,7 +403,9 @@ def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline)
     start = lines.index("Examples:")
     assert result.exit_code == 0
     assert start < lines.index("Options:")
-    assert all(line.startswith("tracer ") for line in lines[start + 1 : start + 4])
+    examples = lines[start + 1 : start + 4]
+    assert all(line.startswith(("tracer ", 'eval "$(tracer ')) for line in examples)
+    assert max(map(len, result.stdout.splitlines())) < 80
 
 
 def program(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:

@@ -42,8 +42,8 @@ class Coverage:
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._planes: set[str] | None = None
-        self._hidden: dict[str, set[int]] = {}
-        """why a stream was not decoded -> numbers of its captures"""
+        self._undecoded: dict[str, str] = {}
+        """address of a server -> why what it says cannot be read"""
 
     # --- collecting ---
 
@@ -62,6 +62,11 @@ class Coverage:
         if key not in self._pairs and len(self._pairs) < MAX_PAIRS:
             self._pairs[key] = connection
             self._planes = None
+
+    def undecoded(self, connection: Connection, reason: str) -> None:
+        """Take note of a connection of which nothing can be read."""
+        if len(self._undecoded) < MAX_PAIRS:
+            self._undecoded.setdefault(connection.server.address, reason)
 
     def gap(self, gap: Gap) -> None:
         """Take note of missing bytes."""
@@ -112,6 +117,9 @@ class Coverage:
         """
         if plane != "*" and plane not in self.planes():
             return f"{plane} is not captured"
+        hidden = self._unreadable(protocol, set(caller), set(callee), names)
+        if hidden is not None:
+            return hidden
         spoken = {p for p, _, _ in self._pairs}
         if protocol not in spoken:
             return f"no {protocol} traffic is in the captures"
@@ -129,6 +137,18 @@ class Coverage:
         if not callers:
             return f"{names[0]} was never seen in the captures"
         return None if self._way(callers, callees, protocol) else self._hidden_words(callers, names)
+
+    def _unreadable(
+        self, protocol: str, callers: set[str], callees: set[str], names: tuple[str, str]
+    ) -> str | None:
+        """Return that the server of this leg was seen, but nothing of it can be read (TLS, compression)."""
+        medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+        servers = self._addresses_of(medium) if medium else callees
+        reasons = [self._undecoded[a] for a in servers if a in self._undecoded]
+        read = any((protocol, c, s) in self._pairs for s in servers for c in callers or {""})
+        if not reasons or read:
+            return None
+        return f"the traffic of {medium or names[1]} is not decoded: {reasons[0]}"
 
     def _hidden_words(self, ends: set[str], names: tuple[str, str]) -> str:
         if not ends:
@@ -172,7 +192,7 @@ class Coverage:
     def broke_off(self, plane: str, until_ns: int) -> str | None:
         """Return the path of a capture of *plane* that is cut before *until_ns*."""
         for capture in self._captures:
-            if (capture.plane in (None, plane) or plane == "*") and capture.broke_off:
-                if capture.last_ns is None or capture.last_ns < until_ns:
-                    return capture.path
+            mine = capture.plane in (None, plane) or plane == "*"
+            if mine and capture.broke_off and (capture.last_ns is None or capture.last_ns < until_ns):
+                return capture.path
         return None

@@ -221,6 +221,8 @@ class _Run:
         self._new_or_changed(self._calls.receive(message))
 
     def _undecoded(self, message: Undecoded) -> None:
+        self.topology.roles.undecoded(message.connection)
+        self.coverage.undecoded(message.connection, message.reason)
         capture = self.captures[message.connection.captures[0]]
         capture.undecoded_streams += 1
         capture.undecoded[f"{message.reason} on port {message.connection.server.port}"] += 1

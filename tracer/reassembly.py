@@ -31,8 +31,8 @@ Event = Data | Gap | Closed
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 _MASK = 0xFFFFFFFF
-_new = tuple.__new__
 _HALF = 0x80000000
+_new = tuple.__new__
 
 HOLE_PACKETS = 48
 """Later packets of the connection after which a hole is lost (Arkime gives up after 256)."""
@@ -49,8 +49,10 @@ FORGET_IDLE_NS = 2 * 3600 * 1_000_000_000
 MAX_CONNECTIONS = 200_000
 SWEEP_NS = 1_000_000_000
 FORGET_EVERY_NS = 10_000_000_000
+COPY_NS = 50_000_000
+"""Copies of one SYN lie no further apart; what comes later with the same number is another try."""
 ABSURD_BYTES = 1 << 28
-"""A jump ahead of more than this is no hole: the stream is another one."""
+"""A jump of more than this, either way, is no hole: the stream is another one."""
 
 
 class _Half:
@@ -69,7 +71,11 @@ class _Half:
         "peer",
         "pending",
         "pending_bytes",
+        "probed",
+        "since_later",
         "since_ns",
+        "start",
+        "strayed",
     )
 
     def __init__(self, connection: Connection, direction: int) -> None:
@@ -78,15 +84,23 @@ class _Half:
         self.peer: _Half = self
         self.next_seq = -1
         """Next byte expected; -1 before anything was seen."""
+        self.start = -1
+        """First byte, by the SYN or its answer; -1 while that was not seen."""
+        self.probed = False
+        """The first packet of a joined connection had no data: it may be a keep-alive probe."""
+        self.strayed = -1
+        """What was expected before the last absurd jump; -1 without one."""
         self.acked = -1
         """Highest acknowledgement that the other end sent for this direction."""
         self.last_ns = 0
-        self.pending: list[tuple[int, Segment]] = []
-        """(distance ahead of next_seq is kept by seq) segments behind a hole, in order of seq."""
+        self.pending: list[tuple[int, Segment, int]] = []
+        """Segments behind a hole, in order of seq: seq, segment, and `later` when it came."""
         self.pending_bytes = 0
         self.since_ns = 0
-        """When the hole was first noticed."""
+        """When the first hole was noticed, in capture time and in `later`."""
+        self.since_later = 0
         self.later = 0
+        """Packets of the connection since the first of the holes that are open now."""
         self.fin = -1
         self.fin_frames: Frames = ()
         self.finished = False
@@ -95,13 +109,14 @@ class _Half:
 class _Opening:
     """A connection whose SYN was seen and not answered yet."""
 
-    __slots__ = ("attempts", "first_ns", "frames", "half", "isn", "last_ns")
+    __slots__ = ("attempts", "frames", "half", "ip_id", "last_ns")
 
-    def __init__(self, half: _Half, isn: int, time_ns: int, frames: Frames) -> None:
+    def __init__(self, half: _Half, segment: Segment) -> None:
         self.half = half
-        self.isn = isn
-        self.first_ns = self.last_ns = time_ns
-        self.frames = frames
+        self.last_ns = segment.time_ns
+        self.ip_id = segment.ip_id
+        """Of the last SYN: the same packet seen twice is one attempt."""
+        self.frames = segment.frames
         self.attempts = 1
 
 
@@ -154,13 +169,18 @@ class Reassembler:
         """Return what *segment* completes: nothing, its data, or more."""
         time_ns, flow, seq, ack, flags, payload, missing, _, frames, _, _ = segment
         half = self._halves.get(flow)
-        if half is not None and not flags & 7 and not half.pending and time_ns - self._swept_ns < SWEEP_NS:
+        if (
+            half is not None
+            and flags & 23 == ACK
+            and (not self._holes or not (half in self._holes or half.peer in self._holes))
+            and time_ns - self._swept_ns < SWEEP_NS
+        ):
             if half.next_seq == seq and not missing and not half.finished:
                 half.peer.acked = ack
                 half.last_ns = time_ns
-                if half.peer.pending:
-                    half.peer.later += 1
                 if not payload:
+                    if self._openings:
+                        self._openings.pop(half.connection.number, None)
                     return ()
                 half.next_seq = (seq + len(payload)) & _MASK
                 connection = half.connection
@@ -183,9 +203,8 @@ class Reassembler:
             events += self._sweep(time_ns)
             half = self._halves.get(segment.flow)
         if flags & SYN:
-            half = self._synchronise(segment, half, events)
-            if half is None or flags & ACK:
-                return events
+            self._synchronise(segment, half, events)
+            return events
         if half is None or (half.finished and self._is_new(segment, half)):
             if half is not None:
                 events += self._end(half, time_ns, "reused")
@@ -197,15 +216,14 @@ class Reassembler:
             events += self._reset(segment, half)
             return events
         if flags & ACK:
+            # The client's too: it has seen an answer, if we have not.
             half.peer.acked = segment.ack
-            if half.direction == TO_CLIENT or segment.payload:
-                self._established(half.connection)
-        if flags & SYN:
-            return events
+            self._established(half.connection)
         if half.next_seq < 0:
             half.next_seq = segment.seq
+            half.probed = half.connection.joined
         if segment.payload or segment.missing_bytes:
-            events += self._accept(segment, half)
+            events += self._late(segment, half) if half.finished else self._accept(segment, half)
         if flags & FIN and half.fin < 0 and not half.finished:
             half.fin = (segment.seq + len(segment.payload) + segment.missing_bytes) & _MASK
             half.fin_frames = segment.frames
@@ -214,13 +232,16 @@ class Reassembler:
         for waiting in (half, half.peer):
             if waiting in self._holes:
                 waiting.later += 1
-                if waiting.later >= HOLE_PACKETS or waiting.pending_bytes > PENDING_BYTES:
+                while waiting in self._holes and (
+                    waiting.later - waiting.since_later >= HOLE_PACKETS
+                    or waiting.pending_bytes > PENDING_BYTES
+                ):
                     events += self._give_up(waiting, time_ns)
         events += self._finish(half, time_ns)
         return events
 
-    def _synchronise(self, segment: Segment, half: _Half | None, events: list[Event]) -> _Half | None:
-        """Take a SYN or SYN-ACK; return the half it belongs to when there is more to do with it."""
+    def _synchronise(self, segment: Segment, half: _Half | None, events: list[Event]) -> None:
+        """Take a SYN or SYN-ACK."""
         first = (segment.seq + 1) & _MASK
         if half is not None and self._same_connection(segment, half, first):
             if half.connection.joined and not half.finished:
@@ -228,9 +249,10 @@ class Reassembler:
                 half.connection.joined = False
             opening = self._openings.get(half.connection.number)
             if opening is not None and not segment.flags & ACK:
-                opening.attempts += 1
-                opening.last_ns = segment.time_ns
-                return None
+                if not segment.ip_id or segment.ip_id != opening.ip_id:
+                    opening.attempts += 1
+                opening.last_ns, opening.ip_id = segment.time_ns, segment.ip_id
+                return
         elif half is not None:
             events += self._end(half, segment.time_ns, "reused")
             half = self._open(segment, joined=False)
@@ -239,38 +261,42 @@ class Reassembler:
         self._note_capture(half.connection, segment)
         if half.next_seq < 0:
             half.next_seq = first
+        half.start = first
         half.last_ns = segment.time_ns
         connection = half.connection
         if segment.flags & ACK:
             half.peer.acked = segment.ack
             if half.peer.next_seq < 0:
-                half.peer.next_seq = segment.ack
+                half.peer.next_seq = half.peer.start = segment.ack
             if half.direction == TO_SERVER and not connection.certain:
                 self.turn(connection)
             connection.certain = True
             self._established(connection)
-            return half
+            return
         if half.direction == TO_CLIENT and not connection.certain:
             self.turn(connection)
         connection.certain = True
-        if connection.number not in self._openings and half.peer.next_seq < 0:
-            self._openings[connection.number] = _Opening(half, segment.seq, segment.time_ns, segment.frames)
-        return None
+        if half.peer.next_seq < 0 and not half.finished:
+            self._openings[connection.number] = _Opening(half, segment)
 
     @staticmethod
     def _same_connection(segment: Segment, half: _Half, first: int) -> bool:
         if half.next_seq < 0:
             return not half.finished
+        if half.start >= 0:
+            again = half.finished and half.peer.finished and segment.time_ns - half.last_ns >= COPY_NS
+            return half.start == first and not again
+        # Data came before its SYN.
         distance = _ahead(half.next_seq, first)
-        if half.connection.joined:
-            return 0 <= distance < 65536 and segment.time_ns - half.connection.first_ns < HOLE_NS
-        return 0 <= distance < ABSURD_BYTES and not (half.finished and half.peer.finished and distance == 0)
+        return 0 <= distance < 65536 and segment.time_ns - half.connection.first_ns < HOLE_NS
 
     @staticmethod
     def _is_new(segment: Segment, half: _Half) -> bool:
         """Tell whether data after the end belongs to another connection whose SYN was lost."""
         if not segment.payload:
             return False
+        if half.next_seq < 0:
+            return True
         return not -ABSURD_BYTES < _ahead(segment.seq, half.next_seq) <= 1
 
     def _open(self, segment: Segment, joined: bool) -> _Half:
@@ -323,16 +349,16 @@ class Reassembler:
     def _accept(self, segment: Segment, half: _Half) -> list[Event]:
         size = len(segment.payload) + segment.missing_bytes
         ahead = _ahead(segment.seq, half.next_seq)
+        if not -ABSURD_BYTES <= ahead <= ABSURD_BYTES:
+            return self._stray(segment, half)
+        if ahead == 1 and half.probed:
+            half.next_seq, ahead = segment.seq, 0
         counters = self._captures[segment.frames[0].capture]
         if ahead + size <= 0:
             # One byte behind is a keep-alive probe (RFC 9293 §3.8.4), not a retransmission.
             if not (size == 1 and ahead == -1):
                 counters.duplicate_segments += 1
             return []
-        if ahead > ABSURD_BYTES:
-            half.next_seq = segment.seq
-            gap = self._gap(half, 0, segment.time_ns, segment.frames)
-            return [gap, *self._deliver(segment, half)]
         if ahead > 0:
             self._hold(segment, half)
             if half.pending_bytes > PENDING_BYTES or self._pending_total > PENDING_TOTAL_BYTES:
@@ -341,8 +367,29 @@ class Reassembler:
         if half in self._holes:
             counters.reordered_segments += 1
         events = self._deliver(segment, half)
-        events += self._drain(half, segment.time_ns)
+        events += self._drain(half)
         return events
+
+    def _stray(self, segment: Segment, half: _Half) -> list[Event]:
+        """Follow a stream that goes on somewhere else: the ports began again unseen, or damage.
+
+        One damaged sequence number must not cost the connection: what fits in where the stream was
+        before takes it back there.
+        """
+        events: list[Event] = []
+        while half.pending:
+            events += self._give_up(half, segment.time_ns)
+        before, half.strayed = half.strayed, half.next_seq
+        back = before >= 0 and -ABSURD_BYTES <= _ahead(segment.seq, before) <= ABSURD_BYTES
+        events.append(self._gap(half, 0, segment.time_ns, segment.frames))
+        half.next_seq = before if back else segment.seq
+        return events + self._accept(segment, half)
+
+    def _late(self, segment: Segment, half: _Half) -> list[Event]:
+        """Take data of a direction that has ended: a repetition, or what nobody received."""
+        if _ahead(segment.seq, half.next_seq) + len(segment.payload) + segment.missing_bytes <= 0:
+            self._captures[segment.frames[0].capture].duplicate_segments += 1
+        return []
 
     def _deliver(self, segment: Segment, half: _Half) -> list[Event]:
         """Return the part of *segment* that is new, and a gap for what the snap length cut."""
@@ -351,6 +398,7 @@ class Reassembler:
         payload = segment.payload[behind:] if behind else segment.payload
         missing = segment.missing_bytes - max(0, behind - len(segment.payload))
         half.last_ns = segment.time_ns
+        half.probed = False
         if payload:
             events.append(Data(half.connection, half.direction, segment.time_ns, payload, segment.frames))
         if missing > 0:
@@ -367,22 +415,22 @@ class Reassembler:
         if at and pending[at - 1][0] == seq and len(pending[at - 1][1].payload) >= size:
             self._captures[segment.frames[0].capture].duplicate_segments += 1
             return
-        pending.insert(at, (seq, segment))
+        self._wait(half, segment.time_ns)
+        pending.insert(at, (seq, segment, half.later))
         half.pending_bytes += size
         self._pending_total += size
-        self._wait(half, segment.time_ns)
 
     def _wait(self, half: _Half, time_ns: int) -> None:
         if half not in self._holes:
             self._holes[half] = None
-            half.since_ns, half.later = time_ns, 0
+            half.since_ns, half.since_later, half.later = time_ns, 0, 0
 
-    def _drain(self, half: _Half, time_ns: int) -> list[Event]:
+    def _drain(self, half: _Half) -> list[Event]:
         """Return the data that waited and is next now."""
         events: list[Event] = []
         pending = half.pending
         while pending and _ahead(pending[0][0], half.next_seq) <= 0:
-            seq, segment = pending.pop(0)
+            seq, segment, _ = pending.pop(0)
             size = len(segment.payload) + segment.missing_bytes
             half.pending_bytes -= size
             self._pending_total -= size
@@ -390,11 +438,12 @@ class Reassembler:
                 events += self._deliver(segment, half)
             else:
                 self._captures[segment.frames[0].capture].duplicate_segments += 1
-        if not pending:
-            if half.fin < 0 or half.fin == half.next_seq:
-                self._holes.pop(half, None)
-        elif events:
-            half.since_ns, half.later = time_ns, 0
+        if pending:
+            # The next hole is as old as what showed it first.
+            half.since_ns = min(segment.time_ns for _, segment, _ in pending)
+            half.since_later = min(later for _, _, later in pending)
+        elif half.fin < 0 or half.fin == half.next_seq:
+            self._holes.pop(half, None)
         return events
 
     def _gap(self, half: _Half, size_bytes: int, time_ns: int, frames: Frames = ()) -> Gap:
@@ -409,17 +458,17 @@ class Reassembler:
     def _give_up(self, half: _Half, time_ns: int) -> list[Event]:
         """Declare the first hole of *half* lost and return what follows it."""
         events: list[Event] = []
-        self._holes.pop(half, None)
         if half.pending:
-            seq, segment = half.pending[0]
+            seq, segment, _ = half.pending[0]
             events.append(self._gap(half, _ahead(seq, half.next_seq), time_ns, segment.frames))
             half.next_seq = seq
-            events += self._drain(half, time_ns)
-            if half.pending:
-                self._wait(half, time_ns)
-        elif half.fin >= 0 and half.fin != half.next_seq:
-            events.append(self._gap(half, max(0, _ahead(half.fin, half.next_seq)), time_ns))
-            half.next_seq = half.fin
+            events += self._drain(half)
+        else:
+            self._holes.pop(half, None)
+            if half.fin >= 0 and half.fin != half.next_seq:
+                lost = _ahead(half.fin, half.next_seq)
+                events.append(self._gap(half, lost if 0 < lost <= ABSURD_BYTES else 0, time_ns))
+                half.next_seq = half.fin
         return events + self._finish(half, time_ns)
 
     # --- ends ---
@@ -458,8 +507,11 @@ class Reassembler:
         opening = self._openings.pop(half.connection.number, None)
         if half.finished and half.peer.finished:
             return events
-        if opening is not None and half.peer.next_seq < 0 and half.next_seq == ((opening.isn + 1) & _MASK):
+        asker = opening.half if opening is not None else half
+        if opening is not None and asker.peer.next_seq < 0 and asker.next_seq == asker.start:
             half.finished = half.peer.finished = True
+            # What still comes of it opens it anew.
+            asker.next_seq = asker.start = -1
             return [
                 Closed(half.connection, time_ns, "unanswered", TO_SERVER, opening.frames, opening.attempts)
             ]
@@ -486,9 +538,9 @@ class Reassembler:
         """Do what time alone decides: holes, unanswered SYNs, forgotten connections."""
         events: list[Event] = []
         for half in [h for h in self._holes if time_ns - h.since_ns >= HOLE_NS]:
-            events += self._give_up(half, time_ns)
+            while half in self._holes and time_ns - half.since_ns >= HOLE_NS:
+                events += self._give_up(half, time_ns)
         for opening in [o for o in self._openings.values() if time_ns - o.last_ns >= UNANSWERED_NS]:
-            # Later packets of it (one more SYN, a late answer) open it anew.
             events += self._end(opening.half, time_ns, "unanswered")
         if time_ns // FORGET_EVERY_NS != self._swept_ns // FORGET_EVERY_NS:
             events += self._forget(time_ns)
@@ -514,11 +566,12 @@ class Reassembler:
     def _evict(self, time_ns: int) -> list[Event]:
         events: list[Event] = []
         oldest = sorted(self._halves.items(), key=lambda item: max(item[1].last_ns, item[1].peer.last_ns))
-        for flow, half in oldest[: len(oldest) // 4]:
+        for flow, half in oldest[: len(oldest) // 8 * 2]:
             if not (half.finished and half.peer.finished):
                 self.evicted += 1
                 events += self._end(half, time_ns, "idle")
             self._halves.pop(flow, None)
+            self._uncertain.pop(half.connection.number, None)
         return events
 
     def flush(self, time_ns: int) -> Iterator[Event]:

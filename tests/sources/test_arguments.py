@@ -46,18 +46,11 @@ def test_plane_of_a_name(name: str, plane: str | None) -> None:
 
 def test_a_folder_gives_its_captures_in_the_order_of_rotation(tmp_path: Path) -> None:
     """Captures of a folder come as they were rotated; other files and folders are ignored, and named."""
-    captures = ["a.cap", "a.pcap.3", "a.pcap2", "a.pcap10", "b.PCAPNG.zst", "b.pcap.gz", "c.pcap0.gz"]
+    captures = ["a.cap", "a.pcap2", "a.pcap10", "a.pcap.3", "b.PCAPNG.zst", "b.pcap.gz", "c.pcap0.gz"]
     others = ["README.md", "truth.json", "pcap", "x.pcap.bak", "sub/d.pcap"]
-    touch(tmp_path, *captures, *others)
+    touch(tmp_path, *reversed(captures), *others)
     found, ignored = resolve([str(tmp_path)], PLANES)
-    assert [os.path.basename(capture.path) for capture in found] == captures[:1] + [
-        "a.pcap2",
-        "a.pcap10",
-        "a.pcap.3",
-        "b.PCAPNG.zst",
-        "b.pcap.gz",
-        "c.pcap0.gz",
-    ]
+    assert [os.path.basename(capture.path) for capture in found] == captures
     assert sorted(map(os.path.basename, ignored)) == ["README.md", "pcap", "sub", "truth.json", "x.pcap.bak"]
 
 
@@ -106,7 +99,11 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ([], UsageError, ["no capture given"]),
         ([""], UsageError, ["empty argument"]),
         (["-", "-"], UsageError, ["twice"]),
-        (["Internal_bse=x.pcap"], UsageError, ["'Internal_bse'", "External_api, Internal_base", "did you mean"]),
+        (
+            ["Internal_bse=x.pcap"],
+            UsageError,
+            ["'Internal_bse'", "External_api, Internal_base", "did you mean"],
+        ),
         (["storage=x.pcap"], UsageError, ["topology file", "[planes.storage]"]),
         (["=x.pcap"], UsageError, ["[planes.NAME]"]),
         (["Internal_base="], UsageError, ["Internal_base=FILE"]),
@@ -120,7 +117,11 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_mistakes_are_said_in_one_line(
-    given: list[str], error: type[TracerError], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: list[str],
+    error: type[TracerError],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What cannot be resolved is refused with what, where and what to do."""
     touch(tmp_path, "x.pcap", "docs/a.md", "docs/b.md", "docs/c.json", "docs/captures/x.pcap")

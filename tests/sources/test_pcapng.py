@@ -21,6 +21,8 @@ from tracer.model import Capture, Packet
 from tracer.sources import open_capture
 
 START_S = 1_767_225_600
+ETHER = Ether(src="52:54:00:00:00:01", dst="52:54:00:00:00:02")
+"""With both addresses: scapy asks the network for one that is left out, and waits for the answer."""
 
 
 def block(kind: int, body: bytes, order: str = "<") -> bytes:
@@ -147,7 +149,8 @@ def test_interfaces_are_numbered_over_the_whole_file(tmp_path: Path) -> None:
 def test_snap_length(tmp_path: Path) -> None:
     """A packet that was cut is counted; a simple packet block is cut by its interface's snap length."""
     packets, capture = read(
-        section() + interface(snap_bytes=4) + enhanced(b"abcd", 1, wire=1514) + simple(b"efgh", wire=90), tmp_path
+        section() + interface(snap_bytes=4) + enhanced(b"abcd", 1, wire=1514) + simple(b"efgh", wire=90),
+        tmp_path,
     )
     assert [(packet.data, packet.wire_bytes) for packet in packets] == [(b"abcd", 1514), (b"efgh", 90)]
     assert capture.truncated_packets == 2
@@ -162,7 +165,7 @@ def test_a_section_without_packets_is_a_capture(tmp_path: Path) -> None:
 
 def test_pcapng_and_pcap_hold_the_same(tmp_path: Path) -> None:
     """The same packets, written by scapy in either format, are the same packets."""
-    built = [Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(seq=n) / (b"x" * n) for n in range(50)]
+    built = [ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(seq=n) / (b"x" * n) for n in range(50)]
     for n, packet in enumerate(built):
         packet.time = START_S + n / 4
     for name, writer in (
@@ -181,7 +184,7 @@ def test_pcapng_and_pcap_hold_the_same(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("editcap") is None, reason="editcap is not installed")
 def test_what_editcap_converts(tmp_path: Path) -> None:
     """A pcapng file of Wireshark's own writer holds the packets of the pcap file it was made from."""
-    built = [Ether() / IP() / TCP(seq=n) / (b"y" * n) for n in range(30)]
+    built = [ETHER / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(seq=n) / (b"y" * n) for n in range(30)]
     path, converted = str(tmp_path / "a.pcap"), str(tmp_path / "a.pcapng")
     writer = PcapWriter(path)
     for packet in built:
@@ -229,7 +232,12 @@ SKIPPED = "block is damaged, read on at the next one"
 @pytest.mark.parametrize(
     ("data", "letters", "anomalies", "broke_off"),
     [
-        (HEAD + A + B[:-4] + b"\0\0\1\0" + C + D, b"abcd", {"length behind a block differs from the one before it"}, 0),
+        (
+            HEAD + A + B[:-4] + b"\0\0\1\0" + C + D,
+            b"abcd",
+            {"length behind a block differs from the one before it"},
+            0,
+        ),
         (HEAD + A + B[:-4] + b"\0\0\1\0", b"ab", {"length behind a block differs from the one before it"}, 0),
         (HEAD + A + B[:4] + b"\xff\xff\xff\xff" + B[8:] + C + D, b"acd", {SKIPPED}, 0),
         (HEAD + A + B[:4] + b"\0\x10\0\0" + B[8:] + C + D, b"acd", {SKIPPED}, 0),
@@ -245,7 +253,9 @@ SKIPPED = "block is damaged, read on at the next one"
         (HEAD + A + enhanced(b"b", 1 << 63) + C, b"abc", {"time of a packet is damaged"}, 0),
     ],
 )
-def test_a_damaged_block(data: bytes, letters: bytes, anomalies: set[str], broke_off: int, tmp_path: Path) -> None:
+def test_a_damaged_block(
+    data: bytes, letters: bytes, anomalies: set[str], broke_off: int, tmp_path: Path
+) -> None:
     """One damaged block costs at most its own packet, and is counted."""
     packets, capture = read(data, tmp_path)
     assert b"".join(packet.data[:1] for packet in packets) == letters

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from tracer.calls.paths import CREATE_SERVER, split_target, uuids
+from tracer.calls.paths import CREATE_SERVER, UUID, split_target, uuids
 from tracer.model import RestFacts
 
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
@@ -114,21 +114,16 @@ def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:
 
 def _made(decoded: dict[str, object]) -> list[str]:
     """Return ids of what an answer describes: `{"server": {"id": …}}`, `{"servers": {id: …}}`."""
-    ids: list[str] = []
+    texts: list[object] = []
     for key, value in decoded.items():
         if isinstance(value, dict):
-            if isinstance(value.get("id"), str):
-                ids += uuids(str(value["id"]))
-            ids += [found for k in list(value)[:64] for found in uuids(str(k))]
+            texts.append(value.get("id"))
+            texts += list(value)[:64]
         elif isinstance(value, list):
-            for item in value[:64]:
-                if isinstance(item, dict) and isinstance(item.get("id"), str):
-                    ids += uuids(str(item["id"]))
-                elif isinstance(item, str):
-                    ids += uuids(item)
-        elif isinstance(value, str) and (key == "id" or key.lower().endswith("id")):
-            ids += uuids(value)
-    return ids
+            texts += [item.get("id") if isinstance(item, dict) else item for item in value[:64]]
+        elif key == "id" or key.lower().endswith("id"):
+            texts.append(value)
+    return [text for text in texts if isinstance(text, str) and len(text) == 36 and UUID.fullmatch(text)]
 
 
 def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:

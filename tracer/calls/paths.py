@@ -44,9 +44,18 @@ def operation_path(path: str) -> str:
     """
     parts = path.split("/")
     for i, part in enumerate(parts):
-        if part and (
-            _ID.fullmatch(part)
-            or (i and parts[i - 1] in _COLLECTIONS and part not in _WORDS and any(c.isdigit() for c in part))
+        if (
+            part
+            and not part.isalpha()
+            and (
+                _ID.fullmatch(part)
+                or (
+                    i
+                    and parts[i - 1] in _COLLECTIONS
+                    and part not in _WORDS
+                    and any(c.isdigit() for c in part)
+                )
+            )
         ):
             parts[i] = "{id}"
     return "/".join(parts)

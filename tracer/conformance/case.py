@@ -93,6 +93,9 @@ class Case:
         """
         latest = self.first_ns
         for call in self.trace.calls:
+            if isinstance(call.facts, ConnectFacts) and call is not self.trace.calls[0]:
+                # A service that has lost its broker knocks for ever, with or without this creation.
+                continue
             outer = isinstance(call.facts, RestFacts) and call.facts.method == "POST" and _is_outer(call)
             latest = max(latest, call.started_ns, 0 if outer else (call.ended_ns or 0))
         return latest
@@ -135,7 +138,7 @@ def lay_out(
 
 
 def _candidates(grammar: Grammar, call: Call, shown: CallRecord) -> tuple[Candidate, ...]:
-    """Return the ways to take a call; a VRM task that failed is answered 200 and is a failure all the same."""
+    """Return the ways to take a call; a VRM task that failed is answered 200 and is a failure."""
     facts = call.facts
     if isinstance(facts, RestFacts) and shown.callee == "vrm" and facts.status_text == "failed":
         words = shown.line.rsplit(" ", 1)[0]

@@ -165,9 +165,13 @@ def _failed_reply(case: Case) -> Call | None:
     """Return a reply of select_destinations that holds a failure: nothing follows it but the error."""
     for call in case.trace.calls:
         facts = call.facts
-        if isinstance(facts, RpcFacts) and facts.mode == "reply" and facts.failure:
-            if facts.method == "select_destinations":
-                return call
+        if (
+            isinstance(facts, RpcFacts)
+            and facts.mode == "reply"
+            and facts.failure
+            and facts.method == "select_destinations"
+        ):
+            return call
     return None
 
 

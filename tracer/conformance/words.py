@@ -63,7 +63,8 @@ def call_words(record: CallRecord) -> str:
             else "never answered the connection attempt of"
         )
         port = operation.removeprefix("CONNECT ")
-        return f"{record.callee} ({record.callee_address}{port}) {verb} {record.caller} ({record.caller_address})"
+        callee = f"{record.callee} ({record.callee_address}{port})"
+        return f"{callee} {verb} {record.caller} ({record.caller_address})"
     if record.protocol == "RPC":
         if record.result == "failure":
             return f"{record.caller} answered {operation.removeprefix('reply ')} with a failure"
@@ -149,6 +150,9 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     waits = message is not None and sight.owed_by_broker(step)
     if waits and message is not None:
         return f"{text}: {message.operation} {_BROKER.get(message.result, '')}"
+    turned_away = [w.record for w in case.witnesses if step in w.failed and w.record.protocol == "RPC"]
+    if turned_away:
+        return f"{text}: {call_words(turned_away[-1])}"
     last = case.records[ending.call.serial] if ending.call is not None else None
     if last is not None and last.result in ("none", "refused", "?"):
         return f"{text}: {call_words(last)}"

@@ -4,7 +4,7 @@ Strategy. Each direction is read by itself; it is in one of four states:
 
     HEAD   at a message's start, collecting its head
     BODY   inside a body whose end is known: a length, chunks, the close
-    PEEK   a body may follow or not (see `_may_follow`): the next bytes tell
+    PEEK   a body may follow or not (see `begins_with`): the next bytes tell
     LOST   out of step: looking for the next start line, anywhere in the bytes
 
 A hole inside a known length is skipped by arithmetic; any other ends its message, flagged, and LOST
@@ -34,7 +34,16 @@ from tracer.model import (
 )
 from tracer.protocols.http1_body import CHUNKED, LENGTH, UNTIL_CLOSE, Body, content_length
 from tracer.protocols.http1_exchanges import Exchanges
-from tracer.protocols.http1_head import METHODS, Head, find_start, parse_head, parse_start
+from tracer.protocols.http1_head import (
+    H2_PREFACE,
+    METHODS,
+    Head,
+    begins_with,
+    find_start,
+    foreign,
+    parse_head,
+    parse_start,
+)
 from tracer.protocols.http1_stream import BODY, HEAD, LOST, PEEK, Mark, MessageUnderWay, Stream
 
 __all__ = ["Http1", "WantsBody"]
@@ -52,8 +61,6 @@ wanted; a larger one (an image upload) at the end of its head."""
 _HEAD_END = re.compile(rb"\n\r?\n")
 _REQUEST = re.compile(rb"(?:" + b"|".join(METHODS) + rb") (?:/|\*|https?://|[\w.\-]+:\d+ HTTP/1)")
 _RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r\n]")
-_TLS = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
-_H2_PREFACE = b"PRI * HTTP/2.0\r\n"
 _METHOD_STARTS = tuple(method + b" " for method in METHODS)
 _RESPONSE_STARTS = (b"HTTP/1.",)
 
@@ -67,7 +74,7 @@ class Http1:
 
     A response can be emitted before its request when the request's direction waited for a lost
     segment; their `exchange` is equal all the same. An answer that comes before the end of the
-    request's body makes the request be emitted first, flagged truncated when its body was wanted.
+    request's body is emitted behind it: the bytes may only be reordered.
     """
 
     name: ClassVar[str] = "http1"
@@ -86,7 +93,7 @@ class Http1:
         """
         if _RESPONSE.match(payload):
             return TO_CLIENT
-        if payload.startswith(_H2_PREFACE):
+        if payload.startswith(H2_PREFACE):
             return TO_SERVER
         if _REQUEST.match(payload):
             line, newline, _ = payload.partition(b"\n")
@@ -98,14 +105,18 @@ class Http1:
     def __init__(
         self, connection: Connection, *, wants_body: WantsBody | None = None, body_limit: int = BODY_LIMIT
     ) -> None:
+        # Gaps from before this decoder was made count as well.
+        joined = connection.joined or connection.gaps > 0
         self._connection = connection
         self._wants_body = wants_body
         self._body_limit = body_limit
-        self._streams = (Stream(TO_SERVER, connection.joined), Stream(TO_CLIENT, connection.joined))
-        self._exchanges = Exchanges(connection.joined)
+        self._streams = (Stream(TO_SERVER, joined), Stream(TO_CLIENT, joined))
+        self._exchanges = Exchanges(joined)
         self._opaque = False
         self._complained = False
         self._out: list[Message] = []
+        self._held: list[Message] = []
+        """The answer to a request whose body has not ended."""
 
     # --- what comes in ---
 
@@ -209,7 +220,7 @@ class Http1:
         if stream.checked:
             return True
         buffer = stream.buffer
-        if _TLS.match(buffer):
+        if foreign(bytes(buffer[:3])):
             return False
         end = buffer.find(b"\n")
         if end < 0:
@@ -219,7 +230,7 @@ class Http1:
 
     def _garbage(self, stream: Stream, rest: bytes) -> tuple[bytes, int]:
         """Say once that *rest* is no HTTP/1; look for a start line in it unless it is another protocol."""
-        reason = _foreign(rest) if stream.fresh else None
+        reason = foreign(rest) if stream.fresh else None
         if reason is not None:
             self._stop(stream, reason)
             return b"", 0
@@ -312,18 +323,29 @@ class Http1:
         return message.body.framing == LENGTH and size is not None and size <= WAIT_BYTES
 
     def _answer_early(self, stream: Stream, exchange: int) -> None:
-        """Emit the request that is being answered before its body has ended."""
-        other = self._streams[1 - stream.direction]
-        request = other.message
-        if request is None or request.exchange != exchange or not request.is_request:
+        """Take note of an answer to a request whose body has not ended."""
+        request = self._unanswered(stream, exchange)
+        if request is None:
             return
-        if not request.emitted:
-            request.truncated = request.truncated or request.keep > 0
-            request.end = other.mark
-            self._emit_request(other, request)
         if request.body.received == 0 and "100-continue" in request.head.headers.get("expect", "").lower():
             # Refused instead of continued: the client may leave its body out (RFC 9110 §10.1.1).
+            other = self._streams[1 - stream.direction]
+            self._cut_request(other, request)
             other.state = PEEK
+
+    def _unanswered(self, stream: Stream, exchange: int) -> MessageUnderWay | None:
+        """Return the request of *exchange* if its body has not ended."""
+        request = self._streams[1 - stream.direction].message
+        if request is None or request.exchange != exchange or not request.is_request:
+            return None
+        return request
+
+    def _cut_request(self, stream: Stream, request: MessageUnderWay) -> None:
+        """Emit a request of which the rest will not come."""
+        if not request.emitted:
+            request.truncated = request.truncated or request.keep > 0
+            request.end = stream.mark
+            self._emit_request(stream, request)
 
     # --- bodies ---
 
@@ -347,7 +369,7 @@ class Http1:
         """
         stream.buffer += payload[at:]
         begun = bytes(stream.buffer[:16])
-        follows = _may_follow(begun, _RESPONSE_STARTS if stream.responses else _METHOD_STARTS)
+        follows = begins_with(begun, _RESPONSE_STARTS if stream.responses else _METHOD_STARTS)
         if follows is None:
             return b"", 0
         rest = bytes(stream.buffer)
@@ -374,7 +396,7 @@ class Http1:
         stream.marks.append((len(buffer), stream.mark))
         buffer += payload[at:]
         if stream.fresh and len(buffer) >= 3:
-            reason = _foreign(bytes(buffer[:16]))
+            reason = foreign(bytes(buffer[:16]))
             if reason is not None:
                 self._stop(stream, reason)
                 return b"", 0
@@ -427,7 +449,10 @@ class Http1:
                 self._emit_request(stream, message)
             return
         head = message.head
-        self._out.append(
+        request = self._unanswered(stream, message.exchange)
+        # A mirror port may show the answer before the end of its request.
+        out = self._out if request is None or request.emitted else self._held
+        out.append(
             HttpResponse(
                 self._connection,
                 message.exchange,
@@ -465,10 +490,16 @@ class Http1:
                 stream.direction,
             )
         )
+        if self._held:
+            self._out += self._held
+            self._held.clear()
 
     def _stop(self, stream: Stream, reason: str) -> None:
         """From here on nothing of this connection is HTTP/1."""
         mark = stream.mark
+        for side in self._streams:
+            if side.message is not None and side.message.is_request:
+                self._cut_request(side, side.message)
         self._out.append(Undecoded(self._connection, mark.time_ns, reason, mark.frames))
         self._opaque = True
         for side in self._streams:
@@ -490,20 +521,3 @@ class Http1:
             self._finish(stream, mark)
         if not self._opaque:
             stream.reset(HEAD)
-
-
-def _foreign(begun: bytes) -> str | None:
-    """Return what a stream that does not begin as HTTP/1 is instead, if its first bytes say so."""
-    if _TLS.match(begun):
-        return "tls"
-    return "http2" if begun.startswith(_H2_PREFACE[:14]) else None
-
-
-def _may_follow(begun: bytes, starts: tuple[bytes, ...]) -> bool | None:
-    """Return whether a stream that goes on with *begun* begins a message; None while it is undecided."""
-    for start in starts:
-        if begun.startswith(start):
-            return True
-        if start.startswith(begun):
-            return None
-    return False

@@ -16,7 +16,21 @@ from urllib.parse import unquote
 
 from tracer.digest import digest
 
-__all__ = ["KEEP_BYTES", "METHODS", "Head", "find_start", "parse_head", "parse_start"]
+__all__ = [
+    "H2_PREFACE",
+    "KEEP_BYTES",
+    "METHODS",
+    "Head",
+    "begins_with",
+    "find_start",
+    "foreign",
+    "parse_head",
+    "parse_start",
+]
+
+H2_PREFACE = b"PRI * HTTP/2.0\r\n"
+"""What an HTTP/2 connection begins with (RFC 9113 §3.4)."""
+_TLS_RECORD = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
 METHODS = (
     b"PROPPATCH", b"PROPFIND", b"OPTIONS", b"CONNECT", b"DELETE", b"SEARCH", b"UNLOCK", b"REPORT",
@@ -149,6 +163,15 @@ _CONFIRM_BYTES = 320
 """No confirmation below is longer."""
 _REQUEST_TAIL = re.compile(rb"HTTP/1\.[01]\r?\n(?:\r?\n|[\w\-]{1,64}:)")
 _RESPONSE_START = re.compile(rb"HTTP/1\.[01] [1-5]\d\d(?: [^\r\n]{0,200})?\r?\n(?:\r?\n|[\w\-]{1,64}:)")
+_BEHIND_LINE = rb"(?:\r?(?:\n(?:\r|[\w\-]{1,64})?)?)?"
+_UNDECIDED = re.compile(
+    rb"HTTP/1\.(?:[01](?:"
+    + _BEHIND_LINE
+    + rb"| (?:[1-5]\d{0,2})?| [1-5]\d\d(?: [^\r\n]{0,200})?"
+    + _BEHIND_LINE
+    + rb"))?\Z"
+)
+"""The beginnings of the two above."""
 _CUT_TAIL = re.compile(rb"HTTP/1\.[01](?: [1-5]\d\d(?: [^\r\n]{0,200})?)?\r?\n[\w\-]{0,64}\Z")
 KEEP_BYTES = _LINE_LIMIT + _CONFIRM_BYTES
 """A search that found nothing must keep so many bytes before the place it returned."""
@@ -169,12 +192,11 @@ def find_start(buffer: bytearray, at: int, final: bool = False) -> tuple[int, in
             return anchor, anchor
         if _REQUEST_TAIL.match(buffer, anchor):
             begin = _request_begin(buffer, anchor)
-        elif len(buffer) - anchor < _CONFIRM_BYTES:
-            if not final:
-                return -1, anchor
-            if _CUT_TAIL.match(buffer, anchor):
-                is_response = buffer[anchor + 8 : anchor + 9] == b" "
-                begin = anchor if is_response else _request_begin(buffer, anchor)
+        elif not final and _UNDECIDED.match(buffer, anchor):
+            return -1, anchor
+        elif final and _CUT_TAIL.match(buffer, anchor):
+            is_response = buffer[anchor + 8 : anchor + 9] == b" "
+            begin = anchor if is_response else _request_begin(buffer, anchor)
         if begin >= 0:
             return begin, begin
         at = anchor + 7
@@ -192,3 +214,20 @@ def _request_begin(buffer: bytearray, version: int) -> int:
         if buffer.endswith(method, floor, space):
             return space - len(method)
     return -1
+
+
+def foreign(begun: bytes) -> str | None:
+    """Return what a stream that does not begin as HTTP/1 is instead, if its first bytes say so."""
+    if _TLS_RECORD.match(begun):
+        return "tls"
+    return "http2" if begun.startswith(H2_PREFACE[:14]) else None
+
+
+def begins_with(begun: bytes, starts: tuple[bytes, ...]) -> bool | None:
+    """Return whether a stream that goes on with *begun* begins a message; None while it is undecided."""
+    for start in starts:
+        if begun.startswith(start):
+            return True
+        if start.startswith(begun):
+            return None
+    return False

@@ -61,15 +61,20 @@ _HEAD = Struct("<IB").unpack_from
 _LAST_PREPARED = 0xFFFFFFFF
 """MariaDB: the statement that was prepared just before."""
 _KNOWN = frozenset((-1, *COMMANDS))
+ENOUGH_BYTES = 512
+"""So much of a statement is enough to ask whether it is wanted: verb and table stand in front."""
+LARGEST = 0xFFFFFF
+"""A packet of this size goes on in the next one."""
 
 
 class MySql:
     """Decoder of one MySQL connection.
 
-    *wanted* is asked with the text of each command: the SQL; of prepare, execute and close that of the
-    prepared statement, b'#7' if it was not seen; of init_db the schema; else b''. Where it says no,
-    *skipped* is told (time, frames), and nobody else. At most *text_limit* bytes of a text are kept; a
-    longer one is flagged truncated. User names, passwords and rows are never read.
+    *wanted* is asked with the text of each command, of a long one with its beginning: the SQL; of
+    prepare, execute and close that of the prepared statement, b'#7' if it was not seen; of init_db the
+    schema; else b''. Where it says no, *skipped* is told (time, frames), and nobody else. At most
+    *text_limit* bytes of a text are kept; a longer one is flagged truncated. User names, passwords and rows
+    are never read.
 
     While nothing of the server is wanted, `Connection.deaf` says so.
 
@@ -96,7 +101,8 @@ class MySql:
         skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None,
         text_limit: int = TEXT_LIMIT,
     ) -> None:
-        joined = connection.joined
+        # Gaps from before this decoder was made count as well.
+        joined = connection.joined or connection.gaps > 0
         self._connection = connection
         self._wanted = wanted
         self._skipped = skipped
@@ -116,11 +122,13 @@ class MySql:
         """Bytes seen while out of step that may be the beginning of a query."""
         self._last_seq = -1
         """Of the client's packet before."""
+        self._unread_bytes = 0
+        """Of a statement that is not wanted, still to come."""
         self._follow_ups = False
         """Packets came behind a command, as LOCAL INFILE's do: their numbers may wrap to 0."""
         self._login = not joined
         """Before the first command: the login is sent."""
-        self._answers = Answers(connection)
+        self._answers = Answers(connection, joined)
 
     # --- what comes in ---
 
@@ -140,6 +148,17 @@ class MySql:
             data[0].deaf = answers.deaf and self._between
             return out
         connection, _, time_ns, payload, _ = data
+        if self._unread_bytes:
+            # The rest of a statement that is not wanted.
+            self._unread_bytes -= len(payload)
+            if self._unread_bytes > 0:
+                return ()
+            past = self._unread_bytes + len(payload)
+            self._unread_bytes, self._between = 0, True
+            if past == len(payload):
+                return ()
+            payload = payload[past:]
+            data = data._replace(payload=payload)
         if self._between and len(payload) > 5:
             size, code = _HEAD(payload)
             # One whole query, as nearly always. A byte below 9 would begin query attributes.
@@ -161,6 +180,22 @@ class MySql:
                 self._emit_statement(QUERY, text, mark, mark, False, True)
                 connection.deaf = self._answers.deaf
                 return out
+            if (
+                code == QUERY
+                and ENOUGH_BYTES < len(payload) - 4 < (size & 0xFFFFFF) < LARGEST
+                and size < 1 << 24
+                and payload[5] > 8
+                and not self._lost
+                and self._wanted is not None
+                and not self._answers.awaits
+                and not self._wanted(payload[5:])
+            ):
+                # The beginning of a long one tells that nobody wants it.
+                self._exchange += 1
+                self._skipped(time_ns, data[4])
+                self._lost = self._between = False
+                self._unread_bytes = size - (len(payload) - 4)
+                return ()
         if self._opaque:
             return ()
         out = self._out = []
@@ -174,6 +209,14 @@ class MySql:
             return ()
         out = self._out = []
         client = self._client
+        if gap.direction == TO_SERVER and self._unread_bytes:
+            if 0 < gap.size_bytes < self._unread_bytes:
+                self._unread_bytes -= gap.size_bytes
+                return ()
+            self._between = gap.size_bytes == self._unread_bytes
+            self._unread_bytes = 0
+            if self._between:
+                return ()
         if gap.direction == TO_CLIENT:
             self._answers.lose(gap, out)
         elif client.skip(gap.size_bytes):

@@ -7,7 +7,7 @@ that send a few in one go. So the first answer that begins behind a command is t
 server's bytes are whole from the command on. Where they are not, the answer behind the hole belongs to
 the latest command before it, and that is only known for sure when a later command is there and no
 hole on the client's side: until then the answer is in doubt and kept back. A wrong pair is worse than
-none.
+none: what stays ambiguous is left without a result.
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ class Answers:
         "recent",
     )
 
-    def __init__(self, connection: Connection) -> None:
-        joined = connection.joined
+    def __init__(self, connection: Connection, joined: bool) -> None:
         self._connection = connection
         self.deaf = joined
         """Nothing that the server says is wanted."""
@@ -141,6 +140,12 @@ class Answers:
         if self._doubt is None and recent and recent[-1][0] > awaited.time_ns:
             # Reassembly held the command back, waiting for a lost segment, and its answer was faster.
             self._answer_late(awaited, out)
+            return
+        if self._awaited and awaited.time_ns < self._awaited[-1].time_ns:
+            # The capture is out of order here; time says nothing.
+            self._awaited.clear()
+            self._doubt = None
+            self.deaf = not self._gap_open
             return
         self._awaited.append(awaited)
         self._asked = True
@@ -275,6 +280,10 @@ class Answers:
             if len(before) == len(awaited):
                 self._doubt = packet
                 return
+        elif any(self._whole_ns <= one.time_ns < latest_ns for one in known):
+            # The one before had no answer, and no hole: commands do not wait, or packets are out of order.
+            self._forget_before(began_ns)
+            return
         self._forget_before(latest_ns - 1)
         answered = awaited.popleft()
         while awaited and awaited[0].exchange == _UNKNOWN:

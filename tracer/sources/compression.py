@@ -15,9 +15,9 @@ from typing import IO
 __all__ = ["CHUNK_BYTES", "ByteStream", "packing"]
 
 CHUNK_BYTES = 1 << 20
-_ZSTD_STEP_BYTES = 2048
+_ZSTD_STEP_BYTES = 512
 """A zstd block of 4 bytes may hold 128 KiB, and one call unpacks all it is given: so little at once
-bounds a malicious file to 64 MiB a call, and costs an honest one some percent."""
+bounds a malicious file to 16 MiB a call, and costs an honest one some percent."""
 
 _GZIP_STEP_BYTES = 32 << 10
 """zlib hands back what it did not use as a copy: with small members, long steps would copy for ever."""
@@ -38,6 +38,8 @@ class ByteStream:
 
     def __init__(self, source: IO[bytes]) -> None:
         self.damage = ""
+        self.ended = False
+        """True once all bytes were read."""
         self._source = source
         # A pipe may hand over its first bytes one by one; six tell every packing.
         head = b""
@@ -50,11 +52,13 @@ class ByteStream:
     def read(self) -> bytes:
         """Return the next bytes, b'' at the end."""
         try:
-            return next(self._chunks, b"")
+            if chunk := next(self._chunks, b""):
+                return chunk
         except _Broken as broken:
             self.damage = str(broken)
         except OSError as error:
             self.damage = f"file cannot be read on: {error.strerror or error}"
+        self.ended = True
         return b""
 
     def extend(self, rest: bytes, wanted_bytes: int) -> bytes:

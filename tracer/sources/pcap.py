@@ -116,7 +116,7 @@ class PcapReader:
                 rest = buffer[offset:]
                 buffer, offset, trusted = self._stream.extend(rest, wanted), 0, -1 if offset != trusted else 0
                 if len(buffer) == len(rest):
-                    offset = self._search(rest, True)
+                    offset = self._search(rest, 0)
                     if offset < 0:
                         self._end(bool(rest))
                         return
@@ -167,53 +167,56 @@ class PcapReader:
         Called at a record that contradicts itself. The offset is -1 when none is found: the file is
         read no further.
         """
-        buffer = buffer[offset:]
-        if len(buffer) < 2 * _SEARCH_BYTES:
-            buffer = self._stream.extend(buffer, 2 * _SEARCH_BYTES)
-        ended = len(buffer) < 2 * _SEARCH_BYTES
+        # Copied only where more is to be read: every record of a file may contradict itself.
+        if not self._stream.ended and len(buffer) - offset < 2 * _SEARCH_BYTES:
+            buffer, offset = self._stream.extend(buffer[offset:], 2 * _SEARCH_BYTES), 0
         anomalies = self._capture.anomalies
-        _, _, captured, _ = self._record.unpack_from(buffer, 0)
-        end = self._record.size + captured
-        is_last = ended and end == len(buffer)
-        if captured <= self._longest and (is_last or self._leads_on(buffer, end, ended)):
+        _, _, captured, _ = self._record.unpack_from(buffer, offset)
+        end = offset + self._record.size + captured
+        is_last = self._stream.ended and end == len(buffer)
+        if captured <= self._longest and (is_last or self._leads_on(buffer, end, strict=False)):
             # Some writers note no length on the wire, or more than a second of microseconds.
             anomalies["record header contradicts itself"] += 1
-            return buffer, 0, 0
-        start = self._search(buffer, ended)
+            return buffer, offset, offset
+        start = self._search(buffer, offset)
         if start > 0:
             return buffer, start, -1
         anomalies["record header is damaged and none follows: the rest is not read"] += 1
         self._capture.broke_off = True
         return b"", -1, -1
 
-    def _search(self, buffer: bytes, ended: bool) -> int:
-        """Return where in *buffer*, behind its first byte, records go on; -1 if nowhere near."""
-        for start in range(1, min(_SEARCH_BYTES, len(buffer) - self._record.size + 1)):
-            if self._leads_on(buffer, start, ended):
+    def _search(self, buffer: bytes, offset: int) -> int:
+        """Return where in *buffer*, behind *offset*, records go on; -1 if nowhere near."""
+        for start in range(offset + 1, min(offset + _SEARCH_BYTES, len(buffer) - self._record.size + 1)):
+            if self._leads_on(buffer, start):
                 self._capture.anomalies["record header is damaged, read on at the next one"] += 1
                 return start
         return -1
 
-    def _leads_on(self, buffer: bytes, offset: int, ended: bool) -> bool:
+    def _leads_on(self, buffer: bytes, offset: int, strict: bool = True) -> bool:
         """Return whether three plausible records follow from *offset*, or fewer up to the end."""
         header_bytes, size = self._record.size, len(buffer)
         for count in range(3):
             if offset == size:
                 return count > 0
             if offset + header_bytes > size:
-                return count > 1 or (count > 0 and not ended)
-            captured = self._plausible(buffer, offset)
+                return count > 1 or (count > 0 and not self._stream.ended)
+            captured = self._plausible(buffer, offset, strict)
             if captured <= 0:
                 return False
             offset += header_bytes + captured
         return True
 
-    def _plausible(self, buffer: bytes, offset: int) -> int:
-        """Return the captured length that the record header at *offset* states, 0 if it is none."""
+    def _plausible(self, buffer: bytes, offset: int, strict: bool) -> int:
+        """Return the captured length that the record header at *offset* states, 0 if it is none.
+
+        *strict* demands as much as can be told; else a header may contradict itself, like the one
+        before it.
+        """
         seconds, fraction, captured, wire = self._record.unpack_from(buffer, offset)
-        if fraction >= self._per_second or not 0 < captured <= wire <= _LONGEST_RECORD_BYTES:
+        if not 0 < captured <= self._longest:
             return 0
-        if captured > self._longest:
+        if strict and (fraction >= self._per_second or not captured <= wire <= _LONGEST_RECORD_BYTES):
             return 0
         first_ns = self._capture.first_ns
         near = seconds > 0 if first_ns is None else abs(seconds - first_ns // 1_000_000_000) < _SPAN_S

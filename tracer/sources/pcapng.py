@@ -45,11 +45,24 @@ class _Interface(NamedTuple):
     offset_ns: int
 
 
+class _Counts(NamedTuple):
+    number: int
+    size_bytes: int
+    truncated: int
+    first_ns: int
+    last_ns: int
+    """-1 before the first packet."""
+    time_ns: int
+    """Of the packet before."""
+
+
 class _Structs(NamedTuple):
     """How the numbers of a section are laid out, for its byte order."""
 
     order: str
     block: struct.Struct
+    enhanced: struct.Struct
+    """A whole enhanced packet block, up to its data."""
     length: struct.Struct
     packet: struct.Struct
     old_packet: struct.Struct
@@ -59,6 +72,7 @@ _STRUCTS = {
     order: _Structs(
         order,
         block=struct.Struct(order + "2I"),
+        enhanced=struct.Struct(order + "7I"),
         length=struct.Struct(order + "I"),
         packet=struct.Struct(order + "5I"),
         old_packet=struct.Struct(order + "2H4I"),
@@ -93,47 +107,93 @@ class PcapngReader:
         self._structs = _STRUCTS[order]
         self._interfaces: list[_Interface] = []
         self._declared = 0
-        self._last_ns = 0
-        self._number = 0
+        self._counts = _Counts(0, 0, 0, _END_OF_TIME_NS, -1, 0)
+        self._takers = {
+            _INTERFACE: self._interface,
+            _PACKET: self._packet,
+            _SIMPLE_PACKET: self._simple_packet,
+            _OLD_PACKET: self._old_packet,
+        }
 
     def packets(self) -> Iterator[Packet]:
         """Yield every packet, in file order, then close the stream; damage is counted, never raised."""
+        new, Packet_, Frame_ = tuple.__new__, Packet, Frame
+        capture_number = self._capture.number
         buffer, offset = self._buffer, 0
         try:
             while True:
-                length, ending = self._measure(buffer, offset)
-                if length == 0 and not ending:
-                    wanted = self._wanted(buffer, offset)
-                    rest = buffer[offset:]
-                    buffer, offset = self._stream.extend(rest, wanted), 0
-                    if len(buffer) == len(rest):
-                        offset = self._search(rest, True)
-                        if offset < 0:
-                            self._end(bool(rest))
-                            return
-                    continue
-                if ending:
-                    buffer, offset, length = self._mend(buffer, offset)
-                    if offset < 0:
-                        return
-                kind = self._structs.block.unpack_from(buffer, offset)[0]
-                if kind == _PACKET:
-                    packet = self._packet(buffer, offset + 8, offset + length - 4)
-                elif kind == _SIMPLE_PACKET:
-                    packet = self._simple_packet(buffer, offset + 8, offset + length - 4)
-                elif kind == _OLD_PACKET:
-                    packet = self._old_packet(buffer, offset + 8, offset + length - 4)
-                else:
-                    packet = None
-                    if kind == _SECTION:
-                        self._section(buffer, offset)
-                    elif kind == _INTERFACE:
-                        self._interface(buffer, offset + 8, offset + length - 4)
-                offset += length
+                # Undamaged enhanced packet blocks, which is nearly all: the hot loop. What it does not
+                # like is left to `_block`.
+                size, counts = len(buffer), self._counts
+                unpack, unpack_length = self._structs.enhanced.unpack_from, self._structs.length.unpack_from
+                interfaces, declared = self._interfaces, len(self._interfaces)
+                number, size_bytes, truncated, first_ns, last_ns, time_ns = counts
+                while offset + 32 <= size:
+                    kind, length, identifier, high, low, captured, wire = unpack(buffer, offset)
+                    end = offset + length
+                    if kind != _PACKET or end > size or identifier >= declared or captured + 32 > length:
+                        break
+                    key, link_type, _, multiplier, divisor, offset_ns = interfaces[identifier]
+                    stamp_ns = (high << 32 | low) * multiplier // divisor + offset_ns
+                    if not 0 <= stamp_ns < _END_OF_TIME_NS or unpack_length(buffer, end - 4)[0] != length:
+                        break
+                    time_ns = stamp_ns
+                    if time_ns > last_ns:
+                        last_ns = time_ns
+                    if time_ns < first_ns:
+                        first_ns = time_ns
+                    if captured != wire:
+                        truncated += captured < wire
+                        wire = max(wire, captured)
+                    number += 1
+                    size_bytes += captured
+                    frame = new(Frame_, (capture_number, number))
+                    data = buffer[offset + 28 : offset + 28 + captured]
+                    yield new(Packet_, (time_ns, data, wire, link_type, frame, key))
+                    offset = end
+                self._count(_Counts(number, size_bytes, truncated, first_ns, last_ns, time_ns))
+                buffer, offset, packet = self._block(buffer, offset)
+                if offset < 0:
+                    return
                 if packet is not None:
                     yield packet
         finally:
             self._stream.close()
+
+    def _block(self, buffer: bytes, offset: int) -> tuple[bytes, int, Packet | None]:
+        """Take one block of any kind, reading on when it is not there yet.
+
+        Returns the buffer, the offset behind the block and the packet in it. The offset is -1 when there
+        is no more to read.
+        """
+        length, damaged = self._measure(buffer, offset)
+        if damaged:
+            buffer, offset, length = self._mend(buffer, offset)
+            if offset < 0:
+                return buffer, -1, None
+        elif length == 0:
+            rest = buffer[offset:]
+            buffer = self._stream.extend(rest, self._wanted(buffer, offset))
+            if len(buffer) > len(rest):
+                return buffer, 0, None
+            offset = self._search(rest, 0)
+            if offset < 0:
+                self._end(bool(rest))
+            return rest, offset, None
+        packet = None
+        kind = self._structs.block.unpack_from(buffer, offset)[0]
+        if kind == _SECTION:
+            self._section(buffer, offset)
+        elif take := self._takers.get(kind):
+            packet = take(buffer, offset + 8, offset + length - 4)
+        return buffer, offset + length, packet
+
+    def _count(self, counts: _Counts) -> None:
+        self._counts = counts
+        capture = self._capture
+        capture.packets, capture.size_bytes, capture.truncated_packets = counts[:3]
+        if counts.last_ns >= 0:
+            capture.first_ns, capture.last_ns = counts.first_ns, counts.last_ns
 
     def _end(self, inside: bool) -> None:
         capture = self._capture
@@ -182,35 +242,34 @@ class PcapngReader:
 
         The offset is -1 when none is found: the file is read no further.
         """
-        buffer = buffer[offset:]
-        if len(buffer) < 2 * _SEARCH_BYTES:
-            buffer = self._stream.extend(buffer, 2 * _SEARCH_BYTES)
+        # Copied only where more is to be read: every block of a file may be damaged.
+        if not self._stream.ended and len(buffer) - offset < 2 * _SEARCH_BYTES:
+            buffer, offset = self._stream.extend(buffer[offset:], 2 * _SEARCH_BYTES), 0
         anomalies = self._capture.anomalies
-        ended = len(buffer) < 2 * _SEARCH_BYTES
-        length, _ = self._measure(buffer, 0)
-        if length and self._leads_on(buffer, length, ended, 1):
+        length, _ = self._measure(buffer, offset)
+        if length and self._leads_on(buffer, offset + length, 1):
             anomalies["length behind a block differs from the one before it"] += 1
-            return buffer, 0, length
-        start = self._search(buffer, ended)
+            return buffer, offset, length
+        start = self._search(buffer, offset)
         if start > 0:
             return buffer, start, self._measure(buffer, start)[0]
         anomalies["block is damaged and none follows: the rest is not read"] += 1
         self._capture.broke_off = True
         return b"", -1, 0
 
-    def _search(self, buffer: bytes, ended: bool) -> int:
-        """Return where in *buffer*, behind its first byte, blocks go on; -1 if nowhere near."""
-        for start in range(1, min(_SEARCH_BYTES, len(buffer) - 11)):
-            if self._leads_on(buffer, start, ended, 2):
+    def _search(self, buffer: bytes, offset: int) -> int:
+        """Return where in *buffer*, behind *offset*, blocks go on; -1 if nowhere near."""
+        for start in range(offset + 1, min(offset + _SEARCH_BYTES, len(buffer) - 11)):
+            if self._leads_on(buffer, start, 2):
                 self._capture.anomalies["block is damaged, read on at the next one"] += 1
                 return start
         return -1
 
-    def _leads_on(self, buffer: bytes, offset: int, ended: bool, blocks: int) -> bool:
+    def _leads_on(self, buffer: bytes, offset: int, blocks: int) -> bool:
         """Return whether that many undamaged blocks follow from *offset*, or fewer up to the end."""
         for count in range(blocks):
             if offset >= len(buffer):
-                return offset == len(buffer) and (count > 0 or (ended and blocks == 1))
+                return offset == len(buffer) and (count > 0 or (self._stream.ended and blocks == 1))
             if offset + 12 > len(buffer):
                 return count > 0
             if self._structs.block.unpack_from(buffer, offset)[0] not in _KNOWN_TYPES:
@@ -227,10 +286,10 @@ class PcapngReader:
         self._structs = _STRUCTS[_ORDERS[buffer[offset + 8 : offset + 12]]]
         self._interfaces = []
 
-    def _interface(self, buffer: bytes, offset: int, end: int) -> None:
+    def _interface(self, buffer: bytes, offset: int, end: int) -> Packet | None:
         if end - offset < 8 or self._declared >= _MOST_INTERFACES:
             self._capture.anomalies["interface description is damaged"] += 1
-            return
+            return None
         link_type, _, snap_bytes = struct.unpack_from(self._structs.order + "2HI", buffer, offset)
         options = self._options(buffer, offset + 8, end)
         name = options.get(_NAME) or options.get(_DESCRIPTION) or b""
@@ -249,6 +308,7 @@ class PcapngReader:
         self._interfaces.append(
             _Interface(key, link_type, snap_bytes, multiplier, divisor, offset_s * 1_000_000_000)
         )
+        return None
 
     def _options(self, buffer: bytes, offset: int, end: int) -> dict[int, bytes]:
         """Return the options of a block by their code; of a repeated one the first."""
@@ -300,26 +360,28 @@ class PcapngReader:
             capture.anomalies["packet is longer than its block"] += 1
             captured = end - start
         key, link_type, _, multiplier, divisor, offset_ns = self._interfaces[identifier]
-        time_ns = self._last_ns if stamp < 0 else stamp * multiplier // divisor + offset_ns
-        if not 0 <= time_ns < _END_OF_TIME_NS:
+        number, size_bytes, truncated, first_ns, last_ns, time_ns = self._counts
+        stamp_ns = time_ns if stamp < 0 else stamp * multiplier // divisor + offset_ns
+        if 0 <= stamp_ns < _END_OF_TIME_NS:
+            time_ns = stamp_ns
+        else:
             capture.anomalies["time of a packet is damaged"] += 1
-            time_ns = self._last_ns
-        self._last_ns = time_ns
-        self._number += 1
-        capture.packets = self._number
-        capture.size_bytes += captured
-        if capture.first_ns is None or time_ns < capture.first_ns:
-            capture.first_ns = time_ns
-        if capture.last_ns is None or time_ns > capture.last_ns:
-            capture.last_ns = time_ns
-        if captured < wire:
-            capture.truncated_packets += 1
-        frame = Frame(capture.number, self._number)
+        number += 1
+        self._count(
+            _Counts(
+                number,
+                size_bytes + captured,
+                truncated + (captured < wire),
+                min(first_ns, time_ns),
+                max(last_ns, time_ns),
+                time_ns,
+            )
+        )
+        frame = Frame(capture.number, number)
         data = buffer[start : start + captured]
         return Packet(time_ns, data, max(wire, captured), link_type, frame, key)
 
     def _misfit(self, words: str) -> None:
         """Count a packet that cannot be read; it keeps its frame number."""
         self._capture.anomalies[words] += 1
-        self._number += 1
-        self._capture.packets = self._number
+        self._count(self._counts._replace(number=self._counts.number + 1))

@@ -58,7 +58,8 @@ def load_topology(path: Path) -> GivenTopology:
     unknown = set(table) - {"planes", "roles", "ports", "allow"}
     if unknown:
         raise UsageError(
-            f"{path}: unknown table [{sorted(unknown)[0]}]; a topology file has [planes.NAME], [roles], [ports], allow"
+            f"{path}: unknown table [{sorted(unknown)[0]}];"
+            " a topology file has [planes.NAME], [roles], [ports] and allow"
         )
     given = GivenTopology()
     _read_planes(path, table.get("planes", {}), given)
@@ -119,7 +120,8 @@ def _endpoint(path: Path, role: str, text: object) -> tuple[str, int | None]:
         address = ""
     if not address or not (port is None or 0 < port < 65536):
         raise UsageError(
-            f"{path}: [roles] {role}: {text!r} is no address; write 172.28.0.11, 172.28.0.11:8774 or [fd00::1]:8774"
+            f"{path}: [roles] {role}: {text!r} is no address;"
+            " write 172.28.0.11, 172.28.0.11:8774 or [fd00::1]:8774"
         )
     return address, port
 

@@ -32,9 +32,15 @@ class Planes:
         self._marks: dict[_Node, set[str]] = {}
         """Root or not, node -> protocols and roles seen there; gathered per part when asked."""
         self._parts: dict[_Node, str] | None = None
+        self._known: set[tuple[int, str, str, str]] = set()
+        """(VLAN, client, server, mark) that were taken note of"""
 
     def observe(self, connection: Connection, mark: str) -> None:
         """Take note that *connection* exists and what is spoken on it."""
+        known = (connection.vlan, connection.client.address, connection.server.address, mark)
+        if known in self._known:
+            return
+        self._known.add(known)
         client = (connection.vlan, connection.client.address)
         server = (connection.vlan, connection.server.address)
         a, b = self._root(client), self._root(server)

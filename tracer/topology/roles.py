@@ -142,6 +142,8 @@ class Roles:
         """(address, process id) -> role"""
         self._proxied: set[str] = set()
         """addresses that forward requests"""
+        self._asked: OrderedDict[tuple[str, Endpoint], None] = OrderedDict()
+        """(client's address, server) of HTTP requests of which nothing tells who makes them"""
         self._by_token: OrderedDict[str, list[Call]] = OrderedDict()
 
     # --- collecting ---
@@ -178,8 +180,18 @@ class Roles:
                     facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix("_fanout")
                 )
             self._serve(call.connection.server, "rabbitmq")
+            if facts.binary in PROGRAMS and facts.published:
+                self._acts.setdefault(call.connection.client.address, set()).add(PROGRAMS[facts.binary])
         elif isinstance(facts, SqlFacts):
             self._serve(call.connection.server, "db")
+        else:
+            self.undecoded(call.connection)
+
+    def undecoded(self, connection: Connection) -> None:
+        """Learn of a server from its port alone: it refused, or nothing it says can be read."""
+        role = PORT_ROLES.get(connection.server.port)
+        if role and connection.server not in self.fronts:
+            self._serve(connection.server, role)
 
     def _observe_rest(self, call: Call, facts: RestFacts) -> None:
         connection = call.connection
@@ -197,6 +209,9 @@ class Roles:
             self._learn_front(connection, facts)
         elif program := _program(facts.user_agent):
             self._acts_as(connection, program)
+        else:
+            self._asked[connection.client.address, connection.server] = None
+            _trim(self._asked)
         if not connection.server_role:
             self._learn_server(connection, facts.path)
         if facts.subject_token:
@@ -296,7 +311,24 @@ class Roles:
         found |= {address for (address, _), given in self._given.roles.items() if given == role}
         if role == "lb":
             found |= self._front_addresses | self._proxied
+        elif role == "sc":
+            found |= self._portals()
+        elif role == "admin":
+            portals = self._portals()
+            found |= {
+                client
+                for client, server in self._asked
+                if server.address in portals and client not in portals and server.port not in PORT_ROLES
+            }
         return found
+
+    def _portals(self) -> set[str]:
+        """Return the strangers that call the cloud's API."""
+        return {
+            client
+            for client, server in self._asked
+            if (server in self.fronts or server.port in PORT_ROLES) and self._is_stranger(client)
+        }
 
     def is_front(self, endpoint: Endpoint) -> bool:
         return endpoint in self.fronts or self._given.role(endpoint.address, endpoint.port) == "lb"
@@ -305,8 +337,11 @@ class Roles:
         """Return the role of *address* when everything seen there is of one role."""
         served = set(self._serves.get(address, {}).values()) & (_SERVICES | {"sc"})
         acting = self._acts.get(address, set())
-        if address in self._front_addresses or address in self._proxied:
+        if address in self._proxied:
             return "lb" if not served and not acting else None
+        if address in self._front_addresses:
+            # A virtual address: the proxy's as a destination only, any of its host's services as a source.
+            return None
         if len(served) == 1 and all(
             role.split("-")[0] == next(iter(served)).split("-")[0] for role in acting
         ):

@@ -1,0 +1,120 @@
+"""The README's examples are run, so that they stay true.
+
+A console block is a command and the output that it really has: `pytest --update-golden` rewrites the output.
+In sh blocks, each line that reads a shipped capture is run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+COMMANDS = {"check", "calls", "show"}
+
+Block = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, without their indent."""
+    return [
+        "\n".join(line.removeprefix(m[1]) for line in m[3].splitlines())
+        for m in Block.finditer(TEXT)
+        if m[2] == language
+    ]
+
+
+LINES = [line for block in blocks("sh") for line in block.splitlines()]
+RUNNABLE = [line for line in LINES if line.startswith("tracer ") and re.search(r"captures/|example:", line)]
+FIRST, TESTS = (line for line in LINES if line.startswith("python3 -m venv"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `tracer` and `python3` are what is being tested."""
+    for name, command in (("tracer", f'"{sys.executable}" -m tracer'), ("python3", f'"{sys.executable}"')):
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+    kept = {k: v for k, v in os.environ.items() if k not in {"FORCE_COLOR", "CLICOLOR_FORCE"}}
+    path = f"{tmp_path}{os.pathsep}{kept.get('PATH', '')}"
+    ours = {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1", "PYTHONUTF8": "1"}
+    return kept | ours
+
+
+def run(line: str, environment: dict[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """One line of the README in a shell."""
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("line", RUNNABLE, ids=[line.partition("#")[0].strip() for line in RUNNABLE])
+def test_a_command(line: str, shell: dict[str, str]) -> None:
+    ran = run(line, shell)
+    assert ran.returncode in (0, 1), ran.stderr
+    assert ran.stdout
+
+
+def test_outputs(shell: dict[str, str], update_golden: bool) -> None:
+    text = TEXT
+    for block in blocks("console"):
+        command = block.splitlines()[0].removeprefix("$ ")
+        ran = run(command, shell)
+        assert ran.returncode in (0, 1), ran.stderr
+        assert ran.stdout, ran.stderr
+        now = f"$ {command}\n{ran.stdout.rstrip()}"
+        if update_golden:
+            text = text.replace(f"```console\n{block}\n```", f"```console\n{now}\n```")
+        else:
+            assert now == block
+    if update_golden:
+        README.write_text(text, encoding="utf-8")
+
+
+def test_the_first_command_checks_a_capture_of_the_repository(shell: dict[str, str]) -> None:
+    command = FIRST.rpartition("&& .venv/bin/")[2]
+    assert run(command, shell).returncode == 1
+
+
+def test_ci_runs_the_test_command() -> None:
+    """CI passes by the very line that the README promises."""
+    assert TESTS in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_topology_file(tmp_path: Path, shell: dict[str, str]) -> None:
+    (toml,) = blocks("toml")
+    (tmp_path / "topology.toml").write_text(toml, encoding="utf-8")
+    ran = run(f"tracer check captures/ok-image --topology {tmp_path}/topology.toml", shell)
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "1 trace: 1 conforms  (1 active)")
+
+
+def test_the_filter_of_the_capture_guide_loses_nothing() -> None:
+    """It is the one by which ok-concurrent-20 was cut: test_captures.py shows what it leaves."""
+    kept = "not port 3306 or host 172.28.0.11 or host 172.28.0.12"
+    assert f"tcp and ({kept})" in TEXT
+    assert f"api='{kept}'" in (ROOT / "captures" / "README.md").read_text(encoding="utf-8")
+
+
+def test_only_commands_that_exist() -> None:
+    named = set(re.findall(r"(?<![\w/.-])tracer ([a-z]+)(?= |`)", TEXT))
+    assert named - COMMANDS <= {"tells", "works", "reads", "replaces", "was"}
+
+
+def test_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,310 @@
+"""What the commands do: ask the pipeline, choose a report, and turn the answer into an exit code.
+
+What click calls a command's help is the docstring here. Each command returns its exit code; what it
+raises becomes one in `tracer.cli.main`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.cli import options, output
+from tracer.cli.options import Manner, Where
+from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
+from tracer.cli.progress import progress
+from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracer.model import Report, Verdict
+    from tracer.pipeline import Settings
+
+__all__ = ["program"]
+
+
+class Commands(click.Group):
+    """The commands in the order of their use, with a suggestion for one that does not exist."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            from tracer.cli import usage
+
+            raise UsageError(usage.no_such_command(args[0], args[1:], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    options.PROGRAM_NAME,
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@options.manner
+@options.version
+@click.pass_context
+def program(context: click.Context) -> int:
+    """Says at which documented step the creation of a cloud VM broke, from
+    network captures alone.
+
+    \b
+    Examples:
+      tracer check captures/                  which creations broke, and where
+      tracer show captures/ --trace web-1     one of them as a ladder diagram
+      tracer calls boot.pcap --format jsonl   every call that the captures hold
+
+    Exit codes of check: 0 all traces conform, 1 one deviates, 2 could not run,
+    3 none deviates but one is inconclusive, 5 no trace found, 130 interrupted.
+    The other commands: 0 or 2.
+
+    Results go to standard output, all else to standard error. `tracer
+    completion --help` tells how to have commands and options completed.
+    """
+    if context.invoked_subcommand is None:
+        # Not 0: a script whose command came out empty has checked nothing.
+        click.echo(context.get_help(), err=True)
+    return COULD_NOT_RUN
+
+
+@program.command(short_help="Check every creation against its documented steps.")
+@options.captures
+@options.grammar
+@options.topology
+@options.form("text", "json", words="json is the schema tracer.check/1.")
+@options.target
+@options.stall
+@options.since
+@options.until
+@options.where
+@options.allow
+@options.manner
+@click.pass_obj
+def check(
+    manner: Manner,
+    captures: tuple[str, ...],
+    grammar: str,
+    topology: Path | None,
+    form: str,
+    target: Path | None,
+    stall_s: float,
+    since_ns: int | None,
+    until_ns: int | None,
+    where: Where,
+    allow: tuple[str, ...],
+) -> int:
+    """Checks every VM creation in the captures against its documented steps.
+
+    \b
+    Examples:
+      tracer check External_api.pcap Internal_base.pcap.zst
+      tracer check captures/ --where outcome=stuck --where 'name=web-*' -v
+      tracer check captures/ --format json -o report.json --allow unobserved:1
+
+    CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
+    them, - for standard input, or example:NAME for one that comes with tracer.
+
+    Exit codes: 0 every trace conforms, 1 a trace deviates, 2 could not run,
+    3 none deviates but one is inconclusive, 5 no trace found, 130 interrupted
+    (the report so far is printed).
+    """
+    with output.destination(target, captures) as file:
+        from tracer.pipeline import Settings
+
+        settings = Settings(
+            grammar=grammar,
+            topology=topology,
+            stall_s=stall_s,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            allow=allow,
+        )
+        report, found = _report(captures, settings, where.fits, manner)
+        if form == "json":
+            output.write_json(report, file)
+            _warn(report, manner)
+        elif report.verdicts or not found:
+            from tracer.reports import console
+
+            console.render(report, output.console(file, manner), manner.verbose)
+    if not report.verdicts:
+        output.say(_nothing(report, found, where), manner)
+    return _exit_code(report)
+
+
+@program.command(short_help="Print every call that the captures hold.")
+@options.captures
+@options.grammar
+@options.topology
+@options.form("text", "jsonl", words="jsonl is one object a line.")
+@options.target
+@options.since
+@options.until
+@options.manner
+@click.pass_obj
+def calls(
+    manner: Manner,
+    captures: tuple[str, ...],
+    grammar: str,
+    topology: Path | None,
+    form: str,
+    target: Path | None,
+    since_ns: int | None,
+    until_ns: int | None,
+) -> int:
+    """Prints every call that the captures hold: REST, RPC and SQL, in time order.
+
+    \b
+    Examples:
+      tracer calls Internal_base.pcap | grep 'nova-compute > '
+      tracer calls captures/ --format jsonl -o calls.jsonl
+      tracer calls captures/ --format jsonl | jq 'select(.traces | length > 1)'
+
+    CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
+    them, - for standard input, or example:NAME for one that comes with tracer.
+    """
+    with output.destination(target, captures) as file, progress(manner) as heard:
+        from tracer import pipeline
+        from tracer.reports import calls as report
+
+        settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)
+        records = pipeline.calls(captures, settings, heard)
+        if form == "jsonl":
+            report.write_lines(records, file)
+        else:
+            report.write_text(records, file, color=output.colourful(file, manner))
+    return CONFORMS
+
+
+@program.command(short_help="Draw one creation as a ladder diagram.")
+@options.captures
+@options.trace
+@options.grammar
+@options.topology
+@options.form("text", "json", words="json is the schema tracer.check/1.")
+@options.target
+@options.stall
+@options.since
+@options.until
+@options.allow
+@options.manner
+@click.pass_obj
+def show(
+    manner: Manner,
+    captures: tuple[str, ...],
+    trace: str | None,
+    grammar: str,
+    topology: Path | None,
+    form: str,
+    target: Path | None,
+    stall_s: float,
+    since_ns: int | None,
+    until_ns: int | None,
+    allow: tuple[str, ...],
+) -> int:
+    """Draws one creation as a ladder diagram, with time deltas and frame numbers.
+
+    \b
+    Examples:
+      tracer show captures/ --trace web-1
+      tracer show captures/ --trace req-2f3ede67 -v     with the undocumented calls
+      tracer show External_api.pcap Internal_base.pcap --trace 8450a932 | less -S
+
+    CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
+    them, - for standard input, or example:NAME for one that comes with tracer.
+    """
+    with output.destination(target, captures) as file:
+        from tracer import reports
+        from tracer.pipeline import Settings
+
+        settings = Settings(
+            grammar=grammar,
+            topology=topology,
+            stall_s=stall_s,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            allow=allow,
+        )
+        report, _ = _report(captures, settings, lambda _: True, manner)
+        chosen = reports.chosen(report.verdicts, trace)
+        report = dataclasses.replace(report, verdicts=chosen)
+        if form == "json":
+            output.write_json(report, file)
+        else:
+            from tracer.reports import ladder
+
+            screen = output.console(file, manner)
+            for verdict in chosen:
+                ladder.render(verdict, report, screen, manner.verbose)
+    return INTERRUPTED if report.partial else CONFORMS
+
+
+@program.command(short_help="Print the script that completes commands and options.")
+@click.argument("shell", metavar="|".join(options.SHELLS), type=click.Choice(options.SHELLS))
+def completion(shell: str) -> int:
+    """Prints the script with which a shell completes commands and options.
+
+    \b
+    Examples:
+      eval "$(tracer completion bash)"           here and now, or in ~/.bashrc
+      eval "$(tracer completion zsh)"            in ~/.zshrc, after compinit
+      tracer completion fish | source            in ~/.config/fish/config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    shell_class = get_completion_class(shell)
+    if shell_class is None:
+        raise UsageError(f"the installed click completes nothing in {shell}; update it")
+    click.echo(shell_class(program, {}, options.PROGRAM_NAME, options.COMPLETE_VARIABLE).source())
+    return CONFORMS
+
+
+# --- what they have in common ---------------------------------------------------------------------
+
+
+def _report(
+    captures: Sequence[str], settings: Settings, selection: Callable[[Verdict], bool], manner: Manner
+) -> tuple[Report, int]:
+    """The report on the traces that are asked for, and how many traces there were."""
+    from tracer import pipeline
+
+    with progress(manner) as heard:
+        report = pipeline.check(captures, settings, heard)
+    chosen = [verdict for verdict in report.verdicts if selection(verdict)]
+    return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
+
+
+def _exit_code(report: Report) -> int:
+    if report.partial:
+        return INTERRUPTED
+    verdicts = {verdict.verdict for verdict in report.verdicts}
+    if not verdicts:
+        return NO_TRACE
+    if "deviates" in verdicts:
+        return DEVIATES
+    return INCONCLUSIVE if "inconclusive" in verdicts else CONFORMS
+
+
+def _nothing(report: Report, found: int, where: Where) -> str:
+    """Why there is nothing to report, for standard error."""
+    if found:
+        return f"none of the {found} traces fits {where}"
+    from tracer import reports
+
+    return f"no trace found; the captures hold {reports.seen_instead(report)}"
+
+
+def _warn(report: Report, manner: Manner) -> None:
+    """Say on standard error what the captures lost: a pipe that reads the JSON may not look."""
+    from tracer import reports
+
+    for capture in report.captures:
+        if lost := reports.losses(capture):
+            output.say(f"warning: {capture.path}: {lost}", manner)

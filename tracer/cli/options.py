@@ -1,0 +1,276 @@
+"""The flags: their names, their help, and what the words after them mean.
+
+A value that makes no sense is refused here, before a capture is opened or the pipeline imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tracer import __version__
+from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracer.model import Verdict
+
+__all__ = [
+    "COMPLETE_VARIABLE",
+    "PROGRAM_NAME",
+    "SHELLS",
+    "Manner",
+    "allow",
+    "captures",
+    "form",
+    "grammar",
+    "manner",
+    "since",
+    "stall",
+    "target",
+    "topology",
+    "trace",
+    "until",
+    "version",
+    "where",
+]
+
+PROGRAM_NAME = "tracer"
+COMPLETE_VARIABLE = "_TRACER_COMPLETE"
+"""Where click's completion scripts put their question."""
+SHELLS = ("bash", "zsh", "fish")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+# --- how to talk ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Manner:
+    """How to talk: given before the command, after it, or both. The object of click's contexts."""
+
+    color: str = "auto"
+    quiet: bool = False
+    verbose: int = 0
+    debug: bool = False
+
+
+def _color(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    talk = context.ensure_object(Manner)
+    talk.color = value or talk.color
+
+
+def _quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+    talk = context.ensure_object(Manner)
+    talk.quiet = talk.quiet or value
+
+
+def _verbose(context: click.Context, _: click.Parameter, value: int) -> None:
+    context.ensure_object(Manner).verbose += value
+
+
+def _debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    talk = context.ensure_object(Manner)
+    talk.debug = talk.debug or value
+
+
+def manner(function: Function) -> Function:
+    """--color, -q, -v and --debug, which every command takes; they are kept in the Manner alone."""
+    for add in (
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=_debug,
+            help="Show the trace of an internal error.",
+        ),
+        click.option(
+            "--verbose",
+            "-v",
+            count=True,
+            expose_value=False,
+            callback=_verbose,
+            help="Say more; twice: still more.",
+        ),
+        click.option(
+            "--quiet",
+            "-q",
+            is_flag=True,
+            expose_value=False,
+            callback=_quiet,
+            help="Nothing on standard error but errors.",
+        ),
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            metavar="WHEN",
+            expose_value=False,
+            callback=_color,
+            help="Colours: always, never, or auto: on a terminal, unless NO_COLOR is set.",
+        ),
+    ):
+        function = add(function)
+    return function
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"{PROGRAM_NAME} {__version__}")
+        context.exit()
+
+
+version = click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the version and stop.",
+)
+
+
+# --- what to read, and how ------------------------------------------------------------------------
+
+captures = click.argument("captures", metavar="CAPTURE...", nargs=-1, required=True, type=click.Path())
+grammar = click.option(
+    "--grammar",
+    "-g",
+    metavar="NAME|FILE",
+    type=click.Path(),
+    default="cloudvm_create",
+    show_default=True,
+    help="What to check against.",
+)
+
+
+def _path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+topology = click.option(
+    "--topology",
+    "-t",
+    metavar="FILE",
+    type=click.Path(),
+    callback=_path,
+    help="Planes, roles and ports (TOML); else inferred.",
+)
+
+
+def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise UsageError(f"--stall {text!r}: not a number of seconds; write 60 or 2.5") from None
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"--stall {seconds:g}: must be more than 0 seconds")
+    return seconds
+
+
+stall = click.option(
+    "--stall",
+    "stall_s",
+    metavar="SECONDS",
+    default="60",
+    show_default=True,
+    callback=_seconds,
+    help="Silence after which a creation counts as stuck.",
+)
+
+
+def _time(_: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    from tracer import reports
+
+    try:
+        return reports.nanoseconds(text)
+    except (ValueError, OverflowError):
+        known = "write 2026-01-01T06:53:28Z (UTC without a zone) or seconds since 1970"
+        raise UsageError(f"{parameter.opts[0]} {text!r}: not a time; {known}") from None
+
+
+since = click.option(
+    "--since",
+    "since_ns",
+    metavar="TIME",
+    callback=_time,
+    help="Only traces started from then on: RFC 3339, or epoch seconds.",
+)
+until = click.option(
+    "--until",
+    "until_ns",
+    metavar="TIME",
+    callback=_time,
+    help="Only traces started before that: likewise.",
+)
+allow = click.option(
+    "--allow",
+    metavar="KIND[:STEP]",
+    multiple=True,
+    help="Accept such a deviation, or 'unobserved', as a mere note.",
+)
+
+
+# --- what to show, and where ----------------------------------------------------------------------
+
+
+def form(*names: str, words: str) -> Callable[[Function], Function]:
+    """--format with these *names*, the first of them by default; *words* tell what they are."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(names),
+        metavar="|".join(names),
+        default=names[0],
+        show_default=True,
+        help=words,
+    )
+
+
+target = click.option(
+    "--output",
+    "-o",
+    "target",
+    metavar="FILE",
+    type=click.Path(),
+    callback=_path,
+    help="Write the result there, not to standard output.",
+)
+
+
+class Where:
+    """The conditions of --where, and whether a trace fits them."""
+
+    def __init__(self, conditions: Sequence[str]) -> None:
+        self.conditions = conditions
+        self.fits: Callable[[Verdict], bool] = lambda _: True
+        if conditions:
+            from tracer import reports
+
+            self.fits = reports.selection(conditions)
+
+    def __str__(self) -> str:
+        return " ".join(f"--where {condition}" for condition in self.conditions)
+
+
+def _where(_: click.Context, __: click.Parameter, conditions: Sequence[str]) -> Where:
+    return Where(conditions)
+
+
+where = click.option(
+    "--where",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_where,
+    help="Only traces whose name, id, host, outcome, step or verdict is VALUE (name and host: with * and ?;"
+    " id: a part of it). Repeat it: one key, either value; several keys, all of them.",
+)
+trace = click.option(
+    "--trace", metavar="ID", help="An id, request id, server id or name, or the beginning of one."
+)

@@ -1,0 +1,156 @@
+"""What goes out: results to standard output or `-o`, remarks to standard error, and a code at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tracer.cli.options import Manner
+    from tracer.model import Report
+
+__all__ = [
+    "CONFORMS",
+    "COULD_NOT_RUN",
+    "DEVIATES",
+    "INCONCLUSIVE",
+    "INTERRUPTED",
+    "NO_TRACE",
+    "colourful",
+    "console",
+    "destination",
+    "discard_stdout",
+    "plain",
+    "say",
+    "tell",
+    "write_json",
+]
+
+CONFORMS, DEVIATES, COULD_NOT_RUN, INCONCLUSIVE, NO_TRACE, INTERRUPTED = 0, 1, 2, 3, 5, 130
+_PIPE_WIDTH = 160
+"""Columns of a text report that goes to a file or a pipe: wide enough for a step's whole row."""
+
+
+# --- remarks --------------------------------------------------------------------------------------
+
+
+def say(message: str, manner: Manner) -> None:
+    """Remark something on standard error, unless `-q` forbids."""
+    if message and not manner.quiet:
+        tell(message)
+
+
+def tell(message: str) -> None:
+    """Say one line on standard error. Nobody may listen there, and that ends no run."""
+    if sys.stderr is not None:
+        with suppress(BrokenPipeError):
+            print(f"tracer: {plain(message, 2000)}", file=sys.stderr)
+
+
+def plain(text: str, limit: int) -> str:
+    """`tracer.reports.plain`, imported with the first remark."""
+    from tracer import reports
+
+    return reports.plain(text, limit)
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def destination(path: Path | None, captures: Sequence[str]) -> Iterator[TextIO]:
+    """Where results go. That a file cannot be written is found out before the work; what it held before
+    stays until then."""
+    if path is None or str(path) == "-":
+        if sys.stdout is None:
+            raise UsageError("standard output is closed; name a file for the result with -o")
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader has had enough (`| head`); the exit code still says what was found.
+            discard_stdout()
+        return
+    if any(_same_file(path, capture) for capture in captures):
+        raise UsageError(f"-o {path}: that is a capture to be read; it would be overwritten")
+    existed = path.exists()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UsageError(f"-o {path}: cannot be written: {error.strerror}") from None
+    with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
+        try:
+            yield file
+            file.flush()
+            with suppress(OSError):  # a pipe or a device has no old end to cut off
+                os.truncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+        except BaseException:
+            if not existed:
+                path.unlink(missing_ok=True)
+            raise
+
+
+def _same_file(path: Path, capture: str) -> bool:
+    with suppress(OSError, ValueError):
+        names = (capture, capture.partition("=")[2])
+        return any(path.samefile(name) for name in names if name and Path(name).is_file())
+    return False
+
+
+def discard_stdout() -> None:
+    """Send what is still to come nowhere, so that no flush at the end fails again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write_json(report: Report, file: TextIO) -> None:
+    """Write the report as tracer.check/1."""
+    from tracer.reports import json
+
+    file.flush()
+    for piece in json.pieces(report):
+        file.buffer.write(piece)
+
+
+# --- looks ----------------------------------------------------------------------------------------
+
+
+def console(file: TextIO, manner: Manner) -> Console:
+    """A console on a stream: as wide as the terminal, or wide enough where no window cuts the lines."""
+    from rich.console import Console
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would exit with 1, which means that a trace deviates
+
+    on_screen, coloured = file.isatty(), colourful(file, manner)
+    has_width = on_screen or os.environ.get("COLUMNS", "").isdigit()
+    return Screen(
+        file=file,
+        width=None if has_width else _PIPE_WIDTH,
+        force_terminal=on_screen,
+        # rich finds no colours where there is no terminal, however loudly they are asked for.
+        color_system=("auto" if on_screen else "standard") if coloured else None,
+        no_color=not coloured,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def colourful(file: TextIO, manner: Manner) -> bool:
+    """Whether to colour what goes to *file*: the option beats the environment, which beats the terminal."""
+    if manner.color != "auto":
+        return manner.color == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return file.isatty() and os.environ.get("TERM") != "dumb"
