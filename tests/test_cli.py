@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -91,7 +92,7 @@ def run(*arguments: str) -> Result:
     with redirect_stdout(streams[0]), redirect_stderr(streams[1]), pytest.raises(SystemExit) as end:
         main(arguments)
     assert isinstance(end.value.code, int)
-    stdout, stderr = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    stdout, stderr = (stream.buffer.getvalue().decode() for stream in streams)
     return Result(end.value.code, stdout, stderr)
 
 
@@ -403,8 +404,7 @@ def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline)
     start = lines.index("Examples:")
     assert result.exit_code == 0
     assert start < lines.index("Options:")
-    examples = lines[start + 1 : start + 4]
-    assert all(line.startswith(("tracer ", 'eval "$(tracer ')) for line in examples)
+    assert all(line.startswith("tracer ") for line in lines[start + 1 : start + 4])
     assert max(map(len, result.stdout.splitlines())) < 80
 
 
@@ -426,8 +426,49 @@ def test_the_package_is_a_program() -> None:
     assert (result.returncode, result.stdout.split()[0]) == (0, "tracer")
 
 
-def test_help_imports_nothing_heavy() -> None:
+HEAVY = {"scapy", "pika", "pyshark", "lark", "msgspec", "rich", "zstandard", "pydantic", "typer", "pytest"}
+
+
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (["--help"], 0),
+        (["check", "--help"], 0),
+        (["--version"], 0),
+        (["completion", "zsh"], 0),
+        (["nope"], 2),
+    ],
+)
+def test_what_reads_no_capture_imports_nothing_heavy(arguments: list[str], code: int) -> None:
     """Import time counts in completion and in every wrong call."""
+    assert imported(arguments, code) & {*HEAVY, "tracer.pipeline"} == set()
+
+
+@pytest.mark.parametrize("arguments", [["check", "--format", "json"], ["calls"]])
+def test_rich_is_imported_only_where_it_draws(arguments: list[str]) -> None:
+    """Not for JSON and not for calls, when nobody is looking at a terminal."""
+    modules = imported([*arguments, "captures/ok-image"], 0)
+    assert "tracer.pipeline" in modules
+    assert modules & {"rich", "scapy", "pika", "pyshark", "pytest"} == set()
+
+
+def imported(arguments: list[str], code: int) -> set[str]:
+    """The modules that a run of the program has imported by its end."""
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('imported:', *sys.modules, file=sys.stderr))\n"
+        "from tracer.cli import main\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == code
+    return set(result.stderr.rpartition("imported:")[2].split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """The same in words of its own: nothing at all on standard error."""
     code = (
         "import sys; sys.argv = ['tracer', '--help']\n"
         "from tracer.cli import main\n"
@@ -440,6 +481,90 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """Also from a source tree that was never installed."""
+    assert program("--version").stdout == f"tracer {tracer.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> None:
+    """Click's, which asks the program itself."""
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert f"_TRACER_COMPLETE={shell}_complete" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words, found",
+    [
+        ("tracer ", ["check", "calls", "show", "completion"]),
+        ("tracer check x --form", ["--format"]),
+        ("tracer check x --format ", ["text", "json"]),
+        ("tracer check --where nonsense --stall nonsense x --wher", ["--where"]),
+    ],
+)
+def test_completion_knows_commands_options_and_values(words: str, found: list[str]) -> None:
+    """As bash asks, with the last word still being typed; what is wrong before it does not matter."""
+    question = {
+        "_TRACER_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    result = program(env={**os.environ, **question})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line.partition(",")[2] for line in result.stdout.splitlines()] == found
+
+
+def test_bars_are_drawn_for_a_person_alone(pipeline: Pipeline, tmp_path: Path) -> None:
+    """On a terminal, unless -q; and never on standard output."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER.format(root=str(ROOT), suite=__file__))
+    drawn = {}
+    for flag in ("-v", "-q"):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, str(driver), "check", "x", "--format", "json", flag]
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=60)
+        os.close(theirs)
+        drawn[flag] = b""
+        with suppress(OSError):  # the end of a pseudo-terminal is an error
+            while piece := os.read(ours, 65536):
+                drawn[flag] += piece
+        os.close(ours)
+        assert json.loads(result.stdout)["schema"] == "tracer.check/1"
+    assert b"a.pcap" in drawn["-v"]
+    assert b"7 packets" in drawn["-v"]
+    assert drawn["-q"] == b""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["completion", "fish"]])
+def test_help_for_a_reader_that_leaves_is_no_error(arguments: list[str]) -> None:
+    """0 and silence; 1 would mean that a trace deviates."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "tracer", *arguments],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_remarks_that_nobody_hears_end_no_run(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Standard error may be a pipe that is closed, too."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER.format(root=str(ROOT), suite=__file__))
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, str(driver), "check", "x", "-v", "--format", "json"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, timeout=60)
+    os.close(writer)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["schema"] == "tracer.check/1"
 
 
 DRIVER = """

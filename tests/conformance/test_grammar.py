@@ -10,7 +10,9 @@ from lark import Lark
 from lark.load_grammar import load_grammar
 
 from tracer.conformance.automaton import MOST_STATES
-from tracer.conformance.grammar import Grammar, Leg, legs_of, load, shipped
+from tracer.conformance.grammar import Grammar, load
+from tracer.conformance.lark_files import shipped
+from tracer.conformance.legs import Leg, legs_of
 from tracer.errors import GrammarError
 
 WORDS = """

@@ -9,7 +9,9 @@ import pytest
 from lark import Lark
 
 from tracer.conformance.alignment import MISSING, NEAR, Alignment, Extra, Missing, Sync, align
-from tracer.conformance.grammar import Grammar, Leg, load, shipped
+from tracer.conformance.grammar import Grammar, load
+from tracer.conformance.lark_files import shipped
+from tracer.conformance.legs import Leg
 
 EXT, INT = "External_api", "Internal_base"
 APPLY = f"{EXT} REST admin > sc POST /sc/cloudhosts 202"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP
+from scapy.utils import rdpcap
 
 from tracer.model import (
     TO_CLIENT,
@@ -28,7 +32,7 @@ from tracer.model import (
     Undecoded,
 )
 from tracer.protocols.mysql import TEXT_LIMIT, MySql
-from tracer.protocols.mysql_packets import error_of, is_command, query_text
+from tracer.protocols.mysql_packets import error_of, is_command, is_greeting, query_text
 
 # --- packets --------------------------------------------------------------------------------------
 
@@ -826,3 +830,59 @@ def test_memory_is_bounded() -> None:
     texts = decoder._answers.prepared.values()
     assert len(texts) <= 512
     assert max(map(len, texts)) <= 1_000
+
+
+# --- another project's captures and expectations --------------------------------------------------
+
+FOREIGN = os.environ.get("TRACER_FOREIGN_CAPTURES", "")
+COMPRESSED = {"mysql-compressed-response", "mysql-use", "partial-packet-compressed"}
+"""DeepFlow decompresses; we say that it is compressed."""
+
+
+def deepflow_captures() -> list[Path]:
+    return sorted(Path(FOREIGN, "deepflow/mysql").glob("*.result")) if FOREIGN else []
+
+
+def packets_of(path: Path) -> Iterable[tuple[int, tuple[str, int], tuple[str, int], bytes]]:
+    """Yield (time, source, destination, payload) of a capture's TCP segments, in its order."""
+    for number, frame in enumerate(rdpcap(str(path)), 1):
+        if TCP in frame and frame[TCP].payload:
+            ip = frame[IP]
+            size = ip.len - 4 * ip.ihl - 4 * frame[TCP].dataofs
+            payload = bytes(frame[TCP].payload)[:size]
+            if payload:
+                yield number, (ip.src, frame[TCP].sport), (ip.dst, frame[TCP].dport), payload
+
+
+@pytest.mark.skipif(not FOREIGN, reason="TRACER_FOREIGN_CAPTURES names no folder of other projects' captures")
+@pytest.mark.parametrize("result", deepflow_captures(), ids=lambda path: path.stem)
+def test_deepflow_finds_the_same_statements(result: Path) -> None:
+    """Queries and prepared statements of DeepFlow's captures are those that DeepFlow expects."""
+    said = [
+        json.loads(line.rpartition(" is_mysql:")[0])
+        for line in result.read_text().splitlines()
+        if line[:1] == "{"
+    ]
+    expected = [
+        one["request_resource"].split("\n")[0].strip() for one in said if one["request_type"] in (3, 22)
+    ]
+    decoders: dict[frozenset[tuple[str, int]], MySql] = {}
+    links: dict[frozenset[tuple[str, int]], Connection] = {}
+    found: list[Message] = []
+    for number, source, destination, payload in packets_of(result.with_suffix(".pcap")):
+        ends = frozenset((source, destination))
+        if ends not in decoders:
+            server = min(source, destination, key=lambda end: end[1])
+            client = destination if server == source else source
+            links[ends] = Connection(
+                1, Endpoint(*client), Endpoint(*server), 0, joined=not is_greeting(payload)
+            )
+            decoders[ends] = MySql(links[ends])
+        link = links[ends]
+        direction = TO_SERVER if destination[1] == link.server.port else TO_CLIENT
+        found += decoders[ends].receive(Data(link, direction, number, payload, (Frame(0, number),)))
+    if result.stem in COMPRESSED:
+        assert plain(found) == [("compressed",)]
+        return
+    texts = [m.text for m in found if isinstance(m, SqlStatement) and m.command in ("query", "prepare")]
+    assert [text.decode("utf-8", "replace").split("\n")[0].strip() for text in texts] == expected

@@ -214,7 +214,7 @@ def show(
     \b
     Examples:
       tracer show captures/ --trace web-1
-      tracer show captures/ --trace req-2f3ede67 -v     with the undocumented calls
+      tracer show captures/ --trace req-2f3ede67 -v   with the undocumented calls
       tracer show External_api.pcap Internal_base.pcap --trace 8450a932 | less -S
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
@@ -253,9 +253,12 @@ def completion(shell: str) -> int:
 
     \b
     Examples:
-      eval "$(tracer completion bash)"           here and now, or in ~/.bashrc
-      eval "$(tracer completion zsh)"            in ~/.zshrc, after compinit
-      tracer completion fish | source            in ~/.config/fish/config.fish
+      tracer completion bash > ~/.local/share/bash-completion/completions/tracer
+      tracer completion zsh > ~/.zfunc/_tracer       a folder of fpath
+      tracer completion fish > ~/.config/fish/completions/tracer.fish
+
+    To try it in the shell at hand, of bash or zsh: eval "$(tracer completion
+    bash)".
     """
     from click.shell_completion import get_completion_class
 

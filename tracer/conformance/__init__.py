@@ -20,7 +20,9 @@ from tracer.conformance.alignment import (
     walk,
 )
 from tracer.conformance.automaton import Automaton, Symbol
-from tracer.conformance.grammar import Grammar, Leg, Step, load, shipped
+from tracer.conformance.grammar import Grammar, Step, load
+from tracer.conformance.lark_files import shipped
+from tracer.conformance.legs import Leg
 
 __all__ = [
     "EXTRA",

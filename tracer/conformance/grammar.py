@@ -14,13 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from re import _parser  # how Python itself reads a pattern; for legs_of only
 from typing import Any, NamedTuple, TypeVar
 
-from lark.exceptions import LarkError
 from lark.grammar import NonTerminal, Terminal
-from lark.lexer import Token
-from lark.load_grammar import load_grammar
 from lark.tree import Tree
 
 from tracer.conformance.alignment import NEAR, Candidate
@@ -36,11 +32,12 @@ from tracer.conformance.automaton import (
     Term,
     compile_term,
 )
+from tracer.conformance.lark_files import EXTENSION, GrammarSource, base_name, grammars_dir, shipped
+from tracer.conformance.legs import Leg, legs_of
 from tracer.errors import GrammarError
 
 __all__ = ["Grammar", "Leg", "Step", "Symbol", "load", "shipped"]
 
-EXTENSION = ".lark"
 BEGINS = "begins"
 HARMLESS = "harmless"
 GOOD_RESULTS = ("?", "ok", "200", "201", "202", "204", "302")
@@ -72,54 +69,6 @@ class Step:
     """That may witness it."""
     deadline_ns: int | None = None
     """From `within_60s{…}`: the most time from the call before it."""
-
-
-class Leg(NamedTuple):
-    """Who calls whom, where and how; `*` stands for anything."""
-
-    plane: str
-    protocol: str
-    caller: str
-    callee: str
-
-
-def legs_of(pattern: str) -> tuple[Leg, ...]:
-    """Return the legs of a terminal's pattern, its simple alternatives written out, without repeats."""
-    legs: dict[Leg, None] = {}
-    for head in _heads(_parser.parse(pattern)):
-        words = [("*" if "*" in word else word) for word in head.split(" ")]
-        plane, protocol, caller, _, callee = (words + ["*"] * 5)[:5]
-        legs[Leg(plane, protocol, caller, callee)] = None
-    return tuple(legs)
-
-
-def _heads(nodes: Any) -> list[str]:
-    """Return what the first five words of a parsed pattern can be; `*` for what is no plain text."""
-    heads = [""]
-    for kind, value in nodes:
-        endings = _texts(str(kind), value)
-        joined = ((head + ending).split(" ") for head in heads for ending in endings)
-        # Of a sixth word only its beginning is kept: the operations are many.
-        heads = list(dict.fromkeys(" ".join((*words[:5], *[""][: len(words) - 5])) for words in joined))
-        if len(heads) > 256:  # no vocabulary, but an arbitrary pattern: any leg may fit
-            return ["*"]
-    return heads
-
-
-def _texts(kind: str, value: Any) -> list[str]:
-    if kind == "LITERAL":
-        return [chr(value)]
-    if kind == "SUBPATTERN":
-        return _heads(value[-1])
-    if kind == "BRANCH":
-        return [text for branch in value[1] for text in _heads(branch)]
-    if kind == "IN" and all(str(item[0]) == "LITERAL" for item in value):
-        return [chr(item[1]) for item in value]
-    if kind == "MAX_REPEAT" and value[:2] == (0, 1):
-        return ["", *_heads(value[2])]
-    if kind in ("AT", "ASSERT", "ASSERT_NOT"):
-        return [""]
-    return ["*"]
 
 
 class Grammar:
@@ -282,26 +231,6 @@ def _keep(cache: dict[str, _T], line: str, value: _T) -> _T:
     return value
 
 
-# --- finding grammars -----------------------------------------------------------------------------
-
-
-def grammars_dir() -> Path:
-    """Return the folder of the shipped grammars: in the installed package, else in the checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "grammars"
-    return inside if inside.is_dir() else package.parent / "grammars"
-
-
-def shipped() -> list[str]:
-    """Return the names of the grammars that come with tracer, sorted; vocabularies are left out."""
-    start = re.compile(r"^(start\b|%import\b.*\bstart\b)", re.MULTILINE)
-    return [
-        path.stem
-        for path in sorted(grammars_dir().glob(f"*{EXTENSION}"))
-        if start.search(path.read_text(encoding="utf-8"))
-    ]
-
-
 def load(name_or_path: str | Path, most_states: int = MOST_STATES) -> Grammar:
     """Return the grammar of a shipped name or of a file (anything with a `/` or ending in .lark).
 
@@ -316,188 +245,9 @@ def load(name_or_path: str | Path, most_states: int = MOST_STATES) -> Grammar:
             close = get_close_matches(text, shipped(), 1)
             hint = f". Did you mean {close[0]}?" if close else f"; a file's name ends in {EXTENSION}"
             raise GrammarError(f"no grammar '{text}' (known: {', '.join(shipped())}){hint}")
-    source = _Source(path)
+    source = GrammarSource(path)
     source.read()
     return _compiled(source, most_states)
-
-
-# --- the adapter to Lark --------------------------------------------------------------------------
-
-
-_HINTS = {
-    "not defined": "define it, import it, or correct the name",
-    "defined more than once": "to replace it write %override, to add to it %extend",
-    "Cannot override": "%import it first, or leave out %override",
-    "an't extend": "%import it first, or leave out %extend",
-    "Recursion in terminal": "a terminal is one pattern: write it out",
-    "Wrong number of template arguments": "give as many as its definition names",
-    "Symbol already defined": "import it once",
-}
-"""What Lark complains about -> what to do."""
-
-
-class _Rule(NamedTuple):
-    parameters: tuple[str, ...]
-    tree: Tree[Any]
-
-
-class _Source:
-    """A grammar file and what it imports, as Lark reads them. All that touches Lark's internals.
-
-    `lark.load_grammar` is not a documented interface; we rely on 1.2 to 1.x, and a test holds the names of
-    the nodes. Lark writes an imported name that was not asked for by name as `file__name`.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.texts: dict[str, str] = {}
-        """Path -> text, in order of reading."""
-        self.rules: dict[str, _Rule] = {}
-        self.shown: dict[str, str] = {}
-        """Lark's name of a terminal -> the name it has in reports."""
-        self.patterns: dict[str, str] = {}
-        """Terminal as shown -> regular expression."""
-
-    def read(self) -> None:
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            what = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise GrammarError(
-                f"{self.path}: cannot read this grammar: {what} (known by name: {', '.join(shipped())})"
-            ) from None
-        self.texts[str(self.path)] = text
-        try:
-            grammar, _ = load_grammar(text, str(self.path), [self.imported], True)  # type: ignore[no-untyped-call]
-            for name, parameters, tree, _ in grammar.rule_defs:
-                self.rules[str(name)] = _Rule(tuple(map(str, parameters)), tree)
-            self.refuse_literals()
-            for _, (tree, _) in grammar.term_defs:
-                group_choices(tree)
-            # Terminals only: compiling rules, Lark writes out every alternative of (A | B)~20.
-            grammar.rule_defs = []
-            terminals, _, _ = grammar.compile([], "*")
-        except (LarkError, OSError, AssertionError, RuntimeError) as error:
-            raise GrammarError(self.explain(error)) from error
-        self.name_terminals({str(terminal.name): terminal.pattern.to_regexp() for terminal in terminals})
-
-    def name_terminals(self, patterns: Mapping[str, str]) -> None:
-        """Show terminals without the prefix of an import, where that confuses none."""
-        meanings: dict[str, set[str]] = {}
-        for name, pattern in patterns.items():
-            meanings.setdefault(base_name(name), set()).add(pattern)
-        for name, pattern in patterns.items():
-            self.shown[name] = base_name(name) if len(meanings[base_name(name)]) == 1 else name
-            self.patterns[self.shown[name]] = pattern
-
-    def imported(self, base: str | None, name: str) -> tuple[str, str]:
-        """Return path and text of an imported file: beside the importing one, else a shipped one."""
-        for folder in ([Path(base)] if base is not None else []) + [grammars_dir()]:
-            path = folder / name
-            if path.is_file():
-                text = path.read_text(encoding="utf-8")
-                self.texts[str(path)] = text
-                return str(path), text
-        raise FileNotFoundError(2, "not found", name)
-
-    def refuse_literals(self) -> None:
-        for name, rule in self.rules.items():
-            for node in rule.tree.find_pred(lambda node: node.data in ("literal", "range")):
-                raise GrammarError(
-                    f"{self.place(name)}: rule {base_name(name)} holds the literal {node.children[0]};"
-                    " give it a name: a terminal in capitals, used here"
-                )
-
-    def definition(self, name: str) -> Iterator[tuple[str, int, str]]:
-        """Yield (path, line, comment) of each definition of a rule or terminal, the nearest file first."""
-        prefix, _, base = name.rpartition("__")
-        pattern = re.compile(
-            rf"^\s*(?:%(?:override|extend)\s+)?[?!]*_?{re.escape(base)}(?:\.-?\d+)?(?:\{{[^}}]*\}})?\s*:"
-        )
-        stem = prefix.rpartition("__")[2].lstrip("_")
-        paths = sorted(self.texts, key=lambda path: bool(stem) and Path(path).stem != stem)
-        for path in paths:
-            for number, line in enumerate(self.texts[path].splitlines(), 1):
-                if pattern.match(line):
-                    yield path, number, line.partition("//")[2].strip()
-
-    def place(self, name: str) -> str:
-        """Return `file:line` of a rule or terminal."""
-        path, number, _ = next(self.definition(name), (str(self.path), 1, ""))
-        return f"{path}:{number}"
-
-    def explain(self, error: Exception) -> str:
-        """Return Lark's complaint as one line: place, what, what to do."""
-        if isinstance(error, FileNotFoundError):
-            name = Path(str(error.filename)).stem
-            return (
-                f"{self.mention(name, '%import')}: no grammar file {name}{EXTENSION} to import;"
-                f" put it beside this file, or import a shipped one: {', '.join(self.importable())}"
-            )
-        text = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
-        position = re.search(r",?\s*at line (\d+),? column (\d+)", text)
-        return (
-            self.explain_syntax(text[: position.start()], int(position[1]))
-            if position
-            else self.explain_name(text)
-        )
-
-    def explain_syntax(self, what: str, number: int) -> str:
-        path, content = list(self.texts.items())[-1]  # a file is parsed right after it is read
-        lines = content.splitlines() or [""]
-        what = re.sub(r"Unexpected token Token\('_NL.*", "unexpected end of the line", what)
-        what = re.sub(r"Unexpected token Token\('\w+', '?(.*?)'?\)$", r"unexpected `\1`", what)
-        line = lines[min(number, len(lines)) - 1].strip()
-        hint = (
-            "a template's argument is one name, so name the group"
-            if "{" in line
-            else "see grammars/README.md"
-        )
-        return f"{path}:{number}: {what} in `{line}`; {hint}"
-
-    def explain_name(self, what: str) -> str:
-        inside = re.search(r"\(in (?:rule|terminal) (\w+)\)", what)
-        found = re.search(r"'(\w+)'", what) or re.search(r"(?:rule|terminal) (\w+)|: (\w+)$", what)
-        name = next((group for group in found.groups() if group), "") if found else ""
-        if name.isupper():
-            what = what.replace("Rule '", "Terminal '")  # Lark's slip
-        places = [f"{path}:{number}" for path, number, _ in self.definition(inside[1] if inside else name)]
-        again = "more than once" in what and len(places) > 1
-        place = places[again] if places else self.mention(name)
-        hint = next((hint for words, hint in _HINTS.items() if words in what), "see grammars/README.md")
-        if "not defined" in what:
-            defined = set(re.findall(r"^[?!]*(\w+)", "\n".join(self.texts.values()), re.MULTILINE))
-            close = get_close_matches(name, sorted(defined - {name}), 1)
-            hint += f". Did you mean {close[0]}?" if close else ""
-        return f"{place}: {what}; {hint}"
-
-    def mention(self, word: str, *also: str) -> str:
-        """Return `file:line` of the first line that holds *word* (and *also*), the file alone without one."""
-        for path, content in self.texts.items():
-            for number, line in enumerate(content.splitlines(), 1):
-                if word and re.search(rf"\b{re.escape(word)}\b", line) and all(part in line for part in also):
-                    return f"{path}:{number}"
-        return str(self.path)
-
-    def importable(self) -> list[str]:
-        return sorted(f".{path.stem}" for path in grammars_dir().glob(f"*{EXTENSION}"))
-
-
-def group_choices(tree: Tree[Any] | None) -> None:
-    """Make a group of each /a|b/ in a terminal, in place.
-
-    Lark joins the patterns of a terminal as text, so that "x" /a|b/ would mean "xa" or "b".
-    """
-    for node in tree.find_data("literal") if tree is not None else ():
-        text = str(node.children[0])
-        if text.startswith("/") and "|" in text and not text.startswith("/(?:"):
-            pattern, slash, flags = text[1:].rpartition("/")
-            node.children[0] = Token("REGEXP", f"/(?:{pattern}){slash}{flags}")
-
-
-def base_name(name: str) -> str:
-    """Return a name without Lark's prefix of the file it was imported from."""
-    return name.rpartition("__")[2]
 
 
 # --- from rules to a term -------------------------------------------------------------------------
@@ -539,7 +289,7 @@ _NO_CONTEXT = _Context()
 class _Reader:
     """Rules -> one term, the symbols in order of appearance, the steps in documented order."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: GrammarSource) -> None:
         self.source = source
         self.symbols: dict[tuple[str, str | None, str, str], Symbol] = {}
         self.steps: dict[str, _Found] = {}
@@ -640,7 +390,7 @@ class _Reader:
         return Sym(symbol.id)
 
 
-def _compiled(source: _Source, most_states: int) -> Grammar:
+def _compiled(source: GrammarSource, most_states: int) -> Grammar:
     if "start" not in source.rules:
         raise GrammarError(f"{source.path}: no rule `start`; write start: step_1 step_2 …, or %import it")
     begins = _listed(source, BEGINS)
@@ -666,7 +416,7 @@ def _compiled(source: _Source, most_states: int) -> Grammar:
     return Grammar(source.path, title, made, terminals, begins, harmless, automaton)
 
 
-def _listed(source: _Source, rule: str) -> tuple[str, ...]:
+def _listed(source: GrammarSource, rule: str) -> tuple[str, ...]:
     """Return the terminals of an otherwise unused rule, () without it."""
     if rule not in source.rules:
         return ()
@@ -675,7 +425,7 @@ def _listed(source: _Source, rule: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(symbol.terminal for symbol in reader.symbols.values()))
 
 
-def _pattern(source: _Source, name: str) -> re.Pattern[str]:
+def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:
     try:
         return re.compile(source.patterns[name])
     except re.error as error:
@@ -683,7 +433,7 @@ def _pattern(source: _Source, name: str) -> re.Pattern[str]:
         raise GrammarError(f"{place}: terminal {name} is no regular expression: {error}; mend it") from None
 
 
-def _step(source: _Source, automaton: Automaton, name: str, found: _Found) -> Step:
+def _step(source: GrammarSource, automaton: Automaton, name: str, found: _Found) -> Step:
     own = [symbol for symbol in found.symbols if symbol.role == "step"]
     presence = "inferred" if found.inferred else "optional"
     if automaton.needs(symbol.id for symbol in own):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracer.conformance.case import Case, Sight
-from tracer.conformance.grammar import Leg
+from tracer.conformance.legs import Leg
 from tracer.model import RpcFacts
 
 __all__ = ["StepSight"]

@@ -208,11 +208,9 @@ class Http1:
                 return rest, 0
             return self._garbage(stream, head + rest)
         stream.scanned = len(buffer)
-        if len(buffer) >= HEAD_LIMIT or not self._plausible(stream):
-            rest = bytes(buffer)
-            buffer.clear()
-            return self._garbage(stream, rest)
-        return b"", 0
+        if len(buffer) < HEAD_LIMIT and self._plausible(stream):
+            return b"", 0
+        return self._garbage(stream, bytes(buffer))
 
     @staticmethod
     def _plausible(stream: Stream) -> bool:

@@ -21,8 +21,8 @@ class Planes:
     """Answers which plane a connection is on.
 
     Rules, first that answers: the capture's own plane; its pcapng interface; VLAN, then subnet of the
-    topology file; else the connected part of the address graph: the part in which AMQP or SQL is spoken
-    is Internal_base, one that holds the VRM but no front end is External_om, others are External_api.
+    topology file; else the connected part of the address graph: the part in which AMQP or SQL is spoken,
+    or in which services call each other, is Internal_base, one that holds the VRM but no front end is External_om, others are External_api.
     """
 
     def __init__(self, captures: Sequence[Capture], given: GivenTopology) -> None:
@@ -81,7 +81,9 @@ class Planes:
         marks: dict[_Node, set[str]] = {}
         for node, seen in self._marks.items():
             marks.setdefault(self._root(node), set()).update(seen)
-        speaks = {root for root, seen in marks.items() if seen & {"RPC", "SQL"}}
+        # Services that name themselves (User-Agent) call each other there too, through a virtual address
+        # that nothing but its legs ties to the broker.
+        speaks = {root for root, seen in marks.items() if seen & {"RPC", "SQL", "service"}}
         if not speaks:
             # No broker and no database in the capture: the plane behind the proxies is the inner one.
             speaks = {root for root, seen in marks.items() if "behind" in seen}

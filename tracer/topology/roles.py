@@ -491,6 +491,8 @@ class Topology:
                 self.planes.observe(connection, "vrm")
             if call.facts.forwarded_for:
                 self.planes.observe(connection, "behind")
+            elif connection.client_role in _INSIDE:
+                self.planes.observe(connection, "service")
             if call.back is not None:
                 self.planes.observe(connection, "front")
 

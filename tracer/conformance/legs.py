@@ -1,0 +1,56 @@
+"""Which legs a terminal's pattern can match: who calls whom, on which plane and how."""
+
+from __future__ import annotations
+
+from re import _parser  # how Python itself reads a pattern
+from typing import Any, NamedTuple
+
+__all__ = ["Leg", "legs_of"]
+
+
+class Leg(NamedTuple):
+    """Who calls whom, where and how; `*` stands for anything."""
+
+    plane: str
+    protocol: str
+    caller: str
+    callee: str
+
+
+def legs_of(pattern: str) -> tuple[Leg, ...]:
+    """Return the legs of a terminal's pattern, its simple alternatives written out, without repeats."""
+    legs: dict[Leg, None] = {}
+    for head in _heads(_parser.parse(pattern)):
+        words = [("*" if "*" in word else word) for word in head.split(" ")]
+        plane, protocol, caller, _, callee = (words + ["*"] * 5)[:5]
+        legs[Leg(plane, protocol, caller, callee)] = None
+    return tuple(legs)
+
+
+def _heads(nodes: Any) -> list[str]:
+    """Return what the first five words of a parsed pattern can be; `*` for what is no plain text."""
+    heads = [""]
+    for kind, value in nodes:
+        endings = _texts(str(kind), value)
+        joined = ((head + ending).split(" ") for head in heads for ending in endings)
+        # Of a sixth word only its beginning is kept: the operations are many.
+        heads = list(dict.fromkeys(" ".join((*words[:5], *[""][: len(words) - 5])) for words in joined))
+        if len(heads) > 256:  # no vocabulary, but an arbitrary pattern: any leg may fit
+            return ["*"]
+    return heads
+
+
+def _texts(kind: str, value: Any) -> list[str]:
+    if kind == "LITERAL":
+        return [chr(value)]
+    if kind == "SUBPATTERN":
+        return _heads(value[-1])
+    if kind == "BRANCH":
+        return [text for branch in value[1] for text in _heads(branch)]
+    if kind == "IN" and all(str(item[0]) == "LITERAL" for item in value):
+        return [chr(item[1]) for item in value]
+    if kind == "MAX_REPEAT" and value[:2] == (0, 1):
+        return ["", *_heads(value[2])]
+    if kind in ("AT", "ASSERT", "ASSERT_NOT"):
+        return [""]
+    return ["*"]
