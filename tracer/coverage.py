@@ -133,9 +133,9 @@ class Coverage:
         if protocol == "SQL":
             callees = self._addresses_of(_DATABASE)
         if not callees:
-            return f"{names[1]} was never seen in the captures"
+            return f"{names[0]} > {names[1]} was never seen in the captures"
         if not callers:
-            return f"{names[0]} was never seen in the captures"
+            return f"{names[0]} > {names[1]} was never seen in the captures"
         return None if self._way(callers, callees, protocol) else self._hidden_words(callers, names)
 
     def _unreadable(
@@ -171,8 +171,6 @@ class Coverage:
     ) -> bool:
         """Tell whether bytes between these ends are missing in that time."""
         callers, callees = set(caller), set(callee)
-        if self.cut_short():
-            return True
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
         for (spoken, client, server), seconds in self._holes.items():
             if spoken not in (protocol, "?"):

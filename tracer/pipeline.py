@@ -316,32 +316,45 @@ class _Run:
 
 def _decode(packets: Iterator[Packet], capture: Capture) -> Iterator[Segment]:
     """Yield the TCP segments of *packets*; count what cannot be read."""
-    decode = Layers().decode
+    layers = Layers()
+    decode = layers.decode
     for packet in packets:
         segment = decode(packet)
         if isinstance(segment, Segment):
             yield segment
         elif segment is not None:
             capture.anomalies[segment] += 1
+    capture.anomalies.update(layers.flush())
 
 
 def _named(verdict: Verdict, key: str) -> Verdict:
     return replace(verdict, id=key)
 
 
+_ADVICE = (
+    ("snap length", "capture whole packets: tcpdump -s 0"),
+    ("are missing in the capture", "capture without loss: a larger buffer (tcpdump -B 65536), fewer ports"),
+    ("behind the capture points", "capture on the controller too: tcpdump -i any"),
+    ("host is not captured", "capture on the controller too: tcpdump -i any"),
+    ("not decoded", "capture where the traffic is plain: behind the TLS end, or at the broker's firehose"),
+)
+
+
 def _advice(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """Return what to capture next time, by what could not be seen this time."""
-    reasons: Counter[str] = Counter()
-    for verdict in verdicts:
-        reasons.update({step.reason for step in verdict.steps if step.status == "unobserved" and step.reason})
     found: dict[str, None] = {}
-    for reason, _ in reasons.most_common():
-        if "is not captured" in reason:
-            found[f"tap {reason.split()[0]} too"] = None
-        elif "behind the capture points" in reason or "never seen" in reason or "not captured" in reason:
-            found["capture on the controller too: tcpdump -i any"] = None
-        elif "no " in reason and "traffic" in reason:
-            found[f"capture {reason.split()[1]} too: do not filter its port"] = None
-        elif "missing in the capture" in reason:
-            found["capture without loss: a larger buffer (tcpdump -B), the whole packet (-s 0)"] = None
-    return tuple(found)
+    for verdict in verdicts:
+        allowed = {note.step for note in verdict.notes if note.kind == "allowed"}
+        for step in verdict.steps:
+            if step.status == "unobserved" and step.step not in allowed:
+                found.update(dict.fromkeys(_advised(step.reason)))
+    return tuple(sorted(found))
+
+
+def _advised(reason: str) -> list[str]:
+    words = reason.split()
+    if reason.endswith("is not captured") and len(words) == 4:
+        return [f"tap {words[0]} too"]
+    if reason.startswith("no ") and "traffic" in reason:
+        return [f"capture {words[1]} too: do not filter its port"]
+    return [advice for part, advice in _ADVICE if part in reason][:1]

@@ -21,6 +21,7 @@ from tracer.model import Attempt, Call, CallRecord, Deviation, Note, RestFacts, 
 
 __all__ = ["Checker"]
 
+_NOVA = ("nova-api", "nova-conductor", "nova-scheduler", "nova-compute")
 _OUTWARD = ("1", "2", "3")
 """A refusal travels outwards through these: their bad status repeats the failure, it is none of its own."""
 
@@ -129,9 +130,9 @@ class _Report:
                 return StepResult(step.name, step.title, status, calls=told)
         elif any(kind in ("sync", "plane", "mode") or step.name in _OUTWARD for _, kind in witnesses):
             status = "seen"
-        elif self.ending.between is not None and not passed and not witnesses:
+        elif self.ending.between is not None and not passed and step.presence == "required":
             reason = self.sight.why_not(step.name) or ""
-            status = "unobserved" if reason and step.presence == "required" else "not_reached"
+            status = "unobserved" if reason else "not_reached"
         elif not passed:
             status = "not_reached"
         elif step.presence == "inferred":
@@ -165,8 +166,8 @@ class _Report:
         if not certain or len(certain) < len(witnesses):
             return None, None
         begin = min(call.started_ns for call in certain)
-        end = max(call.ended_ns or call.started_ns for call in certain)
-        return begin, max(0, end - begin)
+        ends = [call.ended_ns for call in certain if call.ended_ns is not None]
+        return begin, max(0, max(ends) - begin) if ends else None
 
     # --- deviations and notes ---
 
@@ -211,8 +212,12 @@ class _Report:
         found = next((s for s in self.grammar.steps if s.name == step), None)
         if found is None:
             return ()
-        legs = self.grammar.legs(step)
-        return tuple(f"{leg.protocol} {leg.caller} > {leg.callee}: {found.title}" for leg in legs[:3])
+        ways: dict[str, list[str]] = {}
+        for leg in self.grammar.legs(step):
+            callees = ways.setdefault(f"{leg.protocol} {leg.caller} > ", [])
+            if leg.callee not in callees:
+                callees.append(leg.callee)
+        return tuple(f"{way}{'|'.join(callees)}: {found.title}" for way, callees in ways.items())
 
     def _misfits(self) -> None:
         """Report calls on the wrong plane, in the wrong mode, and those that fit nowhere."""
@@ -423,7 +428,13 @@ class _Report:
         found: dict[tuple[str, str], None] = {}
         trace = self.case.trace
         if trace.request_id:
-            found[("nova-api, nova-conductor, nova-scheduler, nova-compute", trace.request_id)] = None
+            ends = {(w.record.caller, True) for w in self.case.witnesses}
+            ends |= {
+                (w.record.callee, w.record.result not in ("undelivered", "unroutable"))
+                for w in self.case.witnesses
+            }
+            got = [role for role in _NOVA if (role, True) in ends]
+            found[(", ".join(got) or "nova-api", trace.request_id)] = None
         for witness in self.case.witnesses:
             facts, record = witness.call.facts, witness.record
             own = facts.answered_id if isinstance(facts, RestFacts) else ""

@@ -74,6 +74,8 @@ class StepSight:
         path = sight.broke_off(leg.plane, until_ns)
         if path is not None:
             return f"{path} breaks off before it"
+        if sight.cut_short():
+            return "the packets are cut by the snap length"
         if sight.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
         return None

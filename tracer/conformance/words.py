@@ -195,10 +195,12 @@ def summary_words(
     ]
     unseen = f"; {len(blind)} of {len(steps)} steps cannot be seen in these captures" if blind else ""
     if ending.outcome == "unfinished":
-        where = f"before step {ending.stopped_at}" if ending.stopped_at else between_words(ending)
+        where = f"before step {ending.stopped_at}"
+        if ending.stopped_at is None:
+            where = f"between steps {' and '.join(ending.between or ())}"
         return f"unfinished: the capture ends {where}{unseen}"
     host = f" on {case.attempts[-1].host}" if case.attempts else ""
-    tries = f" at the {len(case.attempts)}. attempt" if len(case.attempts) > 1 else ""
+    tries = f" at attempt {len(case.attempts)}" if len(case.attempts) > 1 else ""
     if deviations:
         return f"active{host} after {took}{tries}, but {deviations[0].message}{unseen}"
     return f"active{host} after {took}{tries}{unseen}"

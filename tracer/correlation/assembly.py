@@ -562,6 +562,8 @@ def _places(trace: Trace) -> list[tuple[str, int, int]]:
         if _is_creation(call):
             until_ns = call.ended_ns if call.ended_ns is not None else end_ns
             places.append((call.connection.server.address, call.started_ns, until_ns))
-        elif isinstance(facts, RpcFacts) and facts.method in _FORK and facts.mode != "reply" and facts.consumer:
+        elif (
+            isinstance(facts, RpcFacts) and facts.method in _FORK and facts.consumer and facts.mode != "reply"
+        ):
             places.append((facts.consumer.endpoint.address, call.started_ns, end_ns))
     return places

@@ -83,27 +83,28 @@ class Decoders:
         self._decoders: dict[int, Decoder] = {}
         self._tries: dict[int, int] = {}
         self._ignored: set[int] = set()
+        self._half_closed: set[int] = set()
+        """Connections of which one direction has ended."""
 
     def receive(self, event: Data | Gap | Closed) -> Iterable[Message]:
         """Return the messages that *event* completes."""
         decoder = self._decoders.get(event.connection.number)
-        if decoder is not None:
-            if type(event) is Data:
-                return decoder.receive(event)
-            if type(event) is Gap:
-                return decoder.gap(event)
-            return self._close(decoder, event)  # type: ignore[arg-type]
         if type(event) is Data:
-            return self._begin(event)
-        if type(event) is Closed:
-            self._ignored.discard(event.connection.number)
-            self._tries.pop(event.connection.number, None)
-        return ()
+            return self._begin(event) if decoder is None else decoder.receive(event)
+        if type(event) is Gap:
+            return () if decoder is None else decoder.gap(event)
+        return self._close(decoder, event)  # type: ignore[arg-type]
 
-    def _close(self, decoder: Decoder, closed: Closed) -> Iterable[Message]:
-        if closed.how != "fin":
-            del self._decoders[closed.connection.number]
-        return decoder.closed(closed)
+    def _close(self, decoder: Decoder | None, closed: Closed) -> Iterable[Message]:
+        number = closed.connection.number
+        if closed.how == "fin" and number not in self._half_closed:
+            self._half_closed.add(number)
+        else:
+            self._half_closed.discard(number)
+            self._ignored.discard(number)
+            self._tries.pop(number, None)
+            self._decoders.pop(number, None)
+        return () if decoder is None else decoder.closed(closed)
 
     def _begin(self, data: Data) -> Iterable[Message]:
         connection = data.connection

@@ -32,7 +32,14 @@ from tracer.model import (
     Message,
     Undecoded,
 )
-from tracer.protocols.http1_body import CHUNKED, LENGTH, UNTIL_CLOSE, Body, content_length
+from tracer.protocols.http1_body import (
+    LENGTH,
+    UNTIL_CLOSE,
+    Body,
+    content_length,
+    request_framing,
+    response_framing,
+)
 from tracer.protocols.http1_exchanges import Exchanges
 from tracer.protocols.http1_head import (
     H2_PREFACE,
@@ -255,7 +262,7 @@ class Http1:
             stream.responses = False
             number = self._exchanges.request(start.time_ns, head.method, head.target)
             message = MessageUnderWay(head, start, stream.mark, number, head.method)
-            self._frame_request(message)
+            self._frame(message, head.target)
         else:
             stream.responses = True
             if 100 <= head.status < 200 and head.status != 101:
@@ -263,7 +270,7 @@ class Http1:
             answered = self._exchanges.response(start.time_ns)
             self._answer_early(stream, answered.exchange)
             message = MessageUnderWay(head, start, stream.mark, answered.exchange, answered.method)
-            self._frame_response(message, answered.target)
+            self._frame(message, answered.target)
         stream.message = message
         if cut:
             message.truncated = True
@@ -279,35 +286,16 @@ class Http1:
                 self._emit_request(stream, message)
         return True
 
-    def _frame_request(self, message: MessageUnderWay) -> None:
-        """Decide how long a request's body is and whether to keep it (RFC 9112 §6.3)."""
+    def _frame(self, message: MessageUnderWay, target: str) -> None:
+        """Decide how long a body is and whether to keep it; *target* is the request's."""
         head = message.head
-        size = content_length(head.headers) or 0
-        chunked = "chunked" in head.headers.get("transfer-encoding", "").lower()
-        if (chunked or size) and self._wants(head.method, head.target, head):
-            message.keep = self._body_limit
-        message.body = Body(CHUNKED if chunked else LENGTH, size, message.keep)
-
-    def _frame_response(self, message: MessageUnderWay, target: str) -> None:
-        """Decide how long a response's body is and whether to keep it (RFC 9112 §6.3)."""
-        head, asked = message.head, message.asked
-        if (
-            asked == "HEAD"
-            or head.status in (101, 204, 304)
-            or (asked == "CONNECT" and 200 <= head.status < 300)
-        ):
-            return
-        size = content_length(head.headers)
-        if size == 0 and "transfer-encoding" not in head.headers:
-            return
-        if self._wants(asked, target, head):
-            message.keep = self._body_limit
-        coding = head.headers.get("transfer-encoding", "").lower()
-        if coding and coding != "identity":
-            framing = CHUNKED if coding.endswith("chunked") else UNTIL_CLOSE
+        if head.status:
+            framing, size = response_framing(head.headers, head.status, message.asked)
         else:
-            framing = UNTIL_CLOSE if size is None else LENGTH
-        message.body = Body(framing, size or 0, message.keep)
+            framing, size = request_framing(head.headers)
+        if (size or framing != LENGTH) and self._wants(message.asked, target, head):
+            message.keep = self._body_limit
+        message.body = Body(framing, size, message.keep)
 
     def _wants(self, method: str, target: str, head: Head) -> bool:
         return self._wants_body is None or self._wants_body(method, target, head.headers, head.status)

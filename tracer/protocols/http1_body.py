@@ -11,7 +11,16 @@ from __future__ import annotations
 import re
 import zlib
 
-__all__ = ["CHUNKED", "DECODED_LIMIT", "LENGTH", "UNTIL_CLOSE", "Body", "content_length"]
+__all__ = [
+    "CHUNKED",
+    "DECODED_LIMIT",
+    "LENGTH",
+    "UNTIL_CLOSE",
+    "Body",
+    "content_length",
+    "request_framing",
+    "response_framing",
+]
 
 LENGTH, CHUNKED, UNTIL_CLOSE = range(3)
 """How the end of a body is found."""
@@ -155,6 +164,25 @@ class Body:
             self._trailer_bytes += len(line)
             self.complete = not line.rstrip(b"\r")
             self.broken = self._trailer_bytes > _TRAILER_LIMIT
+
+
+def request_framing(headers: dict[str, str]) -> tuple[int, int]:
+    """Return how a request's body ends, and its length (RFC 9112 §6.3)."""
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        return CHUNKED, 0
+    return LENGTH, content_length(headers) or 0
+
+
+def response_framing(headers: dict[str, str], status: int, asked: str) -> tuple[int, int]:
+    """Return how the body of a response to a request *asked* ends, and its length (RFC 9112 §6.3)."""
+    tunnel = asked == "CONNECT" and 200 <= status < 300
+    if asked == "HEAD" or status in (101, 204, 304) or tunnel:
+        return LENGTH, 0
+    coding = headers.get("transfer-encoding", "").lower()
+    if coding and coding != "identity":
+        return CHUNKED if coding.endswith("chunked") else UNTIL_CLOSE, 0
+    size = content_length(headers)
+    return (UNTIL_CLOSE, 0) if size is None else (LENGTH, size)
 
 
 def content_length(headers: dict[str, str]) -> int | None:

@@ -202,7 +202,7 @@ def faults(verdict: Verdict) -> list[tuple[str, str]]:
     """Who said what: the faults' own texts, each once, unless the first line has them already."""
     told: dict[str, str] = {}
     for call in (deviation.call for deviation in verdict.deviations):
-        if call and call.error:
+        if call and call.error and not call.operation.startswith("CONNECT"):
             told.setdefault(call.error, f"{plain(call.caller if _replies(call) else call.callee, 60)} said")
     for attempt in verdict.attempt_details[-1:]:
         told.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")

@@ -22,7 +22,8 @@ class Planes:
 
     Rules, first that answers: the capture's own plane; its pcapng interface; VLAN, then subnet of the
     topology file; else the connected part of the address graph: the part in which AMQP or SQL is spoken,
-    or in which services call each other, is Internal_base, one that holds the VRM but no front end is External_om, others are External_api.
+    or in which services call each other, is Internal_base, one that holds the VRM but no front end is
+    External_om, others are External_api.
     """
 
     def __init__(self, captures: Sequence[Capture], given: GivenTopology) -> None:

@@ -44,6 +44,7 @@ PORT_ROLES = {
     7070: "vrm",
 }
 _SERVICES = frozenset(PORT_ROLES.values())
+API_ROLES = _SERVICES - {"db", "rabbitmq", "vrm"}
 PROGRAMS = {
     "nova-api": "nova-api",
     "nova-api-wsgi": "nova-api",
@@ -407,6 +408,16 @@ class Roles:
         """Return the service that answers *call*, also when that goes through a proxy."""
         return call.connection.server_role or self.fronts.get(call.connection.server, "") or "?"
 
+    def is_stranger(self, call: Call) -> bool:
+        """Tell whether a REST call comes from nobody known, straight to a server that was not given."""
+        server = call.connection.server
+        return (
+            isinstance(call.facts, RestFacts | ConnectFacts)
+            and not getattr(call.facts, "forwarded_for", "")
+            and self._given.role(server.address, server.port) is None
+            and self._is_stranger(call.connection.client.address)
+        )
+
     def _is_stranger(self, address: str) -> bool:
         """Tell whether nothing marks *address* as a part of the cloud."""
         return (
@@ -545,8 +556,18 @@ class Topology:
         return self.roles.caller(call)
 
     def callee(self, call: Call) -> str:
-        """Return the role that *call* is made to."""
-        return self.roles.callee(call)
+        """Return the role that *call* is made to.
+
+        A stranger on the external plane knows an API only behind its proxy, seen or not.
+        """
+        callee = self.roles.callee(call)
+        if (
+            callee in API_ROLES
+            and self.roles.is_stranger(call)
+            and self.plane_of(call.connection) == EXTERNAL_API
+        ):
+            return "lb"
+        return callee
 
 
 def _behind(back: Call) -> str:
