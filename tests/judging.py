@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from creation import SPREAD, Cloud, Creation, Layout
+from traffic import Network
 
 import tracer.pipeline
-from tracer.model import Report, Verdict
+from tracer.calls import Calls, wants_body, wants_statement
+from tracer.layers import Layers
+from tracer.model import Call, Capture, Closed, Frame, Packet, Report, Segment, Verdict
 from tracer.pipeline import Settings
+from tracer.protocols import PORTS, Decoders, Options
+from tracer.reassembly import Reassembler
 
 # A grammar is the same each time; to read it takes longer than a small capture does.
 tracer.pipeline.load = functools.cache(tracer.pipeline.load)
@@ -59,3 +64,39 @@ def kinds(verdict: Verdict) -> list[tuple[str, str | None]]:
 
 def note_kinds(verdict: Verdict) -> set[str]:
     return {note.kind for note in verdict.notes}
+
+
+def built(network: Network) -> list[Call]:
+    """The calls in the packets of *network*, by the stages up to there, in order of recognition."""
+    names = sorted(network.packets())
+    captures = [Capture(number, name) for number, name in enumerate(names)]
+    reassembler, calls = Reassembler(captures, PORTS), Calls(PORTS)
+    decoders = Decoders(PORTS, Options(wants_body, wants_statement, calls.numbering.skipped), reassembler.turn)
+    found: dict[int, Call] = {}
+    packets = [
+        Packet(time_ns, data, len(data), 1, Frame(capture, number))
+        for capture, name in enumerate(names)
+        for number, (time_ns, data) in enumerate(network.packets()[name], 1)
+    ]
+    layers, last_ns = Layers(), 0
+
+    def take(events: Iterable[Any]) -> None:
+        for event in events:
+            for message in decoders.receive(event):
+                found.update((call.serial, call) for call in calls.receive(message))
+            if isinstance(event, Closed):
+                found.update((call.serial, call) for call in calls.receive(event))
+
+    for packet in sorted(packets, key=lambda packet: packet.time_ns):
+        segment = layers.decode(packet)
+        assert isinstance(segment, Segment), segment
+        last_ns = packet.time_ns
+        take(reassembler.receive(segment))
+    take(reassembler.flush(last_ns))
+    found.update((call.serial, call) for call in calls.flush())
+    return [found[serial] for serial in sorted(found)]
+
+
+def told(calls: Iterable[Call]) -> list[str]:
+    """Each call as 'operation result'."""
+    return [f"{call.operation} {call.result}" for call in calls]

@@ -122,7 +122,7 @@ LOSSY: dict[str, Callable[[Files], Files]] = {
 
 KNOWN: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("ok-volume", "without External_api", {"outcome": "active", "unobserved": {"1", "2"}}),
-    ("ok-volume", "without port 8774", {"outcome": "active", "unobserved": {"3"}}),
+    ("ok-volume", "without port 8774", {"outcome": "active"}),
     ("ok-volume", "without port 3306", {"outcome": "active", "unobserved": {"4c", "4d"}}),
     ("ok-volume", "without port 5672", {"outcome": "active", "unobserved": {"4e", "5", "6", "7"}}),
     ("ok-volume", "without port 9696", {"outcome": "active", "unobserved": {"8b"}}),

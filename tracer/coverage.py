@@ -31,10 +31,12 @@ class Coverage:
         captures: Sequence[Capture],
         addresses_of: Callable[[str], set[str]],
         plane_of: Callable[[Connection], str],
+        serves: Callable[[str], bool],
     ) -> None:
         self._captures = captures
         self._addresses_of = addresses_of
         self._plane_of = plane_of
+        self._serves = serves
         self._pairs: dict[tuple[str, str, str], Connection] = {}
         """(protocol, address, address) -> a connection between them"""
         self._served: dict[str, set[str]] = {}
@@ -91,16 +93,23 @@ class Coverage:
             self._planes |= {self._plane_of(connection) for connection in self._pairs.values()}
         return self._planes
 
-    def span_ns(self, plane: str) -> tuple[int, int]:
+    def span_ns(self, plane: str, protocol: str = "", ends: Iterable[str] = ()) -> tuple[int, int]:
         """Return when the capture of *plane* begins and ends ('*': of all); (0, 0) without packets.
 
-        A quiet plane is captured as long as any other capture of the run that begins no later goes on:
-        its last packet says nothing of its end.
+        Of several capture points, those count that saw packets between the *ends* (addresses).
         """
         mine = [c for c in self._captures if plane == "*" or c.plane is None or c.plane == plane]
+        if protocol and any(c.plane is None for c in mine):
+            medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+            some = {*ends, *(self._addresses_of(medium) if medium else ())}
+            at: set[int] = set()
+            for (_, a, b), connection in self._pairs.items():
+                if a in some and b in some:
+                    at.update(connection.captures)
+            mine = [c for c in mine if c.plane is not None or c.number in at] or mine
         starts = [c.first_ns for c in mine if c.first_ns is not None]
-        ends = [c.last_ns for c in mine if c.last_ns is not None]
-        return (min(starts), max(ends)) if starts and ends else (0, 0)
+        lasts = [c.last_ns for c in mine if c.last_ns is not None]
+        return (min(starts), max(lasts)) if starts and lasts else (0, 0)
 
     def unseen(
         self,
@@ -132,9 +141,7 @@ class Coverage:
             return None if any(ways) else self._hidden_words(callers | callees, names)
         if protocol == "SQL":
             callees = self._addresses_of(_DATABASE)
-        if not callees:
-            return f"{names[0]} > {names[1]} was never seen in the captures"
-        if not callers:
+        if not callers or not callees or (protocol == "REST" and not self._serves(names[1])):
             return f"{names[0]} > {names[1]} was never seen in the captures"
         return None if self._way(callers, callees, protocol) else self._hidden_words(callers, names)
 
@@ -165,6 +172,23 @@ class Coverage:
                 if taps and a != b:
                     return True
         return False
+
+    def one_way(self, protocol: str, caller: Iterable[str], callee: Iterable[str]) -> bool:
+        """Tell whether of the connections between these ends only one direction is captured."""
+        callers, callees = set(caller), set(callee)
+        medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+        servers = self._addresses_of(medium) if medium else callees
+        clients = callers | callees if protocol == "RPC" else callers
+        mine = [
+            connection
+            for (spoken, a, b), connection in self._pairs.items()
+            if spoken == protocol and a in clients and b in servers and connection.protocol
+        ]
+        return bool(mine) and all(connection.seen != 3 for connection in mine)
+
+    def plane_is_given(self, connection: Connection) -> bool:
+        """Tell whether a capture's name tells the plane of *connection*; an inferred one proves nothing."""
+        return any(self._captures[n].plane for n in connection.captures)
 
     def damaged(
         self, protocol: str, caller: Iterable[str], callee: Iterable[str], since_ns: int, until_ns: int

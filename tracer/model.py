@@ -192,6 +192,8 @@ class Connection:
     """What the client says of itself on it (User-Agent, AMQP connection name), as a role."""
     server_role: str = ""
     """What the requests say of the server, as a role."""
+    seen: int = 0
+    """Bit 1: packets to the server were seen; bit 2: packets to the client."""
     deaf: bool = False
     """True while its decoder has no use for the server's bytes: they are followed and not handed on."""
 

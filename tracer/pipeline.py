@@ -130,7 +130,7 @@ class _Run:
         options = Options(wants_body, statements, self._calls.numbering.skipped)
         self._decoders = Decoders(ports, options, self._reassembler.turn)
         roles = self.topology.roles
-        self.coverage = Coverage(self.captures, roles.addresses, self.topology.plane_of)
+        self.coverage = Coverage(self.captures, roles.addresses, self.topology.plane_of, roles.serves)
         self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name)
         self._newest = 0
         self._last_ns = 0

@@ -186,7 +186,7 @@ class Reassembler:
                 connection = half.connection
                 if self._openings:
                     self._openings.pop(connection.number, None)
-                if connection.deaf and half.direction:
+                if connection.deaf and half.direction and not half.peer.pending:
                     return ()
                 return (_new(Data, (connection, half.direction, time_ns, payload, frames)),)
             if not payload and not missing and not half.finished and half.next_seq >= 0:
@@ -211,6 +211,7 @@ class Reassembler:
             if flags & RST or not (segment.payload or segment.missing_bytes or flags & ACK):
                 return events
             half = self._open(segment, joined=True)
+        half.connection.seen |= 1 << half.direction
         self._note_capture(half.connection, segment)
         if flags & RST:
             events += self._reset(segment, half)
@@ -258,6 +259,7 @@ class Reassembler:
             half = self._open(segment, joined=False)
         else:
             half = self._open(segment, joined=False)
+        half.connection.seen |= 1 << half.direction
         self._note_capture(half.connection, segment)
         if half.next_seq < 0:
             half.next_seq = first
@@ -339,6 +341,7 @@ class Reassembler:
             return
         connection.client, connection.server = connection.server, connection.client
         connection.certain = True
+        connection.seen = connection.seen >> 1 | (connection.seen & 1) << 1
         half.direction, half.peer.direction = half.peer.direction, half.direction
 
     def _established(self, connection: Connection) -> None:

@@ -35,7 +35,7 @@ _FAULT_KEYS = (
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
 _STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
 _TOKEN_LIKE = re.compile(
-    r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:password|token|secret)\S*\s*[=:]\s*)\S+"
+    r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:pass|token|secret)\S*\s*[=:]\s*)\S+"
 )
 
 

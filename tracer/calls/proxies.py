@@ -99,6 +99,9 @@ def _encloses(outer: Call, inner: Call) -> bool:
 
 
 def _join(front: Call, back: Call) -> None:
+    if _facts(front).forwarded_for and not _facts(back).forwarded_for:
+        # A request that a proxy has handed on is no longer on its way to it.
+        return
     # What was guessed from X-Forwarded-For gives way to what the request ids prove.
     if front.back is not None and front.back is not back:
         front.back.front = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.calls.bodies import fault_text, read_answer, read_request
@@ -22,6 +23,7 @@ from tracer.model import (
 
 __all__ = ["RestCalls"]
 
+EARLY_LIMIT = 4_096
 _REQUEST_ID_LENGTH = 40  # req- and a UUID
 
 
@@ -31,6 +33,8 @@ class RestCalls:
     def __init__(self, serial: Callable[[], int]) -> None:
         self._serial = serial
         self._open: dict[int, dict[int, Call]] = {}
+        self._early: OrderedDict[tuple[int, int], Call] = OrderedDict()
+        """Answers whose request has not been seen, or is still held back behind a hole."""
         self._given_up: set[int] = set()
         """Connections whose client has closed its side."""
 
@@ -52,6 +56,9 @@ class RestCalls:
             broken=message.truncated,
         )
         read_request(facts, message.body)
+        early = self._early.pop((message.connection.number, message.exchange), None)
+        if early is not None:
+            return _completed(early, facts, message)
         call = self._begin(message.connection, facts, message.time_ns, list(message.frames))
         call.operation = f"{message.method} {operation_path(path)}"
         self._open.setdefault(message.connection.number, {})[message.exchange] = call
@@ -66,6 +73,9 @@ class RestCalls:
             facts = RestFacts("?", "", broken=True)
             call = self._begin(connection, facts, message.time_ns, [])
             call.operation = "? ?"
+            self._early[connection.number, message.exchange] = call
+            while len(self._early) > EARLY_LIMIT:
+                self._early.popitem(last=False)
         facts = call.facts  # type: ignore[assignment]
         headers = message.headers
         facts.status = message.status
@@ -93,7 +103,9 @@ class RestCalls:
         observed = closed.how in ("fin", "reset") or (closed.how == "end" and number in self._given_up)
         calls = []
         for call in (self._open.pop(number, None) or {}).values():
-            whole = not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
+            # Silence is only observed where the server's packets are.
+            both = closed.connection.seen == 3
+            whole = both and not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
             call.result = "none" if observed and whole else "?"
             if observed:
                 call.ended_ns = closed.time_ns
@@ -118,6 +130,20 @@ class RestCalls:
             facts,
             connection,
         )
+
+
+def _completed(call: Call, request: RestFacts, message: HttpRequest) -> Call:
+    """Put the request into a call of which the answer came first out of reassembly."""
+    facts = call.facts
+    assert isinstance(facts, RestFacts)  # noqa: S101  # made by `response`
+    for name in ("status", "answered_id", "answered_ids", "task_uri", "vm_uri", "status_text", "candidates"):
+        setattr(request, name, getattr(facts, name))
+    request.project_id = request.project_id or facts.project_id
+    call.facts = request
+    call.operation = f"{message.method} {operation_path(request.path)}"
+    call.started_ns = min(call.started_ns, message.time_ns)
+    call.frames[:0] = message.frames
+    return call
 
 
 def _request_id(text: str) -> str:

@@ -46,6 +46,7 @@ class Commands(click.Group):
     options.PROGRAM_NAME,
     cls=Commands,
     invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @options.manner
@@ -254,7 +255,7 @@ def completion(shell: str) -> int:
     \b
     Examples:
       tracer completion bash > ~/.local/share/bash-completion/completions/tracer
-      tracer completion zsh > ~/.zfunc/_tracer       a folder of fpath
+      tracer completion zsh > ~/.zfunc/_tracer     # a folder of fpath
       tracer completion fish > ~/.config/fish/completions/tracer.fish
 
     To try it in the shell at hand, of bash or zsh: eval "$(tracer completion

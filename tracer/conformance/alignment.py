@@ -39,13 +39,13 @@ __all__ = [
     "walk",
 ]
 
-EXTRA = 4
+EXTRA = 40
 """Cost of a call that fits nowhere."""
-MISSING = 4
+MISSING = 40
 """Cost of a symbol that should have been seen."""
 UNOBSERVED = 1
 """Cost of a symbol that could not have been seen."""
-NEAR = {"failed": 2, "plane": 2, "mode": 2}
+NEAR = {"failed": 20, "plane": 20, "mode": 20}
 """Cost of a near miss: less than EXTRA, and so less than missing + extra, even of an unobserved step."""
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from tracer.conformance.alignment import Candidate
 from tracer.conformance.grammar import Grammar
-from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts, Trace
+from tracer.model import Call, CallRecord, ConnectFacts, Connection, RestFacts, RpcFacts, Trace
 
 __all__ = ["Case", "Sight", "Tried", "Witness", "lay_out"]
 
@@ -21,7 +21,15 @@ class Sight(Protocol):
 
     def planes(self) -> set[str]: ...
 
-    def span_ns(self, plane: str) -> tuple[int, int]: ...
+    def span_ns(
+        self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()
+    ) -> tuple[int, int]: ...
+
+    def one_way(
+        self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
+    ) -> bool: ...
+
+    def plane_is_given(self, connection: Connection) -> bool: ...
 
     def unseen(
         self,
@@ -156,6 +164,7 @@ def _attempts(case: Case, host_of: Callable[[str], str | None]) -> list[Tried]:
             not isinstance(facts, RpcFacts)
             or facts.method != "build_and_run_instance"
             or facts.mode == "reply"
+            or call.serial in case.trace.ambiguous
         ):
             continue
         if case.trace.server_id and facts.ids and case.trace.server_id not in facts.ids:

@@ -112,7 +112,7 @@ class _Report:
         seen = [order[step] for step, _ in self.taken.values()]
         furthest = max(seen, default=-1)
         if self.ending.stopped_at in order:
-            furthest = max(furthest, order[self.ending.stopped_at] - 1)
+            furthest = max(furthest, order[self.ending.stopped_at])
         if self.ending.outcome == "active":
             furthest = len(order)
         return [self._step(step, order[step.name] < furthest) for step in self.grammar.steps]
@@ -197,7 +197,7 @@ class _Report:
                 self.deviations.append(
                     Deviation("missing", step.step, words, None, self._witness_words(step.step))
                 )
-        self._misfits()
+        self._misfits(blind=any(step.status == "unobserved" for step in steps))
         self._order()
 
     def _record(self, call: Call | None) -> CallRecord | None:
@@ -219,8 +219,11 @@ class _Report:
                 callees.append(leg.callee)
         return tuple(f"{way}{'|'.join(callees)}: {found.title}" for way, callees in ways.items())
 
-    def _misfits(self) -> None:
-        """Report calls on the wrong plane, in the wrong mode, and those that fit nowhere."""
+    def _misfits(self, blind: bool) -> None:
+        """Report calls on the wrong plane, in the wrong mode, and those that fit nowhere.
+
+        Where steps could not be seen, no call is too many: what would explain it may be among them.
+        """
         noted: set[tuple[str, str]] = set()
         for move in self.moves:
             if isinstance(move, Sync):
@@ -240,6 +243,7 @@ class _Report:
                 if (
                     move.kind in ("plane", "mode")
                     and not witness.ambiguous
+                    and (move.kind == "mode" or self.checker.sight.plane_is_given(witness.call.connection))
                     and (move.kind, step or "") not in noted
                 ):
                     noted.add((move.kind, step or ""))
@@ -249,7 +253,7 @@ class _Report:
                     )
                 elif move.kind == "failed":
                     self._failed_on_the_way(witness, step)
-            elif isinstance(move, Extra):
+            elif isinstance(move, Extra) and not blind:
                 self._extra(self.case.witnesses[move.event])
 
     def _failed_on_the_way(self, witness: Witness, step: str | None) -> None:

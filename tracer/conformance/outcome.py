@@ -102,7 +102,7 @@ def _rejected(case: Case, sight: StepSight, refusal: Call) -> Ending:
         ending.stopped_at = _culprit_step(culprit)
         ending.call = culprit.call
         ending.error = culprit.call.error or refusal.error
-    elif status == 403 and not refusal.error:
+    elif status == 403 and (not refusal.error or getattr(facts, "broken", False)):
         # The words are lost: policy (4b) or quota (4c).
         ending.between = ("4a", "4c")
     else:
@@ -115,11 +115,14 @@ def _refused_by_portal(case: Case, sight: StepSight, ending: Ending) -> None:
         c for c in case.trace.calls if "/auth/tokens" in c.operation or c.operation.startswith("CONNECT")
     ]
     if logins:
-        ending.stopped_at = "2"
         bad = [c for c in logins if c.result[:1] not in "23?"]
         if bad:
             ending.call = bad[0]
             ending.error = bad[0].error or ending.error
+        if bad or sight.would_show("2"):
+            ending.stopped_at = "2"
+        else:
+            ending.between = ("1", "4e")
     elif sight.whole("2"):
         ending.stopped_at = "1"
     else:

@@ -15,6 +15,10 @@ from tracer.model import RpcFacts
 __all__ = ["StepSight"]
 
 
+_BY_THE_POST = frozenset({"4c"})
+"""Steps whose calls hold no id at all, in any release: the quota's reads."""
+
+
 class StepSight:
     """Answers whether a step's messages would be in the captures."""
 
@@ -64,13 +68,19 @@ class StepSight:
         reason = sight.unseen(leg.plane, leg.protocol, callers, callees, (leg.caller, leg.callee), strict)
         if reason is not None:
             return reason
-        since_ns, until_ns = self._window(step)
-        begin_ns, end_ns = sight.span_ns(leg.plane)
+        if step in _BY_THE_POST and not self._post_was_seen():
+            return "it carries no id: it is found by nova-api's POST, which is not in the captures"
+        since_ns, until_ns, closed = self._window(step)
+        begin_ns, end_ns = sight.span_ns(leg.plane, leg.protocol, callers | callees)
         first_ns = self._case.first_ns
         if self._before_first(step) and first_ns - begin_ns < self._stall_ns:
             return "the capture may have begun behind it"
-        if end_ns < since_ns:
-            return f"the capture of {leg.plane} ends before it"
+        if begin_ns > since_ns:
+            return f"the capture of {leg.plane} may have begun behind it"
+        if end_ns < (until_ns if closed else since_ns):
+            return f"the capture of {leg.plane} may end before it"
+        if sight.one_way(leg.protocol, callers, callees):
+            return f"only one direction between {leg.caller} and {leg.callee} is captured"
         path = sight.broke_off(leg.plane, until_ns)
         if path is not None:
             return f"{path} breaks off before it"
@@ -88,8 +98,17 @@ class StepSight:
         seen = [self._order(s) for w in self._case.witnesses for s in w.steps | w.failed]
         return bool(seen) and self._order(step) < min(seen)
 
-    def _window(self, step: str) -> tuple[int, int]:
-        """Return the time in which *step* must have happened, by the steps seen around it."""
+    def _post_was_seen(self) -> bool:
+        created = self._case.trace.created
+        if created is None or not created.operation.startswith("POST "):
+            return False
+        return self._case.records[created.serial].callee == "nova-api"
+
+    def _window(self, step: str) -> tuple[int, int, bool]:
+        """Return the time in which *step* must have happened, by the steps seen around it.
+
+        The third is False where no later step was seen: the end is that of what is known of the trace.
+        """
         order = self._order(step)
         since_ns, until_ns = self._case.first_ns, 0
         for witness in self._case.witnesses:
@@ -99,9 +118,11 @@ class StepSight:
                     since_ns = max(since_ns, witness.call.started_ns)
                 elif at > order and (not until_ns or witness.call.started_ns < until_ns):
                     until_ns = witness.call.started_ns
-        if until_ns == 0:
-            until_ns = max(self._sight.span_ns("*")[1], since_ns)
-        return min(since_ns, until_ns), until_ns
+        closed = until_ns != 0
+        if not closed:
+            trace = self._case.trace
+            until_ns = max(trace.failed_ns or 0, trace.active_ns or 0, self._case.last_own_ns(), since_ns)
+        return min(since_ns, until_ns), until_ns, closed
 
     def captured_until_ns(self, step: str | None) -> int:
         """Return until when every plane that could carry *step* is captured."""

@@ -90,8 +90,10 @@ def assemble(material: Material) -> list[Trace]:
     requests = _pair_legs(material)
     _find_request_ids(material, requests)
     requests += _seeded_by_rpc(material, requests)
+    requests = _merged(requests)
     for request in requests:
         _collect(material, request)
+    requests = _merged(requests)
     _share_quota_reads(material, requests)
     _find_portal_calls(material, requests)
     requests += _refused_at_portal(material, requests)
@@ -181,12 +183,37 @@ def _find_request_ids(material: Material, requests: list[_Request]) -> None:
     missing = [request for request in requests if not request.request_id and not _refused_outside(request)]
     if not missing:
         return
+    for request in missing:
+        if not request.server_ids and request.inner is not None:
+            _find_server_by_insert(material, request)
     owned = {request.request_id for request in requests if request.request_id}
     candidates = [(key, calls) for key, calls in material.by_request.items() if key not in owned]
     for request in missing:
         found = [key for key, calls in candidates if _carries(material, request, calls)]
         if len(found) == 1:
             request.request_id = found[0]
+
+
+def _merged(requests: list[_Request]) -> list[_Request]:
+    """Make one of requests that share their request id or a VM: legs that could not be paired."""
+    found: list[_Request] = []
+    by_key: dict[str, _Request] = {}
+    for request in requests:
+        keys = [key for key in (request.request_id, *request.server_ids) if key]
+        same = next((by_key[key] for key in keys if key in by_key), None)
+        if same is None:
+            found.append(request)
+            same = request
+        else:
+            legs = sorted({*same.legs, *request.legs}, key=lambda leg: (leg.started_ns, leg.serial))
+            same.outer, same.inner = (legs[0], legs[-1]) if len(legs) > 1 else (same.outer, same.inner)
+            if legs and not same.legs:
+                same.outer, same.inner = request.outer, request.inner
+            same.request_id = same.request_id or request.request_id
+            same.server_ids += [i for i in request.server_ids if i not in same.server_ids]
+            same.add(request.calls)
+        by_key.update(dict.fromkeys(keys, same))
+    return found
 
 
 def _refused_outside(request: _Request) -> bool:
@@ -248,8 +275,6 @@ def _collect(material: Material, request: _Request) -> None:
         facts = call.facts
         if isinstance(facts, RpcFacts) and facts.method in _FORK:
             request.server_ids += [i for i in facts.ids if i not in request.server_ids]
-    if not request.server_ids and request.inner is not None:
-        _find_server_by_insert(material, request)
 
 
 def _find_server_by_insert(material: Material, request: _Request) -> None:
@@ -361,6 +386,27 @@ def _find_portal_calls(material: Material, requests: list[_Request]) -> None:
             taken.add(best.serial)
             request.portal = best
             request.add([best])
+    _find_lone_portal_calls(material, requests, taken)
+
+
+def _find_lone_portal_calls(material: Material, requests: list[_Request], taken: set[int]) -> None:
+    """Join a portal call to the one request of its server within its time, where a name is lost."""
+    for request in requests:
+        first = request.first
+        if first is None or request.portal is not None:
+            continue
+        fitting = [
+            call
+            for call in material.portal
+            if call.serial not in taken
+            and call.connection.server.address == first.connection.client.address
+            and _around(call, first)
+            and (not _facts(first).name or _facts(call).name == _facts(first).name or _facts(call).broken)
+        ]
+        if len(fitting) == 1:
+            request.portal = fitting[0]
+            taken.add(fitting[0].serial)
+            request.add(fitting)
 
 
 def _around(call: Call, leg: Call) -> bool:
@@ -457,6 +503,8 @@ def _belongs(
         return "yes"
     facts = call.facts
     ids = facts.ids if isinstance(facts, RestFacts | RpcFacts | SqlFacts) else ()
+    if isinstance(facts, RpcFacts) and facts.method == "build_and_run_instance" and not ids:
+        return "perhaps"
     named = {owners.get(i, i) for i in ids} & (set(hosts) | set(owners.values()) | {server_id})
     if named:
         return "yes" if server_id in named else ""

@@ -36,7 +36,6 @@ from tracer.protocols.http1_body import (
     LENGTH,
     UNTIL_CLOSE,
     Body,
-    content_length,
     request_framing,
     response_framing,
 )
@@ -61,9 +60,6 @@ WantsBody = Callable[[str, str, dict[str, str], int], bool]
 HEAD_LIMIT = 65_536
 """More than any server accepts: Apache takes 8 KiB a line and 100 lines, nginx 32 KiB, Node.js 16 KiB."""
 BODY_LIMIT = 256 << 10
-WAIT_BYTES = 65_536
-"""A request with a declared body up to this is emitted at its true last frame even if the body is not
-wanted; a larger one (an image upload) at the end of its head."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _REQUEST = re.compile(rb"(?:" + b"|".join(METHODS) + rb") (?:/|\*|https?://|[\w.\-]+:\d+ HTTP/1)")
@@ -282,7 +278,7 @@ class Http1:
             stream.state = PEEK
         else:
             stream.state = BODY
-            if head.status == 0 and not self._waits(message):
+            if head.status == 0 and not message.waits:
                 self._emit_request(stream, message)
         return True
 
@@ -299,14 +295,6 @@ class Http1:
 
     def _wants(self, method: str, target: str, head: Head) -> bool:
         return self._wants_body is None or self._wants_body(method, target, head.headers, head.status)
-
-    @staticmethod
-    def _waits(message: MessageUnderWay) -> bool:
-        """Return whether a request is emitted only behind its body."""
-        if message.keep:
-            return True
-        size = content_length(message.head.headers)
-        return message.body.framing == LENGTH and size is not None and size <= WAIT_BYTES
 
     def _answer_early(self, stream: Stream, exchange: int) -> None:
         """Take note of an answer to a request whose body has not ended."""

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from tracer.model import TO_CLIENT, Frames
-from tracer.protocols.http1_body import LENGTH, Body
+from tracer.protocols.http1_body import LENGTH, Body, content_length
 from tracer.protocols.http1_head import KEEP_BYTES, Head
 
 __all__ = ["BODY", "HEAD", "LOST", "PEEK", "Mark", "MessageUnderWay", "Stream"]
@@ -14,6 +14,9 @@ __all__ = ["BODY", "HEAD", "LOST", "PEEK", "Mark", "MessageUnderWay", "Stream"]
 HEAD, BODY, PEEK, LOST = range(4)
 """At the start of a message; inside its body; where a body may follow or not; out of step."""
 
+WAIT_BYTES = 65_536
+"""A request with a declared body up to this is emitted at its true last frame even if the body is not
+wanted; a larger one (an image upload) at the end of its head."""
 _TRIM_BYTES = 65_536
 """A buffer is shortened only by so much at once, which keeps a long search linear."""
 
@@ -45,6 +48,14 @@ class MessageUnderWay:
     @property
     def is_request(self) -> bool:
         return self.head.status == 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether this request is emitted only behind its body."""
+        if self.keep:
+            return True
+        size = content_length(self.head.headers)
+        return self.body.framing == LENGTH and size is not None and size <= WAIT_BYTES
 
     def frames(self) -> Frames:
         start, end = self.start.frames, self.end.frames

@@ -90,7 +90,7 @@ def _read_planes(path: Path, planes: object, given: GivenTopology) -> None:
                 raise UsageError(f"{where}: {subnet!r} is no subnet; write it as 10.10.0.0/24") from None
         vlans = plane.get("vlan", [])
         for vlan in vlans if isinstance(vlans, list) else [vlans]:
-            if not isinstance(vlan, int) or not 0 < vlan < 4095:
+            if not isinstance(vlan, int) or isinstance(vlan, bool) or not 0 < vlan < 4095:
                 raise UsageError(f"{where}: vlan {vlan!r} is not a number from 1 to 4094")
             given.vlans[vlan] = name
         interfaces = plane.get("interface", [])
@@ -132,7 +132,7 @@ def _read_ports(path: Path, ports: object, given: GivenTopology) -> None:
     for port, protocol in ports.items():
         if not str(port).isdigit() or not 0 < int(port) < 65536:
             raise UsageError(f"{path}: [ports] {port!r} is no port number")
-        if protocol not in _PROTOCOLS:
+        if not isinstance(protocol, str) or protocol not in _PROTOCOLS:
             raise UsageError(
                 f"{path}: [ports] {port}: unknown protocol {protocol!r}; known are http, amqp, mysql"
             )

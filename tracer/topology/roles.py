@@ -331,6 +331,14 @@ class Roles:
             if (server in self.fronts or server.port in PORT_ROLES) and self._is_stranger(client)
         }
 
+    def serves(self, role: str) -> bool:
+        """Tell whether *role* was seen as a server, itself or behind a proxy."""
+        if role == "sc":
+            return True
+        if role == "lb":
+            return "nova-api" in self.fronts.values() or "lb" in self._given.roles.values()
+        return role in self.fronts.values() or any(role in ports.values() for ports in self._serves.values())
+
     def is_front(self, endpoint: Endpoint) -> bool:
         return endpoint in self.fronts or self._given.role(endpoint.address, endpoint.port) == "lb"
 

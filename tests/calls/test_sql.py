@@ -1,0 +1,118 @@
+"""SQL calls: a statement with its result; which are wanted; what is read of them."""
+
+from __future__ import annotations
+
+import pytest
+from creation import PROJECT, QUOTA_READS
+from judging import built, told
+from traffic import Network, mysql_login, query, sql_error, sql_ok, sql_rows
+
+from tracer.calls.sql import is_quota, wants_statement
+from tracer.model import SqlFacts
+
+API, DB = "172.28.0.11", "172.28.0.51"
+VM = "145c135d-63cb-41ba-98cd-3235a30c2e27"
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_statement_and_its_result_are_one_call(joined: bool) -> None:
+    """Verb and table as the operation, ok or error as the result; ids, project and state are read."""
+    network = Network()
+    made = network.connection(API, DB, 3306, None if joined else 0)
+    if not joined:
+        mysql_login(made, 0.1, "nova_api", program_name="nova-api")
+    made.say(1, query(f"INSERT INTO build_requests (instance_uuid, project_id) VALUES ('{VM}', '{PROJECT}')"))
+    made.hear(1.1, sql_ok())
+    made.say(2, query(f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{VM}'"))
+    made.hear(2.1, sql_error(1205, "Lock wait timeout exceeded"))
+    first, second = built(network)
+    assert told((first, second)) == ["INSERT build_requests ok", "UPDATE instances error"]
+    assert second.error == "1205 Lock wait timeout exceeded"
+    assert isinstance(first.facts, SqlFacts) and isinstance(second.facts, SqlFacts)
+    assert first.facts.ids == second.facts.ids == (VM,)
+    assert second.facts.vm_state == "error"
+    assert first.facts.schema == ("" if joined else "nova_api")
+
+
+@pytest.mark.parametrize(
+    "text, operation",
+    [
+        ("INSERT INTO `nova_api`.`request_specs` (x) VALUES (1)", "INSERT request_specs"),
+        ("insert  ignore into nova_api.request_specs values (1)", "INSERT request_specs"),
+        ("INSERT INTO request_specs(instance_uuid) VALUES (1)", "INSERT request_specs"),
+        ("REPLACE INTO a VALUES (1)", "REPLACE a"),
+        ("DELETE FROM build_requests WHERE id = 1", "DELETE build_requests"),
+        ("UPDATE instances SET vm_state='active'", "UPDATE instances"),
+        (QUOTA_READS[0], "SELECT project_user_quotas"),
+        (QUOTA_READS[1], "SELECT instances"),
+    ],
+)
+def test_verb_and_table(text: str, operation: str) -> None:
+    """Whatever quotes, schema and case; the first table that is read from."""
+    network = Network()
+    made = network.connection(API, DB, 3306)
+    made.say(1, query(text))
+    made.hear(1.1, sql_rows("1") if text.startswith("SELECT") else sql_ok())
+    assert told(built(network)) == [f"{operation} ok"]
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        *((text, True) for text in QUOTA_READS),
+        ("INSERT INTO a VALUES (1)", True),
+        ("update a set b=1", True),
+        ("DELETE FROM a", True),
+        ("ROLLBACK", False),
+        ("rollback", False),
+        ("SELECT 1", False),
+        ("SELECT instances.id FROM instances", False),
+        ("SELECT quotas.limit FROM quotas", False),  # neutron's
+        ("COMMIT", False),
+        ("BEGIN", False),
+        ("", False),
+    ],
+)
+def test_which_statements_are_wanted(text: str, wanted: bool) -> None:
+    """Writes, and the reads of nova's quota check."""
+    assert bool(wants_statement(text.encode())) is wanted
+
+
+@pytest.mark.parametrize("text", QUOTA_READS)
+def test_reads_of_the_quota(text: str) -> None:
+    assert is_quota(text.encode())
+
+
+def test_skipped_statements_are_no_calls_and_do_not_shift_results() -> None:
+    """Results go to their own statements, though most statements are not kept."""
+    network = Network()
+    made = network.connection(API, DB, 3306)
+    for n in range(5):
+        made.say(n + 1, query("SELECT 1"))
+        made.hear(n + 1.1, sql_rows("1"))
+        made.say(n + 1.2, query(f"INSERT INTO t{n} VALUES (1)"))
+        made.hear(n + 1.3, sql_error(1062, "Duplicate entry") if n == 3 else sql_ok())
+    assert told(built(network)) == [f"INSERT t{n} {'error' if n == 3 else 'ok'}" for n in range(5)]
+
+
+@pytest.mark.parametrize("closes, result", [(True, "none"), (False, "?")])
+def test_no_result(closes: bool, result: str) -> None:
+    """The server closes without one: none. The capture ends first: ?."""
+    network = Network()
+    made = network.connection(API, DB, 3306, 0)
+    mysql_login(made, 0.1, "nova_api")
+    made.say(1, query("INSERT INTO a VALUES (1)"))
+    if closes:
+        made.close(2)
+    assert told(built(network)) == [f"INSERT a {result}"]
+
+
+def test_repr_of_a_call_holds_no_text() -> None:
+    """Statements carry user data and passwords: only verb, table and ids stay; errors lose long values."""
+    network = Network()
+    made = network.connection(API, DB, 3306, 0)
+    mysql_login(made, 0.1, "nova_api")
+    made.say(1, query("""INSERT INTO request_specs (spec) VALUES ('{"admin_password": "s3cret-a"}')"""))
+    made.hear(1.1, sql_error(1064, f"You have an error near 'password={'s3cret' * 20}'"))
+    (call,) = built(network)
+    assert "s3cret" not in repr(call)

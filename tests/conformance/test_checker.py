@@ -1,0 +1,141 @@
+"""Verdicts on creations whose calls are in the wrong order, too many, or told by fewer words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from creation import Cloud, Creation
+from judging import judge, kinds, only, run, statuses
+
+from tracer.pipeline import Settings
+
+
+def moved(seconds: float, *words: bytes) -> Callable[[Cloud], None]:
+    """Messages that hold one of *words*, and what is said on the same connection within 2 ms, come later."""
+
+    def change(cloud: Cloud) -> None:
+        events = cloud.network.events
+        places = [(e[1], e[0]) for e in events if any(word in e[4] for word in words)]
+        cloud.network.events = [
+            (at + seconds, made, *rest) if any(made is m and 0 <= at - t < 0.002 for m, t in places) else (at, made, *rest)
+            for at, made, *rest in events
+        ]
+
+    return change
+
+
+ORDERS = {
+    "4d after 4e and 5": (moved(0.05, b"INSERT INTO request_specs", b"INSERT INTO build_requests", b"INSERT INTO instance_mappings"), "4d"),
+    "8b after 8c": (moved(1.5, b"POST /v2.0/ports", b"PUT /v2.0/ports"), "8b"),
+    "7 before 5": (moved(-0.06, b"build_and_run_instance"), "7"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_step_out_of_order(name: str, tmp_path: Path) -> None:
+    """One deviation of kind order, none of kind missing or extra for the same step."""
+    change, step = ORDERS[name]
+    verdict = only(run(tmp_path, change=change))
+    assert verdict.outcome == "active"
+    assert [kind for kind, _ in kinds(verdict)] == ["order"], verdict.deviations
+    assert verdict.verdict == "deviates"
+    if name != "7 before 5":
+        assert kinds(verdict) == [("order", step)]
+
+
+def test_8a_and_8b_may_come_in_any_order(tmp_path: Path) -> None:
+    """They run side by side."""
+    for seconds in (0.05, 0.1):
+        folder = tmp_path / str(seconds)
+        folder.mkdir()
+        verdict = only(run(folder, change=moved(seconds, b"/attachments/"), volume=True))
+        assert verdict.verdict == "conforms", verdict.deviations
+
+
+def test_a_second_question_to_the_scheduler_is_extra(tmp_path: Path) -> None:
+    """What the grammar knows and the creation needs not is one deviation of kind extra."""
+    cloud = Cloud()
+    cloud.background(0, 260)
+    made = Creation(cloud).run()
+    for n in range(2):
+        body = cloud.message(
+            "select_destinations", {"instance_uuids": made.server_ids}, made.request_id, "nova-conductor"
+        )
+        cloud.rpc(100.35 + n / 100, "nova-conductor", "nova-scheduler", "nova", "scheduler", body)
+    verdict = only(judge(cloud, tmp_path))
+    assert verdict.outcome == "active"
+    assert kinds(verdict) == [("extra", "5")], verdict.deviations
+
+
+def test_calls_outside_the_alphabet_never_deviate(tmp_path: Path) -> None:
+    """Whatever else carries the request id is listed and counts for nothing."""
+    cloud = Cloud()
+    cloud.background(0, 260)
+    made = Creation(cloud).run()
+    for n, status in enumerate((200, 404, 500, 503)):
+        cloud.rest(
+            100.3 + n / 50, "compute1", "placement", "GET", f"/resource_providers/{cloud.fresh_id()}/inventories", status,
+            request_id=made.request_id, agent="nova-compute keystoneauth1/5.0.0",
+        )  # fmt: skip
+    verdict = only(judge(cloud, tmp_path))
+    assert (verdict.verdict, verdict.deviations) == ("conforms", ())
+    assert len([c for c in verdict.calls if c.operation.endswith("/inventories")]) == 4
+
+
+STUCK = {
+    "4e": ({"4e": "undelivered"}, {}, "5"),
+    "7": ({}, {"7": "undelivered"}, "8b"),
+}
+
+
+@pytest.mark.parametrize("case", STUCK)
+def test_a_published_message_is_a_step_that_happened(case: str, tmp_path: Path) -> None:
+    """Published and never delivered: the step is seen, the next one is owed."""
+    breaks, host, stopped = STUCK[case]
+    verdict = only(run(tmp_path, breaks=breaks, hosts=({"compute1": host},)))
+    assert (verdict.outcome, verdict.stopped_at) == ("stuck", stopped)
+    assert statuses(verdict)[case] == "seen"
+
+
+def test_a_failed_step_shows_its_witness(tmp_path: Path) -> None:
+    """The call of the deviation and those of the step are the ones that failed, with evidence."""
+    verdict = only(run(tmp_path, hosts=({"compute1": {"8b": "503"}},)))
+    (deviation,) = verdict.deviations
+    assert deviation.call is not None
+    assert deviation.call.line == "Internal_base REST nova-compute > neutron-server POST /v2.0/ports 503"
+    assert deviation.call.evidence
+    assert "neutron is unwell" in deviation.message
+    step = next(s for s in verdict.steps if s.step == "8b")
+    assert [c.result for c in step.calls] == ["503"]
+
+
+@pytest.mark.parametrize(
+    "breaks, host, step",
+    [({"4a": "refused"}, {}, "4a"), ({"4b": "neutron refused"}, {}, "4b"), ({}, {"8b": "refused"}, "8b"), ({}, {"8c": "refused"}, "8c")],
+)  # fmt: skip
+def test_a_refused_connection_is_the_witness(breaks: Any, host: Any, step: str, tmp_path: Path) -> None:
+    """It is the only message of the failing step: its line and frames are under it."""
+    verdict = only(run(tmp_path, breaks=breaks, hosts=({"compute1": host},)))
+    assert verdict.stopped_at == step
+    calls = next(s for s in verdict.steps if s.step == step).calls
+    assert any(c.operation.startswith("CONNECT :") and c.result == "refused" and c.evidence for c in calls)
+
+
+@pytest.mark.parametrize("kind", ["failed", "failed:8b"])
+def test_an_allowed_failure_keeps_its_outcome(kind: str, tmp_path: Path) -> None:
+    """--allow has no effect on what became of the VM, only on the verdict."""
+    verdict = only(run(tmp_path, settings=Settings(allow=(kind,)), hosts=({"compute1": {"8b": "503"}},)))
+    assert (verdict.outcome, verdict.stopped_at, verdict.deviations) == ("error", "8b", ())
+    assert "allowed" in {n.kind for n in verdict.notes}
+
+
+def test_every_step_of_the_documents_is_reported_in_order(tmp_path: Path) -> None:
+    """1 to 8c, each once, whatever happened."""
+    for n, breaks in enumerate(({}, {"1": "403"}, {"4e": "undelivered"})):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        verdict = only(run(folder, breaks=breaks))
+        assert list(statuses(verdict)) == "1 2 3 4a 4b 4c 4d 4e 5 6 7 8a 8b 8c".split()
