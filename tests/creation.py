@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from traffic import (
-    RST,
     Connection,
     Network,
     ack,
@@ -109,21 +108,36 @@ class Layout:
 
 
 _INSIDE = {
-    "lb": "172.28.0.20", "nova-api": "172.28.0.11", "nova-api-2": "172.28.0.12", "nova-conductor": "172.28.0.21",
-    "nova-scheduler": "172.28.0.22", "compute1": "172.28.0.31", "compute2": "172.28.0.32",
-    "compute3": "172.28.0.33", "keystone": "172.28.0.41", "placement": "172.28.0.42", "glance-api": "172.28.0.43",
-    "neutron-server": "172.28.0.44", "cinder-api": "172.28.0.45", "db": "172.28.0.51", "rabbitmq": "172.28.0.52",
+    "lb": "172.28.0.20",
+    "nova-api": "172.28.0.11",
+    "nova-api-2": "172.28.0.12",
+    "nova-conductor": "172.28.0.21",
+    "nova-scheduler": "172.28.0.22",
+    "compute1": "172.28.0.31",
+    "compute2": "172.28.0.32",
+    "compute3": "172.28.0.33",
+    "keystone": "172.28.0.41",
+    "placement": "172.28.0.42",
+    "glance-api": "172.28.0.43",
+    "neutron-server": "172.28.0.44",
+    "cinder-api": "172.28.0.45",
+    "db": "172.28.0.51",
+    "rabbitmq": "172.28.0.52",
     "vrm": "172.28.0.61",
-}  # fmt: skip
+}
 _OUTSIDE = {"admin": "10.10.0.5", "sc": "10.10.0.10", "lb-outside": "10.10.0.20"}
 SPREAD = Layout(_OUTSIDE | _INSIDE)
 """An address for each service, a tap for each plane."""
 _ELSEWHERE = {"compute1", "compute2", "compute3", "vrm"}
 _TOGETHER = {role: a if role in _ELSEWHERE else "172.28.0.10" for role, a in _INSIDE.items()}
 _HOSTS = {a: "ctl" for a in ("10.10.0.20", "172.28.0.9", "172.28.0.10")} | {
-    "10.10.0.5": "admin", "10.10.0.10": "sc", "172.28.0.31": "compute1", "172.28.0.32": "compute2",
-    "172.28.0.33": "compute3", "172.28.0.61": "vrm",
-}  # fmt: skip
+    "10.10.0.5": "admin",
+    "10.10.0.10": "sc",
+    "172.28.0.31": "compute1",
+    "172.28.0.32": "compute2",
+    "172.28.0.33": "compute3",
+    "172.28.0.61": "vrm",
+}
 COLOCATED = Layout(_OUTSIDE | _TOGETHER, "172.28.0.9", _HOSTS, taps=False, named=False)
 """One controller behind a virtual address; captured on its hosts, long after it was started."""
 COLOCATED_TAPS = Layout(_OUTSIDE | _TOGETHER, "172.28.0.9", _HOSTS, taps=True, named=False)
@@ -184,7 +198,19 @@ class Cloud:
             shown, answer, back = 503, PROXY_PAGE, {"Content-Type": "text/html"}
         self._leg(at, outer, front, port, method, target, shown, took, sent, body, back, answer, plane)
         self._leg(
-            at + 0.001, b, b, port, method, target, status, max(took - 0.002, 0.001), inner, body, back, answer, plane
+            at + 0.001,
+            b,
+            b,
+            port,
+            method,
+            target,
+            status,
+            max(took - 0.002, 0.001),
+            inner,
+            body,
+            back,
+            answer,
+            plane,
         )
 
     def _leg(
@@ -254,7 +280,18 @@ class Cloud:
             behind = self.address[api if service == "nova-api" else service]
             took = max(took - 0.001, 0.001)
             self._leg(
-                at + 0.0005, self.address["lb"], behind, port, method, target, status, took, inner, body, back, answer
+                at + 0.0005,
+                self.address["lb"],
+                behind,
+                port,
+                method,
+                target,
+                status,
+                took,
+                inner,
+                body,
+                back,
+                answer,
             )
 
     # --- the broker ---
@@ -264,7 +301,9 @@ class Cloud:
 
     def consumer(self, role: str) -> Connection:
         topic = {"nova-conductor": "conductor", "nova-scheduler": "scheduler"}.get(role, f"compute.{role}")
-        return self._standing(role, "consume", (topic, topic.partition(".")[0] + "_fanout_aa", f"reply_{role}"))
+        return self._standing(
+            role, "consume", (topic, topic.partition(".")[0] + "_fanout_aa", f"reply_{role}")
+        )
 
     def _standing(self, role: str, what: str, queues: Sequence[str]) -> Connection:
         key = (role, what)
@@ -332,17 +371,41 @@ class Cloud:
             number += 1
             token = f"gAAAAABbackground{number:04d}xxxxxxxxxxxxxxxxxxxx"
             self._leg(
-                at, self.address["lb"], self.address["nova-api"], 8774, "GET", "/", 300, 0.002, {}, None, {}, None
+                at,
+                self.address["lb"],
+                self.address["nova-api"],
+                8774,
+                "GET",
+                "/",
+                300,
+                0.002,
+                {},
+                None,
+                {},
+                None,
             )
             self.from_outside(at + 0.1, "nova-api", "GET", "/v2.1/flavors", 200, 0.02, token=token)
-            body = self.message("object_action", {
-                "objinst": nova_object("Service", binary="nova-compute", host="compute1"), "objmethod": "save",
-            }, self.fresh_id("req-"), call="compute1")  # fmt: skip
+            body = self.message(
+                "object_action",
+                {
+                    "objinst": nova_object("Service", binary="nova-compute", host="compute1"),
+                    "objmethod": "save",
+                },
+                self.fresh_id("req-"),
+                call="compute1",
+            )
             self.rpc(at + 0.2, "compute1", "nova-conductor", "nova", "conductor", body)
             self.rest(
-                at + 0.3, "compute1", "placement", "GET", f"/resource_providers/{self.fresh_id()}/allocations", 200,
-                agent="nova-compute keystoneauth1/5.0.0", token=token, answer={"allocations": {}},
-            )  # fmt: skip
+                at + 0.3,
+                "compute1",
+                "placement",
+                "GET",
+                f"/resource_providers/{self.fresh_id()}/allocations",
+                200,
+                agent="nova-compute keystoneauth1/5.0.0",
+                token=token,
+                answer={"allocations": {}},
+            )
             at += every
 
     @staticmethod
@@ -437,7 +500,15 @@ class Creation:
         elif how == "login 503":
             login = {"auth": {"identity": {"password": {"user": {"password": SECRETS["service password"]}}}}}
             cloud.from_outside(
-                self.wait(), "keystone", "POST", "/v3/auth/tokens", 503, 0.01, token="", body=login, legs="outer"
+                self.wait(),
+                "keystone",
+                "POST",
+                "/v3/auth/tokens",
+                503,
+                0.01,
+                token="",
+                body=login,
+                legs="outer",
             )
             self.wait(0.05)
             status, answer = 502, {"error": "cannot log in"}
@@ -454,17 +525,34 @@ class Creation:
         if how != "left out":
             took = self.outer_ends + 0.03 - begun
             cloud.rest(
-                begun, "admin", "sc", "POST", "/sc/cloudhosts", status, took=took, token="", body=body,
-                headers={"Cookie": "JSESSIONID=ab3aa03758bb427a89e39745182aee25"}, answer=answer,
+                begun,
+                "admin",
+                "sc",
+                "POST",
+                "/sc/cloudhosts",
+                status,
+                took=took,
+                token="",
+                body=body,
+                headers={"Cookie": "JSESSIONID=ab3aa03758bb427a89e39745182aee25"},
+                answer=answer,
                 plane=self.on.get("1"),
-            )  # fmt: skip
+            )
 
     def log_in(self) -> None:
         login = {"auth": {"identity": {"password": {"user": {"password": SECRETS["service password"]}}}}}
         self.cloud.from_outside(
-            self.wait(), "keystone", "POST", "/v3/auth/tokens", 201, 0.04, token="", body=login,
-            answer={"token": {"project": {"id": PROJECT}}}, answer_headers={"X-Subject-Token": self.token},
-        )  # fmt: skip
+            self.wait(),
+            "keystone",
+            "POST",
+            "/v3/auth/tokens",
+            201,
+            0.04,
+            token="",
+            body=login,
+            answer={"token": {"project": {"id": PROJECT}}},
+            answer_headers={"X-Subject-Token": self.token},
+        )
         self.wait(0.06)
 
     def step_2(self) -> str:
@@ -474,18 +562,29 @@ class Creation:
         """
         cloud, begun = self.cloud, self.wait()
         server: dict[str, Any] = {
-            "name": self.name, "flavorRef": FLAVOR, "networks": [{"uuid": NETWORK}], "imageRef": IMAGE,
-            "adminPass": SECRETS["admin password"], "user_data": SECRETS["user data"],
-        }  # fmt: skip
+            "name": self.name,
+            "flavorRef": FLAVOR,
+            "networks": [{"uuid": NETWORK}],
+            "imageRef": IMAGE,
+            "adminPass": SECRETS["admin password"],
+            "user_data": SECRETS["user data"],
+        }
         if len(self.server_ids) > 1:
             server |= {"min_count": len(self.server_ids), "max_count": len(self.server_ids)}
         how = self.broken("3")
         if how in ("503", "504"):
             took = 0.01 if how == "503" else 50.0
             cloud.from_outside(
-                begun, "nova-api", "POST", "/v2.1/servers", int(how), took, body={"server": server}, legs="outer",
+                begun,
+                "nova-api",
+                "POST",
+                "/v2.1/servers",
+                int(how),
+                took,
+                body={"server": server},
+                legs="outer",
                 token=self.token,
-            )  # fmt: skip
+            )
             self.wait(took + 0.01)
             return how
         status, fault = self.step_4(begun)
@@ -503,9 +602,20 @@ class Creation:
         if how == "left out":
             legs = "outer"
         cloud.from_outside(
-            begun, "nova-api", "POST", "/v2.1/servers", status, took, body={"server": server}, answer=answer,
-            answer_headers=answered, legs=legs, token=self.token, outside=self.on.get("2"), api=self.api,
-        )  # fmt: skip
+            begun,
+            "nova-api",
+            "POST",
+            "/v2.1/servers",
+            status,
+            took,
+            body={"server": server},
+            answer=answer,
+            answer_headers=answered,
+            legs=legs,
+            token=self.token,
+            outside=self.on.get("2"),
+            api=self.api,
+        )
         return "" if status == 202 else str(status)
 
     # --- 4 ---
@@ -534,14 +644,26 @@ class Creation:
             return 202, None
         status: int | str = int(how) if how.isdigit() else how or 200
         self.cloud.rest(
-            self.wait(), self.api, "keystone", "GET", "/v3/auth/tokens", status, took=0.02, token="gAAAAABservice-own-token",
-            agent="python-keystoneclient", headers={"X-Subject-Token": self.token},
-            answer={"token": {"project": {"id": PROJECT}}} if status == 200 else {"error": {"message": "Could not find token"}},
+            self.wait(),
+            self.api,
+            "keystone",
+            "GET",
+            "/v3/auth/tokens",
+            status,
+            took=0.02,
+            token="gAAAAABservice-own-token",
+            agent="python-keystoneclient",
+            headers={"X-Subject-Token": self.token},
+            answer={"token": {"project": {"id": PROJECT}}}
+            if status == 200
+            else {"error": {"message": "Could not find token"}},
             plane=self.on.get("4a"),
-        )  # fmt: skip
+        )
         self.wait(0.03)
         if status == 404:
-            return 401, {"error": {"code": 401, "message": "The request you have made requires authentication."}}
+            return 401, {
+                "error": {"code": 401, "message": "The request you have made requires authentication."}
+            }
         if status != 200:
             return 503, {"message": "The server is currently unavailable. Please try again at a later time."}
         return 202, None
@@ -564,20 +686,35 @@ class Creation:
         if how.startswith("neutron "):
             neutron = int(how[8:]) if how[8:].isdigit() else how[8:]
         self.look_up(
-            "neutron-server", f"/v2.0/networks?id={NETWORK}", "python-neutronclient", neutron, {"networks": []}
+            "neutron-server",
+            f"/v2.0/networks?id={NETWORK}",
+            "python-neutronclient",
+            neutron,
+            {"networks": []},
         )
         if neutron != 200:
             return 500, {"computeFault": {"code": 500, "message": "Unexpected API Error."}}
         self.look_up("neutron-server", f"/v2.0/quotas/{PROJECT}", "python-neutronclient", 200, {"quota": {}})
         if how == "403":
-            return 403, {"forbidden": {"code": 403, "message": "Policy doesn't allow os_compute_api:servers:create"}}
+            return 403, {
+                "forbidden": {"code": 403, "message": "Policy doesn't allow os_compute_api:servers:create"}
+            }
         return 202, None
 
     def look_up(self, callee: str, target: str, agent: str, status: int | str, answer: Any) -> None:
         self.cloud.rest(
-            self.wait(), self.api, callee, "GET", target, status, agent=agent, request_id=self.request_id,
-            answer=answer, token=self.token, plane=self.on.get("4b"),
-        )  # fmt: skip
+            self.wait(),
+            self.api,
+            callee,
+            "GET",
+            target,
+            status,
+            agent=agent,
+            request_id=self.request_id,
+            answer=answer,
+            token=self.token,
+            plane=self.on.get("4b"),
+        )
         self.wait(0.015)
 
     def sql(self, role: str, text: str, error: tuple[int, str] | None = None) -> None:
@@ -598,7 +735,10 @@ class Creation:
                 self.sql(self.api, text, (2013, "Lost connection to MySQL server during query"))
                 return 500, {"computeFault": {"code": 500, "message": "Unexpected API Error."}}
             if how == "lost":
-                made, at = self._db.setdefault(self.api, self.cloud.database(self.api, self.now)), self.wait(0.002)
+                made, at = (
+                    self._db.setdefault(self.api, self.cloud.database(self.api, self.now)),
+                    self.wait(0.002),
+                )
                 made.say(at, query(text), lost=True)
                 made.hear(at + 0.0005, sql_rows("10"), lost=True)
                 continue
@@ -614,8 +754,12 @@ class Creation:
         if how == "left out":
             return 202, None
         for server_id in self.server_ids:
-            spec = json.dumps({"user_data": SECRETS["user data"], "admin_password": SECRETS["admin password"]})
-            error = (1205, "Lock wait timeout exceeded; try restarting transaction") if how == "error" else None
+            spec = json.dumps(
+                {"user_data": SECRETS["user data"], "admin_password": SECRETS["admin password"]}
+            )
+            error = (
+                (1205, "Lock wait timeout exceeded; try restarting transaction") if how == "error" else None
+            )
             self.sql(
                 self.api,
                 f"INSERT INTO request_specs (created_at, instance_uuid, spec) VALUES (NOW(), '{server_id}', '{spec}')",
@@ -624,7 +768,10 @@ class Creation:
             if error:
                 return 500, {"computeFault": {"code": 500, "message": "Unexpected API Error."}}
             for table in ("build_requests", "instance_mappings"):
-                self.sql(self.api, f"INSERT INTO {table} (instance_uuid, project_id) VALUES ('{server_id}', '{PROJECT}')")
+                self.sql(
+                    self.api,
+                    f"INSERT INTO {table} (instance_uuid, project_id) VALUES ('{server_id}', '{PROJECT}')",
+                )
         return 202, None
 
     def step_4e(self) -> tuple[int | str, Any]:
@@ -642,8 +789,9 @@ class Creation:
         specs = [nova_object("RequestSpec", instance_uuid=i) for i in self.server_ids]
         args = {
             "build_requests": [nova_object("BuildRequest", instance_uuid=i) for i in self.server_ids],
-            "request_specs": specs, "admin_password": SECRETS["admin password"],
-        }  # fmt: skip
+            "request_specs": specs,
+            "admin_password": SECRETS["admin password"],
+        }
         body = cloud.message("schedule_and_build_instances", args, self.request_id)
         fate = {"": "ok", "stop": "ok", "unroutable 202": "unroutable"}.get(how, how)
         cloud.rpc(at, self.api, "nova-conductor", "nova", "conductor", body, fate)
@@ -661,30 +809,47 @@ class Creation:
             self.poll_all(1, 11)
             return
         msg_id = cloud.fresh_id().replace("-", "")
-        args = {"instance_uuids": self.server_ids, "spec_obj": nova_object("RequestSpec", instance_uuid=self.server_ids[0])}
+        args = {
+            "instance_uuids": self.server_ids,
+            "spec_obj": nova_object("RequestSpec", instance_uuid=self.server_ids[0]),
+        }
         fate = five.removesuffix(" stop") or "ok"
         if five != "left out":
             ask = cloud.message("select_destinations", args, self.request_id, "nova-conductor", msg_id)
             cloud.rpc(
-                self.wait(0.01), "nova-conductor", "nova-scheduler", "nova", "scheduler", ask,
+                self.wait(0.01),
+                "nova-conductor",
+                "nova-scheduler",
+                "nova",
+                "scheduler",
+                ask,
                 fate if fate in ("undelivered", "unacked", "unroutable") else "ok",
-            )  # fmt: skip
+            )
         if five.endswith("stop") or six == "stop":
             self.poll_all(1, 11)
             return
-        if fate != "ok" and five != "left out" or six == "silent":
+        if (fate != "ok" and five != "left out") or six == "silent":
             self.wait(15)
             self.put_in_error(range(len(self.server_ids)))
             return
         failed = six == "failure"
         candidates = {"allocation_requests": [] if failed else [{}, {}], "provider_summaries": {}}
         cloud.rest(
-            self.wait(), "nova-scheduler", "placement", "GET", "/allocation_candidates?limit=1000", 200,
-            agent="nova-scheduler keystoneauth1/5.0.0", request_id=self.request_id, answer=candidates,
-        )  # fmt: skip
+            self.wait(),
+            "nova-scheduler",
+            "placement",
+            "GET",
+            "/allocation_candidates?limit=1000",
+            200,
+            agent="nova-scheduler keystoneauth1/5.0.0",
+            request_id=self.request_id,
+            answer=candidates,
+        )
         self.wait(0.02)
         if six != "left out":
-            failure = json.dumps({"class": "NoValidHost_Remote", "module": "nova.exception", "message": NO_HOST})
+            failure = json.dumps(
+                {"class": "NoValidHost_Remote", "module": "nova.exception", "message": NO_HOST}
+            )
             chosen = [[nova_object("Selection", service_host=host) for host in tried] for tried in self.hosts]
             told = cloud.reply(msg_id, None if failed else chosen, failure if failed else None)
             cloud.rpc(self.wait(), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", told)
@@ -702,8 +867,13 @@ class Creation:
         """nova-conductor gives up: it writes the error itself."""
         for number in numbers:
             server_id = self.server_ids[number]
-            self.sql("nova-conductor", f"INSERT INTO instances (uuid, vm_state) VALUES ('{server_id}', 'building')")
-            self.sql("nova-conductor", f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{server_id}'")
+            self.sql(
+                "nova-conductor", f"INSERT INTO instances (uuid, vm_state) VALUES ('{server_id}', 'building')"
+            )
+            self.sql(
+                "nova-conductor",
+                f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{server_id}'",
+            )
             self.poll(number, self.now + 0.5, "ERROR")
 
     # --- 7, 8 ---
@@ -711,7 +881,9 @@ class Creation:
     def build(self, number: int) -> None:
         """Ask the hosts of VM *number* in turn."""
         server_id = self.server_ids[number]
-        self.sql("nova-conductor", f"INSERT INTO instances (uuid, vm_state) VALUES ('{server_id}', 'building')")
+        self.sql(
+            "nova-conductor", f"INSERT INTO instances (uuid, vm_state) VALUES ('{server_id}', 'building')"
+        )
         tried = list(self.hosts[number].items())
         for n, (host, breaks) in enumerate(tried):
             self.breaks |= breaks
@@ -726,7 +898,8 @@ class Creation:
                 self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
                 if n + 1 == len(tried):
                     self.sql(
-                        "nova-conductor", f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{server_id}'"
+                        "nova-conductor",
+                        f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{server_id}'",
                     )
                     self.poll(number, self.now + 0.5, "ERROR")
             if end == "abort":
@@ -750,9 +923,14 @@ class Creation:
             instance = nova_object("Instance", uuid=server_id, user_data=SECRETS["user data"])
             body = cloud.message("build_and_run_instance", {"instance": instance}, self.request_id)
             cloud.rpc(
-                self.wait(), "nova-conductor", host, "nova", f"compute.{host}", body,
+                self.wait(),
+                "nova-conductor",
+                host,
+                "nova",
+                f"compute.{host}",
+                body,
                 how if how in ("undelivered", "unacked", "unroutable", "redelivered") else "ok",
-            )  # fmt: skip
+            )
         if how in ("undelivered", "unacked", "silence", "unroutable"):
             self.poll(number, self.now + 11, "BUILD")
             return "stop"
@@ -766,14 +944,35 @@ class Creation:
         return "active"
 
     def compute_call(
-        self, host: str, callee: str, method: str, target: str, status: int | str, answer: Any = None, *,
-        body: Any = None, agent: str = "", took: float = 0.02, step: str = "",
-    ) -> bool:  # fmt: skip
+        self,
+        host: str,
+        callee: str,
+        method: str,
+        target: str,
+        status: int | str,
+        answer: Any = None,
+        *,
+        body: Any = None,
+        agent: str = "",
+        took: float = 0.02,
+        step: str = "",
+    ) -> bool:
         """A REST call of nova-compute; tell whether it was answered well."""
         self.cloud.rest(
-            self.wait(), host, callee, method, target, status, took=took, agent=agent, body=body, answer=answer,
-            request_id=self.request_id, token=self.token, plane=self.on.get(step),
-        )  # fmt: skip
+            self.wait(),
+            host,
+            callee,
+            method,
+            target,
+            status,
+            took=took,
+            agent=agent,
+            body=body,
+            answer=answer,
+            request_id=self.request_id,
+            token=self.token,
+            plane=self.on.get(step),
+        )
         self.wait(took + 0.005)
         return isinstance(status, int) and status < 400
 
@@ -790,10 +989,17 @@ class Creation:
         agent = "python-cinderclient"
         self.compute_call(host, "cinder-api", "GET", f"/v3/{PROJECT}/volumes/{VOLUME}", 200, {}, agent=agent)
         good = self.compute_call(
-            host, "cinder-api", "PUT", attachment, self.status(how, 200), agent=agent, step="8a",
+            host,
+            "cinder-api",
+            "PUT",
+            attachment,
+            self.status(how, 200),
+            agent=agent,
+            step="8a",
             answer={"attachment": {"connection_info": {"auth_password": SECRETS["volume password"]}}}
-            if not how else {"computeFault": {"message": "cinder is unwell"}},
-        )  # fmt: skip
+            if not how
+            else {"computeFault": {"message": "cinder is unwell"}},
+        )
         return "" if good else "stop" if how == "silent" else "abort"
 
     def step_8b(self, number: int, host: str) -> str:
@@ -803,18 +1009,33 @@ class Creation:
             return ""
         agent, port = "python-neutronclient", self.cloud.fresh_id()
         if how != "refused":
-            self.compute_call(host, "neutron-server", "GET", f"/v2.0/networks?id={NETWORK}", 200, {}, agent=agent)
+            self.compute_call(
+                host, "neutron-server", "GET", f"/v2.0/networks?id={NETWORK}", 200, {}, agent=agent
+            )
         good = self.compute_call(
-            host, "neutron-server", "POST", "/v2.0/ports", self.status(how, 201), agent=agent, step="8b",
+            host,
+            "neutron-server",
+            "POST",
+            "/v2.0/ports",
+            self.status(how, 201),
+            agent=agent,
+            step="8b",
             body={"port": {"device_id": server_id, "network_id": NETWORK}},
             answer={"port": {"id": port}} if not how else {"NeutronError": {"message": "neutron is unwell"}},
-        )  # fmt: skip
+        )
         if not good:
             return "stop" if how == "silent" else "abort"
         self.compute_call(
-            host, "neutron-server", "PUT", f"/v2.0/ports/{port}", 200, {"port": {"id": port}}, agent=agent, step="8b",
+            host,
+            "neutron-server",
+            "PUT",
+            f"/v2.0/ports/{port}",
+            200,
+            {"port": {"id": port}},
+            agent=agent,
+            step="8b",
             body={"port": {"binding:host_id": host}},
-        )  # fmt: skip
+        )
         self.compute_call(host, "neutron-server", "GET", "/v2.0/floatingips", 404, agent=agent)
         return ""
 
@@ -826,13 +1047,26 @@ class Creation:
             return ""
         plane, site, task = self.on.get("8c"), SITE, f"{SITE}/tasks/{100 + number * 10 + len(server_id)}"
 
-        def vrm(method: str, target: str, status: int | str, answer: Any, body: Any = None, token: str = "") -> None:
+        def vrm(
+            method: str, target: str, status: int | str, answer: Any, body: Any = None, token: str = ""
+        ) -> None:
             self.cloud.rest(
-                self.wait(), host, "vrm", method, target, status, took=0.005, body=body, answer=answer, plane=plane,
+                self.wait(),
+                host,
+                "vrm",
+                method,
+                target,
+                status,
+                took=0.005,
+                body=body,
+                answer=answer,
+                plane=plane,
                 token=token or SECRETS["session of the VRM"],
-                headers={"X-Auth-User": "gesysman", "X-Auth-Key": SECRETS["key of the VRM"]} if "session" in target else {},
+                headers={"X-Auth-User": "gesysman", "X-Auth-Key": SECRETS["key of the VRM"]}
+                if "session" in target
+                else {},
                 answer_headers={"X-Auth-Token": SECRETS["session of the VRM"]} if "session" in target else {},
-            )  # fmt: skip
+            )
             self.wait(0.01)
 
         if how == "refused":
@@ -841,12 +1075,22 @@ class Creation:
         vrm("POST", "/service/session", 200, {"userName": "gesysman"})
         task, vm = f"{SITE}/tasks/{self.next_number()}", f"{SITE}/vms/i-{self.next_number():08X}"
         made = {"taskUri": task, "uri": vm}
-        body = {"name": "instance-00000039", "uuid": server_id, "location": f"urn:sites:43BC08E8:hosts:{host}"}
+        body = {
+            "name": "instance-00000039",
+            "uuid": server_id,
+            "location": f"urn:sites:43BC08E8:hosts:{host}",
+        }
         if how == "401":
             vrm("POST", f"{site}/vms", 401, {"errorDes": "session expired"}, body)
             vrm("POST", "/service/session", 200, {"userName": "gesysman"})
         elif how and how != "task failed":
-            vrm("POST", f"{site}/vms", self.status(how, 202), {"errorCode": "1", "errorDes": "the VRM is unwell"}, body)
+            vrm(
+                "POST",
+                f"{site}/vms",
+                self.status(how, 202),
+                {"errorCode": "1", "errorDes": "the VRM is unwell"},
+                body,
+            )
             return "stop" if how == "silent" else "reschedule"
         vrm("POST", f"{site}/vms", 202, made, body)
         vrm("GET", task, 200, {"status": "running", "progress": 50})
@@ -872,15 +1116,30 @@ class Creation:
         server_id = self.server_ids[number]
         args = {
             "objinst": nova_object(
-                "Instance", id=2, vm_state=vm_state, task_state=None, host=host, node=host, user_data=None, uuid=server_id
-            ) | {"nova_object.changes": ["vm_state"]},
-            "objmethod": "save", "args": [], "kwargs": {},
-        }  # fmt: skip
+                "Instance",
+                id=2,
+                vm_state=vm_state,
+                task_state=None,
+                host=host,
+                node=host,
+                user_data=None,
+                uuid=server_id,
+            )
+            | {"nova_object.changes": ["vm_state"]},
+            "objmethod": "save",
+            "args": [],
+            "kwargs": {},
+        }
         msg_id = self.cloud.fresh_id().replace("-", "")
         body = self.cloud.message("object_action", args, self.request_id, host, msg_id)
         self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
-        self.sql("nova-conductor", f"UPDATE instances SET vm_state='{vm_state}' WHERE instances.uuid = '{server_id}'")
-        self.cloud.rpc(self.wait(0.005), "nova-conductor", host, "", f"reply_{host}", self.cloud.reply(msg_id))
+        self.sql(
+            "nova-conductor",
+            f"UPDATE instances SET vm_state='{vm_state}' WHERE instances.uuid = '{server_id}'",
+        )
+        self.cloud.rpc(
+            self.wait(0.005), "nova-conductor", host, "", f"reply_{host}", self.cloud.reply(msg_id)
+        )
 
     def succeed(self, number: int, host: str) -> None:
         if self.ends == "saved":
@@ -894,16 +1153,17 @@ class Creation:
             return
         server_id = self.server_ids[number]
         self.cloud.from_outside(
-            at, "nova-api", "GET", f"/v2.1/servers/{server_id}", 200, 0.02, token=self.token,
+            at,
+            "nova-api",
+            "GET",
+            f"/v2.1/servers/{server_id}",
+            200,
+            0.02,
+            token=self.token,
             answer={"server": {"id": server_id, "status": status, "tenant_id": PROJECT}},
-        )  # fmt: skip
+        )
 
     def poll_all(self, *after: float) -> None:
         for seconds in after:
             for number in range(len(self.server_ids)):
                 self.poll(number, self.now + seconds, "BUILD")
-
-
-def reset(connection: Connection, at: float) -> None:
-    """The server ends a connection without a word."""
-    connection.close(at, RST, by=1)

@@ -71,7 +71,9 @@ def built(network: Network) -> list[Call]:
     names = sorted(network.packets())
     captures = [Capture(number, name) for number, name in enumerate(names)]
     reassembler, calls = Reassembler(captures, PORTS), Calls(PORTS)
-    decoders = Decoders(PORTS, Options(wants_body, wants_statement, calls.numbering.skipped), reassembler.turn)
+    decoders = Decoders(
+        PORTS, Options(wants_body, wants_statement, calls.numbering.skipped), reassembler.turn
+    )
     found: dict[int, Call] = {}
     packets = [
         Packet(time_ns, data, len(data), 1, Frame(capture, number))

@@ -77,8 +77,6 @@ def test_the_stall_clock_stops_with_the_plane(ends: dict[str, float], outcome: s
     cloud = Cloud(SPREAD)
     cloud.background(0, 260)
     Creation(cloud, breaks={"4e": "undelivered"}).run()
-    points_of = cloud.network.points_of
-    del points_of
     for path in cloud.network.write(tmp_path):
         name = Path(path).stem
         packets = cloud.network.packets()[name]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from creation import COLOCATED, COLOCATED_TAPS, NO_HOST, QUOTA_TEXT, SECRETS, SPREAD, Cloud, Creation, Layout
+from creation import COLOCATED, COLOCATED_TAPS, NO_HOST, QUOTA_TEXT, SECRETS, SPREAD, Cloud, Creation
 from judging import judge, kinds, note_kinds, only, run, statuses
+from rich.console import Console
 
 from tracer.model import Verdict
-from tracer.pipeline import Settings
+from tracer.pipeline import Settings, calls
+from tracer.reports import console, ladder
+from tracer.reports.calls import write_lines, write_text
+from tracer.reports.json import render as render_json
 
 Breaks = Mapping[str, str]
 TWO = ({"compute1": {}, "compute2": {}},)
@@ -24,7 +29,7 @@ class Case(NamedTuple):
     words: str = ""
     """What the summary says."""
     hosts: Sequence[Mapping[str, Breaks]] = ({"compute1": {}},)
-    more: Mapping[str, Any] = {}  # noqa: RUF012  # read only
+    more: Mapping[str, Any] = {}  # read only
 
 
 def on_host(step: str, how: str) -> Sequence[Mapping[str, Breaks]]:
@@ -45,7 +50,9 @@ FAILURES = {
     "the image is not there": Case({"4b": "glance 404"}, "rejected", "4b", "Can not find requested image"),
     "glance refuses connections": Case({"4b": "glance refused"}, "rejected", "4b", "glance-api"),
     "neutron refuses nova-api": Case({"4b": "neutron refused"}, "rejected", "4b", "neutron-server"),
-    "neutron answers nova-api 503": Case({"4b": "neutron 503"}, "rejected", "4b", "neutron-server answered 503"),
+    "neutron answers nova-api 503": Case(
+        {"4b": "neutron 503"}, "rejected", "4b", "neutron-server answered 503"
+    ),
     "policy forbids it": Case({"4b": "403"}, "rejected", "4b", "Policy doesn't allow"),
     "the quota is exceeded": Case({"4c": "403"}, "rejected", "4c", QUOTA_TEXT),
     "the quota cannot be read": Case({"4c": "error"}, "rejected", "4c", "Lost connection"),
@@ -65,7 +72,9 @@ FAILURES = {
     "no valid host": Case({"6": "failure"}, "error", "6", NO_HOST),
     "7 is never sent": Case({}, "stuck", "7", "owed by nova-conductor", on_host("7", "stop")),
     "7 is never sent, the VM in error": Case({}, "error", "7", "", on_host("7", "error")),
-    "7 is never delivered": Case({}, "stuck", "8b", "owed by nova-compute on compute1", on_host("7", "undelivered")),
+    "7 is never delivered": Case(
+        {}, "stuck", "8b", "owed by nova-compute on compute1", on_host("7", "undelivered")
+    ),
     "7 is never acknowledged": Case({}, "stuck", "8b", "owed by nova-compute", on_host("7", "unacked")),
     "7 is unroutable": Case({}, "stuck", "7", "could not be routed", on_host("7", "unroutable")),
     "nova-compute falls silent": Case({}, "stuck", "8b", "owed by nova-compute", on_host("7", "silence")),
@@ -75,7 +84,9 @@ FAILURES = {
     "cinder is silent": Case({}, "stuck", "8a", "", on_host("8a", "silent"), UNWELL),
     "neutron answers 503": Case({}, "error", "8b", "neutron-server answered 503", on_host("8b", "503")),
     "neutron refuses": Case({}, "error", "8b", "neutron-server", on_host("8b", "refused")),
-    "neutron never answers": Case({}, "error", "8b", "neutron-server never answered", on_host("8b", "unanswered")),
+    "neutron never answers": Case(
+        {}, "error", "8b", "neutron-server never answered", on_host("8b", "unanswered")
+    ),
     "neutron is silent": Case({}, "stuck", "8b", "", on_host("8b", "silent")),
     "the VRM answers 500": Case({}, "error", "8c", "the VRM is unwell", on_host("8c", "500")),
     "the VRM refuses": Case({}, "error", "8c", "refused the connection", on_host("8c", "refused")),
@@ -89,9 +100,38 @@ FAILURES = {
         {}, "error", "8b", "", ({"compute1": {"8c": "500"}, "compute2": {"8b": "503"}},)
     ),
     "the second host is never asked": Case(
-        {}, "stuck", "8b", "nova-compute on compute2", ({"compute1": {"8c": "500"}, "compute2": {"7": "undelivered"}},)
+        {},
+        "stuck",
+        "8b",
+        "nova-compute on compute2",
+        ({"compute1": {"8c": "500"}, "compute2": {"7": "undelivered"}},),
     ),
-}  # fmt: skip
+}
+
+
+_WROTE = "a request refused with 5xx loses its INSERTs (correlation/assembly.py, _find_server_by_insert)"
+_AGAIN = "a refusal that is repeated is called extra (conformance/checker.py, _extra)"
+_VIRTUAL = "a callee behind a virtual address is taken for one that cannot be seen (coverage.py, unseen)"
+REPORTED = {
+    ("spread", "the request cannot be recorded"): _WROTE,
+    ("colocated", "the request cannot be recorded"): _WROTE,
+    ("spread", "the broker refuses, 500"): _WROTE,
+    ("colocated", "the broker refuses, 500"): _WROTE,
+    ("spread", "the broker refuses, no answer"): _AGAIN,
+    ("colocated", "nova-compute falls silent"): _VIRTUAL,
+    ("colocated", "cinder is silent"): _VIRTUAL,
+    ("colocated", "neutron is silent"): _VIRTUAL,
+}
+"""(layout, failure) -> what is wrong in tracer; taken out as it is mended."""
+
+
+def marked(value: Any, key: tuple[str, str]) -> Any:
+    reason = REPORTED.get(key)
+    return pytest.param(value, marks=pytest.mark.xfail(strict=True, reason=reason)) if reason else value
+
+
+def failures(layout: str) -> list[Any]:
+    return [marked(name, (layout, name)) for name in FAILURES]
 
 
 def assert_failed_as(case: Case, verdict: Verdict) -> None:
@@ -113,7 +153,7 @@ def assert_failed_as(case: Case, verdict: Verdict) -> None:
     assert set(after.values()) <= {"not_reached"} | beside, after
 
 
-@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("name", failures("spread"))
 def test_each_failure_is_told_at_its_step(name: str, tmp_path: Path) -> None:
     """An address for each service: outcome, step and one deviation are the documented ones."""
     case = FAILURES[name]
@@ -121,7 +161,7 @@ def test_each_failure_is_told_at_its_step(name: str, tmp_path: Path) -> None:
     assert_failed_as(case, only(report))
 
 
-@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("name", failures("colocated"))
 def test_each_failure_is_told_on_one_controller(name: str, tmp_path: Path) -> None:
     """All services on one address behind a virtual one, captured on the hosts: the same answers."""
     case = FAILURES[name]
@@ -201,7 +241,10 @@ def test_a_capture_that_ends_first_is_unfinished(tmp_path: Path) -> None:
     """Less than the stall limit behind the last call nothing is said to be stuck."""
     verdict = only(run(tmp_path, until=130, breaks={"4e": "undelivered"}))
     assert (verdict.outcome, verdict.verdict, verdict.stopped_at) == ("unfinished", "inconclusive", "5")
-    assert only(run(tmp_path, until=130, breaks={"4e": "undelivered"}, settings=Settings(stall_s=15))).outcome == "stuck"
+    assert (
+        only(run(tmp_path, until=130, breaks={"4e": "undelivered"}, settings=Settings(stall_s=15))).outcome
+        == "stuck"
+    )
 
 
 def test_active_without_its_end_is_not_called_active(tmp_path: Path) -> None:
@@ -213,9 +256,18 @@ def test_active_without_its_end_is_not_called_active(tmp_path: Path) -> None:
 # --- what is not there ------------------------------------------------------------------------------
 
 LEFT_OUT = {
-    "1": "missing", "2": "missing", "4a": "inferred", "4b": "inferred", "4c": "missing", "4d": "missing",
-    "4e": "missing", "5": "missing", "7": "missing", "8b": "missing", "8c": "missing",
-}  # fmt: skip
+    "1": "missing",
+    "2": "missing",
+    "4a": "inferred",
+    "4b": "inferred",
+    "4c": "missing",
+    "4d": "missing",
+    "4e": "missing",
+    "5": "missing",
+    "7": "missing",
+    "8b": "missing",
+    "8c": "missing",
+}
 
 
 def left_out(step: str) -> dict[str, Any]:
@@ -224,8 +276,16 @@ def left_out(step: str) -> dict[str, Any]:
     return {"breaks": {step: "left out"}}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("step", LEFT_OUT)
+@pytest.mark.parametrize(
+    "layout, step",
+    [
+        pytest.param(layout, step, marks=pytest.mark.xfail(strict=True, reason=_VIRTUAL))
+        if (layout, step) == ("colocated", "8b")
+        else (layout, step)
+        for layout in LAYOUTS
+        for step in LEFT_OUT
+    ],
+)
 def test_a_step_that_never_came(step: str, layout: str, tmp_path: Path) -> None:
     """Another creation shows that the step would be in the captures: missing, or inferred where it may be."""
     cloud = Cloud(LAYOUTS[layout])
@@ -278,7 +338,13 @@ def test_statements_lost_in_a_hole_are_unobserved(tmp_path: Path) -> None:
     assert (verdict.verdict, verdict.deviations) == ("inconclusive", ())
 
 
-@pytest.mark.parametrize("plane, steps", [("External_api", {"1", "2"}), ("Internal_base", {"3", "4c", "4d", "4e", "5", "6", "7", "8a", "8b", "8c"})])
+@pytest.mark.parametrize(
+    "plane, steps",
+    [
+        ("External_api", {"1", "2"}),
+        ("Internal_base", {"3", "4c", "4d", "4e", "5", "6", "7", "8a", "8b", "8c"}),
+    ],
+)
 def test_one_plane_alone(plane: str, steps: set[str], tmp_path: Path) -> None:
     """The other plane's steps are unobserved; without Internal_base the SC's poll still tells the outcome."""
     other = {"External_api": "Internal_base", "Internal_base": "External_api"}[plane]
@@ -328,7 +394,8 @@ def test_a_capture_that_began_too_late(since: float, layout: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "step, plane", [("1", "Internal_base"), ("2", "Internal_base"), ("4a", "External_api"), ("8b", "External_api")]
+    "step, plane",
+    [("1", "Internal_base"), ("2", "Internal_base"), ("4a", "External_api"), ("8b", "External_api")],
 )
 def test_a_call_on_the_wrong_plane(step: str, plane: str, tmp_path: Path) -> None:
     """The right message on the wrong plane is a deviation of its own kind."""
@@ -365,7 +432,9 @@ def test_what_is_allowed_does_not_deviate(tmp_path: Path) -> None:
 def test_a_request_for_two_gives_two(layout: str, tmp_path: Path) -> None:
     """min_count 2: one trace per VM, ids of request and VM, on the host that each was built on."""
     report = run(tmp_path, LAYOUTS[layout], hosts=({"compute1": {}}, {"compute2": {}}))
-    assert [v.verdict for v in report.verdicts] == ["conforms", "conforms"], [v.summary for v in report.verdicts]
+    assert [v.verdict for v in report.verdicts] == ["conforms", "conforms"], [
+        v.summary for v in report.verdicts
+    ]
     assert {v.id for v in report.verdicts} == {f"{v.request_id}/{v.server_id}" for v in report.verdicts}
     assert sorted(v.attempts for v in report.verdicts) == [("compute1",), ("compute2",)]
     for verdict in report.verdicts:
@@ -432,13 +501,18 @@ def test_no_creation_no_trace(tmp_path: Path) -> None:
 @pytest.mark.parametrize("breaks", [{}, {"4c": "403"}, {"4d": "error"}, {"4a": "404"}, {"4e": "unroutable"}])
 def test_no_secret_gets_out(breaks: Breaks, layout: str, tmp_path: Path) -> None:
     """Neither in a report of any kind nor in the repr of anything that one is made of."""
-    from tracer.pipeline import calls
-    from tracer.reports.console import render as _  # noqa: F401
-
     cloud = Cloud(LAYOUTS[layout])
     cloud.background(0, 120)
     Creation(cloud, breaks=breaks, volume=True).run()
     report = judge(cloud, tmp_path)
-    shown = repr(report) + repr(list(calls([str(tmp_path)], Settings())))
+    records = list(calls([str(tmp_path)], Settings()))
+    page = io.StringIO()
+    screen = Console(file=page, width=200)
+    console.render(report, screen, verbose=2)
+    ladder.render(only(report), report, screen, verbose=2)
+    write_text(records, page)
+    write_lines(records, page)
+    shown = page.getvalue() + render_json(report).decode() + repr(report) + repr(records)
+    assert "web-1" in shown
     for what, secret in SECRETS.items():
         assert secret not in shown, what

@@ -46,7 +46,16 @@ def frame(
 ) -> bytes:
     """One Ethernet frame with a TCP segment in it."""
     tcp = struct.pack(
-        "!HHIIBBHHH", source[1], destination[1], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 5 << 4, flags, 65535, 0, 0
+        "!HHIIBBHHH",
+        source[1],
+        destination[1],
+        seq & 0xFFFFFFFF,
+        ack & 0xFFFFFFFF,
+        5 << 4,
+        flags,
+        65535,
+        0,
+        0,
     )
     a, b = _packed(source[0]), _packed(destination[0])
     if len(a) == 16:
@@ -116,7 +125,10 @@ class Network:
         """A connection that is opened at *at*, or was open before the capture."""
         self._ports += 1
         made = Connection(
-            self, (client, client_port or self._ports), (server, port), None if points is None else tuple(points)
+            self,
+            (client, client_port or self._ports),
+            (server, port),
+            None if points is None else tuple(points),
         )
         if at is not None:
             self.events += [
@@ -192,17 +204,30 @@ def request(method: str, target: str, headers: dict[str, str] | None = None, bod
 def response(status: int, headers: dict[str, str] | None = None, body: Json = None) -> bytes:
     data = _body(body)
     if status == 204:
-        return b"HTTP/1.1 204 No Content\r\n" + b"".join(
-            f"{name}: {value}\r\n".encode() for name, value in (headers or {}).items()
-        ) + b"\r\n"
-    return _head(f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}", headers or {}, data, "application/json")
+        return (
+            b"HTTP/1.1 204 No Content\r\n"
+            + b"".join(f"{name}: {value}\r\n".encode() for name, value in (headers or {}).items())
+            + b"\r\n"
+        )
+    return _head(
+        f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}", headers or {}, data, "application/json"
+    )
 
 
 _REASONS = {
-    200: "OK", 201: "Created", 202: "Accepted", 300: "Multiple Choices", 400: "Bad Request",
-    401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict",
-    500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout",
-}  # fmt: skip
+    200: "OK",
+    201: "Created",
+    202: "Accepted",
+    300: "Multiple Choices",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    409: "Conflict",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
 
 
 # --- AMQP and oslo.messaging ------------------------------------------------------------------------
@@ -289,9 +314,7 @@ def mysql_login(made: Connection, at: float, schema: str, **attributes: str) -> 
     greeting += b"\x21\x02\x00" + struct.pack("<H", 0x81BF) + b"\x15" + bytes(10) + b"ijklmnopqrst\x00"
     greeting += b"mysql_native_password\x00"
     flags = 0x00000200 | 0x00008000 | 0x00080000 | 0x00100000 | 0x00000008
-    pairs = b"".join(
-        bytes([len(text)]) + text.encode() for pair in attributes.items() for text in pair
-    )
+    pairs = b"".join(bytes([len(text)]) + text.encode() for pair in attributes.items() for text in pair)
     login = struct.pack("<IIB", flags, 1 << 24, 33) + bytes(23) + b"nova\x00" + b"\x14" + b"\xee" * 20
     login += schema.encode() + b"\x00mysql_native_password\x00" + bytes([len(pairs)]) + pairs
     made.hear(at, mysql_packet(0, greeting))

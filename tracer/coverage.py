@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tracer.model import Call, Capture, Connection, Gap, RestFacts, RpcFacts, SqlFacts
+from tracer.model import Call, Capture, Connection, Gap, RpcFacts
 
 __all__ = ["Coverage"]
 
@@ -55,9 +55,6 @@ class Coverage:
         self._pair(call.protocol, connection)
         if isinstance(call.facts, RpcFacts) and call.facts.consumer is not None:
             self._pair(call.protocol, call.facts.consumer.connection)
-        facts = call.facts
-        if not isinstance(facts, RestFacts | RpcFacts | SqlFacts) or getattr(facts, "broken", False):
-            self._planes = None
 
     def _pair(self, protocol: str, connection: Connection) -> None:
         key = (protocol, connection.client.address, connection.server.address)

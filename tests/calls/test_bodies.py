@@ -86,9 +86,13 @@ def test_the_location_names_the_server_when_the_body_is_lost() -> None:
         ({"taskUri": 5}, "task_uri", ""),
         ({"allocation_requests": []}, "candidates", 0),
         ({"allocation_requests": [{}, {}]}, "candidates", 2),
-        ({"server": {"tenant_id": "e114495f4b7d49c18a052454413cd3db"}}, "project_id", "e114495f4b7d49c18a052454413cd3db"),
+        (
+            {"server": {"tenant_id": "e114495f4b7d49c18a052454413cd3db"}},
+            "project_id",
+            "e114495f4b7d49c18a052454413cd3db",
+        ),
     ],
-)  # fmt: skip
+)
 def test_states_of_an_answer(body: Any, attribute: str, value: object) -> None:
     assert getattr(answered(body, "GET"), attribute) == value
 

@@ -11,7 +11,7 @@ from judging import judge
 from traffic import Network, request, response
 
 from tracer.calls import Numbering
-from tracer.model import Call, Connection, ConnectFacts, Endpoint, Frame
+from tracer.model import Call, ConnectFacts, Connection, Endpoint, Frame
 from tracer.pipeline import Settings, calls
 
 S = 1_000_000_000
@@ -20,7 +20,9 @@ S = 1_000_000_000
 def call(started_ns: int, frame: int) -> Call:
     end = Endpoint("10.0.0.1", 1)
     connection = Connection(1, end, end, 0)
-    return Call(frame, "REST", "", "?", started_ns, None, [Frame(0, frame)], None, None, ConnectFacts(), connection)
+    return Call(
+        frame, "REST", "", "?", started_ns, None, [Frame(0, frame)], None, None, ConnectFacts(), connection
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -33,7 +35,9 @@ def test_late_recognised_calls_keep_their_place(seed: int, every: int) -> None:
     for n in range(400):
         started = n * S // 10
         skipped = chance.random() < 0.5
-        arrivals.append((started + (0 if skipped else chance.randint(0, 19 * S // 10)), started, n + 1, skipped))
+        arrivals.append(
+            (started + (0 if skipped else chance.randint(0, 19 * S // 10)), started, n + 1, skipped)
+        )
     made = []
     for n, (now, started, frame, skipped) in enumerate(sorted(arrivals)):
         if skipped:
@@ -64,7 +68,9 @@ def test_check_and_calls_give_the_same_numbers(layout: Layout, tmp_path: Path) -
         for record in verdict.calls:
             assert lines[record.index] == (record.line, record.evidence)
     assert sum(c.calls + c.skipped_statements for c in report.captures) == len(listed)
-    assert {record.index for record in listed if record.traces} == {c.index for v in report.verdicts for c in v.calls}
+    assert {record.index for record in listed if record.traces} == {
+        c.index for v in report.verdicts for c in v.calls
+    }
 
 
 def test_two_calls_at_one_time_are_numbered_by_frame(tmp_path: Path) -> None:
@@ -78,4 +84,6 @@ def test_two_calls_at_one_time_are_numbered_by_frame(tmp_path: Path) -> None:
     listed = list(calls([str(tmp_path)], Settings()))
     frames = [record.evidence for record in listed]
     assert [record.index for record in listed] == [1, 2, 3, 4]
-    assert [min(f for _, f in evidence) for evidence in frames] == sorted(min(f for _, f in e) for e in frames)
+    assert [min(f for _, f in evidence) for evidence in frames] == sorted(
+        min(f for _, f in e) for e in frames
+    )

@@ -15,9 +15,15 @@ ID = "req-3fff385c-4b13-4f7e-844a-f2d25f9d2d{:02x}"
 
 
 def proxied(
-    network: Network, at: float, number: int, *, name: str = "web", forwarded: bool = True, answered: bool = True,
+    network: Network,
+    at: float,
+    number: int,
+    *,
+    name: str = "web",
+    forwarded: bool = True,
+    answered: bool = True,
     target: str = "/v2.1/servers",
-) -> None:  # fmt: skip
+) -> None:
     """One POST through the proxy, answered by the service behind it."""
     body = {"server": {"name": name}}
     outer = network.connection(SC, FRONT, 8774, at - 0.01)

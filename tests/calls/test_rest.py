@@ -19,7 +19,9 @@ def test_a_request_and_its_answer_are_one_call() -> None:
     network = Network()
     made = network.connection(A, B, 9696, at=0)
     made.say(0.1, request("GET", f"/v2.0/ports/{VM}?fields=id", {"X-OpenStack-Request-ID": REQUEST_ID}))
-    made.hear(0.3, response(200, {"X-OpenStack-Request-ID": REQUEST_ID.replace("3", "4")}, {"port": {"id": VM}}))
+    made.hear(
+        0.3, response(200, {"X-OpenStack-Request-ID": REQUEST_ID.replace("3", "4")}, {"port": {"id": VM}})
+    )
     (call,) = built(network)
     assert (call.operation, call.result, call.closed) == ("GET /v2.0/ports/{id}", "200", True)
     assert call.ended_ns is not None
@@ -37,7 +39,11 @@ def test_answers_belong_to_requests_in_turn() -> None:
         made.say(at, request("GET", path))
     for at, status in ((0.4, 200), (0.5, 404), (0.6, 500)):
         made.hear(at, response(status))
-    assert told(built(network)) == ["GET /v2.0/networks 200", "GET /v2.0/extensions 404", "GET /v2.0/subnets 500"]
+    assert told(built(network)) == [
+        "GET /v2.0/networks 200",
+        "GET /v2.0/extensions 404",
+        "GET /v2.0/subnets 500",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,9 @@ def test_an_answer_without_its_request() -> None:
     """The capture began in between: a call of which only the answer is known."""
     network = Network()
     made = network.connection(A, "172.28.0.12", 8774)
-    made.hear(0.1, response(202, {"X-OpenStack-Request-ID": REQUEST_ID, "Location": f"http://a/v2.1/servers/{VM}"}))
+    made.hear(
+        0.1, response(202, {"X-OpenStack-Request-ID": REQUEST_ID, "Location": f"http://a/v2.1/servers/{VM}"})
+    )
     (call,) = built(network)
     assert call.result == "202"
     assert isinstance(call.facts, RestFacts)
@@ -121,12 +129,15 @@ def test_repr_of_a_call_holds_no_secret() -> None:
     made.say(
         0.1,
         request(
-            "POST", "/v2.1/servers?password=s3cretd&token=s3crete",
+            "POST",
+            "/v2.1/servers?password=s3cretd&token=s3crete",
             {"X-Auth-Token": "s3cret-f", "Cookie": "id=s3cretg", "Authorization": "Basic s3creth"},
             {"server": {"name": "web-1", **secrets}},
         ),
-    )  # fmt: skip
-    made.hear(0.2, response(202, {"X-Subject-Token": "s3creti"}, {"server": {"id": VM, "adminPass": "s3cretj"}}))
+    )
+    made.hear(
+        0.2, response(202, {"X-Subject-Token": "s3creti"}, {"server": {"id": VM, "adminPass": "s3cretj"}})
+    )
     (call,) = built(network)
     assert "s3cret" not in repr(call)
     assert isinstance(call.facts, RestFacts)

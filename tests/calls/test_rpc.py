@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pika.spec
 import pytest
 from creation import PROJECT, TOKEN
 from judging import built, told
 from traffic import Connection, Network, ack, amqp_set_up, deliver, envelope, method, nack, publish, returned
 
-import pika.spec
 from tracer.model import Call, RpcFacts
 
 BROKER, API, CONDUCTOR = "172.28.0.52", "172.28.0.11", "172.28.0.21"
@@ -20,13 +20,25 @@ HEX = "{:032x}".format
 
 def message(name: str = "ping", unique: int = 1, msg_id: int = 0, **args: object) -> bytes:
     ids = {"_msg_id": HEX(msg_id), "_reply_q": "reply_a", "_timeout": None} if msg_id else {}
-    context = {"_context_request_id": REQUEST_ID, "_context_project_id": PROJECT, "_context_auth_token": TOKEN}
-    return envelope({"method": name, "args": args, "version": "1.0", **ids, "_unique_id": HEX(unique), **context})
+    context = {
+        "_context_request_id": REQUEST_ID,
+        "_context_project_id": PROJECT,
+        "_context_auth_token": TOKEN,
+    }
+    return envelope(
+        {"method": name, "args": args, "version": "1.0", **ids, "_unique_id": HEX(unique), **context}
+    )
 
 
 def reply(msg_id: int, unique: int, failure: str | None = None, ending: bool = True) -> bytes:
     return envelope(
-        {"result": None, "failure": failure, "ending": ending, "_msg_id": HEX(msg_id), "_unique_id": HEX(unique)}
+        {
+            "result": None,
+            "failure": failure,
+            "ending": ending,
+            "_msg_id": HEX(msg_id),
+            "_unique_id": HEX(unique),
+        }
     )
 
 
@@ -205,7 +217,9 @@ def test_other_messages_are_no_trouble() -> None:
 def test_repr_of_a_call_holds_no_secret() -> None:
     """The context's token and the arguments' password are not in a call."""
     bus = Bus()
-    body = message("build_and_run_instance", admin_password="s3cret-a", instance={"uuid": VM, "user_data": "s3cretb"})
+    body = message(
+        "build_and_run_instance", admin_password="s3cret-a", instance={"uuid": VM, "user_data": "s3cretb"}
+    )
     bus.api.say(1, publish("nova", "compute.compute1", body))
     (call,) = bus.calls()
     assert TOKEN not in repr(call)

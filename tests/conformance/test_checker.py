@@ -9,41 +9,61 @@ from typing import Any
 import pytest
 from creation import Cloud, Creation
 from judging import judge, kinds, only, run, statuses
+from traffic import Connection
 
 from tracer.pipeline import Settings
 
 
 def moved(seconds: float, *words: bytes) -> Callable[[Cloud], None]:
-    """Messages that hold one of *words*, and what is said on the same connection within 2 ms, come later."""
+    """Messages that hold one of *words* come later, with what is said on the same connection within 2 ms;
+    of HTTP the whole connection, which is there for this one call."""
 
     def change(cloud: Cloud) -> None:
         events = cloud.network.events
         places = [(e[1], e[0]) for e in events if any(word in e[4] for word in words)]
+
+        def moves(made: Connection, at: float) -> bool:
+            whole = made.server[1] not in (3306, 5672)
+            return any(made is m and (whole or 0 <= at - t < 0.002) for m, t in places)
+
         cloud.network.events = [
-            (at + seconds, made, *rest) if any(made is m and 0 <= at - t < 0.002 for m, t in places) else (at, made, *rest)
-            for at, made, *rest in events
+            (at + seconds if moves(made, at) else at, made, *rest) for at, made, *rest in events
         ]
 
     return change
 
 
+INSERTS = (b"INSERT INTO request_specs", b"INSERT INTO build_requests", b"INSERT INTO instance_mappings")
+# Of two steps that changed places either may be called the wrong one.
 ORDERS = {
-    "4d after 4e and 5": (moved(0.05, b"INSERT INTO request_specs", b"INSERT INTO build_requests", b"INSERT INTO instance_mappings"), "4d"),
-    "8b after 8c": (moved(1.5, b"POST /v2.0/ports", b"PUT /v2.0/ports"), "8b"),
-    "7 before 5": (moved(-0.06, b"build_and_run_instance"), "7"),
-}  # fmt: skip
+    "4d after 4e": (moved(0.02, *INSERTS), {"4d", "4e"}),
+    "8b after 8c has begun": (moved(0.3, b"POST /v2.0/ports", b"PUT /v2.0/ports"), {"8b", "8c"}),
+    "7 before 5": (moved(-0.06, b"build_and_run_instance"), {"5", "7"}),
+}
 
 
-@pytest.mark.parametrize("name", ORDERS)
+_MADE_UP = (
+    "a retry is made up to explain 8b behind 8c, and the creation conforms (conformance/checker.py, _align)"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=_MADE_UP))
+        if name.startswith("8b")
+        else name
+        for name in ORDERS
+    ],
+)
 def test_a_step_out_of_order(name: str, tmp_path: Path) -> None:
     """One deviation of kind order, none of kind missing or extra for the same step."""
-    change, step = ORDERS[name]
+    change, steps = ORDERS[name]
     verdict = only(run(tmp_path, change=change))
-    assert verdict.outcome == "active"
-    assert [kind for kind, _ in kinds(verdict)] == ["order"], verdict.deviations
-    assert verdict.verdict == "deviates"
-    if name != "7 before 5":
-        assert kinds(verdict) == [("order", step)]
+    assert (verdict.verdict, verdict.outcome) == ("deviates", "active")
+    ((kind, step),) = kinds(verdict)
+    assert kind == "order"
+    assert step in steps
 
 
 def test_8a_and_8b_may_come_in_any_order(tmp_path: Path) -> None:
@@ -77,9 +97,15 @@ def test_calls_outside_the_alphabet_never_deviate(tmp_path: Path) -> None:
     made = Creation(cloud).run()
     for n, status in enumerate((200, 404, 500, 503)):
         cloud.rest(
-            100.3 + n / 50, "compute1", "placement", "GET", f"/resource_providers/{cloud.fresh_id()}/inventories", status,
-            request_id=made.request_id, agent="nova-compute keystoneauth1/5.0.0",
-        )  # fmt: skip
+            100.3 + n / 50,
+            "compute1",
+            "placement",
+            "GET",
+            f"/resource_providers/{cloud.fresh_id()}/inventories",
+            status,
+            request_id=made.request_id,
+            agent="nova-compute keystoneauth1/5.0.0",
+        )
     verdict = only(judge(cloud, tmp_path))
     assert (verdict.verdict, verdict.deviations) == ("conforms", ())
     assert len([c for c in verdict.calls if c.operation.endswith("/inventories")]) == 4
@@ -114,8 +140,13 @@ def test_a_failed_step_shows_its_witness(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "breaks, host, step",
-    [({"4a": "refused"}, {}, "4a"), ({"4b": "neutron refused"}, {}, "4b"), ({}, {"8b": "refused"}, "8b"), ({}, {"8c": "refused"}, "8c")],
-)  # fmt: skip
+    [
+        ({"4a": "refused"}, {}, "4a"),
+        ({"4b": "neutron refused"}, {}, "4b"),
+        ({}, {"8b": "refused"}, "8b"),
+        ({}, {"8c": "refused"}, "8c"),
+    ],
+)
 def test_a_refused_connection_is_the_witness(breaks: Any, host: Any, step: str, tmp_path: Path) -> None:
     """It is the only message of the failing step: its line and frames are under it."""
     verdict = only(run(tmp_path, breaks=breaks, hosts=({"compute1": host},)))
@@ -138,4 +169,19 @@ def test_every_step_of_the_documents_is_reported_in_order(tmp_path: Path) -> Non
         folder = tmp_path / str(n)
         folder.mkdir()
         verdict = only(run(folder, breaks=breaks))
-        assert list(statuses(verdict)) == "1 2 3 4a 4b 4c 4d 4e 5 6 7 8a 8b 8c".split()
+        assert list(statuses(verdict)) == [
+            "1",
+            "2",
+            "3",
+            "4a",
+            "4b",
+            "4c",
+            "4d",
+            "4e",
+            "5",
+            "6",
+            "7",
+            "8a",
+            "8b",
+            "8c",
+        ]

@@ -43,7 +43,9 @@ def test_no_call_of_the_noise_belongs_to_it(cloud: Cloud, tmp_path: Path) -> Non
     """Health checks, other look-ups and reports of services are nobody's."""
     Creation(cloud).run()
     verdict = only(judge(cloud, tmp_path))
-    assert not {"GET /", "GET /v2.1/flavors", "GET /resource_providers/{id}/allocations"} & set(operations(verdict))
+    assert not {"GET /", "GET /v2.1/flavors", "GET /resource_providers/{id}/allocations"} & set(
+        operations(verdict)
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -53,9 +55,16 @@ def test_a_validation_of_another_token_is_not_4a(layout: str, tmp_path: Path) ->
     cloud.background(0, 130)
     Creation(cloud, breaks={"4a": "cached"}).run()
     cloud.rest(
-        100.12, "nova-api", "keystone", "GET", "/v3/auth/tokens", 404, token="gAAAAABservice",
-        headers={"X-Subject-Token": "gAAAAABanother-token-of-another-user"}, agent="python-keystoneclient",
-    )  # fmt: skip
+        100.12,
+        "nova-api",
+        "keystone",
+        "GET",
+        "/v3/auth/tokens",
+        404,
+        token="gAAAAABservice",
+        headers={"X-Subject-Token": "gAAAAABanother-token-of-another-user"},
+        agent="python-keystoneclient",
+    )
     verdict = only(judge(cloud, tmp_path))
     assert statuses(verdict)["4a"] == "inferred"
     assert verdict.verdict == "conforms"
@@ -100,9 +109,15 @@ def test_another_request_that_names_the_vm_is_not_part_of_it(cloud: Cloud, tmp_p
     first = Creation(cloud, at=100, name="web-1").run()
     second = Creation(cloud, at=130, name="web-2").run()
     cloud.rest(
-        130.5, "compute1", "placement", "GET", f"/allocations/{first.server_ids[0]}", 200,
-        agent="nova-compute keystoneauth1/5.0.0", request_id=second.request_id,
-    )  # fmt: skip
+        130.5,
+        "compute1",
+        "placement",
+        "GET",
+        f"/allocations/{first.server_ids[0]}",
+        200,
+        agent="nova-compute keystoneauth1/5.0.0",
+        request_id=second.request_id,
+    )
     found = by_name(judge(cloud, tmp_path))
     assert "GET /allocations/{id}" not in operations(found["web-1"])
     assert "GET /allocations/{id}" in operations(found["web-2"])
@@ -113,15 +128,28 @@ def test_a_later_operation_changes_nothing(cloud: Cloud, tmp_path: Path) -> None
     made = Creation(cloud).run()
     uuid, other = made.server_ids[0], cloud.fresh_id("req-")
     cloud.rest(
-        150, "lb", "nova-api", "POST", f"/v2.1/servers/{uuid}/action", 202, body={"resize": {}},
+        150,
+        "lb",
+        "nova-api",
+        "POST",
+        f"/v2.1/servers/{uuid}/action",
+        202,
+        body={"resize": {}},
         headers={"X-Forwarded-For": "10.10.0.10", "Host": "10.10.0.20:8774"},
         answer_headers={"X-OpenStack-Request-ID": other},
-    )  # fmt: skip
+    )
     msg_id = cloud.fresh_id().replace("-", "")
     ask = cloud.message("select_destinations", {"instance_uuids": [uuid]}, other, "nova-conductor", msg_id)
     cloud.rpc(150.1, "nova-conductor", "nova-scheduler", "nova", "scheduler", ask)
     failure = '{"class": "NoValidHost", "message": "none"}'
-    cloud.rpc(150.2, "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", cloud.reply(msg_id, None, failure))
+    cloud.rpc(
+        150.2,
+        "nova-scheduler",
+        "nova-conductor",
+        "",
+        "reply_nova-conductor",
+        cloud.reply(msg_id, None, failure),
+    )
     database = cloud.database("nova-conductor", 150.3)
     database.say(150.4, query(f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{uuid}'"))
     database.hear(150.5, sql_ok())
@@ -170,7 +198,9 @@ def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
     cloud.background(0, 130)
     for n in range(12):
         breaks = {"4c": "403"} if n % 3 == 2 else {}
-        Creation(cloud, at=100 + n * 0.07, name=f"web-{n}", breaks=breaks, hosts=({f"compute{n % 2 + 1}": {}},)).run()
+        Creation(
+            cloud, at=100 + n * 0.07, name=f"web-{n}", breaks=breaks, hosts=({f"compute{n % 2 + 1}": {}},)
+        ).run()
     found = by_name(judge(cloud, tmp_path))
     assert len(found) == 12
     for n in range(12):

@@ -11,7 +11,12 @@ from tracer.topology import GivenTopology, Planes
 
 
 def connection(
-    client: str, server: str, port: int = 80, vlan: int = 0, interface: int = 0, captures: tuple[int, ...] = (0,)
+    client: str,
+    server: str,
+    port: int = 80,
+    vlan: int = 0,
+    interface: int = 0,
+    captures: tuple[int, ...] = (0,),
 ) -> Connection:
     made = Connection(1, Endpoint(client, 40000), Endpoint(server, port), 0, vlan=vlan, interface=interface)
     made.captures = list(captures)
@@ -31,7 +36,11 @@ def given() -> GivenTopology:
     [
         (Capture(0, "a", "Internal_base"), connection("10.10.0.1", "10.10.0.2", vlan=101), "Internal_base"),
         (Capture(0, "a", interfaces={0: "eth1"}), connection("10.10.0.1", "10.10.0.2", vlan=101), "Storage"),
-        (Capture(0, "a", interfaces={0: "Internal_base"}), connection("10.10.0.1", "10.10.0.2"), "Internal_base"),
+        (
+            Capture(0, "a", interfaces={0: "Internal_base"}),
+            connection("10.10.0.1", "10.10.0.2"),
+            "Internal_base",
+        ),
         (Capture(0, "a", interfaces={0: "Storage"}), connection("10.10.0.1", "10.10.0.2"), "Storage"),
         (Capture(0, "a", interfaces={0: "eth9"}), connection("1.1.1.1", "1.1.1.2", vlan=101), "External_api"),
         (Capture(0, "a"), connection("1.1.1.1", "10.10.0.2"), "External_api"),
@@ -47,8 +56,10 @@ def test_what_is_given(capture: Capture, made: Connection, plane: str | None) ->
 def test_the_part_with_amqp_or_sql_is_internal() -> None:
     """Connected parts of the address graph; a part that joins later is one with it."""
     planes = Planes([Capture(0, "a")], GivenTopology())
-    sc, api, sql = connection("10.10.0.10", "10.10.0.20"), connection("172.28.0.20", "172.28.0.11"), connection(
-        "172.28.0.11", "172.28.0.51"
+    sc, api, sql = (
+        connection("10.10.0.10", "10.10.0.20"),
+        connection("172.28.0.20", "172.28.0.11"),
+        connection("172.28.0.11", "172.28.0.51"),
     )
     planes.observe(sc, "REST")
     planes.observe(api, "REST")
@@ -89,7 +100,10 @@ def test_a_part_with_the_vrm_alone_is_om() -> None:
 def test_services_that_call_each_other_are_internal() -> None:
     """A virtual address that no AMQP and no SQL uses is on the inner plane all the same."""
     planes = Planes([Capture(0, "a")], GivenTopology())
-    virtual, sql = connection("172.28.0.9", "172.28.0.9", 5000), connection("172.28.0.10", "172.28.0.10", 3306)
+    virtual, sql = (
+        connection("172.28.0.9", "172.28.0.9", 5000),
+        connection("172.28.0.10", "172.28.0.10", 3306),
+    )
     planes.observe(virtual, "REST")
     planes.observe(sql, "SQL")
     planes.observe(virtual, "service")

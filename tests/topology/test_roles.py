@@ -30,7 +30,9 @@ def inside() -> Network:
     return Network(lambda a, b: ("Internal_base",))
 
 
-def rest(network: Network, client: str, server: str, port: int, path: str = "/x", at: float = 1, **headers: str) -> None:
+def rest(
+    network: Network, client: str, server: str, port: int, path: str = "/x", at: float = 1, **headers: str
+) -> None:
     made = network.connection(client, server, port, at - 0.01)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     made.say(at, request("GET", path, sent))
@@ -40,10 +42,16 @@ def rest(network: Network, client: str, server: str, port: int, path: str = "/x"
 @pytest.mark.parametrize(
     "port, role",
     [
-        (8774, "nova-api"), (5000, "keystone"), (9292, "glance-api"), (9696, "neutron-server"), (8776, "cinder-api"),
-        (8778, "placement"), (7070, "vrm"), (7443, "vrm"),
+        (8774, "nova-api"),
+        (5000, "keystone"),
+        (9292, "glance-api"),
+        (9696, "neutron-server"),
+        (8776, "cinder-api"),
+        (8778, "placement"),
+        (7070, "vrm"),
+        (7443, "vrm"),
     ],
-)  # fmt: skip
+)
 def test_a_port_tells_the_callee(port: int, role: str, tmp_path: Path) -> None:
     network = inside()
     rest(network, "172.28.0.99", "172.28.0.50", port)
@@ -86,7 +94,9 @@ def test_a_user_agent_tells_the_caller(agent: str, role: str, tmp_path: Path) ->
     assert lines(network, tmp_path) == [f"{role} > placement GET /x"]
 
 
-@pytest.mark.parametrize("program", ["nova-api", "nova-conductor", "nova-scheduler", "nova-compute", "neutron-server"])
+@pytest.mark.parametrize(
+    "program", ["nova-api", "nova-conductor", "nova-scheduler", "nova-compute", "neutron-server"]
+)
 def test_a_connection_name_tells_the_publisher(program: str, tmp_path: Path) -> None:
     network = Network()
     made = network.connection("172.28.0.10", "172.28.0.10", 5672, 0)
@@ -98,12 +108,16 @@ def test_a_connection_name_tells_the_publisher(program: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "exchange, key, callee",
     [
-        ("nova", "conductor", "nova-conductor"), ("nova", "conductor.ctl1", "nova-conductor"),
-        ("nova", "scheduler", "nova-scheduler"), ("nova", "compute.host7", "nova-compute"),
-        ("nova", "compute-alt.host7", "nova-compute"), ("scheduler_fanout", "", "nova-scheduler"),
-        ("openstack", "cinder-volume.host@lvm", "cinder-volume"), ("neutron", "q-plugin", "neutron-server"),
+        ("nova", "conductor", "nova-conductor"),
+        ("nova", "conductor.ctl1", "nova-conductor"),
+        ("nova", "scheduler", "nova-scheduler"),
+        ("nova", "compute.host7", "nova-compute"),
+        ("nova", "compute-alt.host7", "nova-compute"),
+        ("scheduler_fanout", "", "nova-scheduler"),
+        ("openstack", "cinder-volume.host@lvm", "cinder-volume"),
+        ("neutron", "q-plugin", "neutron-server"),
     ],
-)  # fmt: skip
+)
 def test_a_routing_key_tells_who_is_meant(exchange: str, key: str, callee: str, tmp_path: Path) -> None:
     """Delivered or not."""
     network = Network()
@@ -135,9 +149,15 @@ def test_the_proxy_is_known_by_x_forwarded_for(tmp_path: Path) -> None:
     rest(network, "10.10.0.5", "10.10.0.10", 8080, "/sc/cloudhosts", at=0.9)
     rest(network, "10.10.0.10", "10.10.0.20", 8774, "/v2.1/flavors", at=1, Host="10.10.0.20:8774")
     rest(
-        network, "172.28.0.20", "172.28.0.11", 8774, "/v2.1/flavors", at=1.01, Host="10.10.0.20:8774",
+        network,
+        "172.28.0.20",
+        "172.28.0.11",
+        8774,
+        "/v2.1/flavors",
+        at=1.01,
+        Host="10.10.0.20:8774",
         X_Forwarded_For="10.10.0.10",
-    )  # fmt: skip
+    )
     assert lines(network, tmp_path) == [
         "admin > sc GET /sc/cloudhosts",
         "sc > lb GET /v2.1/flavors",
@@ -166,7 +186,14 @@ def test_unknown_ends_are_addresses(tmp_path: Path) -> None:
     """Nothing known is said as it is: the address, and never a wrong role."""
     network = Network()
     rest(network, "172.28.0.99", "172.28.0.50", 18081, "/health")
-    rest(network, "172.28.0.50", "172.28.0.11", 8774, "/v2.1/servers", User_Agent="nova-compute keystoneauth1/5")
+    rest(
+        network,
+        "172.28.0.50",
+        "172.28.0.11",
+        8774,
+        "/v2.1/servers",
+        User_Agent="nova-compute keystoneauth1/5",
+    )
     assert lines(network, tmp_path)[0] == "172.28.0.99 > 172.28.0.50 GET /health"
 
 

@@ -34,9 +34,7 @@ _FAULT_KEYS = (
 )
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
 _STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
-_TOKEN_LIKE = re.compile(
-    r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:pass|token|secret)\S*\s*[=:]\s*)\S+"
-)
+_TOKEN_LIKE = re.compile(r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:pass|token|secret)\S*\s*[=:]\s*)\S+")
 
 
 def wants_body(method: str, target: str, headers: dict[str, str], status: int) -> bool:
@@ -100,6 +98,8 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
 
 def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:
     """Fill *facts* with what the answer's *body* and Location tell."""
+    if not body and "location" not in headers:
+        return
     ids = list(uuids(headers.get("location", "")))
     decoded = _decode(body) if body else None
     if isinstance(decoded, dict):

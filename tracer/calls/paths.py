@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["CREATE_SERVER", "UUID", "operation_path", "split_target", "uuids"]
 
@@ -36,6 +37,7 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
+@lru_cache(maxsize=4096)
 def operation_path(path: str) -> str:
     """Return *path* with `{id}` in the place of ids.
 
@@ -63,6 +65,8 @@ def operation_path(path: str) -> str:
 
 def uuids(text: str, limit: int = 64) -> tuple[str, ...]:
     """Return the different UUIDs in *text*, in order, at most *limit*."""
+    if len(text) < 36 or "-" not in text:
+        return ()
     found: dict[str, None] = {}
     for match in UUID.finditer(text):
         found[match.group()] = None

@@ -19,17 +19,25 @@ _VERB = re.compile(rb"\s*(\w{1,20})")
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _VM_STATE = re.compile(rb"vm_state\s*=\s*'(\w{1,32})'")
 _PROJECT = re.compile(rb"project_id\W{1,6}'?([0-9a-f]{32})")
-_QUOTA = re.compile(
-    rb"project_user_quotas|quota_classes|quota_usages|\bquotas\.hard_limit|quotas_hard_limit|count\(instances\."
+_QUOTA = (
+    b"project_user_quotas",
+    b"quotas_hard_limit",
+    b"quota_classes",
+    b"count(instances.",
+    b"quota_usages",
+    b"quotas.hard_limit",
 )
-_WRITES = frozenset(b"iIuUdDrR")
+_QUOTA_WITHIN = 600
+"""They stand among the first columns."""
+_WRITES = frozenset((b"i", b"I", b"u", b"U", b"d", b"D", b"r", b"R"))
 _LOOK_AT = 65536
 """Statements carry user data of megabytes; ids stand at their beginning."""
 
 
 def is_quota(text: bytes) -> bool:
     """Tell whether a SELECT is one of those of nova's quota check (step 4c), and not neutron's."""
-    return _QUOTA.search(text) is not None
+    head = text[:_QUOTA_WITHIN]
+    return any(word in head for word in _QUOTA)
 
 
 def wants_statement(text: bytes) -> bool:
@@ -37,10 +45,10 @@ def wants_statement(text: bytes) -> bool:
 
     Writes, and the reads of the quota check.
     """
-    first = text[:1]
-    if first in b"sS":
-        return b"quota" in text and is_quota(text) if text[7:12] != b"count" else is_quota(text)
-    return first[0] in _WRITES and text[:8].upper() != b"ROLLBACK" if first else False
+    if text[:1] in b"sS":
+        head = text[:_QUOTA_WITHIN]
+        return (b"quota" in head or b"count(" in head) and is_quota(head)
+    return text[:1] in _WRITES and text[:8].upper() != b"ROLLBACK"
 
 
 class SqlCalls:

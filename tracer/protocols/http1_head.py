@@ -49,6 +49,8 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_PARAMETER = re.compile(r"token|secret|passw|signature|credential|^(?:temp_url_)?sig$", re.IGNORECASE)
 _NESTED_SECRET = re.compile(r"(?:token|secret|passw\w*|signature)=", re.IGNORECASE)
+_MAYBE_SECRET = re.compile(r"token|secret|passw|sig|credential|%", re.IGNORECASE)
+"""Without any of these there is no secret in a query; most need no closer look."""
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*://)[^/?#]*@")
 _TOKEN_IN_PATH = re.compile(r"(/v2\.0/tokens/)([^/?]+)")
 _LINKS = frozenset(("location", "content-location", "referer"))
@@ -71,7 +73,7 @@ def _without_secrets(target: str) -> str:
         # Keystone's v2 API put the token to be validated into the path.
         target = _TOKEN_IN_PATH.sub(lambda found: found[1] + digest(found[2]), target)
     path, mark, query = target.partition("?")
-    if not mark or "=" not in query:
+    if not mark or "=" not in query or not _MAYBE_SECRET.search(query):
         return target
     return path + "?" + re.sub(r"([^=&;?#]*)=([^&;#]*)", _parameter, query)
 
@@ -130,29 +132,47 @@ def parse_head(head: bytes) -> Head | None:
     if start is None:
         return None
     raw: dict[str, str] = {}
+    private: list[tuple[str, bool]] = []
     name = ""
     for text in rest.decode("latin-1").split("\n"):
         if text[:1] in (" ", "\t"):
             if name and len(raw[name]) < VALUE_LIMIT:
                 raw[name] = f"{raw[name]} {text.strip()}".strip()
             continue
-        name, colon, value = text.partition(":")
-        name = name.strip().lower() if colon else ""
+        written, colon, value = text.partition(":")
+        if not colon:
+            name = ""
+            continue
+        name, kind = _named(written)
         if not name:
             continue
         before = raw.get(name)
         if before is None:
             raw[name] = value.strip()
+            if kind:
+                private.append((name, kind == _SECRET))
         elif len(before) < VALUE_LIMIT:
             raw[name] = f"{before}, {value.strip()}"
-    for name, value in raw.items():
-        if _is_secret(name):
-            raw[name] = digest(value)
-        elif name in _LINKS:
-            raw[name] = _without_secrets(value)[:VALUE_LIMIT]
-        elif len(value) > VALUE_LIMIT:
-            raw[name] = value[:VALUE_LIMIT]
+    for name, secret in private:
+        raw[name] = digest(raw[name]) if secret else _without_secrets(raw[name])
+    if len(rest) > VALUE_LIMIT:
+        raw = {name: value[:VALUE_LIMIT] for name, value in raw.items()}
     return Head(*start, raw)
+
+
+_SECRET, _LINK = 1, 2
+
+
+@lru_cache(maxsize=2048)
+def _named(written: str) -> tuple[str, int]:
+    """Return a header's name in lower case, and whether its value is a secret or may hold one.
+
+    A run sees some dozens of names, each thousands of times.
+    """
+    name = written.strip().lower()
+    if _is_secret(name):
+        return name, _SECRET
+    return name, _LINK if name in _LINKS else 0
 
 
 # --- out of step ----------------------------------------------------------------------------------

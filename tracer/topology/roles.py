@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Any
 
 from tracer.model import (
@@ -497,9 +498,11 @@ class Topology:
         self.planes = Planes(captures, self.given)
         self.roles = Roles(self.given)
 
-    def observe(self, call: Call) -> None:
-        """Learn from *call*, which has begun or changed."""
+    def observe(self, call: Call, new: bool = True) -> None:
+        """Learn from *call*, which has begun (*new*) or changed."""
         self.roles.observe(call)
+        if not new and call.back is None:
+            return
         connection = call.connection
         self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
         if isinstance(call.facts, RestFacts):
@@ -582,11 +585,13 @@ def _behind(back: Call) -> str:
     return back.connection.server_role or PORT_ROLES.get(back.connection.server.port, "")
 
 
+@lru_cache(maxsize=1024)
 def _program(user_agent: str) -> str:
     match = _UA_PROGRAM.match(user_agent)
     return PROGRAMS.get(match.group(1), "") if match else ""
 
 
+@lru_cache(maxsize=1024)
 def _role_by_path(path: str) -> str:
     return next((role for pattern, role in _PATH_ROLES if pattern.match(path)), "")
 
