@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from creation import SPREAD, Cloud, Creation, Layout
+from cloud import SPREAD, Cloud, Layout
+from creation import Creation
 from traffic import Network
 
 import tracer.pipeline

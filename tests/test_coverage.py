@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from creation import SPREAD, Cloud, Creation
+from cloud import SPREAD, Cloud
+from creation import Creation
 from judging import judge, only, run, statuses
 from traffic import pcap
 

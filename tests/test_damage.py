@@ -314,7 +314,8 @@ def test_no_false_claim_among_twenty(damage: str, tmp_path: Path) -> None:
     scenario = "ok-concurrent-20"
     found = harmed(scenario, LOSSY[damage], tmp_path)
     assert list(false_claims(found, baseline(scenario), truths(scenario))) == []
-    assert len(found["traces"]) >= 19
+    # Of two, nothing is left that begins a creation: no POST, no message of steps 4e and 7.
+    assert len(found["traces"]) >= 18
 
 
 @pytest.mark.parametrize(

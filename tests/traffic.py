@@ -15,6 +15,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -267,13 +268,18 @@ def nack(tag: int, requeue: bool = False) -> bytes:
     return method(pika.spec.Basic.Nack(tag, False, requeue))
 
 
+def pid_of(program: str) -> int:
+    """The process id under which *program* runs in these captures."""
+    return zlib.crc32(program.encode()) % 9000
+
+
 def amqp_set_up(made: Connection, at: float, program: str, queues: Sequence[str] = ()) -> None:
     """Handshake, one channel, and the queues consumed on it (or confirms asked for)."""
     spec = pika.spec
     step = iter(at + 0.0001 * n for n in range(100))
     made.say(next(step), b"AMQP\x00\x00\x09\x01")
     made.hear(next(step), method(spec.Connection.Start(0, 9, {"product": "RabbitMQ"}, "PLAIN", "en_US"), 0))
-    name = {"connection_name": f"{program}:{abs(hash(program)) % 9000}:aa"} if program else {}
+    name = {"connection_name": f"{program}:{pid_of(program)}:aa"} if program else {}
     start_ok = spec.Connection.StartOk(
         {"product": "py-amqp", **name}, "PLAIN", "\0openstack\0broker-password", "en_US"
     )

@@ -271,6 +271,7 @@ class _Run:
             lambda call, ambiguous: self.topology.record(call, None, ambiguous),
             self.coverage,
             roles.addresses,
+            roles.fronts_of,
             roles.host_name,
             int(settings.stall_s * 1e9),
             (*self._given.allow, *settings.allow),

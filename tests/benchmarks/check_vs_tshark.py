@@ -19,7 +19,8 @@ from pathlib import Path
 
 import zstandard
 
-TSHARK = ["tshark", "-T", "fields", "-Y", "http||amqp||mysql", "-e", "frame.number", "-e", "_ws.col.Info", "-r"]
+TSHARK = ["tshark", "-T", "fields", "-Y", "http||amqp||mysql", "-e", "frame.number", "-r"]
+TRACER = [sys.executable, "-m", "tracer", "check", "--format", "json"]
 GOAL = 5.0
 
 
@@ -57,14 +58,15 @@ def compare(folder: Path, rounds: int) -> float:
         ours: list[tuple[float, float]] = []
         theirs: list[tuple[float, float]] = []
         for _ in range(rounds):
-            ours.append(cpu_and_peak([sys.executable, "-m", "tracer", "check", temporary, "--format", "json"]))
+            ours.append(cpu_and_peak([*TRACER, temporary]))
             each = [cpu_and_peak([*TSHARK, str(file)]) for file in files]
             theirs.append((sum(e[0] for e in each), max(e[1] for e in each)))
     tracer_s, tshark_s = min(o[0] for o in ours), min(t[0] for t in theirs)
     ratio = tshark_s / tracer_s
+    ours_mib, theirs_mib = max(o[1] for o in ours), max(t[1] for t in theirs)
     print(
-        f"{folder.name:24} {packets_bytes / 1e6:7.1f} MB   tracer {tracer_s:6.2f} s {max(o[1] for o in ours):5.0f} MiB"
-        f"   tshark {tshark_s:6.2f} s {max(t[1] for t in theirs):5.0f} MiB   ratio {ratio:4.1f}"
+        f"{folder.name:24} {packets_bytes / 1e6:7.1f} MB   tracer {tracer_s:6.2f} s {ours_mib:5.0f} MiB"
+        f"   tshark {tshark_s:6.2f} s {theirs_mib:5.0f} MiB   ratio {ratio:4.1f}"
     )
     return ratio
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from creation import QUOTA_TEXT, TOKEN
+from cloud import QUOTA_TEXT, TOKEN
 
 from tracer.calls.bodies import clean, fault_text, read_answer, read_request, wants_body
 from tracer.model import RestFacts

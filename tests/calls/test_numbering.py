@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from creation import COLOCATED, SPREAD, Cloud, Creation, Layout
+from cloud import COLOCATED, SPREAD, Cloud, Layout
+from creation import Creation
 from judging import judge
 from traffic import Network, request, response
 

@@ -6,7 +6,7 @@ import json
 
 import pika.spec
 import pytest
-from creation import PROJECT, TOKEN
+from cloud import PROJECT, TOKEN
 from judging import built, told
 from traffic import Connection, Network, ack, amqp_set_up, deliver, envelope, method, nack, publish, returned
 

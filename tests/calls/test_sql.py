@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from creation import PROJECT, QUOTA_READS
+from cloud import PROJECT, QUOTA_READS
 from judging import built, told
 from traffic import Network, mysql_login, query, sql_error, sql_ok, sql_rows
 

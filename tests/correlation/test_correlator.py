@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from creation import COLOCATED, PROJECT, SPREAD, TOKEN, Cloud, Creation, Layout
+from cloud import COLOCATED, PROJECT, SPREAD, TOKEN, Cloud, Layout
+from creation import Creation
 from judging import judge, kinds, only, statuses
 from traffic import query, sql_ok, sql_rows
 

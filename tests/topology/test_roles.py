@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from creation import COLOCATED, COLOCATED_TAPS, PROJECT, SPREAD, Cloud, Creation, Layout
+from cloud import COLOCATED, COLOCATED_TAPS, PROJECT, SPREAD, Cloud, Layout
+from creation import Creation
 from judging import judge, only
-from traffic import Network, amqp_set_up, mysql_login, publish, query, request, response, sql_ok
+from traffic import Network, amqp_set_up, mysql_login, pid_of, publish, query, request, response, sql_ok
 
 from tracer.model import CallRecord
 from tracer.pipeline import Settings, calls
@@ -131,8 +132,8 @@ def test_a_database_login_names_its_process(tmp_path: Path) -> None:
     network = Network()
     broker = network.connection("172.28.0.10", "172.28.0.10", 5672, 0)
     amqp_set_up(broker, 0.1, "nova-conductor")
-    pid = str(abs(hash("nova-conductor")) % 9000)
-    for n, attributes in enumerate(({"_pid": pid}, {"_pid": "9999"})):
+    pid = str(pid_of("nova-conductor"))
+    for n, attributes in enumerate(({"_pid": pid}, {"_pid": "99999"})):
         made = network.connection("172.28.0.10", "172.28.0.10", 3306, 1 + n)
         mysql_login(made, 1.1 + n, "nova", **attributes)
         made.say(1.5 + n, query("INSERT INTO something VALUES (1)"))

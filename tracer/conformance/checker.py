@@ -37,6 +37,7 @@ class Checker:
     record: Callable[[Call, bool], CallRecord]
     sight: Sight
     addresses_of: Callable[[str], set[str]]
+    fronts_of: Callable[[str], set[str]]
     host_of: Callable[[str], str | None]
     stall_ns: int = 60_000_000_000
     allow: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Checker:
     def check(self, trace: Trace) -> Verdict:
         """Return the verdict on *trace*."""
         case = lay_out(trace, self.grammar, self.record, self.host_of)
-        sight = StepSight(case, self.sight, self.addresses_of, self.stall_ns)
+        sight = StepSight(case, self.sight, self.addresses_of, self.fronts_of, self.stall_ns)
         ending = judge(case, sight, self.stall_ns)
         return _Report(self, case, sight, ending).verdict()
 
@@ -72,6 +73,8 @@ class _Report:
             step: (MISSING if self.sight.would_show(step) else UNOBSERVED) if step in required else UNOBSERVED
             for step in (s.name for s in grammar.steps)
         }
+        # Nothing explains itself by a reschedule that nobody saw, unless a second host was asked.
+        retry = UNOBSERVED if len(self.case.attempts) > 1 else MISSING
         # What may belong to another creation is only asked where the rest does not explain itself.
         certain = [w for w in self.case.witnesses if not w.ambiguous]
         choices = [certain, self.case.witnesses] if len(certain) < len(self.case.witnesses) else [certain]
@@ -79,7 +82,7 @@ class _Report:
             align(
                 grammar.automaton,
                 [self._event(w) for w in witnesses],
-                lambda step: costs.get(step or "", UNOBSERVED),
+                lambda step: costs.get(step or "", retry),
                 complete=ending.outcome == "active",
             )
             for witnesses in choices
@@ -273,7 +276,9 @@ class _Report:
         record = witness.record
         if witness.ambiguous or self._is_damaged():
             return
-        if self.ending.outcome in ("rejected", "error") and witness.failed and not witness.steps:
+        if witness.failed and not witness.steps:
+            # Asked again, refused again: the first one tells it.
+            self._failed_on_the_way(witness, min(witness.failed))
             return
         steps = sorted(witness.steps | witness.failed)
         presence = {s.name: s.presence for s in self.grammar.steps}

@@ -102,7 +102,7 @@ def _rejected(case: Case, sight: StepSight, refusal: Call) -> Ending:
         ending.stopped_at = _culprit_step(culprit)
         ending.call = culprit.call
         ending.error = culprit.call.error or refusal.error
-    elif status == 403 and (not refusal.error or getattr(facts, "broken", False)):
+    elif status == 403 and (refusal.error in ("", "Forbidden") or getattr(facts, "broken", False)):
         # The words are lost: policy (4b) or quota (4c).
         ending.between = ("4a", "4c")
     else:
@@ -204,17 +204,17 @@ def _error(case: Case, sight: StepSight, failed_reply: Call | None) -> Ending:
 def failing_of_attempt(case: Case, number: int) -> Witness | None:
     """Return the call with which attempt *number* failed: refused, answered badly, or never answered."""
     if not 0 <= number < len(case.attempts):
-        since_ns, until_ns, only = 0, 1 << 62, False
+        # Step 7 is not in the captures: all that a nova-compute did counts.
+        since_ns, until_ns = 0, 1 << 62
     else:
         since_ns = case.attempts[number].since_ns
         following = case.attempts[number + 1 :]
         until_ns = following[0].since_ns if following else 1 << 62
-        only = True
     found = None
     for witness in case.witnesses:
         if not since_ns <= witness.call.started_ns < until_ns or witness.record.caller != "nova-compute":
             continue
-        if witness.failed and witness.record.protocol == "REST" and only:
+        if witness.failed and witness.record.protocol == "REST":
             later = [
                 w
                 for w in case.witnesses

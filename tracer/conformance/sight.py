@@ -23,8 +23,14 @@ class StepSight:
     """Answers whether a step's messages would be in the captures."""
 
     def __init__(
-        self, case: Case, sight: Sight, addresses_of: Callable[[str], set[str]], stall_ns: int
+        self,
+        case: Case,
+        sight: Sight,
+        addresses_of: Callable[[str], set[str]],
+        fronts_of: Callable[[str], set[str]],
+        stall_ns: int,
     ) -> None:
+        self._fronts_of = fronts_of
         self._case = case
         self._sight = sight
         self._addresses_of = addresses_of
@@ -64,6 +70,8 @@ class StepSight:
 
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
         callers, callees = self._ends(leg.caller), self._ends(leg.callee)
+        if leg.protocol == "REST" and leg.caller not in ("sc", "lb"):
+            callees = callees | self._fronts_of(leg.callee)
         sight = self._sight
         reason = sight.unseen(leg.plane, leg.protocol, callers, callees, (leg.caller, leg.callee), strict)
         if reason is not None:

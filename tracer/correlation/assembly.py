@@ -19,6 +19,7 @@ NEAR_NS = 50_000_000
 """Two legs without any readable id belong together when they begin within 50 ms."""
 SKEW_NS = 5_000_000
 BUILD = frozenset({"schedule_and_build_instances", "build_and_run_instance"})
+_FIRST_TABLES = frozenset({"request_specs", "build_requests"})
 _FORK = frozenset({"schedule_and_build_instances", "select_destinations", "build_and_run_instance"})
 
 
@@ -275,22 +276,17 @@ def _collect(material: Material, request: _Request) -> None:
         facts = call.facts
         if isinstance(facts, RpcFacts) and facts.method in _FORK:
             request.server_ids += [i for i in facts.ids if i not in request.server_ids]
+    if not request.server_ids:
+        _find_server_by_insert(material, request)
 
 
 def _find_server_by_insert(material: Material, request: _Request) -> None:
-    """A POST without an answer or an RPC still wrote its VM's id into the database."""
+    """A POST without an answer or an RPC still wrote its VM's id into the database.
+
+    One that was refused for an error of the service made no VM, but what it wrote is part of it.
+    """
     leg = request.inner
-    if leg is None or _facts(leg).status >= 400:
-        return
-    others = [
-        other
-        for other in material.legs
-        if other is not leg
-        and other.connection.server.address == leg.connection.server.address
-        and other.started_ns < (leg.ended_ns or other.started_ns + 1)
-        and (other.ended_ns or leg.started_ns + 1) > leg.started_ns
-    ]
-    if others:
+    if leg is None or 400 <= _facts(leg).status < 500 or _others_open(material, leg):
         return
     for uuid, calls in material.by_uuid.items():
         for call in calls:
@@ -298,13 +294,27 @@ def _find_server_by_insert(material: Material, request: _Request) -> None:
             if (
                 isinstance(facts, SqlFacts)
                 and facts.verb == "INSERT"
-                and facts.table == "request_specs"
+                and facts.table in _FIRST_TABLES
                 and facts.ids[:1] == (uuid,)
                 and leg.started_ns <= call.started_ns <= (leg.ended_ns or call.started_ns)
                 and call.connection.client.address == leg.connection.server.address
             ):
-                request.server_ids.append(uuid)
+                if _facts(leg).status >= 500:
+                    request.add(other for other in calls if isinstance(other.facts, SqlFacts))
+                else:
+                    request.server_ids.append(uuid)
                 return
+
+
+def _others_open(material: Material, leg: Call) -> bool:
+    """Tell whether another POST was open at the same nova-api at the same time."""
+    return any(
+        other is not leg
+        and other.connection.server.address == leg.connection.server.address
+        and other.started_ns < (leg.ended_ns or other.started_ns + 1)
+        and (other.ended_ns or leg.started_ns + 1) > leg.started_ns
+        for other in material.legs
+    )
 
 
 def _share_quota_reads(material: Material, requests: list[_Request]) -> None:
@@ -560,8 +570,14 @@ def _wanted_by_uuid(call: Call, trace: Trace, active_ns: int | None) -> bool:
 def _find_state(material: Material, trace: Trace) -> int | None:
     """Set when and by which call the VM was seen active or in error."""
     candidates: list[tuple[int, str, Call]] = []
-    for call in trace.calls:
+    starts: set[str] = set()
+    for call in [*trace.calls, *(material.by_uuid.get(trace.server_id) if trace.server_id else ())]:
         facts = call.facts
+        if isinstance(facts, RestFacts):
+            if facts.path.endswith("/action/start") and facts.task_uri:
+                starts.add(facts.task_uri)
+            elif facts.path in starts and facts.status_text == "success":
+                candidates.append((call.ended_ns or call.started_ns, "active", call))
         if isinstance(facts, RpcFacts) and facts.mode != "reply" and facts.vm_state in ("active", "error"):
             candidates.append((call.started_ns, facts.vm_state, call))
     for call in material.by_uuid.get(trace.server_id) if trace.server_id else ():

@@ -26,11 +26,17 @@ def write_lines(records: Iterable[CallRecord], file: TextIO) -> None:
     """Write JSON Lines: the members of a call in tracer.check/1, and the ids of its traces."""
     encode = msgspec.json.Encoder().encode
     file.flush()
+    raw = getattr(file, "buffer", None)
     for record in records:
         members = call_members(record)
         members["traces"] = [plain(trace, 255) for trace in record.traces]
-        file.buffer.write(encode(members) + b"\n")
-    file.buffer.flush()
+        line = encode(members) + b"\n"
+        if raw is not None:
+            raw.write(line)
+        else:
+            file.write(line.decode())
+    if raw is not None:
+        raw.flush()
 
 
 def write_text(records: Iterable[CallRecord], file: TextIO, color: bool = False) -> None:

@@ -41,6 +41,7 @@ _EXAMPLES = 3
 _WIDE = 180
 """From so many columns on, frames are given with whole file names."""
 _CALL_WIDTH = 62
+_REFUSED = "Connection refused"
 _TITLE_LEAST = 24
 
 _STYLES = {"conforms": "green", "deviates": "bold red", "inconclusive": "yellow"}
@@ -206,6 +207,7 @@ def faults(verdict: Verdict) -> list[tuple[str, str]]:
             told.setdefault(call.error, f"{plain(call.caller if _replies(call) else call.callee, 60)} said")
     for attempt in verdict.attempt_details[-1:]:
         told.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")
+    told.pop(_REFUSED, None)  # nobody's words, but a reset; the first line says who refused whom
     return [(who, plain(text, 400)) for text, who in told.items() if text and text not in verdict.summary]
 
 

@@ -332,12 +332,18 @@ class Roles:
             if (server in self.fronts or server.port in PORT_ROLES) and self._is_stranger(client)
         }
 
+    def fronts_of(self, role: str) -> set[str]:
+        """Return the proxies' addresses behind which *role* is."""
+        return {endpoint.address for endpoint, behind in self.fronts.items() if behind == role}
+
     def serves(self, role: str) -> bool:
         """Tell whether *role* was seen as a server, itself or behind a proxy."""
         if role == "sc":
-            return True
+            return bool(self.addresses("admin"))
         if role == "lb":
-            return "nova-api" in self.fronts.values() or "lb" in self._given.roles.values()
+            # A service behind it names the front in Host: only a call to it shows that it is seen.
+            asked = any(self.fronts.get(server) == "nova-api" for _, server in self._asked)
+            return asked or "lb" in self._given.roles.values()
         return role in self.fronts.values() or any(role in ports.values() for ports in self._serves.values())
 
     def is_front(self, endpoint: Endpoint) -> bool:
