@@ -242,6 +242,14 @@ def test_a_start_whose_end_was_not_seen_is_not_active(tmp_path: Path) -> None:
     assert (verdict.outcome, verdict.stopped_at) == ("stuck", "8c"), verdict.summary
 
 
+def test_the_first_call_through_a_virtual_address_is_understood(tmp_path: Path) -> None:
+    """A capture that begins with the creation: 4a is seen though nothing went that way before."""
+    cloud = Cloud(COLOCATED)
+    Creation(cloud).run()
+    cloud.background(150, 200)
+    assert statuses(only(judge(cloud, tmp_path)))["4a"] == "seen"
+
+
 # --- what is not there ------------------------------------------------------------------------------
 
 LEFT_OUT = {

@@ -96,8 +96,14 @@ def calls(
     Raises as `check` does.
     """
     run = _Run(arguments, settings, progress, every_statement=True)
-    run.read()
-    return run.records()
+    partial = run.read()
+    return _interrupted_behind(run.records()) if partial else run.records()
+
+
+def _interrupted_behind(records: Iterator[CallRecord]) -> Iterator[CallRecord]:
+    """Yield what was read before the interrupt, then raise it: the list is not whole."""
+    yield from records
+    raise KeyboardInterrupt
 
 
 class _Run:

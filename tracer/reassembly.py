@@ -46,6 +46,8 @@ FORGET_CLOSED_NS = 60_000_000_000
 """How long late packets of a closed connection are still taken for its own (TIME_WAIT)."""
 FORGET_IDLE_NS = 2 * 3600 * 1_000_000_000
 """An idle connection is forgotten after two hours, the default of TCP keep-alive."""
+RESUME_NS = 2_000_000_000
+"""Two captures of the same wire that lie further apart than this are two goes."""
 MAX_CONNECTIONS = 200_000
 SWEEP_NS = 1_000_000_000
 FORGET_EVERY_NS = 10_000_000_000
@@ -205,6 +207,10 @@ class Reassembler:
         if flags & SYN:
             self._synchronise(segment, half, events)
             return events
+        if half is not None and self._resumes(segment, half):
+            # Captured in two goes: what was said in between was never to be seen, and is no hole.
+            events += self._end(half, time_ns, "end")
+            half = self._open(segment, joined=True)
         if half is None or (half.finished and self._is_new(segment, half)):
             if half is not None:
                 events += self._end(half, time_ns, "reused")
@@ -291,6 +297,17 @@ class Reassembler:
         # Data came before its SYN.
         distance = _ahead(half.next_seq, first)
         return 0 <= distance < 65536 and segment.time_ns - half.connection.first_ns < HOLE_NS
+
+    @staticmethod
+    def _resumes(segment: Segment, half: _Half) -> bool:
+        """Tell whether a later capture goes on with a connection of an earlier one, not where that ended."""
+        return (
+            not half.finished
+            and half.next_seq >= 0
+            and segment.seq != half.next_seq
+            and segment.frames[0].capture not in half.connection.captures
+            and segment.time_ns - max(half.last_ns, half.peer.last_ns) > RESUME_NS
+        )
 
     @staticmethod
     def _is_new(segment: Segment, half: _Half) -> bool:
@@ -511,7 +528,9 @@ class Reassembler:
         if half.finished and half.peer.finished:
             return events
         asker = opening.half if opening is not None else half
-        if opening is not None and asker.peer.next_seq < 0 and asker.next_seq == asker.start:
+        asked = opening is not None and asker.peer.next_seq < 0 and asker.next_seq == asker.start
+        # Data behind a hole: somebody did answer, unseen.
+        if opening is not None and asked and not asker.pending:
             half.finished = half.peer.finished = True
             # What still comes of it opens it anew.
             asker.next_seq = asker.start = -1
@@ -583,7 +602,8 @@ class Reassembler:
             if half.direction != TO_SERVER:
                 continue
             opening = self._openings.get(half.connection.number)
-            if opening is not None and time_ns - opening.last_ns < HOLE_NS:
+            waits = half.pending or half.peer.pending
+            if opening is not None and time_ns - opening.last_ns < HOLE_NS and not waits:
                 # The answer may just be outside of the capture.
                 self._openings.pop(half.connection.number)
                 half.finished = half.peer.finished = True

@@ -112,3 +112,25 @@ def test_times_of_a_verdict_come_from_the_capture(tmp_path: Path) -> None:
     verdict = only(run(tmp_path))
     assert verdict.started_ns == T0_NS + 100_000_000_000
     assert 0 < verdict.ended_ns - verdict.started_ns < 3_000_000_000
+
+
+def test_an_error_behind_the_start_is_an_error(tmp_path: Path) -> None:
+    """The VRM started it, then nova-compute gave it up, under the same request: error, and no green."""
+    cloud = Cloud()
+    cloud.background(0, 260)
+    made = Creation(cloud, ends="nothing", polls=False).run()
+    made.wait(5)
+    made.save("compute1", 0, "error")
+    made.poll(0, made.now + 1, "ERROR")
+    verdict = only(judge(cloud, tmp_path))
+    assert (verdict.outcome, verdict.verdict) == ("error", "deviates")
+
+
+def test_a_statement_that_failed_beside_another_creation(tmp_path: Path) -> None:
+    """The VM of the other one is known by its own calls: what is left over is the refused one's."""
+    cloud = Cloud()
+    cloud.background(0, 260)
+    Creation(cloud, at=100, name="web-1", breaks={"4d": "error"}).run()
+    Creation(cloud, at=100.05, name="web-2").run()
+    found = {v.name: (v.outcome, v.stopped_at) for v in judge(cloud, tmp_path).verdicts}
+    assert found == {"web-1": ("rejected", "4d"), "web-2": ("active", None)}

@@ -58,8 +58,8 @@ def program(context: click.Context) -> int:
 
     \b
     Examples:
-      tracer check captures/                  which creations broke, and where
-      tracer show captures/ --trace web-1     one of them as a ladder diagram
+      tracer check incident/                  which creations broke, and where
+      tracer show incident/ --trace web-1     one of them as a ladder diagram
       tracer calls boot.pcap --format jsonl   every call that the captures hold
 
     Exit codes of check: 0 all traces conform, 1 one deviates, 2 could not run,
@@ -106,8 +106,8 @@ def check(
     \b
     Examples:
       tracer check External_api.pcap Internal_base.pcap.zst
-      tracer check captures/ --where outcome=stuck --where 'name=web-*' -v
-      tracer check captures/ --format json -o report.json --allow unobserved:1
+      tracer check incident/ --where outcome=stuck --where 'name=web-*' -v
+      tracer check incident/ --format json -o report.json --allow unobserved:1
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
@@ -165,8 +165,8 @@ def calls(
     \b
     Examples:
       tracer calls Internal_base.pcap | grep 'nova-compute > '
-      tracer calls captures/ --format jsonl -o calls.jsonl
-      tracer calls captures/ --format jsonl | jq 'select(.traces | length > 1)'
+      tracer calls incident/ --format jsonl -o calls.jsonl
+      tracer calls incident/ --format jsonl | jq 'select(.traces | length > 1)'
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
@@ -214,8 +214,8 @@ def show(
 
     \b
     Examples:
-      tracer show captures/ --trace web-1
-      tracer show captures/ --trace req-2f3ede67 -v   with the undocumented calls
+      tracer show incident/ --trace web-1
+      tracer show incident/ --trace req-2f3ede67 -v   with the undocumented calls
       tracer show External_api.pcap Internal_base.pcap --trace 8450a932 | less -S
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of

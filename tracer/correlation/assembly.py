@@ -82,8 +82,8 @@ class _Request:
         return self.inner or self.outer
 
     def add(self, calls: Iterable[Call]) -> None:
-        known = {id(call) for call in self.calls}
-        self.calls.extend(call for call in calls if id(call) not in known)
+        known = {call.serial: call for call in self.calls}
+        self.calls.extend({call.serial: call for call in calls if call.serial not in known}.values())
 
 
 def assemble(material: Material) -> list[Trace]:
@@ -94,6 +94,10 @@ def assemble(material: Material) -> list[Trace]:
     requests = _merged(requests)
     for request in requests:
         _collect(material, request)
+    owned = {server_id for request in requests for server_id in request.server_ids}
+    for request in requests:
+        if not request.server_ids:
+            _find_server_by_insert(material, request, owned)
     requests = _merged(requests)
     _share_quota_reads(material, requests)
     _find_portal_calls(material, requests)
@@ -184,9 +188,10 @@ def _find_request_ids(material: Material, requests: list[_Request]) -> None:
     missing = [request for request in requests if not request.request_id and not _refused_outside(request)]
     if not missing:
         return
+    known = {server_id for request in requests for server_id in request.server_ids}
     for request in missing:
         if not request.server_ids and request.inner is not None:
-            _find_server_by_insert(material, request)
+            _find_server_by_insert(material, request, known)
     owned = {request.request_id for request in requests if request.request_id}
     candidates = [(key, calls) for key, calls in material.by_request.items() if key not in owned]
     for request in missing:
@@ -276,34 +281,42 @@ def _collect(material: Material, request: _Request) -> None:
         facts = call.facts
         if isinstance(facts, RpcFacts) and facts.method in _FORK:
             request.server_ids += [i for i in facts.ids if i not in request.server_ids]
-    if not request.server_ids:
-        _find_server_by_insert(material, request)
 
 
-def _find_server_by_insert(material: Material, request: _Request) -> None:
+def _find_server_by_insert(material: Material, request: _Request, owned: set[str]) -> None:
     """A POST without an answer or an RPC still wrote its VM's id into the database.
 
-    One that was refused for an error of the service made no VM, but what it wrote is part of it.
+    One that was refused for an error of the service made no VM, but what it wrote is part of it. VMs that
+    other requests own are left out; what is left must be certain.
     """
     leg = request.inner
-    if leg is None or 400 <= _facts(leg).status < 500 or _others_open(material, leg):
+    if leg is None or 400 <= _facts(leg).status < 500:
         return
-    for uuid, calls in material.by_uuid.items():
-        for call in calls:
-            facts = call.facts
-            if (
-                isinstance(facts, SqlFacts)
-                and facts.verb == "INSERT"
-                and facts.table in _FIRST_TABLES
-                and facts.ids[:1] == (uuid,)
-                and leg.started_ns <= call.started_ns <= (leg.ended_ns or call.started_ns)
-                and call.connection.client.address == leg.connection.server.address
-            ):
-                if _facts(leg).status >= 500:
-                    request.add(other for other in calls if isinstance(other.facts, SqlFacts))
-                else:
-                    request.server_ids.append(uuid)
-                return
+    written = [
+        (uuid, calls)
+        for uuid, calls in material.by_uuid.items()
+        if uuid not in owned and any(_is_written_by(call, uuid, leg) for call in calls)
+    ]
+    if len(written) > 1 and _others_open(material, leg):
+        return
+    for uuid, calls in written:
+        if _facts(leg).status >= 500:
+            request.add(call for call in calls if isinstance(call.facts, SqlFacts))
+        else:
+            request.server_ids.append(uuid)
+
+
+def _is_written_by(call: Call, uuid: str, leg: Call) -> bool:
+    """Tell whether *call* wrote the VM *uuid* at the service of *leg* while that was at work."""
+    facts = call.facts
+    return (
+        isinstance(facts, SqlFacts)
+        and facts.verb == "INSERT"
+        and facts.table in _FIRST_TABLES
+        and facts.ids[:1] == (uuid,)
+        and leg.started_ns <= call.started_ns <= (leg.ended_ns or call.started_ns)
+        and call.connection.client.address == leg.connection.server.address
+    )
 
 
 def _others_open(material: Material, leg: Call) -> bool:
@@ -571,13 +584,14 @@ def _find_state(material: Material, trace: Trace) -> int | None:
     """Set when and by which call the VM was seen active or in error."""
     candidates: list[tuple[int, str, Call]] = []
     starts: set[str] = set()
+    started: Call | None = None
     for call in [*trace.calls, *(material.by_uuid.get(trace.server_id) if trace.server_id else ())]:
         facts = call.facts
         if isinstance(facts, RestFacts):
             if facts.path.endswith("/action/start") and facts.task_uri:
                 starts.add(facts.task_uri)
             elif facts.path in starts and facts.status_text == "success":
-                candidates.append((call.ended_ns or call.started_ns, "active", call))
+                started = started or call
         if isinstance(facts, RpcFacts) and facts.mode != "reply" and facts.vm_state in ("active", "error"):
             candidates.append((call.started_ns, facts.vm_state, call))
     for call in material.by_uuid.get(trace.server_id) if trace.server_id else ():
@@ -587,6 +601,9 @@ def _find_state(material: Material, trace: Trace) -> int | None:
     for status, call in material.states.get(trace.server_id, {}).items():
         if status in ("ACTIVE", "ERROR"):
             candidates.append((call.ended_ns or call.started_ns, status.lower(), call))
+    if started is not None and not any(state == "error" for _, state, _ in candidates):
+        # The VRM's word counts where nova's own is not heard.
+        candidates.append((started.ended_ns or started.started_ns, "active", started))
     for time_ns, state, call in sorted(candidates, key=lambda item: (item[0], item[2].serial)):
         if state == "active" and trace.active_ns is None:
             trace.active_ns, trace.active_call = time_ns, call

@@ -93,7 +93,7 @@ class Correlator:
             material.by_request.add(facts.request_id, call)
             return
         if facts.subject_token and call.parent is not None and call.parent.serial in self._open_legs:
-            material.validations.setdefault(call.parent.serial, []).append(call)
+            material.validations.setdefault(call.parent.serial, []).append(call.front or call)
             return
         if _VRM.search(facts.path):
             self._vrm(call, facts)

@@ -218,6 +218,8 @@ class Roles:
             self._learn_server(connection, facts.path)
         if facts.subject_token:
             call.parent = self._serving(facts.subject_token, connection)
+            if call.front is not None:
+                call.front.parent = call.front.parent or call.parent
         if facts.token:
             waiting = self._by_token.setdefault(facts.token, [])
             waiting.append(call)
