@@ -127,6 +127,14 @@ def test_the_words_of_a_fault(body: Any, text: str) -> None:
         "X-Auth-Token: s3cret",
         "secret = s3cret",
         "token " + "0123456789abcdef" * 4,
+        "Invalid input for field/attribute adminPass. Value: s3cret. s3cret is too long",
+        "Invalid input for field/attribute user_data. Value: s3cret",
+        "Authorization: Basic s3cret",
+        "amqp://nova:s3cret@rabbit is not reachable",
+        "X-Auth-Token was s3cret",
+        "{'adminPass': 's3cret s3cret'}",
+        "1064 You have an error in your SQL syntax near 'user_data=s3cret'",
+        "1062 Duplicate entry 's3cret' for key 'token'",
     ],
 )
 def test_words_without_secrets(text: str) -> None:

@@ -34,7 +34,21 @@ _FAULT_KEYS = (
 )
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
 _STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
-_TOKEN_LIKE = re.compile(r"gAAAA[\w\-=]{20,}|\b[0-9a-f]{64,}\b|(?i:(?:pass|token|secret)\S*\s*[=:]\s*)\S+")
+_TOKEN_LIKE = re.compile(
+    r"""(?xi)
+    gAAAA[\w\-=]{6,}
+    | \b[0-9a-f]{64,}\b
+    | \b(?:basic|bearer)\s+\S+
+    | (?<=://)[^/\s@]+@                                       # user and password of a URL
+    | (?:pass|token|secret|user_?data|personality|credential)[\w.\-]*['"]?\s*(?:[=:]|\bwas\b)\s*
+      (?:'[^']*'?|"[^"]*"?|\S+)
+    | (?<=duplicate[ ]entry[ ])'[^']*'? | (?<=near[ ])'[^']*'?  # SQL quotes the statement's own values
+    """
+)
+_FIELD_VALUE = re.compile(
+    r"(?is)(pass|token|secret|user_?data|personality|key|credential)(.{0,80}?\bvalue:).*"
+)
+"""Nova's schema repeats the refused value: 'Invalid input for field/attribute adminPass. Value: …'."""
 
 
 def wants_body(method: str, target: str, headers: dict[str, str], status: int) -> bool:
@@ -163,6 +177,7 @@ def fault_text(body: bytes, path: str = "") -> str:
 
 def clean(text: str) -> str:
     """Return *text* on one line, cut, without anything that looks like a secret."""
+    text = _FIELD_VALUE.sub(r"\1\2 …", text[: 4 * TEXT_LIMIT])
     return " ".join(_TOKEN_LIKE.sub("…", text).split())[:TEXT_LIMIT]
 
 

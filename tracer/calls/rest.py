@@ -112,8 +112,7 @@ class RestCalls:
                 call.frames.extend(closed.frames)
             call.closed = True
             calls.append(call)
-        if closed.how != "fin":
-            self._given_up.discard(number)
+        self._given_up.discard(number)
         return calls
 
     def _begin(self, connection: Connection, facts: RestFacts, time_ns: int, frames: list[Frame]) -> Call:

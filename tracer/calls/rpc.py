@@ -27,6 +27,8 @@ from tracer.model import (
 
 __all__ = ["RpcCalls"]
 
+UNACKED_LIMIT = 4_096
+"""Of one channel; RabbitMQ's prefetch is rarely more than some hundreds."""
 REMEMBERED = 50_000
 """Messages whose delivery, acknowledgement or reply may still come; the oldest are forgotten."""
 
@@ -177,6 +179,7 @@ class RpcCalls:
         elif not facts.delivered:
             self._set_result(call, "undelivered")
             self._never_delivered[call.serial] = call
+            _trim(self._never_delivered)
 
     def _delivered(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
         facts.delivered = True
@@ -197,7 +200,11 @@ class RpcCalls:
         self._set_result(call, "unacked")
         tag = message.arguments.get("delivery_tag")
         if isinstance(tag, int):
-            self._unacked.setdefault((message.connection.number, message.channel), {})[tag] = call
+            waiting = self._unacked.setdefault((message.connection.number, message.channel), {})
+            waiting[tag] = call
+            if len(waiting) > UNACKED_LIMIT:
+                # A consumer that never acknowledges, or whose acknowledgements are not captured.
+                del waiting[next(iter(waiting))]
 
     @staticmethod
     def _set_result(call: Call, result: str) -> None:

@@ -99,9 +99,14 @@ def destination(path: Path | None, captures: Sequence[str]) -> Iterator[TextIO]:
 
 
 def _same_file(path: Path, capture: str) -> bool:
+    """Tell whether *path* is what an argument names, or one of the captures of a folder it names."""
     with suppress(OSError, ValueError):
-        names = (capture, capture.partition("=")[2])
-        return any(path.samefile(name) for name in names if name and Path(name).is_file())
+        for name in filter(None, (capture, capture.partition("=")[2])):
+            source = Path(name)
+            if source.is_file() and path.samefile(source):
+                return True
+            if source.is_dir() and path.is_file() and path.parent.samefile(source):
+                return any(part in path.name.lower() for part in (".pcap", ".cap"))
     return False
 
 
