@@ -16,7 +16,6 @@ from tracer.model import RestFacts
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
 
 TEXT_LIMIT = 300
-_SERVER = re.compile(r"/servers/[0-9a-f-]{36}$")
 _WANTED_GETS = re.compile(
     r"/servers/[0-9a-f-]{36}$|/tasks/[^/]+$|/allocation_candidates|/cloudhosts/|/orders?/"
 )

@@ -7,7 +7,18 @@ from collections.abc import Callable
 
 from tracer.calls.bodies import clean
 from tracer.calls.paths import uuids
-from tracer.model import CLIENT, SERVER, Call, Closed, End, SqlFacts, SqlLogin, SqlResult, SqlStatement
+from tracer.model import (
+    CLIENT,
+    SERVER,
+    TO_SERVER,
+    Call,
+    Closed,
+    End,
+    SqlFacts,
+    SqlLogin,
+    SqlResult,
+    SqlStatement,
+)
 
 __all__ = ["SqlCalls", "is_quota", "wants_statement"]
 
@@ -115,7 +126,7 @@ class SqlCalls:
     def closed(self, closed: Closed) -> list[Call]:
         """Return the statements that will have no result any more."""
         number = closed.connection.number
-        if closed.how == "fin" and closed.direction == CLIENT:
+        if closed.how == "fin" and closed.direction == TO_SERVER:
             return []
         observed = closed.how in ("fin", "reset") and not closed.connection.gaps
         calls = list((self._open.pop(number, None) or {}).values())

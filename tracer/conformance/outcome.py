@@ -247,8 +247,7 @@ def _silent(case: Case, sight: StepSight, stall_ns: int) -> Ending:
     end_ns = sight.captured_until_ns(owed)
     if end_ns - last_ns >= stall_ns and sight.quiet_is_known(owed, last_ns):
         ending.outcome = "stuck"
-    own = [c for c in case.trace.calls]
-    ending.call = own[-1] if own else None
+    ending.call = case.trace.calls[-1]
     return ending
 
 

@@ -519,7 +519,7 @@ def _belongs(
     shared: bool,
 ) -> str:
     """Return 'yes', 'perhaps' or '' for *call* of a request and one of its VMs."""
-    if call.front is not None and call.front.facts is not None and not _is_creation(call):
+    if call.front is not None and not _is_creation(call):
         # The leg behind the proxy: its outer leg stands for the hop.
         return ""
     if not shared:
