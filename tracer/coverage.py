@@ -44,6 +44,8 @@ class Coverage:
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._planes: set[str] | None = None
+        self._drops: list[tuple[Capture, int, int]] = []
+        """(capture, since, until): packets that the kernel dropped before anybody saw them"""
         self._undecoded: dict[str, str] = {}
         """address of a server -> why what it says cannot be read"""
 
@@ -76,6 +78,21 @@ class Coverage:
         since = (gap.since_ns or gap.time_ns) // SECOND_NS
         # A hole of hours is no news in each of its seconds.
         seconds.update(range(since, min(gap.time_ns // SECOND_NS, since + 3600) + 1))
+
+    def dropped(self, capture: Capture, since_ns: int, until_ns: int) -> None:
+        """Take note that *capture* lost packets in that time, nobody knows which."""
+        if self._drops and self._drops[-1][0] is capture and since_ns - self._drops[-1][2] <= SECOND_NS:
+            since_ns = self._drops.pop()[1]
+        self._drops.append((capture, since_ns, until_ns))
+
+    def forget(self, before_ns: int) -> None:
+        """Forget holes older than *before_ns*."""
+        before = before_ns // SECOND_NS
+        for key, seconds in list(self._holes.items()):
+            seconds -= {second for second in seconds if second < before}
+            if not seconds:
+                del self._holes[key]
+        self._drops = [drop for drop in self._drops if drop[2] >= before_ns]
 
     # --- answering ---
 
@@ -191,6 +208,8 @@ class Coverage:
         self, protocol: str, caller: Iterable[str], callee: Iterable[str], since_ns: int, until_ns: int
     ) -> bool:
         """Tell whether bytes between these ends are missing in that time."""
+        if any(since <= until_ns and until >= since_ns for _, since, until in self._drops):
+            return True
         callers, callees = set(caller), set(callee)
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
         for (spoken, client, server), seconds in self._holes.items():

@@ -372,14 +372,7 @@ class Undecoded(NamedTuple):
 
 
 Message = (
-    HttpRequest
-    | HttpResponse
-    | AmqpMethod
-    | AmqpContent
-    | SqlLogin
-    | SqlStatement
-    | SqlResult
-    | Undecoded
+    HttpRequest | HttpResponse | AmqpMethod | AmqpContent | SqlLogin | SqlStatement | SqlResult | Undecoded
 )
 
 # --- calls ----------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ from tracer.sources import CaptureArgument, open_capture, resolve
 from tracer.topology import GivenTopology, Topology, load_topology
 from tracer.topology.planes import KNOWN_PLANES
 
-__all__ = ["Progress", "Settings", "calls", "check"]
+__all__ = ["Progress", "Settings", "Stages", "calls", "check", "given_topology", "trace_id"]
 
 TICK = 8192
 """Segments between two reports of progress."""
@@ -106,30 +106,18 @@ def _interrupted_behind(records: Iterator[CallRecord]) -> Iterator[CallRecord]:
     raise KeyboardInterrupt
 
 
-class _Run:
-    """One pass over the captures."""
+class Stages:
+    """The stages from segments to verdicts, joined, for the *captures* of one run.
+
+    `check` and `calls` read files through them, `tracer.live` what is happening now.
+    """
 
     def __init__(
-        self,
-        arguments: Sequence[str],
-        settings: Settings,
-        progress: Progress | None,
-        *,
-        every_statement: bool,
+        self, captures: list[Capture], given: GivenTopology, settings: Settings, *, every_statement: bool
     ) -> None:
         self._settings = settings
-        self._progress = progress
-        given = load_topology(settings.topology) if settings.topology else GivenTopology()
         self._given = given
-        planes = {*KNOWN_PLANES, *given.plane_names}
-        resolved = resolve([example_path(a) for a in arguments], planes)
-        if progress is not None:
-            for path in resolved.ignored:
-                progress.ignored(path, "not a capture by its name")
-        self.captures = [Capture(i, c.path, c.plane) for i, c in enumerate(resolved.captures)]
-        self._packets = [
-            self._open(c, capture) for c, capture in zip(resolved.captures, self.captures, strict=True)
-        ]
+        self.captures = captures
         ports = {**PORTS, **given.ports}
         self.topology = Topology(self.captures, given)
         self._reassembler = Reassembler(self.captures, ports)
@@ -145,69 +133,14 @@ class _Run:
         self._counts: Counter[str] = Counter()
         self._every: list[Call] | None = [] if every_statement else None
 
-    # --- reading ---
-
-    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[Packet]:
-        packets = open_capture(argument.path, capture)
-        if self._progress is not None:
-            plain = argument.path != "-" and os.path.isfile(argument.path)
-            self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
-        return packets
-
-    def _segments(self) -> Iterator[Segment]:
-        """Return the segments of all captures in time order, each packet once."""
-        streams = [
-            in_time_order(_decode(packets, capture))
-            for packets, capture in zip(self._packets, self.captures, strict=True)
-        ]
-        if len(streams) == 1:
-            return streams[0]
-        named = [capture.plane for capture in self.captures]
-        if None not in named and len(set(named)) == len(named):
-            # A tap per plane: no packet can be in two of them.
-            return merge(streams)
-        clocks = Clocks()
-        return join_sightings(merge(streams, clocks), clocks)
-
-    def read(self) -> bool:
-        """Read all captures; return True when the user interrupted."""
-        with _rare_collections():
-            return self._read()
-
-    def _read(self) -> bool:
-        receive = self._reassembler.receive
-        decode = self._decoders.receive
-        partial = False
-        countdown = TICK
-        try:
-            for segment in self._segments():
-                # Most segments carry one piece of data or none.
-                for event in receive(segment):
-                    for message in decode(event):
-                        self._message(message)
-                    if type(event) is not Data:
-                        self._hole_or_end(event)
-                countdown -= 1
-                if not countdown:
-                    countdown = TICK
-                    self._tick(segment.time_ns)
-        except KeyboardInterrupt:
-            partial = True
+    def _finish(self) -> None:
+        """Take what the end of all captures tells."""
         self._last_ns = max((c.last_ns or 0 for c in self.captures), default=0)
         self._events(self._reassembler.flush(self._last_ns))
         self._new_or_changed(self._calls.flush())
-        self._tick(self._last_ns)
+        self._calls.numbering.advance(self._last_ns)
         for capture in self.captures:
             capture.skipped_statements = self._calls.numbering.skipped_in[capture.number]
-        return partial
-
-    def _tick(self, time_ns: int) -> None:
-        self._calls.numbering.advance(time_ns)
-        if self._progress is not None:
-            for capture in self.captures:
-                self._progress.advanced(
-                    capture.path, capture.size_bytes, capture.packets, self.correlator.open_count()
-                )
 
     def _events(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -262,17 +195,15 @@ class _Run:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
         for trace in self.correlator.traces():
-            key = trace.request_id or trace.server_id or f"trace-{trace.number}"
-            if trace.shared and trace.request_id and trace.server_id:
-                key = f"{trace.request_id}/{trace.server_id}"
+            key = trace_id(trace)
             found[key if key not in found else f"{key}#{trace.number}"] = trace
         return list(found.items())
 
-    def report(self, grammar: Grammar, partial: bool) -> Report:
-        """Return the verdicts on all traces that the settings ask for."""
+    def checker(self, grammar: Grammar) -> Checker:
+        """Return what checks a trace of this run against *grammar*."""
         roles = self.topology.roles
         settings = self._settings
-        checker = Checker(
+        return Checker(
             grammar,
             lambda call, ambiguous: self.topology.record(call, None, ambiguous),
             self.coverage,
@@ -282,9 +213,16 @@ class _Run:
             int(settings.stall_s * 1e9),
             (*self._given.allow, *settings.allow),
         )
+
+    def report(self, grammar: Grammar, partial: bool) -> Report:
+        """Return the verdicts on all traces that the settings ask for."""
+        checker = self.checker(grammar)
         verdicts = [
             _named(checker.check(trace), key) for key, trace in self._traces() if self._is_selected(trace)
         ]
+        return self._reported(grammar, verdicts, partial)
+
+    def _reported(self, grammar: Grammar, verdicts: Sequence[Verdict], partial: bool) -> Report:
         for capture in self.captures:
             capture.planes |= self._planes_of(capture)
         return Report(
@@ -320,6 +258,91 @@ class _Run:
         counts.append(("creations of a server", 0))
         return tuple(counts)
 
+
+class _Run(Stages):
+    """One pass over the captures."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        settings: Settings,
+        progress: Progress | None,
+        *,
+        every_statement: bool,
+    ) -> None:
+        self._progress = progress
+        given = given_topology(settings)
+        planes = {*KNOWN_PLANES, *given.plane_names}
+        resolved = resolve([example_path(a) for a in arguments], planes)
+        if progress is not None:
+            for path in resolved.ignored:
+                progress.ignored(path, "not a capture by its name")
+        captures = [Capture(i, c.path, c.plane) for i, c in enumerate(resolved.captures)]
+        self._packets = [
+            self._open(c, capture) for c, capture in zip(resolved.captures, captures, strict=True)
+        ]
+        super().__init__(captures, given, settings, every_statement=every_statement)
+
+    # --- reading ---
+
+    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[Packet]:
+        packets = open_capture(argument.path, capture)
+        if self._progress is not None:
+            plain = argument.path != "-" and os.path.isfile(argument.path)
+            self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
+        return packets
+
+    def _segments(self) -> Iterator[Segment]:
+        """Return the segments of all captures in time order, each packet once."""
+        streams = [
+            in_time_order(_decode(packets, capture))
+            for packets, capture in zip(self._packets, self.captures, strict=True)
+        ]
+        if len(streams) == 1:
+            return streams[0]
+        named = [capture.plane for capture in self.captures]
+        if None not in named and len(set(named)) == len(named):
+            # A tap per plane: no packet can be in two of them.
+            return merge(streams)
+        clocks = Clocks()
+        return join_sightings(merge(streams, clocks), clocks)
+
+    def read(self) -> bool:
+        """Read all captures; return True when the user interrupted."""
+        with _rare_collections():
+            return self._read()
+
+    def _read(self) -> bool:
+        receive = self._reassembler.receive
+        decode = self._decoders.receive
+        partial = False
+        countdown = TICK
+        try:
+            for segment in self._segments():
+                # Most segments carry one piece of data or none.
+                for event in receive(segment):
+                    for message in decode(event):
+                        self._message(message)
+                    if type(event) is not Data:
+                        self._hole_or_end(event)
+                countdown -= 1
+                if not countdown:
+                    countdown = TICK
+                    self._tick(segment.time_ns)
+        except KeyboardInterrupt:
+            partial = True
+        self._finish()
+        self._tick(self._last_ns)
+        return partial
+
+    def _tick(self, time_ns: int) -> None:
+        self._calls.numbering.advance(time_ns)
+        if self._progress is not None:
+            for capture in self.captures:
+                self._progress.advanced(
+                    capture.path, capture.size_bytes, capture.packets, self.correlator.open_count()
+                )
+
     def records(self) -> Iterator[CallRecord]:
         """Yield all calls, resolved, in order of their index."""
         ids: dict[int, list[str]] = {}
@@ -343,6 +366,18 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def trace_id(trace: Trace) -> str:
+    """Return the id by which a report knows *trace*."""
+    if trace.shared and trace.request_id and trace.server_id:
+        return f"{trace.request_id}/{trace.server_id}"
+    return trace.request_id or trace.server_id or f"trace-{trace.number}"
+
+
+def given_topology(settings: Settings) -> GivenTopology:
+    """Return what the topology file of *settings* says, nothing without one."""
+    return load_topology(settings.topology) if settings.topology else GivenTopology()
 
 
 def _decode(packets: Iterator[Packet], capture: Capture) -> Iterator[Segment]:

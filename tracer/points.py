@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from tracer.model import Segment
 
-__all__ = ["Clocks", "in_time_order", "join_sightings", "merge"]
+__all__ = ["Clocks", "Sightings", "in_time_order", "join_sightings", "merge"]
 
 WINDOW_NS = 20_000_000
 """How far records of one capture may be out of order, and how far the copies of one packet may lie
@@ -117,24 +117,24 @@ def merge(captures: Iterable[Iterator[Segment]], clocks: Clocks | None = None) -
             yield from iterator
 
 
-def join_sightings(
-    segments: Iterable[Segment], clocks: Clocks, window_ns: int = WINDOW_NS
-) -> Iterator[Segment]:
-    """Yield each packet once, with a frame for every capture that saw it within *window_ns*.
+class Sightings:
+    """Makes one segment, with a frame for every capture, of what several captures saw within *window_ns*.
 
     Two sightings are one packet when flow, sequence numbers, flags, length and IP identification are
     the same: the header of a retransmission has another identification.
     """
-    held: OrderedDict[tuple[bytes, int, int, int, int, int], Segment] = OrderedDict()
-    serial = 0
-    for segment in segments:
+
+    def __init__(self, clocks: Clocks, window_ns: int = WINDOW_NS) -> None:
+        self._clocks = clocks
+        self._window_ns = window_ns
+        self._held: OrderedDict[tuple[bytes, int, int, int, int, int], Segment] = OrderedDict()
+        self._serial = 0
+
+    def receive(self, segment: Segment) -> list[Segment]:
+        """Take *segment*, in time order, and return those that no other capture can have seen any more."""
         time_ns, flow, seq, ack, flags, payload, _, ip_id, frames, _, _ = segment
-        while held:
-            key, oldest = next(iter(held.items()))
-            if time_ns - oldest[0] <= window_ns:
-                break
-            del held[key]
-            yield oldest
+        held, clocks = self._held, self._clocks
+        ready = self.release(time_ns - self._window_ns) if held else []
         same = (flow, seq, ack, flags, len(payload), ip_id)
         seen = held.get(same)
         if seen is None:
@@ -146,6 +146,34 @@ def join_sightings(
             held[same] = seen._replace(frames=seen.frames + frames)
         else:
             # The same point saw it twice (SPAN, bridges): reassembly counts it as a duplicate.
-            serial += 1
-            held[flow, seq, ack, flags, -serial, ip_id] = segment
-    yield from held.values()
+            self._serial += 1
+            held[flow, seq, ack, flags, -self._serial, ip_id] = segment
+        return ready
+
+    def release(self, until_ns: int) -> list[Segment]:
+        """Return what is held and older than *until_ns*, or as old."""
+        ready: list[Segment] = []
+        held = self._held
+        while held:
+            key, oldest = next(iter(held.items()))
+            if oldest[0] >= until_ns:
+                break
+            del held[key]
+            ready.append(oldest)
+        return ready
+
+    def flush(self) -> list[Segment]:
+        """Return all that is held."""
+        ready = list(self._held.values())
+        self._held.clear()
+        return ready
+
+
+def join_sightings(
+    segments: Iterable[Segment], clocks: Clocks, window_ns: int = WINDOW_NS
+) -> Iterator[Segment]:
+    """Yield each packet once, with a frame for every capture that saw it within *window_ns*."""
+    sightings = Sightings(clocks, window_ns)
+    for segment in segments:
+        yield from sightings.receive(segment)
+    yield from sightings.flush()

@@ -596,6 +596,10 @@ class Reassembler:
             self._uncertain.pop(half.connection.number, None)
         return events
 
+    def expire(self, time_ns: int) -> list[Event]:
+        """Return what time alone decides up to *time_ns*, while nothing comes."""
+        return self._sweep(time_ns) if time_ns - self._swept_ns >= SWEEP_NS else []
+
     def flush(self, time_ns: int) -> Iterator[Event]:
         """Yield what is left when the capture ends at *time_ns*."""
         for half in list(self._halves.values()):

@@ -6,7 +6,7 @@ A call is yielded when it begins, and again when more is known of it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import count
 
 from tracer.calls.bodies import wants_body
@@ -86,6 +86,10 @@ class Calls:
         elif kind is Closed:
             return self._closed(message)  # type: ignore[arg-type]
         return ()
+
+    def forget(self, before_ns: int, kept: Collection[int]) -> None:
+        """Forget messages older than *before_ns* that wait for something, but for the serials *kept*."""
+        self._rpc.forget(before_ns, kept)
 
     def flush(self) -> Iterable[Call]:
         """Return the calls of which the end of the capture tells something."""

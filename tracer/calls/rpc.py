@@ -8,7 +8,7 @@ acknowledges before it works, so *ok* does not say that the work was done.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tracer.calls import oslo
@@ -308,6 +308,11 @@ class RpcCalls:
                 del table[key]
         return []
 
+    def forget(self, before_ns: int, kept: Collection[int]) -> None:
+        """Forget messages that began before *before_ns*, but for those with the serials *kept*."""
+        for table in (self._by_unique, self._by_msg, self._unjoined, self._never_delivered):
+            _forget(table, before_ns, kept)
+
     def flush(self) -> list[Call]:
         """Say `?` instead of *undelivered* where deliveries to that consumer cannot be seen."""
         calls = []
@@ -348,6 +353,17 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
         facts.ids = (found.instance_uuid,)
     facts.vm_state = found.vm_state or ""
     facts.binary = found.binary or ""
+
+
+def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]) -> None:
+    old = []
+    for key, call in table.items():
+        if call.started_ns >= before_ns:
+            break
+        if call.serial not in kept:
+            old.append(key)
+    for key in old:
+        del table[key]
 
 
 def _trim(table: OrderedDict[Any, Call]) -> None:

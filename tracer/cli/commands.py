@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import options, output
+from tracer.cli import live, options, output
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tracer.model import Report, Verdict
     from tracer.pipeline import Settings
 
-__all__ = ["program"]
+__all__ = ["exit_code", "program"]
 
 
 class Commands(click.Group):
@@ -137,7 +137,7 @@ def check(
             console.render(report, output.console(file, manner), manner.verbose)
     if not report.verdicts:
         output.say(_nothing(report, found, where), manner)
-    return _exit_code(report)
+    return exit_code(report)
 
 
 @program.command(short_help="Print every call that the captures hold.")
@@ -247,6 +247,9 @@ def show(
     return INTERRUPTED if report.partial else CONFORMS
 
 
+program.add_command(live.watch)
+
+
 @program.command(short_help="Print the script that completes commands and options.")
 @click.argument("shell", metavar="|".join(options.SHELLS), type=click.Choice(options.SHELLS))
 def completion(shell: str) -> int:
@@ -285,7 +288,8 @@ def _report(
     return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
 
 
-def _exit_code(report: Report) -> int:
+def exit_code(report: Report) -> int:
+    """Return the exit code of check and watch for what they found."""
     if report.partial:
         return INTERRUPTED
     verdicts = {verdict.verdict for verdict in report.verdicts}

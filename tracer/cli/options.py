@@ -25,10 +25,13 @@ __all__ = [
     "SHELLS",
     "Manner",
     "allow",
+    "autostop",
     "captures",
     "form",
     "grammar",
+    "interfaces",
     "manner",
+    "packets",
     "since",
     "stall",
     "target",
@@ -214,6 +217,44 @@ allow = click.option(
     metavar="KIND[:STEP]",
     multiple=True,
     help="Accept such a deviation, or 'unobserved', as a mere note.",
+)
+
+
+# --- what to follow, and how long ------------------------------------------------------------------
+
+interfaces = click.option(
+    "--interface",
+    "-i",
+    "interfaces",
+    metavar="PLANE=WHAT",
+    multiple=True,
+    help="An interface, a named pipe, or - for standard input; one plane each. Repeat it.",
+)
+
+
+def _autostop(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    kind, _colon, number = text.rpartition(":")
+    try:
+        seconds = float(number)
+    except ValueError:
+        seconds = math.nan
+    if kind not in ("", "duration") or not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"-a {text!r}: write duration:SECONDS, as duration:60")
+    return seconds
+
+
+autostop = click.option(
+    "--autostop",
+    "-a",
+    "duration_s",
+    metavar="duration:S",
+    callback=_autostop,
+    help="Stop after so many seconds.",
+)
+packets = click.option(
+    "--count", "-c", "packets", metavar="N", type=click.IntRange(1), help="Stop after so many packets."
 )
 
 

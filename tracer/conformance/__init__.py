@@ -23,6 +23,7 @@ from tracer.conformance.automaton import Automaton, Symbol
 from tracer.conformance.grammar import Grammar, Step, load
 from tracer.conformance.lark_files import shipped
 from tracer.conformance.legs import Leg
+from tracer.conformance.words import owes
 
 __all__ = [
     "EXTRA",
@@ -43,6 +44,7 @@ __all__ = [
     "Sync",
     "align",
     "load",
+    "owes",
     "shipped",
     "walk",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "missing_words",
     "note_of_broker",
     "owed_by",
+    "owes",
     "stall_words",
     "summary_words",
 ]
@@ -78,12 +79,15 @@ def call_words(record: CallRecord) -> str:
     return f"{record.callee} answered {record.result} to {operation}"
 
 
+def owes(step: str, host: str | None) -> str:
+    """Return who owes *step*; *host* is the one that builds the VM, where it is known."""
+    role = _OWED.get(step, "")
+    return f"{role} on {host}" if step.startswith("8") and host else role
+
+
 def owed_by(case: Case, step: str) -> str:
     """Return who owes *step*, with the host where it is known."""
-    role = _OWED.get(step, "")
-    if step.startswith("8") and case.attempts:
-        return f"{role} on {case.attempts[-1].host}"
-    return role
+    return owes(step, case.attempts[-1].host if case.attempts else None)
 
 
 def failure_words(case: Case, ending: Ending) -> str:

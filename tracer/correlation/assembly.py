@@ -6,7 +6,7 @@ Steps, each by the most trustworthy key that fits (reference: keys in order of t
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -38,6 +38,8 @@ class Material:
         self.legs: list[Call] = []
         """POST /servers, every leg of every request."""
         self.by_request = CallIndex()
+        self.builds: OrderedDict[str, None] = OrderedDict()
+        """Request ids under which a VM was built: those that may begin a trace without a POST."""
         self.by_uuid = CallIndex(max_calls=1_000)
         self.validations: dict[int, list[Call]] = {}
         """serial of a leg -> token validations made for it"""
@@ -50,6 +52,11 @@ class Material:
         """Failed connections and VRM calls without an id."""
         self.states: dict[str, dict[str, Call]] = {}
         """server id -> status -> first poll that showed it"""
+
+    def build(self, request_id: str) -> None:
+        self.builds[request_id] = None
+        while len(self.builds) > 50_000:
+            self.builds.popitem(last=False)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
         if len(self.states) < 100_000 or server_id in self.states:
@@ -258,7 +265,8 @@ def _seeded_by_rpc(material: Material, requests: list[_Request]) -> list[_Reques
     owned = {request.request_id for request in requests if request.request_id}
     known = {server_id for request in requests for server_id in request.server_ids}
     seeded = []
-    for key, calls in material.by_request.items():
+    for key in material.builds:
+        calls = material.by_request.get(key)
         if key in owned:
             continue
         builds = [c for c in calls if isinstance(c.facts, RpcFacts) and c.facts.method in BUILD]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
-from tracer.correlation.assembly import Material, assemble
+from tracer.correlation import expiry
+from tracer.correlation.assembly import BUILD, Material, assemble
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
 
 __all__ = ["Correlator"]
@@ -16,6 +17,8 @@ _SERVER = re.compile(r"/servers/([0-9a-f]{8}-[0-9a-f-]{27})$")
 _VRM = re.compile(r"/service/(?:sites|session)\b")
 LOOSE = 20_000
 """Calls without any key that are kept for a join by time and address."""
+RETIRED = 200_000
+"""Ids of retired traces that are remembered, so that what comes late opens no other trace."""
 
 
 class Correlator:
@@ -36,6 +39,7 @@ class Correlator:
         self._open_legs: dict[int, Call] = {}
         self._vrm_uris: OrderedDict[str, str] = OrderedDict()
         """URI of a task or a virtual machine -> instance uuid"""
+        self._retired: OrderedDict[str, None] = OrderedDict()
 
     def receive(self, call: Call) -> None:
         """Take note of *call*, which has begun, changed or ended."""
@@ -61,6 +65,29 @@ class Correlator:
     def open_count(self) -> int:
         """Return how many creations were seen so far, for a progress line."""
         return len(self._material.legs)
+
+    # --- forgetting, which only a live run does ---
+
+    def retire(self, traces: Sequence[Trace]) -> None:
+        """Forget *traces*, all that share one request: they have their verdicts."""
+        keys = expiry.retire(self._material, traces)
+        self._retired.update(dict.fromkeys(keys))
+        expiry.forget_oldest(self._retired, RETIRED)
+        for trace in traces:
+            for call in trace.calls:
+                self._open_legs.pop(call.serial, None)
+
+    def forget(self, before_ns: int, open_traces: Collection[Trace]) -> None:
+        """Forget what was last heard of before *before_ns* and belongs to none of *open_traces*."""
+        keys = {trace.request_id for trace in open_traces}
+        uuids = {trace.server_id for trace in open_traces}
+        serials = {call.serial for trace in open_traces for call in trace.calls}
+        expiry.forget(self._material, before_ns, keys, serials, uuids)
+
+    def has_candidates(self) -> bool:
+        """Tell whether there is anything of which a trace can be made."""
+        material = self._material
+        return bool(material.legs or material.builds or material.portal)
 
     # --- REST ---
 
@@ -127,7 +154,11 @@ class Correlator:
 
     def _rpc(self, call: Call, facts: RpcFacts) -> None:
         if facts.request_id:
+            if facts.request_id in self._retired:
+                return
             self._material.by_request.add(facts.request_id, call)
+            if facts.method in BUILD:
+                self._material.build(facts.request_id)
         elif facts.ids:
             for uuid in facts.ids[:64]:
                 self._material.by_uuid.add(uuid, call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from tracer.model import Call
 
@@ -36,6 +37,10 @@ class CallIndex:
 
     def items(self) -> list[tuple[str, list[Call]]]:
         return list(self._calls.items())
+
+    def oldest(self) -> Iterator[tuple[str, list[Call]]]:
+        """Yield keys and calls, those that were last added to longest ago first."""
+        return iter(self._calls.items())
 
     def discard(self, key: str) -> None:
         self._calls.pop(key, None)

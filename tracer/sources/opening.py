@@ -12,7 +12,7 @@ from tracer.sources.compression import ByteStream
 from tracer.sources.pcap import MAGICS, PcapReader
 from tracer.sources.pcapng import SECTION_HEADER, PcapngReader
 
-__all__ = ["open_capture"]
+__all__ = ["open_capture", "read_capture"]
 
 _FORMATS = "pcap or pcapng, plain, .gz or .zst"
 _OTHERS = [
@@ -39,7 +39,12 @@ def open_capture(path: str, capture: Capture) -> Iterator[Packet]:
 
     Raises SourceError, before any packet is read, when the file cannot be opened or is no capture.
     """
-    stream = ByteStream(_open(path))
+    return read_capture(_open(path), path, capture)
+
+
+def read_capture(source: IO[bytes], path: str, capture: Capture) -> Iterator[Packet]:
+    """Return the packets of an open file or pipe, as `open_capture`; it is closed behind the last one."""
+    stream = ByteStream(source)
     try:
         return _reader(stream, path, capture).packets()
     except SourceError:

@@ -302,6 +302,18 @@ class Roles:
     def _serve(self, endpoint: Endpoint, role: str) -> None:
         self._serves.setdefault(endpoint.address, {}).setdefault(endpoint.port, role)
 
+    def forget(self, before_ns: int) -> None:
+        """Forget requests that began before *before_ns* and were answered."""
+        old = []
+        for key, call in self._owners.items():
+            if call.started_ns >= before_ns:
+                break
+            old.append(key)
+        for key in old:
+            del self._owners[key]
+        for token in [t for t, calls in self._by_token.items() if calls[-1].started_ns < before_ns]:
+            del self._by_token[token]
+
     # --- answering ---
 
     def host_name(self, address: str) -> str | None:

@@ -1,0 +1,243 @@
+"""Capture streams through pipes: the same verdicts as `tracer check` on the files, told while they flow."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streams import CAPTURES, ROOT, STALL_S, answers, files, pipes, watch, whole
+
+from tracer import pipeline
+from tracer.events import Event
+from tracer.live.follow import Patience
+from tracer.model import Report
+from tracer.pipeline import Settings
+
+NAMES = sorted(p.parent.name for p in CAPTURES.glob("*/truth.json"))
+
+
+@functools.cache
+def checked(name: str) -> Report:
+    return pipeline.check([str(CAPTURES / name)], Settings(stall_s=STALL_S))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_gives_the_verdicts_of_the_file(name: str, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with pipes(tmp_path, files(name)) as sources:
+        _, report = watch(sources, events.append)
+    expected = checked(name)
+    paths = {Path(c.path).name: (c.packets, c.calls, c.gaps, c.duplicate_segments) for c in expected.captures}
+    assert {
+        Path(c.path).name: (c.packets, c.calls, c.gaps, c.duplicate_segments) for c in report.captures
+    } == paths
+    assert answers(report) == [_at(tmp_path, name, each) for each in answers(expected)]
+    told = {
+        e.verdict.id: (e.verdict.verdict, e.verdict.outcome)
+        for e in events
+        if e.kind == "verdict" and e.verdict
+    }
+    assert told == {v.id: (v.verdict, v.outcome) for v in expected.verdicts}
+
+
+def _at(folder: Path, name: str, answer: tuple[object, ...]) -> object:
+    """The answer, with the paths that a reason may name."""
+    return eval(repr(answer).replace(str(CAPTURES / name), str(folder)))
+
+
+def _dribble(seed: int, fd: int, content: bytes) -> None:
+    """Write in pieces of any size, now and then with a pause."""
+    choose = random.Random(seed)
+    at = 0
+    while at < len(content):
+        size = choose.choice((1, 7, 300, 5_000, 60_000))
+        whole(fd, content[at : at + size])
+        at += size
+        if choose.random() < 0.02:
+            time.sleep(0.005)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_pieces_in_which_a_stream_comes_make_no_difference(seed: int, tmp_path: Path) -> None:
+    name = "fail-vrm-500-reschedule"
+    with pipes(tmp_path, files(name), functools.partial(_dribble, seed)) as sources:
+        _, report = watch(sources)
+    assert answers(report) == [_at(tmp_path, name, each) for each in answers(checked(name))]
+
+
+def test_traces_that_are_done_are_forgotten(tmp_path: Path) -> None:
+    """Memory follows the open traces: a run keeps no call of a trace that it has retired."""
+    patience = Patience(stall_ns=STALL_S * 10**9, settle_ns=2 * 10**9, stray_ns=5 * 10**9)
+    with pipes(tmp_path, files("ok-concurrent-20")) as sources:
+        run, report = watch(sources, patience=patience)
+    verdicts = [(v.verdict, v.outcome, v.name) for v in report.verdicts]
+    assert sorted(verdicts) == sorted(
+        (v.verdict, v.outcome, v.name) for v in checked("ok-concurrent-20").verdicts
+    )
+    assert run.follow.traces() == []
+
+
+def test_a_stall_is_told_while_it_lasts(tmp_path: Path) -> None:
+    """The stream is still open when the event comes, and it says whose turn it is and why."""
+    hold = threading.Event()
+    stalled: list[tuple[str, bool]] = []
+
+    def tell(event: Event) -> None:
+        if event.kind == "stalled":
+            stalled.append((event.message, hold.is_set()))
+            hold.set()
+
+    with pipes(tmp_path, files("fail-conductor-down"), hold=hold) as sources:
+        _, report = watch(sources, tell)
+    [(message, ended)] = stalled
+    assert not ended
+    assert "before step 5, owed by nova-conductor: schedule_and_build_instances not delivered" in message
+    assert [v.outcome for v in report.verdicts] == ["stuck"]
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def command(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tracer", "watch", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def lines(output: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_standard_input_and_the_last_line(tmp_path: Path) -> None:
+    """Each line is an object; the last one holds the report; the exit code is that of check."""
+    (external, internal) = files("fail-quota-403")
+    with pipes(tmp_path, [external]) as [pipe], internal.open("rb") as stdin:
+        process = command("-i", f"External_api={pipe}", "-i", "Internal_base=-", stdin=stdin)
+        output, errors = process.communicate(timeout=60)
+    events = lines(output)
+    assert (process.returncode, errors) == (1, b"")
+    assert {event["schema"] for event in events} == {"tracer.watch/1"}
+    assert [e["event"] for e in events if e["event"] not in ("step_seen",)] == [
+        "trace_opened",
+        "verdict",
+        "trace_opened",
+        "verdict",
+        "report",
+    ]
+    report = events[-1]["report"]
+    assert report["schema"] == "tracer.check/1"
+    assert [(t["name"], t["outcome"]) for t in report["traces"]] == [
+        ("quota-a", "active"),
+        ("quota-b", "rejected"),
+    ]
+    steps = [e["step"] for e in events if e["event"] == "step_seen" and e["name"] == "quota-a"]
+    assert steps == ["1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8b", "8c"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_the_report(number: int, tmp_path: Path) -> None:
+    hold = threading.Event()
+    with pipes(tmp_path, files("ok-image"), hold=hold) as sources:
+        process = command("-i", sources[0], "-i", sources[1])
+        assert process.stdout is not None
+        first = []
+        for line in process.stdout:
+            first.append(line)
+            if b'"verdict"' in line and json.loads(line)["event"] == "verdict":
+                break
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=30)
+        hold.set()
+    report = lines(rest)[-1]["report"]
+    assert (process.returncode, errors) == (0, b"")
+    assert [t["outcome"] for t in report["traces"]] == ["active"]
+    assert "partial" not in report
+
+
+def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
+    with pipes(tmp_path, files("ok-image")) as sources:
+        process = command("-i", sources[0], "-i", sources[1], "-c", "100")
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode in (0, 3, 5)
+    assert lines(output)[-1]["event"] == "report"
+
+
+def test_a_limit_of_time_ends_it(tmp_path: Path) -> None:
+    hold = threading.Event()
+    with pipes(tmp_path, files("ok-image"), hold=hold) as sources:
+        process = command("-i", sources[0], "-i", sources[1], "-a", "duration:3", "--format", "text")
+        output, _ = process.communicate(timeout=30)
+        hold.set()
+    assert process.returncode == 0
+    assert "1 trace: 1 conforms" in output.decode()
+
+
+MISTAKES = [
+    (["-i", "Internal_bse=-"], "did you mean Internal_base?"),
+    (["-i", "Internal_base="], "nothing behind '='"),
+    (["-i", "Internal_base=nosuch0"], "no interface and no file 'nosuch0'"),
+    (["-i", "Internal_base=/nosuch/fifo"], "no such file or named pipe"),
+    (["-i", "Internal_base=-", "-i", "External_api=-"], "standard input is given twice"),
+    (["-i", "Internal_base=-", "-a", "soon"], "write duration:SECONDS"),
+    ([], "watch what?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
+    process = command(*arguments, stdin=subprocess.DEVNULL)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (2, b"")
+    assert words in errors.decode() and errors.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "empty, 0 bytes"), (b"hello world\n" * 9, "not a capture")]
+)
+def test_what_is_no_capture_stops_it(content: bytes, words: str) -> None:
+    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    _, errors = process.communicate(content, timeout=30)
+    assert process.returncode == 2
+    assert words in errors.decode()
+
+
+def test_a_stream_that_breaks_off_is_counted() -> None:
+    """ssh was cut in the middle of a record: what came is reported, and that it breaks off."""
+    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    plain = _unpacked(files("ok-image")[1])
+    output, _ = process.communicate(plain[: len(plain) * 2 // 3 + 5], timeout=30)
+    [capture] = lines(output)[-1]["report"]["captures"]
+    assert capture["broke_off"] is True
+    assert capture["anomalies"] == {"file ends inside a record": 1}
+
+
+def _unpacked(path: Path) -> bytes:
+    import zstandard
+
+    with path.open("rb") as file:
+        return zstandard.ZstdDecompressor().stream_reader(file).read()
+
+
+def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:
+    """`tracer watch | head -1`: the exit code still tells what was found."""
+    with pipes(tmp_path, files("fail-quota-403")) as sources:
+        process = command("-i", sources[0], "-i", sources[1])
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) in (0, 1)
+    assert os.path.exists(sources[0])

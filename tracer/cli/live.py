@@ -1,0 +1,123 @@
+"""What `tracer watch` does: sources in, events out as they happen, the report and an exit code at the end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.cli import options, output
+from tracer.cli.options import Manner
+from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracer.events import Event
+    from tracer.live.watch import Watch
+
+__all__ = ["watch"]
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@click.command(short_help="Follow creations while they happen.")
+@options.interfaces
+@options.packets
+@options.autostop
+@options.grammar
+@options.topology
+@options.form("auto", "jsonl", "text", words="jsonl is one object an event; auto: that on a pipe.")
+@options.stall
+@options.allow
+@options.manner
+@click.pass_obj
+def watch(
+    manner: Manner,
+    interfaces: tuple[str, ...],
+    packets: int | None,
+    duration_s: float | None,
+    grammar: str,
+    topology: Path | None,
+    form: str,
+    stall_s: float,
+    allow: tuple[str, ...],
+) -> int:
+    """Follows creations while they happen, and gives each its verdict.
+
+    \b
+    Examples:
+      tracer watch -i External_api=eth0 -i Internal_base=eth1
+      ssh ctl1 tcpdump -U -w - | tracer watch -i Internal_base=-
+      tracer watch -i External_api=/run/ext.fifo -i Internal_base=/run/int.fifo
+
+    Ctrl-C ends it with the report of all that was seen. On a pipe there is one
+    JSON object a line: trace_opened, step_seen, stalled, resumed, verdict,
+    trouble; the last one is the report.
+
+    Exit codes as of check: 0 every trace conforms, 1 a trace deviates, 2 could
+    not run, 3 none deviates but one is inconclusive, 5 no trace found.
+    """
+    from tracer.cli.commands import exit_code
+    from tracer.live.run import open_watch
+    from tracer.live.watch import Limits
+    from tracer.pipeline import Settings
+    from tracer.reports import events
+
+    if sys.stdout is None:
+        raise UsageError("standard output is closed: there is nobody to tell")
+    form = ("text" if sys.stdout.isatty() else "jsonl") if form == "auto" else form
+    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+    listener = _Listener(events.writer(sys.stdout, form))
+    run = open_watch(interfaces, settings, listener.tell)
+    listener.run = run
+    with _stoppable(run):
+        report = run.run(Limits(packets, duration_s))
+    with output.destination(None, ()) as file:
+        if form == "jsonl":
+            file.buffer.write(events.report_line(report))
+        else:
+            from tracer.reports import console
+
+            console.render(report, output.console(file, manner), manner.verbose)
+    return exit_code(report)
+
+
+class _Listener:
+    """Hands events on; when nobody reads them any more, the run ends."""
+
+    def __init__(self, write: Callable[[Event], None]) -> None:
+        self._write: Callable[[Event], None] | None = write
+        self.run: Watch | None = None
+
+    def tell(self, event: Event) -> None:
+        if self._write is None:
+            return
+        try:
+            self._write(event)
+        except BrokenPipeError:
+            self._write = None
+            output.discard_stdout()
+            if self.run is not None:
+                self.run.stop()
+
+
+@contextmanager
+def _stoppable(run: Watch) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run with its report; a second one ends the program."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        run.stop()
+        for each in _STOPS:
+            signal.signal(each, signal.default_int_handler)
+
+    before = [signal.signal(number, stop) for number in _STOPS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(_STOPS, before, strict=True):
+            signal.signal(number, handler)

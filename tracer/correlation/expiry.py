@@ -1,0 +1,111 @@
+"""What a run that does not end may forget: traces that are done, and calls that nobody asked for.
+
+Offline nothing is forgotten but for lack of room. Live, a trace that has its verdict is retired with all
+that joined it, and what belongs to no trace is forgotten by its age, in capture time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable
+
+from tracer.correlation.assembly import Material
+from tracer.correlation.index import CallIndex
+from tracer.model import Call, RestFacts, Trace
+
+__all__ = ["forget", "forget_oldest", "retire"]
+
+
+def retire(material: Material, traces: Iterable[Trace]) -> set[str]:
+    """Drop all that belongs to *traces* alone; return their request and server ids.
+
+    *traces* are all that share a request: its legs go with the last of them.
+    """
+    keys: set[str] = set()
+    serials: set[int] = set()
+    legs: set[int] = set()
+    known = {leg.serial for leg in material.legs}
+    for trace in traces:
+        keys |= {key for key in (trace.request_id, trace.server_id) if key}
+        for call in trace.calls:
+            for leg in (call, call.front, call.back):
+                if leg is not None and leg.serial in known:
+                    legs.add(leg.serial)
+            if call.serial not in trace.ambiguous:
+                serials.add(call.serial)
+    for key in keys:
+        material.by_request.discard(key)
+        material.by_uuid.discard(key)
+        material.builds.pop(key, None)
+        material.states.pop(key, None)
+    for serial in legs:
+        material.validations.pop(serial, None)
+    material.legs = [leg for leg in material.legs if leg.serial not in legs]
+    # A read that may be another's is left to those that still wait.
+    material.quota = [
+        (call, kept)
+        for call, candidates in material.quota
+        if (kept := [leg for leg in candidates if leg.serial not in legs])
+    ]
+    for calls in (material.portal, material.loose, material.logins):
+        _drop(calls, lambda call: call.serial in serials)
+    return keys
+
+
+def forget(
+    material: Material,
+    before_ns: int,
+    keys: Collection[str],
+    serials: Collection[int],
+    uuids: Collection[str],
+) -> None:
+    """Drop what was last heard of before *before_ns* and belongs to no open trace.
+
+    Open are those with these request ids (*keys*), calls (*serials*) and servers (*uuids*).
+    """
+    _forget_keys(material.by_request, before_ns, keys)
+    _forget_keys(material.by_uuid, before_ns, uuids)
+    for key in [key for key in material.builds if not material.by_request.get(key)]:
+        del material.builds[key]
+    for calls in (material.portal, material.loose, material.logins):
+        _drop(calls, lambda call: _is_old(call, before_ns) and call.serial not in serials)
+    legs = {leg.serial for leg in material.legs}
+    for serial in [s for s in material.validations if s not in legs]:
+        del material.validations[serial]
+    material.quota = [item for item in material.quota if any(leg.serial in legs for leg in item[1])]
+    for server_id in [s for s in material.states if s not in uuids]:
+        polls = material.states[server_id].values()
+        if all(_is_old(call, before_ns) for call in polls):
+            del material.states[server_id]
+
+
+def _forget_keys(index: CallIndex, before_ns: int, kept: Collection[str]) -> None:
+    """The index is in the order in which its keys were last heard of."""
+    old = []
+    for key, calls in index.oldest():
+        if not _is_old(calls[-1], before_ns):
+            break
+        if key not in kept:
+            old.append(key)
+    for key in old:
+        index.discard(key)
+
+
+def _is_old(call: Call, before_ns: int) -> bool:
+    if isinstance(call.facts, RestFacts) and not call.closed:
+        # Its answer may still come: reassembly closes what is idle.
+        return False
+    return max(call.started_ns, call.ended_ns or 0) < before_ns
+
+
+def _drop(calls: deque[Call], is_done: Callable[[Call], bool]) -> None:
+    kept = [call for call in calls if not is_done(call)]
+    if len(kept) < len(calls):
+        calls.clear()
+        calls.extend(kept)
+
+
+def forget_oldest(table: OrderedDict[str, None], most: int) -> None:
+    """Keep the *most* youngest keys of *table*."""
+    while len(table) > most:
+        table.popitem(last=False)

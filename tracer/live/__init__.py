@@ -1,0 +1,10 @@
+"""Verdicts while it happens: the stages of `tracer.pipeline`, fed by live sources, told event by event.
+
+feed     several sources, one stream of segments in time order
+queues   what the broker holds: undelivered messages, queues without a consumer
+follow   open traces: which steps came, who owes the next, when a trace is done and forgotten
+history  the verdicts of those that are done, in bounded room
+watch    the loop over all of them
+
+Like `tracer.pipeline` this room joins boxes; what it tells are the nouns of `tracer.events`.
+"""

@@ -1,0 +1,159 @@
+"""Several live sources, one stream of segments in time order.
+
+What is in hand is given out up to the time that every source has reached; a source that has been silent for
+a moment is not waited for. Where the sources are live (their packets carry the time of the wall), what is
+older than a quarter of a second goes out in any case. A recording sent through a pipe has no such time:
+its pace is that of the slowest pipe, and the answer is that of `tracer check` on the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from queue import SimpleQueue
+
+from tracer.layers import Layers
+from tracer.model import Capture, Packet, Segment
+from tracer.points import Clocks, Sightings
+from tracer.sources.live import Arrivals, Decode, LiveSource, Reader, hear, wall_ns
+
+__all__ = ["Feed"]
+
+WINDOW_NS = 20_000_000
+"""How far segments of one source may be out of order (points.py)."""
+LAG_NS = 250_000_000
+"""Live packets older than this are not held back for a slower source."""
+AHEAD = 20_000
+"""Segments of one recorded source that are taken in ahead of the others."""
+
+
+class Feed:
+    """The segments of all *sources*, in time order, each packet once."""
+
+    def __init__(self, sources: Sequence[LiveSource]) -> None:
+        self._arrivals: Arrivals = SimpleQueue()
+        self._readers = [Reader(source, _decoder(source.capture), self._arrivals) for source in sources]
+        self._pending: list[Segment] = []
+        self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
+        named = [source.capture.plane for source in sources]
+        apart = None not in named and len(set(named)) == len(named)
+        self._clocks = Clocks()
+        # A tap per plane: no packet can be in two of them.
+        self._sightings = None if apart or len(named) < 2 else Sightings(self._clocks)
+        self._newest_ns = 0
+        self.ended = False
+        """True when all sources have ended and all of them was given out."""
+
+    def start(self) -> None:
+        """Start to read. The sources are open."""
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what comes in now carries the time of the wall."""
+        running = [r for r in self._readers if not r.ended and r.newest_ns]
+        return bool(running) and all(r.is_live for r in running)
+
+    def now_ns(self) -> int:
+        """Return the time up to which all is known: the wall's, less a lag, or that of a recording."""
+        return max(self._newest_ns, wall_ns() - 2 * LAG_NS) if self.is_live else self._newest_ns
+
+    def errors(self) -> list[tuple[Capture, BaseException]]:
+        """Return what ended sources before their end, each once."""
+        found = []
+        for reader in self._readers:
+            if reader.ended and reader.error is not None:
+                found.append((reader.source.capture, reader.error))
+                reader.error = None
+        return found
+
+    def state(self, capture: Capture) -> str:
+        """Return how the source of *capture* is doing, in a word; '' while it speaks."""
+        reader = self._by_capture[capture.number]
+        if reader.ended:
+            return "ended"
+        if not reader.newest_ns:
+            return "waiting"
+        return "quiet" if reader.silent_s() > 10 and not reader.backlog else ""
+
+    def segments(self, timeout_s: float) -> list[Segment]:
+        """Return the segments that are next, in time order; none when none came in time."""
+        idle = not any(r.backlog for r in self._readers)
+        hear(self._arrivals, timeout_s if idle else 0)
+        watermark_ns = self._watermark()
+        for reader in self._readers:
+            while reader.backlog and (reader.in_hand < AHEAD or reader.newest_ns <= watermark_ns):
+                self._take(reader)
+                watermark_ns = self._watermark()
+        self._pending.sort(key=itemgetter(0))
+        ready = self._split(watermark_ns)
+        for segment in ready:
+            self._by_capture[segment[8][0].capture].in_hand -= 1
+        if ready:
+            self._newest_ns = max(self._newest_ns, ready[-1][0])
+        if self._sightings is not None:
+            ready = self._join(self._sightings, ready)
+        if all(r.ended and not r.backlog for r in self._readers) and not self._pending:
+            self.ended = True
+            if self._sightings is not None:
+                ready += self._sightings.flush()
+        return ready
+
+    def _take(self, reader: Reader) -> None:
+        batch = reader.take()
+        offset_ns = self._clocks.offset_ns(reader.source.capture.number)
+        if offset_ns:
+            batch = [segment._replace(time_ns=segment.time_ns - offset_ns) for segment in batch]
+        self._pending += batch
+
+    def _join(self, sightings: Sightings, ready: list[Segment]) -> list[Segment]:
+        joined: list[Segment] = []
+        for segment in ready:
+            joined += sightings.receive(segment)
+        if not self._pending and not any(r.is_waited_for() for r in self._readers):
+            joined += sightings.flush()
+        elif self.is_live:
+            joined += sightings.release(wall_ns() - LAG_NS - WINDOW_NS)
+        return joined
+
+    def _split(self, until_ns: int) -> list[Segment]:
+        """Return what is pending up to *until_ns* and keep the rest."""
+        pending = self._pending
+        if not pending or pending[-1][0] <= until_ns:
+            self._pending = []
+            return pending
+        low, high = 0, len(pending)
+        while low < high:
+            middle = (low + high) // 2
+            if pending[middle][0] <= until_ns:
+                low = middle + 1
+            else:
+                high = middle
+        self._pending = pending[low:]
+        return pending[:low]
+
+    def _watermark(self) -> int:
+        """Return the time that all sources have reached."""
+        waited = [r.newest_ns - WINDOW_NS for r in self._readers if r.is_waited_for()]
+        if not waited:
+            return 1 << 62
+        reached_ns = min(waited)
+        return max(reached_ns, wall_ns() - LAG_NS) if self.is_live else reached_ns
+
+
+def _decoder(capture: Capture) -> Decode:
+    """Return what finds the TCP segments in packets of *capture* and counts what cannot be read."""
+    decode, anomalies = Layers().decode, capture.anomalies
+
+    def segments(packets: list[Packet]) -> list[Segment]:
+        found = []
+        for packet in packets:
+            segment = decode(packet)
+            if type(segment) is Segment:
+                found.append(segment)
+            elif segment is not None:
+                anomalies[segment] += 1  # type: ignore[index]
+        return found
+
+    return segments

@@ -1,0 +1,352 @@
+"""Open traces: which steps came, who owes the next one, when a trace is done and when it is forgotten.
+
+All that can be a creation is put together anew each time this room looks (correlation is cheap), and only
+what has changed is checked. A trace that has its verdict is kept for a while, since late calls may change
+it, and is then retired: memory follows the open traces, not the length of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from tracer.conformance import owes
+from tracer.conformance.checker import Checker
+from tracer.correlation import Correlator
+from tracer.events import Event, OpenTrace
+from tracer.live.history import History
+from tracer.live.queues import Queues
+from tracer.model import CallRecord, RestFacts, RpcFacts, Trace, Verdict
+
+__all__ = ["Follow", "Patience"]
+
+UNANSWERED_NS = 5_000_000_000
+"""A creation known by its RPC alone waits so long for its POST to be answered."""
+
+_Key = tuple[str, str | int]
+_Print = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things are waited for, in capture time; `checks_s` in real time."""
+
+    stall_ns: int = 60_000_000_000
+    settle_ns: int = 30_000_000_000
+    """A verdict is final after that."""
+    forget_ns: int = 3_600_000_000_000
+    """A trace that is stuck is given up after that."""
+    stray_ns: int = 600_000_000_000
+    """Calls that belong to no trace are kept so long."""
+    most_open: int = 5_000
+    checks_s: float = 0.5
+    """The time between two checks of a trace that just goes on."""
+
+
+@dataclass(slots=True, eq=False)
+class _Followed:
+    """One open trace with what is only of use here."""
+
+    number: int
+    trace: Trace
+    open: OpenTrace | None = None
+    printed: _Print = ()
+    checked_s: float = float("-inf")
+    is_dirty: bool = True
+    due_ns: int = 0
+    """When it has to be looked at though nothing came: it may have stalled."""
+    told: dict[str, str] = field(default_factory=dict)
+    """step -> status, as announced"""
+    done_ns: int | None = None
+
+
+class Follow:
+    """Turns what the correlator has into events."""
+
+    def __init__(
+        self,
+        correlator: Correlator,
+        checker: Checker,
+        queues: Queues,
+        name: Callable[[Trace], str],
+        patience: Patience,
+        is_selected: Callable[[Trace], bool] = lambda _: True,
+    ) -> None:
+        self._correlator = correlator
+        self._checker = checker
+        self._queues = queues
+        self._name = name
+        self._patience = patience
+        self._is_selected = is_selected
+        self._followed: dict[int, _Followed] = {}
+        self._by_key: dict[_Key, _Followed] = {}
+        self._count = 0
+        self.history = History()
+
+    # --- looking ---
+
+    def look(self, now_ns: int, now_s: float, *, last: bool = False) -> list[Event]:
+        """Return what has happened since the last look. *now_s* is real time, for the pace of checks.
+
+        The *last* look checks every open trace once more.
+        """
+        if not self._followed and not self._correlator.has_candidates():
+            return []
+        events = self._match(now_ns, last)
+        for followed in list(self._followed.values()):
+            printed = _print(followed.trace)
+            if printed != followed.printed:
+                followed.is_dirty = True
+                urgent = printed[:4] != followed.printed[:4]
+                followed.printed = printed
+            else:
+                urgent = False
+            waited = now_s - followed.checked_s >= self._patience.checks_s
+            due = followed.is_dirty and (urgent or waited)
+            if due or last or now_ns >= followed.due_ns:
+                events += self._check(followed, now_ns, now_s)
+        if not last:
+            self._retire(now_ns, events)
+        events.sort(key=lambda event: event.time_ns)
+        return events
+
+    def open(self) -> list[OpenTrace]:
+        """Return the traces in progress, the oldest first."""
+        return [f.open for f in self._followed.values() if f.open is not None]
+
+    def traces(self) -> list[Trace]:
+        return [f.trace for f in self._followed.values()]
+
+    # --- matching what was assembled to what is known ---
+
+    def _match(self, now_ns: int, last: bool) -> list[Event]:
+        events = []
+        taken: set[int] = set()
+        for trace in self._correlator.traces():
+            if not self._is_selected(trace):
+                continue
+            followed = self._known(trace, taken)
+            if followed is None and not last and _may_be_another(trace, now_ns):
+                continue
+            if followed is None:
+                self._count += 1
+                followed = self._followed[self._count] = _Followed(self._count, trace)
+            taken.add(followed.number)
+            followed.trace = trace
+            for key in _keys(trace):
+                self._by_key.setdefault(key, followed)
+        for number in [n for n in self._followed if n not in taken]:
+            # Two that turned out to be one.
+            shown = self._drop(number).open
+            if shown is not None:
+                words = "turned out to be part of another creation"
+                events.append(Event("withdrawn", now_ns, shown, shown.verdict, message=words))
+        return events
+
+    def _known(self, trace: Trace, taken: set[int]) -> _Followed | None:
+        for key in _keys(trace):
+            followed = self._by_key.get(key)
+            if followed is None or followed.number in taken or followed.number not in self._followed:
+                continue
+            known = followed.trace.server_id
+            if not known or not trace.server_id or known == trace.server_id:
+                return followed
+        return None
+
+    def _drop(self, number: int) -> _Followed:
+        followed = self._followed.pop(number)
+        for key in [key for key in _keys(followed.trace) if self._by_key.get(key) is followed]:
+            del self._by_key[key]
+        for key in [key for key, other in self._by_key.items() if other is followed]:
+            del self._by_key[key]
+        return followed
+
+    # --- one trace ---
+
+    def _check(self, followed: _Followed, now_ns: int, now_s: float) -> list[Event]:
+        verdict = replace(self._checker.check(followed.trace), id=self._name(followed.trace))
+        followed.checked_s, followed.is_dirty = now_s, False
+        events: list[Event] = []
+        shown = followed.open
+        if shown is None:
+            shown = followed.open = OpenTrace(followed.number, verdict, verdict.ended_ns)
+            events.append(Event("trace_opened", verdict.started_ns, shown, verdict))
+        shown.verdict, shown.quiet_since_ns = verdict, verdict.ended_ns
+        events += _steps(followed, shown, verdict)
+        step = verdict.stopped_at or (verdict.stopped_between[1] if verdict.stopped_between else None)
+        shown.owes = owes(step, verdict.compute_host) if step else ""
+        shown.why = self._why(followed.trace, verdict)
+        if verdict.outcome in ("stuck", "unfinished"):
+            followed.done_ns = None
+            events += self._waiting(followed, shown, now_ns)
+        else:
+            followed.due_ns = 1 << 62
+            told = f"{verdict.verdict} {verdict.outcome} {verdict.stopped_at}"
+            if told != shown.announced:
+                again = shown.announced not in ("", "stuck")
+                shown.announced = told
+                followed.done_ns = now_ns
+                events.append(
+                    Event("verdict", verdict.ended_ns, shown, verdict, message=verdict.summary, revised=again)
+                )
+        return events
+
+    def _waiting(self, followed: _Followed, shown: OpenTrace, now_ns: int) -> list[Event]:
+        verdict = shown.verdict
+        quiet_ns = max(0, now_ns - shown.quiet_since_ns)
+        stall_ns = self._patience.stall_ns
+        if verdict.outcome == "stuck":
+            # The words hold an age: said once more when it has doubled.
+            followed.due_ns = shown.quiet_since_ns + max(2 * quiet_ns, stall_ns)
+            if shown.announced == "stuck":
+                return []
+            shown.announced = "stuck"
+            words = _stall_words(shown, quiet_ns)
+            return [Event("stalled", now_ns, shown, verdict, message=words, quiet_ns=quiet_ns)]
+        resumed = bool(shown.announced)
+        shown.announced = ""
+        followed.due_ns = shown.quiet_since_ns + stall_ns
+        if followed.due_ns <= now_ns:
+            # Silent for long, and still not stuck: its silence cannot be seen.
+            followed.due_ns = now_ns + stall_ns
+        return [Event("resumed", shown.quiet_since_ns, shown, verdict)] if resumed else []
+
+    def _why(self, trace: Trace, verdict: Verdict) -> str:
+        """Return what holds the creation up, as far as the wire shows it."""
+        if verdict.outcome not in ("stuck", "unfinished"):
+            return ""
+        asked = next((call for call in reversed(verdict.calls) if _is_open_request(call)), None)
+        last = next((call for call in reversed(verdict.calls) if _is_message(call)), None)
+        if asked is not None and (last is None or asked.started_ns > last.started_ns):
+            return f"{asked.operation} to {asked.callee} unanswered"
+        if last is None:
+            return ""
+        waits = {"undelivered": "not delivered", "unacked": "not acknowledged", "unroutable": "unroutable"}
+        if last.result == "ok" and last.operation.startswith("call "):
+            return f"{_method(last)} unanswered"
+        if last.result not in waits:
+            return ""
+        words = f"{_method(last)} {waits[last.result]}"
+        queue = _queue(trace, last)
+        if queue and self._queues.has_no_consumer(queue):
+            words += f"; {last.callee}'s queue has no consumer"
+        return words
+
+    # --- retiring ---
+
+    def _retire(self, now_ns: int, events: list[Event]) -> None:
+        groups: dict[str, list[_Followed]] = {}
+        for followed in self._followed.values():
+            trace = followed.trace
+            key = trace.request_id if trace.request_id else f"#{followed.number}"
+            groups.setdefault(key, []).append(followed)
+        excess = len(self._followed) - self._patience.most_open
+        for group in groups.values():
+            if excess > 0 or all(self._is_over(f, now_ns) for f in group):
+                excess -= len(group)
+                self._correlator.retire([f.trace for f in group])
+                for followed in group:
+                    events += self.close(followed, now_ns)
+
+    def _is_over(self, followed: _Followed, now_ns: int) -> bool:
+        if followed.open is None:
+            return False
+        patience = self._patience
+        if followed.done_ns is None:
+            return now_ns - followed.open.quiet_since_ns > patience.forget_ns
+        age_ns = now_ns - max(followed.done_ns, followed.open.verdict.ended_ns)
+        if age_ns < patience.settle_ns:
+            return False
+        # The portal's own call waits for the VM and more.
+        waits = any(isinstance(c.facts, RestFacts) and not c.closed for c in followed.trace.calls)
+        return not waits or age_ns > 4 * patience.settle_ns
+
+    def close(self, followed: _Followed, now_ns: int) -> list[Event]:
+        """End a trace: its verdict goes to the history, and is told if it was not."""
+        self._drop(followed.number)
+        shown = followed.open
+        if shown is None:
+            return []
+        self.history.add(shown.verdict)
+        if followed.done_ns is not None:
+            return []
+        return [Event("verdict", now_ns, shown, shown.verdict, message=shown.verdict.summary)]
+
+    def end(self, now_ns: int) -> list[Event]:
+        """Close all that is open, at the end of the run."""
+        return [event for f in list(self._followed.values()) for event in self.close(f, now_ns)]
+
+
+def _keys(trace: Trace) -> list[_Key]:
+    """Return what a trace can be recognised by, the most certain first."""
+    keys: list[_Key] = []
+    if trace.server_id:
+        keys.append(("server", trace.server_id))
+    if trace.request_id:
+        keys.append(("request", trace.request_id))
+    keys += [("call", call.serial) for call in trace.calls if call.operation.endswith("/servers")]
+    if not keys and trace.calls:
+        keys.append(("call", trace.calls[0].serial))
+    return keys
+
+
+def _print(trace: Trace) -> _Print:
+    """Return numbers that differ when there is news of *trace*; the first four when it may have ended."""
+    created = trace.created
+    status = created.facts.status if created is not None and isinstance(created.facts, RestFacts) else 0
+    failures = sum(
+        1
+        for call in trace.calls
+        if call.result == "failure" and isinstance(call.facts, RpcFacts) and call.facts.mode == "reply"
+    )
+    ended = (trace.active_ns or 0, trace.failed_ns or 0, status if status >= 400 else 0, failures)
+    state = hash(tuple((call.result, call.ended_ns) for call in trace.calls))
+    return (*ended, len(trace.calls), state)
+
+
+def _steps(followed: _Followed, shown: OpenTrace, verdict: Verdict) -> Iterable[Event]:
+    """Return an event for each step that is seen, or seen to fail, for the first time."""
+    for step in verdict.steps:
+        if step.status not in ("seen", "failed") or followed.told.get(step.step) == step.status:
+            continue
+        followed.told[step.step] = step.status
+        time_ns = step.started_ns or (step.calls[0].started_ns if step.calls else verdict.ended_ns)
+        yield Event("step_seen", time_ns, shown, verdict, step, step.calls[0] if step.calls else None)
+
+
+def _stall_words(shown: OpenTrace, quiet_ns: int) -> str:
+    """Return what is said of a trace that has stalled: how long, which step, whose turn, and why."""
+    verdict = shown.verdict
+    step = f"before step {verdict.stopped_at}"
+    if verdict.stopped_between:
+        step = f"between steps {' and '.join(verdict.stopped_between)}"
+    owed = f", owed by {shown.owes}" if shown.owes else ""
+    why = f": {shown.why}" if shown.why else ""
+    return f"stalled for {quiet_ns / 1e9:.0f} s {step}{owed}{why}"
+
+
+def _is_open_request(call: CallRecord) -> bool:
+    """Tell whether a step's request waits for its answer; the outer ones wait for the inner ones."""
+    outer = call.step in ("1", "2", "3")
+    return call.protocol == "REST" and call.result == "?" and call.step is not None and not outer
+
+
+def _queue(trace: Trace, record: CallRecord) -> str:
+    """Return the queue of the message that is shown as *record*."""
+    for call in trace.calls:
+        if isinstance(call.facts, RpcFacts) and call.started_ns == record.started_ns:
+            return call.facts.routing_key
+    return ""
+
+
+def _may_be_another(trace: Trace, now_ns: int) -> bool:
+    """Tell whether the POST of *trace* may be another trace, whose answer will tell that they are one."""
+    return trace.created is None and now_ns - trace.calls[0].started_ns < UNANSWERED_NS
+
+
+def _is_message(call: CallRecord) -> bool:
+    return call.protocol == "RPC" and call.step is not None
+
+
+def _method(call: CallRecord) -> str:
+    return call.operation.partition(" ")[2] or call.operation

@@ -1,0 +1,47 @@
+"""From the words of a command line to a live run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tracer.conformance import load
+from tracer.errors import UsageError
+from tracer.events import Event
+from tracer.live.follow import Patience
+from tracer.live.watch import Watch
+from tracer.model import Capture
+from tracer.pipeline import Settings, given_topology
+from tracer.sources.live import LiveSource
+from tracer.sources.live_arguments import LiveArgument, resolve_live
+from tracer.sources.streams import CaptureStream
+from tracer.topology.planes import KNOWN_PLANES
+
+__all__ = ["open_watch"]
+
+
+def open_watch(
+    interfaces: Sequence[str],
+    settings: Settings,
+    tell: Callable[[Event], None],
+    patience: Patience | None = None,
+) -> Watch:
+    """Return a live run over the sources that *interfaces* mean, all of them open.
+
+    Raises UsageError, GrammarError or SourceError.
+    """
+    given = given_topology(settings)
+    grammar = load(settings.grammar)
+    arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
+    if not arguments:
+        raise UsageError("watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-")
+    sources = [_source(argument, number) for number, argument in enumerate(arguments)]
+    for source in sources:
+        source.open()
+    return Watch(sources, given, settings, grammar, tell, patience)
+
+
+def _source(argument: LiveArgument, number: int) -> LiveSource:
+    capture = Capture(number, argument.target, argument.plane)
+    if argument.is_stream:
+        return CaptureStream(argument.target, capture)
+    raise UsageError("interfaces cannot be sniffed yet")

@@ -1,0 +1,261 @@
+"""The loop of a live run: segments through the stages, a look at the open traces, events told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tracer.conformance import Grammar
+from tracer.errors import SourceError
+from tracer.events import Event, Picture, Plane
+from tracer.live.feed import Feed
+from tracer.live.follow import Follow, Patience
+from tracer.live.queues import Queues
+from tracer.model import AmqpMethod, Call, Capture, Closed, Data, Message, Report, Segment
+from tracer.pipeline import Settings, Stages, trace_id
+from tracer.reassembly import Event as StreamEvent
+from tracer.sources.live import LiveSource, monotonic_s
+from tracer.topology import GivenTopology
+
+__all__ = ["Limits", "Watch"]
+
+WAIT_S = 0.1
+LOOK_EVERY_S = 0.1
+LOOK_SHARE = 4
+"""A look that took long is not repeated before four times as long has passed."""
+FORGET_EVERY_NS = 10_000_000_000
+STREAM_NS = 60_000_000_000
+"""Calls without a trace are kept at least that long behind the stall limit."""
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run ends by itself."""
+
+    packets: int | None = None
+    duration_s: float | None = None
+
+
+class Watch(Stages):
+    """One live run over *sources*. `run` returns when all have ended, at a limit, or after `stop`.
+
+    Events go to *tell* as they happen. The report at the end is that of `tracer check`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[LiveSource],
+        given: GivenTopology,
+        settings: Settings,
+        grammar: Grammar,
+        tell: Tell,
+        patience: Patience | None = None,
+    ) -> None:
+        # A source counts ahead of what the stages have seen: they have a capture of their own, which
+        # `_follow_sources` keeps up to date.
+        captures = [_twin(source.capture) for source in sources]
+        super().__init__(captures, given, settings, every_statement=False)
+        self._sources = list(sources)
+        self._grammar = grammar
+        self._tell = tell
+        self._feed = Feed(sources)
+        self.queues = Queues()
+        self._patience = patience or Patience(stall_ns=int(settings.stall_s * 1e9))
+        checker = self.checker(grammar)
+        self.follow = Follow(
+            self.correlator, checker, self.queues, trace_id, self._patience, self._is_selected
+        )
+        self._stopping = False
+        self._dropped = [0] * len(captures)
+        self._looked_s = self._look_s = 0.0
+        self._looked_ns = self._forgot_ns = 0
+        self._rates = [_Rate() for _ in sources]
+        self._call_rate = _Rate()
+        self._segments = 0
+
+    # --- running ---
+
+    def stop(self) -> None:
+        """End the run soon, with its report. May be called by a signal or another thread."""
+        self._stopping = True
+
+    def run(self, limits: Limits | None = None) -> Report:
+        """Read until the end and return the report.
+
+        Raises SourceError when a source cannot be read at all, before anything else was.
+        """
+        limits = limits or Limits()
+        begun_s = monotonic_s()
+        feed = self._feed
+        feed.start()
+        while not self._stopping and not feed.ended:
+            self._receive(feed.segments(WAIT_S))
+            self._troubles()
+            now_s = monotonic_s()
+            if now_s - self._looked_s >= max(LOOK_EVERY_S, LOOK_SHARE * self._look_s):
+                self._look(now_s)
+            if limits.duration_s is not None and now_s - begun_s >= limits.duration_s:
+                break
+            if limits.packets is not None and sum(c.packets for c in self.captures) >= limits.packets:
+                break
+        return self._end()
+
+    def _receive(self, segments: Sequence[Segment]) -> None:
+        receive, decode = self._reassembler.receive, self._decoders.receive
+        for segment in segments:
+            for event in receive(segment):
+                for message in decode(event):
+                    self._message(message)
+                if type(event) is not Data:
+                    self._hole_or_end(event)
+        self._segments += len(segments)
+
+    def _message(self, message: Message) -> None:
+        if type(message) is AmqpMethod:
+            self.queues.method(message)
+        super()._message(message)
+
+    def _hole_or_end(self, event: StreamEvent) -> None:
+        super()._hole_or_end(event)
+        if type(event) is Closed and event.connection.protocol == "amqp091":
+            self.queues.closed(event)
+
+    def _new_or_changed(self, changed: Sequence[Call]) -> None:  # type: ignore[override]
+        super()._new_or_changed(changed)
+        for call in changed:
+            if call.protocol == "RPC":
+                self.queues.call(call)
+
+    # --- looking ---
+
+    def _look(self, now_s: float, *, last: bool = False) -> None:
+        now_ns = self._feed.now_ns()
+        self._follow_sources(now_ns, last=last)
+        if not now_ns:
+            return
+        if not last:
+            self._pass_time(now_ns)
+        self._calls.numbering.advance(now_ns)
+        for event in self.follow.look(now_ns, now_s, last=last):
+            self._tell(event)
+        if now_ns - self._forgot_ns > FORGET_EVERY_NS:
+            self._forget(now_ns)
+        self._looked_s, self._looked_ns = monotonic_s(), now_ns
+        self._look_s = self._looked_s - now_s
+
+    def _pass_time(self, now_ns: int) -> None:
+        """Let time do its work in reassembly, also while nothing comes: unanswered SYNs, holes."""
+        if self._feed.is_live:
+            self._events(self._reassembler.expire(now_ns))
+
+    def _follow_sources(self, now_ns: int, *, last: bool = False) -> None:
+        """Bring the captures up to date with what was processed of their sources."""
+        for capture, source in zip(self.captures, self._sources, strict=True):
+            read = source.capture
+            capture.packets, capture.size_bytes = read.packets, read.size_bytes
+            capture.truncated_packets = read.truncated_packets
+            capture.first_ns = read.first_ns
+            ended = self._feed.state(read) == "ended"
+            if read.last_ns is not None:
+                reached_ns = read.last_ns if ended or not self._feed.is_live else now_ns
+                capture.last_ns = max(capture.last_ns or 0, min(reached_ns, now_ns) if now_ns else 0)
+            if ended and (last or self._feed.ended):
+                capture.last_ns, capture.broke_off = read.last_ns, read.broke_off
+            lost = source.dropped - self._dropped[capture.number]
+            if lost > 0:
+                self._dropped[capture.number] = source.dropped
+                self.coverage.dropped(capture, self._looked_ns or now_ns, now_ns)
+                capture.anomalies["packets dropped by the kernel"] += lost
+                words = f"the kernel dropped {lost:,} packet{'s' if lost > 1 else ''} on {capture.path}"
+                self._tell(Event("trouble", now_ns, message=words))
+
+    def _troubles(self) -> None:
+        for capture, error in self._feed.errors():
+            if not isinstance(error, SourceError):
+                raise error
+            if not self._segments:
+                raise error
+            self._tell(Event("trouble", self._feed.now_ns(), message=str(error)))
+            self.captures[capture.number].anomalies[str(error)] += 1
+
+    def _forget(self, now_ns: int) -> None:
+        self._forgot_ns = now_ns
+        before_ns = now_ns - self._patience.stray_ns
+        traces = self.follow.traces()
+        self.correlator.forget(before_ns, traces)
+        self._calls.forget(before_ns, {call.serial for trace in traces for call in trace.calls})
+        self.topology.roles.forget(before_ns)
+        self.queues.forget(now_ns - self._patience.forget_ns)
+        oldest_ns = min((trace.calls[0].started_ns for trace in traces if trace.calls), default=now_ns)
+        self.coverage.forget(min(before_ns, oldest_ns))
+
+    def picture(self) -> Picture:
+        """Return how things are, for a live view."""
+        now_ns = self._feed.now_ns()
+        now_s = monotonic_s()
+        history = self.follow.history
+        planes = []
+        for capture, source, rate in zip(self.captures, self._sources, self._rates, strict=True):
+            planes.append(
+                Plane(
+                    capture.path,
+                    capture.plane or "",
+                    capture.packets,
+                    per_second=rate.of(capture.packets, now_s),
+                    dropped=source.dropped,
+                    gaps=capture.gaps,
+                    state=self._feed.state(source.capture),
+                )
+            )
+        return Picture(
+            now_ns,
+            self.follow.open(),
+            planes,
+            self.queues.unwell(now_ns),
+            history.verdicts.copy(),
+            history.outcomes.copy(),
+            self._call_rate.of(self._newest, now_s),
+        )
+
+    # --- the end ---
+
+    def _end(self) -> Report:
+        now_ns = self._feed.now_ns()
+        self._follow_sources(now_ns, last=True)
+        self._finish()
+        for event in self.follow.look(max(now_ns, self._last_ns), monotonic_s(), last=True):
+            self._tell(event)
+        for event in self.follow.end(max(now_ns, self._last_ns)):
+            self._tell(event)
+        history = self.follow.history
+        verdicts = sorted(history.kept(), key=lambda verdict: verdict.started_ns)
+        return self._reported(self._grammar, verdicts, partial=False)
+
+
+class _Rate:
+    """How fast a counter grows, over the last seconds."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._since_s = 0.0
+        self._rate = 0.0
+
+    def of(self, count: int, now_s: float) -> float:
+        passed_s = now_s - self._since_s
+        if passed_s >= 1:
+            self._rate = (count - self._count) / passed_s if self._since_s else 0.0
+            self._count, self._since_s = count, now_s
+        return self._rate
+
+
+def _twin(capture: Capture) -> Capture:
+    """Return another capture for what is processed of one that is read."""
+    return Capture(
+        capture.number,
+        capture.path,
+        capture.plane,
+        interfaces=capture.interfaces,
+        anomalies=capture.anomalies,
+    )

@@ -1,0 +1,138 @@
+"""What is happening now: the clock, and a thread for each live source. No other room reads a clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from tracer.model import Capture, Packet, Segment
+from tracer.sources.streams import Deliver
+
+__all__ = ["Arrivals", "LiveSource", "Reader", "hear", "monotonic_s", "wall_ns"]
+
+NEAR_NS = 30_000_000_000
+"""Packets whose time is so near to the wall's are live."""
+SILENCE_S = 0.3
+RECORDED_SILENCE_S = 3.0
+"""After so long without a batch a source is not waited for, live and recorded."""
+FIRST_S = 5.0
+"""How long the first packet of a source is waited for, while others have theirs."""
+SLOTS = 32
+"""Batches of one source that may wait: then its thread waits, and the kernel buffers."""
+
+Decode = Callable[[list[Packet]], list[Segment]]
+Arrivals = SimpleQueue["tuple[Reader, list[Segment] | None]"]
+
+
+def wall_ns() -> int:
+    """Return the wall's time."""
+    return time.time_ns()
+
+
+def monotonic_s() -> float:
+    """Return seconds on a clock that is never set: for intervals and rates."""
+    return time.monotonic()
+
+
+class LiveSource(Protocol):
+    """What a source of packets must offer."""
+
+    capture: Capture
+    dropped: int
+    """Packets that the kernel dropped, so far."""
+
+    def open(self) -> None:
+        """Raise SourceError for what can never be read, before anything is started."""
+
+    def read(self, deliver: Deliver) -> None:
+        """Hand over packets until the source ends: in a thread of its own, so it may block."""
+
+
+class Reader:
+    """One source, its thread, and what of it is in hand: batches of segments.
+
+    *decode* makes segments of packets, in the thread. What arrives is put into *arrivals*, with None at
+    the end.
+    """
+
+    def __init__(self, source: LiveSource, decode: Decode, arrivals: Arrivals) -> None:
+        self.source = source
+        self.newest_ns = 0
+        self.is_live = False
+        """Its packets carry the time of the wall."""
+        self.ended = False
+        self.in_hand = 0
+        """Segments taken in and not given out yet."""
+        self.error: BaseException | None = None
+        """What ended it, when that is not its end."""
+        self.backlog: deque[list[Segment]] = deque()
+        self._heard_s = monotonic_s()
+        self._decode = decode
+        self._arrivals = arrivals
+        self._slots = threading.Semaphore(SLOTS)
+        self._thread = threading.Thread(target=self._run, name=f"reads {source.capture.path}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.source.read(self._deliver)
+        except BaseException as error:
+            self.error = error
+        self._arrivals.put((self, None))
+
+    def _deliver(self, packets: list[Packet]) -> None:
+        segments = self._decode(packets)
+        if segments:
+            self._slots.acquire()
+            self._arrivals.put((self, segments))
+
+    def heard(self, batch: list[Segment] | None) -> None:
+        """Take what has arrived."""
+        self._heard_s = monotonic_s()
+        if batch is None:
+            self.ended = True
+        else:
+            self.backlog.append(batch)
+
+    def take(self) -> list[Segment]:
+        """Return the next batch in hand."""
+        batch = self.backlog.popleft()
+        self._slots.release()
+        last_ns = batch[-1][0]
+        self.newest_ns = max(self.newest_ns, last_ns)
+        self.is_live = abs(wall_ns() - last_ns) < NEAR_NS
+        self.in_hand += len(batch)
+        return batch
+
+    def is_waited_for(self) -> bool:
+        """Tell whether others wait for what this source says next."""
+        if self.backlog:
+            return True
+        if self.ended:
+            return False
+        silent_s = self.silent_s()
+        if not self.newest_ns:
+            return silent_s < FIRST_S
+        return silent_s < (SILENCE_S if self.is_live else RECORDED_SILENCE_S)
+
+    def silent_s(self) -> float:
+        """Return for how long nothing was heard."""
+        return monotonic_s() - self._heard_s
+
+
+def hear(arrivals: Arrivals, timeout_s: float) -> None:
+    """Take in what has arrived; wait for the first of it if *timeout_s* is more than 0."""
+    try:
+        reader, batch = arrivals.get(timeout=timeout_s) if timeout_s > 0 else arrivals.get_nowait()
+        reader.heard(batch)
+        for _ in range(4 * SLOTS):
+            reader, batch = arrivals.get_nowait()
+            reader.heard(batch)
+    except Empty:
+        return
