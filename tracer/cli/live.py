@@ -27,6 +27,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 @click.command(short_help="Follow creations while they happen.")
 @options.interfaces
+@options.bpf
 @options.packets
 @options.autostop
 @options.grammar
@@ -39,6 +40,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 def watch(
     manner: Manner,
     interfaces: tuple[str, ...],
+    bpf: str | None,
     packets: int | None,
     duration_s: float | None,
     grammar: str,
@@ -67,13 +69,15 @@ def watch(
     from tracer.live.watch import Limits
     from tracer.pipeline import Settings
     from tracer.reports import events
+    from tracer.sources import privileges
 
     if sys.stdout is None:
         raise UsageError("standard output is closed: there is nobody to tell")
     form = ("text" if sys.stdout.isatty() else "jsonl") if form == "auto" else form
     settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
     listener = _Listener(events.writer(sys.stdout, form))
-    run = open_watch(interfaces, settings, listener.tell)
+    run = open_watch(interfaces, settings, listener.tell, bpf=bpf)
+    privileges.drop()
     listener.run = run
     with _stoppable(run):
         report = run.run(Limits(packets, duration_s))

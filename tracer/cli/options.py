@@ -26,6 +26,7 @@ __all__ = [
     "Manner",
     "allow",
     "autostop",
+    "bpf",
     "captures",
     "form",
     "grammar",
@@ -229,6 +230,15 @@ interfaces = click.option(
     metavar="PLANE=WHAT",
     multiple=True,
     help="An interface, a named pipe, or - for standard input; one plane each. Repeat it.",
+)
+
+
+bpf = click.option(
+    "--filter",
+    "-f",
+    "bpf",
+    metavar="BPF",
+    help="What to sniff, in tcpdump's words, instead of the protocols' ports; '' is all.",
 )
 
 

@@ -100,6 +100,30 @@ class Feed:
                 ready += self._sightings.flush()
         return ready
 
+    def stop(self) -> None:
+        """Let the sources end that can; what is in hand is still given out, by `segments` and `rest`."""
+        for reader in self._readers:
+            reader.source.stop()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether, after `stop`, there is more to come of what was captured before."""
+        return any(r.backlog or (r.source.ends_on_stop and not r.ended) for r in self._readers)
+
+    def rest(self) -> list[Segment]:
+        """Return all that is in hand, without waiting for anybody."""
+        hear(self._arrivals, 0)
+        for reader in self._readers:
+            while reader.backlog:
+                self._take(reader)
+        self._pending.sort(key=itemgetter(0))
+        ready, self._pending = self._pending, []
+        if ready:
+            self._newest_ns = max(self._newest_ns, ready[-1][0])
+        if self._sightings is not None:
+            ready = self._join(self._sightings, ready) + self._sightings.flush()
+        return ready
+
     def _take(self, reader: Reader) -> None:
         batch = reader.take()
         offset_ns = self._clocks.offset_ns(reader.source.capture.number)

@@ -20,6 +20,8 @@ from tracer.model import CallRecord, RestFacts, RpcFacts, Trace, Verdict
 
 __all__ = ["Follow", "Patience"]
 
+CHECKS_S, URGENT_S = 0.1, 0.5
+"""Real time that one look spends on checks, and on those of traces that may have come to their end."""
 UNANSWERED_NS = 5_000_000_000
 """A creation known by its RPC alone waits so long for its POST to be answered."""
 
@@ -53,6 +55,9 @@ class _Followed:
     printed: _Print = ()
     checked_s: float = float("-inf")
     is_dirty: bool = True
+    """There is news of it."""
+    is_urgent: bool = False
+    """It may have come to its end."""
     due_ns: int = 0
     """When it has to be looked at though nothing came: it may have stalled."""
     told: dict[str, str] = field(default_factory=dict)
@@ -70,6 +75,7 @@ class Follow:
         queues: Queues,
         name: Callable[[Trace], str],
         patience: Patience,
+        clock: Callable[[], float],
         is_selected: Callable[[Trace], bool] = lambda _: True,
     ) -> None:
         self._correlator = correlator
@@ -77,6 +83,7 @@ class Follow:
         self._queues = queues
         self._name = name
         self._patience = patience
+        self._clock = clock
         self._is_selected = is_selected
         self._followed: dict[int, _Followed] = {}
         self._by_key: dict[_Key, _Followed] = {}
@@ -85,30 +92,40 @@ class Follow:
 
     # --- looking ---
 
-    def look(self, now_ns: int, now_s: float, *, last: bool = False) -> list[Event]:
-        """Return what has happened since the last look. *now_s* is real time, for the pace of checks.
+    def look(self, now_ns: int, *, last: bool = False) -> list[Event]:
+        """Return what has happened since the last look.
 
-        The *last* look checks every open trace once more.
+        Checks for which there is no time are left to the next look, those first that tell least. The
+        *last* look checks every open trace once more.
         """
         if not self._followed and not self._correlator.has_candidates():
             return []
         events = self._match(now_ns, last)
-        for followed in list(self._followed.values()):
-            printed = _print(followed.trace)
-            if printed != followed.printed:
-                followed.is_dirty = True
-                urgent = printed[:4] != followed.printed[:4]
-                followed.printed = printed
-            else:
-                urgent = False
-            waited = now_s - followed.checked_s >= self._patience.checks_s
-            due = followed.is_dirty and (urgent or waited)
-            if due or last or now_ns >= followed.due_ns:
-                events += self._check(followed, now_ns, now_s)
+        begun_s = now_s = self._clock()
+        for followed in self._due(now_ns, now_s, last):
+            if not last and now_s - begun_s > (URGENT_S if followed.is_urgent else CHECKS_S):
+                break
+            events += self._check(followed, now_ns, now_s)
+            now_s = self._clock()
         if not last:
             self._retire(now_ns, events)
         events.sort(key=lambda event: event.time_ns)
         return events
+
+    def _due(self, now_ns: int, now_s: float, last: bool) -> list[_Followed]:
+        """Return the traces to be checked, those first that may have come to their end."""
+        due = []
+        for followed in self._followed.values():
+            printed = _print(followed.trace)
+            if printed != followed.printed:
+                followed.is_dirty = True
+                followed.is_urgent |= printed[:4] != followed.printed[:4]
+                followed.printed = printed
+            waited = now_s - followed.checked_s >= self._patience.checks_s
+            if last or followed.is_urgent or (followed.is_dirty and waited) or now_ns >= followed.due_ns:
+                due.append(followed)
+        due.sort(key=lambda f: (not f.is_urgent, f.checked_s))
+        return due
 
     def open(self) -> list[OpenTrace]:
         """Return the traces in progress, the oldest first."""
@@ -165,7 +182,7 @@ class Follow:
 
     def _check(self, followed: _Followed, now_ns: int, now_s: float) -> list[Event]:
         verdict = replace(self._checker.check(followed.trace), id=self._name(followed.trace))
-        followed.checked_s, followed.is_dirty = now_s, False
+        followed.checked_s, followed.is_dirty, followed.is_urgent = now_s, False, False
         events: list[Event] = []
         shown = followed.open
         if shown is None:

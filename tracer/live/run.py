@@ -11,12 +11,15 @@ from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model import Capture
 from tracer.pipeline import Settings, given_topology
+from tracer.protocols import PORTS
+from tracer.sources.interface import Interface, default_filter
 from tracer.sources.live import LiveSource
 from tracer.sources.live_arguments import LiveArgument, resolve_live
 from tracer.sources.streams import CaptureStream
+from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
 
-__all__ = ["open_watch"]
+__all__ = ["open_watch", "proposed_filter"]
 
 
 def open_watch(
@@ -24,24 +27,33 @@ def open_watch(
     settings: Settings,
     tell: Callable[[Event], None],
     patience: Patience | None = None,
+    bpf: str | None = None,
 ) -> Watch:
     """Return a live run over the sources that *interfaces* mean, all of them open.
 
-    Raises UsageError, GrammarError or SourceError.
+    *bpf* replaces the filter for interfaces, which comes from the protocols' ports. Raises UsageError,
+    GrammarError or SourceError.
     """
     given = given_topology(settings)
     grammar = load(settings.grammar)
     arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
     if not arguments:
         raise UsageError("watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-")
-    sources = [_source(argument, number) for number, argument in enumerate(arguments)]
+    wanted = proposed_filter(given) if bpf is None else bpf
+    sources = [_source(argument, number, wanted) for number, argument in enumerate(arguments)]
     for source in sources:
         source.open()
     return Watch(sources, given, settings, grammar, tell, patience)
 
 
-def _source(argument: LiveArgument, number: int) -> LiveSource:
+def proposed_filter(given: GivenTopology) -> str:
+    """Return the filter for interfaces: the protocols' ports, of SQL only nova-api's where that is given."""
+    apis = {address for (address, _), role in given.roles.items() if role == "nova-api"}
+    return default_filter({**PORTS, **given.ports}, tuple(sorted(apis)))
+
+
+def _source(argument: LiveArgument, number: int, bpf: str) -> LiveSource:
     capture = Capture(number, argument.target, argument.plane)
     if argument.is_stream:
         return CaptureStream(argument.target, capture)
-    raise UsageError("interfaces cannot be sniffed yet")
+    return Interface(argument.target, capture, bpf or None)

@@ -20,6 +20,8 @@ from tracer.topology import GivenTopology
 __all__ = ["Limits", "Watch"]
 
 WAIT_S = 0.1
+DRAIN_S = 60.0
+"""What the kernel had captured when the run was ended is processed, if it takes no longer."""
 LOOK_EVERY_S = 0.1
 LOOK_SHARE = 4
 """A look that took long is not repeated before four times as long has passed."""
@@ -65,7 +67,7 @@ class Watch(Stages):
         self._patience = patience or Patience(stall_ns=int(settings.stall_s * 1e9))
         checker = self.checker(grammar)
         self.follow = Follow(
-            self.correlator, checker, self.queues, trace_id, self._patience, self._is_selected
+            self.correlator, checker, self.queues, trace_id, self._patience, monotonic_s, self._is_selected
         )
         self._stopping = False
         self._dropped = [0] * len(captures)
@@ -100,7 +102,16 @@ class Watch(Stages):
                 break
             if limits.packets is not None and sum(c.packets for c in self.captures) >= limits.packets:
                 break
+        self._drain()
         return self._end()
+
+    def _drain(self) -> None:
+        """Take in what the sources have in hand when the run is ended from outside."""
+        self._feed.stop()
+        until_s = monotonic_s() + DRAIN_S
+        while not self._feed.ended and self._feed.is_draining and monotonic_s() < until_s:
+            self._receive(self._feed.segments(WAIT_S / 2))
+        self._receive(self._feed.rest())
 
     def _receive(self, segments: Sequence[Segment]) -> None:
         receive, decode = self._reassembler.receive, self._decoders.receive
@@ -138,7 +149,7 @@ class Watch(Stages):
         if not last:
             self._pass_time(now_ns)
         self._calls.numbering.advance(now_ns)
-        for event in self.follow.look(now_ns, now_s, last=last):
+        for event in self.follow.look(now_ns, last=last):
             self._tell(event)
         if now_ns - self._forgot_ns > FORGET_EVERY_NS:
             self._forget(now_ns)
@@ -166,7 +177,9 @@ class Watch(Stages):
             lost = source.dropped - self._dropped[capture.number]
             if lost > 0:
                 self._dropped[capture.number] = source.dropped
-                self.coverage.dropped(capture, self._looked_ns or now_ns, now_ns)
+                # The source is ahead of what is processed: it lost them somewhere in between.
+                since_ns = self._looked_ns or read.first_ns or now_ns
+                self.coverage.dropped(capture, since_ns, max(now_ns, read.last_ns or 0))
                 capture.anomalies["packets dropped by the kernel"] += lost
                 words = f"the kernel dropped {lost:,} packet{'s' if lost > 1 else ''} on {capture.path}"
                 self._tell(Event("trouble", now_ns, message=words))
@@ -225,7 +238,7 @@ class Watch(Stages):
         now_ns = self._feed.now_ns()
         self._follow_sources(now_ns, last=True)
         self._finish()
-        for event in self.follow.look(max(now_ns, self._last_ns), monotonic_s(), last=True):
+        for event in self.follow.look(max(now_ns, self._last_ns), last=True):
             self._tell(event)
         for event in self.follow.end(max(now_ns, self._last_ns)):
             self._tell(event)

@@ -21,7 +21,7 @@ RECORDED_SILENCE_S = 3.0
 """After so long without a batch a source is not waited for, live and recorded."""
 FIRST_S = 5.0
 """How long the first packet of a source is waited for, while others have theirs."""
-SLOTS = 32
+SLOTS = 64
 """Batches of one source that may wait: then its thread waits, and the kernel buffers."""
 
 Decode = Callable[[list[Packet]], list[Segment]]
@@ -42,11 +42,16 @@ class LiveSource(Protocol):
     """What a source of packets must offer."""
 
     capture: Capture
+    ends_on_stop: bool
+    """Whether `stop` ends it soon."""
     dropped: int
     """Packets that the kernel dropped, so far."""
 
     def open(self) -> None:
         """Raise SourceError for what can never be read, before anything is started."""
+
+    def stop(self) -> None:
+        """Let `read` hand over what is there and end, where it can."""
 
     def read(self, deliver: Deliver) -> None:
         """Hand over packets until the source ends: in a thread of its own, so it may block."""

@@ -27,6 +27,8 @@ Deliver = Callable[[list[Packet]], None]
 class CaptureStream:
     """A capture read as it is written: pcap or pcapng, from '-', a named pipe or a file."""
 
+    ends_on_stop = False
+
     def __init__(self, path: str, capture: Capture) -> None:
         self.path = path
         self.capture = capture
@@ -43,6 +45,9 @@ class CaptureStream:
                 )
         elif not os.access(self.path, os.R_OK):
             raise SourceError(f"{self.path}: no permission to read it: run as its owner")
+
+    def stop(self) -> None:
+        """What is not read stays with its sender."""
 
     def read(self, deliver: Deliver) -> None:
         """Hand over the stream's packets until it ends. Raises SourceError when it is no capture."""

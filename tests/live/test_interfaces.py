@@ -1,0 +1,202 @@
+"""Real packets on virtual wires: the verdicts of `tracer check` on the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streams import CAPTURES, ROOT
+from wires import inside, why_not, wires
+
+from tracer import pipeline
+from tracer.pipeline import Settings
+from tracer.protocols import PORTS
+from tracer.sources.interface import default_filter
+
+needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+PLANES = ("External_api", "Internal_base")
+SENDER = str(Path(__file__).parent / "wires.py")
+
+
+def start(space: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """`tracer watch` on both planes in *space*, once it is listening."""
+    sources = [f"-i{plane}=w{number}" for number, plane in enumerate(PLANES)]
+    process = subprocess.Popen(
+        inside(space, sys.executable, "-m", "tracer", "watch", *sources, *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    until = time.monotonic() + 20
+    while time.monotonic() < until and process.poll() is None:
+        found = subprocess.run(inside(space, "cat", "/proc/net/packet"), capture_output=True, check=True)
+        if found.stdout.count(b"\n") > len(PLANES):
+            break
+        time.sleep(0.05)
+    return process
+
+
+def resend(space: str, name: str, speed: float) -> int:
+    files = [f"w{n}={next((CAPTURES / name).glob(f'{plane}*'))}" for n, plane in enumerate(PLANES)]
+    sent = subprocess.run(
+        [sys.executable, SENDER, space, str(speed), *files], cwd=ROOT, capture_output=True, check=True
+    )
+    return int(sent.stdout)
+
+
+def report(output: bytes) -> dict[str, Any]:
+    last = json.loads(output.splitlines()[-1])
+    assert last["event"] == "report"
+    found: dict[str, Any] = last["report"]
+    return found
+
+
+@needs_wires
+@pytest.mark.parametrize(
+    ("name", "speed"),
+    [
+        ("fail-quota-403", 1),
+        ("fail-quota-403", 10),
+        ("fail-vrm-500-reschedule", 10),
+        ("ok-concurrent-20", 10),
+    ],
+)
+def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float) -> None:
+    with wires(["w0", "w1"]) as space:
+        process = start(space)
+        resend(space, name, speed)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert errors == b""
+    expected = pipeline.check([str(CAPTURES / name)], Settings())
+    found = report(output)
+    assert sum(c["gaps"] for c in found["captures"]) == 0
+    assert [c["anomalies"] for c in found["captures"]] == [{}, {}]
+    key = "id", "verdict", "outcome", "stopped_at", "attempts"
+    assert [tuple(t[k] for k in key) for t in found["traces"]] == [
+        (v.id, v.verdict, v.outcome, v.stopped_at, list(v.attempts)) for v in expected.verdicts
+    ]
+    steps = [[(s["step"], s["status"]) for s in t["steps"]] for t in found["traces"]]
+    assert steps == [[(s.step, s.status) for s in v.steps] for v in expected.verdicts]
+    assert process.returncode == (1 if any(v.verdict == "deviates" for v in expected.verdicts) else 0)
+
+
+@needs_wires
+def test_a_limit_of_packets() -> None:
+    with wires(["w0", "w1"]) as space:
+        process = start(space, "-c", "200", "-f", "tcp")
+        resend(space, "fail-quota-403", 100)
+        output, _ = process.communicate(timeout=30)
+    assert sum(c["packets"] for c in report(output)["captures"]) >= 200
+
+
+@needs_wires
+@pytest.mark.parametrize(("bpf", "some"), [("port 8774", True), ("port 9", False)])
+def test_a_filter_of_its_own(bpf: str, some: bool) -> None:
+    with wires(["w0", "w1"]) as space:
+        process = start(space, "-a", "duration:3", "-f", bpf)
+        resend(space, "fail-quota-403", 100)
+        output, _ = process.communicate(timeout=30)
+    assert (sum(c["packets"] for c in report(output)["captures"]) > 0) is some
+
+
+@needs_wires
+def test_a_wire_that_is_cut_ends_the_run() -> None:
+    with wires(["w0", "w1"]) as space:
+        process = start(space)
+        resend(space, "fail-quota-403", 100)
+        for name in ("w0", "w1"):
+            subprocess.run(["ip", "-n", space, "link", "set", name, "down"], check=True)
+        output, _ = process.communicate(timeout=30)
+    told = [json.loads(line)["message"] for line in output.splitlines() if b'"trouble"' in line]
+    assert sorted(told) == [f"w{n}: no packets any more: Network is down" for n in range(2)]
+    assert len(report(output)["traces"]) == 2
+
+
+@needs_wires
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-i", "Internal_base=w0", "-f", "prot 80"], "-f 'prot 80'"),
+        (["-i", "Internal_base=w7"], "no interface and no file 'w7'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
+    with wires(["w0"]) as space:
+        command = inside(space, sys.executable, "-m", "tracer", "watch", *arguments)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert words in done.stderr.decode() and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are of Linux")
+def test_without_the_privilege_it_says_which_and_how_to_give_it() -> None:
+    """Also root may lack it: the capability is dropped, not the user changed."""
+    program = (
+        "from tracer.sources import privileges; privileges.drop();"
+        " from tracer.cli import main; main(['watch', '-i', 'Internal_base=lo'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"CAP_NET_RAW" in done.stderr and b"setcap cap_net_raw+ep /" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@needs_wires
+def test_privileges_are_given_up_once_the_sockets_are_open() -> None:
+    with wires(["w0", "w1"]) as space:
+        process = start(space)
+        # `ip netns exec` becomes the command: same process.
+        until = time.monotonic() + 20
+        status: dict[str, str] = {}
+        while time.monotonic() < until:
+            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+            status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+            if int(status["CapEff"], 16) == 0:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert process.returncode == 5
+
+
+@needs_wires
+def test_sudo_is_given_back() -> None:
+    program = (
+        "from tracer.sources import privileges; privileges.drop();"
+        " import os; print(os.getresuid(), os.getgroups())"
+    )
+    environment = os.environ | {"SUDO_UID": "12345", "SUDO_GID": "12346"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    assert done.stdout == b"(12345, 12345, 12345) []\n"
+
+
+def test_the_filter_comes_from_the_ports() -> None:
+    assert (
+        default_filter({80: "http1", 5672: "amqp091", 3306: "mysql"})
+        == "tcp and (port 80 or port 5672 or (port 3306))"
+    )
+
+
+def test_of_sql_only_that_of_nova_api_where_that_is_known() -> None:
+    bpf = default_filter({80: "http1", 3306: "mysql"}, ("10.0.0.1", "10.0.0.2"))
+    assert bpf == "tcp and (port 80 or ((port 3306) and (host 10.0.0.1 or host 10.0.0.2)))"
+
+
+def test_every_port_of_a_protocol_is_in_the_filter() -> None:
+    words = default_filter(PORTS)
+    assert [port for port in PORTS if f"port {port} " not in f"{words} ".replace(")", " ")] == []
