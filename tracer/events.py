@@ -32,6 +32,11 @@ class OpenTrace:
     """Verdict and outcome that were told last; empty while it runs."""
 
     @property
+    def is_done(self) -> bool:
+        """Whether it has its verdict; it is only kept for what may come late."""
+        return self.announced not in ("", "stuck")
+
+    @property
     def name(self) -> str:
         return self.verdict.name or self.verdict.server_id or self.verdict.id
 

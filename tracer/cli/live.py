@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -32,7 +33,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 @options.autostop
 @options.grammar
 @options.topology
-@options.form("auto", "jsonl", "text", words="jsonl is one object an event; auto: that on a pipe.")
+@options.form("auto", "view", "text", "jsonl", words="auto: view on a terminal, jsonl on a pipe.")
 @options.stall
 @options.allow
 @options.manner
@@ -73,14 +74,22 @@ def watch(
 
     if sys.stdout is None:
         raise UsageError("standard output is closed: there is nobody to tell")
-    form = ("text" if sys.stdout.isatty() else "jsonl") if form == "auto" else form
+    form = _form(form, sys.stdout)
     settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
-    listener = _Listener(events.writer(sys.stdout, form))
+    listener = _Listener()
     run = open_watch(interfaces, settings, listener.tell, bpf=bpf)
     privileges.drop()
     listener.run = run
     with _stoppable(run):
-        report = run.run(Limits(packets, duration_s))
+        if form == "view":
+            from tracer.reports import live
+
+            with live.view(output.console(sys.stdout, manner)) as view:
+                listener.write = view.tell
+                report = run.run(Limits(packets, duration_s), view.draw)
+        else:
+            listener.write = events.writer(sys.stdout, form)
+            report = run.run(Limits(packets, duration_s))
     with output.destination(None, ()) as file:
         if form == "jsonl":
             file.buffer.write(events.report_line(report))
@@ -91,20 +100,29 @@ def watch(
     return exit_code(report)
 
 
+def _form(form: str, file: TextIO) -> str:
+    """Return how to tell: a view where a person looks, lines of JSON on a pipe."""
+    if form != "auto":
+        return form
+    if not file.isatty():
+        return "jsonl"
+    return "text" if os.environ.get("TERM", "dumb") == "dumb" else "view"
+
+
 class _Listener:
     """Hands events on; when nobody reads them any more, the run ends."""
 
-    def __init__(self, write: Callable[[Event], None]) -> None:
-        self._write: Callable[[Event], None] | None = write
+    def __init__(self) -> None:
+        self.write: Callable[[Event], None] | None = None
         self.run: Watch | None = None
 
     def tell(self, event: Event) -> None:
-        if self._write is None:
+        if self.write is None:
             return
         try:
-            self._write(event)
+            self.write(event)
         except BrokenPipeError:
-            self._write = None
+            self.write = None
             output.discard_stdout()
             if self.run is not None:
                 self.run.stop()

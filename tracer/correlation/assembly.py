@@ -35,6 +35,8 @@ class Material:
         self.is_front = is_front
         self.addresses_of = addresses_of
         self.host_of = host_of
+        self.in_flight = False
+        """True while more is to come: nothing is guessed then that the answer of a POST will tell."""
         self.legs: list[Call] = []
         """POST /servers, every leg of every request."""
         self.by_request = CallIndex()
@@ -103,7 +105,7 @@ def assemble(material: Material) -> list[Trace]:
         _collect(material, request)
     owned = {server_id for request in requests for server_id in request.server_ids}
     for request in requests:
-        if not request.server_ids:
+        if not request.server_ids and not _is_contested(material, request):
             _find_server_by_insert(material, request, owned)
     requests = _merged(requests)
     _share_quota_reads(material, requests)
@@ -192,7 +194,11 @@ def _find_request_ids(material: Material, requests: list[_Request]) -> None:
         for leg in request.legs:
             if 200 <= _facts(leg).status < 300:
                 request.server_ids += [i for i in _facts(leg).answered_ids if i not in request.server_ids]
-    missing = [request for request in requests if not request.request_id and not _refused_outside(request)]
+    missing = [
+        request
+        for request in requests
+        if not request.request_id and not _refused_outside(request) and not _is_contested(material, request)
+    ]
     if not missing:
         return
     known = {server_id for request in requests for server_id in request.server_ids}
@@ -335,6 +341,25 @@ def _others_open(material: Material, leg: Call) -> bool:
         and other.started_ns < (leg.ended_ns or other.started_ns + 1)
         and (other.ended_ns or leg.started_ns + 1) > leg.started_ns
         for other in material.legs
+    )
+
+
+def _is_contested(material: Material, request: _Request) -> bool:
+    """Tell whether a POST still waits for its answer, and another one at the same nova-api does too.
+
+    What one of them did cannot be told from what the other did before one is answered.
+    """
+    leg = request.at_api
+    return (
+        material.in_flight
+        and leg is not None
+        and not leg.closed
+        and any(
+            not other.closed
+            and other not in request.legs
+            and other.connection.server.address == leg.connection.server.address
+            for other in material.legs
+        )
     )
 
 

@@ -58,8 +58,12 @@ class Correlator:
         elif isinstance(facts, ConnectFacts) and new:
             self._material.loose.append(call)
 
-    def traces(self) -> list[Trace]:
-        """Return the traces of all creations seen, in order of their start."""
+    def traces(self, *, in_flight: bool = False) -> list[Trace]:
+        """Return the traces of all creations seen, in order of their start.
+
+        *in_flight* while more is to come: what only a POST's answer makes certain then waits for it.
+        """
+        self._material.in_flight = in_flight
         return assemble(self._material)
 
     def open_count(self) -> int:

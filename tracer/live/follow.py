@@ -139,7 +139,7 @@ class Follow:
     def _match(self, now_ns: int, last: bool) -> list[Event]:
         events = []
         taken: set[int] = set()
-        for trace in self._correlator.traces():
+        for trace in self._correlator.traces(in_flight=not last):
             if not self._is_selected(trace):
                 continue
             followed = self._known(trace, taken)

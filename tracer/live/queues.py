@@ -66,7 +66,8 @@ class Queues:
         facts = call.facts
         if not isinstance(facts, RpcFacts):
             return
-        if call.result == "undelivered":
+        # A fanout may have nobody to go to, and notifications are read by whoever wants them.
+        if call.result == "undelivered" and facts.mode in ("call", "cast"):
             self._waiting[call.serial] = call
             if len(self._waiting) > MOST_WAITING:
                 self._waiting.popitem(last=False)
@@ -122,4 +123,4 @@ class Queues:
                 queue = found[key] = BrokerQueue(key, 0, consumers, call.started_ns)
             queue.waiting += 1
             queue.oldest_ns = min(queue.oldest_ns, call.started_ns)
-        return sorted(found.values(), key=lambda queue: (-queue.waiting, queue.name))
+        return sorted(found.values(), key=lambda queue: (queue.consumers != 0, -queue.waiting, queue.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ WAIT_S = 0.1
 DRAIN_S = 60.0
 """What the kernel had captured when the run was ended is processed, if it takes no longer."""
 LOOK_EVERY_S = 0.1
+SHOW_EVERY_S = 0.25
 LOOK_SHARE = 4
 """A look that took long is not repeated before four times as long has passed."""
 FORGET_EVERY_NS = 10_000_000_000
@@ -83,13 +85,13 @@ class Watch(Stages):
         """End the run soon, with its report. May be called by a signal or another thread."""
         self._stopping = True
 
-    def run(self, limits: Limits | None = None) -> Report:
-        """Read until the end and return the report.
+    def run(self, limits: Limits | None = None, show: Callable[[Picture], None] | None = None) -> Report:
+        """Read until the end and return the report; *show* is given a picture of the state now and then.
 
         Raises SourceError when a source cannot be read at all, before anything else was.
         """
         limits = limits or Limits()
-        begun_s = monotonic_s()
+        begun_s, shown_s = monotonic_s(), 0.0
         feed = self._feed
         feed.start()
         while not self._stopping and not feed.ended:
@@ -98,6 +100,9 @@ class Watch(Stages):
             now_s = monotonic_s()
             if now_s - self._looked_s >= max(LOOK_EVERY_S, LOOK_SHARE * self._look_s):
                 self._look(now_s)
+            if show is not None and now_s - shown_s >= SHOW_EVERY_S:
+                shown_s = now_s
+                show(self.picture())
             if limits.duration_s is not None and now_s - begun_s >= limits.duration_s:
                 break
             if limits.packets is not None and sum(c.packets for c in self.captures) >= limits.packets:
@@ -222,13 +227,15 @@ class Watch(Stages):
                     state=self._feed.state(source.capture),
                 )
             )
+        traces = self.follow.open()
+        done = [trace.verdict for trace in traces if trace.is_done]
         return Picture(
             now_ns,
-            self.follow.open(),
+            [trace for trace in traces if not trace.is_done],
             planes,
             self.queues.unwell(now_ns),
-            history.verdicts.copy(),
-            history.outcomes.copy(),
+            history.verdicts + Counter(verdict.verdict for verdict in done),
+            history.outcomes + Counter(verdict.outcome for verdict in done),
             self._call_rate.of(self._newest, now_s),
         )
 

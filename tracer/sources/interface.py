@@ -85,6 +85,9 @@ class Interface:
         if self.name == ANY:
             listening.ins.bind(("", 3))  # ETH_P_ALL of every interface
         self._make_ring(listening.ins)
+        # What passed before the ring was there is no loss: counting begins now.
+        self._count_drops(listening.ins)
+        self.dropped = 0
         self.capture.first_ns = self.capture.last_ns = wall_ns()
 
     def _listen(self) -> L2ListenSocket:
