@@ -40,10 +40,12 @@ __all__ = [
     "Message",
     "Note",
     "Packet",
+    "PacketFields",
     "Report",
     "RestFacts",
     "RpcFacts",
     "Segment",
+    "SegmentFields",
     "SqlFacts",
     "SqlLogin",
     "SqlResult",
@@ -57,14 +59,9 @@ __all__ = [
 # --- evidence -------------------------------------------------------------------------------------
 
 
-class Frame(NamedTuple):
-    """Where a packet is found: what a person types into Wireshark."""
-
-    capture: int
-    """Position of the capture in the run's list of captures."""
-    number: int
-    """1-based, as Wireshark's `frame.number`."""
-
+Frame = tuple[int, int]
+"""Where a packet is found: the position of its capture in the run's list of captures, and its number
+there, 1-based, as Wireshark's `frame.number`: what a person types into Wireshark."""
 
 Frames = tuple[Frame, ...]
 """Evidence. Of a packet: one frame for each capture point that saw it. Of a message: the frame on
@@ -124,6 +121,11 @@ class Packet(NamedTuple):
     """pcapng: key in `Capture.interfaces`."""
 
 
+PacketFields = tuple[int, bytes, int, int, Frame, int]
+"""A Packet, or the same fields in a plain tuple: what goes from stage to stage, since there are hundreds
+of thousands and a named tuple costs ten times as much to make. `Packet._make` gives the names back."""
+
+
 class Segment(NamedTuple):
     """One TCP segment."""
 
@@ -146,6 +148,10 @@ class Segment(NamedTuple):
     vlan: int = 0
     """Outermost 802.1Q id, 0 without a tag."""
     interface: int = 0
+
+
+SegmentFields = tuple[int, bytes, int, int, int, bytes, int, int, Frames, int, int]
+"""A Segment, or the same fields in a plain tuple, as with PacketFields."""
 
 
 # --- connections and streams ----------------------------------------------------------------------
@@ -372,14 +378,7 @@ class Undecoded(NamedTuple):
 
 
 Message = (
-    HttpRequest
-    | HttpResponse
-    | AmqpMethod
-    | AmqpContent
-    | SqlLogin
-    | SqlStatement
-    | SqlResult
-    | Undecoded
+    HttpRequest | HttpResponse | AmqpMethod | AmqpContent | SqlLogin | SqlStatement | SqlResult | Undecoded
 )
 
 # --- calls ----------------------------------------------------------------------------------------

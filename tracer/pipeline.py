@@ -31,9 +31,9 @@ from tracer.model import (
     Data,
     Gap,
     Message,
-    Packet,
+    PacketFields,
     Report,
-    Segment,
+    SegmentFields,
     SqlLogin,
     Trace,
     Undecoded,
@@ -48,8 +48,8 @@ from tracer.topology.planes import KNOWN_PLANES
 
 __all__ = ["Progress", "Settings", "calls", "check"]
 
-TICK = 8192
-"""Segments between two reports of progress."""
+TICK = 4096
+"""Pieces of data between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +147,14 @@ class _Run:
 
     # --- reading ---
 
-    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[Packet]:
+    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[PacketFields]:
         packets = open_capture(argument.path, capture)
         if self._progress is not None:
             plain = argument.path != "-" and os.path.isfile(argument.path)
             self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
         return packets
 
-    def _segments(self) -> Iterator[Segment]:
+    def _segments(self) -> Iterator[SegmentFields]:
         """Return the segments of all captures in time order, each packet once."""
         streams = [
             in_time_order(_decode(packets, capture))
@@ -175,22 +175,19 @@ class _Run:
             return self._read()
 
     def _read(self) -> bool:
-        receive = self._reassembler.receive
         decode = self._decoders.receive
         partial = False
         countdown = TICK
         try:
-            for segment in self._segments():
-                # Most segments carry one piece of data or none.
-                for event in receive(segment):
-                    for message in decode(event):
-                        self._message(message)
-                    if type(event) is not Data:
-                        self._hole_or_end(event)
+            for event in self._reassembler.read(self._segments()):
+                for message in decode(event):
+                    self._message(message)
+                if type(event) is not Data:
+                    self._hole_or_end(event)
                 countdown -= 1
                 if not countdown:
                     countdown = TICK
-                    self._tick(segment.time_ns)
+                    self._tick(event.time_ns)
         except KeyboardInterrupt:
             partial = True
         self._last_ns = max((c.last_ns or 0 for c in self.captures), default=0)
@@ -247,7 +244,7 @@ class _Run:
             if new:
                 self._newest = call.serial
                 frames = call.frames
-                capture = self.captures[frames[0].capture if frames else call.connection.captures[0]]
+                capture = self.captures[frames[0][0] if frames else call.connection.captures[0]]
                 capture.calls += 1
                 self._counts[call.protocol] += 1
                 if self._every is not None:
@@ -345,16 +342,10 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _decode(packets: Iterator[Packet], capture: Capture) -> Iterator[Segment]:
+def _decode(packets: Iterator[PacketFields], capture: Capture) -> Iterator[SegmentFields]:
     """Yield the TCP segments of *packets*; count what cannot be read."""
     layers = Layers()
-    decode = layers.decode
-    for packet in packets:
-        segment = decode(packet)
-        if isinstance(segment, Segment):
-            yield segment
-        elif segment is not None:
-            capture.anomalies[segment] += 1
+    yield from layers.read(packets, capture.anomalies)
     capture.anomalies.update(layers.flush())
 
 
