@@ -97,17 +97,14 @@ def merge(
         _, position, segment, iterator = heapq.heappop(heads)
         other_ns = heads[0][0]
         offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
-        while True:
-            yield _earlier(segment, offset_ns) if offset_ns else segment
-            following = next(iterator, None)
-            if following is None:
-                break
-            segment = following
+        yield _earlier(segment, offset_ns) if offset_ns else segment
+        for segment in iterator:
             # Only a change of capture re-reads the clock: within a run of packets of one capture
             # nothing new is learnt about it.
             if segment[0] - offset_ns > other_ns:
                 heapq.heappush(heads, (segment[0] - offset_ns, position, segment, iterator))
                 break
+            yield _earlier(segment, offset_ns) if offset_ns else segment
     for _, _, segment, iterator in heads:
         offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
         if offset_ns:

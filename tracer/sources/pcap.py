@@ -1,6 +1,6 @@
 """Records of a classic pcap file.
 
-The loop over the records is the hottest one of the program: it works on chunks of about 1 MiB, does
+The loop over the records is the hottest one of the program: it works on chunks, does
 four comparisons a record, and leaves everything that is strange to `_mend`. Counters of the capture
 are brought up to date once a chunk.
 
