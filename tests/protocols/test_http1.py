@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -397,21 +398,22 @@ def test_secret_header(name: str) -> None:
     "target, expected",
     [
         ("/v3/auth/tokens?nocatalog", "/v3/auth/tokens?nocatalog"),
-        ("/x?limit=5&token=abc", f"/x?limit=5&token={digest('abc')}"),
-        ("/x?X-Amz-Signature=abc;a=1", f"/x?X-Amz-Signature={digest('abc')};a=1"),
+        ("/x?limit=5&token=abc", "/x?limit=5&token=<abc>"),
+        ("/x?X-Amz-Signature=abc;a=1", "/x?X-Amz-Signature=<abc>;a=1"),
         (
             "/v1/o?temp_url_sig=abc&temp_url_expires=1",
-            f"/v1/o?temp_url_sig={digest('abc')}&temp_url_expires=1",
+            "/v1/o?temp_url_sig=<abc>&temp_url_expires=1",
         ),
-        ("/x?Pass%77ord=abc", f"/x?Pass%77ord={digest('abc')}"),
-        ("/vnc_lite.html?path=%3Ftoken%3Dabc", f"/vnc_lite.html?path={digest('?token=abc')}"),
+        ("/x?Pass%77ord=abc", "/x?Pass%77ord=<abc>"),
+        ("/vnc_lite.html?path=%3Ftoken%3Dabc", "/vnc_lite.html?path=<?token=abc>"),
         ("http://user:pass@nova/v2", "http://nova/v2"),
-        ("/v2.0/tokens/abc?a=b", f"/v2.0/tokens/{digest('abc')}?a=b"),
+        ("/v2.0/tokens/abc?a=b", "/v2.0/tokens/<abc>?a=b"),
         ("/v2.1/servers/detail?name=a@b", "/v2.1/servers/detail?name=a@b"),
     ],
 )
 def test_secret_in_target(target: str, expected: str) -> None:
-    """Secret parameters are digests, user and password of a URL are gone."""
+    """Secret parameters are digests (here <secret>), user and password of a URL are gone."""
+    expected = re.sub("<(.*?)>", lambda secret: digest(secret[1]), expected)
     assert talk([(">", b"GET %s HTTP/1.1\r\n\r\n" % target.encode())]) == [(1, "GET", expected, b"")]
 
 

@@ -802,6 +802,7 @@ def test_nothing_raises(script: list[Line], joined: bool, wanted: Any, feed: Fee
         os.urandom(9),
         query(b"SELECT 1") + b"zzz",
     ],
+    ids=["query", "no body", "answer", "NUL", "quit", "random", "query and rest"],
 )
 @pytest.mark.parametrize("direction", ["<", ">"])
 @pytest.mark.parametrize("joined", [False, True])

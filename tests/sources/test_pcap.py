@@ -349,6 +349,7 @@ def test_any_bytes_behind_a_header_are_read_to_an_end(
         (gzip.compress(pcap())[:11], ["gzip stream ends before its end"]),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 40, ["zstd stream is damaged"]),
     ],
+    ids=lambda value: value[0] if isinstance(value, list) else "data",
 )
 def test_what_is_no_capture_is_refused_before_any_packet(
     data: bytes, words: list[str], tmp_path: Path
