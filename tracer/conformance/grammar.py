@@ -46,6 +46,7 @@ MOST_LINES = 100_000
 """Distinct lines that are remembered; a real run has some hundreds."""
 FAILED_RESULTS = frozenset(("failure", "error", "refused", "unroutable", "none"))
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 _STEP = re.compile(r"(step|tried|refused)_(\w+)")
 _DEADLINE = re.compile(r"within_(\d+)(ms|s|min)")
@@ -97,8 +98,16 @@ class Grammar:
         self.automaton = automaton
         self._step_of = {step.name: step for step in steps}
         used = {symbol.terminal for symbol in automaton.symbols}
-        self._legs = {name: legs_of(terminals[name].pattern) for name in used}
-        self._planes = sorted({leg.plane for legs in self._legs.values() for leg in legs} - {"*"})
+        self._legs = {name: legs_of(terminals[name].pattern) for name in dict.fromkeys((*used, *begins))}
+        self._planes = sorted({leg.plane for name in used for leg in self._legs[name]} - {"*"})
+        self.inward = frozenset(
+            step.name
+            for step in steps
+            for name in {*step.terminals} & {*begins}
+            if any(leg.protocol == "REST" for leg in self._legs[name])
+        )
+        """Steps on which the request comes in: a refusal travels outwards through them."""
+        self._begun: dict[tuple[str, str], frozenset[str]] = {}
         self._symbols: dict[str, tuple[Symbol, ...]] = {}
         self._near: dict[str, tuple[tuple[Symbol, str], ...]] = {}
         self._candidates: dict[str, tuple[Candidate, ...]] = {}
@@ -115,6 +124,27 @@ class Grammar:
             for name in self.begins
             for result in (words[-1], *GOOD_RESULTS)
         )
+
+    def begun_at(self, protocol: str, operation: str) -> frozenset[str]:
+        """Return the roles to which a call begins a trace of this workflow, as far as its operation tells.
+
+        Roles and planes may be known late; what is asked for is known at once. Kept by operation.
+        """
+        key = (protocol, operation)
+        found = self._begun.get(key)
+        if found is None:
+            found = _keep(self._begun, key, frozenset(self._asked(protocol, operation)))
+        return found
+
+    def _asked(self, protocol: str, operation: str) -> Iterator[str]:
+        for name in self.begins:
+            for leg in self._legs[name]:
+                plane, caller, callee = (
+                    word if word != "*" else "?" for word in (leg.plane, leg.caller, leg.callee)
+                )
+                line = f"{plane} {protocol} {caller} > {callee} {operation}"
+                if any(self.terminals[name].fullmatch(f"{line} {result}") for result in GOOD_RESULTS):
+                    yield callee
 
     def symbols(self, line: str) -> tuple[Symbol, ...]:
         """Return what a canonical line can be taken as, in order of ids; () outside of the alphabet.
@@ -223,7 +253,7 @@ class Grammar:
         }
 
 
-def _keep(cache: dict[str, _T], line: str, value: _T) -> _T:
+def _keep(cache: dict[_K, _T], line: _K, value: _T) -> _T:
     """Store and return *value*; a full cache starts anew, for lines of strange traffic have no end."""
     if len(cache) >= MOST_LINES:
         cache.clear()
