@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
 from tracer.conformance.case import Case, Sight, Witness, lay_out
+from tracer.conformance.deadlines import late_steps
 from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.outcome import GOOD, Ending, failing_of_attempt, judge
 from tracer.conformance.run import judge_run
@@ -202,6 +203,13 @@ class _Report:
                 self.deviations.append(
                     Deviation("missing", step.step, words, None, self._witness_words(step.step))
                 )
+        self.deviations += late_steps(
+            self.case,
+            ending,
+            self.sight,
+            lambda step: [witness for witness, _ in self._witnesses(step)],
+            self._witness_words,
+        )
         self._misfits(blind=any(step.status == "unobserved" for step in steps))
         self._order()
 
