@@ -264,11 +264,21 @@ class _Run:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
         for trace in self.correlator.traces():
+            if not trace.creates and not self._begins(trace):
+                continue
             key = trace.request_id or trace.server_id or f"trace-{trace.number}"
             if trace.shared and trace.request_id and trace.server_id:
                 key = f"{trace.request_id}/{trace.server_id}"
             found[key if key not in found else f"{key}#{trace.number}"] = trace
         return list(found.items())
+
+    def _begins(self, trace: Trace) -> bool:
+        """Tell whether *trace* began as the grammar says: who called whom is known only now."""
+        starts, record = self._grammar.starts, self.topology.record
+        return any(
+            self._grammar.begun_at(call.protocol, call.asked) and starts(record(call).matched)
+            for call in trace.calls
+        )
 
     def report(self, partial: bool) -> Report:
         """Return the verdicts on all traces that the settings ask for."""

@@ -51,6 +51,18 @@ class Checker:
         return _Report(self, case, sight, ending).verdict()
 
 
+def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:
+    """Leave out what is like an earlier call and as uncertain: one of the two may be another trace's."""
+    seen: set[str] = set()
+    kept = []
+    for witness in witnesses:
+        if not witness.ambiguous or witness.record.line not in seen:
+            kept.append(witness)
+        if witness.ambiguous:
+            seen.add(witness.record.line)
+    return kept
+
+
 class _Report:
     """Builds the verdict of one case."""
 
@@ -78,7 +90,9 @@ class _Report:
         retry = UNOBSERVED if len(self.case.attempts) > 1 else MISSING
         # What may belong to another creation is only asked where the rest does not explain itself.
         certain = [w for w in self.case.witnesses if not w.ambiguous]
-        choices = [certain, self.case.witnesses] if len(certain) < len(self.case.witnesses) else [certain]
+        choices = [certain]
+        if len(certain) < len(self.case.witnesses):
+            choices += [self.case.witnesses, _one_of_each(self.case.witnesses)]
         found = [
             align(
                 grammar.automaton,

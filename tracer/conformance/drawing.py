@@ -141,7 +141,7 @@ _MERMAID_SHAPES = {"box": '["{}"]', "round": '(["{}"])', "circle": '(("{}"))', "
 
 
 def _mermaid(picture: _Picture) -> str:
-    lines = ["---", f'title: "{_yaml(picture.title)}"', "---"]
+    lines = ["---", f'title: "{_mermaid_text(picture.title)}"', "---"]
     lines.append(f"flowchart {'LR' if picture.sideways else 'TD'}")
     lines += [f"  {_mermaid_box(box)}" for box in picture.boxes]
     for number, frame in enumerate(picture.frames, 1):
@@ -164,13 +164,15 @@ def _mermaid_box(box: _Box) -> str:
     return box.name + _MERMAID_SHAPES[box.shape].format(text)
 
 
+_LOOKS_LIKE = str.maketrans({'"': "'", "`": "'", "<": "‹", ">": "›", "#": "♯", "&": "＆", "\\": "∖"})
+
+
 def _mermaid_text(text: str) -> str:
-    """Return *text* so that nothing of it is syntax: Mermaid writes such a character by its number."""
-    return re.sub(r"[^\w \-.,:;/→'()+]|;", lambda found: f"#{ord(found[0])};", text)
+    """Return *text* so that nothing of it is syntax.
 
-
-def _yaml(text: str) -> str:
-    return "".join(c for c in text.replace("\\", "\\\\").replace('"', '\\"') if c.isprintable())
+    By look-alikes, since Mermaid breaks lines within its own escapes (#59;) and shows their insides then.
+    """
+    return "".join(c for c in text.translate(_LOOKS_LIKE) if c.isprintable())
 
 
 # --- DOT ------------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ def _blind(grammar: Grammar) -> Iterator[str]:
         for name in step.terminals:
             if any("*" in (leg.caller, leg.callee, leg.protocol) for leg in grammar.terminal_legs(name)):
                 yield (
-                    f"{grammar.source.place(name)}: {name} does not tell who calls whom; whether it could"
-                    ' have been seen cannot be judged. Write the roles as text: "Internal_base REST lb > nova-api "'
+                    f"{grammar.source.place(name)}: {name} does not tell who calls whom, so nobody can judge"
+                    " whether it could have been seen; write the roles as text, as in openstack.lark"
                 )
 
 

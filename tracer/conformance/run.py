@@ -17,15 +17,16 @@ __all__ = ["judge_run"]
 
 def judge_run(case: Case, sight: StepSight, stall_ns: int) -> Ending:
     """Return how the workflow of *case* ended: done, rejected, error, stuck or unfinished."""
-    last = _last_call(case, sight)
-    if last is not None:
-        return Ending("done", call=last, time_ns=last.ended_ns or last.started_ns)
     refusal = _refusal(case)
     if refusal is not None:
         return _rejected(case, refusal)
-    failing = _failing(case)
-    if failing is not None or case.trace.failed_ns is not None:
+    last, failing = _last_call(case, sight), _failing(case)
+    # What records a failure is the same call that would record success.
+    needed = failing is not None and any(case.grammar.step(s).presence == "required" for s in failing.failed)
+    if case.trace.failed_ns is not None or needed or (failing is not None and last is None):
         return _error(case, sight, failing, stall_ns)
+    if last is not None:
+        return Ending("done", call=last, time_ns=last.ended_ns or last.started_ns)
     return silent(case, sight, stall_ns)
 
 

@@ -80,8 +80,8 @@ def call_words(record: CallRecord) -> str:
 
 def owed_by(case: Case, step: str) -> str:
     """Return who owes *step*, with the host where it is known."""
-    role = _OWED.get(step, "")
-    if step.startswith("8") and case.attempts:
+    role = _OWED.get(step, "") if case.trace.creates else case.grammar.legs(step)[0].caller
+    if role == "nova-compute" and case.attempts:
         return f"{role} on {case.attempts[-1].host}"
     return role
 
