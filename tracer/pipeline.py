@@ -83,9 +83,9 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     reading: the report then covers what was read and is `partial`.
     """
     grammar = load(settings.grammar)
-    run = _Run(arguments, settings, progress, every_statement=False)
+    run = _Run(arguments, settings, grammar, progress, every_statement=False)
     partial = run.read()
-    return run.report(grammar, partial)
+    return run.report(partial)
 
 
 def calls(
@@ -95,7 +95,7 @@ def calls(
 
     Raises as `check` does.
     """
-    run = _Run(arguments, settings, progress, every_statement=True)
+    run = _Run(arguments, settings, load(settings.grammar), progress, every_statement=True)
     partial = run.read()
     return _interrupted_behind(run.records()) if partial else run.records()
 
@@ -113,11 +113,13 @@ class _Run:
         self,
         arguments: Sequence[str],
         settings: Settings,
+        grammar: Grammar,
         progress: Progress | None,
         *,
         every_statement: bool,
     ) -> None:
         self._settings = settings
+        self._grammar = grammar
         self._progress = progress
         given = load_topology(settings.topology) if settings.topology else GivenTopology()
         self._given = given
@@ -139,7 +141,7 @@ class _Run:
         self._decoders = Decoders(ports, options, self._reassembler.turn)
         roles = self.topology.roles
         self.coverage = Coverage(self.captures, roles.addresses, self.topology.plane_of, roles.serves)
-        self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name)
+        self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name, grammar.begun_at)
         self._newest = 0
         self._last_ns = 0
         self._counts: Counter[str] = Counter()
@@ -259,18 +261,28 @@ class _Run:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
         for trace in self.correlator.traces():
+            if not trace.creates and not self._begins(trace):
+                continue
             key = trace.request_id or trace.server_id or f"trace-{trace.number}"
             if trace.shared and trace.request_id and trace.server_id:
                 key = f"{trace.request_id}/{trace.server_id}"
             found[key if key not in found else f"{key}#{trace.number}"] = trace
         return list(found.items())
 
-    def report(self, grammar: Grammar, partial: bool) -> Report:
+    def _begins(self, trace: Trace) -> bool:
+        """Tell whether *trace* began as the grammar says: who called whom is known only now."""
+        starts, record = self._grammar.starts, self.topology.record
+        return any(
+            self._grammar.begun_at(call.protocol, call.asked) and starts(record(call).matched)
+            for call in trace.calls
+        )
+
+    def report(self, partial: bool) -> Report:
         """Return the verdicts on all traces that the settings ask for."""
         roles = self.topology.roles
         settings = self._settings
         checker = Checker(
-            grammar,
+            self._grammar,
             lambda call, ambiguous: self.topology.record(call, None, ambiguous),
             self.coverage,
             roles.addresses,
@@ -285,7 +297,7 @@ class _Run:
         for capture in self.captures:
             capture.planes |= self._planes_of(capture)
         return Report(
-            grammar.name,
+            self._grammar.name,
             self.captures,
             verdicts,
             partial,
@@ -314,7 +326,8 @@ class _Run:
         counts += [(names[p], n + (skipped if p == "SQL" else 0)) for p, n in sorted(self._counts.items())]
         if skipped and "SQL" not in self._counts:
             counts.append((names["SQL"], skipped))
-        counts.append(("creations of a server", 0))
+        creates = self._grammar.begun_at("REST", "POST /v2.1/servers")
+        counts.append(("creations of a server" if creates else f"runs of {self._grammar.name}", 0))
         return tuple(counts)
 
     def records(self) -> Iterator[CallRecord]:

@@ -568,6 +568,7 @@ class Topology:
             str(call.caller.endpoint.address) if call.caller else "",
             str(call.callee.endpoint.address) if call.callee else "",
             own or getattr(facts, "request_id", ""),
+            action=getattr(facts, "action", ""),
         )
 
     def caller(self, call: Call) -> str:
