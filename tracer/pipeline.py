@@ -31,9 +31,9 @@ from tracer.model import (
     Data,
     Gap,
     Message,
-    Packet,
+    PacketFields,
     Report,
-    Segment,
+    SegmentFields,
     SqlLogin,
     Trace,
     Undecoded,
@@ -48,8 +48,8 @@ from tracer.topology.planes import KNOWN_PLANES
 
 __all__ = ["Progress", "Settings", "Stages", "calls", "check", "given_topology", "trace_id"]
 
-TICK = 8192
-"""Segments between two reports of progress."""
+TICK = 4096
+"""Pieces of data between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     reading: the report then covers what was read and is `partial`.
     """
     grammar = load(settings.grammar)
-    run = _Run(arguments, settings, progress, every_statement=False)
+    run = _Run(arguments, settings, grammar, progress, every_statement=False)
     partial = run.read()
-    return run.report(grammar, partial)
+    return run.report(partial)
 
 
 def calls(
@@ -95,7 +95,7 @@ def calls(
 
     Raises as `check` does.
     """
-    run = _Run(arguments, settings, progress, every_statement=True)
+    run = _Run(arguments, settings, load(settings.grammar), progress, every_statement=True)
     partial = run.read()
     return _interrupted_behind(run.records()) if partial else run.records()
 
@@ -113,9 +113,16 @@ class Stages:
     """
 
     def __init__(
-        self, captures: list[Capture], given: GivenTopology, settings: Settings, *, every_statement: bool
+        self,
+        captures: list[Capture],
+        given: GivenTopology,
+        settings: Settings,
+        grammar: Grammar,
+        *,
+        every_statement: bool,
     ) -> None:
         self._settings = settings
+        self._grammar = grammar
         self._given = given
         self.captures = captures
         ports = {**PORTS, **given.ports}
@@ -127,7 +134,7 @@ class Stages:
         self._decoders = Decoders(ports, options, self._reassembler.turn)
         roles = self.topology.roles
         self.coverage = Coverage(self.captures, roles.addresses, self.topology.plane_of, roles.serves)
-        self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name)
+        self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name, grammar.begun_at)
         self._newest = 0
         self._last_ns = 0
         self._counts: Counter[str] = Counter()
@@ -180,7 +187,7 @@ class Stages:
             if new:
                 self._newest = call.serial
                 frames = call.frames
-                capture = self.captures[frames[0].capture if frames else call.connection.captures[0]]
+                capture = self.captures[frames[0][0] if frames else call.connection.captures[0]]
                 capture.calls += 1
                 self._counts[call.protocol] += 1
                 if self._every is not None:
@@ -195,16 +202,28 @@ class Stages:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
         for trace in self.correlator.traces():
+            if not self._is_of_the_workflow(trace):
+                continue
             key = trace_id(trace)
             found[key if key not in found else f"{key}#{trace.number}"] = trace
         return list(found.items())
 
-    def checker(self, grammar: Grammar) -> Checker:
-        """Return what checks a trace of this run against *grammar*."""
+    def _is_of_the_workflow(self, trace: Trace) -> bool:
+        """Tell whether *trace* began as the grammar says: who called whom is known only now."""
+        if trace.creates:
+            return True
+        starts, record = self._grammar.starts, self.topology.record
+        return any(
+            self._grammar.begun_at(call.protocol, call.asked) and starts(record(call).matched)
+            for call in trace.calls
+        )
+
+    def checker(self) -> Checker:
+        """Return what checks a trace of this run."""
         roles = self.topology.roles
         settings = self._settings
         return Checker(
-            grammar,
+            self._grammar,
             lambda call, ambiguous: self.topology.record(call, None, ambiguous),
             self.coverage,
             roles.addresses,
@@ -214,19 +233,19 @@ class Stages:
             (*self._given.allow, *settings.allow),
         )
 
-    def report(self, grammar: Grammar, partial: bool) -> Report:
+    def report(self, partial: bool) -> Report:
         """Return the verdicts on all traces that the settings ask for."""
-        checker = self.checker(grammar)
+        checker = self.checker()
         verdicts = [
             _named(checker.check(trace), key) for key, trace in self._traces() if self._is_selected(trace)
         ]
-        return self._reported(grammar, verdicts, partial)
+        return self._reported(verdicts, partial)
 
-    def _reported(self, grammar: Grammar, verdicts: Sequence[Verdict], partial: bool) -> Report:
+    def _reported(self, verdicts: Sequence[Verdict], partial: bool) -> Report:
         for capture in self.captures:
             capture.planes |= self._planes_of(capture)
         return Report(
-            grammar.name,
+            self._grammar.name,
             self.captures,
             verdicts,
             partial,
@@ -255,7 +274,8 @@ class Stages:
         counts += [(names[p], n + (skipped if p == "SQL" else 0)) for p, n in sorted(self._counts.items())]
         if skipped and "SQL" not in self._counts:
             counts.append((names["SQL"], skipped))
-        counts.append(("creations of a server", 0))
+        creates = self._grammar.begun_at("REST", "POST /v2.1/servers")
+        counts.append(("creations of a server" if creates else f"runs of {self._grammar.name}", 0))
         return tuple(counts)
 
 
@@ -266,6 +286,7 @@ class _Run(Stages):
         self,
         arguments: Sequence[str],
         settings: Settings,
+        grammar: Grammar,
         progress: Progress | None,
         *,
         every_statement: bool,
@@ -281,18 +302,18 @@ class _Run(Stages):
         self._packets = [
             self._open(c, capture) for c, capture in zip(resolved.captures, captures, strict=True)
         ]
-        super().__init__(captures, given, settings, every_statement=every_statement)
+        super().__init__(captures, given, settings, grammar, every_statement=every_statement)
 
     # --- reading ---
 
-    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[Packet]:
+    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[PacketFields]:
         packets = open_capture(argument.path, capture)
         if self._progress is not None:
             plain = argument.path != "-" and os.path.isfile(argument.path)
             self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
         return packets
 
-    def _segments(self) -> Iterator[Segment]:
+    def _segments(self) -> Iterator[SegmentFields]:
         """Return the segments of all captures in time order, each packet once."""
         streams = [
             in_time_order(_decode(packets, capture))
@@ -313,22 +334,19 @@ class _Run(Stages):
             return self._read()
 
     def _read(self) -> bool:
-        receive = self._reassembler.receive
         decode = self._decoders.receive
         partial = False
         countdown = TICK
         try:
-            for segment in self._segments():
-                # Most segments carry one piece of data or none.
-                for event in receive(segment):
-                    for message in decode(event):
-                        self._message(message)
-                    if type(event) is not Data:
-                        self._hole_or_end(event)
+            for event in self._reassembler.read(self._segments()):
+                for message in decode(event):
+                    self._message(message)
+                if type(event) is not Data:
+                    self._hole_or_end(event)
                 countdown -= 1
                 if not countdown:
                     countdown = TICK
-                    self._tick(segment.time_ns)
+                    self._tick(event.time_ns)
         except KeyboardInterrupt:
             partial = True
         self._finish()
@@ -380,16 +398,10 @@ def given_topology(settings: Settings) -> GivenTopology:
     return load_topology(settings.topology) if settings.topology else GivenTopology()
 
 
-def _decode(packets: Iterator[Packet], capture: Capture) -> Iterator[Segment]:
+def _decode(packets: Iterator[PacketFields], capture: Capture) -> Iterator[SegmentFields]:
     """Yield the TCP segments of *packets*; count what cannot be read."""
     layers = Layers()
-    decode = layers.decode
-    for packet in packets:
-        segment = decode(packet)
-        if isinstance(segment, Segment):
-            yield segment
-        elif segment is not None:
-            capture.anomalies[segment] += 1
+    yield from layers.read(packets, capture.anomalies)
     capture.anomalies.update(layers.flush())
 
 

@@ -12,7 +12,7 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
-from tracer.model import Segment
+from tracer.model import Segment, SegmentFields
 
 __all__ = ["Clocks", "Sightings", "in_time_order", "join_sightings", "merge"]
 
@@ -50,7 +50,7 @@ class Clocks:
         return int(offset) if abs(offset) >= CORRECT_NS else 0
 
 
-def in_time_order(segments: Iterable[Segment], window_ns: int = WINDOW_NS) -> Iterator[Segment]:
+def in_time_order(segments: Iterable[SegmentFields], window_ns: int = WINDOW_NS) -> Iterator[SegmentFields]:
     """Yield *segments* by time, if none is late by more than *window_ns*.
 
     Sorting starts at the first inversion: most captures have none and pay one comparison a packet.
@@ -83,9 +83,11 @@ def in_time_order(segments: Iterable[Segment], window_ns: int = WINDOW_NS) -> It
     yield from waiting
 
 
-def merge(captures: Iterable[Iterator[Segment]], clocks: Clocks | None = None) -> Iterator[Segment]:
+def merge(
+    captures: Iterable[Iterator[SegmentFields]], clocks: Clocks | None = None
+) -> Iterator[SegmentFields]:
     """Yield the segments of all *captures*, each in time order, by time (corrected by *clocks*)."""
-    heads: list[tuple[int, int, Segment, Iterator[Segment]]] = []
+    heads: list[tuple[int, int, SegmentFields, Iterator[SegmentFields]]] = []
     for position, iterator in enumerate(captures):
         first = next(iterator, None)
         if first is not None:
@@ -94,27 +96,32 @@ def merge(captures: Iterable[Iterator[Segment]], clocks: Clocks | None = None) -
     while len(heads) > 1:
         _, position, segment, iterator = heapq.heappop(heads)
         other_ns = heads[0][0]
-        offset_ns = clocks.offset_ns(segment.frames[0].capture) if clocks else 0
-        while True:
-            yield segment._replace(time_ns=segment.time_ns - offset_ns) if offset_ns else segment
-            following = next(iterator, None)
-            if following is None:
-                break
-            segment = following
+        offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
+        yield _earlier(segment, offset_ns) if offset_ns else segment
+        for segment in iterator:
             # Only a change of capture re-reads the clock: within a run of packets of one capture
             # nothing new is learnt about it.
             if segment[0] - offset_ns > other_ns:
                 heapq.heappush(heads, (segment[0] - offset_ns, position, segment, iterator))
                 break
+            yield _earlier(segment, offset_ns) if offset_ns else segment
     for _, _, segment, iterator in heads:
-        offset_ns = clocks.offset_ns(segment.frames[0].capture) if clocks else 0
+        offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
         if offset_ns:
-            yield segment._replace(time_ns=segment.time_ns - offset_ns)
+            yield _earlier(segment, offset_ns)
             for segment in iterator:
-                yield segment._replace(time_ns=segment.time_ns - offset_ns)
+                yield _earlier(segment, offset_ns)
         else:
             yield segment
             yield from iterator
+
+
+def _capture_of(segment: SegmentFields) -> int:
+    return segment[8][0][0]
+
+
+def _earlier(segment: SegmentFields, by_ns: int) -> SegmentFields:
+    return (segment[0] - by_ns, *segment[1:])
 
 
 class Sightings:
@@ -127,32 +134,34 @@ class Sightings:
     def __init__(self, clocks: Clocks, window_ns: int = WINDOW_NS) -> None:
         self._clocks = clocks
         self._window_ns = window_ns
-        self._held: OrderedDict[tuple[bytes, int, int, int, int, int], Segment] = OrderedDict()
+        self._held: OrderedDict[tuple[bytes, int, int, int, int, int], SegmentFields] = OrderedDict()
         self._serial = 0
 
-    def receive(self, segment: Segment) -> list[Segment]:
+    def receive(self, segment: SegmentFields) -> list[SegmentFields]:
         """Take *segment*, in time order, and return those that no other capture can have seen any more."""
         time_ns, flow, seq, ack, flags, payload, _, ip_id, frames, _, _ = segment
         held, clocks = self._held, self._clocks
         ready = self.release(time_ns - self._window_ns) if held else []
+        capture = frames[0][0]
         same = (flow, seq, ack, flags, len(payload), ip_id)
         seen = held.get(same)
         if seen is None:
             held[same] = segment
-        elif all(frame.capture != frames[0].capture for frame in seen.frames):
-            raw_ns = time_ns + clocks.offset_ns(frames[0].capture)
-            seen_ns = seen.time_ns + clocks.offset_ns(seen.frames[0].capture)
-            clocks.learn(frames[0].capture, seen.frames[0].capture, raw_ns - seen_ns)
-            held[same] = seen._replace(frames=seen.frames + frames)
+        elif all(number != capture for number, _ in seen[8]):
+            first = _capture_of(seen)
+            raw_ns = time_ns + clocks.offset_ns(capture)
+            seen_ns = seen[0] + clocks.offset_ns(first)
+            clocks.learn(capture, first, raw_ns - seen_ns)
+            held[same] = Segment._make(seen)._replace(frames=seen[8] + frames)
         else:
             # The same point saw it twice (SPAN, bridges): reassembly counts it as a duplicate.
             self._serial += 1
             held[flow, seq, ack, flags, -self._serial, ip_id] = segment
         return ready
 
-    def release(self, until_ns: int) -> list[Segment]:
-        """Return what is held and older than *until_ns*, or as old."""
-        ready: list[Segment] = []
+    def release(self, until_ns: int) -> list[SegmentFields]:
+        """Return what is held and older than *until_ns*."""
+        ready: list[SegmentFields] = []
         held = self._held
         while held:
             key, oldest = next(iter(held.items()))
@@ -162,7 +171,7 @@ class Sightings:
             ready.append(oldest)
         return ready
 
-    def flush(self) -> list[Segment]:
+    def flush(self) -> list[SegmentFields]:
         """Return all that is held."""
         ready = list(self._held.values())
         self._held.clear()
@@ -170,8 +179,8 @@ class Sightings:
 
 
 def join_sightings(
-    segments: Iterable[Segment], clocks: Clocks, window_ns: int = WINDOW_NS
-) -> Iterator[Segment]:
+    segments: Iterable[SegmentFields], clocks: Clocks, window_ns: int = WINDOW_NS
+) -> Iterator[SegmentFields]:
     """Yield each packet once, with a frame for every capture that saw it within *window_ns*."""
     sightings = Sightings(clocks, window_ns)
     for segment in segments:

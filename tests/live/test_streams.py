@@ -23,7 +23,7 @@ from tracer.events import Event
 from tracer.layers import Layers
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
-from tracer.model import Capture, Packet, Report, Segment
+from tracer.model import Capture, PacketFields, Report
 from tracer.pipeline import Settings
 from tracer.sources.streams import CaptureStream, Deliver
 from tracer.topology import GivenTopology
@@ -253,21 +253,16 @@ class _Losing(CaptureStream):
     """A stream whose sender says what it lost, as an interface does."""
 
     def read(self, deliver: Deliver) -> None:
-        def deliver_and_lose(packets: list[Packet]) -> None:
+        def deliver_and_lose(packets: list[PacketFields]) -> None:
             # All that the computes say to neutron-server never reaches us.
             deliver([p for p in packets if not self._is_lost(p)])
 
         super().read(deliver_and_lose)
 
-    def _is_lost(self, packet: Packet) -> bool:
-        segment = Layers().decode(packet)
-        if not isinstance(segment, Segment):
-            return False
-        ports = segment.flow[8:10], segment.flow[10:12]
-        lost = (9696).to_bytes(2, "big") in ports and bytes((172, 28, 0, 31)) in (
-            segment.flow[:4],
-            segment.flow[4:8],
-        )
+    def _is_lost(self, packet: PacketFields) -> bool:
+        flow = next((segment[1] for segment in Layers().read([packet], {})), b"")
+        compute, port = bytes((172, 28, 0, 31)), (9696).to_bytes(2, "big")
+        lost = port in (flow[8:10], flow[10:12]) and compute in (flow[:4], flow[4:8])
         self.dropped += lost and self.tells
         return lost
 

@@ -73,11 +73,11 @@ def send(captures: dict[str, Path], speed: float) -> int:
         out.bind((interface, 0))
         sockets[number] = out
         for packet in open_capture(str(path), Capture(number, str(path))):
-            data = packet.data
-            if packet.link_type == COOKED:
+            time_ns, data, _, link_type, _, _ = packet
+            if link_type == COOKED:
                 # What a host saw on any interface: another link layer before the same packet.
                 data = bytes(12) + data[14:]
-            packets.append((packet.time_ns, number, data))
+            packets.append((time_ns, number, data))
     packets.sort(key=lambda item: item[0])
     first_ns, begun_ns = packets[0][0], time.monotonic_ns()
     for time_ns, number, data in packets:

@@ -87,7 +87,10 @@ def owes(step: str, host: str | None) -> str:
 
 def owed_by(case: Case, step: str) -> str:
     """Return who owes *step*, with the host where it is known."""
-    return owes(step, case.attempts[-1].host if case.attempts else None)
+    role = _OWED.get(step, "") if case.trace.creates else case.grammar.legs(step)[0].caller
+    if role == "nova-compute" and case.attempts:
+        return f"{role} on {case.attempts[-1].host}"
+    return role
 
 
 def failure_words(case: Case, ending: Ending) -> str:
@@ -206,5 +209,5 @@ def summary_words(
     host = f" on {case.attempts[-1].host}" if case.attempts else ""
     tries = f" at attempt {len(case.attempts)}" if len(case.attempts) > 1 else ""
     if deviations:
-        return f"active{host} after {took}{tries}, but {deviations[0].message}{unseen}"
-    return f"active{host} after {took}{tries}{unseen}"
+        return f"{ending.outcome}{host} after {took}{tries}, but {deviations[0].message}{unseen}"
+    return f"{ending.outcome}{host} after {took}{tries}{unseen}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 
-from tracer.correlation.assembly import Material
 from tracer.correlation.index import CallIndex
+from tracer.correlation.material import Material
 from tracer.model import Call, RestFacts, Trace
 
 __all__ = ["forget", "forget_oldest", "retire"]
@@ -36,7 +36,7 @@ def retire(material: Material, traces: Iterable[Trace]) -> set[str]:
     for key in keys:
         material.by_request.discard(key)
         material.by_uuid.discard(key)
-        material.builds.pop(key, None)
+        material.seeds.pop(key, None)
         material.states.pop(key, None)
     for serial in legs:
         material.validations.pop(serial, None)
@@ -65,8 +65,11 @@ def forget(
     """
     _forget_keys(material.by_request, before_ns, keys)
     _forget_keys(material.by_uuid, before_ns, uuids)
-    for key in [key for key in material.builds if not material.by_request.get(key)]:
-        del material.builds[key]
+    for key in [key for key in material.seeds if not material.by_request.get(key)]:
+        del material.seeds[key]
+    for server_id in [s for s in material.changes if s not in uuids]:
+        if all(_is_old(call, before_ns) for call in material.changes[server_id]):
+            del material.changes[server_id]
     for calls in (material.portal, material.loose, material.logins):
         _drop(calls, lambda call: _is_old(call, before_ns) and call.serial not in serials)
     legs = {leg.serial for leg in material.legs}

@@ -13,7 +13,7 @@ from operator import itemgetter
 from queue import SimpleQueue
 
 from tracer.layers import Layers
-from tracer.model import Capture, Packet, Segment
+from tracer.model import Capture, SegmentFields
 from tracer.points import Clocks, Sightings
 from tracer.sources.live import Arrivals, Decode, LiveSource, Reader, hear, wall_ns
 
@@ -33,7 +33,7 @@ class Feed:
     def __init__(self, sources: Sequence[LiveSource]) -> None:
         self._arrivals: Arrivals = SimpleQueue()
         self._readers = [Reader(source, _decoder(source.capture), self._arrivals) for source in sources]
-        self._pending: list[Segment] = []
+        self._pending: list[SegmentFields] = []
         self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
         named = [source.capture.plane for source in sources]
         apart = None not in named and len(set(named)) == len(named)
@@ -77,7 +77,7 @@ class Feed:
             return "waiting"
         return "quiet" if reader.silent_s() > 10 and not reader.backlog else ""
 
-    def segments(self, timeout_s: float) -> list[Segment]:
+    def segments(self, timeout_s: float) -> list[SegmentFields]:
         """Return the segments that are next, in time order; none when none came in time."""
         idle = not any(r.backlog for r in self._readers)
         hear(self._arrivals, timeout_s if idle else 0)
@@ -89,7 +89,7 @@ class Feed:
         self._pending.sort(key=itemgetter(0))
         ready = self._split(watermark_ns)
         for segment in ready:
-            self._by_capture[segment[8][0].capture].in_hand -= 1
+            self._by_capture[segment[8][0][0]].in_hand -= 1
         if ready:
             self._newest_ns = max(self._newest_ns, ready[-1][0])
         if self._sightings is not None:
@@ -110,7 +110,7 @@ class Feed:
         """Whether, after `stop`, there is more to come of what was captured before."""
         return any(r.backlog or (r.source.ends_on_stop and not r.ended) for r in self._readers)
 
-    def rest(self) -> list[Segment]:
+    def rest(self) -> list[SegmentFields]:
         """Return all that is in hand, without waiting for anybody."""
         hear(self._arrivals, 0)
         for reader in self._readers:
@@ -128,11 +128,11 @@ class Feed:
         batch = reader.take()
         offset_ns = self._clocks.offset_ns(reader.source.capture.number)
         if offset_ns:
-            batch = [segment._replace(time_ns=segment.time_ns - offset_ns) for segment in batch]
+            batch = [(segment[0] - offset_ns, *segment[1:]) for segment in batch]
         self._pending += batch
 
-    def _join(self, sightings: Sightings, ready: list[Segment]) -> list[Segment]:
-        joined: list[Segment] = []
+    def _join(self, sightings: Sightings, ready: list[SegmentFields]) -> list[SegmentFields]:
+        joined: list[SegmentFields] = []
         for segment in ready:
             joined += sightings.receive(segment)
         if not self._pending and not any(r.is_waited_for() for r in self._readers):
@@ -141,7 +141,7 @@ class Feed:
             joined += sightings.release(wall_ns() - LAG_NS - WINDOW_NS)
         return joined
 
-    def _split(self, until_ns: int) -> list[Segment]:
+    def _split(self, until_ns: int) -> list[SegmentFields]:
         """Return what is pending up to *until_ns* and keep the rest."""
         pending = self._pending
         if not pending or pending[-1][0] <= until_ns:
@@ -168,16 +168,5 @@ class Feed:
 
 def _decoder(capture: Capture) -> Decode:
     """Return what finds the TCP segments in packets of *capture* and counts what cannot be read."""
-    decode, anomalies = Layers().decode, capture.anomalies
-
-    def segments(packets: list[Packet]) -> list[Segment]:
-        found = []
-        for packet in packets:
-            segment = decode(packet)
-            if type(segment) is Segment:
-                found.append(segment)
-            elif segment is not None:
-                anomalies[segment] += 1  # type: ignore[index]
-        return found
-
-    return segments
+    read, anomalies = Layers().read, capture.anomalies
+    return lambda packets: list(read(packets, anomalies))

@@ -12,7 +12,7 @@ from tracer.events import Event, Picture, Plane
 from tracer.live.feed import Feed
 from tracer.live.follow import Follow, Patience
 from tracer.live.queues import Queues
-from tracer.model import AmqpMethod, Call, Capture, Closed, Data, Message, Report, Segment
+from tracer.model import AmqpMethod, Call, Capture, Closed, Data, Message, Report, SegmentFields, Trace
 from tracer.pipeline import Settings, Stages, trace_id
 from tracer.reassembly import Event as StreamEvent
 from tracer.sources.live import LiveSource, monotonic_s
@@ -60,16 +60,15 @@ class Watch(Stages):
         # A source counts ahead of what the stages have seen: they have a capture of their own, which
         # `_follow_sources` keeps up to date.
         captures = [_twin(source.capture) for source in sources]
-        super().__init__(captures, given, settings, every_statement=False)
+        super().__init__(captures, given, settings, grammar, every_statement=False)
         self._sources = list(sources)
-        self._grammar = grammar
         self._tell = tell
         self._feed = Feed(sources)
         self.queues = Queues()
         self._patience = patience or Patience(stall_ns=int(settings.stall_s * 1e9))
-        checker = self.checker(grammar)
+        checker = self.checker()
         self.follow = Follow(
-            self.correlator, checker, self.queues, trace_id, self._patience, monotonic_s, self._is_selected
+            self.correlator, checker, self.queues, trace_id, self._patience, monotonic_s, self._is_wanted
         )
         self._stopping = False
         self._dropped = [0] * len(captures)
@@ -118,14 +117,13 @@ class Watch(Stages):
             self._receive(self._feed.segments(WAIT_S / 2))
         self._receive(self._feed.rest())
 
-    def _receive(self, segments: Sequence[Segment]) -> None:
-        receive, decode = self._reassembler.receive, self._decoders.receive
-        for segment in segments:
-            for event in receive(segment):
-                for message in decode(event):
-                    self._message(message)
-                if type(event) is not Data:
-                    self._hole_or_end(event)
+    def _receive(self, segments: Sequence[SegmentFields]) -> None:
+        decode = self._decoders.receive
+        for event in self._reassembler.read(segments):
+            for message in decode(event):
+                self._message(message)
+            if type(event) is not Data:
+                self._hole_or_end(event)
         self._segments += len(segments)
 
     def _message(self, message: Message) -> None:
@@ -143,6 +141,9 @@ class Watch(Stages):
         for call in changed:
             if call.protocol == "RPC":
                 self.queues.call(call)
+
+    def _is_wanted(self, trace: Trace) -> bool:
+        return self._is_of_the_workflow(trace) and self._is_selected(trace)
 
     # --- looking ---
 
@@ -251,7 +252,7 @@ class Watch(Stages):
             self._tell(event)
         history = self.follow.history
         verdicts = sorted(history.kept(), key=lambda verdict: verdict.started_ns)
-        return self._reported(self._grammar, verdicts, partial=False)
+        return self._reported(verdicts, partial=False)
 
 
 class _Rate:

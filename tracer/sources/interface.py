@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tracer.errors import SourceError, UsageError
-from tracer.model import Capture, Frame, Packet
+from tracer.model import Capture, PacketFields
 from tracer.sources.live import monotonic_s, wall_ns
 from tracer.sources.live_arguments import ANY
 from tracer.sources.streams import Deliver
@@ -159,11 +159,11 @@ class Interface:
                 self._count_drops(sock)
         self._count_drops(sock)
 
-    def _packets(self, ring: mmap.mmap, at: int, count: int) -> list[Packet]:
+    def _packets(self, ring: mmap.mmap, at: int, count: int) -> list[PacketFields]:
         """Return the packets of one block. What leaves on loopback comes in again: it is taken once."""
-        new, unpack, capture = tuple.__new__, _PACKET.unpack_from, self.capture
+        unpack, capture = _PACKET.unpack_from, self.capture
         number, size_bytes, time_ns = capture.packets, 0, 0
-        found: list[Packet] = []
+        found: list[PacketFields] = []
         for _ in range(count):
             step, seconds, nanoseconds, captured, wire, status, begin, _, _, tag, kind = unpack(ring, at)
             hardware = ring[at + 56] | ring[at + 57] << 8
@@ -179,9 +179,8 @@ class Interface:
                 number += 1
                 size_bytes += captured
                 capture.truncated_packets += captured < wire and not status & _VLAN_VALID
-                frame = new(Frame, (capture.number, number))
                 link_type = _LINK_TYPES.get(hardware, 1)
-                found.append(new(Packet, (time_ns, data, wire, link_type, frame, 0)))
+                found.append((time_ns, data, wire, link_type, (capture.number, number), 0))
             at += step
         capture.packets = number
         capture.size_bytes += size_bytes

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from tracer.model import Capture, Packet, Segment
+from tracer.model import Capture, PacketFields, SegmentFields
 from tracer.sources.streams import Deliver
 
 __all__ = ["Arrivals", "LiveSource", "Reader", "hear", "monotonic_s", "wall_ns"]
@@ -24,8 +24,8 @@ FIRST_S = 5.0
 SLOTS = 64
 """Batches of one source that may wait: then its thread waits, and the kernel buffers."""
 
-Decode = Callable[[list[Packet]], list[Segment]]
-Arrivals = SimpleQueue["tuple[Reader, list[Segment] | None]"]
+Decode = Callable[[list[PacketFields]], list[SegmentFields]]
+Arrivals = SimpleQueue["tuple[Reader, list[SegmentFields] | None]"]
 
 
 def wall_ns() -> int:
@@ -74,7 +74,7 @@ class Reader:
         """Segments taken in and not given out yet."""
         self.error: BaseException | None = None
         """What ended it, when that is not its end."""
-        self.backlog: deque[list[Segment]] = deque()
+        self.backlog: deque[list[SegmentFields]] = deque()
         self._heard_s = monotonic_s()
         self._decode = decode
         self._arrivals = arrivals
@@ -91,13 +91,13 @@ class Reader:
             self.error = error
         self._arrivals.put((self, None))
 
-    def _deliver(self, packets: list[Packet]) -> None:
+    def _deliver(self, packets: list[PacketFields]) -> None:
         segments = self._decode(packets)
         if segments:
             self._slots.acquire()
             self._arrivals.put((self, segments))
 
-    def heard(self, batch: list[Segment] | None) -> None:
+    def heard(self, batch: list[SegmentFields] | None) -> None:
         """Take what has arrived."""
         self._heard_s = monotonic_s()
         if batch is None:
@@ -105,7 +105,7 @@ class Reader:
         else:
             self.backlog.append(batch)
 
-    def take(self) -> list[Segment]:
+    def take(self) -> list[SegmentFields]:
         """Return the next batch in hand."""
         batch = self.backlog.popleft()
         self._slots.release()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import IO, cast
 
 from tracer.errors import SourceError
-from tracer.model import Capture, Packet
+from tracer.model import Capture, PacketFields
 from tracer.sources.opening import read_capture
 
 __all__ = ["BATCH", "CaptureStream", "Deliver"]
@@ -21,7 +21,7 @@ STANDARD_INPUT = 0
 BATCH = 512
 """Packets handed over at once, when more are there."""
 
-Deliver = Callable[[list[Packet]], None]
+Deliver = Callable[[list[PacketFields]], None]
 
 
 class CaptureStream:
@@ -51,7 +51,7 @@ class CaptureStream:
 
     def read(self, deliver: Deliver) -> None:
         """Hand over the stream's packets until it ends. Raises SourceError when it is no capture."""
-        batch: list[Packet] = []
+        batch: list[PacketFields] = []
 
         def hand_over() -> None:
             nonlocal batch

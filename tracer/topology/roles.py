@@ -572,7 +572,7 @@ class Topology:
             call.result,
             call.started_ns,
             None if call.ended_ns is None else max(0, call.ended_ns - call.started_ns),
-            tuple(dict.fromkeys((self._captures[f.capture].path, f.number) for f in frames)),
+            tuple(dict.fromkeys((self._captures[capture].path, number) for capture, number in frames)),
             step,
             ambiguous,
             call.error,
@@ -580,6 +580,7 @@ class Topology:
             str(call.caller.endpoint.address) if call.caller else "",
             str(call.callee.endpoint.address) if call.callee else "",
             own or getattr(facts, "request_id", ""),
+            action=getattr(facts, "action", ""),
         )
 
     def caller(self, call: Call) -> str:
