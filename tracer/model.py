@@ -239,6 +239,16 @@ class Closed(NamedTuple):
 
 
 # --- messages -------------------------------------------------------------------------------------
+# What the wire says may hold secrets, and a traceback prints what it finds: the repr of a message has no
+# header, no query and no body.
+
+
+def _path(target: str) -> str:
+    return target.partition("?")[0].rpartition("@")[2][:200]
+
+
+def _place(frames: Frames) -> str:
+    return f"frame {frames[0].capture}#{frames[0].number}" if frames else "no frame"
 
 
 class HttpRequest(NamedTuple):
@@ -266,6 +276,10 @@ class HttpRequest(NamedTuple):
     """Bytes of it are not in the capture."""
     direction: int = TO_SERVER
 
+    def __repr__(self) -> str:
+        what = f"{self.method} {_path(self.target)}"
+        return f"HttpRequest({what}, {len(self.body)} bytes, {_place(self.frames)})"
+
 
 class HttpResponse(NamedTuple):
     """One final HTTP/1.x response (1xx are not emitted, but for 101)."""
@@ -280,6 +294,9 @@ class HttpResponse(NamedTuple):
     headers: dict[str, str]
     body: bytes
     truncated: bool
+
+    def __repr__(self) -> str:
+        return f"HttpResponse({self.status}, {len(self.body)} bytes, {_place(self.frames)})"
 
 
 class AmqpMethod(NamedTuple):
@@ -320,6 +337,9 @@ class AmqpContent(NamedTuple):
     """Its declared size."""
     truncated: bool
 
+    def __repr__(self) -> str:
+        return f"AmqpContent({self.name}, {self.body_bytes} bytes, {_place(self.frames)})"
+
 
 class SqlLogin(NamedTuple):
     """The client's handshake response. User and password are not read."""
@@ -345,6 +365,9 @@ class SqlStatement(NamedTuple):
     text: bytes
     """The statement; for execute the text that was prepared, or b'#7' when that was not seen."""
     truncated: bool
+
+    def __repr__(self) -> str:
+        return f"SqlStatement({self.command}, {len(self.text)} bytes, {_place(self.frames)})"
 
 
 class SqlResult(NamedTuple):
@@ -372,14 +395,7 @@ class Undecoded(NamedTuple):
 
 
 Message = (
-    HttpRequest
-    | HttpResponse
-    | AmqpMethod
-    | AmqpContent
-    | SqlLogin
-    | SqlStatement
-    | SqlResult
-    | Undecoded
+    HttpRequest | HttpResponse | AmqpMethod | AmqpContent | SqlLogin | SqlStatement | SqlResult | Undecoded
 )
 
 # --- calls ----------------------------------------------------------------------------------------
@@ -440,6 +456,8 @@ class RestFacts:
     """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
     candidates: int | None = None
     """Placement: how many allocation candidates the answer holds."""
+    volume: bool = False
+    """The request of a server boots it from a volume."""
     broken: bool = False
     """Bytes of the request or of the answer are not in the capture."""
 
@@ -480,6 +498,10 @@ class RpcFacts:
     """The connection it was delivered on."""
     redelivered: bool = False
     broken: bool = False
+    no_ack: bool = False
+    """Its consumer acknowledges nothing: to the broker, delivered is done."""
+    answered_ns: int | None = None
+    """Of a call: when its reply was published (or delivered, where only that is seen)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -496,6 +518,8 @@ class SqlFacts:
     quota: bool = False
     """It reads limits or usage that nova-api's quota check reads."""
     broken: bool = False
+    fault: str = ""
+    """INSERT instance_faults: why the VM is in error, in nova's own words."""
 
 
 @dataclass(slots=True, eq=False)
