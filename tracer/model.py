@@ -630,6 +630,10 @@ class CallRecord:
     """The id to grep for in the callee's log."""
     traces: tuple[str, ...] = ()
     """Ids of the traces it belongs to."""
+    message_id: str = ""
+    """RPC: the id that oslo.messaging names when it waits for the reply in vain."""
+    queue: str = ""
+    """RPC: the routing key, which names the queue."""
 
     @property
     def line(self) -> str:
@@ -661,14 +665,20 @@ class Deviation:
     message: str
     call: CallRecord | None = None
     expected: tuple[str, ...] = ()
+    peer: str = ""
+    """The role that failed, or that owes what never came."""
+    cause: str = ""
+    """The fault's own words, or what the last call did."""
 
 
 @dataclass(slots=True, frozen=True)
 class Note:
     kind: str
-    """mode · retry · slow · ambiguous · allowed · …"""
+    """mode · retry · slow · ambiguous · allowed · placement · reply · broker · fault · …"""
     step: str | None
     message: str
+    call: CallRecord | None = None
+    """What shows it."""
 
 
 @dataclass(slots=True, frozen=True)

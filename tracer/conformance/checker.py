@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
+from tracer.conformance.answers import answers
 from tracer.conformance.case import Case, Sight, Witness, lay_out
 from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.outcome import Ending, failing_of_attempt, judge
 from tracer.conformance.sight import StepSight
 from tracer.conformance.words import (
+    cause_of,
     failure_words,
     missing_words,
     note_of_broker,
+    peer_of,
     stall_words,
     summary_words,
 )
@@ -164,12 +167,11 @@ class _Report:
 
     @staticmethod
     def _times(witnesses: list[Witness]) -> tuple[int | None, int | None]:
-        """Return begin and length of a step; nothing when all of its evidence is ambiguous."""
-        certain = [w.call for w in witnesses if not w.ambiguous]
-        if not certain or len(certain) < len(witnesses):
+        """Return begin and length of a step; nothing when any of its evidence is ambiguous."""
+        if not witnesses or any(w.ambiguous for w in witnesses):
             return None, None
-        begin = min(call.started_ns for call in certain)
-        ends = [call.ended_ns for call in certain if call.ended_ns is not None]
+        begin = min(w.call.started_ns for w in witnesses)
+        ends = [w.call.ended_ns for w in witnesses if w.call.ended_ns is not None]
         return begin, max(0, max(ends) - begin) if ends else None
 
     # --- deviations and notes ---
@@ -185,13 +187,21 @@ class _Report:
                     failure_words(self.case, ending),
                     call,
                     self._expected(ending),
+                    peer_of(self.case, ending),
+                    cause_of(self.case, ending),
                 )
             )
         elif ending.outcome == "stuck":
             words = stall_words(self.case, ending, self.sight)
             self.deviations.append(
                 Deviation(
-                    "stalled", ending.stopped_at, words, self._record(ending.call), self._expected(ending)
+                    "stalled",
+                    ending.stopped_at,
+                    words,
+                    self._record(ending.call),
+                    self._expected(ending),
+                    peer_of(self.case, ending),
+                    cause_of(self.case, ending),
                 )
             )
         for step in steps:
@@ -360,6 +370,7 @@ class _Report:
         if len(hosts) > 1 and ending.outcome == "active":
             self.notes.append(Note("retry", "7", f"rescheduled: {' -> '.join(hosts)}"))
         self.notes += note_of_broker(case)
+        self.notes += answers(case, ending, self.sight)
         if trace.ambiguous & {w.call.serial for w in case.witnesses}:
             shared = sorted({s for w in case.witnesses if w.ambiguous for s in w.steps})
             for step in shared:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tracer.conformance.case import Case, Witness
 from tracer.conformance.sight import StepSight
-from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts
+from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts, SqlFacts
 
 __all__ = ["Ending", "judge"]
 
@@ -197,7 +197,8 @@ def _error(case: Case, sight: StepSight, failed_reply: Call | None) -> Ending:
         ending.stopped_at, ending.call, ending.error = min(lost.failed), lost.call, lost.call.error
         return ending
     _first_absent(case, sight, ending)
-    ending.error = told.error if told is not None else ""
+    recorded = [c.facts.fault for c in trace.calls if isinstance(c.facts, SqlFacts) and c.facts.fault]
+    ending.error = (told.error if told is not None else "") or (recorded[-1] if recorded else "")
     return ending
 
 

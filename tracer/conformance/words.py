@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
 from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
@@ -11,35 +12,25 @@ from tracer.model import CallRecord, ConnectFacts, Deviation, Note, RestFacts, R
 
 __all__ = [
     "between_words",
+    "cause_of",
     "failure_words",
     "missing_words",
     "note_of_broker",
     "owed_by",
+    "peer_of",
     "stall_words",
     "summary_words",
 ]
 
-_OWED = {
-    "2": "sc",
-    "3": "lb",
-    "4a": "nova-api",
-    "4b": "nova-api",
-    "4c": "nova-api",
-    "4d": "nova-api",
-    "4e": "nova-api",
-    "5": "nova-conductor",
-    "6": "nova-scheduler",
-    "7": "nova-conductor",
-    "8a": "nova-compute",
-    "8b": "nova-compute",
-    "8c": "nova-compute",
-}
 _BROKER = {
     "undelivered": "was published and never delivered: no consumer took it from the queue",
     "unacked": "was delivered and not acknowledged",
     "unroutable": "could not be routed: no queue is bound for it",
-    "ok": "was acknowledged, then silence",
+    "ok": "was delivered and acknowledged, then silence",
 }
+_UNFETCHED = ("undelivered", "unacked", "unroutable")
+REFUSED = "Connection refused"
+"""Nobody's words, but a reset."""
 
 
 def _seconds(nanoseconds: int) -> str:
@@ -80,10 +71,42 @@ def call_words(record: CallRecord) -> str:
 
 def owed_by(case: Case, step: str) -> str:
     """Return who owes *step*, with the host where it is known."""
-    role = _OWED.get(step, "")
-    if step.startswith("8") and case.attempts:
+    role = owing_role(case, step)
+    if role == "nova-compute" and case.attempts:
         return f"{role} on {case.attempts[-1].host}"
     return role
+
+
+def owing_role(case: Case, step: str) -> str:
+    """Return the role that makes the call of *step*; empty where the grammar does not say."""
+    callers = [leg.caller for leg in case.grammar.legs(step)[:1]]
+    return callers[0] if callers and "*" not in callers[0] else ""
+
+
+def peer_of(case: Case, ending: Ending) -> str:
+    """Return the role that failed, or that owes what never came; empty when the captures do not tell."""
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    step = ending.stopped_at
+    if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
+        return owing_role(case, step) if step else ""
+    if record.protocol != "RPC":
+        return record.callee
+    if record.result == "failure":
+        return record.caller
+    return "rabbitmq" if record.result in ("unroutable", "error") else record.callee
+
+
+def cause_of(case: Case, ending: Ending) -> str:
+    """Return why, in the fault's own words, or else by what the last call did."""
+    if ending.error and ending.error != REFUSED:
+        return ending.error
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    message = _last_message(case)
+    if message is not None and message.result in _UNFETCHED:
+        record = message
+    if record is None or (ending.call is case.trace.failed_call and record is not message):
+        return ""
+    return call_words(record)
 
 
 def failure_words(case: Case, ending: Ending) -> str:
@@ -104,9 +127,8 @@ def failure_words(case: Case, ending: Ending) -> str:
         text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
     if isinstance(facts, ConnectFacts):
         return text
-    if record.operation == "reply select_destinations" and (candidates := _candidates(case)) is not None:
-        ending.error = ending.error or ""
-        text += f" (placement offered {candidates} candidate{'s' if candidates != 1 else ''})"
+    if record.operation == "reply select_destinations":
+        text += _offered(case)
     return text + _cap(ending.error)
 
 
@@ -116,11 +138,15 @@ def _unanswered_words(last: CallRecord) -> str:
     return "was never answered"
 
 
-def _candidates(case: Case) -> int | None:
-    for call in case.trace.calls:
-        if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
-            return call.facts.candidates
-    return None
+def _offered(case: Case) -> str:
+    """Return whether "No valid host" is placement's empty answer or a filter's refusal."""
+    offer = candidates_offered(case)
+    if offer is None or not isinstance(offer.facts, RestFacts):
+        return ""
+    count = offer.facts.candidates
+    if not count:
+        return " (placement offered no host)"
+    return f" (placement offered {'1 host' if count == 1 else f'{count} hosts'}, its filters refused)"
 
 
 def _last_message(case: Case) -> CallRecord | None:
@@ -156,7 +182,14 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     last = case.records[ending.call.serial] if ending.call is not None else None
     if last is not None and last.result in ("none", "refused", "?"):
         return f"{text}: {call_words(last)}"
+    if message is not None and message.result == "ok" and _is_newest(case, message):
+        return f"{text}: {message.operation} {_BROKER['ok']}"
     return text
+
+
+def _is_newest(case: Case, message: CallRecord) -> bool:
+    """Tell whether nothing that the grammar knows came behind *message*."""
+    return not any(w.steps and w.record.started_ns > message.started_ns for w in case.witnesses)
 
 
 def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:

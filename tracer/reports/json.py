@@ -117,14 +117,12 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _step(step: StepResult) -> dict[str, Any]:
-    # When no call is certain to be this trace's, nobody knows when the step happened in it.
-    doubtful = bool(step.calls) and all(call.ambiguous for call in step.calls)
     return {
         "step": step.step,
         "title": _text(step.title),
         "status": step.status,
-        "started": None if doubtful else timestamp(step.started_ns),
-        "duration_ms": None if doubtful else _ms(step.duration_ns),
+        "started": timestamp(step.started_ns),
+        "duration_ms": _ms(step.duration_ns),
         "calls": [call.index for call in step.calls],
         "reason": _or_null(step.reason),
     }
@@ -137,11 +135,18 @@ def _deviation(deviation: Deviation) -> dict[str, Any]:
         "message": _text(deviation.message),
         "call": deviation.call.index if deviation.call else None,
         "expected": [_text(line) for line in deviation.expected],
+        "peer": _or_null(deviation.peer),
+        "cause": _or_null(deviation.cause),
     }
 
 
 def _note(note: Note) -> dict[str, Any]:
-    return {"kind": note.kind, "step": note.step, "message": _text(note.message)}
+    return {
+        "kind": note.kind,
+        "step": note.step,
+        "message": _text(note.message),
+        "call": note.call.index if note.call else None,
+    }
 
 
 def call_members(call: CallRecord) -> dict[str, Any]:
@@ -165,6 +170,8 @@ def call_members(call: CallRecord) -> dict[str, Any]:
         "caller_address": _or_null(call.caller_address),
         "callee_address": _or_null(call.callee_address),
         "request_id": _or_null(call.request_id),
+        "message_id": _or_null(call.message_id),
+        "queue": _or_null(call.queue),
     }
 
 

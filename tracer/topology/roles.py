@@ -568,6 +568,8 @@ class Topology:
             str(call.caller.endpoint.address) if call.caller else "",
             str(call.callee.endpoint.address) if call.callee else "",
             own or getattr(facts, "request_id", ""),
+            message_id=getattr(facts, "msg_id", ""),
+            queue=getattr(facts, "routing_key", ""),
         )
 
     def caller(self, call: Call) -> str:
