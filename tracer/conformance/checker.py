@@ -17,6 +17,8 @@ from tracer.conformance.words import (
     missing_words,
     note_of_broker,
     peer_of,
+    retry_words,
+    shown_for,
     stall_words,
     summary_words,
 )
@@ -179,7 +181,7 @@ class _Report:
     def _deviate(self, steps: list[StepResult]) -> None:
         ending = self.ending
         if ending.outcome in ("rejected", "error"):
-            call = self._record(ending.call)
+            call = shown_for(self.case, ending)
             self.deviations.append(
                 Deviation(
                     "failed",
@@ -367,8 +369,9 @@ class _Report:
         self._deviate(steps)
         case, ending, trace = self.case, self.ending, self.case.trace
         hosts = tuple(t.host for t in case.attempts)
+        attempts = self._attempts()
         if len(hosts) > 1 and ending.outcome == "active":
-            self.notes.append(Note("retry", "7", f"rescheduled: {' -> '.join(hosts)}"))
+            self.notes.append(Note("retry", "7", retry_words(attempts)))
         self.notes += note_of_broker(case)
         self.notes += answers(case, ending, self.sight)
         if trace.ambiguous & {w.call.serial for w in case.witnesses}:
@@ -397,7 +400,7 @@ class _Report:
             else None,
             hosts[-1] if hosts else None,
             hosts,
-            self._attempts(),
+            attempts,
             case.first_ns,
             max(ending.time_ns, case.last_own_ns()),
             summary_words(case, ending, self.sight, steps, self.deviations),

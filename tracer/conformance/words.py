@@ -8,7 +8,7 @@ from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
 from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
-from tracer.model import CallRecord, ConnectFacts, Deviation, Note, RestFacts, RpcFacts, StepResult
+from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, Note, RestFacts, RpcFacts, StepResult
 
 __all__ = [
     "between_words",
@@ -18,6 +18,8 @@ __all__ = [
     "note_of_broker",
     "owed_by",
     "peer_of",
+    "retry_words",
+    "shown_for",
     "stall_words",
     "summary_words",
 ]
@@ -94,6 +96,16 @@ def peer_of(case: Case, ending: Ending) -> str:
     if record.result == "failure":
         return record.caller
     return "rabbitmq" if record.result in ("unroutable", "error") else record.callee
+
+
+def shown_for(case: Case, ending: Ending) -> CallRecord | None:
+    """Return the call that shows where it broke: of a VM that was put in error for want of an answer
+    the message that waited for it, else what ended the creation."""
+    if ending.call is None:
+        return None
+    if ending.outcome == "error" and ending.call is case.trace.failed_call and ending.stopped_at == "6":
+        return _last_message(case) or case.records.get(ending.call.serial)
+    return case.records.get(ending.call.serial)
 
 
 def cause_of(case: Case, ending: Ending) -> str:
@@ -197,6 +209,15 @@ def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
     follows = f" before step {later[0]}, which was seen" if later else ""
     return f"step {step.step} ({step.title}) never came{follows}"
+
+
+def retry_words(attempts: Sequence[Attempt]) -> str:
+    """Return which hosts were asked in vain before the last one, and where each of them failed."""
+    told = []
+    for attempt in attempts[:-1]:
+        where = f"failed at {attempt.stopped_at}" if attempt.stopped_at else "failed"
+        told.append(f"{attempt.host} {where}{_cap(attempt.error)}")
+    return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} built it"
 
 
 def note_of_broker(case: Case) -> list[Note]:

@@ -14,6 +14,7 @@ import msgspec
 
 from tracer.model import Attempt, CallRecord, Capture, Deviation, Note, Report, StepResult, Verdict
 from tracer.reports import timestamp
+from tracer.reports.clusters import Cluster, clusters
 
 __all__ = ["SCHEMA", "call_members", "pieces", "render"]
 
@@ -49,10 +50,25 @@ def _head(report: Report) -> dict[str, Any]:
         "inconclusive": counts["inconclusive"],
         "outcomes": dict(sorted(Counter(verdict.outcome for verdict in report.verdicts).items())),
     }
+    head["clusters"] = [_cluster(cluster) for cluster in clusters(report.verdicts)]
     head["captures"] = [_capture(capture) for capture in report.captures]
     head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
     head["advice"] = [_text(words) for words in report.advice]
     return head
+
+
+def _cluster(cluster: Cluster) -> dict[str, Any]:
+    return {
+        "count": len(cluster.verdicts),
+        "outcome": cluster.outcome,
+        "kind": cluster.kind,
+        "step": cluster.step,
+        "between": list(cluster.between) if cluster.between else None,
+        "peer": _or_null(cluster.peer),
+        "error": _or_null(cluster.cause),
+        "compute_hosts": {_text(host): count for host, count in cluster.hosts.most_common()},
+        "traces": [_text(verdict.id) for verdict in cluster.verdicts],
+    }
 
 
 def _capture(capture: Capture) -> dict[str, Any]:
