@@ -655,6 +655,11 @@ class StepResult:
     calls: tuple[CallRecord, ...] = ()
     reason: str = ""
     """Why it is unobserved, and which capture point would show it; or who owes it."""
+    waited_ns: int | None = None
+    """How long nothing documented happened before it; None where that is not known."""
+    usual_ns: int | None = None
+    """Against a baseline: how long it takes on average in good creations, and in 95 % of them at most."""
+    usual_p95_ns: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -737,3 +742,7 @@ class Report:
     """What the captures held instead, for a run without a trace: (words, count)."""
     advice: tuple[str, ...] = ()
     """What the captures could not show, and what to capture next time."""
+    baseline: tuple[str, int] | None = None
+    """What step times were compared with: the file, and how many creations it was learnt from."""
+    forgotten: tuple[tuple[str, int], ...] = ()
+    """What was dropped for lack of room: (what, how often). Traces may lack calls then."""

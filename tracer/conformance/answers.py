@@ -111,7 +111,7 @@ def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
             continue
         gave_up_ns = _gave_up_ns(case, facts.msg_id) or _error_behind(case, call)
         record = case.records[call.serial]
-        step = record.step or next((min(w.steps) for w in case.witnesses if w.call is call and w.steps), None)
+        step = _step_of(case, call)
         what = f"{call.operation} of {record.caller} (message ID {facts.msg_id})"
         if facts.answered_ns is None:
             if _lost(call):
@@ -174,7 +174,7 @@ def _messages(case: Case) -> list[Note]:
             continue
         queue = facts.routing_key or facts.exchange or "?"
         consumer = f"{record.callee} ({record.callee_address})" if record.callee_address else record.callee
-        step = next((min(w.steps) for w in case.witnesses if w.call is call and w.steps), None)
+        step = _step_of(case, call)
         words = fate.format(queue=queue[:_TEXT_LIMIT], consumer=consumer)
         notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
     return notes[-_MOST:]
@@ -187,6 +187,10 @@ def faults_recorded(case: Case) -> list[Call]:
         if isinstance(call.facts, SqlFacts) and call.facts.fault:
             found.setdefault(call.facts.fault, call)
     return list(found.values())
+
+
+def _step_of(case: Case, call: Call) -> str | None:
+    return next((min(w.steps | w.failed, default=None) for w in case.witnesses if w.call is call), None)
 
 
 def _seconds(nanoseconds: int) -> str:

@@ -11,6 +11,7 @@ from tracer.conformance.case import Case, Sight, Witness, lay_out
 from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.outcome import Ending, failing_of_attempt, judge
 from tracer.conformance.sight import StepSight
+from tracer.conformance.times import with_waits
 from tracer.conformance.words import (
     cause_of,
     failure_words,
@@ -365,7 +366,8 @@ class _Report:
     # --- the whole ---
 
     def verdict(self) -> Verdict:
-        steps = self._step_results()
+        retried = "7" if len(self.case.attempts) > 1 else None
+        steps = with_waits(self._step_results(), retried)
         self._deviate(steps)
         case, ending, trace = self.case, self.ending, self.case.trace
         hosts = tuple(t.host for t in case.attempts)

@@ -131,7 +131,7 @@ def failure_words(case: Case, ending: Ending) -> str:
         how = "the VM was put in state error"
         last = _last_message(case)
         if last is not None and ending.stopped_at == "6":
-            how = f"{last.operation} {_unanswered_words(last)}; {how}"
+            how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
         return f"{where}: {how}{_cap(ending.error)}"
     text = f"{where}: {call_words(record)}"
     facts = ending.call.facts if ending.call is not None else None
@@ -144,9 +144,13 @@ def failure_words(case: Case, ending: Ending) -> str:
     return text + _cap(ending.error)
 
 
-def _unanswered_words(last: CallRecord) -> str:
+def _unanswered_words(case: Case, last: CallRecord) -> str:
     if last.result == "undelivered":
         return "was published, never delivered and never answered"
+    for witness in case.witnesses:
+        facts = witness.call.facts
+        if witness.record is last and isinstance(facts, RpcFacts) and facts.answered_ns is not None:
+            return f"was answered only after {_seconds(facts.answered_ns - witness.call.started_ns)}"
     return "was never answered"
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "fragment",
     "lead",
     "losses",
+    "named_steps",
     "nanoseconds",
     "offset",
     "plain",
@@ -285,6 +286,11 @@ def _ids(verdict: Verdict) -> list[str]:
     return [key for key in (verdict.id, verdict.request_id, verdict.server_id) if key]
 
 
+def _messages(verdict: Verdict) -> Iterable[str]:
+    """The ids of its RPC messages: what a log names that waited for a reply in vain."""
+    return (call.message_id for call in verdict.calls if call.message_id)
+
+
 def _stops(verdict: Verdict) -> list[str]:
     return [step for step in (verdict.stopped_at, *(verdict.stopped_between or ())) if step]
 
@@ -292,7 +298,7 @@ def _stops(verdict: Verdict) -> list[str]:
 # A step without its letter stands for all of its parts: step=8 is 8a, 8b and 8c.
 _KEYS: dict[str, Callable[[Verdict, str], bool]] = {
     "name": lambda verdict, value: fnmatch.fnmatchcase(verdict.name or "", value),
-    "id": lambda verdict, value: any(value in key for key in _ids(verdict)),
+    "id": lambda verdict, value: any(value in key for key in (*_ids(verdict), *_messages(verdict))),
     "host": lambda verdict, value: any(fnmatch.fnmatchcase(host, value) for host in _hosts(verdict)),
     "outcome": lambda verdict, value: verdict.outcome == value,
     "step": lambda verdict, value: any(
@@ -301,6 +307,12 @@ _KEYS: dict[str, Callable[[Verdict, str], bool]] = {
     "verdict": lambda verdict, value: verdict.verdict == value,
 }
 _VALUES = {"outcome": _OUTCOMES, "verdict": _VERDICTS}
+
+
+def named_steps(conditions: Sequence[str]) -> tuple[str, ...]:
+    """The steps that --where names."""
+    pairs = (condition.partition("=") for condition in conditions)
+    return tuple(value for key, _, value in pairs if key.strip() == "step")
 
 
 def selection(conditions: Sequence[str]) -> Callable[[Verdict], bool]:
@@ -337,7 +349,7 @@ def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
         if len(verdicts) == 1:
             return list(verdicts)
         raise UsageError(f"which trace? Say --trace ID; {_some(verdicts)}")
-    exact = [verdict for verdict in verdicts if wanted in (*_ids(verdict), verdict.name)]
+    exact = [v for v in verdicts if wanted in (*_ids(v), v.name) or (wanted and wanted in _messages(v))]
     if exact:
         return exact
     begins = [verdict for verdict in verdicts if any(_begins(key, wanted) for key in _names(verdict))]

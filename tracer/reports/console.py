@@ -36,6 +36,9 @@ _LISTED = 50
 _EXAMPLES = 3
 """Traces that are shown in full of each cluster, when there are more than `_LISTED`."""
 _CLUSTERS = 10
+_LONG_NS = 1_000_000_000
+"""Nobody asks where the time of a creation went that took less."""
+_NOT_NEWS = ("mode", "ambiguous", "baseline")
 _REFUSED = "Connection refused"
 _ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
 """Kinds of notes that answer what operators ask -> what stands before them."""
@@ -107,8 +110,9 @@ def heading(page: Page, verdict: Verdict) -> Text:
     words = Text.assemble(_mark(page, verdict.verdict), (f" VM {name}", "bold"), (which, "dim"), "  ")
     words.append(plain(verdict.summary, 300), style)
     if verdict.verdict == "conforms":
-        told = [plain(note.message, 120) for note in verdict.notes if note.kind not in ("mode", "ambiguous")]
-        words.append(f"  ({'; '.join(told)})" if told else "", "dim")
+        told = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]
+        more = f"; and {len(told) - 2} more (-v)" if len(told) > 2 else ""
+        words.append(f"  ({'; '.join(told[:2])}{more})" if told else "", "dim")
     return words
 
 
@@ -118,6 +122,7 @@ def _trace(page: Page, verdict: Verdict) -> None:
     for who, fault in faults(verdict):
         page.line(Text.assemble(f"{who}: ", (f"“{fault}”", "bold")), 2, hang=4)
     steps(page, verdict.steps, verdict, 2)
+    _longest(page, verdict)
     _earlier_attempts(page, verdict)
     deviations(page, verdict)
     _answers(page, verdict)
@@ -161,6 +166,32 @@ def faults(verdict: Verdict) -> list[tuple[str, str]]:
 
 def _replies(call: CallRecord) -> bool:
     return call.protocol == "RPC" and call.operation.startswith("reply ")
+
+
+def _longest(page: Page, verdict: Verdict) -> None:
+    """Where most of the time went: the steps that took longest, and the longest waits between them.
+
+    A step that encloses another one (1 to 3 wait for all of 4) is none of them.
+    """
+    spans: list[tuple[int, int, str]] = []
+    for step in verdict.steps:
+        if step.started_ns is not None:
+            spans.append((step.started_ns, step.started_ns + (step.duration_ns or 0), step.step))
+            if step.waited_ns:
+                spans.append((step.started_ns - step.waited_ns, step.started_ns, f"wait before {step.step}"))
+    for number, attempt in enumerate(verdict.attempt_details[:-1], 1):
+        until_ns = attempt.started_ns + (attempt.duration_ns or 0)
+        spans.append((attempt.started_ns, until_ns, f"attempt {number}"))
+    whole = verdict.ended_ns - verdict.started_ns
+    told = []
+    for since_ns, until_ns, what in sorted(spans, key=lambda span: span[0] - span[1]):
+        length = until_ns - since_ns
+        encloses = any(since_ns <= a and b <= until_ns for a, b, other in spans if other != what and b > a)
+        if not encloses and length * 20 >= whole > 0:
+            told.append(f"{what} {duration(length)} ({100 * length // whole} %)")
+    if told and whole >= _LONG_NS:
+        words = f"of {duration(whole)}: "
+        page.line(Text.assemble((f"time {words}", "dim"), ", ".join(told[:4])), 2, hang=4)
 
 
 def _earlier_attempts(page: Page, verdict: Verdict) -> None:
@@ -370,6 +401,12 @@ def _captures(page: Page, report: Report) -> None:
                 text.append(f", {clock(capture.first_ns)} to {clock(capture.last_ns)}", "dim")
         text.append(f"  {lost}" if lost else "", "yellow")
         page.line(text, hang=4)
+    if report.forgotten:
+        told = ", ".join(f"{count:,} {what}" for what, count in report.forgotten)
+        page.line(Text(f"forgotten for lack of room: {told}; traces may lack calls", "yellow"))
+    if report.baseline:
+        path, traces = report.baseline
+        page.line(Text(f"times compared with {plain(path, 200)}, of {plural(traces, 'good run')}", "dim"))
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
 

@@ -50,9 +50,12 @@ def _head(report: Report) -> dict[str, Any]:
         "inconclusive": counts["inconclusive"],
         "outcomes": dict(sorted(Counter(verdict.outcome for verdict in report.verdicts).items())),
     }
+    if report.baseline:
+        head["baseline"] = {"path": _text(report.baseline[0]), "traces": report.baseline[1]}
     head["clusters"] = [_cluster(cluster) for cluster in clusters(report.verdicts)]
     head["captures"] = [_capture(capture) for capture in report.captures]
     head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
+    head["forgotten"] = {_text(what): count for what, count in report.forgotten}
     head["advice"] = [_text(words) for words in report.advice]
     return head
 
@@ -139,6 +142,9 @@ def _step(step: StepResult) -> dict[str, Any]:
         "status": step.status,
         "started": timestamp(step.started_ns),
         "duration_ms": _ms(step.duration_ns),
+        "waited_ms": _ms(step.waited_ns),
+        "usual_ms": _ms(step.usual_ns),
+        "usual_p95_ms": _ms(step.usual_p95_ns),
         "calls": [call.index for call in step.calls],
         "reason": _or_null(step.reason),
     }

@@ -82,7 +82,7 @@ class _Column:
     right: bool = False
 
 
-def _columns(page: Page, indent: int) -> list[_Column]:
+def _columns(page: Page, indent: int, usual: bool) -> list[_Column]:
     """The columns share the width: the call has what the longest documented one needs, then the title."""
     narrow = page.width < _NARROW
     frames = 0 if narrow else 22 if page.width < _WIDE else 42
@@ -92,6 +92,7 @@ def _columns(page: Page, indent: int) -> list[_Column]:
         _Column("status", 11),
         _Column("since", 8, True),
         _Column("took", 7, True),
+        _Column("usual", 7 if usual and not narrow else 0, True),
         _Column("call", 0),
         _Column("frames", frames),
     ]
@@ -106,7 +107,7 @@ def _columns(page: Page, indent: int) -> list[_Column]:
 
 def steps(page: Page, found: Sequence[StepResult], verdict: Verdict, indent: int, head: bool = True) -> None:
     """A row for each step. Not rich's Table: it pads every row to the right edge, which pipes carry on."""
-    columns = _columns(page, indent)
+    columns = _columns(page, indent, any(step.usual_ns is not None for step in verdict.steps))
     if head and found:
         _row(page, columns, {column.title: Text(column.title, "dim") for column in columns}, indent)
     room = next(column.width for column in columns if column.title == "call")
@@ -127,6 +128,7 @@ def steps(page: Page, found: Sequence[StepResult], verdict: Verdict, indent: int
             "status": Text(status, style),
             "since": Text(offset(step.started_ns, verdict.started_ns)),
             "took": Text(duration(step.duration_ns), "bold yellow" if step.step in slow else ""),
+            "usual": Text(duration(step.usual_ns), "dim"),
             "call": call,
             "frames": frames,
         }
