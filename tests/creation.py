@@ -161,6 +161,10 @@ class Creation:
             "adminPass": SECRETS["admin password"],
             "user_data": SECRETS["user data"],
         }
+        if self.volume:
+            disk = {"boot_index": 0, "uuid": VOLUME, "source_type": "volume", "destination_type": "volume"}
+            server = {key: value for key, value in server.items() if key != "imageRef"}
+            server["block_device_mapping_v2"] = [disk]
         if len(self.server_ids) > 1:
             server |= {"min_count": len(self.server_ids), "max_count": len(self.server_ids)}
         how = self.broken("3")

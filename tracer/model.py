@@ -744,5 +744,7 @@ class Report:
     """What the captures could not show, and what to capture next time."""
     baseline: tuple[str, int] | None = None
     """What step times were compared with: the file, and how many creations it was learnt from."""
+    remarks: tuple[str, ...] = ()
+    """What looks like a slip in what was asked for; for standard error."""
     forgotten: tuple[tuple[str, int], ...] = ()
     """What was dropped for lack of room: (what, how often). Traces may lack calls then."""

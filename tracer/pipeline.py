@@ -349,6 +349,7 @@ class _Run:
             partial,
             () if verdicts else self._seen(),
             _advice(verdicts),
+            remarks=self._given.remarks,
             forgotten=self._forgotten(),
         )
 

@@ -345,6 +345,8 @@ def _report(
 
     with progress(manner) as heard:
         report = pipeline.check(captures, settings, heard)
+    for words in report.remarks:
+        output.say(f"warning: {words}", manner)
     chosen = [verdict for verdict in report.verdicts if selection(verdict)]
     return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
 

@@ -9,6 +9,7 @@ from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, 
 from tracer.conformance.answers import answers
 from tracer.conformance.case import Case, Sight, Witness, lay_out
 from tracer.conformance.grammar import Grammar, Step
+from tracer.conformance.legs import example_of
 from tracer.conformance.outcome import Ending, failing_of_attempt, judge
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import with_waits
@@ -147,14 +148,23 @@ class _Report:
         elif step.presence == "inferred":
             status = "inferred"
         elif step.presence == "optional":
-            reason = self.sight.why_not(step.name, strict=False) or ""
-            status = "unobserved" if reason else "skipped"
+            # Who was never seen was never needed, unless the request itself says that it is.
+            needed = self._needs_storage(step.name)
+            reason = self.sight.why_not(step.name, strict=needed) or ""
+            status = "unobserved" if reason else "missing" if needed else "skipped"
         else:
             reason = self.sight.why_not(step.name) or ""
             status = "unobserved" if reason else "missing"
         calls = tuple(replace(self.case.records[w.call.serial], step=step.name) for w, _ in witnesses)
         started, duration = self._times([w for w, _ in witnesses])
         return StepResult(step.name, step.title, status, started, duration, calls, reason)
+
+    def _needs_storage(self, step: str) -> bool:
+        """Tell whether *step* asks for storage, and the VM boots from a volume (so says the request)."""
+        created = self.case.trace.created
+        facts = created.facts if created is not None else None
+        asks = any(leg.callee == "cinder-api" for leg in self.grammar.legs(step))
+        return asks and isinstance(facts, RestFacts) and facts.volume
 
     def _witnesses(self, step: str) -> list[tuple[Witness, str]]:
         """Return the calls taken for *step*, of the last attempt where there were several."""
@@ -228,12 +238,8 @@ class _Report:
         found = next((s for s in self.grammar.steps if s.name == step), None)
         if found is None:
             return ()
-        ways: dict[str, list[str]] = {}
-        for leg in self.grammar.legs(step):
-            callees = ways.setdefault(f"{leg.protocol} {leg.caller} > ", [])
-            if leg.callee not in callees:
-                callees.append(leg.callee)
-        return tuple(f"{way}{'|'.join(callees)}: {found.title}" for way, callees in ways.items())
+        ways = dict.fromkeys(example_of(self.grammar.terminals[name].pattern) for name in found.terminals)
+        return tuple(f"{way}: {found.title}" for way in ways)
 
     def _misfits(self, blind: bool) -> None:
         """Report calls on the wrong plane, in the wrong mode, and those that fit nowhere.
