@@ -31,7 +31,7 @@ def told(verdict: Verdict, kind: str) -> list[Note]:
             "filtered",
             "placement offered 2 hosts with VCPU 5000, MEMORY_MB 512:"
             " nova-scheduler's filters refused, or claiming failed",
-            "(placement offered 2 hosts, its filters refused)",
+            "(placement offered 2 hosts, and the scheduler refused them all)",
         ),
     ],
 )

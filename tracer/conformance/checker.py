@@ -18,6 +18,7 @@ from tracer.conformance.words import (
     failure_words,
     missing_words,
     note_of_broker,
+    owing_role,
     peer_of,
     retry_words,
     shown_for,
@@ -221,7 +222,15 @@ class _Report:
             if step.status == "missing":
                 words = missing_words(step, steps)
                 self.deviations.append(
-                    Deviation("missing", step.step, words, None, self._witness_words(step.step))
+                    Deviation(
+                        "missing",
+                        step.step,
+                        words,
+                        None,
+                        self._witness_words(step.step),
+                        owing_role(self.case, step.step),
+                        "never came",
+                    )
                 )
         self._misfits(blind=any(step.status == "unobserved" for step in steps))
         self._order()
@@ -269,14 +278,25 @@ class _Report:
                     and (move.kind, step or "") not in noted
                 ):
                     noted.add((move.kind, step or ""))
-                    words = f"step {step}: {witness.record.line}: not the documented {move.kind}"
-                    self.deviations.append(
-                        Deviation(move.kind, step, words, witness.record, self._witness_words(step or ""))
-                    )
+                    self.deviations.append(self._misplaced(move.kind, step or "", witness.record))
                 elif move.kind == "failed":
                     self._failed_on_the_way(witness, step)
             elif isinstance(move, Extra) and not blind:
                 self._extra(self.case.witnesses[move.event])
+
+    def _misplaced(self, kind: str, step: str, record: CallRecord) -> Deviation:
+        """Return that a step came on another plane, or in another mode, than is documented."""
+        legs = self.grammar.legs(step)
+        if kind == "plane":
+            came, documented = f"on {record.plane}", [leg.plane for leg in legs]
+        else:
+            came, documented = f"as {record.protocol}", [leg.protocol for leg in legs]
+        usual = " or ".join(dict.fromkeys(documented))
+        title = next((s.title for s in self.grammar.steps if s.name == step), "")
+        words = f"step {step} ({title}) came {came}; documented is {usual}"
+        return Deviation(
+            kind, step, words, record, self._witness_words(step), record.caller, f"came {came}, not {usual}"
+        )
 
     def _failed_on_the_way(self, witness: Witness, step: str | None) -> None:
         """A call that failed in a creation that went on: noted, since it was asked again or not needed."""

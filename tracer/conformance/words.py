@@ -17,6 +17,7 @@ __all__ = [
     "missing_words",
     "note_of_broker",
     "owed_by",
+    "owing_role",
     "peer_of",
     "retry_words",
     "shown_for",
@@ -63,6 +64,8 @@ def call_words(record: CallRecord) -> str:
             return f"{record.caller} answered {operation.removeprefix('reply ')} with a failure"
         if record.result in _BROKER:
             return f"{operation} from {record.caller} to {record.callee} {_BROKER[record.result]}"
+        if record.result == "error":
+            return f"{operation} from {record.caller} to {record.callee} was refused by the broker"
         return f"{operation} from {record.caller} to {record.callee}: {record.result}"
     if record.result == "none":
         return f"{record.callee} never answered {operation} of {record.caller}"
@@ -89,6 +92,8 @@ def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes what never came; empty when the captures do not tell."""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
+    if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
+        return record.callee
     if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
         return owing_role(case, step) if step else ""
     if record.protocol != "RPC":
@@ -105,7 +110,19 @@ def shown_for(case: Case, ending: Ending) -> CallRecord | None:
         return None
     if ending.outcome == "error" and ending.call is case.trace.failed_call and ending.stopped_at == "6":
         return _last_message(case) or case.records.get(ending.call.serial)
+    if ending.outcome == "rejected" and ending.call is case.trace.created:
+        # nova-api repeats outwards what it was told itself: the token is unknown, the image is not there.
+        told = [w for w in case.witnesses if ending.stopped_at in w.failed and w.record.caller == "nova-api"]
+        if told:
+            return told[-1].record
     return case.records.get(ending.call.serial)
+
+
+def _is_waited_for(record: CallRecord) -> bool:
+    """Tell whether the callee of a REST call or a connection is what the creation waits for."""
+    return record.result in ("none", "refused", "?") and (
+        record.protocol == "REST" or record.operation.startswith("CONNECT")
+    )
 
 
 def cause_of(case: Case, ending: Ending) -> str:
@@ -118,6 +135,8 @@ def cause_of(case: Case, ending: Ending) -> str:
         record = message
     if record is None or (ending.call is case.trace.failed_call and record is not message):
         return ""
+    if ending.outcome == "stuck" and record.result == "?" and _is_waited_for(record):
+        return f"{record.callee} never answered {record.operation}"
     return call_words(record)
 
 
@@ -162,7 +181,9 @@ def _offered(case: Case) -> str:
     count = offer.facts.candidates
     if not count:
         return " (placement offered no host)"
-    return f" (placement offered {'1 host' if count == 1 else f'{count} hosts'}, its filters refused)"
+    if count == 1:
+        return " (placement offered 1 host, and the scheduler refused it)"
+    return f" (placement offered {count} hosts, and the scheduler refused them all)"
 
 
 def _last_message(case: Case) -> CallRecord | None:
@@ -196,6 +217,12 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     if turned_away:
         return f"{text}: {call_words(turned_away[-1])}"
     last = case.records[ending.call.serial] if ending.call is not None else None
+    if last is not None and last.result == "?" and last.protocol == "REST":
+        asker = owed_by(case, step) or last.caller
+        return (
+            f"step {step} has not ended in {_seconds(quiet_ns)}: {last.callee} owes {asker}"
+            f" the answer to {last.operation}"
+        )
     if last is not None and last.result in ("none", "refused", "?"):
         return f"{text}: {call_words(last)}"
     if message is not None and message.result == "ok" and _is_newest(case, message):
