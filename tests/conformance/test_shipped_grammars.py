@@ -11,7 +11,7 @@ from lark import Lark
 from tracer.conformance.alignment import MISSING, NEAR, Alignment, Extra, Missing, Sync, align
 from tracer.conformance.grammar import Grammar, load
 from tracer.conformance.lark_files import shipped
-from tracer.conformance.legs import Leg
+from tracer.conformance.legs import Leg, example_of
 
 EXT, INT = "External_api", "Internal_base"
 APPLY = f"{EXT} REST admin > sc POST /sc/cloudhosts 202"
@@ -354,3 +354,21 @@ def test_the_automaton_is_small(create: Grammar) -> None:
 def test_a_missing_step_costs_as_much_as_it_should(create: Grammar) -> None:
     """One missing step is one defect, however many calls usually witness it."""
     assert aligned(create, without(IMAGE_BOOT, *RECORDS)).cost == MISSING
+
+
+@pytest.mark.parametrize(
+    "terminal, line",
+    [
+        ("APPLY", "REST admin > sc POST …"),
+        ("CREATE_SERVER", "REST sc > lb POST /v2/servers"),
+        ("VERIFY", "REST nova-api > glance-api|neutron-server|cinder-api GET …"),
+        ("QUOTA", "SQL nova-api > db SELECT project_user_quotas"),
+        ("SELECT_HOST", "RPC nova-conductor > nova-scheduler call select_destinations"),
+        ("NETWORK_REST", "REST nova-compute > neutron-server POST /v2.0/ports"),
+        ("NETWORK", "RPC nova-compute > neutron-server call …"),
+        ("VM_CREATE", "REST nova-compute > vrm POST /service/sites/…/vms"),
+    ],
+)
+def test_what_is_expected_is_told_by_the_plainest_line(terminal: str, line: str) -> None:
+    """Of a terminal's pattern: nothing optional, the first alternative, … for what may be anything."""
+    assert example_of(load("cloudvm_create").terminals[terminal].pattern) == line
