@@ -398,7 +398,7 @@ def test_the_defaults_are_those_of_the_pipeline(pipeline: Pipeline, monkeypatch:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["check"], ["calls"], ["show"], ["completion"], ["grammar"], ["grammar", "show"], ["grammar", "draw"]],
+    [[], ["check"], ["calls"], ["show"], ["completion"], ["grammar"]],
 )
 def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline) -> None:
     """Each on a line of its own, that can be copied."""
