@@ -37,7 +37,7 @@ from tracer.conformance.moves import EXTRA, Candidate, Event, Extra, Missing, Mo
 
 __all__ = ["MOST_CELLS", "REACH", "Engine", "Row", "Step", "Table", "Weights"]
 
-REACH = 2 * EXTRA
+REACH = 4 * EXTRA
 """What a row keeps above its least cost, at first: most traces that deviate need no more."""
 SCALE = 1 << 20
 """Makes room for the number of extra calls below the cost."""
