@@ -46,7 +46,8 @@ def test_costs_are_those_of_pm4py() -> None:
             t for t in distinct_traces(term, automaton, seed, (kind,), most=1, again=AGAIN) if t not in traces
         )
         traces.update(dict.fromkeys(islice(made, EACH)))
-    made = (t for t in distinct_traces(term, automaton, 99, again=AGAIN) if t not in traces)
+    found = distinct_traces(term, automaton, 99, again=AGAIN)
+    made = (trace for trace in found if trace not in traces)
     traces.update(dict.fromkeys(islice(made, SEVERAL)))
     assert len(traces) == EACH * len(MUTATIONS) + SEVERAL >= 2000
     assert sum("RESCHEDULE" in trace for trace in traces) > 500

@@ -70,22 +70,23 @@ class Aligner:
         complete: bool = True,
     ) -> Alignment:
         """Return a cheapest alignment of *events*; see `align`."""
-        engine = self.engine
-        numbers = [engine.number(event) for event in events]
+        numbers = [self.engine.number(event) for event in events]
         found = self._walks.walk(numbers, complete)
         if found is not None:
             return found
-        costs = tuple(missing_cost(step) for step in engine.steps)
-        scale = SCALE if len(events) < SCALE else 1 << len(events).bit_length()
-        table = engine.table(costs, scale=scale)
+        return self.explain(numbers, self.engine.costs(missing_cost), complete)
+
+    def explain(self, numbers: Sequence[int], costs: tuple[int, ...], complete: bool) -> Alignment:
+        """Return the alignment of a trace, given as the numbers of its events; see `Engine.costs`."""
+        table = self.engine.table(costs)
         while True:
             steps = table.read(numbers)
             last = steps[-1].row if steps else table.start
             rest, state = table.end(last, complete)
             total = sum(step.cost for step in steps) + rest
             if table.certified(steps, total, complete):
-                return Alignment(total // scale, tuple(table.moves(steps, state)), state)
-            table = engine.wider(table)
+                return Alignment(total // SCALE, tuple(table.moves(steps, state)), state)
+            table = self.engine.wider(table)
 
 
 @lru_cache(maxsize=16)

@@ -28,7 +28,7 @@ is extra, of two equal steps the second is missing. Nothing of this depends on w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from weakref import WeakSet
 
@@ -39,8 +39,8 @@ __all__ = ["MOST_CELLS", "REACH", "Engine", "Row", "Step", "Table", "Weights"]
 
 REACH = 4 * EXTRA
 """What a row keeps above its least cost, at first: most traces that deviate need no more."""
-SCALE = 1 << 20
-"""Makes room for the number of extra calls below the cost."""
+SCALE = 1 << 40
+"""Makes room for the number of extra calls below the cost: more than any memory holds."""
 MOST_CELLS = 3_000_000
 """Entries of rows and distances that are remembered, about 100 bytes each; then all is forgotten."""
 MOST_WEIGHTS = 64
@@ -90,13 +90,12 @@ class Row:
 class Weights:
     """What missing symbols cost, and the distances that follow from it."""
 
-    def __init__(self, engine: Engine, skips: Sequence[int], scale: int) -> None:
+    def __init__(self, engine: Engine, skips: Sequence[int]) -> None:
         self.engine = engine
         self.automaton = engine.automaton
         self.skips = skips
         """Per symbol, scaled."""
-        self.scale = scale
-        self.extra = EXTRA * scale + 1
+        self.extra = EXTRA * SCALE + 1
         self.dearest = max(skips, default=0)
         self.finish = self._finish_costs()
         """Per state: least cost to the end of a word."""
@@ -221,7 +220,7 @@ class Table:
         candidates = engine.events[event]
         for state, cost in row.costs.items():
             for order, candidate in enumerate(candidates):
-                paid = cost + candidate.cost * weights.scale
+                paid = cost + candidate.cost * SCALE
                 for target, before, missing in weights.landings(state, candidate.symbol):
                     # An extra call wins a tie; then the lowest state before, then the first candidate.
                     way = (paid + missing, before * len(candidates) + order, before, candidate)
@@ -362,7 +361,7 @@ class Engine:
         self.cells = 0
         """Entries that are remembered."""
         self._numbers: dict[tuple[Candidate, ...], int] = {}
-        self._weights: dict[tuple[tuple[int, ...], int], Weights] = {}
+        self._weights: dict[tuple[int, ...], Weights] = {}
         self._tables: WeakSet[Table] = WeakSet()
 
     def number(self, event: Event) -> int:
@@ -374,12 +373,16 @@ class Engine:
             self.events.append(key)
         return known
 
-    def table(self, costs: tuple[int, ...], scale: int = SCALE) -> Table:
+    def costs(self, missing_cost: Callable[[str | None], int]) -> tuple[int, ...]:
+        """Return what a missing symbol costs, in the order of `steps`."""
+        return tuple(missing_cost(step) for step in self.steps)
+
+    def table(self, costs: tuple[int, ...]) -> Table:
         """Return the rows for these costs of a missing symbol, in the order of `steps`.
 
         A cost below 1 raises ValueError.
         """
-        weights = self._weights.get((costs, scale))
+        weights = self._weights.get(costs)
         if weights is None:
             if min(costs, default=1) < 1:
                 raise ValueError("a missing symbol costs at least 1: free ones could form a ring")
@@ -387,9 +390,9 @@ class Engine:
                 self.forget()
                 self._weights.clear()
             by_step = dict(zip(self.steps, costs, strict=True))
-            skips = [by_step[symbol.step] * scale for symbol in self.automaton.symbols]
-            weights = self._weights[costs, scale] = Weights(self, skips, scale)
-        return self._table(weights, self.reach * scale)
+            skips = [by_step[symbol.step] * SCALE for symbol in self.automaton.symbols]
+            weights = self._weights[costs] = Weights(self, skips)
+        return self._table(weights, self.reach * SCALE)
 
     def wider(self, table: Table) -> Table:
         """Return the rows for the same costs with twice the reach."""
