@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from chance import distinct_traces, events_of, load_with_term
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.conformance.alignment import MISSING, Candidate, Event, Sync, align
+from tracer.conformance.alignment import EXTRA, MISSING, Candidate, Event, Sync, align
 from tracer.conformance.grammar import Grammar, load
 from tracer.conformance.online import Online
 
@@ -127,13 +128,14 @@ SMALL = """// Turns
 %import common.NEWLINE
 %ignore NEWLINE
 start: step_1 (step_2 step_3 | step_3 step_2 step_2)* interleave{step_4, step_5}
-begins: A
+
 step_1: A
 step_2: B
 step_3: C
 step_4: A B
 step_5: C+
 interleave{a, b}: a b | b a
+begins: A
 A: "P REST a > b GET /a 200"
 B: "P REST b > c GET /b 200"
 C: "P REST c > a GET /c 200"
@@ -159,3 +161,22 @@ def test_any_order_of_calls(small: Grammar, calls: str, missing: int) -> None:
         events.append(small.candidates(line))
         cost = online.feed("x", line, count)
         assert cost == align(small.automaton, events, lambda step: missing, complete=False).cost
+
+
+def test_what_was_pruned_is_brought_back(tmp_path: Path) -> None:
+    """Six calls fit the one way and none the other; the next twenty tell that it was the other."""
+    path = tmp_path / "ways.lark"
+    steps = "start: step_1 | step_2 step_3\nstep_1: A~6\nstep_2: B~6\nstep_3: C~20\n"
+    path.write_text(
+        SMALL[: SMALL.index("start:")] + steps + SMALL[SMALL.index("begins:") :], encoding="utf-8"
+    )
+    ways = load(path)
+    online: Online[str] = Online(ways)
+    lines = ["P REST a > b GET /a 200"] * 6 + ["P REST c > a GET /c 200"] * 20
+    costs = [online.feed("x", line, 0) for line in lines]
+    events = [ways.candidates(line) for line in lines]
+    assert costs == [
+        align(ways.automaton, events[:count], complete=False).cost for count in range(1, len(lines) + 1)
+    ]
+    assert costs[-1] == 6 * (EXTRA + MISSING)
+    assert online.standing("x").last_step == "3"
