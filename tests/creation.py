@@ -161,6 +161,10 @@ class Creation:
             "adminPass": SECRETS["admin password"],
             "user_data": SECRETS["user data"],
         }
+        if self.volume:
+            disk = {"boot_index": 0, "uuid": VOLUME, "source_type": "volume", "destination_type": "volume"}
+            server = {key: value for key, value in server.items() if key != "imageRef"}
+            server["block_device_mapping_v2"] = [disk]
         if len(self.server_ids) > 1:
             server |= {"min_count": len(self.server_ids), "max_count": len(self.server_ids)}
         how = self.broken("3")
@@ -395,7 +399,8 @@ class Creation:
 
     def conduct(self) -> None:
         """5: undelivered, unacked (nobody answers, vm_state error by time-out); undelivered stop (no error
-        either); unroutable; stop (5 is never sent); left out. 6: failure; silent; stop; left out."""
+        either); unroutable; stop (5 is never sent); left out. 6: failure (placement has no host), filtered
+        (it has two); silent; late (the reply comes 3 s after the time-out); stop; left out."""
         cloud, five, six = self.cloud, self.broken("5"), self.broken("6")
         if five == "stop":
             self.poll_all(1, 11)
@@ -420,18 +425,24 @@ class Creation:
         if five.endswith("stop") or six == "stop":
             self.poll_all(1, 11)
             return
-        if (fate != "ok" and five != "left out") or six == "silent":
+        if (fate != "ok" and five != "left out") or six in ("silent", "late"):
             self.wait(15)
-            self.put_in_error(range(len(self.server_ids)))
+            self.put_in_error(range(len(self.server_ids)), f"no reply to message ID {msg_id}")
+            if six == "late":
+                told = cloud.reply(msg_id, [[nova_object("Selection", service_host="compute1")]])
+                cloud.rpc(self.wait(3), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", told)
             return
-        failed = six == "failure"
-        candidates = {"allocation_requests": [] if failed else [{}, {}], "provider_summaries": {}}
+        failed = six in ("failure", "filtered")
+        candidates = {
+            "allocation_requests": [] if six == "failure" else [{}, {}],
+            "provider_summaries": {},
+        }
         cloud.rest(
             self.wait(),
             "nova-scheduler",
             "placement",
             "GET",
-            "/allocation_candidates?limit=1000",
+            "/allocation_candidates?limit=1000&resources=VCPU%3A5000%2CMEMORY_MB%3A512",
             200,
             agent="nova-scheduler keystoneauth1/5.0.0",
             request_id=self.request_id,
@@ -446,7 +457,7 @@ class Creation:
             told = cloud.reply(msg_id, None if failed else chosen, failure if failed else None)
             cloud.rpc(self.wait(), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", told)
         if failed:
-            self.put_in_error(range(len(self.server_ids)))
+            self.put_in_error(range(len(self.server_ids)), NO_HOST)
             return
         begun, ends = self.now, []
         for number in range(len(self.server_ids)):
@@ -455,8 +466,8 @@ class Creation:
             ends.append(self.now)
         self.now = max(ends)
 
-    def put_in_error(self, numbers: Iterable[int]) -> None:
-        """nova-conductor gives up: it writes the error itself."""
+    def put_in_error(self, numbers: Iterable[int], fault: str = "") -> None:
+        """nova-conductor gives up: it writes the error itself, and why."""
         for number in numbers:
             server_id = self.server_ids[number]
             self.sql(
@@ -466,6 +477,12 @@ class Creation:
                 "nova-conductor",
                 f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{server_id}'",
             )
+            if fault:
+                self.sql(
+                    "nova-conductor",
+                    "INSERT INTO instance_faults (deleted, instance_uuid, code, message, details, host)"
+                    f" VALUES (0, '{server_id}', 500, 'Timed out: {fault}', 'Traceback', NULL)",
+                )
             self.poll(number, self.now + 0.5, "ERROR")
 
     # --- 7, 8 ---

@@ -157,3 +157,75 @@ def test_golden_calls(name: str, update_golden: bool) -> None:
         if call["step"] or not only_steps
     ]
     compare(GOLDEN / f"{name}.jsonl", "\n".join(lines) + "\n", update_golden)
+
+
+def test_a_baseline_of_good_creations_names_what_is_slow(tmp_path: Path) -> None:
+    """Learnt from 20 creations; against a cloud a hundred times faster all is slow, and nothing deviates."""
+    usual = tmp_path / "usual.json"
+    learnt = tracer("baseline", "captures/ok-concurrent-20", "-o", str(usual))
+    assert (learnt.returncode, learnt.stderr) == (0, "tracer: learnt from 20 creations\n")
+    document = json.loads(usual.read_text(encoding="utf-8"))
+    assert (document["schema"], document["traces"]) == ("tracer.baseline/1", 20)
+    for kinds in (*document["steps"].values(), document["total"]):
+        for times in kinds.values():
+            times.update({key: value / 100 for key, value in times.items() if key != "n"})
+    usual.write_text(json.dumps(document), encoding="utf-8")
+    run = tracer("check", "captures/ok-image", "--baseline", str(usual), "--format", "json")
+    found = json.loads(run.stdout)
+    assert (run.returncode, found["baseline"]) == (0, {"path": str(usual), "traces": 20})
+    [trace] = found["traces"]
+    slow = [note for note in trace["notes"] if note["kind"] == "slow"]
+    assert slow[0]["message"].startswith(f"step {slow[0]['step']} (")
+    assert "on average in 20 good runs" in slow[0]["message"]
+    # 1 to 3 wait for 4, and are not named beside it.
+    took = {note["step"] for note in slow if " took " in note["message"]}
+    assert took >= {"4b", "8b"}
+    assert took.isdisjoint({"1", "2", "3", None})
+    step = next(step for step in trace["steps"] if step["step"] == "8b")
+    assert step["usual_ms"] < step["duration_ms"]
+    shown = tracer("check", "captures/ok-image", "--baseline", str(usual), "-v").stdout
+    assert "usual" in shown and f"note: slow {slow[0]['step']}" in shown
+    assert f"times compared with {usual}, of 20 good runs" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--allow", "unseen"], "--allow 'unseen': no kind 'unseen'; known: failed, stalled, missing"),
+        (["--allow", "missing:9"], "--allow missing: cloudvm_create has no step '9'; known: 1, 2, 3, 4a"),
+        (["--where", "step=9"], "--where step: cloudvm_create has no step '9'; known: 1, 2, 3, 4a"),
+        (["--baseline", "README.md"], "--baseline README.md: not JSON; write one with `tracer baseline"),
+        (["--baseline", "none.json"], "--baseline none.json: cannot be read: No such file"),
+    ],
+)
+def test_what_cannot_be_is_2_and_one_line(arguments: list[str], words: str) -> None:
+    """Before any packet is read."""
+    run = tracer("check", "captures/ok-image", *arguments)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
+    assert words in run.stderr
+
+
+def test_an_unknown_kind_in_the_topology_file_is_2(tmp_path: Path) -> None:
+    """As with --allow; the file is named."""
+    file = tmp_path / "topology.toml"
+    file.write_text('allow = ["unobserved:4x"]')
+    run = tracer("check", "captures/ok-image", "--topology", str(file))
+    assert run.returncode == 2
+    assert f"{file}: allow unobserved: cloudvm_create has no step '4x'" in run.stderr
+
+
+def test_a_baseline_needs_a_good_creation(tmp_path: Path) -> None:
+    """One line, 2, and no file."""
+    run = tracer("baseline", "captures/fail-no-valid-host", "-o", str(tmp_path / "usual.json"))
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "no creation to learn from (1 did not conform)" in run.stderr
+    assert not (tmp_path / "usual.json").exists()
+
+
+def test_the_message_that_a_log_names_is_found() -> None:
+    """'Timed out waiting for a reply to message ID …' leads to the VM."""
+    [trace] = report("fail-no-valid-host")[1]["traces"]
+    asked = next(call for call in trace["calls"] if call["operation"] == "call select_destinations")
+    run = tracer("check", "captures/fail-no-valid-host", "--where", f"id={asked['message_id']}")
+    assert (run.returncode, "VM fail-nvh" in run.stdout) == (1, True)
+    assert "fail-nvh" in tracer("show", "captures/fail-no-valid-host", "--trace", asked["message_id"]).stdout

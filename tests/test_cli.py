@@ -37,6 +37,8 @@ class Settings:
     since_ns: int | None = None
     until_ns: int | None = None
     allow: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    baseline: Path | None = None
 
 
 @dataclass
@@ -55,6 +57,9 @@ class Pipeline:
         if self.error:
             raise self.error
         return self.report
+
+    def learn(self, report: Report) -> tuple[bytes, int]:
+        return b'{"schema": "tracer.baseline/1"}\n', sum(v.verdict == "conforms" for v in report.verdicts)
 
     def calls(
         self, arguments: Sequence[str], settings: Settings, progress: Any = None
@@ -164,7 +169,7 @@ MISTAKES = [
     (["check"], f"tracer check: {CAPTURES}"),
     (["show"], f"tracer show: {CAPTURES}"),
     (["chek", "x"], "no command 'chek'; did you mean check?"),
-    (["nope"], "no command 'nope'; there are check, calls, show, completion"),
+    (["nope"], "no command 'nope'; there are check, calls, show, baseline, grammar, completion"),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
     (["--colr=never", "check", "x"], "tracer has no option --colr; did you mean --color?"),
@@ -248,7 +253,7 @@ def test_where_that_fits_nothing_is_5_and_says_so(pipeline: Pipeline) -> None:
     """Not the captures are empty, the selection is."""
     result = run("check", "x.pcap", "--where", "name=zzz")
     assert (result.exit_code, result.stdout) == (5, "")
-    assert result.stderr == "tracer: none of the 1 traces fits --where name=zzz\n"
+    assert result.stderr == "tracer: the one trace does not fit --where name=zzz\n"
 
 
 # --- streams ----------------------------------------------------------------------------------------
@@ -396,7 +401,10 @@ def test_the_defaults_are_those_of_the_pipeline(pipeline: Pipeline, monkeypatch:
     assert asdict(real.Settings()) == asdict(Settings())
 
 
-@pytest.mark.parametrize("command", [[], ["check"], ["calls"], ["show"], ["completion"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["check"], ["calls"], ["show"], ["baseline"], ["completion"], ["grammar"]],
+)
 def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline) -> None:
     """Each on a line of its own, that can be copied."""
     result = run(*command, "--help")
@@ -499,7 +507,8 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     "words, found",
     [
-        ("tracer ", ["check", "calls", "show", "completion"]),
+        ("tracer ", ["check", "calls", "show", "baseline", "grammar", "completion"]),
+        ("tracer grammar ", ["list", "show", "check", "draw"]),
         ("tracer check x --form", ["--format"]),
         ("tracer check x --format ", ["text", "json"]),
         ("tracer check --where nonsense --stall nonsense x --wher", ["--where"]),

@@ -245,6 +245,16 @@ class Closed(NamedTuple):
 
 
 # --- messages -------------------------------------------------------------------------------------
+# What the wire says may hold secrets, and a traceback prints what it finds: the repr of a message has no
+# header, no query and no body.
+
+
+def _path(target: str) -> str:
+    return target.partition("?")[0].rpartition("@")[2][:200]
+
+
+def _place(frames: Frames) -> str:
+    return f"frame {frames[0][0]}#{frames[0][1]}" if frames else "no frame"
 
 
 class HttpRequest(NamedTuple):
@@ -272,6 +282,10 @@ class HttpRequest(NamedTuple):
     """Bytes of it are not in the capture."""
     direction: int = TO_SERVER
 
+    def __repr__(self) -> str:
+        what = f"{self.method} {_path(self.target)}"
+        return f"HttpRequest({what}, {len(self.body)} bytes, {_place(self.frames)})"
+
 
 class HttpResponse(NamedTuple):
     """One final HTTP/1.x response (1xx are not emitted, but for 101)."""
@@ -286,6 +300,9 @@ class HttpResponse(NamedTuple):
     headers: dict[str, str]
     body: bytes
     truncated: bool
+
+    def __repr__(self) -> str:
+        return f"HttpResponse({self.status}, {len(self.body)} bytes, {_place(self.frames)})"
 
 
 class AmqpMethod(NamedTuple):
@@ -326,6 +343,9 @@ class AmqpContent(NamedTuple):
     """Its declared size."""
     truncated: bool
 
+    def __repr__(self) -> str:
+        return f"AmqpContent({self.name}, {self.body_bytes} bytes, {_place(self.frames)})"
+
 
 class SqlLogin(NamedTuple):
     """The client's handshake response. User and password are not read."""
@@ -351,6 +371,9 @@ class SqlStatement(NamedTuple):
     text: bytes
     """The statement; for execute the text that was prepared, or b'#7' when that was not seen."""
     truncated: bool
+
+    def __repr__(self) -> str:
+        return f"SqlStatement({self.command}, {len(self.text)} bytes, {_place(self.frames)})"
 
 
 class SqlResult(NamedTuple):
@@ -445,6 +468,8 @@ class RestFacts:
     """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
     candidates: int | None = None
     """Placement: how many allocation candidates the answer holds."""
+    volume: bool = False
+    """The request of a server boots it from a volume."""
     broken: bool = False
     """Bytes of the request or of the answer are not in the capture."""
 
@@ -485,6 +510,10 @@ class RpcFacts:
     """The connection it was delivered on."""
     redelivered: bool = False
     broken: bool = False
+    no_ack: bool = False
+    """Its consumer acknowledges nothing: to the broker, delivered is done."""
+    answered_ns: int | None = None
+    """Of a call: when its reply was published (or delivered, where only that is seen)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -501,6 +530,8 @@ class SqlFacts:
     quota: bool = False
     """It reads limits or usage that nova-api's quota check reads."""
     broken: bool = False
+    fault: str = ""
+    """INSERT instance_faults: why the VM is in error, in nova's own words."""
 
 
 @dataclass(slots=True, eq=False)
@@ -621,6 +652,10 @@ class CallRecord:
     """Ids of the traces it belongs to."""
     action: str = ""
     """What a POST to `/action` asks for."""
+    message_id: str = ""
+    """RPC: the id that oslo.messaging names when it waits for the reply in vain."""
+    queue: str = ""
+    """RPC: the routing key, which names the queue."""
 
     @property
     def line(self) -> str:
@@ -652,6 +687,11 @@ class StepResult:
     calls: tuple[CallRecord, ...] = ()
     reason: str = ""
     """Why it is unobserved, and which capture point would show it; or who owes it."""
+    waited_ns: int | None = None
+    """How long nothing documented happened before it; None where that is not known."""
+    usual_ns: int | None = None
+    """Against a baseline: how long it takes on average in good creations, and in 95 % of them at most."""
+    usual_p95_ns: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -662,14 +702,20 @@ class Deviation:
     message: str
     call: CallRecord | None = None
     expected: tuple[str, ...] = ()
+    peer: str = ""
+    """The role that failed, or that owes what never came."""
+    cause: str = ""
+    """The fault's own words, or what the last call did."""
 
 
 @dataclass(slots=True, frozen=True)
 class Note:
     kind: str
-    """mode · retry · slow · ambiguous · allowed · …"""
+    """mode · retry · slow · ambiguous · allowed · placement · reply · broker · fault · …"""
     step: str | None
     message: str
+    call: CallRecord | None = None
+    """What shows it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -728,3 +774,9 @@ class Report:
     """What the captures held instead, for a run without a trace: (words, count)."""
     advice: tuple[str, ...] = ()
     """What the captures could not show, and what to capture next time."""
+    baseline: tuple[str, int] | None = None
+    """What step times were compared with: the file, and how many creations it was learnt from."""
+    remarks: tuple[str, ...] = ()
+    """What looks like a slip in what was asked for; for standard error."""
+    forgotten: tuple[tuple[str, int], ...] = ()
+    """What was dropped for lack of room: (what, how often). Traces may lack calls then."""

@@ -15,11 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from tracer.baseline import Learner
+from tracer.baseline import load as load_baseline
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.conformance import Grammar, load
 from tracer.conformance.checker import Checker
 from tracer.correlation import Correlator
 from tracer.coverage import Coverage
+from tracer.errors import UsageError
 from tracer.examples import example_path
 from tracer.layers import Layers
 from tracer.model import (
@@ -46,7 +49,17 @@ from tracer.sources import CaptureArgument, open_capture, resolve
 from tracer.topology import GivenTopology, Topology, load_topology
 from tracer.topology.planes import KNOWN_PLANES
 
-__all__ = ["Progress", "Settings", "Stages", "calls", "check", "given_topology", "trace_id"]
+__all__ = [
+    "Progress",
+    "Settings",
+    "Stages",
+    "calls",
+    "check",
+    "given_topology",
+    "learn",
+    "require_known",
+    "trace_id",
+]
 
 TICK = 4096
 """Pieces of data between two reports of progress."""
@@ -64,6 +77,10 @@ class Settings:
     until_ns: int | None = None
     allow: tuple[str, ...] = ()
     """KIND or KIND:STEP, accepted as a note."""
+    steps: tuple[str, ...] = ()
+    """Steps that a selection names: the grammar must know them."""
+    baseline: Path | None = None
+    """Times of good creations, to compare with (`learn`)."""
 
 
 class Progress(Protocol):
@@ -83,9 +100,53 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     reading: the report then covers what was read and is `partial`.
     """
     grammar = load(settings.grammar)
+    usual = load_baseline(settings.baseline, grammar.name) if settings.baseline else None
+    _require_steps(grammar, "--where step", settings.steps)
     run = _Run(arguments, settings, grammar, progress, every_statement=False)
+    require_known(grammar, run.allowed)
     partial = run.read()
-    return run.report(partial)
+    report = run.report(partial)
+    if usual is None:
+        return report
+    verdicts = [usual.compare(verdict) for verdict in report.verdicts]
+    return replace(report, verdicts=verdicts, baseline=(usual.path, usual.traces))
+
+
+def learn(report: Report) -> tuple[bytes, int]:
+    """Return a baseline (schema tracer.baseline/1) of the good creations in *report*, and how many they are.
+
+    Raises UsageError when there is none.
+    """
+    learner = Learner(report.grammar)
+    for verdict in report.verdicts:
+        learner.add(verdict)
+    if not learner.learnt:
+        left_out = [f"{count} {why}" for why, count in learner.left_out.items() if count]
+        told = f" ({', '.join(left_out)})" if left_out else ""
+        raise UsageError(f"the captures hold no creation to learn from{told}; a baseline is of good ones")
+    return learner.render(), learner.learnt
+
+
+_ALLOWED = ("failed", "stalled", "missing", "extra", "order", "plane", "mode", "late", "unobserved")
+
+
+def require_known(grammar: Grammar, allowed: Sequence[tuple[str, str]]) -> None:
+    """Raise UsageError for what --allow or the topology file accepts and cannot come about."""
+    for source, text in allowed:
+        kind, colon, step = text.partition(":")
+        if kind not in _ALLOWED:
+            raise UsageError(f"{source} {text!r}: no kind {kind!r}; known: {', '.join(_ALLOWED)}")
+        if colon:
+            _require_steps(grammar, f"{source} {kind}", (step,))
+
+
+def _require_steps(grammar: Grammar, source: str, steps: Sequence[str]) -> None:
+    known = [step.name for step in grammar.steps]
+    # A step without its letter stands for its parts in a selection: 8 is 8a, 8b and 8c.
+    whole = {name.rstrip("abcdefghijklmnopqrstuvwxyz") for name in known} if "--where" in source else set()
+    for step in steps:
+        if step not in known and step not in whole:
+            raise UsageError(f"{source}: {grammar.name} has no step {step!r}; known: {', '.join(known)}")
 
 
 def calls(
@@ -125,6 +186,10 @@ class Stages:
         self._grammar = grammar
         self._given = given
         self.captures = captures
+        self.allowed = [
+            *((f"{settings.topology}: allow", text) for text in given.allow),
+            *(("--allow", text) for text in settings.allow),
+        ]
         ports = {**PORTS, **given.ports}
         self.topology = Topology(self.captures, given)
         self._reassembler = Reassembler(self.captures, ports)
@@ -251,7 +316,13 @@ class Stages:
             partial,
             () if verdicts else self._seen(),
             _advice(verdicts),
+            remarks=self._given.remarks,
+            forgotten=self._forgotten(),
         )
+
+    def _forgotten(self) -> tuple[tuple[str, int], ...]:
+        found = {"connections": self._reassembler.evicted, **self.correlator.forgotten()}
+        return tuple((what, count) for what, count in found.items() if count)
 
     def _is_selected(self, trace: Trace) -> bool:
         begun_ns = trace.calls[0].started_ns

@@ -29,6 +29,23 @@ def answered(body: Any, method: str = "POST", **headers: str) -> RestFacts:
 
 
 @pytest.mark.parametrize(
+    "disks, volume",
+    [
+        ({}, False),
+        ({"block_device_mapping_v2": [{"source_type": "volume", "destination_type": "volume"}]}, True),
+        ({"block_device_mapping_v2": [{"source_type": "image", "destination_type": "volume"}]}, True),
+        ({"block_device_mapping_v2": [{"source_type": "image", "destination_type": "local"}]}, False),
+        ({"block_device_mapping": [{"volume_id": VM, "device_name": "vda"}]}, True),
+        ({"block_device_mapping_v2": "volume"}, False),
+        ({"block_device_mapping_v2": [7, None]}, False),
+    ],
+)
+def test_a_boot_from_a_volume(disks: dict[str, Any], volume: bool) -> None:
+    """The request names its disks: whether cinder will be needed is known from there."""
+    assert asked({"server": {"name": "web-1", **disks}}).volume is volume
+
+
+@pytest.mark.parametrize(
     "body, name, count",
     [
         ({"server": {"name": "web-1"}}, "web-1", 1),

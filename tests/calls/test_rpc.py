@@ -206,6 +206,69 @@ def test_a_reply_shows_that_the_call_was_delivered() -> None:
     assert told(bus.calls()) == ["call a ok", "reply a ok", "cast b ?"]
 
 
+@pytest.mark.parametrize("tag", ["1", ""])
+def test_a_consumer_without_acknowledgements(tag: str) -> None:
+    """basic.consume with no-ack: delivered is done, whether the client or the broker names the consumer."""
+    bus = Bus(joined=True)
+    bus.conductor.say(0.5, method(pika.spec.Basic.Consume(queue="conductor", consumer_tag=tag, no_ack=True)))
+    bus.conductor.hear(0.6, method(pika.spec.Basic.ConsumeOk("1")))
+    sent(bus, "confirmed", "delivered")
+    (call,) = bus.calls()
+    assert (call.result, facts(call).no_ack, facts(call).acknowledged) == ("ok", True, False)
+
+
+def test_no_ack_is_of_one_consumer() -> None:
+    """Another consumer of the same name on another channel owes its acknowledgement."""
+    bus = Bus(joined=True)
+    asks = pika.spec.Basic.Consume(queue="other", consumer_tag="1", no_ack=True)
+    bus.conductor.say(0.5, method(asks, channel=2))
+    bus.conductor.hear(0.6, method(pika.spec.Basic.ConsumeOk("1"), channel=2))
+    sent(bus, "confirmed", "delivered")
+    assert told(bus.calls()) == ["cast ping unacked"]
+
+
+def test_messages_without_a_unique_id_are_not_one() -> None:
+    """Three of one exchange, key and size, delivered in turn: three calls, each with both legs."""
+    bus = Bus()
+    body = envelope({"method": "ping", "args": {}, "_context_request_id": REQUEST_ID})
+    for n in range(3):
+        bus.api.say(1 + n / 10, publish("nova", "conductor", body))
+    for n in range(3):
+        bus.conductor.hear(2 + n / 10, deliver("nova", "conductor", body, n + 1))
+        bus.conductor.say(2.05 + n / 10, ack(n + 1))
+    calls = bus.calls()
+    assert told(calls) == ["cast ping ok"] * 3
+    assert [len(set(call.frames)) for call in calls] == [2, 2, 2]
+    assert all(facts(call).published and facts(call).delivered for call in calls)
+
+
+def test_deliveries_alone_without_a_unique_id_are_not_one() -> None:
+    """The publisher's connection is not captured: each delivery is a message of its own."""
+    bus = Bus()
+    body = envelope({"method": "ping", "args": {}})
+    for n in range(3):
+        bus.conductor.hear(2 + n / 10, deliver("nova", "conductor", body, n + 1))
+    assert told(bus.calls()) == ["cast ping unacked"] * 3
+
+
+def test_a_question_knows_when_it_was_answered() -> None:
+    """`answered_ns` of a call is when its first reply was published; None while there is none."""
+    bus = Bus()
+    asked(bus)
+    bus.api.say(5, publish("nova", "conductor", message("b", 9, msg_id=8)))
+    question, answer, unanswered = bus.calls()
+    assert facts(question).answered_ns == answer.started_ns
+    assert facts(unanswered).answered_ns is None
+
+
+def test_a_failure_holds_no_secret() -> None:
+    """An exception repeats its arguments; what is kept of it is cleaned."""
+    bus = Bus()
+    asked(bus, json.dumps({"class": "Refused", "message": f"bad token={TOKEN} password='s3cret'"}))
+    _, answer = bus.calls()
+    assert "s3cret" not in repr(answer.facts) and TOKEN not in repr(answer.facts)
+
+
 def test_other_messages_are_no_trouble() -> None:
     """What is no oslo.messaging is a message all the same."""
     bus = Bus()

@@ -116,3 +116,35 @@ def test_repr_of_a_call_holds_no_text() -> None:
     made.hear(1.1, sql_error(1064, f"You have an error near 'password={'s3cret' * 20}'"))
     (call,) = built(network)
     assert "s3cret" not in repr(call)
+
+
+_DETAILS = "Traceback: Timed out waiting for a reply to message ID 0f9e8d7c6b5a49382716051423324150"
+
+
+@pytest.mark.parametrize(
+    "columns, values, words",
+    [
+        ("code, message, details", "500, 'No valid host was found. ', 'x'", "No valid host was found."),
+        ("message, code", "'Can\\'t reach it', 500", "Can't reach it"),
+        ("message, code", "'It''s (so), they say', 500", "It's (so), they say"),
+        ("created_at, deleted_at, message", "'2026-11-22 07:04:08', NULL, 'gone'", "gone"),
+        (
+            "message, details",
+            f"'MessagingTimeout', '{_DETAILS}'",
+            "MessagingTimeout: no reply to message ID 0f9e8d7c6b5a49382716051423324150",
+        ),
+        ("message", "'admin_pass=s3cret was refused'", "admin_… was refused"),
+        ("code, details", "500, 'x'", ""),
+        ("code, message", "500, 'cut in the mid", ""),
+        ("message", "", ""),
+    ],
+)
+def test_the_fault_that_nova_records(columns: str, values: str, words: str) -> None:
+    """Why a VM is in error, out of INSERT instance_faults; of a time-out with the message that it was for."""
+    network = Network()
+    made = network.connection(API, DB, 3306)
+    made.say(1, query(f"INSERT INTO instance_faults ({columns}) VALUES ({values})"))
+    made.hear(1.1, sql_ok())
+    (call,) = built(network)
+    assert isinstance(call.facts, SqlFacts)
+    assert call.facts.fault == words

@@ -105,20 +105,32 @@ def test_spans_are_said_as_people_say_them(ms: float, text: str) -> None:
 
 
 def test_a_call_is_cut_where_it_tells_least(build: SimpleNamespace) -> None:
-    """First the end of the operation goes, then the caller; the result stays."""
+    """First the end of the operation goes, then of the roles, then the caller; the result stays."""
     call = build.record(1, 0, "Internal_base REST nova-compute > neutron-server PUT /v2.0/ports/{id} 503")
     assert call_words(call, 80) == "nova-compute > neutron-server PUT /v2.0/ports/{id} 503"
     for limit in range(20, 60):
         assert len(call_words(call, limit)) <= limit
         assert call_words(call, limit).endswith(" 503")
+    assert call_words(call, 43) == "compute > neutron PUT /v2.0/ports/{id} 503"
+    long = build.record(
+        1, 0, "Internal_base RPC nova-conductor > nova-scheduler call select_destinations undelivered"
+    )
+    assert call_words(long, 55) == "conductor > scheduler call select_destinat… undelivered"
 
 
 def test_captures_are_named_as_short_as_tells_them_apart() -> None:
-    """Int and Ext; the whole file name where two begin alike; the path where two are called alike."""
+    """Int and Ext; the whole file name where two begin alike; the folder, else a number, where two are
+    called alike."""
     planes = ["x/Internal_base.pcap.zst", "x/External_api.pcap"]
     assert list(file_names(planes, short=True).values()) == ["Int", "Ext"]
     assert list(file_names(planes).values()) == ["Internal_base", "External_api"]
-    assert list(file_names(["a/x.pcap", "b/x.pcap"]).values()) == ["a/x.pcap", "b/x.pcap"]
+    assert list(file_names(["a/x.pcap", "b/x.pcap"]).values()) == ["a/x", "b/x"]
+    two = ["in/mon/Internal_base.pcap", "in/tue/Internal_base.pcap"]
+    assert list(file_names(two, short=True).values()) == ["mon/Int", "tue/Int"]
+    deep = ["mon/x/ctl-any.pcap", "tue/x/ctl-any.pcap"]
+    assert list(file_names(deep, short=True).values()) == ["mon/x/ctl", "tue/x/ctl"]
+    long = ["incident-2026-11-22-am/Internal_base.pcap", "incident-2026-11-22-pm/Internal_base.pcap"]
+    assert list(file_names(long, short=True).values()) == ["Int1", "Int2"]
 
 
 def test_losses_are_told_in_words_and_only_where_there_are_some(build: SimpleNamespace) -> None:

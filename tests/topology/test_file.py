@@ -99,3 +99,23 @@ def test_what_cannot_be_read(make: str, tmp_path: Path) -> None:
         path.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"x\.toml"):
         load_topology(path)
+
+
+@pytest.mark.parametrize(
+    "role, near",
+    [
+        ("nova_api", "nova-api"),
+        ("Nova-API", "nova-api"),
+        ("nova-conducter", "nova-conductor"),
+        ("neutron-sever", "neutron-server"),
+        ("nova-api", ""),
+        ("billing", ""),
+        ("my-lb", ""),
+        ("swift-proxy", ""),
+    ],
+)
+def test_a_role_that_looks_like_a_slip_is_remarked(role: str, near: str, tmp_path: Path) -> None:
+    """A role of one's own is allowed; one that is nearly a known one may be meant for it."""
+    given = load_topology(written(tmp_path, f'[roles]\n{role} = "172.28.0.11"'))
+    assert given.role("172.28.0.11", 1) == role
+    assert [remark.rpartition(" ")[2] for remark in given.remarks] == ([f"{near}?"] if near else [])

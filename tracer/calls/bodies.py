@@ -108,8 +108,21 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
         facts.name = name[:255]
     counts = [inner.get(key) for key in ("min_count", "max_count", "count")]
     numbers = [c for c in counts if isinstance(c, int) and 0 < c <= 10_000]
-    if numbers and facts.creates:
-        facts.count = max(numbers)
+    if facts.creates:
+        facts.count = max(numbers, default=1)
+        facts.volume = _boots_from_volume(inner)
+
+
+def _boots_from_volume(server: dict[str, object]) -> bool:
+    """Tell whether the body of POST /servers names a volume (block_device_mapping, both versions)."""
+    disks = server.get("block_device_mapping_v2") or server.get("block_device_mapping")
+    if not isinstance(disks, list):
+        return False
+    return any(
+        isinstance(disk, dict)
+        and ("volume" in (disk.get("source_type"), disk.get("destination_type")) or disk.get("volume_id"))
+        for disk in disks[:64]
+    )
 
 
 def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:

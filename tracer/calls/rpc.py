@@ -1,13 +1,14 @@
 """AMQP messages become RPC calls: publish, delivery and acknowledgement of one message are one call.
 
 What the broker did with a message is its result: *unroutable* (returned), *undelivered* (published, no
-consumer got it), *unacked* (delivered, not acknowledged), *ok* (acknowledged). oslo.messaging
-acknowledges before it works, so *ok* does not say that the work was done.
+consumer got it), *unacked* (delivered, not acknowledged), *ok* (acknowledged, or delivered to a consumer
+that acknowledges nothing). oslo.messaging acknowledges before it works, so *ok* does not say that the
+work was done.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -31,6 +32,8 @@ UNACKED_LIMIT = 4_096
 """Of one channel; RabbitMQ's prefetch is rarely more than some hundreds."""
 REMEMBERED = 50_000
 """Messages whose delivery, acknowledgement or reply may still come; the oldest are forgotten."""
+ALIKE = 64
+"""Messages of one exchange, key and size without a unique id that wait for their other leg."""
 
 _BUILD_METHODS = frozenset(
     {"schedule_and_build_instances", "select_destinations", "build_and_run_instance", "build_instances"}
@@ -39,6 +42,7 @@ _ABOUT_A_SERVER = _BUILD_METHODS | {"external_instance_event"} | oslo.ON_A_SERVE
 _OBJECT_METHODS = frozenset({"object_action", "object_class_action", "object_class_action_versions"})
 
 _Ack = tuple[int, int]
+_Likeness = tuple[str, str, int]
 
 
 class RpcCalls:
@@ -48,8 +52,12 @@ class RpcCalls:
         self._serial = serial
         self._by_unique: OrderedDict[str, Call] = OrderedDict()
         self._by_msg: OrderedDict[str, Call] = OrderedDict()
-        self._unjoined: OrderedDict[tuple[str, str, int], Call] = OrderedDict()
-        """Messages whose unique id is lost: joined by exchange, key and size."""
+        self._unjoined: OrderedDict[_Likeness, deque[Call]] = OrderedDict()
+        """Messages whose unique id is lost: joined by exchange, key and size, the oldest first."""
+        self._no_ack: dict[_Ack, set[str]] = {}
+        """(connection, channel) -> tags of consumers that acknowledge nothing"""
+        self._asks_no_ack: set[_Ack] = set()
+        """Channels that asked so without a tag (basic.consume before its -ok), or by basic.get."""
         self._unacked: dict[_Ack, dict[int, Call]] = {}
         """(connection, channel) -> delivery tag -> call"""
         self._outstanding: dict[_Ack, list[Call]] = {}
@@ -70,7 +78,7 @@ class RpcCalls:
         call = self._by_unique.get(unique) if unique else None
         size_key = (str(message.arguments.get("exchange", "")), _key(message), message.body_bytes)
         if call is None and not unique:
-            call = self._unjoined.get(size_key)
+            call = self._other_leg(message, size_key)
         if call is None or (message.name == "basic.publish" and _facts(call).published):
             if envelope is not None and envelope.kind == "reply" and envelope.ending is False:
                 return self._heartbeat(message, envelope)
@@ -83,12 +91,23 @@ class RpcCalls:
             self._delivered(call, facts, message)
         return [call]
 
-    def _remember(self, call: Call, unique: str, size_key: tuple[str, str, int]) -> None:
+    def _other_leg(self, message: AmqpContent, likeness: _Likeness) -> Call | None:
+        """Return the oldest call without unique id that lacks this leg; a fanout has many deliveries."""
+        waiting = self._unjoined.get(likeness, deque())
+        while len(waiting) > 1 and _facts(waiting[0]).published and _facts(waiting[0]).delivered:
+            waiting.popleft()
+        if message.name == "basic.publish":
+            return next((call for call in waiting if not _facts(call).published), None)
+        many = likeness[0].endswith("_fanout") or bool(message.arguments.get("redelivered"))
+        found = next((call for call in waiting if not _facts(call).delivered), None)
+        return found or (waiting[-1] if waiting and many else None)
+
+    def _remember(self, call: Call, unique: str, likeness: _Likeness) -> None:
         if unique:
             self._by_unique[unique] = call
             _trim(self._by_unique)
         else:
-            self._unjoined[size_key] = call
+            self._unjoined.setdefault(likeness, deque(maxlen=ALIKE)).append(call)
             _trim(self._unjoined)
         facts = _facts(call)
         if facts.msg_id and facts.mode == "call":
@@ -113,7 +132,7 @@ class RpcCalls:
         if facts.mode == "reply":
             call.parent = self._by_msg.get(facts.msg_id)
             call.result = "failure" if facts.failure else "ok"
-            call.error = clean(facts.failure)
+            call.error = facts.failure
         return call
 
     def _read(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> RpcFacts:
@@ -131,7 +150,7 @@ class RpcCalls:
             envelope.request_id or "",
             envelope.global_request_id or "",
             envelope.project_id or "",
-            failure=envelope.failure or "",
+            failure=clean(envelope.failure or ""),
             broken=message.truncated,
         )
         if facts.mode == "notify":
@@ -150,6 +169,8 @@ class RpcCalls:
             facts.method = "?"
             return
         question = _facts(asked)
+        if question.answered_ns is None:
+            question.answered_ns = message.time_ns
         facts.method, facts.request_id, facts.ids = question.method, question.request_id, question.ids
         facts.project_id = question.project_id
         facts.object_method, facts.vm_state = question.object_method, question.vm_state
@@ -198,14 +219,43 @@ class RpcCalls:
                 call.caller = _facts(asked).consumer
         call.frames.extend(message.frames)
         call.ended_ns = message.end_ns
+        channel = (message.connection.number, message.channel)
+        if self._wants_no_ack(channel, message):
+            facts.no_ack = True
+            self._set_result(call, "ok")
+            call.closed = facts.mode != "call"
+            return
         self._set_result(call, "unacked")
         tag = message.arguments.get("delivery_tag")
         if isinstance(tag, int):
-            waiting = self._unacked.setdefault((message.connection.number, message.channel), {})
+            waiting = self._unacked.setdefault(channel, {})
             waiting[tag] = call
             if len(waiting) > UNACKED_LIMIT:
                 # A consumer that never acknowledges, or whose acknowledgements are not captured.
                 del waiting[next(iter(waiting))]
+
+    def _wants_no_ack(self, channel: _Ack, message: AmqpContent) -> bool:
+        if message.name == "basic.get-ok":
+            return channel in self._asks_no_ack
+        return str(message.arguments.get("consumer_tag", "")) in self._no_ack.get(channel, ())
+
+    def _consumes(self, key: _Ack, message: AmqpMethod) -> None:
+        """Take note of a consumer that acknowledges nothing (no-ack, AMQP 0-9-1 section 1.8.3.3)."""
+        tag = str(message.arguments.get("consumer_tag", ""))
+        if message.name == "basic.consume-ok":
+            if key not in self._asks_no_ack:
+                return
+            self._asks_no_ack.discard(key)
+        elif message.name == "basic.get" or not tag:
+            wanted = bool(message.arguments.get("no_ack"))
+            (self._asks_no_ack.add if wanted else self._asks_no_ack.discard)(key)
+            return
+        elif not message.arguments.get("no_ack"):
+            self._no_ack.get(key, set()).discard(tag)
+            return
+        tags = self._no_ack.setdefault(key, set())
+        if len(tags) < UNACKED_LIMIT:
+            tags.add(tag)
 
     @staticmethod
     def _set_result(call: Call, result: str) -> None:
@@ -221,6 +271,8 @@ class RpcCalls:
             return self._acknowledged(key, message)
         if message.name == "channel.close" and message.direction == TO_CLIENT:
             return self._refused(key, message)
+        if message.name in ("basic.consume", "basic.consume-ok", "basic.get"):
+            self._consumes(key, message)
         return []
 
     def _acknowledged(self, key: _Ack, message: AmqpMethod) -> list[Call]:
@@ -304,15 +356,21 @@ class RpcCalls:
         number = closed.connection.number
         if closed.how == "fin" and closed.direction == TO_SERVER:
             return []
-        for table in (self._unacked, self._outstanding):
+        for table in (self._unacked, self._outstanding, self._no_ack):
             for key in [key for key in table if key[0] == number]:
                 del table[key]
+        self._asks_no_ack = {key for key in self._asks_no_ack if key[0] != number}
         return []
 
     def forget(self, before_ns: int, kept: Collection[int]) -> None:
         """Forget messages that began before *before_ns*, but for those with the serials *kept*."""
-        for table in (self._by_unique, self._by_msg, self._unjoined, self._never_delivered):
+        for table in (self._by_unique, self._by_msg, self._never_delivered):
             _forget(table, before_ns, kept)
+        # Of several that look alike, the last one tells the age.
+        for key in [
+            key for key, calls in self._unjoined.items() if not calls or calls[-1].started_ns < before_ns
+        ]:
+            del self._unjoined[key]
 
     def flush(self) -> list[Call]:
         """Say `?` instead of *undelivered* where deliveries to that consumer cannot be seen."""
@@ -367,6 +425,6 @@ def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]
         del table[key]
 
 
-def _trim(table: OrderedDict[Any, Call]) -> None:
+def _trim(table: OrderedDict[Any, Any]) -> None:
     while len(table) > REMEMBERED:
         table.popitem(last=False)

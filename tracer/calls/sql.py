@@ -42,6 +42,11 @@ _QUOTA_WITHIN = 600
 """They stand among the first columns."""
 _READS = (b"s", b"S")
 _WRITES = frozenset((b"i", b"I", b"u", b"U", b"d", b"D", b"r", b"R"))
+_FAULT = re.compile(
+    rb"(?is)\s*insert\s+into\s+[`\"]?instance_faults[`\"]?\s*\(([^)]{1,1000})\)\s*values\s*\("
+)
+_VALUE = re.compile(rb"\s*(?:'((?:[^'\\]|\\.|'')*)'|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL)
+_MESSAGE_ID = re.compile(rb"message ID ([0-9a-f]{32})")
 _LOOK_AT = 65536
 """Statements carry user data of megabytes; ids stand at their beginning."""
 
@@ -93,6 +98,7 @@ class SqlCalls:
             self._schemas.get(message.connection.number, ""),
             verb == "SELECT" and is_quota(text),
             message.truncated,
+            _fault(text) if table == "instance_faults" else "",
         )
         connection = message.connection
         call = Call(
@@ -149,3 +155,32 @@ def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
         return verb.decode().upper(), match.group(6).decode()[:64]
     word = _VERB.match(text)
     return (word.group(1).decode("latin-1").upper() if word else "?"), ""
+
+
+def _fault(text: bytes) -> str:
+    """Return the words in which nova records why a VM is in error: the `message` of instance_faults.
+
+    Of a message timeout the words are the bare class; the id of the message stands in `details`.
+    """
+    match = _FAULT.match(text)
+    if match is None:
+        return ""
+    columns = [name.strip(b' `"\r\n\t') for name in match.group(1).split(b",")]
+    at = match.end()
+    for column in columns:
+        value = _VALUE.match(text, at)
+        if value is None:
+            return ""
+        if column == b"message":
+            words = _unquoted(value.group(1) or b"")
+            waited = _MESSAGE_ID.search(text, value.end())
+            if waited is not None and b"message ID" not in (value.group(1) or b""):
+                words += f": no reply to message ID {waited.group(1).decode()}"
+            return clean(words)
+        at = value.end()
+    return ""
+
+
+def _unquoted(literal: bytes) -> str:
+    text = literal.replace(b"''", b"'").decode("utf-8", "replace")
+    return re.sub(r"\\(.)", lambda m: {"n": " ", "r": " ", "t": " "}.get(m[1], m[1]), text, flags=re.DOTALL)

@@ -86,6 +86,7 @@ def program(context: click.Context) -> int:
 @options.until
 @options.where
 @options.allow
+@options.baseline
 @options.manner
 @click.pass_obj
 def check(
@@ -100,6 +101,7 @@ def check(
     until_ns: int | None,
     where: Where,
     allow: tuple[str, ...],
+    baseline: Path | None,
 ) -> int:
     """Checks every VM creation in the captures against its documented steps.
 
@@ -126,6 +128,8 @@ def check(
             since_ns=since_ns,
             until_ns=until_ns,
             allow=allow,
+            steps=where.steps,
+            baseline=baseline,
         )
         report, found = _report(captures, settings, where.fits, manner)
         if form == "json":
@@ -248,6 +252,68 @@ def show(
 
 
 program.add_command(live.watch)
+
+
+@program.command(short_help="Learn how long steps take in good creations.")
+@options.captures
+@options.grammar
+@options.topology
+@options.target
+@options.stall
+@options.since
+@options.until
+@options.where
+@options.allow
+@options.manner
+@click.pass_obj
+def baseline(
+    manner: Manner,
+    captures: tuple[str, ...],
+    grammar: str,
+    topology: Path | None,
+    target: Path | None,
+    stall_s: float,
+    since_ns: int | None,
+    until_ns: int | None,
+    where: Where,
+    allow: tuple[str, ...],
+) -> int:
+    """Writes how long each step takes in the creations that conform.
+
+    \b
+    Examples:
+      tracer baseline good-days/ -o usual.json
+      tracer baseline good-days/ --where 'name=web-*' -o web.json
+      tracer check incident/ --baseline usual.json    names the slow steps
+
+    Only creations that conform at the first attempt count. Of each step it holds
+    count, mean, deviation and quantiles (schema tracer.baseline/1). A step is slow
+    when it takes more than p50 + 3 (p95 - p50), and 50 ms more than p95; fewer
+    than 5 times are not compared.
+
+    CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
+    them, - for standard input, or example:NAME for one that comes with tracer.
+    """
+    with output.destination(target, captures) as file:
+        from tracer import pipeline
+
+        settings = pipeline.Settings(
+            grammar=grammar,
+            topology=topology,
+            stall_s=stall_s,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            allow=allow,
+            steps=where.steps,
+        )
+        report, _ = _report(captures, settings, where.fits, manner)
+        learnt, count = pipeline.learn(report)
+        file.write(learnt.decode())
+    left_out = len(report.verdicts) - count
+    output.say(f"learnt from {count} creations" + (f", {left_out} left out" if left_out else ""), manner)
+    return INTERRUPTED if report.partial else CONFORMS
+
+
 program.add_command(grammars.grammar)
 
 
@@ -285,6 +351,8 @@ def _report(
 
     with progress(manner) as heard:
         report = pipeline.check(captures, settings, heard)
+    for words in report.remarks:
+        output.say(f"warning: {words}", manner)
     chosen = [verdict for verdict in report.verdicts if selection(verdict)]
     return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
 
@@ -304,7 +372,7 @@ def exit_code(report: Report) -> int:
 def _nothing(report: Report, found: int, where: Where) -> str:
     """Why there is nothing to report, for standard error."""
     if found:
-        return f"none of the {found} traces fits {where}"
+        return f"the one trace does not fit {where}" if found == 1 else f"none of {found} traces fits {where}"
     from tracer import reports
 
     return f"no trace found; the captures hold {reports.seen_instead(report)}"

@@ -26,6 +26,7 @@ __all__ = [
     "Manner",
     "allow",
     "autostop",
+    "baseline",
     "bpf",
     "captures",
     "form",
@@ -220,6 +221,14 @@ allow = click.option(
     help="Accept such a deviation, or 'unobserved', as a mere note.",
 )
 
+baseline = click.option(
+    "--baseline",
+    metavar="FILE",
+    type=click.Path(),
+    callback=_path,
+    help="Name steps that are slow against this file of `tracer baseline`.",
+)
+
 
 # --- what to follow, and how long ------------------------------------------------------------------
 
@@ -301,10 +310,12 @@ class Where:
     def __init__(self, conditions: Sequence[str]) -> None:
         self.conditions = conditions
         self.fits: Callable[[Verdict], bool] = lambda _: True
+        self.steps: tuple[str, ...] = ()
         if conditions:
             from tracer import reports
 
             self.fits = reports.selection(conditions)
+            self.steps = reports.named_steps(conditions)
 
     def __str__(self) -> str:
         return " ".join(f"--where {condition}" for condition in self.conditions)
@@ -320,8 +331,11 @@ where = click.option(
     multiple=True,
     callback=_where,
     help="Only traces whose name, id, host, outcome, step or verdict is VALUE (name and host: with * and ?;"
-    " id: a part of it). Repeat it: one key, either value; several keys, all of them.",
+    " id: a part of it, or of an RPC message's). Repeat it: one key, either value; several keys,"
+    " all of them.",
 )
 trace = click.option(
-    "--trace", metavar="ID", help="An id, request id, server id or name, or the beginning of one."
+    "--trace",
+    metavar="ID",
+    help="An id, request id, server id or name, or the beginning of one; or an RPC message's id.",
 )

@@ -6,16 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
+from tracer.conformance.answers import answers
 from tracer.conformance.case import Case, Sight, Witness, lay_out
 from tracer.conformance.deadlines import late_steps
 from tracer.conformance.grammar import Grammar, Step
+from tracer.conformance.legs import example_of
 from tracer.conformance.outcome import GOOD, Ending, failing_of_attempt, judge
 from tracer.conformance.run import judge_run
 from tracer.conformance.sight import StepSight
+from tracer.conformance.times import with_waits
 from tracer.conformance.words import (
+    cause_of,
     failure_words,
     missing_words,
     note_of_broker,
+    owing_role,
+    peer_of,
+    retry_words,
+    shown_for,
     stall_words,
     summary_words,
 )
@@ -158,14 +166,23 @@ class _Report:
         elif step.presence == "inferred":
             status = "inferred"
         elif step.presence == "optional":
-            reason = self.sight.why_not(step.name, strict=False) or ""
-            status = "unobserved" if reason else "skipped"
+            # Who was never seen was never needed, unless the request itself says that it is.
+            needed = self._needs_storage(step.name)
+            reason = self.sight.why_not(step.name, strict=needed) or ""
+            status = "unobserved" if reason else "missing" if needed else "skipped"
         else:
             reason = self.sight.why_not(step.name) or ""
             status = "unobserved" if reason else "missing"
         calls = tuple(replace(self.case.records[w.call.serial], step=step.name) for w, _ in witnesses)
         started, duration = self._times([w for w, _ in witnesses])
         return StepResult(step.name, step.title, status, started, duration, calls, reason)
+
+    def _needs_storage(self, step: str) -> bool:
+        """Tell whether *step* asks for storage, and the VM boots from a volume (so says the request)."""
+        created = self.case.trace.created
+        facts = created.facts if created is not None else None
+        asks = any(leg.callee == "cinder-api" for leg in self.grammar.legs(step))
+        return asks and isinstance(facts, RestFacts) and facts.volume
 
     def _witnesses(self, step: str) -> list[tuple[Witness, str]]:
         """Return the calls taken for *step*, of the last attempt where there were several."""
@@ -181,12 +198,11 @@ class _Report:
 
     @staticmethod
     def _times(witnesses: list[Witness]) -> tuple[int | None, int | None]:
-        """Return begin and length of a step; nothing when all of its evidence is ambiguous."""
-        certain = [w.call for w in witnesses if not w.ambiguous]
-        if not certain or len(certain) < len(witnesses):
+        """Return begin and length of a step; nothing when any of its evidence is ambiguous."""
+        if not witnesses or any(w.ambiguous for w in witnesses):
             return None, None
-        begin = min(call.started_ns for call in certain)
-        ends = [call.ended_ns for call in certain if call.ended_ns is not None]
+        begin = min(w.call.started_ns for w in witnesses)
+        ends = [w.call.ended_ns for w in witnesses if w.call.ended_ns is not None]
         return begin, max(0, max(ends) - begin) if ends else None
 
     # --- deviations and notes ---
@@ -194,7 +210,7 @@ class _Report:
     def _deviate(self, steps: list[StepResult]) -> None:
         ending = self.ending
         if ending.outcome in ("rejected", "error"):
-            call = self._record(ending.call)
+            call = shown_for(self.case, ending)
             self.deviations.append(
                 Deviation(
                     "failed",
@@ -202,20 +218,36 @@ class _Report:
                     failure_words(self.case, ending),
                     call,
                     self._expected(ending),
+                    peer_of(self.case, ending),
+                    cause_of(self.case, ending),
                 )
             )
         elif ending.outcome == "stuck":
             words = stall_words(self.case, ending, self.sight)
             self.deviations.append(
                 Deviation(
-                    "stalled", ending.stopped_at, words, self._record(ending.call), self._expected(ending)
+                    "stalled",
+                    ending.stopped_at,
+                    words,
+                    self._record(ending.call),
+                    self._expected(ending),
+                    peer_of(self.case, ending),
+                    cause_of(self.case, ending),
                 )
             )
         for step in steps:
             if step.status == "missing":
                 words = missing_words(step, steps)
                 self.deviations.append(
-                    Deviation("missing", step.step, words, None, self._witness_words(step.step))
+                    Deviation(
+                        "missing",
+                        step.step,
+                        words,
+                        None,
+                        self._witness_words(step.step),
+                        owing_role(self.case, step.step),
+                        "never came",
+                    )
                 )
         self.deviations += late_steps(
             self.case,
@@ -239,12 +271,8 @@ class _Report:
         found = next((s for s in self.grammar.steps if s.name == step), None)
         if found is None:
             return ()
-        ways: dict[str, list[str]] = {}
-        for leg in self.grammar.legs(step):
-            callees = ways.setdefault(f"{leg.protocol} {leg.caller} > ", [])
-            if leg.callee not in callees:
-                callees.append(leg.callee)
-        return tuple(f"{way}{'|'.join(callees)}: {found.title}" for way, callees in ways.items())
+        ways = dict.fromkeys(example_of(self.grammar.terminals[name].pattern) for name in found.terminals)
+        return tuple(f"{way}: {found.title}" for way in ways)
 
     def _misfits(self, blind: bool) -> None:
         """Report calls on the wrong plane, in the wrong mode, and those that fit nowhere.
@@ -274,14 +302,25 @@ class _Report:
                     and (move.kind, step or "") not in noted
                 ):
                     noted.add((move.kind, step or ""))
-                    words = f"step {step}: {witness.record.line}: not the documented {move.kind}"
-                    self.deviations.append(
-                        Deviation(move.kind, step, words, witness.record, self._witness_words(step or ""))
-                    )
+                    self.deviations.append(self._misplaced(move.kind, step or "", witness.record))
                 elif move.kind == "failed":
                     self._failed_on_the_way(witness, step)
             elif isinstance(move, Extra) and not blind:
                 self._extra(self.case.witnesses[move.event])
+
+    def _misplaced(self, kind: str, step: str, record: CallRecord) -> Deviation:
+        """Return that a step came on another plane, or in another mode, than is documented."""
+        legs = self.grammar.legs(step)
+        if kind == "plane":
+            came, documented = f"on {record.plane}", [leg.plane for leg in legs]
+        else:
+            came, documented = f"as {record.protocol}", [leg.protocol for leg in legs]
+        usual = " or ".join(dict.fromkeys(documented))
+        title = next((s.title for s in self.grammar.steps if s.name == step), "")
+        words = f"step {step} ({title}) came {came}; documented is {usual}"
+        return Deviation(
+            kind, step, words, record, self._witness_words(step), record.caller, f"came {came}, not {usual}"
+        )
 
     def _failed_on_the_way(self, witness: Witness, step: str | None) -> None:
         """A call that failed in a creation that went on: noted, since it was asked again or not needed."""
@@ -377,13 +416,16 @@ class _Report:
     # --- the whole ---
 
     def verdict(self) -> Verdict:
-        steps = self._step_results()
+        retried = "7" if len(self.case.attempts) > 1 else None
+        steps = with_waits(self._step_results(), retried)
         self._deviate(steps)
         case, ending, trace = self.case, self.ending, self.case.trace
         hosts = tuple(t.host for t in case.attempts)
+        attempts = self._attempts()
         if len(hosts) > 1 and ending.outcome in GOOD:
-            self.notes.append(Note("retry", "7", f"rescheduled: {' -> '.join(hosts)}"))
+            self.notes.append(Note("retry", "7", retry_words(attempts)))
         self.notes += note_of_broker(case)
+        self.notes += answers(case, ending, self.sight)
         if trace.ambiguous & {w.call.serial for w in case.witnesses}:
             shared = sorted({s for w in case.witnesses if w.ambiguous for s in w.steps})
             for step in shared:
@@ -410,7 +452,7 @@ class _Report:
             else None,
             hosts[-1] if hosts else None,
             hosts,
-            self._attempts(),
+            attempts,
             case.first_ns,
             max(ending.time_ns, case.last_own_ns()),
             summary_words(case, ending, self.sight, steps, self.deviations),

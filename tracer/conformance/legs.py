@@ -5,7 +5,7 @@ from __future__ import annotations
 from re import _parser  # how Python itself reads a pattern
 from typing import Any, NamedTuple
 
-__all__ = ["Leg", "legs_of"]
+__all__ = ["Leg", "example_of", "legs_of"]
 
 
 class Leg(NamedTuple):
@@ -31,6 +31,8 @@ def _heads(nodes: Any) -> list[str]:
     """Return what the first five words of a parsed pattern can be; `*` for what is no plain text."""
     heads = [""]
     for kind, value in nodes:
+        if min(head.count(" ") for head in heads) > 4:
+            break  # all five words are told
         endings = _texts(str(kind), value)
         joined = ((head + ending).split(" ") for head in heads for ending in endings)
         # Of a sixth word only its beginning is kept: the operations are many.
@@ -54,3 +56,38 @@ def _texts(kind: str, value: Any) -> list[str]:
     if kind in ("AT", "ASSERT", "ASSERT_NOT"):
         return [""]
     return ["*"]
+
+
+def example_of(pattern: str) -> str:
+    """Return the plainest line that a terminal's pattern matches, without plane and result.
+
+    As in `RPC nova-conductor > nova-scheduler call select_destinations`. What is optional is left out, of
+    alternatives the first is taken, `…` stands for what may be anything; callees are all named.
+    """
+    words = _plainest(_parser.parse(pattern)).split(" ")
+    words = words[1:-1] if len(words) > 6 else words[1:]
+    callees = list(dict.fromkeys(leg.callee for leg in legs_of(pattern)))
+    if len(callees) > 1 and len(words) > 4:
+        words[3:] = ["|".join(callees), words[4], "…"]
+    return " ".join(words)
+
+
+def _plainest(nodes: Any) -> str:
+    text = ""
+    for kind, value in nodes:
+        name = str(kind)
+        if name == "LITERAL":
+            text += chr(value)
+        elif name == "SUBPATTERN":
+            text += _plainest(value[-1])
+        elif name == "BRANCH":
+            text += _plainest(value[1][0])
+        elif name in ("MAX_REPEAT", "MIN_REPEAT"):
+            least, _, what = value
+            plain = _plainest(what)
+            text += plain * min(least, 8)
+        elif name == "IN" and str(value[0][0]) == "LITERAL":
+            text += chr(value[0][1])
+        elif name not in ("AT", "ASSERT", "ASSERT_NOT"):
+            text += "…"
+    return text.replace("……", "…")

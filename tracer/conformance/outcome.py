@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tracer.conformance.case import Case, Witness
 from tracer.conformance.sight import StepSight
-from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts
+from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts, SqlFacts
 
 __all__ = ["GOOD", "Ending", "judge", "silent"]
 
@@ -199,9 +199,25 @@ def _error(case: Case, sight: StepSight, failed_reply: Call | None) -> Ending:
     if lost is not None:
         ending.stopped_at, ending.call, ending.error = min(lost.failed), lost.call, lost.call.error
         return ending
-    _first_absent(case, sight, ending)
-    ending.error = told.error if told is not None else ""
+    if _answered_late(case) and not case.attempts:
+        ending.stopped_at = "6"
+    else:
+        _first_absent(case, sight, ending)
+    recorded = [c.facts.fault for c in trace.calls if isinstance(c.facts, SqlFacts) and c.facts.fault]
+    ending.error = (told.error if told is not None else "") or (recorded[-1] if recorded else "")
     return ending
+
+
+def _answered_late(case: Case) -> bool:
+    """Tell whether the scheduler's answer came when the VM was in error already: it is none."""
+    failed_ns = case.trace.failed_ns
+    return failed_ns is not None and any(
+        isinstance(call.facts, RpcFacts)
+        and call.facts.method == "select_destinations"
+        and call.facts.mode == "call"
+        and call.started_ns < failed_ns < (call.facts.answered_ns or 0)
+        for call in case.trace.calls
+    )
 
 
 def failing_of_attempt(case: Case, number: int) -> Witness | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracer.conformance.case import Case, Sight
-from tracer.conformance.legs import Leg
+from tracer.conformance.legs import Leg, example_of
 from tracer.model import RpcFacts
 
 __all__ = ["StepSight"]
@@ -76,6 +76,8 @@ class StepSight:
         reason = sight.unseen(leg.plane, leg.protocol, callers, callees, (leg.caller, leg.callee), strict)
         if reason is not None:
             return reason
+        if not self._question_was_seen(step):
+            return "a reply is known by its question alone, which is not in the captures"
         if self._case.trace.creates and step in _BY_THE_POST and not self._post_was_seen():
             return "it carries no id: it is found by nova-api's POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
@@ -105,6 +107,16 @@ class StepSight:
         """Tell whether *step* comes before everything that was seen of this trace."""
         seen = [self._order(s) for w in self._case.witnesses for s in w.steps | w.failed]
         return bool(seen) and self._order(step) < min(seen)
+
+    def _question_was_seen(self, step: str) -> bool:
+        """Tell whether a reply that *step* is would be known for what it is; True for other steps."""
+        grammar = self._case.grammar
+        lines = [example_of(grammar.terminals[name].pattern).split() for name in grammar.step(step).terminals]
+        methods = {words[5] for words in lines if len(words) > 5 and words[4] == "reply"}
+        return not methods or any(
+            isinstance(call.facts, RpcFacts) and call.facts.mode == "call" and call.facts.method in methods
+            for call in self._case.trace.calls
+        )
 
     def _post_was_seen(self) -> bool:
         created = self._case.trace.created

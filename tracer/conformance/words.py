@@ -4,43 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
+from tracer.conformance.grammar import Grammar
 from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
-from tracer.model import CallRecord, ConnectFacts, Deviation, Note, RestFacts, RpcFacts, StepResult
+from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, Note, RestFacts, RpcFacts, StepResult
 
 __all__ = [
     "between_words",
+    "cause_of",
     "failure_words",
     "missing_words",
     "note_of_broker",
     "owed_by",
     "owes",
+    "owing_role",
+    "peer_of",
+    "retry_words",
+    "shown_for",
     "stall_words",
     "summary_words",
 ]
 
-_OWED = {
-    "2": "sc",
-    "3": "lb",
-    "4a": "nova-api",
-    "4b": "nova-api",
-    "4c": "nova-api",
-    "4d": "nova-api",
-    "4e": "nova-api",
-    "5": "nova-conductor",
-    "6": "nova-scheduler",
-    "7": "nova-conductor",
-    "8a": "nova-compute",
-    "8b": "nova-compute",
-    "8c": "nova-compute",
-}
 _BROKER = {
     "undelivered": "was published and never delivered: no consumer took it from the queue",
     "unacked": "was delivered and not acknowledged",
     "unroutable": "could not be routed: no queue is bound for it",
-    "ok": "was acknowledged, then silence",
+    "ok": "was delivered and acknowledged, then silence",
 }
+_UNFETCHED = ("undelivered", "unacked", "unroutable")
+REFUSED = "Connection refused"
+"""Nobody's words, but a reset."""
 
 
 def _seconds(nanoseconds: int) -> str:
@@ -71,6 +66,8 @@ def call_words(record: CallRecord) -> str:
             return f"{record.caller} answered {operation.removeprefix('reply ')} with a failure"
         if record.result in _BROKER:
             return f"{operation} from {record.caller} to {record.callee} {_BROKER[record.result]}"
+        if record.result == "error":
+            return f"{operation} from {record.caller} to {record.callee} was refused by the broker"
         return f"{operation} from {record.caller} to {record.callee}: {record.result}"
     if record.result == "none":
         return f"{record.callee} never answered {operation} of {record.caller}"
@@ -79,18 +76,77 @@ def call_words(record: CallRecord) -> str:
     return f"{record.callee} answered {record.result} to {operation}"
 
 
-def owes(step: str, host: str | None) -> str:
+def owes(grammar: Grammar, step: str, host: str | None) -> str:
     """Return who owes *step*; *host* is the one that builds the VM, where it is known."""
-    role = _OWED.get(step, "")
-    return f"{role} on {host}" if step.startswith("8") and host else role
+    role = _caller(grammar, step)
+    return f"{role} on {host}" if role == "nova-compute" and host else role
 
 
 def owed_by(case: Case, step: str) -> str:
     """Return who owes *step*, with the host where it is known."""
-    role = _OWED.get(step, "") if case.trace.creates else case.grammar.legs(step)[0].caller
-    if role == "nova-compute" and case.attempts:
-        return f"{role} on {case.attempts[-1].host}"
-    return role
+    return owes(case.grammar, step, case.attempts[-1].host if case.attempts else None)
+
+
+def owing_role(case: Case, step: str) -> str:
+    """Return the role that makes the call of *step*; empty where the grammar does not say."""
+    return _caller(case.grammar, step)
+
+
+def _caller(grammar: Grammar, step: str) -> str:
+    callers = [leg.caller for leg in grammar.legs(step)[:1]]
+    return callers[0] if callers and "*" not in callers[0] else ""
+
+
+def peer_of(case: Case, ending: Ending) -> str:
+    """Return the role that failed, or that owes what never came; empty when the captures do not tell."""
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    step = ending.stopped_at
+    if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
+        return record.callee
+    if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
+        return owing_role(case, step) if step else ""
+    if record.protocol != "RPC":
+        return record.callee
+    if record.result == "failure":
+        return record.caller
+    return "rabbitmq" if record.result in ("unroutable", "error") else record.callee
+
+
+def shown_for(case: Case, ending: Ending) -> CallRecord | None:
+    """Return the call that shows where it broke: of a VM that was put in error for want of an answer
+    the message that waited for it, else what ended the creation."""
+    if ending.call is None:
+        return None
+    if ending.outcome == "error" and ending.call is case.trace.failed_call and ending.stopped_at == "6":
+        return _last_message(case) or case.records.get(ending.call.serial)
+    if ending.outcome == "rejected" and ending.call is case.trace.created:
+        # nova-api repeats outwards what it was told itself: the token is unknown, the image is not there.
+        told = [w for w in case.witnesses if ending.stopped_at in w.failed and w.record.caller == "nova-api"]
+        if told:
+            return told[-1].record
+    return case.records.get(ending.call.serial)
+
+
+def _is_waited_for(record: CallRecord) -> bool:
+    """Tell whether the callee of a REST call or a connection is what the creation waits for."""
+    return record.result in ("none", "refused", "?") and (
+        record.protocol == "REST" or record.operation.startswith("CONNECT")
+    )
+
+
+def cause_of(case: Case, ending: Ending) -> str:
+    """Return why, in the fault's own words, or else by what the last call did."""
+    if ending.error and ending.error != REFUSED:
+        return ending.error
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    message = _last_message(case)
+    if message is not None and message.result in _UNFETCHED:
+        record = message
+    if record is None or (ending.call is case.trace.failed_call and record is not message):
+        return ""
+    if ending.outcome == "stuck" and record.result == "?" and _is_waited_for(record):
+        return f"{record.callee} never answered {record.operation}"
+    return call_words(record)
 
 
 def failure_words(case: Case, ending: Ending) -> str:
@@ -103,7 +159,7 @@ def failure_words(case: Case, ending: Ending) -> str:
         how = "the VM was put in state error"
         last = _last_message(case)
         if last is not None and ending.stopped_at == "6":
-            how = f"{last.operation} {_unanswered_words(last)}; {how}"
+            how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
         return f"{where}: {how}{_cap(ending.error)}"
     text = f"{where}: {call_words(record)}"
     facts = ending.call.facts if ending.call is not None else None
@@ -111,23 +167,32 @@ def failure_words(case: Case, ending: Ending) -> str:
         text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
     if isinstance(facts, ConnectFacts):
         return text
-    if record.operation == "reply select_destinations" and (candidates := _candidates(case)) is not None:
-        ending.error = ending.error or ""
-        text += f" (placement offered {candidates} candidate{'s' if candidates != 1 else ''})"
+    if record.operation == "reply select_destinations":
+        text += _offered(case)
     return text + _cap(ending.error)
 
 
-def _unanswered_words(last: CallRecord) -> str:
+def _unanswered_words(case: Case, last: CallRecord) -> str:
     if last.result == "undelivered":
         return "was published, never delivered and never answered"
+    for witness in case.witnesses:
+        facts = witness.call.facts
+        if witness.record is last and isinstance(facts, RpcFacts) and facts.answered_ns is not None:
+            return f"was answered only after {_seconds(facts.answered_ns - witness.call.started_ns)}"
     return "was never answered"
 
 
-def _candidates(case: Case) -> int | None:
-    for call in case.trace.calls:
-        if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
-            return call.facts.candidates
-    return None
+def _offered(case: Case) -> str:
+    """Return whether "No valid host" is placement's empty answer or a filter's refusal."""
+    offer = candidates_offered(case)
+    if offer is None or not isinstance(offer.facts, RestFacts):
+        return ""
+    count = offer.facts.candidates
+    if not count:
+        return " (placement offered no host)"
+    if count == 1:
+        return " (placement offered 1 host, and the scheduler refused it)"
+    return f" (placement offered {count} hosts, and the scheduler refused them all)"
 
 
 def _last_message(case: Case) -> CallRecord | None:
@@ -161,9 +226,22 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     if turned_away:
         return f"{text}: {call_words(turned_away[-1])}"
     last = case.records[ending.call.serial] if ending.call is not None else None
+    if last is not None and last.result == "?" and last.protocol == "REST":
+        asker = owed_by(case, step) or last.caller
+        return (
+            f"step {step} has not ended in {_seconds(quiet_ns)}: {last.callee} owes {asker}"
+            f" the answer to {last.operation}"
+        )
     if last is not None and last.result in ("none", "refused", "?"):
         return f"{text}: {call_words(last)}"
+    if message is not None and message.result == "ok" and _is_newest(case, message):
+        return f"{text}: {message.operation} {_BROKER['ok']}"
     return text
+
+
+def _is_newest(case: Case, message: CallRecord) -> bool:
+    """Tell whether nothing that the grammar knows came behind *message*."""
+    return not any(w.steps and w.record.started_ns > message.started_ns for w in case.witnesses)
 
 
 def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
@@ -171,6 +249,15 @@ def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
     follows = f" before step {later[0]}, which was seen" if later else ""
     return f"step {step.step} ({step.title}) never came{follows}"
+
+
+def retry_words(attempts: Sequence[Attempt]) -> str:
+    """Return which hosts were asked in vain before the last one, and where each of them failed."""
+    told = []
+    for attempt in attempts[:-1]:
+        where = f"failed at {attempt.stopped_at}" if attempt.stopped_at else "failed"
+        told.append(f"{attempt.host} {where}{_cap(attempt.error)}")
+    return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} built it"
 
 
 def note_of_broker(case: Case) -> list[Note]:

@@ -93,6 +93,14 @@ class Correlator:
         material = self._material
         return bool(material.legs or material.seeds or material.portal)
 
+    def forgotten(self) -> dict[str, int]:
+        """Return what was dropped for lack of room: what -> how often."""
+        indexes = (self._material.by_request, self._material.by_uuid)
+        return {
+            "ids": sum(index.forgotten for index in indexes),
+            "calls of one id": sum(index.left_out for index in indexes),
+        }
+
     # --- REST ---
 
     def _rest(self, call: Call, facts: RestFacts, new: bool) -> None:

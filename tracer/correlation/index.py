@@ -19,6 +19,8 @@ class CallIndex:
         self._max_calls = max_calls
         self.forgotten = 0
         """Keys dropped for lack of room."""
+        self.left_out = 0
+        """Calls that were one too many for their key."""
 
     def add(self, key: str, call: Call) -> None:
         calls = self._calls.get(key)
@@ -30,6 +32,8 @@ class CallIndex:
         else:
             if len(calls) < self._max_calls:
                 calls.append(call)
+            else:
+                self.left_out += 1
             self._calls.move_to_end(key)
 
     def get(self, key: str) -> list[Call]:

@@ -191,7 +191,7 @@ class Follow:
         shown.verdict, shown.quiet_since_ns = verdict, verdict.ended_ns
         events += _steps(followed, shown, verdict)
         step = verdict.stopped_at or (verdict.stopped_between[1] if verdict.stopped_between else None)
-        shown.owes = owes(step, verdict.compute_host) if step else ""
+        shown.owes = owes(self._checker.grammar, step, verdict.compute_host) if step else ""
         shown.why = self._why(followed.trace, verdict)
         if verdict.outcome in ("stuck", "unfinished"):
             followed.done_ns = None

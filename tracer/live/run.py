@@ -10,7 +10,7 @@ from tracer.events import Event
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model import Capture
-from tracer.pipeline import Settings, given_topology
+from tracer.pipeline import Settings, given_topology, require_known
 from tracer.protocols import PORTS
 from tracer.sources.interface import Interface, default_filter
 from tracer.sources.live import LiveSource
@@ -43,7 +43,9 @@ def open_watch(
     sources = [_source(argument, number, wanted) for number, argument in enumerate(arguments)]
     for source in sources:
         source.open()
-    return Watch(sources, given, settings, grammar, tell, patience)
+    run = Watch(sources, given, settings, grammar, tell, patience)
+    require_known(grammar, run.allowed)
+    return run
 
 
 def proposed_filter(given: GivenTopology) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "fragment",
     "lead",
     "losses",
+    "named_steps",
     "nanoseconds",
     "offset",
     "plain",
@@ -35,7 +36,6 @@ __all__ = [
     "refused",
     "seen_instead",
     "selection",
-    "stop_words",
     "timestamp",
     "witnesses",
 ]
@@ -157,7 +157,7 @@ def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
     """A name for each capture, as short as tells them apart: Internal_base, or Int for narrow tables.
 
     Longer and longer names are tried for all of them alike: beginning, name up to the first dot, file
-    name, path.
+    name; then, of equal names in several folders, as much of the path as tells them apart, or a number.
     """
     last = {path: path.rsplit("/", 1)[-1] for path in paths}
     stems = {path: name.split(".", 1)[0] or name for path, name in last.items()}
@@ -165,7 +165,14 @@ def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
     for names in (*cuts, stems, last):
         if len(set(names.values())) == len(names) and all(names.values()):
             return {path: plain(name, 60) for path, name in names.items()}
-    return {path: plain(path, 120) for path in paths}
+    shown = cuts[0] if short else stems
+    folders = {path: path.split("/")[:-1] for path in paths}
+    for depth in (1, 2, 3):
+        names = {path: "/".join((*folders[path][-depth:], shown[path])) for path in paths}
+        if len(set(names.values())) == len(names) and (not short or max(map(len, names.values())) <= 12):
+            return {path: plain(name, 60) for path, name in names.items()}
+    # As many as there are names: the legend at the end of the report says which is which.
+    return {path: plain(f"{stem[:8]}{number}", 60) for number, (path, stem) in enumerate(shown.items(), 1)}
 
 
 def fragment(evidence: tuple[str, int], names: Mapping[str, str]) -> str:
@@ -174,18 +181,31 @@ def fragment(evidence: tuple[str, int], names: Mapping[str, str]) -> str:
     return f"{names.get(path) or plain(path, 120)}#{frame}"
 
 
+_SHORT_ROLES = {
+    "nova-conductor": "conductor",
+    "nova-scheduler": "scheduler",
+    "nova-compute": "compute",
+    "neutron-server": "neutron",
+    "glance-api": "glance",
+    "cinder-api": "cinder",
+}
+"""Where room is scarce; the others would be mistaken for something else."""
+
+
 def call_words(call: CallRecord, limit: int = 400) -> str:
     """A call without its plane and protocol, at most *limit* wide.
 
-    The end of the operation is cut first, then the caller goes; the result never, for it is the news.
+    The end of the operation is cut first, then the roles are shortened, then the caller goes; the result
+    never, for it is the news.
     """
     caller, callee = plain(call.caller, 60), plain(call.callee, 60)
     operation, result = plain(call.operation, 400), plain(call.result, 40)
-    for ends in (f"{caller} > {callee}", f"> {callee}"):
+    short = f"{_SHORT_ROLES.get(caller, caller)} > {_SHORT_ROLES.get(callee, callee)}"
+    for ends, least in ((f"{caller} > {callee}", 18), (short, 8), (f"> {callee}", 16)):
         room = limit - len(ends) - len(result) - 2
         if len(operation) <= room:
             return f"{ends} {operation} {result}"
-        if room >= 16:
+        if room >= least:
             return f"{ends} {operation[: room - 1]}… {result}"
     return f"> {callee} {operation}"[: max(limit - len(result) - 2, 1)] + f"… {result}"
 
@@ -219,24 +239,6 @@ def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
 
 def _alike(call: CallRecord) -> tuple[str, str, str, str]:
     return call.caller, call.callee, call.operation, call.result
-
-
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|[0-9a-f]{32}")
-_NUMBER = re.compile(r"\d+(\.\d+)? ?(ms|s|m)\b")
-
-
-def stop_words(verdict: Verdict) -> str:
-    """Where and why a creation stopped, without what is different for every VM."""
-    if verdict.stopped_between:
-        place = f"between {verdict.stopped_between[0]} and {verdict.stopped_between[1]}"
-    elif verdict.stopped_at:
-        never = verdict.outcome in ("stuck", "unfinished")
-        place = f"{'before' if never else 'at'} {verdict.stopped_at}"
-    else:
-        place = "nowhere"
-    why = verdict.deviations[0].message if verdict.deviations else ""
-    why = _NUMBER.sub("…", _ID.sub("…", plain(why, 200)))
-    return f"{verdict.outcome} {place}" + (f": {why}" if why else "")
 
 
 def losses(capture: Capture) -> str:
@@ -284,6 +286,11 @@ def _ids(verdict: Verdict) -> list[str]:
     return [key for key in (verdict.id, verdict.request_id, verdict.server_id) if key]
 
 
+def _messages(verdict: Verdict) -> Iterable[str]:
+    """The ids of its RPC messages: what a log names that waited for a reply in vain."""
+    return (call.message_id for call in verdict.calls if call.message_id)
+
+
 def _stops(verdict: Verdict) -> list[str]:
     return [step for step in (verdict.stopped_at, *(verdict.stopped_between or ())) if step]
 
@@ -291,7 +298,7 @@ def _stops(verdict: Verdict) -> list[str]:
 # A step without its letter stands for all of its parts: step=8 is 8a, 8b and 8c.
 _KEYS: dict[str, Callable[[Verdict, str], bool]] = {
     "name": lambda verdict, value: fnmatch.fnmatchcase(verdict.name or "", value),
-    "id": lambda verdict, value: any(value in key for key in _ids(verdict)),
+    "id": lambda verdict, value: any(value in key for key in (*_ids(verdict), *_messages(verdict))),
     "host": lambda verdict, value: any(fnmatch.fnmatchcase(host, value) for host in _hosts(verdict)),
     "outcome": lambda verdict, value: verdict.outcome == value,
     "step": lambda verdict, value: any(
@@ -300,6 +307,12 @@ _KEYS: dict[str, Callable[[Verdict, str], bool]] = {
     "verdict": lambda verdict, value: verdict.verdict == value,
 }
 _VALUES = {"outcome": _OUTCOMES, "verdict": _VERDICTS}
+
+
+def named_steps(conditions: Sequence[str]) -> tuple[str, ...]:
+    """The steps that --where names."""
+    pairs = (condition.partition("=") for condition in conditions)
+    return tuple(value for key, _, value in pairs if key.strip() == "step")
 
 
 def selection(conditions: Sequence[str]) -> Callable[[Verdict], bool]:
@@ -336,7 +349,7 @@ def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
         if len(verdicts) == 1:
             return list(verdicts)
         raise UsageError(f"which trace? Say --trace ID; {_some(verdicts)}")
-    exact = [verdict for verdict in verdicts if wanted in (*_ids(verdict), verdict.name)]
+    exact = [v for v in verdicts if wanted in (*_ids(v), v.name) or (wanted and wanted in _messages(v))]
     if exact:
         return exact
     begins = [verdict for verdict in verdicts if any(_begins(key, wanted) for key in _names(verdict))]

@@ -7,19 +7,16 @@ the first line, the steps, the evidence and what to grep for; the numbers of all
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from rich.console import Console
 from rich.text import Text
 
-from tracer.model import Attempt, CallRecord, Deviation, Report, StepResult, Verdict
+from tracer.model import Attempt, CallRecord, Deviation, Note, Report, StepResult, Verdict
 from tracer.reports import (
-    call_words,
     clock,
     duration,
-    file_names,
     fragment,
     lead,
     losses,
@@ -27,10 +24,10 @@ from tracer.reports import (
     plain,
     plural,
     refused,
-    stop_words,
     timestamp,
-    witnesses,
 )
+from tracer.reports.clusters import Cluster, clusters
+from tracer.reports.page import Page, step_status, steps
 
 __all__ = ["Page", "deviations", "faults", "heading", "identity", "render", "step_status"]
 
@@ -38,57 +35,16 @@ _LISTED = 50
 """More conforming traces than this become one line; more others than this are shown by example."""
 _EXAMPLES = 3
 """Traces that are shown in full of each cluster, when there are more than `_LISTED`."""
-_WIDE = 180
-"""From so many columns on, frames are given with whole file names."""
-_CALL_WIDTH = 62
+_CLUSTERS = 10
+_LONG_NS = 1_000_000_000
+"""Nobody asks where the time of a creation went that took less."""
+_NOT_NEWS = ("mode", "ambiguous", "baseline")
 _REFUSED = "Connection refused"
-_TITLE_LEAST = 24
+_ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
+"""Kinds of notes that answer what operators ask -> what stands before them."""
 
 _STYLES = {"conforms": "green", "deviates": "bold red", "inconclusive": "yellow"}
 _MARKS = {"conforms": ("✓", "+"), "deviates": ("✗", "x"), "inconclusive": ("?", "?")}
-_STATUS = {
-    "seen": ("ok", "green"),
-    "inferred": ("inferred", "green dim"),
-    "failed": ("FAILED", "bold red"),
-    "missing": ("MISSING", "bold red"),
-    "unobserved": ("unobserved", "yellow"),
-    "skipped": ("skipped", "dim"),
-    "not_reached": ("not reached", "dim"),
-}
-
-
-@dataclass(slots=True)
-class Page:
-    """Where is written, how wide, and what the captures are called there."""
-
-    console: Console
-    names: Mapping[str, str]
-    verbose: int
-
-    @classmethod
-    def of(cls, report: Report, console: Console, verbose: int) -> Page:
-        paths = [capture.path for capture in report.captures]
-        return cls(console, file_names(paths, short=console.width < _WIDE), verbose)
-
-    @property
-    def width(self) -> int:
-        return self.console.width
-
-    @property
-    def encodable(self) -> bool:
-        """Whether more than ASCII can be written."""
-        return self.console.encoding.lower().startswith("utf")
-
-    def line(self, text: Text | str, indent: int = 0, hang: int = 2) -> None:
-        """Write one line; on a terminal wrapped with a hanging indent, into a pipe as it is."""
-        text = Text(text) if isinstance(text, str) else text
-        if not self.console.is_terminal:
-            self.console.print(Text.assemble(" " * indent, text), soft_wrap=True)
-            return
-        rows = text.wrap(self.console, max(20, self.width - indent - hang))
-        for number, row in enumerate(rows):
-            row.rstrip()
-            self.console.print(Text(" " * (indent + (hang if number else 0))) + row, soft_wrap=True)
 
 
 def render(report: Report, console: Console, verbose: int = 0) -> None:
@@ -138,14 +94,7 @@ def _in_full(verdicts: Sequence[Verdict], verbose: int) -> set[int]:
     """Which traces are shown with their steps: all, or, of too many, the first ones of every cluster."""
     if verbose or len(verdicts) <= _LISTED:
         return {id(verdict) for verdict in verdicts}
-    seen: Counter[str] = Counter()
-    chosen = set()
-    for verdict in verdicts:
-        where = stop_words(verdict)
-        seen[where] += 1
-        if seen[where] <= _EXAMPLES:
-            chosen.add(id(verdict))
-    return chosen
+    return {id(verdict) for cluster in clusters(verdicts) for verdict in cluster.verdicts[:_EXAMPLES]}
 
 
 def _mark(page: Page, verdict: str) -> Text:
@@ -161,8 +110,9 @@ def heading(page: Page, verdict: Verdict) -> Text:
     words = Text.assemble(_mark(page, verdict.verdict), (f" VM {name}", "bold"), (which, "dim"), "  ")
     words.append(plain(verdict.summary, 300), style)
     if verdict.verdict == "conforms":
-        told = [plain(note.message, 120) for note in verdict.notes if note.kind not in ("mode", "ambiguous")]
-        words.append(f"  ({'; '.join(told)})" if told else "", "dim")
+        told = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]
+        more = f"; and {len(told) - 2} more (-v)" if len(told) > 2 else ""
+        words.append(f"  ({'; '.join(told[:2])}{more})" if told else "", "dim")
     return words
 
 
@@ -171,11 +121,13 @@ def _trace(page: Page, verdict: Verdict) -> None:
     page.line(identity(verdict), 2)
     for who, fault in faults(verdict):
         page.line(Text.assemble(f"{who}: ", (f"“{fault}”", "bold")), 2, hang=4)
-    _steps(page, verdict.steps, verdict, 2)
+    steps(page, verdict.steps, verdict, 2)
+    _longest(page, verdict)
     _earlier_attempts(page, verdict)
     deviations(page, verdict)
+    _answers(page, verdict)
     _unobserved(page, verdict.steps)
-    _notes(page, verdict)
+    _notes(page, verdict.notes)
     outside = sum(call.step is None for call in verdict.calls)
     own = plural(len(verdict.calls), "call")
     page.line(Text(f"{own} of this VM, {outside:,} outside the documented steps", "dim"), 2)
@@ -188,13 +140,14 @@ def _trace(page: Page, verdict: Verdict) -> None:
 def identity(verdict: Verdict) -> Text:
     """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
     hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
+    built = "built on" if verdict.outcome in ("active", "done") else "tried"
     parts = [
         f"{verdict.verdict}, {verdict.outcome}",
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
         f"server {plain(verdict.server_id, 80)}" if verdict.server_id else "",
         f"request {plain(verdict.request_id, 80)}" if verdict.request_id else "",
         f"nova-api at {plain(verdict.api_host, 60)}" if verdict.api_host else "",
-        f"built on {hosts}" if hosts else "",
+        f"{built} {hosts}" if hosts else "",
     ]
     return Text(" · ".join(part for part in parts if part), "dim")
 
@@ -215,6 +168,32 @@ def _replies(call: CallRecord) -> bool:
     return call.protocol == "RPC" and call.operation.startswith("reply ")
 
 
+def _longest(page: Page, verdict: Verdict) -> None:
+    """Where most of the time went: the steps that took longest, and the longest waits between them.
+
+    A step that encloses another one (1 to 3 wait for all of 4) is none of them.
+    """
+    spans: list[tuple[int, int, str]] = []
+    for step in verdict.steps:
+        if step.started_ns is not None:
+            spans.append((step.started_ns, step.started_ns + (step.duration_ns or 0), step.step))
+            if step.waited_ns:
+                spans.append((step.started_ns - step.waited_ns, step.started_ns, f"wait before {step.step}"))
+    for number, attempt in enumerate(verdict.attempt_details[:-1], 1):
+        until_ns = attempt.started_ns + (attempt.duration_ns or 0)
+        spans.append((attempt.started_ns, until_ns, f"attempt {number}"))
+    whole = verdict.ended_ns - verdict.started_ns
+    told = []
+    for since_ns, until_ns, what in sorted(spans, key=lambda span: span[0] - span[1]):
+        length = until_ns - since_ns
+        encloses = any(since_ns <= a and b <= until_ns for a, b, other in spans if other != what and b > a)
+        if not encloses and length * 20 >= whole > 0:
+            told.append(f"{what} {duration(length)} ({100 * length // whole} %)")
+    if told and whole >= _LONG_NS:
+        words = f"of {duration(whole)}: "
+        page.line(Text.assemble((f"time {words}", "dim"), ", ".join(told[:4])), 2, hang=4)
+
+
 def _earlier_attempts(page: Page, verdict: Verdict) -> None:
     """The hosts that were tried before; the last one's steps are in the main table."""
     if len(verdict.attempt_details) < 2:
@@ -223,9 +202,8 @@ def _earlier_attempts(page: Page, verdict: Verdict) -> None:
         last = number == len(verdict.attempt_details)
         page.line(_attempt(number, attempt, last), 2, hang=4)
         if not last:
-            _steps(
-                page, [step for step in attempt.steps if step.status != "not_reached"], verdict, 4, head=False
-            )
+            shown = [step for step in attempt.steps if step.status != "not_reached"]
+            steps(page, shown, verdict, 4, head=False)
 
 
 def _attempt(number: int, attempt: Attempt, last: bool) -> Text:
@@ -242,28 +220,54 @@ def deviations(page: Page, verdict: Verdict) -> None:
     for deviation in verdict.deviations:
         alike.setdefault((deviation.kind, deviation.step, deviation.message), []).append(deviation)
     for (kind, step, message), group in alike.items():
-        text = Text.assemble(
-            (f"! {kind} {step or ''}".rstrip(), "bold red"), f"  {_without_step(message, step)}"
-        )
+        title = next((each.title for each in verdict.steps if each.step == step), "")
+        text = Text.assemble((f"! {kind} {step or ''}".rstrip(), "bold red"))
+        text.append(f" ({plain(title, 80)})" if title else "", "dim")
+        if _rest(message, step) not in verdict.summary:
+            text.append(f"  {plain(_rest(message, step), 300)}")
         text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
-        places = [each.call.evidence[0] for each in group if each.call and each.call.evidence]
-        for place in places[:3]:
-            text.append(f"  {fragment(place, page.names)}", "cyan")
         page.line(text, 2, hang=4)
+        lines = dict.fromkeys(each.call.line for each in group if each.call)
+        places = [each.call.evidence[0] for each in group if each.call and each.call.evidence]
+        for number, line in enumerate(list(lines)[:1]):
+            seen = Text.assemble(("seen     ", "dim"), plain(line, 300))
+            for place in places[:3] if not number else ():
+                seen.append(f"  {fragment(place, page.names)}", "cyan")
+            page.line(seen, 4, hang=9)
         for number, line in enumerate(group[0].expected[:4]):
             head = "      or " if number else "expected "
-            page.line(Text.assemble((head, "dim"), plain(line, 300)), 4, hang=9)
+            page.line(Text.assemble((head, "dim"), plain(_without_title(line, title), 300)), 4, hang=9)
 
 
-def _without_step(message: str, step: str | None) -> str:
+def _rest(message: str, step: str | None) -> str:
     """The message without the step and kind that stand before it anyway."""
-    return plain(message.removeprefix(f"step {step} failed: "), 300)
+    return message.removeprefix(f"step {step} failed: ").removeprefix(f"step {step} ")
 
 
-def _notes(page: Page, verdict: Verdict) -> None:
-    steps: dict[tuple[str, str], list[str]] = {}
+def _without_title(expected: str, title: str) -> str:
+    return expected.removesuffix(f": {title}") if title else expected
+
+
+def _answers(page: Page, verdict: Verdict) -> None:
+    """What operators ask: placement or filter, late or never, what the broker did, nova's own words."""
     for note in verdict.notes:
-        steps.setdefault((note.kind, note.message), []).append(note.step or "")
+        if note.kind not in _ANSWERS or (note.kind == "fault" and _told(note.message, verdict)):
+            continue
+        text = Text.assemble((f"{_ANSWERS[note.kind]}: ", "bold"), plain(note.message, 400))
+        if note.call and note.call.evidence:
+            text.append(f"  {fragment(note.call.evidence[0], page.names)}", "cyan")
+        page.line(text, 2, hang=4)
+
+
+def _told(message: str, verdict: Verdict) -> bool:
+    return message.partition(": ")[2].rstrip(". ") in verdict.summary
+
+
+def _notes(page: Page, notes: Sequence[Note]) -> None:
+    steps: dict[tuple[str, str], list[str]] = {}
+    for note in notes:
+        if note.kind not in _ANSWERS:
+            steps.setdefault((note.kind, note.message), []).append(note.step or "")
     for (kind, message), where in steps.items():
         head = " ".join(filter(None, ["note:", kind, ", ".join(filter(None, dict.fromkeys(where)))]))
         page.line(Text.assemble((f"{head}  ", "dim"), plain(message, 300)), 2, hang=6)
@@ -305,106 +309,6 @@ def _calls(page: Page, verdict: Verdict) -> None:
         page.line(row, 2, hang=19)
 
 
-# --- the step table ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    title: str
-    width: int
-    right: bool = False
-
-
-def _columns(page: Page, indent: int) -> list[_Column]:
-    """The columns share the width: the call has what the longest documented one needs, then the title."""
-    frames = 10 if page.width < 100 else 22 if page.width < _WIDE else 42
-    room = page.width - indent - (4 + 11 + 8 + 7) - frames - 2 * 5
-    title = min(46, room - 2 - _CALL_WIDTH)
-    title = title if title >= _TITLE_LEAST else 0
-    call = max(20, min(room - title - (2 if title else 0), 100))
-    columns = [
-        _Column("step", 4),
-        _Column("what", title),
-        _Column("status", 11),
-        _Column("since", 8, True),
-        _Column("took", 7, True),
-        _Column("call", call),
-        _Column("frames", frames),
-    ]
-    return [column for column in columns if column.width]
-
-
-def _steps(page: Page, steps: Sequence[StepResult], verdict: Verdict, indent: int, head: bool = True) -> None:
-    """A row for each step. Not rich's Table: it pads every row to the right edge, which pipes carry on."""
-    columns = _columns(page, indent)
-    if head and steps:
-        _row(page, columns, {column.title: Text(column.title, "dim") for column in columns}, indent)
-    room = next(column.width for column in columns if column.title == "call")
-    titled = any(column.title == "what" for column in columns)
-    for step in steps:
-        status, style = step_status(step, verdict)
-        group = witnesses(step, verdict)
-        cells = {
-            "step": Text(step.step, style),
-            "what": Text(plain(step.title, 80), "dim" if "dim" in style else ""),
-            "status": Text(status, style),
-            "since": Text(offset(step.started_ns, verdict.started_ns)),
-            "took": Text(duration(step.duration_ns)),
-            "call": _witness_words(step, group, room, titled),
-            "frames": Text(_frames(page, group, columns[-1].width), "cyan"),
-        }
-        _row(page, columns, cells, indent)
-
-
-def _row(page: Page, columns: Sequence[_Column], cells: Mapping[str, Text], indent: int) -> None:
-    row = Text(" " * indent)
-    for column in columns:
-        cell = cells[column.title].copy()
-        cell.truncate(column.width, overflow="ellipsis")
-        space = " " * (column.width - cell.cell_len)
-        row.append(space if column.right else "").append_text(cell).append(
-            "  " if column.right else space + "  "
-        )
-    row.rstrip()
-    page.console.print(row, soft_wrap=True)
-
-
-def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
-    """The frame of each call; of a single call all its frames; as many as fit."""
-    places = (
-        [call.evidence[0] for call in group if call.evidence]
-        if len(group) > 1
-        else [place for call in group for place in call.evidence]
-    )
-    text = ""
-    for place in dict.fromkeys(places):
-        longer = f"{text} {fragment(place, page.names)}".strip()
-        if text and len(longer) > width:
-            break
-        text = longer
-    return text
-
-
-def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
-    owed = verdict.outcome == "stuck" and step.step == verdict.stopped_at
-    if owed and step.status in ("missing", "not_reached"):
-        return "OWED", "bold red"
-    return _STATUS.get(step.status, (step.status, ""))
-
-
-def _witness_words(step: StepResult, group: Sequence[CallRecord], room: int, titled: bool) -> Text:
-    if not group:
-        words = plain(step.reason, 200) if step.status != "unobserved" else ""
-        return Text(words or ("" if titled else plain(step.title, 80)), "dim" if not words else "")
-    more = f" ×{len(group)}" if len(group) > 1 else ""
-    others = sum(call not in group for call in step.calls)
-    more += f" (+{others})" if others else ""
-    more += " shared" if step.calls and all(call.ambiguous for call in step.calls) else ""
-    bad = refused(group[0])
-    words = call_words(group[0], room - len(more))
-    return Text.assemble((words, "red" if bad else ""), (more, "bold" if bad else "dim"))
-
-
 # --- all traces -------------------------------------------------------------------------------------
 
 
@@ -427,27 +331,40 @@ def _totals(page: Page, report: Report, cut: int) -> None:
             comma = ", "
     became = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     page.line(text.append(f"  ({became})", "dim"))
-    _clusters(page, report.verdicts)
+    _clusters(page, report)
     if cut:
         page.line(Text(f"{plural(cut, 'trace')} shown by one line each; -v shows their steps too", "dim"))
 
 
-def _clusters(page: Page, verdicts: Sequence[Verdict]) -> None:
-    """Where creations stopped, when several did: one broken service makes many broken VMs."""
-    broken = [verdict for verdict in verdicts if verdict.stopped_at or verdict.stopped_between]
-    members: dict[str, list[Verdict]] = {}
-    for verdict in broken:
-        members.setdefault(stop_words(verdict), []).append(verdict)
-    ranked = sorted(members.items(), key=lambda item: -len(item[1]))
-    if not ranked or len(ranked[0][1]) < 2:
+def _clusters(page: Page, report: Report) -> None:
+    """What stopped them, and which of them the same: when more than one trace did not conform."""
+    found = clusters(report.verdicts)
+    if sum(len(cluster.verdicts) for cluster in found) < 2:
         return
-    for where, group in ranked[:10]:
-        names = [plain(verdict.name or verdict.id, 30) for verdict in group[:3]]
-        more = ", …" if len(group) > 3 else ""
-        text = Text.assemble((f"{len(group):>5,} of {len(broken):,} ", "bold"), where)
-        page.line(text.append(f"  ({', '.join(names)}{more})", "dim"), 0, hang=8)
-    if len(ranked) > 10:
-        page.line(Text(f"      and {len(ranked) - 10} other places", "dim"))
+    shown = found[:_CLUSTERS]
+    peers = max(3, *(len(plain(cluster.peer, 16)) for cluster in shown))
+    places = max(4, *(len(_place(cluster)) for cluster in shown))
+    page.line(Text(f"{'VMs':>5}  {'what':<10}  {'step':<{places}}  {'who':<{peers}}  why", "dim"))
+    for cluster in shown:
+        text = Text.assemble((f"{len(cluster.verdicts):>5,}", "bold"), f"  {cluster.kind:<10}")
+        text.append(f"  {_place(cluster):<{places}}  {plain(cluster.peer, 16):<{peers}}  {cluster.words}")
+        text.append(f"  ({_members(cluster)})", "dim")
+        page.line(text, 0, hang=23 + places + peers)
+    if len(found) > len(shown):
+        page.line(Text(f"       and {len(found) - len(shown)} other reasons", "dim"))
+
+
+def _members(cluster: Cluster) -> str:
+    """A few names, and the host where it is the same for all."""
+    names = [plain(verdict.name or verdict.id, 30) for verdict in cluster.verdicts[:3]]
+    more = ", …" if len(cluster.verdicts) > 3 else ""
+    hosts = list(cluster.hosts)
+    same = len(hosts) == 1 and cluster.hosts.total() == len(cluster.verdicts) > 1
+    return f"{', '.join(names)}{more}" + (f"; all on {plain(hosts[0], 40)}" if same else "")
+
+
+def _place(cluster: Cluster) -> str:
+    return cluster.step or "–".join(cluster.between or ()) or "?"
 
 
 def _nothing(page: Page, report: Report) -> None:
@@ -484,6 +401,12 @@ def _captures(page: Page, report: Report) -> None:
                 text.append(f", {clock(capture.first_ns)} to {clock(capture.last_ns)}", "dim")
         text.append(f"  {lost}" if lost else "", "yellow")
         page.line(text, hang=4)
+    if report.forgotten:
+        told = ", ".join(f"{count:,} {what}" for what, count in report.forgotten)
+        page.line(Text(f"forgotten for lack of room: {told}; traces may lack calls", "yellow"))
+    if report.baseline:
+        path, traces = report.baseline
+        page.line(Text(f"times compared with {plain(path, 200)}, of {plural(traces, 'good run')}", "dim"))
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
 

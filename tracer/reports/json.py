@@ -14,6 +14,7 @@ import msgspec
 
 from tracer.model import Attempt, CallRecord, Capture, Deviation, Note, Report, StepResult, Verdict
 from tracer.reports import timestamp
+from tracer.reports.clusters import Cluster, clusters
 
 __all__ = ["SCHEMA", "call_members", "pieces", "render"]
 
@@ -49,10 +50,28 @@ def _head(report: Report) -> dict[str, Any]:
         "inconclusive": counts["inconclusive"],
         "outcomes": dict(sorted(Counter(verdict.outcome for verdict in report.verdicts).items())),
     }
+    if report.baseline:
+        head["baseline"] = {"path": _text(report.baseline[0]), "traces": report.baseline[1]}
+    head["clusters"] = [_cluster(cluster) for cluster in clusters(report.verdicts)]
     head["captures"] = [_capture(capture) for capture in report.captures]
     head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
+    head["forgotten"] = {_text(what): count for what, count in report.forgotten}
     head["advice"] = [_text(words) for words in report.advice]
     return head
+
+
+def _cluster(cluster: Cluster) -> dict[str, Any]:
+    return {
+        "count": len(cluster.verdicts),
+        "outcome": cluster.outcome,
+        "kind": cluster.kind,
+        "step": cluster.step,
+        "between": list(cluster.between) if cluster.between else None,
+        "peer": _or_null(cluster.peer),
+        "error": _or_null(cluster.cause),
+        "compute_hosts": {_text(host): count for host, count in cluster.hosts.most_common()},
+        "traces": [_text(verdict.id) for verdict in cluster.verdicts],
+    }
 
 
 def _capture(capture: Capture) -> dict[str, Any]:
@@ -117,14 +136,15 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _step(step: StepResult) -> dict[str, Any]:
-    # When no call is certain to be this trace's, nobody knows when the step happened in it.
-    doubtful = bool(step.calls) and all(call.ambiguous for call in step.calls)
     return {
         "step": step.step,
         "title": _text(step.title),
         "status": step.status,
-        "started": None if doubtful else timestamp(step.started_ns),
-        "duration_ms": None if doubtful else _ms(step.duration_ns),
+        "started": timestamp(step.started_ns),
+        "duration_ms": _ms(step.duration_ns),
+        "waited_ms": _ms(step.waited_ns),
+        "usual_ms": _ms(step.usual_ns),
+        "usual_p95_ms": _ms(step.usual_p95_ns),
         "calls": [call.index for call in step.calls],
         "reason": _or_null(step.reason),
     }
@@ -137,11 +157,18 @@ def _deviation(deviation: Deviation) -> dict[str, Any]:
         "message": _text(deviation.message),
         "call": deviation.call.index if deviation.call else None,
         "expected": [_text(line) for line in deviation.expected],
+        "peer": _or_null(deviation.peer),
+        "cause": _or_null(deviation.cause),
     }
 
 
 def _note(note: Note) -> dict[str, Any]:
-    return {"kind": note.kind, "step": note.step, "message": _text(note.message)}
+    return {
+        "kind": note.kind,
+        "step": note.step,
+        "message": _text(note.message),
+        "call": note.call.index if note.call else None,
+    }
 
 
 def call_members(call: CallRecord) -> dict[str, Any]:
@@ -166,6 +193,8 @@ def call_members(call: CallRecord) -> dict[str, Any]:
         "caller_address": _or_null(call.caller_address),
         "callee_address": _or_null(call.callee_address),
         "request_id": _or_null(call.request_id),
+        "message_id": _or_null(call.message_id),
+        "queue": _or_null(call.queue),
     }
 
 

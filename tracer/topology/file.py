@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import tomllib
 from dataclasses import dataclass, field
@@ -13,6 +14,13 @@ __all__ = ["GivenTopology", "load_topology"]
 
 _PROTOCOLS = {"http": "http1", "http1": "http1", "amqp": "amqp091", "amqp091": "amqp091", "mysql": "mysql"}
 _PLANE_KEYS = {"subnets", "vlan", "interface"}
+
+_ROLES = (
+    *("admin", "sc", "lb", "nova-api", "keystone", "glance-api", "neutron-server", "cinder-api"),
+    *("cinder-scheduler", "cinder-volume", "placement", "nova-conductor", "nova-scheduler"),
+    *("nova-compute", "db", "rabbitmq", "vrm"),
+)
+"""The roles of the canonical line (interface.md)."""
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -30,6 +38,8 @@ class GivenTopology:
     ports: dict[int, str] = field(default_factory=dict)
     """port -> decoder name"""
     allow: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What looks like a slip, in words: a role of one's own is allowed, and may be a known one misspelt."""
 
     def plane_of_subnet(self, address: str) -> str | None:
         """Return the plane whose subnet holds *address*."""
@@ -103,9 +113,20 @@ def _read_planes(path: Path, planes: object, given: GivenTopology) -> None:
 def _read_roles(path: Path, roles: object, given: GivenTopology) -> None:
     if not isinstance(roles, dict):
         raise UsageError(f'{path}: [roles] must hold lines such as nova-api = ["172.28.0.11:8774"]')
+    given.remarks = tuple(_slips(path, roles))
     for role, addresses in roles.items():
         for text in addresses if isinstance(addresses, list) else [addresses]:
             given.roles[_endpoint(path, role, text)] = role
+
+
+def _slips(path: Path, roles: dict[str, object]) -> list[str]:
+    """Return a remark on each role that looks like a known one misspelt; grammars would not know it."""
+    found = []
+    for role in roles:
+        near = difflib.get_close_matches(role[:80].lower().replace("_", "-"), _ROLES, n=1, cutoff=0.8)
+        if near and role not in _ROLES:
+            found.append(f"{path}: [roles] {role[:80]!r} is a role of your own; did you mean {near[0]}?")
+    return found
 
 
 def _endpoint(path: Path, role: str, text: object) -> tuple[str, int | None]:

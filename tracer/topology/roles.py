@@ -581,6 +581,8 @@ class Topology:
             str(call.callee.endpoint.address) if call.callee else "",
             own or getattr(facts, "request_id", ""),
             action=getattr(facts, "action", ""),
+            message_id=getattr(facts, "msg_id", ""),
+            queue=getattr(facts, "routing_key", ""),
         )
 
     def caller(self, call: Call) -> str:

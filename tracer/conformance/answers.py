@@ -1,0 +1,197 @@
+"""What operators ask of a creation that broke, answered as notes where the evidence is on the wire.
+
+- `placement`: was "No valid host" an empty answer of placement, or did a filter of the scheduler refuse?
+- `reply`: did the reply that somebody waited for come late or never, and to which method does it belong?
+- `broker`: which messages no queue took, nobody fetched, or nobody acknowledged?
+- `fault`: what nova itself recorded as the reason, as `openstack server show` tells it.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from tracer.conformance.case import Case
+from tracer.conformance.outcome import Ending
+from tracer.conformance.sight import StepSight
+from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
+
+__all__ = ["answers", "candidates_offered", "faults_recorded"]
+
+_MOST = 5
+"""Notes of one kind; a conductor that died owes hundreds of replies."""
+_TEXT_LIMIT = 200
+
+
+def answers(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
+    """Return what the captures answer of a creation that did not succeed."""
+    if ending.outcome in ("active", "done"):
+        return []
+    return [
+        *_placement(case, ending),
+        *_replies(case, ending, sight),
+        *_messages(case),
+        *(
+            Note("fault", None, f"nova recorded: {call.facts.fault}", case.records[call.serial])
+            for call in faults_recorded(case)[-_MOST:]
+            if isinstance(call.facts, SqlFacts)
+        ),
+    ]
+
+
+# --- placement, or a filter? ----------------------------------------------------------------------
+
+
+def candidates_offered(case: Case) -> Call | None:
+    """Return the last answer of placement that says how many hosts could take the VM."""
+    found = None
+    for call in case.trace.calls:
+        if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
+            found = call
+    return found
+
+
+def _placement(case: Case, ending: Ending) -> list[Note]:
+    if ending.stopped_at != "6":
+        return []
+    asked = [
+        call
+        for call in case.trace.calls
+        if isinstance(call.facts, RestFacts) and call.facts.path.endswith("/allocation_candidates")
+    ]
+    offer = candidates_offered(case)
+    if offer is None or not isinstance(offer.facts, RestFacts):
+        refused = ending.call is not None and ending.call.result == "failure"
+        if not refused:
+            return []
+        why = (
+            "placement's answer is not in the captures: it may have been empty, or a filter refused the rest"
+        )
+        return [Note("placement", "6", why, case.records[asked[-1].serial] if asked else None)]
+    count, wanted = offer.facts.candidates, _wanted(offer.facts.query)
+    if not count:
+        why = f"placement offered no host{wanted}: not a filter of nova-scheduler"
+    elif ending.call is not None and ending.call.result == "failure":
+        hosts = "1 host" if count == 1 else f"{count} hosts"
+        why = f"placement offered {hosts}{wanted}: nova-scheduler's filters refused, or claiming failed"
+        claims = [
+            c
+            for c in case.trace.calls
+            if c.operation.startswith("PUT /allocations/") and c.result[:1] in "45" and c.result != "?"
+        ]
+        if claims:
+            why += f" (placement answered {claims[-1].result} to PUT /allocations/{{id}})"
+    else:
+        return []
+    return [Note("placement", "6", why, case.records[offer.serial])]
+
+
+def _wanted(query: str) -> str:
+    """Return what was asked for, as in ' with VCPU 5000, MEMORY_MB 1024'."""
+    fields = parse_qsl(query, max_num_fields=100)
+    parts = [
+        part.replace(":", " ", 1)
+        for key, value in fields
+        if key.startswith("resources")
+        for part in value.split(",")
+    ]
+    for key, value in fields:
+        if key.startswith(("required", "member_of", "in_tree")):
+            parts.append(f"{key} {value}")
+    return f" with {', '.join(parts)}"[:_TEXT_LIMIT] if parts else ""
+
+
+# --- late, or never? ------------------------------------------------------------------------------
+
+
+def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
+    notes = []
+    for call in case.trace.calls:
+        facts = call.facts
+        if not isinstance(facts, RpcFacts) or facts.mode != "call" or facts.broken or not facts.msg_id:
+            continue
+        gave_up_ns = _gave_up_ns(case, facts.msg_id) or _error_behind(case, call)
+        record = case.records[call.serial]
+        step = _step_of(case, call)
+        what = f"{call.operation} of {record.caller} (message ID {facts.msg_id})"
+        if facts.answered_ns is None:
+            if _lost(call):
+                continue
+            after_ns = sight.captured_until_ns(None) - call.started_ns
+            if after_ns < 1_000_000_000:
+                continue  # the capture ends in its middle
+            said = "was never answered" if sight.would_show("6") else "has no answer in the captures"
+            if gave_up_ns:
+                said += f"; its caller gave up after {_seconds(gave_up_ns - call.started_ns)}"
+            notes.append(Note("reply", step, f"{what} {said}", record))
+        elif gave_up_ns and facts.answered_ns > gave_up_ns:
+            took, late = facts.answered_ns - call.started_ns, facts.answered_ns - gave_up_ns
+            said = f"was answered after {_seconds(took)}, {_seconds(late)} too late: its caller had given up"
+            notes.append(Note("reply", step, f"{what} {said}", record))
+    return notes[-_MOST:]
+
+
+def _lost(call: Call) -> bool:
+    """Tell whether the reply may be in a hole of the capture."""
+    facts = call.facts
+    consumer = facts.consumer.connection if isinstance(facts, RpcFacts) and facts.consumer else None
+    return bool(call.connection.gaps or (consumer is not None and consumer.gaps))
+
+
+def _gave_up_ns(case: Case, msg_id: str) -> int:
+    """Return when nova recorded that it waited in vain for the reply to this very message."""
+    for call in case.trace.calls:
+        if isinstance(call.facts, SqlFacts) and msg_id in call.facts.fault:
+            return call.started_ns
+    return 0
+
+
+def _error_behind(case: Case, call: Call) -> int:
+    """Return when the VM was put in error while the scheduler's answer was outstanding."""
+    facts, failed_ns = call.facts, case.trace.failed_ns or 0
+    waits = isinstance(facts, RpcFacts) and facts.method == "select_destinations"
+    return failed_ns if waits and failed_ns > call.started_ns else 0
+
+
+# --- the broker, and nova's own words -------------------------------------------------------------
+
+_FATES = {
+    "unroutable": "went to {queue}: no queue is bound for it, the broker returned it",
+    "undelivered": "waits in queue {queue}: no consumer took it",
+    "unacked": "was delivered to {consumer} from queue {queue} and not acknowledged",
+    "error": "was refused by the broker",
+}
+
+
+def _messages(case: Case) -> list[Note]:
+    notes = []
+    for call in case.trace.calls:
+        facts = call.facts
+        if not isinstance(facts, RpcFacts) or facts.mode not in ("call", "cast") or facts.answered_ns:
+            continue
+        record = case.records[call.serial]
+        fate = _FATES.get(record.result)
+        if fate is None or facts.broken:
+            continue
+        queue = facts.routing_key or facts.exchange or "?"
+        consumer = f"{record.callee} ({record.callee_address})" if record.callee_address else record.callee
+        step = _step_of(case, call)
+        words = fate.format(queue=queue[:_TEXT_LIMIT], consumer=consumer)
+        notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
+    return notes[-_MOST:]
+
+
+def faults_recorded(case: Case) -> list[Call]:
+    """Return the statements in which nova records why this VM is in error, each reason once."""
+    found: dict[str, Call] = {}
+    for call in case.trace.calls:
+        if isinstance(call.facts, SqlFacts) and call.facts.fault:
+            found.setdefault(call.facts.fault, call)
+    return list(found.values())
+
+
+def _step_of(case: Case, call: Call) -> str | None:
+    return next((min(w.steps | w.failed, default=None) for w in case.witnesses if w.call is call), None)
+
+
+def _seconds(nanoseconds: int) -> str:
+    return f"{nanoseconds / 1e9:.1f} s"

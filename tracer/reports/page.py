@@ -1,0 +1,186 @@
+"""A page of text: where is written, how wide, and the table of steps that `check` and `watch` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from tracer.model import CallRecord, Report, StepResult, Verdict
+from tracer.reports import (
+    call_words,
+    duration,
+    file_names,
+    fragment,
+    offset,
+    plain,
+    refused,
+    witnesses,
+)
+
+__all__ = ["Page", "step_status", "steps"]
+
+_NARROW, _WIDE = 100, 180
+"""Below _NARROW columns frames have a line of their own; from _WIDE on they have whole file names."""
+_CALL_WIDTH = 62
+_TITLE_LEAST = 24
+
+_STATUS = {
+    "seen": ("ok", "green"),
+    "inferred": ("inferred", "green dim"),
+    "failed": ("FAILED", "bold red"),
+    "missing": ("MISSING", "bold red"),
+    "unobserved": ("unobserved", "yellow"),
+    "skipped": ("skipped", "dim"),
+    "not_reached": ("not reached", "dim"),
+}
+
+
+@dataclass(slots=True)
+class Page:
+    """Where is written, how wide, and what the captures are called there."""
+
+    console: Console
+    names: Mapping[str, str]
+    verbose: int
+
+    @classmethod
+    def of(cls, report: Report, console: Console, verbose: int) -> Page:
+        paths = [capture.path for capture in report.captures]
+        return cls(console, file_names(paths, short=console.width < _WIDE), verbose)
+
+    @property
+    def width(self) -> int:
+        return self.console.width
+
+    @property
+    def encodable(self) -> bool:
+        """Whether more than ASCII can be written."""
+        return self.console.encoding.lower().startswith("utf")
+
+    def line(self, text: Text | str, indent: int = 0, hang: int = 2) -> None:
+        """Write one line; on a terminal wrapped with a hanging indent, into a pipe as it is."""
+        text = Text(text) if isinstance(text, str) else text
+        if not self.console.is_terminal:
+            self.console.print(Text.assemble(" " * indent, text), soft_wrap=True)
+            return
+        rows = text.wrap(self.console, max(20, self.width - indent - hang))
+        for number, row in enumerate(rows):
+            row.rstrip()
+            self.console.print(Text(" " * (indent + (hang if number else 0))) + row, soft_wrap=True)
+
+
+# --- the step table ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    width: int
+    right: bool = False
+
+
+def _columns(page: Page, indent: int, usual: bool) -> list[_Column]:
+    """The columns share the width: the call has what the longest documented one needs, then the title."""
+    narrow = page.width < _NARROW
+    frames = 0 if narrow else 22 if page.width < _WIDE else 42
+    columns = [
+        _Column("step", 4),
+        _Column("what", 0),
+        _Column("status", 11),
+        _Column("since", 8, True),
+        _Column("took", 7, True),
+        _Column("usual", 7 if usual and not narrow else 0, True),
+        _Column("call", 0),
+        _Column("frames", frames),
+    ]
+    room = page.width - indent - sum(column.width + 2 for column in columns if column.width)
+    title = min(46, room - 2 - _CALL_WIDTH)
+    title = title if title >= _TITLE_LEAST else 0
+    call = max(20, min(room - title - (2 if title else 0), 100))
+    widths = {"what": title, "call": call}
+    columns = [_Column(c.title, widths.get(c.title, c.width), c.right) for c in columns]
+    return [column for column in columns if column.width]
+
+
+def steps(page: Page, found: Sequence[StepResult], verdict: Verdict, indent: int, head: bool = True) -> None:
+    """A row for each step. Not rich's Table: it pads every row to the right edge, which pipes carry on."""
+    columns = _columns(page, indent, any(step.usual_ns is not None for step in verdict.steps))
+    if head and found:
+        _row(page, columns, {column.title: Text(column.title, "dim") for column in columns}, indent)
+    room = next(column.width for column in columns if column.title == "call")
+    titled = any(column.title == "what" for column in columns)
+    below = 0 if columns[-1].title == "frames" else indent + sum(c.width + 2 for c in columns[:-1])
+    slow = {note.step for note in verdict.notes if note.kind == "slow"}
+    for step in found:
+        status, style = step_status(step, verdict)
+        group = witnesses(step, verdict)
+        call = _witness_words(step, group, room, titled)
+        frames = Text(_frames(page, group, room if below else columns[-1].width), "cyan")
+        if below and frames and call.cell_len + 2 + frames.cell_len <= room:
+            call.append("  ").append_text(frames)
+            frames = Text()
+        cells = {
+            "step": Text(step.step, style),
+            "what": Text(plain(step.title, 80), "dim" if "dim" in style else ""),
+            "status": Text(status, style),
+            "since": Text(offset(step.started_ns, verdict.started_ns)),
+            "took": Text(duration(step.duration_ns), "bold yellow" if step.step in slow else ""),
+            "usual": Text(duration(step.usual_ns), "dim"),
+            "call": call,
+            "frames": frames,
+        }
+        _row(page, columns, cells, indent)
+        if below and frames:
+            page.console.print(Text(" " * below).append_text(frames), soft_wrap=True)
+
+
+def _row(page: Page, columns: Sequence[_Column], cells: Mapping[str, Text], indent: int) -> None:
+    row = Text(" " * indent)
+    for column in columns:
+        cell = cells[column.title].copy()
+        cell.truncate(column.width, overflow="ellipsis")
+        space = " " * (column.width - cell.cell_len)
+        row.append(space if column.right else "").append_text(cell).append(
+            "  " if column.right else space + "  "
+        )
+    row.rstrip()
+    page.console.print(row, soft_wrap=True)
+
+
+def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
+    """The frame of each call; of a single call all its frames; as many as fit."""
+    places = (
+        [call.evidence[0] for call in group if call.evidence]
+        if len(group) > 1
+        else [place for call in group for place in call.evidence]
+    )
+    text = ""
+    for place in dict.fromkeys(places):
+        longer = f"{text} {fragment(place, page.names)}".strip()
+        if text and len(longer) > width:
+            break
+        text = longer
+    return text
+
+
+def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
+    owed = verdict.outcome == "stuck" and step.step == verdict.stopped_at
+    if owed and step.status in ("missing", "not_reached"):
+        return "OWED", "bold red"
+    return _STATUS.get(step.status, (step.status, ""))
+
+
+def _witness_words(step: StepResult, group: Sequence[CallRecord], room: int, titled: bool) -> Text:
+    if not group:
+        words = plain(step.reason, 200) if step.status != "unobserved" else ""
+        return Text(words or ("" if titled else plain(step.title, 80)), "dim" if not words else "")
+    more = f" ×{len(group)}" if len(group) > 1 else ""
+    others = sum(call not in group for call in step.calls)
+    more += f" (+{others})" if others else ""
+    more += " shared" if step.calls and all(call.ambiguous for call in step.calls) else ""
+    bad = refused(group[0])
+    words = call_words(group[0], room - len(more))
+    return Text.assemble((words, "red" if bad else ""), (more, "bold" if bad else "dim"))
