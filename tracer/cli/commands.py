@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import grammars, live, options, output
+from tracer.cli import grammars, live, options, output, recording
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -252,6 +252,7 @@ def show(
 
 
 program.add_command(live.watch)
+program.add_command(recording.capture)
 
 
 @program.command(short_help="Learn how long steps take in good creations.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import click
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tracer.events import Event
     from tracer.live.watch import Watch
 
-__all__ = ["watch"]
+__all__ = ["stoppable", "watch"]
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,7 +80,7 @@ def watch(
     run = open_watch(interfaces, settings, listener.tell, bpf=bpf)
     privileges.drop()
     listener.run = run
-    with _stoppable(run):
+    with stoppable(run):
         if form == "view":
             from tracer.reports import live
 
@@ -128,8 +128,14 @@ class _Listener:
                 self.run.stop()
 
 
+class Stoppable(Protocol):
+    """A run that ends when it is told to."""
+
+    def stop(self) -> None: ...
+
+
 @contextmanager
-def _stoppable(run: Watch) -> Iterator[None]:
+def stoppable(run: Stoppable) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the run with its report; a second one ends the program."""
 
     def stop(number: int, _: FrameType | None) -> None:

@@ -29,12 +29,15 @@ __all__ = [
     "baseline",
     "bpf",
     "captures",
+    "every",
     "form",
     "grammar",
     "interfaces",
     "manner",
+    "most_files",
     "packets",
     "since",
+    "size",
     "stall",
     "target",
     "topology",
@@ -274,6 +277,35 @@ autostop = click.option(
 )
 packets = click.option(
     "--count", "-c", "packets", metavar="N", type=click.IntRange(1), help="Stop after so many packets."
+)
+
+
+def _more_than_nothing(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{parameter.opts[0]} {value:g}: must be more than 0")
+    return value
+
+
+size = click.option(
+    "--size",
+    "-C",
+    "size_mb",
+    metavar="MB",
+    type=float,
+    callback=_more_than_nothing,
+    help="Begin a new file after so many MB.",
+)
+every = click.option(
+    "--every",
+    "-G",
+    "every_s",
+    metavar="SECONDS",
+    type=float,
+    callback=_more_than_nothing,
+    help="Begin a new file after so many seconds.",
+)
+most_files = click.option(
+    "--files", "-W", "most", metavar="N", type=click.IntRange(1), help="Keep the last N files."
 )
 
 

@@ -31,7 +31,7 @@ class Feed:
     """The segments of all *sources*, in time order, each packet once."""
 
     def __init__(self, sources: Sequence[LiveSource]) -> None:
-        self._arrivals: Arrivals = SimpleQueue()
+        self._arrivals: Arrivals[SegmentFields] = SimpleQueue()
         self._readers = [Reader(source, _decoder(source.capture), self._arrivals) for source in sources]
         self._pending: list[SegmentFields] = []
         self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
@@ -124,7 +124,7 @@ class Feed:
             ready = self._join(self._sightings, ready) + self._sightings.flush()
         return ready
 
-    def _take(self, reader: Reader) -> None:
+    def _take(self, reader: Reader[SegmentFields]) -> None:
         batch = reader.take()
         offset_ns = self._clocks.offset_ns(reader.source.capture.number)
         if offset_ns:
@@ -166,7 +166,7 @@ class Feed:
         return max(reached_ns, wall_ns() - LAG_NS) if self.is_live else reached_ns
 
 
-def _decoder(capture: Capture) -> Decode:
+def _decoder(capture: Capture) -> Decode[SegmentFields]:
     """Return what finds the TCP segments in packets of *capture* and counts what cannot be read."""
     read, anomalies = Layers().read, capture.anomalies
     return lambda packets: list(read(packets, anomalies))

@@ -90,6 +90,13 @@ class Interface:
         self.dropped = 0
         self.capture.first_ns = self.capture.last_ns = wall_ns()
 
+    @property
+    def link_type(self) -> int:
+        """The LINKTYPE_ of its packets; of 'any' that of nearly all. Known once it is open."""
+        if self._socket is None or self.name == ANY:
+            return 1
+        return _LINK_TYPES.get(self._socket.ins.getsockname()[3], 1)
+
     def _listen(self) -> L2ListenSocket:
         # Imported with the first interface: nobody else pays for it.
         import logging

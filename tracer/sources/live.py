@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from tracer.model import Capture, PacketFields, SegmentFields
 from tracer.sources.streams import Deliver
@@ -24,8 +24,10 @@ FIRST_S = 5.0
 SLOTS = 64
 """Batches of one source that may wait: then its thread waits, and the kernel buffers."""
 
-Decode = Callable[[list[PacketFields]], list[SegmentFields]]
-Arrivals = SimpleQueue["tuple[Reader, list[SegmentFields] | None]"]
+Item = TypeVar("Item", SegmentFields, PacketFields)
+"""What a source is read as; its time comes first."""
+Decode = Callable[[list[PacketFields]], list[Item]]
+Arrivals = SimpleQueue["tuple[Reader[Item], list[Item] | None]"]
 
 
 def wall_ns() -> int:
@@ -57,14 +59,14 @@ class LiveSource(Protocol):
         """Hand over packets until the source ends: in a thread of its own, so it may block."""
 
 
-class Reader:
+class Reader(Generic[Item]):
     """One source, its thread, and what of it is in hand: batches of segments.
 
-    *decode* makes segments of packets, in the thread. What arrives is put into *arrivals*, with None at
+    *decode* makes of packets what is wanted, in the thread. What arrives is put into *arrivals*, with None at
     the end.
     """
 
-    def __init__(self, source: LiveSource, decode: Decode, arrivals: Arrivals) -> None:
+    def __init__(self, source: LiveSource, decode: Decode[Item], arrivals: Arrivals[Item]) -> None:
         self.source = source
         self.newest_ns = 0
         self.is_live = False
@@ -74,10 +76,10 @@ class Reader:
         """Segments taken in and not given out yet."""
         self.error: BaseException | None = None
         """What ended it, when that is not its end."""
-        self.backlog: deque[list[SegmentFields]] = deque()
+        self.backlog: deque[list[Item]] = deque()
         self._heard_s = monotonic_s()
-        self._decode = decode
-        self._arrivals = arrivals
+        self._decode: Decode[Item] = decode
+        self._arrivals: Arrivals[Item] = arrivals
         self._slots = threading.Semaphore(SLOTS)
         self._thread = threading.Thread(target=self._run, name=f"reads {source.capture.path}", daemon=True)
 
@@ -97,7 +99,7 @@ class Reader:
             self._slots.acquire()
             self._arrivals.put((self, segments))
 
-    def heard(self, batch: list[SegmentFields] | None) -> None:
+    def heard(self, batch: list[Item] | None) -> None:
         """Take what has arrived."""
         self._heard_s = monotonic_s()
         if batch is None:
@@ -105,7 +107,7 @@ class Reader:
         else:
             self.backlog.append(batch)
 
-    def take(self) -> list[SegmentFields]:
+    def take(self) -> list[Item]:
         """Return the next batch in hand."""
         batch = self.backlog.popleft()
         self._slots.release()
@@ -131,7 +133,7 @@ class Reader:
         return monotonic_s() - self._heard_s
 
 
-def hear(arrivals: Arrivals, timeout_s: float) -> None:
+def hear(arrivals: Arrivals[Item], timeout_s: float) -> None:
     """Take in what has arrived; wait for the first of it if *timeout_s* is more than 0."""
     try:
         reader, batch = arrivals.get(timeout=timeout_s) if timeout_s > 0 else arrivals.get_nowait()

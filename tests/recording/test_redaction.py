@@ -1,0 +1,191 @@
+"""Secrets are overwritten in place, wherever they are cut, and the verdicts stay the same."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from tracer import pipeline
+from tracer.model import Capture, PacketFields
+from tracer.pipeline import Settings
+from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
+from tracer.recording.redaction import Redactor
+from tracer.sources import open_capture
+
+CAPTURES = Path(__file__).parent.parent.parent / "captures"
+NAMES = sorted(p.parent.name for p in CAPTURES.glob("*/truth.json") if p.parent.name[:3] != "ok-")
+SECRETS = re.compile(rb"gAAAAA[\w-]{20}|Admin-lab|vdcpass")
+
+
+def redacted(packets: list[PacketFields], batch: int = 300) -> list[PacketFields]:
+    redactor = Redactor()
+    found = []
+    for start in range(0, len(packets), batch):
+        found += redactor.receive(packets[start : start + batch])
+    return found + redactor.flush()
+
+
+def write(packets: list[PacketFields], path: Path) -> None:
+    blocks = [packet_block(0, p[0], p[1], p[2]) for p in packets]
+    described = interface_block(Described(path.name.partition(".")[0], "test", packets[0][3]))
+    path.write_bytes(section_block("test") + described + b"".join(blocks))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_redacted_capture_gives_the_same_verdicts_and_holds_no_secret(name: str, tmp_path: Path) -> None:
+    for path in (CAPTURES / name).glob("*.zst"):
+        packets = sorted(open_capture(str(path), Capture(0, "")), key=lambda packet: packet[0])
+        found = redacted(packets)
+        assert [(p[0], len(p[1]), *p[2:]) for p in found] == [(p[0], len(p[1]), *p[2:]) for p in packets]
+        assert not SECRETS.search(b"".join(p[1] for p in found))
+        write(found, tmp_path / (path.name.partition(".")[0] + ".pcapng"))
+    settings = Settings(stall_s=20)
+    before, after = (pipeline.check([str(p)], settings) for p in (CAPTURES / name, tmp_path))
+    key = [
+        (v.id, v.name, v.verdict, v.outcome, v.stopped_at, v.summary, [(s.step, s.status) for s in v.steps])
+        for v in before.verdicts
+    ]
+    assert [
+        (v.id, v.name, v.verdict, v.outcome, v.stopped_at, v.summary, [(s.step, s.status) for s in v.steps])
+        for v in after.verdicts
+    ] == key
+    counts = [(c.calls, c.undecoded, c.gaps) for c in before.captures]
+    assert [(c.calls, c.undecoded, c.gaps) for c in after.captures] == counts
+
+
+def _json(**members: object) -> bytes:
+    return json.dumps(members).encode()
+
+
+def _twice(**members: object) -> bytes:
+    """As oslo.messaging does it: JSON inside of JSON."""
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(members)}).encode()
+
+
+HIDDEN = "s3cr3t-Value/of+this=test"
+CASES = {
+    "header": (8774, b"GET / HTTP/1.1\r\nX-Auth-Token: " + HIDDEN.encode() + b"\r\nHost: a\r\n\r\n"),
+    "cookie": (8774, b"GET / HTTP/1.1\r\nHost: a\r\ncookie:" + HIDDEN.encode() + b"\r\n\r\n"),
+    "json": (8774, _json(server={"name": "web-1", "user_data": HIDDEN, "adminPass": HIDDEN})),
+    "json with quotes": (8774, _json(password=HIDDEN + '"\\"' + HIDDEN)),
+    "json inside of json": (5672, _twice(args={"admin_password": HIDDEN, "name": "web-1"})),
+    "json inside of json, quoted": (5672, _twice(args={"admin_password": HIDDEN + '"' + HIDDEN})),
+    "auth by token": (5000, _json(auth={"identity": {"token": {"id": HIDDEN}}})),
+    "fernet": (5000, b"x=gAAAAABk" + b"Zz09-_" * 30 + b"\n"),
+    "query": (8774, b"GET /x?a=1&token=" + HIDDEN.encode() + b" HTTP/1.1\r\n\r\n"),
+    "amqp plain": (5672, b"\x05PLAIN\0\0\0\x1b\0user\0" + HIDDEN[:21].encode() + b"\x05en_US"),
+    "chunked": (
+        8774,
+        b'{"user_data": "' + HIDDEN.encode() + b"\r\n1a\r\n" + HIDDEN.encode() + b'", "name": "web-1"}',
+    ),
+}
+
+
+def _query(text: str) -> bytes:
+    data = b"\x03" + text.encode()
+    return len(data).to_bytes(3, "little") + b"\0" + data
+
+
+CASES["sql insert"] = (
+    3306,
+    _query(f"INSERT INTO instances (name, user_data, n) VALUES ('it''s', '{HIDDEN}''{HIDDEN}', 3)"),
+)
+CASES["sql update"] = (3306, _query(f"UPDATE instances SET user_data='{HIDDEN}', n=3"))
+
+
+def _sent(port: int, content: bytes, cuts: list[int]) -> list[PacketFields]:
+    """One direction of a connection that carries *content* in pieces."""
+    pieces = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True) if b > a]
+    packets: list[PacketFields] = []
+    seq, time_ns = 1000, 10**18
+    for number, piece in enumerate(pieces):
+        ip = bytes.fromhex("450000000000400040060000") + bytes((10, 0, 0, 1, 10, 0, 0, 2))
+        ip = ip[:2] + (40 + len(piece)).to_bytes(2, "big") + number.to_bytes(2, "big") + ip[6:]
+        tcp = (40000).to_bytes(2, "big") + port.to_bytes(2, "big") + seq.to_bytes(4, "big")
+        tcp += bytes(4) + b"\x50\x18\xff\xff" + bytes(4)
+        data = bytes(12) + b"\x08\0" + ip + tcp + piece
+        packets.append((time_ns + number * 1000, data, len(data), 1, (0, number + 1), 0))
+        seq += len(piece)
+    return packets
+
+
+def _stream(packets: list[PacketFields]) -> bytes:
+    by_seq = {p[1][38:42]: p[1][54:] for p in packets}
+    return b"".join(by_seq[seq] for seq in sorted(by_seq))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("seed", range(12))
+def test_a_secret_is_found_however_tcp_cut_it(case: str, seed: int) -> None:
+    port, content = CASES[case]
+    choose = random.Random(seed)
+    count = choose.choice((0, 1, 2, 5, 20))
+    cuts = sorted(choose.sample(range(1, len(content)), min(count, len(content) - 1)))
+    packets = _sent(port, content, cuts)
+    if seed % 3 == 2:
+        # As a network may bring them, some of them twice.
+        again = [(p[0] + 500, *p[1:]) for p in packets if choose.random() < 0.5]
+        packets[1:] = sorted([*packets[1:], *again], key=lambda p: choose.random())
+    stream = _stream(redacted(packets, batch=choose.choice((1, 3, 100))))
+    assert len(stream) == len(content)
+    for part in (HIDDEN.encode(), HIDDEN.encode()[:12], HIDDEN.encode()[13:21], b"gAAAAABk", b"Zz09-_Zz"):
+        assert part not in stream
+    for kept in (
+        b"web-1",
+        b"Host: a",
+        b"\r\n1a\r\n",
+        b"it''s",
+        b", 3)",
+        b"n=3",
+        b"oslo.message",
+        b"HTTP/1.1",
+    ):
+        assert (kept in stream) is (kept in content), kept
+
+
+def test_equal_secrets_stay_equal_and_others_differ() -> None:
+    """A token joins two calls also when nobody can read it."""
+    named = enumerate(("a" * 30, "b" * 30, "a" * 30))
+    texts = [f"GET /{n} HTTP/1.1\r\nX-Auth-Token: {token}\r\n\r\n".encode() for n, token in named]
+    packets = _sent(8774, b"".join(texts), [len(texts[0]), len(texts[0]) * 2])
+    tokens = re.findall(rb"X-Auth-Token: (\S+)", _stream(redacted(packets)))
+    assert tokens[0] == tokens[2] != tokens[1]
+    assert [len(token) for token in tokens] == [30] * 3
+
+
+def test_a_secret_once_known_is_overwritten_where_nothing_names_it() -> None:
+    content = _json(user_data="IyEvYmluL3NoCmVjaG8=") + b" " * 600 + b"/* IyEvYmluL3NoCmVjaG8= */"
+    assert b"IyEv" not in _stream(redacted(_sent(8774, content, [70])))
+
+
+def test_rows_of_the_database_are_overwritten_and_their_frame_is_not(tmp_path: Path) -> None:
+    def packet(number: int, data: bytes) -> bytes:
+        return len(data).to_bytes(3, "little") + bytes([number]) + data
+
+    ok = b"\x00\x01\x00\x02\x00\x00\x00"
+    content = packet(1, b"\x02") + packet(2, b"\x03def" + b"c" * 30) + packet(3, b"\xfe\0\0\2\0")
+    content += packet(4, b"\x15private data of a guest") + packet(5, b"\xfe\0\0\2\0") + packet(1, ok)
+    packets = _sent(3306, content, [20])
+    swapped = [(p[0], p[1][:34] + p[1][36:38] + p[1][34:36] + p[1][38:], *p[2:]) for p in packets]
+    stream = _stream(redacted(swapped))
+    assert b"private" not in stream and b"guest" not in stream
+    assert b"\x03def" + b"c" * 30 in stream and stream.endswith(packet(1, ok))
+    assert len(stream) == len(content)
+
+
+def test_what_is_not_tcp_passes_as_it_is() -> None:
+    packets: list[PacketFields] = [(n, b"\x00" * 14 + b"password: x", 25, 1, (0, n), 0) for n in range(5)]
+    assert redacted(packets) == packets
+
+
+def test_a_hole_does_not_stop_it() -> None:
+    """What follows behind lost bytes comes out after a second, and what it holds is overwritten."""
+    port, content = CASES["json"]
+    packets = _sent(port, b"x" * 100 + content, [50, 60])
+    found = redacted([packets[0], packets[2]])
+    assert len(found) == 2
+    assert HIDDEN.encode() not in found[1][1]

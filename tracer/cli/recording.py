@@ -1,0 +1,88 @@
+"""What `tracer capture` does: planes recorded to rotating files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tracer.cli import options, output
+from tracer.cli.live import stoppable
+from tracer.cli.options import Manner
+from tracer.cli.output import CONFORMS
+from tracer.errors import UsageError
+
+__all__ = ["capture"]
+
+_SECRETS = (
+    "the files will hold secrets in the clear (tokens, passwords, user data): keep them as you keep passwords"
+    ", or record with --redact"
+)
+
+
+@click.command(short_help="Record planes to rotating capture files.")
+@options.interfaces
+@click.option("--write", "-w", "folder", metavar="DIR", type=click.Path(), required=True, help="Where to.")
+@options.bpf
+@click.option("--redact", is_flag=True, help="Overwrite secrets, lengths kept; verdicts stay the same.")
+@options.size
+@options.every
+@options.most_files
+@options.packets
+@options.autostop
+@options.topology
+@options.manner
+@click.pass_obj
+def capture(
+    manner: Manner,
+    interfaces: tuple[str, ...],
+    folder: str,
+    bpf: str | None,
+    redact: bool,
+    size_mb: float | None,
+    every_s: float | None,
+    most: int | None,
+    packets: int | None,
+    duration_s: float | None,
+    topology: Path | None,
+) -> int:
+    """Records planes to capture files (pcapng), one interface in them for each.
+
+    \b
+    Examples:
+      tracer capture -i External_api=eth0 -i Internal_base=eth1 -w incident/
+      tracer capture -i any -w incident/ -C 200 -W 20        a ring of 20 files
+      tracer capture -i Internal_base=eth1 -w shared/ --redact
+
+    The files are good at any moment, whatever kills the recording. Check them
+    with `tracer check DIR`, also while it goes on. What is recorded is the
+    traffic on the protocols' ports; -f says otherwise.
+
+    --redact overwrites tokens, passwords and user data in HTTP, AMQP and SQL,
+    and the rows that the database sends. Encrypted or compressed data are left.
+    """
+    from tracer.live.run import proposed_filter
+    from tracer.pipeline import Settings, given_topology
+    from tracer.recording.rotation import Rotation
+    from tracer.recording.run import open_recording
+
+    if most is not None and size_mb is None and every_s is None:
+        raise UsageError("-W: when is a new file to begin? Say -C MB or -G SECONDS, too")
+    given = given_topology(Settings(topology=topology))
+    rotation = Rotation(None if size_mb is None else int(size_mb * 1e6), every_s, most)
+    wanted = proposed_filter(given) if bpf is None else bpf
+    where = Path(folder)
+    recorder, files, sources = open_recording(interfaces, where, rotation, given, wanted, redact=redact)
+    if not redact:
+        output.say(_SECRETS, manner)
+    with stoppable(recorder):
+        recorder.run(packets, duration_s)
+    for trouble in recorder.troubles:
+        output.say(f"warning: {trouble}", manner)
+    for source in sources:
+        dropped = f", {source.dropped:,} dropped by the kernel" if source.dropped else ""
+        name = f"{source.capture.plane} ({source.name})" if source.capture.plane else source.name
+        output.say(f"{name}: {recorder.packets[source.capture.number]:,} packets{dropped}", manner)
+    many = f"{len(files.written)} files" if len(files.written) != 1 else "1 file"
+    output.say(f"{many} in {folder}, {files.size_bytes / 1e6:,.1f} MB written", manner)
+    return CONFORMS
