@@ -38,6 +38,8 @@ def start(space: str, *arguments: str) -> subprocess.Popen[bytes]:
     while time.monotonic() < until and process.poll() is None:
         found = subprocess.run(inside(space, "cat", "/proc/net/packet"), capture_output=True, check=True)
         if found.stdout.count(b"\n") > len(PLANES):
+            # The last of the sockets is there, but may not have its ring yet.
+            time.sleep(0.5)
             break
         time.sleep(0.05)
     return process

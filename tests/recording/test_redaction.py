@@ -140,7 +140,7 @@ def test_a_secret_is_found_however_tcp_cut_it(case: str, seed: int) -> None:
         b"\r\n1a\r\n",
         b"it''s",
         b", 3)",
-        b"n=3",
+        b", n=3",
         b"oslo.message",
         b"HTTP/1.1",
     ):

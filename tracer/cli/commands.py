@@ -253,6 +253,7 @@ def show(
 
 program.add_command(live.watch)
 program.add_command(recording.capture)
+program.add_command(live.replay)
 
 
 @program.command(short_help="Learn how long steps take in good creations.")

@@ -20,8 +20,9 @@ from tracer.errors import UsageError
 if TYPE_CHECKING:
     from tracer.events import Event
     from tracer.live.watch import Watch
+    from tracer.model import Report
 
-__all__ = ["stoppable", "watch"]
+__all__ = ["replay", "stoppable", "watch"]
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -65,20 +66,81 @@ def watch(
     Exit codes as of check: 0 every trace conforms, 1 a trace deviates, 2 could
     not run, 3 none deviates but one is inconclusive, 5 no trace found.
     """
-    from tracer.cli.commands import exit_code
     from tracer.live.run import open_watch
-    from tracer.live.watch import Limits
     from tracer.pipeline import Settings
-    from tracer.reports import events
     from tracer.sources import privileges
+
+    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+
+    def begin(tell: Callable[[Event], None]) -> Watch:
+        run = open_watch(interfaces, settings, tell, bpf=bpf)
+        privileges.drop()
+        return run
+
+    return _exit_code(_follow(begin, form, packets, duration_s, manner))
+
+
+@click.command(short_help="Play captures again, into the live view.")
+@options.captures
+@options.speed
+@options.grammar
+@options.topology
+@options.form("auto", "view", "text", "jsonl", words="as of watch.")
+@options.stall
+@options.allow
+@options.manner
+@click.pass_obj
+def replay(
+    manner: Manner,
+    captures: tuple[str, ...],
+    speed: float,
+    grammar: str,
+    topology: Path | None,
+    form: str,
+    stall_s: float,
+    allow: tuple[str, ...],
+) -> int:
+    """Plays captures again, at their recorded pace, into the live view.
+
+    \b
+    Examples:
+      tracer replay example:ok-concurrent-20            as it was
+      tracer replay incident/ --speed 10                ten times faster
+      tracer replay incident/ --speed max --format text the events alone
+
+    CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
+    them, - for standard input, or example:NAME for one that comes with tracer.
+    """
+    from tracer.live.run import open_replay
+    from tracer.pipeline import Settings
+
+    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+    _follow(lambda tell: open_replay(captures, settings, speed, tell), form, None, None, manner)
+    return output.CONFORMS
+
+
+def _exit_code(report: Report) -> int:
+    from tracer.cli.commands import exit_code
+
+    return exit_code(report)
+
+
+def _follow(
+    begin: Callable[[Callable[[Event], None]], Watch],
+    form: str,
+    packets: int | None,
+    duration_s: float | None,
+    manner: Manner,
+) -> Report:
+    """Run what *begin* makes, told in *form*; the report is told too."""
+    from tracer.live.watch import Limits
+    from tracer.reports import events
 
     if sys.stdout is None:
         raise UsageError("standard output is closed: there is nobody to tell")
     form = _form(form, sys.stdout)
-    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
     listener = _Listener()
-    run = open_watch(interfaces, settings, listener.tell, bpf=bpf)
-    privileges.drop()
+    run = begin(listener.tell)
     listener.run = run
     with stoppable(run):
         if form == "view":
@@ -97,7 +159,7 @@ def watch(
             from tracer.reports import console
 
             console.render(report, output.console(file, manner), manner.verbose)
-    return exit_code(report)
+    return report
 
 
 def _form(form: str, file: TextIO) -> str:

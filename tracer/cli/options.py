@@ -38,6 +38,7 @@ __all__ = [
     "packets",
     "since",
     "size",
+    "speed",
     "stall",
     "target",
     "topology",
@@ -286,6 +287,26 @@ def _more_than_nothing(_: click.Context, parameter: click.Parameter, value: floa
     return value
 
 
+def _times(_: click.Context, __: click.Parameter, text: str) -> float:
+    if text == "max":
+        return 0.0
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not (math.isfinite(speed) and speed > 0):
+        raise UsageError(f"--speed {text!r}: write how many times faster, as 10 or 0.5, or max")
+    return speed
+
+
+speed = click.option(
+    "--speed",
+    metavar="N|max",
+    default="1",
+    show_default=True,
+    callback=_times,
+    help="How many times faster than it was recorded; max: as fast as possible.",
+)
 size = click.option(
     "--size",
     "-C",

@@ -92,6 +92,9 @@ class Feed:
             self._by_capture[segment[8][0][0]].in_hand -= 1
         if ready:
             self._newest_ns = max(self._newest_ns, ready[-1][0])
+        if self._newest_ns < watermark_ns < 1 << 62:
+            # Nothing came up to then, and that is known.
+            self._newest_ns = watermark_ns
         if self._sightings is not None:
             ready = self._join(self._sightings, ready)
         if all(r.ended and not r.backlog for r in self._readers) and not self._pending:
@@ -159,7 +162,7 @@ class Feed:
 
     def _watermark(self) -> int:
         """Return the time that all sources have reached."""
-        waited = [r.newest_ns - WINDOW_NS for r in self._readers if r.is_waited_for()]
+        waited = [r.known_ns() - WINDOW_NS for r in self._readers if r.is_waited_for()]
         if not waited:
             return 1 << 62
         reached_ns = min(waited)

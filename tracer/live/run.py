@@ -7,19 +7,22 @@ from collections.abc import Callable, Sequence
 from tracer.conformance import load
 from tracer.errors import UsageError
 from tracer.events import Event
+from tracer.examples import example_path
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model import Capture
 from tracer.pipeline import Settings, given_topology, require_known
 from tracer.protocols import PORTS
+from tracer.sources import resolve
 from tracer.sources.interface import Interface, default_filter
 from tracer.sources.live import LiveSource
 from tracer.sources.live_arguments import LiveArgument, resolve_live
+from tracer.sources.replay import Pace, Replay
 from tracer.sources.streams import CaptureStream
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
 
-__all__ = ["open_watch", "proposed_filter"]
+__all__ = ["open_replay", "open_watch", "proposed_filter"]
 
 
 def open_watch(
@@ -41,6 +44,32 @@ def open_watch(
         raise UsageError("watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-")
     wanted = proposed_filter(given) if bpf is None else bpf
     sources = [_source(argument, number, wanted) for number, argument in enumerate(arguments)]
+    for source in sources:
+        source.open()
+    run = Watch(sources, given, settings, grammar, tell, patience)
+    require_known(grammar, run.allowed)
+    return run
+
+
+def open_replay(
+    captures: Sequence[str],
+    settings: Settings,
+    speed: float,
+    tell: Callable[[Event], None],
+    patience: Patience | None = None,
+) -> Watch:
+    """Return a run that replays *captures* (CAPTURE arguments) at *speed* times their pace; 0 is all at once.
+
+    Raises UsageError, GrammarError or SourceError.
+    """
+    given = given_topology(settings)
+    grammar = load(settings.grammar)
+    resolved = resolve([example_path(each) for each in captures], {*KNOWN_PLANES, *given.plane_names})
+    pace = Pace(speed)
+    sources = [
+        Replay(argument.path, Capture(number, argument.path, argument.plane), pace)
+        for number, argument in enumerate(resolved.captures)
+    ]
     for source in sources:
         source.open()
     run = Watch(sources, given, settings, grammar, tell, patience)

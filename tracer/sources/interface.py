@@ -154,7 +154,7 @@ class Interface:
                 # Not for ever: more may come than we take.
                 left -= self._stopping
                 if packets:
-                    deliver(packets)
+                    deliver(packets, 0)
             else:
                 if self._stopping:
                     break

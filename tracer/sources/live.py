@@ -27,7 +27,7 @@ SLOTS = 64
 Item = TypeVar("Item", SegmentFields, PacketFields)
 """What a source is read as; its time comes first."""
 Decode = Callable[[list[PacketFields]], list[Item]]
-Arrivals = SimpleQueue["tuple[Reader[Item], list[Item] | None]"]
+Arrivals = SimpleQueue["tuple[Reader[Item], list[Item] | None, int]"]
 
 
 def wall_ns() -> int:
@@ -78,6 +78,7 @@ class Reader(Generic[Item]):
         """What ended it, when that is not its end."""
         self.backlog: deque[list[Item]] = deque()
         self._heard_s = monotonic_s()
+        self._reached_ns = 0
         self._decode: Decode[Item] = decode
         self._arrivals: Arrivals[Item] = arrivals
         self._slots = threading.Semaphore(SLOTS)
@@ -91,21 +92,25 @@ class Reader(Generic[Item]):
             self.source.read(self._deliver)
         except BaseException as error:
             self.error = error
-        self._arrivals.put((self, None))
+        self._arrivals.put((self, None, 0))
 
-    def _deliver(self, packets: list[PacketFields]) -> None:
-        segments = self._decode(packets)
-        if segments:
+    def _deliver(self, packets: list[PacketFields], reached_ns: int) -> None:
+        batch = self._decode(packets)
+        if batch:
             self._slots.acquire()
-            self._arrivals.put((self, segments))
+        if batch or reached_ns:
+            self._arrivals.put((self, batch, reached_ns))
 
-    def heard(self, batch: list[Item] | None) -> None:
-        """Take what has arrived."""
+    def heard(self, batch: list[Item] | None, reached_ns: int) -> None:
+        """Take what has arrived: all up to *reached_ns*, if that is known."""
         self._heard_s = monotonic_s()
         if batch is None:
             self.ended = True
-        else:
+        elif batch:
             self.backlog.append(batch)
+            self._reached_ns = 0
+        if reached_ns:
+            self._reached_ns = reached_ns
 
     def take(self) -> list[Item]:
         """Return the next batch in hand."""
@@ -116,6 +121,10 @@ class Reader(Generic[Item]):
         self.is_live = abs(wall_ns() - last_ns) < NEAR_NS
         self.in_hand += len(batch)
         return batch
+
+    def known_ns(self) -> int:
+        """Return the time up to which all of this source was taken."""
+        return self.newest_ns if self.backlog else max(self.newest_ns, self._reached_ns)
 
     def is_waited_for(self) -> bool:
         """Tell whether others wait for what this source says next."""
@@ -136,10 +145,10 @@ class Reader(Generic[Item]):
 def hear(arrivals: Arrivals[Item], timeout_s: float) -> None:
     """Take in what has arrived; wait for the first of it if *timeout_s* is more than 0."""
     try:
-        reader, batch = arrivals.get(timeout=timeout_s) if timeout_s > 0 else arrivals.get_nowait()
-        reader.heard(batch)
+        first = arrivals.get(timeout=timeout_s) if timeout_s > 0 else arrivals.get_nowait()
+        first[0].heard(*first[1:])
         for _ in range(4 * SLOTS):
-            reader, batch = arrivals.get_nowait()
-            reader.heard(batch)
+            reader, batch, reached_ns = arrivals.get_nowait()
+            reader.heard(batch, reached_ns)
     except Empty:
         return

@@ -21,7 +21,8 @@ STANDARD_INPUT = 0
 BATCH = 512
 """Packets handed over at once, when more are there."""
 
-Deliver = Callable[[list[PacketFields]], None]
+Deliver = Callable[[list[PacketFields], int], None]
+"""Takes packets, and up to which time all were handed over, where the source knows; else 0."""
 
 
 class CaptureStream:
@@ -56,7 +57,7 @@ class CaptureStream:
         def hand_over() -> None:
             nonlocal batch
             if batch:
-                deliver(batch)
+                deliver(batch, 0)
                 batch = []
 
         arriving = cast("IO[bytes]", _Arriving(self._fd(), hand_over))
