@@ -9,9 +9,9 @@ from tracer.model import Verdict
 
 __all__ = ["History"]
 
-WHOLE = 300
+WHOLE = 200
 """Verdicts that keep all of their calls."""
-SLIM = 5_000
+SLIM = 2_000
 """Verdicts that keep the calls of their steps only, behind those."""
 
 

@@ -25,8 +25,8 @@ DRAIN_S = 60.0
 """What the kernel had captured when the run was ended is processed, if it takes no longer."""
 LOOK_EVERY_S = 0.1
 SHOW_EVERY_S = 0.25
-LOOK_SHARE = 4
-"""A look that took long is not repeated before four times as long has passed."""
+LOOK_SHARE = 1
+"""A look that took long is not repeated before that many times as long has passed."""
 FORGET_EVERY_NS = 10_000_000_000
 STREAM_NS = 60_000_000_000
 """Calls without a trace are kept at least that long behind the stall limit."""
