@@ -10,7 +10,6 @@ from plain import tokens
 
 from tracer.conformance.alignment import MISSING, NEAR, Alignment, Extra, Missing, Sync, align
 from tracer.conformance.grammar import Grammar, load
-from tracer.conformance.lark_files import shipped
 from tracer.conformance.legs import Leg, example_of
 
 EXT, INT = "External_api", "Internal_base"
