@@ -401,7 +401,9 @@ def test_the_defaults_are_those_of_the_pipeline(pipeline: Pipeline, monkeypatch:
     assert asdict(real.Settings()) == asdict(Settings())
 
 
-@pytest.mark.parametrize("command", [[], ["check"], ["calls"], ["show"], ["baseline"], ["completion"], ["grammar"]])
+@pytest.mark.parametrize(
+    "command", [[], ["check"], ["calls"], ["show"], ["baseline"], ["completion"], ["grammar"]]
+)
 def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline) -> None:
     """Each on a line of its own, that can be copied."""
     result = run(*command, "--help")
