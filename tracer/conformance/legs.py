@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from re import _parser  # how Python itself reads a pattern
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 __all__ = ["Leg", "example_of", "legs_of"]
@@ -58,6 +59,7 @@ def _texts(kind: str, value: Any) -> list[str]:
     return ["*"]
 
 
+@lru_cache(maxsize=1024)
 def example_of(pattern: str) -> str:
     """Return the plainest line that a terminal's pattern matches, without plane and result.
 
