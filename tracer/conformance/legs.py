@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from re import _parser  # how Python itself reads a pattern
 from functools import lru_cache
+from re import _parser  # how Python itself reads a pattern
 from typing import Any, NamedTuple
 
 __all__ = ["Leg", "example_of", "legs_of"]
