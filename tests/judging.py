@@ -95,7 +95,7 @@ def built(network: Network) -> list[Call]:
         segment = segment_of(layers, packet)
         assert isinstance(segment, Segment), segment
         last_ns = packet.time_ns
-        take(reassembler.read((segment,)))
+        take(reassembler.read(((segment,),)))
     take(reassembler.flush(last_ns))
     found.update((call.serial, call) for call in calls.flush())
     return [found[serial] for serial in sorted(found)]

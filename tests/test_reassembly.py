@@ -58,7 +58,7 @@ class Talk:
             ip_id or self.number,
             ((0, self.number),),
         )
-        self.events += self.reassembler.read((segment,))
+        self.events += self.reassembler.read(((segment,),))
         return self
 
     def hello(self) -> Talk:

@@ -204,15 +204,15 @@ class _Run:
 
     # --- reading ---
 
-    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[PacketFields]:
+    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[list[PacketFields]]:
         packets = open_capture(argument.path, capture)
         if self._progress is not None:
             plain = argument.path != "-" and os.path.isfile(argument.path)
             self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
         return packets
 
-    def _segments(self) -> Iterator[SegmentFields]:
-        """Return the segments of all captures in time order, each packet once."""
+    def _segments(self) -> Iterator[list[SegmentFields]]:
+        """Return the segments of all captures in time order, in batches, each packet once."""
         streams = [
             in_time_order(_decode(packets, capture))
             for packets, capture in zip(self._packets, self.captures, strict=True)
@@ -421,10 +421,11 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _decode(packets: Iterator[PacketFields], capture: Capture) -> Iterator[SegmentFields]:
-    """Yield the TCP segments of *packets*; count what cannot be read."""
+def _decode(batches: Iterator[list[PacketFields]], capture: Capture) -> Iterator[list[SegmentFields]]:
+    """Yield the TCP segments of *batches*; count what cannot be read."""
     layers = Layers()
-    yield from layers.read(packets, capture.anomalies)
+    for batch in batches:
+        yield layers.read(batch, capture.anomalies)
     capture.anomalies.update(layers.flush())
 
 

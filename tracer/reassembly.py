@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 
 from tracer.model import (
     TO_CLIENT,
@@ -169,13 +170,13 @@ class Reassembler:
 
     # --- the hot path ---
 
-    def read(self, segments: Iterable[SegmentFields]) -> Iterator[Event]:
-        """Yield what *segments* complete, each before the next segment is taken.
+    def read(self, batches: Iterable[Iterable[SegmentFields]]) -> Iterator[Event]:
+        """Yield what the segments of *batches* complete, each before the next segment is taken.
 
         A generator and not a call for each segment: most of them complete nothing.
         """
         halves, holes, openings, new = self._halves, self._holes, self._openings, tuple.__new__
-        for segment in segments:
+        for segment in chain.from_iterable(batches):
             time_ns, flow, seq, ack, flags, payload, missing, _, frames, _, _ = segment
             half = halves.get(flow)
             if (

@@ -29,19 +29,20 @@ _OTHERS = [
 ]
 
 
-def open_capture(path: str, capture: Capture) -> Iterator[PacketFields]:
-    """Open a capture file, '-' for standard input, and return its packets in file order.
+def open_capture(path: str, capture: Capture) -> Iterator[list[PacketFields]]:
+    """Open a capture file, '-' for standard input, and return its packets in file order, in batches.
 
     What is read is counted in *capture*; the counters are complete when the iterator is exhausted.
     pcap and pcapng, plain, gzip or zstd, told by their first bytes. Memory is bounded, the source need
-    not be seekable, and packets of a pipe are yielded as they arrive. Damage behind the file header is
-    counted in `capture.anomalies`; a file that breaks off is read to the break (`capture.broke_off`).
+    not be seekable, and a batch is what one read of it gave: packets of a pipe come as they arrive.
+    Damage behind the file header is counted in `capture.anomalies`; a file that breaks off is read to the
+    break (`capture.broke_off`).
 
     Raises SourceError, before any packet is read, when the file cannot be opened or is no capture.
     """
     stream = ByteStream(_open(path))
     try:
-        return _reader(stream, path, capture).packets()
+        return _reader(stream, path, capture).batches()
     except SourceError:
         stream.close()
         raise
