@@ -349,7 +349,7 @@ def _clusters(page: Page, report: Report) -> None:
         text = Text.assemble((f"{len(cluster.verdicts):>5,}", "bold"), f"  {cluster.kind:<10}")
         text.append(f"  {_place(cluster):<{places}}  {plain(cluster.peer, 16):<{peers}}  {cluster.words}")
         text.append(f"  ({_members(cluster)})", "dim")
-        page.line(text, 0, hang=23 + places + peers)
+        page.line(text, 0, hang=8)
     if len(found) > len(shown):
         page.line(Text(f"       and {len(found) - len(shown)} other reasons", "dim"))
 
