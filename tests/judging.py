@@ -9,12 +9,13 @@ from typing import Any
 
 from cloud import SPREAD, Cloud, Layout
 from creation import Creation
+from reading import segment_of
 from traffic import Network
 
 import tracer.pipeline
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.layers import Layers
-from tracer.model import Call, Capture, Closed, Frame, Packet, Report, Segment, Verdict
+from tracer.model import Call, Capture, Closed, Packet, Report, Segment, Verdict
 from tracer.pipeline import Settings
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Reassembler
@@ -77,7 +78,7 @@ def built(network: Network) -> list[Call]:
     )
     found: dict[int, Call] = {}
     packets = [
-        Packet(time_ns, data, len(data), 1, Frame(capture, number))
+        Packet(time_ns, data, len(data), 1, (capture, number))
         for capture, name in enumerate(names)
         for number, (time_ns, data) in enumerate(network.packets()[name], 1)
     ]
@@ -91,10 +92,10 @@ def built(network: Network) -> list[Call]:
                 found.update((call.serial, call) for call in calls.receive(event))
 
     for packet in sorted(packets, key=lambda packet: packet.time_ns):
-        segment = layers.decode(packet)
+        segment = segment_of(layers, packet)
         assert isinstance(segment, Segment), segment
         last_ns = packet.time_ns
-        take(reassembler.receive(segment))
+        take(reassembler.read((segment,)))
     take(reassembler.flush(last_ns))
     found.update((call.serial, call) for call in calls.flush())
     return [found[serial] for serial in sorted(found)]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import segment_of
 from scapy.contrib.erspan import ERSPAN_II
 from scapy.contrib.geneve import GENEVE, GeneveOptions
 from scapy.contrib.mpls import MPLS
@@ -30,7 +31,7 @@ from scapy.packet import Packet as Built
 from scapy.packet import Raw
 
 from tracer.layers import Fragments, Layers
-from tracer.model import Frame, Packet, Segment
+from tracer.model import Packet, Segment
 
 PAYLOAD = b"GET / HTTP/1.1\r\n\r\n"
 SECOND = 1_000_000_000
@@ -61,15 +62,15 @@ def packet(
     built: Built | bytes, link_type: int = 1, number: int = 1, wire: int = 0, time_ns: int = 5
 ) -> Packet:
     data = bytes(built)
-    return Packet(time_ns, data, max(wire, len(data)), link_type, Frame(2, number), 9)
+    return Packet(time_ns, data, max(wire, len(data)), link_type, (2, number), 9)
 
 
 def decode(built: Built | bytes, link_type: int = 1, wire: int = 0) -> Segment | str | None:
-    return Layers().decode(packet(built, link_type, wire=wire))
+    return segment_of(Layers(), packet(built, link_type, wire=wire))
 
 
 def segment(flow: bytes = FLOW4, ip_id: int = 77, vlan: int = 0, **changes: Any) -> Segment:
-    whole = Segment(5, flow, 1000, 2000, 24, PAYLOAD, 0, ip_id, (Frame(2, 1),), vlan, 9)
+    whole = Segment(5, flow, 1000, 2000, 24, PAYLOAD, 0, ip_id, ((2, 1),), vlan, 9)
     return whole._replace(**changes)
 
 
@@ -382,12 +383,12 @@ def test_fragments_in_any_order(pieces: Callable[[], list[bytes]], seed: int) ->
     if seed:
         random.Random(seed).shuffle(parts)
     layers = Layers()
-    found = [layers.decode(packet(part, number=n)) for n, part in enumerate(parts, 1)]
+    found = [segment_of(layers, packet(part, number=n)) for n, part in enumerate(parts, 1)]
     assert found[:-1] == [None] * (len(parts) - 1)
     whole = found[-1]
     assert isinstance(whole, Segment)
     assert (whole.payload, whole.seq, whole.missing_bytes) == (BODY, 1000, 0)
-    assert whole.frames == tuple(Frame(2, n) for n in (len(parts), *range(1, len(parts))))
+    assert whole.frames == tuple((2, n) for n in (len(parts), *range(1, len(parts))))
     assert list(layers.flush()) == []
 
 
@@ -397,7 +398,7 @@ def test_two_datagrams_at_once() -> None:
     other = [part[:18] + struct.pack(">H", 78) + part[20:] for part in parts]
     layers = Layers()
     mixed = [part for pair in zip(parts, other, strict=True) for part in pair]
-    found = [layers.decode(packet(part)) for part in mixed]
+    found = [segment_of(layers, packet(part)) for part in mixed]
     assert [each.ip_id for each in found if isinstance(each, Segment)] == [77, 78]
 
 
@@ -406,7 +407,7 @@ def test_where_fragments_overlap_the_first_wins() -> None:
     parts = pieces4()
     layers = Layers()
     other = parts[1][:34] + b"\xff" * (len(parts[1]) - 34)
-    found = [layers.decode(packet(part)) for part in [parts[1], other, parts[0], *parts[2:]]]
+    found = [segment_of(layers, packet(part)) for part in [parts[1], other, parts[0], *parts[2:]]]
     whole = found[-1]
     assert isinstance(whole, Segment)
     assert whole.payload == BODY
@@ -417,7 +418,7 @@ def test_fragments_cut_by_the_snap_length() -> None:
     layers = Layers()
     found = None
     for part in pieces4():
-        found = layers.decode(packet(part[:200], wire=len(part)))
+        found = segment_of(layers, packet(part[:200], wire=len(part)))
     assert isinstance(found, Segment)
     assert found.payload == BODY[: 200 - 34 - 20]
     assert len(found.payload) + found.missing_bytes == len(BODY)
@@ -427,8 +428,8 @@ def test_a_datagram_that_is_never_complete() -> None:
     """It is forgotten after 30 s of capture time, and counted at the end."""
     first, second, *rest = pieces4()
     layers = Layers()
-    assert layers.decode(packet(first, time_ns=0)) is None
-    assert [layers.decode(packet(part, time_ns=31 * SECOND)) for part in (second, *rest)] == [None] * (
+    assert segment_of(layers, packet(first, time_ns=0)) is None
+    assert [segment_of(layers, packet(part, time_ns=31 * SECOND)) for part in (second, *rest)] == [None] * (
         1 + len(rest)
     )
     assert list(layers.flush()) == ["IP fragments of a datagram that never became complete"] * 2
@@ -443,7 +444,7 @@ def test_waiting_fragments_are_bounded(size: int) -> None:
     for number in range(sent):
         part = ip4(flags="MF", proto=6) / Raw(bytes(size))
         part.id = number
-        assert layers.decode(packet(part, 101)) is None
+        assert segment_of(layers, packet(part, 101)) is None
     waiting = layers._fragments
     assert len(waiting._waiting) <= Fragments.MOST_DATAGRAMS
     assert waiting._size_bytes <= Fragments.MOST_BYTES
@@ -454,7 +455,8 @@ def test_many_tiny_fragments_are_given_up() -> None:
     """A datagram in more pieces than any network makes is an anomaly."""
     layers = Layers()
     found = [
-        layers.decode(packet(IP(id=1, proto=6, flags="MF", frag=n) / Raw(bytes(8)), 101)) for n in range(600)
+        segment_of(layers, packet(IP(id=1, proto=6, flags="MF", frag=n) / Raw(bytes(8)), 101))
+        for n in range(600)
     ]
     assert "IP fragments contradict each other" in found
 
@@ -462,5 +464,5 @@ def test_many_tiny_fragments_are_given_up() -> None:
 def test_fragments_of_other_protocols_are_not_kept() -> None:
     """ICMP cannot carry TCP: its fragments are none, and leave nothing behind."""
     layers = Layers()
-    assert layers.decode(packet(ether() / ip4(flags="MF", proto=1) / Raw(bytes(64)))) is None
+    assert segment_of(layers, packet(ether() / ip4(flags="MF", proto=1) / Raw(bytes(64)))) is None
     assert list(layers.flush()) == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.model import Frame, Segment
+from tracer.model import Segment, SegmentFields
 from tracer.points import CORRECT_NS, WINDOW_NS, Clocks, in_time_order, join_sightings, merge
 
 MS = 1_000_000
@@ -21,12 +21,12 @@ def segment(
     time_ns: int, seq: int = 0, capture: int = 0, number: int = 1, *, ip_id: int = 1, payload: bytes = b"x"
 ) -> Segment:
     """Return a segment of one flow; *time_ns* counts from the start of the test."""
-    frames = (Frame(capture, number),)
+    frames = ((capture, number),)
     return Segment(START_NS + time_ns, FLOW, seq, 0, 16, payload, 0, ip_id, frames)
 
 
-def times(segments: Sequence[Segment]) -> list[int]:
-    return [s.time_ns - START_NS for s in segments]
+def times(segments: Sequence[SegmentFields]) -> list[int]:
+    return [s[0] - START_NS for s in segments]
 
 
 # --- one capture ----------------------------------------------------------------------------------
@@ -152,9 +152,7 @@ def points(
     """Return what two points saw of *count* packets, the second *delay_ns* later by a clock that is ahead."""
     ids = [(i * 7919) & 0xFFFF for i in range(1, count + 1)]
     first = [segment(i * every_ns, i, 0, i + 1, ip_id=ids[i]) for i in range(count)]
-    second = [
-        segment(i * every_ns + delay_ns + skew_ns, i, 1, i + 1, ip_id=ids[i]) for i in range(count)
-    ]
+    second = [segment(i * every_ns + delay_ns + skew_ns, i, 1, i + 1, ip_id=ids[i]) for i in range(count)]
     return first, second
 
 
@@ -166,8 +164,8 @@ def test_copies_are_joined_whatever_the_clocks(skew_ms: int) -> None:
     found = list(join_sightings(merge([iter(first), iter(second)], clocks), clocks))
     assert len(found) == 300
     assert [s.seq for s in found] == list(range(300))
-    assert all({frame.capture for frame in s.frames} == {0, 1} for s in found)
-    assert all(s.frames[0].number == s.frames[1].number for s in found)
+    assert all({capture for capture, _ in s.frames} == {0, 1} for s in found)
+    assert all(s.frames[0][1] == s.frames[1][1] for s in found)
     apart = clocks.offset_ns(1) - clocks.offset_ns(0)
     assert abs(apart - skew_ms * MS) <= CORRECT_NS
 
@@ -181,7 +179,7 @@ def test_cause_stays_before_effect_on_packets_that_one_point_saw(skew_ms: int) -
             segment(i * MS + (skew_ms * MS if i % 2 else 0), i, i % 2, i + 1, ip_id=i)
         )
     clocks = Clocks()
-    found = [s.seq for s in join_sightings(merge([iter(first), iter(second)], clocks), clocks)]
+    found = [s[2] for s in join_sightings(merge([iter(first), iter(second)], clocks), clocks)]
     assert sorted(found) == list(range(200))
     # The clock is applied from the next change of capture on.
     assert found[120:] == list(range(120, 200))
@@ -193,7 +191,7 @@ def test_a_retransmission_is_not_a_second_sighting() -> None:
     second = [segment(5 * MS + 1, 1, 1, 1, ip_id=11)]
     clocks = Clocks()
     found = list(join_sightings(merge([iter(first), iter(second)], clocks), clocks))
-    assert [s.frames for s in found] == [(Frame(0, 1),), (Frame(0, 2), Frame(1, 1))]
+    assert [s.frames for s in found] == [((0, 1),), ((0, 2), (1, 1))]
 
 
 def test_the_same_point_twice_stays_two() -> None:
@@ -203,7 +201,7 @@ def test_the_same_point_twice_stays_two() -> None:
     clocks = Clocks()
     found = list(join_sightings(merge([iter(one), iter(two)], clocks), clocks))
     assert len(found) == 2
-    assert sorted(frame for s in found for frame in s.frames) == [Frame(0, 1), Frame(0, 2), Frame(1, 1)]
+    assert sorted(frame for s in found for frame in s.frames) == [(0, 1), (0, 2), (1, 1)]
 
 
 def test_sightings_too_far_apart_are_two() -> None:

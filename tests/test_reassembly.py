@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer import reassembly
-from tracer.model import TO_CLIENT, TO_SERVER, Capture, Closed, Connection, Data, Frame, Gap, Segment
+from tracer.model import TO_CLIENT, TO_SERVER, Capture, Closed, Connection, Data, Gap, Segment
 from tracer.reassembly import HOLE_NS, HOLE_PACKETS, PENDING_BYTES, UNANSWERED_NS, Event, Reassembler
 
 CLIENT, SERVER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
@@ -56,9 +56,9 @@ class Talk:
             payload,
             missing,
             ip_id or self.number,
-            (Frame(0, self.number),),
+            ((0, self.number),),
         )
-        self.events += self.reassembler.receive(segment)
+        self.events += self.reassembler.read((segment,))
         return self
 
     def hello(self) -> Talk:
@@ -153,8 +153,8 @@ def test_handshake_exchange_and_both_ends_close() -> None:
     talk.send(">", 4, flags="FA", ack=3).send("<", 3, flags="FA", ack=5).send(">", 5, ack=4).end()
     assert talk.told() == [(">", b"GET"), ("<", b"OK"), ("fin", ">"), ("fin", "<")]
     assert [event.frames for event in talk.events if isinstance(event, Closed)] == [
-        (Frame(0, 6),),
-        (Frame(0, 7),),
+        ((0, 6),),
+        ((0, 7),),
     ]
     connection = talk.connections[0]
     assert (str(connection.client), str(connection.server)) == ("10.0.0.1:40000", "10.0.0.2:8774")
@@ -220,7 +220,7 @@ def test_syn_answered_by_reset_is_refused(attempts: int) -> None:
     (closed,) = talk.events
     assert isinstance(closed, Closed)
     assert (closed.how, closed.attempts, closed.connection.joined) == ("refused", attempts, False)
-    assert closed.frames == (Frame(0, 1), Frame(0, attempts + 1))
+    assert closed.frames == ((0, 1), (0, attempts + 1))
 
 
 def test_a_syn_seen_twice_is_one_attempt() -> None:

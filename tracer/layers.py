@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import NamedTuple
 
-from tracer.model import Frames, Packet, Segment
+from tracer.model import Frames, Packet, PacketFields, SegmentFields
 
 __all__ = ["Layers"]
 
@@ -41,30 +41,35 @@ _TOO_DEEP = "more layers than can be true"
 _HEADERS = "BxHHHxB2x12sIIBB"
 """IPv4 without options, then TCP: version and header length, length, id, fragment, protocol, addresses
 and ports (one run of bytes: the flow), sequence, acknowledgement, header length, flags."""
+_NEVER = (1 << 62, 0, struct.Struct("").unpack_from, struct.Struct("").unpack_from)
 _FAST = {
     ETHERNET: (
+        52,
         14,
         struct.Struct(f">12xH{_HEADERS}").unpack_from,
         struct.Struct(f">14xHH{_HEADERS}").unpack_from,
     ),
     COOKED: (
+        54,
         16,
         struct.Struct(f">14xH{_HEADERS}").unpack_from,
         struct.Struct(f">16xHH{_HEADERS}").unpack_from,
     ),
     COOKED2: (
+        58,
         20,
         struct.Struct(f">H18x{_HEADERS}").unpack_from,
         struct.Struct(f">20xHH{_HEADERS}").unpack_from,
     ),
 }
-"""By link type: where IP begins, how to read all headers at once, and how behind one VLAN tag."""
-_FAST_BYTES = 58
-"""The longest of these: a tagged cooked packet."""
-_new = tuple.__new__
+"""By link type: the packet's least length (with a tag), where IP begins, how to read all headers at once,
+and how behind one VLAN tag."""
 _TCP_HEADER = struct.Struct(">4sIIBB")
 _IPV4_HEADER = struct.Struct(">BxHHHxB2x8s")
 _IPV6_HEADER = struct.Struct(">4xHBx32s")
+
+Found = SegmentFields | str | None
+"""The TCP segment in a packet, what is wrong with the packet, in words, or nothing of interest."""
 
 
 class _Walk:
@@ -95,52 +100,63 @@ class Layers:
     def __init__(self) -> None:
         self._fragments = Fragments()
 
-    def decode(self, packet: Packet) -> Segment | str | None:
-        """Return the TCP segment in *packet*, None if it has none, or what is wrong with it, in words.
+    def read(
+        self, packets: Iterable[PacketFields], anomalies: MutableMapping[str, int]
+    ) -> Iterator[SegmentFields]:
+        """Yield the TCP segments in *packets*; count in *anomalies* what is wrong with others, in words.
 
         Of several IP headers the innermost counts, and the tunnel's number becomes part of the flow. A
-        fragment is None until its datagram is complete; the segment then has the frame of the fragment
+        fragment waits until its datagram is complete; the segment then has the frame of the fragment
         that came last, followed by the others. URG, ECE and CWR are not kept in the flags.
 
         Source: RFC 791 §3.1, RFC 8200, RFC 9293 §3.1; LINKTYPE_ registry of tcpdump.org.
         """
-        time_ns, data, _, link_type, frame, interface = packet
-        fast = _FAST.get(link_type)
-        size = len(data)
-        if fast is not None and size >= _FAST_BYTES:
-            start, unpack, unpack_tagged = fast
-            kind, version, length, ip_id, fragment, protocol, flow, seq, ack, words, flags = unpack(data)
-            vlan = 0
-            if kind == 0x8100:
-                tag, kind, version, length, ip_id, fragment, protocol, flow, *rest = unpack_tagged(data)
-                seq, ack, words, flags = rest
-                vlan = tag & 0xFFF
-                start += 4
-            if (
-                kind == 0x0800
-                and version == 0x45
-                and protocol == 6
-                and not fragment & 0x3FFF
-                and words >= 0x50
-            ):
-                begin = start + 20 + (words >> 2 & 0x3C)
-                end = start + length
-                if begin <= end:
-                    payload = data[begin:end]
-                    missing = 0 if end <= size else end - begin - len(payload)
-                    flags &= 0x1F
-                    return _new(
-                        Segment,
-                        (time_ns, flow, seq, ack, flags, payload, missing, ip_id, (frame,), vlan, interface),
-                    )
-        return self._decode_slowly(packet)
+        known = -1
+        fast_bytes, start, unpack, unpack_tagged = _NEVER
+        for packet in packets:
+            time_ns, data, _, link_type, frame, interface = packet
+            if link_type != known:
+                known = link_type
+                fast_bytes, start, unpack, unpack_tagged = _FAST.get(link_type, _NEVER)
+            size = len(data)
+            if size >= fast_bytes:
+                kind, version, length, ip_id, fragment, protocol, flow, seq, ack, words, flags = unpack(data)
+                begin, vlan = start, 0
+                if kind == 0x8100:
+                    tag, kind, version, length, ip_id, fragment, protocol, flow, *rest = unpack_tagged(data)
+                    seq, ack, words, flags = rest
+                    vlan = tag & 0xFFF
+                    begin = start + 4
+                if (
+                    kind == 0x0800
+                    and version == 0x45
+                    and protocol == 6
+                    and not fragment & 0x3FFF
+                    and words >= 0x50
+                ):
+                    end = begin + length
+                    begin += 20 + (words >> 2 & 0x3C)
+                    if begin <= end:
+                        payload = data[begin:end]
+                        missing = 0 if end <= size else end - begin - len(payload)
+                        flags &= 0x1F
+                        # fmt: off
+                        yield (time_ns, flow, seq, ack, flags, payload, missing, ip_id, (frame,),
+                               vlan, interface)
+                        # fmt: on
+                        continue
+            found = self._decode_slowly(Packet._make(packet))
+            if type(found) is str:
+                anomalies[found] = anomalies.get(found, 0) + 1
+            elif found is not None:
+                yield found  # type: ignore[misc]
 
     def flush(self) -> Iterator[str]:
         """Yield an anomaly for each fragmented datagram that never became complete."""
         for _ in range(self._fragments.drop_all()):
             yield "IP fragments of a datagram that never became complete"
 
-    def _decode_slowly(self, packet: Packet) -> Segment | str | None:
+    def _decode_slowly(self, packet: Packet) -> Found:
         walk = _Walk(packet)
         data, link_type = packet.data, packet.link_type
         if link_type == ETHERNET:
@@ -162,13 +178,13 @@ class Layers:
 
     # --- below IP ---------------------------------------------------------------------------------
 
-    def _ethernet(self, walk: _Walk) -> Segment | str | None:
+    def _ethernet(self, walk: _Walk) -> Found:
         walk.offset += 14
         if len(walk.data) < walk.offset:
             return "packet shorter than its Ethernet header"
         return self._ethertype(int.from_bytes(walk.data[walk.offset - 2 : walk.offset], "big"), walk)
 
-    def _ethertype(self, kind: int, walk: _Walk) -> Segment | str | None:
+    def _ethertype(self, kind: int, walk: _Walk) -> Found:
         data = walk.data
         while kind in _TAGS:
             if len(data) < walk.offset + 4:
@@ -182,7 +198,7 @@ class Layers:
             return self._ethernet(walk) if walk.goes_deeper() else _TOO_DEEP
         return self._mpls(walk) if kind in _MPLS else None
 
-    def _mpls(self, walk: _Walk) -> Segment | str | None:
+    def _mpls(self, walk: _Walk) -> Found:
         """Pass the labels (RFC 3032); behind them is IP, or Ethernet behind a word of zeros (RFC 4448)."""
         data = walk.data
         bottom = False
@@ -199,7 +215,7 @@ class Layers:
 
     # --- IP ---------------------------------------------------------------------------------------
 
-    def _ip(self, walk: _Walk) -> Segment | str | None:
+    def _ip(self, walk: _Walk) -> Found:
         if not walk.goes_deeper():
             return _TOO_DEEP
         if walk.offset >= len(walk.data):
@@ -209,7 +225,7 @@ class Layers:
             return self._ipv4(walk)
         return self._ipv6(walk) if version == 6 else "IP version is neither 4 nor 6"
 
-    def _ipv4(self, walk: _Walk) -> Segment | str | None:
+    def _ipv4(self, walk: _Walk) -> Found:
         data, offset = walk.data, walk.offset
         if len(data) < offset + 20:
             return "packet ends inside its IPv4 header"
@@ -227,7 +243,7 @@ class Layers:
             return self._fragment(walk, protocol, addresses, ip_id, start, more, ip_id)
         return self._inside_ip(protocol, walk, addresses, ip_id)
 
-    def _ipv6(self, walk: _Walk) -> Segment | str | None:
+    def _ipv6(self, walk: _Walk) -> Found:
         data, offset = walk.data, walk.offset
         if len(data) < offset + 40:
             return "packet ends inside its IPv6 header"
@@ -253,7 +269,7 @@ class Layers:
         walk.offset = offset
         return self._inside_ip(protocol, walk, addresses, 0)
 
-    def _inside_ip(self, protocol: int, walk: _Walk, addresses: bytes, ip_id: int) -> Segment | str | None:
+    def _inside_ip(self, protocol: int, walk: _Walk, addresses: bytes, ip_id: int) -> Found:
         if protocol == _TCP:
             return _tcp(walk, addresses, ip_id)
         if protocol == _UDP:
@@ -271,7 +287,7 @@ class Layers:
         start: int,
         more: bool,
         ip_id: int,
-    ) -> Segment | str | None:
+    ) -> Found:
         """Keep a fragment; go on with its datagram once that is complete."""
         if protocol not in _WALKED:
             return None
@@ -288,7 +304,7 @@ class Layers:
 
     # --- tunnels ----------------------------------------------------------------------------------
 
-    def _udp(self, walk: _Walk) -> Segment | str | None:
+    def _udp(self, walk: _Walk) -> Found:
         """Look into VXLAN (RFC 7348), VXLAN-GPE and Geneve (RFC 8926); other UDP is None."""
         data, offset = walk.data, walk.offset
         if len(data) < offset + 16:
@@ -307,7 +323,7 @@ class Layers:
         walk.offset += header_bytes
         return self._ethertype(kind, walk)
 
-    def _gre(self, walk: _Walk) -> Segment | str | None:
+    def _gre(self, walk: _Walk) -> Found:
         """Look into GRE (RFC 2784, 2890) and ERSPAN, which mirrors and is no tunnel of the flow's own."""
         data, offset = walk.data, walk.offset
         if len(data) < offset + 4:
@@ -333,7 +349,7 @@ class Layers:
         return self._ethertype(kind, walk)
 
 
-def _tcp(walk: _Walk, addresses: bytes, ip_id: int) -> Segment | str:
+def _tcp(walk: _Walk, addresses: bytes, ip_id: int) -> SegmentFields | str:
     data, offset, end = walk.data, walk.offset, walk.end
     if offset + 20 > end:
         return "TCP header longer than the packet"
@@ -349,7 +365,7 @@ def _tcp(walk: _Walk, addresses: bytes, ip_id: int) -> Segment | str:
     packet, flow = walk.packet, addresses + ports + walk.tunnel
     missing_bytes = end - begin - len(payload)
     first = (packet.time_ns, flow, seq, ack, flags & 0x1F, payload, missing_bytes, ip_id)
-    return _new(Segment, (*first, walk.frames, walk.vlan, packet.interface))
+    return (*first, walk.frames, walk.vlan, packet.interface)
 
 
 # --- fragments ------------------------------------------------------------------------------------

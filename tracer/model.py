@@ -40,10 +40,12 @@ __all__ = [
     "Message",
     "Note",
     "Packet",
+    "PacketFields",
     "Report",
     "RestFacts",
     "RpcFacts",
     "Segment",
+    "SegmentFields",
     "SqlFacts",
     "SqlLogin",
     "SqlResult",
@@ -57,14 +59,9 @@ __all__ = [
 # --- evidence -------------------------------------------------------------------------------------
 
 
-class Frame(NamedTuple):
-    """Where a packet is found: what a person types into Wireshark."""
-
-    capture: int
-    """Position of the capture in the run's list of captures."""
-    number: int
-    """1-based, as Wireshark's `frame.number`."""
-
+Frame = tuple[int, int]
+"""Where a packet is found: the position of its capture in the run's list of captures, and its number
+there, 1-based, as Wireshark's `frame.number`: what a person types into Wireshark."""
 
 Frames = tuple[Frame, ...]
 """Evidence. Of a packet: one frame for each capture point that saw it. Of a message: the frame on
@@ -124,6 +121,11 @@ class Packet(NamedTuple):
     """pcapng: key in `Capture.interfaces`."""
 
 
+PacketFields = tuple[int, bytes, int, int, Frame, int]
+"""A Packet, or the same fields in a plain tuple: what goes from stage to stage, since there are hundreds
+of thousands and a named tuple costs ten times as much to make. `Packet._make` gives the names back."""
+
+
 class Segment(NamedTuple):
     """One TCP segment."""
 
@@ -146,6 +148,10 @@ class Segment(NamedTuple):
     vlan: int = 0
     """Outermost 802.1Q id, 0 without a tag."""
     interface: int = 0
+
+
+SegmentFields = tuple[int, bytes, int, int, int, bytes, int, int, Frames, int, int]
+"""A Segment, or the same fields in a plain tuple, as with PacketFields."""
 
 
 # --- connections and streams ----------------------------------------------------------------------
@@ -248,7 +254,7 @@ def _path(target: str) -> str:
 
 
 def _place(frames: Frames) -> str:
-    return f"frame {frames[0].capture}#{frames[0].number}" if frames else "no frame"
+    return f"frame {frames[0][0]}#{frames[0][1]}" if frames else "no frame"
 
 
 class HttpRequest(NamedTuple):
@@ -452,6 +458,12 @@ class RestFacts:
     """VRM: the task that the answer names."""
     vm_uri: str = ""
     """VRM: the virtual machine that the answer names."""
+    creates: bool = False
+    """It is a POST to all servers: it asks for new ones."""
+    server_id: str = ""
+    """The server that the path is about."""
+    action: str = ""
+    """What a POST to `/action` asks for, which only its body tells: os-stop, reboot …"""
     status_text: str = ""
     """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
     candidates: int | None = None
@@ -568,6 +580,12 @@ class Call:
     """What it belongs to: of a reply the call that it answers; of a token validation the request whose
     token is validated."""
 
+    @property
+    def asked(self) -> str:
+        """The operation as grammars match it: with the action that only the body tells."""
+        action = getattr(self.facts, "action", "")
+        return f"{self.operation}/{action}" if action else self.operation
+
 
 # --- traces ---------------------------------------------------------------------------------------
 
@@ -588,8 +606,10 @@ class Trace:
     """Serials of the calls that may belong to another trace as well."""
     polls: list[Call] = field(default_factory=list)
     """Calls that look at the VM from outside; they never keep a trace alive."""
+    creates: bool = True
+    """The workflow makes the server; else it does something to one that is there."""
     created: Call | None = None
-    """nova-api's POST /servers, the leg nearest to nova-api that was seen."""
+    """The request that began it (POST /servers), the leg nearest to nova-api that was seen."""
     active_ns: int | None = None
     """When the VM was seen to be active, and by which call."""
     active_call: Call | None = None
@@ -634,11 +654,23 @@ class CallRecord:
     """RPC: the id that oslo.messaging names when it waits for the reply in vain."""
     queue: str = ""
     """RPC: the routing key, which names the queue."""
+    action: str = ""
+    """What a POST to `/action` asks for."""
 
     @property
     def line(self) -> str:
         """The canonical line, interface.md: `<plane> <protocol> <caller> > <callee> <operation> <result>`."""
         return f"{self.plane} {self.protocol} {self.caller} > {self.callee} {self.operation} {self.result}"
+
+    @property
+    def matched(self) -> str:
+        """The line as grammars match it: an action that only the body tells ends the path.
+
+        `… POST /v2.1/servers/{id}/action/os-stop 202`
+        """
+        action = f"/{self.action}" if self.action else ""
+        ends = f"{self.plane} {self.protocol} {self.caller} > {self.callee}"
+        return f"{ends} {self.operation}{action} {self.result}"
 
 
 @dataclass(slots=True, frozen=True)

@@ -34,9 +34,9 @@ from tracer.model import (
     Data,
     Gap,
     Message,
-    Packet,
+    PacketFields,
     Report,
-    Segment,
+    SegmentFields,
     SqlLogin,
     Trace,
     Undecoded,
@@ -51,8 +51,8 @@ from tracer.topology.planes import KNOWN_PLANES
 
 __all__ = ["Progress", "Settings", "calls", "check", "learn"]
 
-TICK = 8192
-"""Segments between two reports of progress."""
+TICK = 4096
+"""Pieces of data between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +92,10 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     grammar = load(settings.grammar)
     usual = load_baseline(settings.baseline, grammar.name) if settings.baseline else None
     _require_steps(grammar, "--where step", settings.steps)
-    run = _Run(arguments, settings, progress, every_statement=False)
+    run = _Run(arguments, settings, grammar, progress, every_statement=False)
     _require_known(grammar, run.allowed)
     partial = run.read()
-    report = run.report(grammar, partial)
+    report = run.report(partial)
     if usual is None:
         return report
     verdicts = [usual.compare(verdict) for verdict in report.verdicts]
@@ -146,7 +146,7 @@ def calls(
 
     Raises as `check` does.
     """
-    run = _Run(arguments, settings, progress, every_statement=True)
+    run = _Run(arguments, settings, load(settings.grammar), progress, every_statement=True)
     partial = run.read()
     return _interrupted_behind(run.records()) if partial else run.records()
 
@@ -164,11 +164,13 @@ class _Run:
         self,
         arguments: Sequence[str],
         settings: Settings,
+        grammar: Grammar,
         progress: Progress | None,
         *,
         every_statement: bool,
     ) -> None:
         self._settings = settings
+        self._grammar = grammar
         self._progress = progress
         given = load_topology(settings.topology) if settings.topology else GivenTopology()
         self._given = given
@@ -194,7 +196,7 @@ class _Run:
         self._decoders = Decoders(ports, options, self._reassembler.turn)
         roles = self.topology.roles
         self.coverage = Coverage(self.captures, roles.addresses, self.topology.plane_of, roles.serves)
-        self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name)
+        self.correlator = Correlator(roles.is_front, roles.addresses, roles.host_name, grammar.begun_at)
         self._newest = 0
         self._last_ns = 0
         self._counts: Counter[str] = Counter()
@@ -202,14 +204,14 @@ class _Run:
 
     # --- reading ---
 
-    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[Packet]:
+    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[PacketFields]:
         packets = open_capture(argument.path, capture)
         if self._progress is not None:
             plain = argument.path != "-" and os.path.isfile(argument.path)
             self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
         return packets
 
-    def _segments(self) -> Iterator[Segment]:
+    def _segments(self) -> Iterator[SegmentFields]:
         """Return the segments of all captures in time order, each packet once."""
         streams = [
             in_time_order(_decode(packets, capture))
@@ -230,22 +232,19 @@ class _Run:
             return self._read()
 
     def _read(self) -> bool:
-        receive = self._reassembler.receive
         decode = self._decoders.receive
         partial = False
         countdown = TICK
         try:
-            for segment in self._segments():
-                # Most segments carry one piece of data or none.
-                for event in receive(segment):
-                    for message in decode(event):
-                        self._message(message)
-                    if type(event) is not Data:
-                        self._hole_or_end(event)
+            for event in self._reassembler.read(self._segments()):
+                for message in decode(event):
+                    self._message(message)
+                if type(event) is not Data:
+                    self._hole_or_end(event)
                 countdown -= 1
                 if not countdown:
                     countdown = TICK
-                    self._tick(segment.time_ns)
+                    self._tick(event.time_ns)
         except KeyboardInterrupt:
             partial = True
         self._last_ns = max((c.last_ns or 0 for c in self.captures), default=0)
@@ -302,7 +301,7 @@ class _Run:
             if new:
                 self._newest = call.serial
                 frames = call.frames
-                capture = self.captures[frames[0].capture if frames else call.connection.captures[0]]
+                capture = self.captures[frames[0][0] if frames else call.connection.captures[0]]
                 capture.calls += 1
                 self._counts[call.protocol] += 1
                 if self._every is not None:
@@ -317,18 +316,28 @@ class _Run:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
         for trace in self.correlator.traces():
+            if not trace.creates and not self._begins(trace):
+                continue
             key = trace.request_id or trace.server_id or f"trace-{trace.number}"
             if trace.shared and trace.request_id and trace.server_id:
                 key = f"{trace.request_id}/{trace.server_id}"
             found[key if key not in found else f"{key}#{trace.number}"] = trace
         return list(found.items())
 
-    def report(self, grammar: Grammar, partial: bool) -> Report:
+    def _begins(self, trace: Trace) -> bool:
+        """Tell whether *trace* began as the grammar says: who called whom is known only now."""
+        starts, record = self._grammar.starts, self.topology.record
+        return any(
+            self._grammar.begun_at(call.protocol, call.asked) and starts(record(call).matched)
+            for call in trace.calls
+        )
+
+    def report(self, partial: bool) -> Report:
         """Return the verdicts on all traces that the settings ask for."""
         roles = self.topology.roles
         settings = self._settings
         checker = Checker(
-            grammar,
+            self._grammar,
             lambda call, ambiguous: self.topology.record(call, None, ambiguous),
             self.coverage,
             roles.addresses,
@@ -343,7 +352,7 @@ class _Run:
         for capture in self.captures:
             capture.planes |= self._planes_of(capture)
         return Report(
-            grammar.name,
+            self._grammar.name,
             self.captures,
             verdicts,
             partial,
@@ -378,7 +387,8 @@ class _Run:
         counts += [(names[p], n + (skipped if p == "SQL" else 0)) for p, n in sorted(self._counts.items())]
         if skipped and "SQL" not in self._counts:
             counts.append((names["SQL"], skipped))
-        counts.append(("creations of a server", 0))
+        creates = self._grammar.begun_at("REST", "POST /v2.1/servers")
+        counts.append(("creations of a server" if creates else f"runs of {self._grammar.name}", 0))
         return tuple(counts)
 
     def records(self) -> Iterator[CallRecord]:
@@ -406,16 +416,10 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _decode(packets: Iterator[Packet], capture: Capture) -> Iterator[Segment]:
+def _decode(packets: Iterator[PacketFields], capture: Capture) -> Iterator[SegmentFields]:
     """Yield the TCP segments of *packets*; count what cannot be read."""
     layers = Layers()
-    decode = layers.decode
-    for packet in packets:
-        segment = decode(packet)
-        if isinstance(segment, Segment):
-            yield segment
-        elif segment is not None:
-            capture.anomalies[segment] += 1
+    yield from layers.read(packets, capture.anomalies)
     capture.anomalies.update(layers.flush())
 
 

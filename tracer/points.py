@@ -12,7 +12,7 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
-from tracer.model import Segment
+from tracer.model import Segment, SegmentFields
 
 __all__ = ["Clocks", "in_time_order", "join_sightings", "merge"]
 
@@ -50,7 +50,7 @@ class Clocks:
         return int(offset) if abs(offset) >= CORRECT_NS else 0
 
 
-def in_time_order(segments: Iterable[Segment], window_ns: int = WINDOW_NS) -> Iterator[Segment]:
+def in_time_order(segments: Iterable[SegmentFields], window_ns: int = WINDOW_NS) -> Iterator[SegmentFields]:
     """Yield *segments* by time, if none is late by more than *window_ns*.
 
     Sorting starts at the first inversion: most captures have none and pay one comparison a packet.
@@ -83,9 +83,11 @@ def in_time_order(segments: Iterable[Segment], window_ns: int = WINDOW_NS) -> It
     yield from waiting
 
 
-def merge(captures: Iterable[Iterator[Segment]], clocks: Clocks | None = None) -> Iterator[Segment]:
+def merge(
+    captures: Iterable[Iterator[SegmentFields]], clocks: Clocks | None = None
+) -> Iterator[SegmentFields]:
     """Yield the segments of all *captures*, each in time order, by time (corrected by *clocks*)."""
-    heads: list[tuple[int, int, Segment, Iterator[Segment]]] = []
+    heads: list[tuple[int, int, SegmentFields, Iterator[SegmentFields]]] = []
     for position, iterator in enumerate(captures):
         first = next(iterator, None)
         if first is not None:
@@ -94,38 +96,43 @@ def merge(captures: Iterable[Iterator[Segment]], clocks: Clocks | None = None) -
     while len(heads) > 1:
         _, position, segment, iterator = heapq.heappop(heads)
         other_ns = heads[0][0]
-        offset_ns = clocks.offset_ns(segment.frames[0].capture) if clocks else 0
-        while True:
-            yield segment._replace(time_ns=segment.time_ns - offset_ns) if offset_ns else segment
-            following = next(iterator, None)
-            if following is None:
-                break
-            segment = following
+        offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
+        yield _earlier(segment, offset_ns) if offset_ns else segment
+        for segment in iterator:
             # Only a change of capture re-reads the clock: within a run of packets of one capture
             # nothing new is learnt about it.
             if segment[0] - offset_ns > other_ns:
                 heapq.heappush(heads, (segment[0] - offset_ns, position, segment, iterator))
                 break
+            yield _earlier(segment, offset_ns) if offset_ns else segment
     for _, _, segment, iterator in heads:
-        offset_ns = clocks.offset_ns(segment.frames[0].capture) if clocks else 0
+        offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
         if offset_ns:
-            yield segment._replace(time_ns=segment.time_ns - offset_ns)
+            yield _earlier(segment, offset_ns)
             for segment in iterator:
-                yield segment._replace(time_ns=segment.time_ns - offset_ns)
+                yield _earlier(segment, offset_ns)
         else:
             yield segment
             yield from iterator
 
 
+def _capture_of(segment: SegmentFields) -> int:
+    return segment[8][0][0]
+
+
+def _earlier(segment: SegmentFields, by_ns: int) -> SegmentFields:
+    return (segment[0] - by_ns, *segment[1:])
+
+
 def join_sightings(
-    segments: Iterable[Segment], clocks: Clocks, window_ns: int = WINDOW_NS
-) -> Iterator[Segment]:
+    segments: Iterable[SegmentFields], clocks: Clocks, window_ns: int = WINDOW_NS
+) -> Iterator[SegmentFields]:
     """Yield each packet once, with a frame for every capture that saw it within *window_ns*.
 
     Two sightings are one packet when flow, sequence numbers, flags, length and IP identification are
     the same: the header of a retransmission has another identification.
     """
-    held: OrderedDict[tuple[bytes, int, int, int, int, int], Segment] = OrderedDict()
+    held: OrderedDict[tuple[bytes, int, int, int, int, int], SegmentFields] = OrderedDict()
     serial = 0
     for segment in segments:
         time_ns, flow, seq, ack, flags, payload, _, ip_id, frames, _, _ = segment
@@ -137,13 +144,15 @@ def join_sightings(
             yield oldest
         same = (flow, seq, ack, flags, len(payload), ip_id)
         seen = held.get(same)
+        capture = frames[0][0]
         if seen is None:
             held[same] = segment
-        elif all(frame.capture != frames[0].capture for frame in seen.frames):
-            raw_ns = time_ns + clocks.offset_ns(frames[0].capture)
-            seen_ns = seen.time_ns + clocks.offset_ns(seen.frames[0].capture)
-            clocks.learn(frames[0].capture, seen.frames[0].capture, raw_ns - seen_ns)
-            held[same] = seen._replace(frames=seen.frames + frames)
+        elif all(number != capture for number, _ in seen[8]):
+            first = _capture_of(seen)
+            raw_ns = time_ns + clocks.offset_ns(capture)
+            seen_ns = seen[0] + clocks.offset_ns(first)
+            clocks.learn(capture, first, raw_ns - seen_ns)
+            held[same] = Segment._make(seen)._replace(frames=seen[8] + frames)
         else:
             # The same point saw it twice (SPAN, bridges): reassembly counts it as a duplicate.
             serial += 1

@@ -10,7 +10,7 @@ or only one; a connection may have begun before the capture.
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tracer.model import (
     TO_CLIENT,
@@ -23,6 +23,7 @@ from tracer.model import (
     Frames,
     Gap,
     Segment,
+    SegmentFields,
 )
 
 __all__ = ["Event", "Reassembler"]
@@ -32,7 +33,6 @@ Event = Data | Gap | Closed
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000
-_new = tuple.__new__
 
 HOLE_PACKETS = 48
 """Later packets of the connection after which a hole is lost (Arkime gives up after 256)."""
@@ -161,47 +161,55 @@ class Reassembler:
         self._uncertain: dict[int, _Half] = {}
         self._number = 0
         self._swept_ns = 0
+        self._sweep_ns = SWEEP_NS
+        """When to sweep next."""
         self._pending_total = 0
         self.evicted = 0
         """Connections forgotten because there were too many."""
 
     # --- the hot path ---
 
-    def receive(self, segment: Segment) -> Sequence[Event]:
-        """Return what *segment* completes: nothing, its data, or more."""
-        time_ns, flow, seq, ack, flags, payload, missing, _, frames, _, _ = segment
-        half = self._halves.get(flow)
-        if (
-            half is not None
-            and flags & 23 == ACK
-            and (not self._holes or not (half in self._holes or half.peer in self._holes))
-            and time_ns - self._swept_ns < SWEEP_NS
-        ):
-            if half.next_seq == seq and not missing and not half.finished:
-                half.peer.acked = ack
-                half.last_ns = time_ns
-                if not payload:
-                    if self._openings:
-                        self._openings.pop(half.connection.number, None)
-                    return ()
-                half.next_seq = (seq + len(payload)) & _MASK
-                connection = half.connection
-                if self._openings:
-                    self._openings.pop(connection.number, None)
-                if connection.deaf and half.direction and not half.peer.pending:
-                    return ()
-                return (_new(Data, (connection, half.direction, time_ns, payload, frames)),)
-            if not payload and not missing and not half.finished and half.next_seq >= 0:
-                half.peer.acked = ack
-                return ()
-        return self._receive_slowly(segment, half)
+    def read(self, segments: Iterable[SegmentFields]) -> Iterator[Event]:
+        """Yield what *segments* complete, each before the next segment is taken.
+
+        A generator and not a call for each segment: most of them complete nothing.
+        """
+        halves, holes, openings, new = self._halves, self._holes, self._openings, tuple.__new__
+        for segment in segments:
+            time_ns, flow, seq, ack, flags, payload, missing, _, frames, _, _ = segment
+            half = halves.get(flow)
+            if (
+                half is not None
+                and flags & 23 == ACK
+                and time_ns < self._sweep_ns
+                and (not holes or not (half in holes or half.peer in holes))
+                and not missing
+                and not half.finished
+            ):
+                if half.next_seq == seq:
+                    half.peer.acked = ack
+                    half.last_ns = time_ns
+                    if openings:
+                        openings.pop(half.connection.number, None)
+                    if not payload:
+                        continue
+                    half.next_seq = (seq + len(payload)) & _MASK
+                    connection = half.connection
+                    if connection.deaf and half.direction and not half.peer.pending:
+                        continue
+                    yield new(Data, (connection, half.direction, time_ns, payload, frames))
+                    continue
+                if not payload and half.next_seq >= 0:
+                    half.peer.acked = ack
+                    continue
+            yield from self._receive_slowly(Segment._make(segment), half)
 
     # --- everything else ---
 
     def _receive_slowly(self, segment: Segment, half: _Half | None) -> list[Event]:
         events: list[Event] = []
         time_ns, flags = segment.time_ns, segment.flags
-        if time_ns - self._swept_ns >= SWEEP_NS:
+        if time_ns >= self._sweep_ns:
             events += self._sweep(time_ns)
             half = self._halves.get(segment.flow)
         if flags & SYN:
@@ -305,7 +313,7 @@ class Reassembler:
             not half.finished
             and half.next_seq >= 0
             and segment.seq != half.next_seq
-            and segment.frames[0].capture not in half.connection.captures
+            and segment.frames[0][0] not in half.connection.captures
             and segment.time_ns - max(half.last_ns, half.peer.last_ns) > RESUME_NS
         )
 
@@ -345,9 +353,9 @@ class Reassembler:
 
     @staticmethod
     def _note_capture(connection: Connection, segment: Segment) -> None:
-        for frame in segment.frames:
-            if frame.capture not in connection.captures:
-                connection.captures.append(frame.capture)
+        for capture, _ in segment.frames:
+            if capture not in connection.captures:
+                connection.captures.append(capture)
         if segment.vlan and not connection.vlan:
             connection.vlan = segment.vlan
 
@@ -373,7 +381,7 @@ class Reassembler:
             return self._stray(segment, half)
         if ahead == 1 and half.probed:
             half.next_seq, ahead = segment.seq, 0
-        counters = self._captures[segment.frames[0].capture]
+        counters = self._captures[segment.frames[0][0]]
         if ahead + size <= 0:
             # One byte behind is a keep-alive probe (RFC 9293 §3.8.4), not a retransmission.
             if not (size == 1 and ahead == -1):
@@ -408,7 +416,7 @@ class Reassembler:
     def _late(self, segment: Segment, half: _Half) -> list[Event]:
         """Take data of a direction that has ended: a repetition, or what nobody received."""
         if _ahead(segment.seq, half.next_seq) + len(segment.payload) + segment.missing_bytes <= 0:
-            self._captures[segment.frames[0].capture].duplicate_segments += 1
+            self._captures[segment.frames[0][0]].duplicate_segments += 1
         return []
 
     def _deliver(self, segment: Segment, half: _Half) -> list[Event]:
@@ -433,7 +441,7 @@ class Reassembler:
         while at and _ahead(pending[at - 1][0], seq) > 0:
             at -= 1
         if at and pending[at - 1][0] == seq and len(pending[at - 1][1].payload) >= size:
-            self._captures[segment.frames[0].capture].duplicate_segments += 1
+            self._captures[segment.frames[0][0]].duplicate_segments += 1
             return
         self._wait(half, segment.time_ns)
         pending.insert(at, (seq, segment, half.later))
@@ -457,7 +465,7 @@ class Reassembler:
             if _ahead(seq, half.next_seq) + size > 0:
                 events += self._deliver(segment, half)
             else:
-                self._captures[segment.frames[0].capture].duplicate_segments += 1
+                self._captures[segment.frames[0][0]].duplicate_segments += 1
         if pending:
             # The next hole is as old as what showed it first.
             half.since_ns = min(segment.time_ns for _, segment, _ in pending)
@@ -468,7 +476,7 @@ class Reassembler:
 
     def _gap(self, half: _Half, size_bytes: int, time_ns: int, frames: Frames = ()) -> Gap:
         connection = half.connection
-        capture = self._captures[frames[0].capture if frames else connection.captures[0]]
+        capture = self._captures[frames[0][0] if frames else connection.captures[0]]
         capture.gaps += 1
         capture.lost_bytes += size_bytes
         connection.gaps += 1
@@ -566,7 +574,7 @@ class Reassembler:
             events += self._end(opening.half, time_ns, "unanswered")
         if time_ns // FORGET_EVERY_NS != self._swept_ns // FORGET_EVERY_NS:
             events += self._forget(time_ns)
-        self._swept_ns = time_ns
+        self._swept_ns, self._sweep_ns = time_ns, time_ns + SWEEP_NS
         return events
 
     def _forget(self, time_ns: int) -> list[Event]:

@@ -9,6 +9,7 @@ import pytest
 from cloud import QUOTA_TEXT, TOKEN
 
 from tracer.calls.bodies import clean, fault_text, read_answer, read_request, wants_body
+from tracer.calls.paths import creates_server
 from tracer.model import RestFacts
 
 VM, VM2 = "145c135d-63cb-41ba-98cd-3235a30c2e27", "976eff23-e73e-4459-9068-3e78c469b377"
@@ -16,7 +17,7 @@ TASK = "/service/sites/43BC08E8/tasks/115"
 
 
 def asked(body: Any, path: str = "/v2.1/servers") -> RestFacts:
-    facts = RestFacts("POST", path)
+    facts = RestFacts("POST", path, creates=creates_server("POST", path))
     read_request(facts, body if isinstance(body, bytes) else json.dumps(body).encode())
     return facts
 

@@ -12,7 +12,7 @@ from judging import judge
 from traffic import Network, request, response
 
 from tracer.calls import Numbering
-from tracer.model import Call, ConnectFacts, Connection, Endpoint, Frame
+from tracer.model import Call, ConnectFacts, Connection, Endpoint
 from tracer.pipeline import Settings, calls
 
 S = 1_000_000_000
@@ -22,7 +22,7 @@ def call(started_ns: int, frame: int) -> Call:
     end = Endpoint("10.0.0.1", 1)
     connection = Connection(1, end, end, 0)
     return Call(
-        frame, "REST", "", "?", started_ns, None, [Frame(0, frame)], None, None, ConnectFacts(), connection
+        frame, "REST", "", "?", started_ns, None, [(0, frame)], None, None, ConnectFacts(), connection
     )
 
 
@@ -42,7 +42,7 @@ def test_late_recognised_calls_keep_their_place(seed: int, every: int) -> None:
     made = []
     for n, (now, started, frame, skipped) in enumerate(sorted(arrivals)):
         if skipped:
-            numbering.skipped(started, (Frame(0, frame),))
+            numbering.skipped(started, ((0, frame),))
         else:
             made.append(call(started, frame))
             numbering.begun(made[-1])
@@ -50,7 +50,7 @@ def test_late_recognised_calls_keep_their_place(seed: int, every: int) -> None:
             numbering.advance(now)
     numbering.flush()
     assert [c.index for c in sorted(made, key=lambda c: c.started_ns)] == sorted(c.index for c in made)
-    assert {c.index: c.started_ns for c in made} == {c.frames[0].number: c.started_ns for c in made}
+    assert {c.index: c.started_ns for c in made} == {c.frames[0][1]: c.started_ns for c in made}
     assert numbering.skipped_in[0] == 400 - len(made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from lark.load_grammar import load_grammar
 
 from tracer.conformance.automaton import MOST_STATES
 from tracer.conformance.grammar import Grammar, load
-from tracer.conformance.lark_files import shipped
+from tracer.conformance.lark_files import grammars_dir, shipped
 from tracer.conformance.legs import Leg, legs_of
 from tracer.errors import GrammarError
 
@@ -328,7 +329,8 @@ MISTAKES = [
     ("%override step_1: A\nstart: step_1\n", "g.lark:1: Cannot override", "%import it first"),
     ("%extend step_1: A\nstart: step_1\n", "g.lark:1: Can't extend", "%import it first"),
     ("start: step_1\nstep_1: interleave{A}\n", "g.lark:2: Wrong number of template arguments", ""),
-    ("\n%import .nowhere (B)\nstart: step_1\n", "g.lark:2: no grammar file nowhere.lark", ".openstack"),
+    ("\n%import .nowhere (B)\nstart: step_1\n",
+     "g.lark:2: no grammar file nowhere.lark to import", "openstack"),
     ("start: step_1\nstep_1: A more\nmore: B step_1\n", "g.lark:2: recursion step_1 -> more -> step_1", "*"),
     ("start: step_1\nstep_1: own{A}\nown{x}: x own{x}\n", "g.lark:3: recursion own -> own", "( … )*"),
     ("start: step_1\nstep_1: E\nE: E2\nE2: E\n", "g.lark:3: Recursion in terminal 'E'", "write it out"),
@@ -337,8 +339,16 @@ MISTAKES = [
     ('start: step_1\nstep_1: "text"\n', 'g.lark:2: rule step_1 holds the literal "text"', "in capitals"),
     ("start: step_1\nstep_1: E\n%declare E\n", "g.lark:2: terminal E has no pattern", "define it"),
     ("start: step_1\nstep_1: E\nE: /(/\n", "g.lark:3: terminal E is no regular expression", ""),
-    ("start: step_1\nstep_1: interleave{l, m}\nl: A~60\nm: B~60", "g.lark:2: interleave in rule step_1", ""),
-    ("start: step_1\nstep_1: (A | B)* A (A | B)~20\n", "g.lark:1: needs more than 3,000 states", "split"),
+    ("start: step_1\nstep_1: interleave{l, m}\nl: A~60\nm: B~60", 
+     "g.lark:2: interleave in rule step_1: needs more than", ""),
+    ("%import openstack (TERMNATE)\nstart: step_1\nstep_1: TERMNATE\n",
+     "g.lark:1: openstack.lark defines no TERMNATE", "Did you mean TERMINATE?"),
+    ("%import .openstak (BUILD)\nstart: step_1\nstep_1: BUILD\n",
+     "g.lark:1: no grammar file openstak.lark to import", "Did you mean openstack?"),
+    ("start: step_1\nstep_1: within_soon{A}\nwithin_soon{x}: x\n",
+     "g.lark:3: within_soon is no deadline", "within_60s"),
+    ("start: step_1\nstep_1: (A | B)* A (A | B)~20\n",
+     "g.lark:1: needs more than 3,000 states; split it", "split"),
 ]  # fmt: skip
 
 
@@ -351,6 +361,23 @@ def test_a_mistake_is_one_clear_line(written: Write, text: str, said: str, advic
     assert message.startswith(said)
     assert advice in message
     assert "\n" not in message
+
+
+README = (grammars_dir() / "README.md").read_text(encoding="utf-8").partition("## What is refused")[2]
+ANY = re.compile(r"a -> b -> a|openstack\.lark|within_x|\b[xX]\b|…|\d[\d,]+")
+TOLD = [
+    ".*".join(re.escape(part) for part in ANY.split(told))
+    for row in re.findall(r"^\| (`.*?) \|", README, re.MULTILINE)
+    for told in re.findall(r"`([^`]+)`", row)
+]
+
+
+@pytest.mark.parametrize("said", [case[1] for case in MISTAKES])
+def test_every_message_is_told_in_the_readme(said: str) -> None:
+    """By its beginning, in the table of grammars/README.md."""
+    words = re.sub(r"^\S+: ", "", said).replace("`", "")
+    # What is told may be longer than what is said here, and the other way round.
+    assert any(re.match(told, words) or told.replace("\\", "").startswith(words) for told in TOLD), words
 
 
 def test_a_mistake_in_an_imported_file_names_that_file(written: Write) -> None:
@@ -386,6 +413,35 @@ def test_unknown_grammars(name: str, said: str, advice: str) -> None:
     assert advice in str(caught.value)
 
 
+def test_a_vocabulary_is_no_grammar(written: Write) -> None:
+    """By name, and a file: terminals alone are said to be a vocabulary."""
+    with pytest.raises(GrammarError, match=r"openstack\.lark: a vocabulary: .*cloudvm_create"):
+        load("openstack")
+    with pytest.raises(GrammarError, match=r"g\.lark: a vocabulary: "):
+        written('A: "a"\n')
+
+
+def test_imports_by_absolute_name_and_from_a_folder(written: Write, tmp_path: Path) -> None:
+    """`%import openstack` is the shipped one, `.parts.mine` lies in a folder beside the grammar."""
+    grammar = written(
+        "%import cloudvm_create (start, begins, harmless, VM_CREATE)\n"
+        '%override VM_CREATE: "Internal_base REST nova-compute > vrm PUT /machines 201"\n'
+    )
+    assert [s.name for s in grammar.steps] == [s.name for s in load("cloudvm_create").steps]
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "mine.lark").write_text('X: "x"\n', encoding="utf-8")
+    own = written("%import .parts.mine (X)\nstart: step_1\nstep_1: X\nbegins: X\n")
+    assert own.symbols("x")
+
+
+def test_what_an_operation_tells_of_the_beginning(written: Write) -> None:
+    """Before roles are known, by what is asked for: the roles to which that would begin a trace."""
+    grammar = written(LINES)
+    assert grammar.begun_at("REST", "POST /v2.1/servers") == {"lb"}
+    assert grammar.begun_at("RPC", "POST /v2.1/servers") == frozenset()
+    assert grammar.begun_at("REST", "GET /v2.1/servers") == frozenset()
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 are said to be so."""
     (tmp_path / "x.lark").write_bytes(b"\xff\xfe")
@@ -395,7 +451,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 def test_shipped_names_are_grammars_not_vocabularies() -> None:
     """openstack.lark holds terminals only, so it is no grammar to check against."""
-    assert shipped() == ["cloudvm_create", "cloudvm_create_literal"]
+    assert shipped() == ["cloudvm_create", "cloudvm_create_literal", "server_delete", "server_stop"]
 
 
 def test_plain_lark_reads_every_notation(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tracer.layers import Layers
@@ -12,8 +12,7 @@ from tracer.model import (
     HttpRequest,
     HttpResponse,
     Message,
-    Packet,
-    Segment,
+    SegmentFields,
     SqlStatement,
 )
 from tracer.points import Clocks, in_time_order, join_sightings, merge
@@ -34,26 +33,17 @@ def decode(
     ports = {**PORTS, **(more_ports or {})}
     reassembler = Reassembler(captures, ports)
     decoders = Decoders(ports, Options(), reassembler.turn)
-    streams = [in_time_order(_segments(open_capture(c.path, c))) for c in captures]
-    segments: Iterable[Segment] = streams[0]
+    streams = [in_time_order(Layers().read(open_capture(c.path, c), c.anomalies)) for c in captures]
+    segments: Iterable[SegmentFields] = streams[0]
     if len(streams) > 1:
         clocks = Clocks()
         segments = join_sightings(merge(streams, clocks), clocks)
     messages: list[Message] = []
-    for segment in segments:
-        for event in reassembler.receive(segment):
-            messages += decoders.receive(event)
+    for event in reassembler.read(segments):
+        messages += decoders.receive(event)
     for event in reassembler.flush(max(c.last_ns or 0 for c in captures)):
         messages += decoders.receive(event)
     return messages, captures
-
-
-def _segments(packets: Iterator[Packet]) -> Iterator[Segment]:
-    read = Layers().decode
-    for packet in packets:
-        segment = read(packet)
-        if isinstance(segment, Segment):
-            yield segment
 
 
 def kind_of(message: Message) -> str:

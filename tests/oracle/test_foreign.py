@@ -152,9 +152,7 @@ def test_mysql_as_deepflow(name: str) -> None:
     rows = [json.loads(line[: line.rindex("}") + 1]) for line in result.splitlines() if line[:1] == "{"]
     requests = [r for r in rows if r["msg_type"] in ("Request", "Session") and r["request_type"]]
     theirs = [(COMMANDS[r["request_type"]], r.get("request_resource", "")) for r in requests]
-    ours = [
-        (m.command, m.text.decode(errors="replace")) for m in messages if isinstance(m, SqlStatement)
-    ]
+    ours = [(m.command, m.text.decode(errors="replace")) for m in messages if isinstance(m, SqlStatement)]
     assert [command for command, _ in ours] == [command for command, _ in theirs]
     for (command, text), (_, resource) in zip(ours, theirs, strict=True):
         if command in _TEXT_OF:
@@ -275,14 +273,12 @@ def test_as_tshark(name: str) -> None:
     theirs = shown(path, *options)
     ours, short = counts(messages), name.rpartition("/")[2]
     different = {
-        (short, kind): (ours[kind], count)
-        for kind, count in theirs.counts().items()
-        if ours[kind] != count
+        (short, kind): (ours[kind], count) for kind, count in theirs.counts().items() if ours[kind] != count
     }
     assert different == {key: row[:2] for key, row in TSHARK_DIFFERENCES.items() if key[0] == short}
     for kind, frames in theirs.frames.items():
         if (short, kind) not in different:
-            assert sorted(m.frames[0].number for m in messages if kind_of(m) == kind) == sorted(frames)
+            assert sorted(m.frames[0][1] for m in messages if kind_of(m) == kind) == sorted(frames)
 
 
 def test_every_capture_of_packetbeat_is_compared() -> None:

@@ -80,7 +80,7 @@ def test_as_many_messages_as_tshark(name: str, unpacked: Path) -> None:
 def test_messages_are_on_the_frames_that_wireshark_shows(name: str, kind: str, unpacked: Path) -> None:
     """The first frame of our evidence is the one on which Wireshark shows the message, for every one."""
     messages, _, theirs = both(name, unpacked)
-    ours = sorted(message.frames[0].number for message in messages if kind_of(message) == kind)
+    ours = sorted(message.frames[0][1] for message in messages if kind_of(message) == kind)
     assert ours == sorted(theirs.frames[kind])
 
 

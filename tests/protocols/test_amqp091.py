@@ -23,7 +23,6 @@ from tracer.model import (
     Connection,
     Data,
     Endpoint,
-    Frame,
     Gap,
     Message,
     Undecoded,
@@ -79,7 +78,7 @@ class Talk:
     def data(self, *pieces: bytes, direction: int = TO_SERVER) -> Talk:
         for piece in pieces:
             self.number += 1
-            frames = (Frame(0, self.number),)
+            frames = ((0, self.number),)
             data = Data(self.connection, direction, self.number, piece, frames)
             self.messages += self.decoder.receive(data)
         return self
@@ -388,7 +387,7 @@ def test_channel_close_ends_what_is_under_way() -> None:
 def test_evidence_of_messages_in_one_segment() -> None:
     """Messages that share a segment share its frame and time."""
     talk = Talk().data(publish(b"a") + publish(b"b"))
-    assert [(m.frames, m.time_ns, m.end_ns) for m in talk.contents()] == [((Frame(0, 1),), 1, 1)] * 2
+    assert [(m.frames, m.time_ns, m.end_ns) for m in talk.contents()] == [(((0, 1),), 1, 1)] * 2
 
 
 def test_evidence_of_a_message_over_segments() -> None:
@@ -398,8 +397,8 @@ def test_evidence_of_a_message_over_segments() -> None:
     cut = len(first) + 10
     talk = Talk().data(wire[:cut], wire[cut : cut + 50], wire[cut + 50 :])
     assert [(m.frames, m.time_ns, m.end_ns) for m in talk.contents()] == [
-        ((Frame(0, 1),), 1, 1),
-        ((Frame(0, 1), Frame(0, 3)), 1, 3),
+        (((0, 1),), 1, 1),
+        (((0, 1), (0, 3)), 1, 3),
     ]
 
 
@@ -408,8 +407,8 @@ def test_evidence_of_a_method_that_is_cut() -> None:
     wire = method(Spec.Basic.Ack(1)) + method(Spec.Basic.Ack(2))
     talk = Talk().data(wire[:25], wire[25:])
     assert [m.frames for m in talk.messages if isinstance(m, AmqpMethod)] == [
-        (Frame(0, 1),),
-        (Frame(0, 1), Frame(0, 2)),
+        ((0, 1),),
+        ((0, 1), (0, 2)),
     ]
 
 
@@ -624,7 +623,7 @@ def test_garbage_is_told_at_the_end() -> None:
     assert talk.messages == []
     (message,) = talk.closed("reset").messages
     assert isinstance(message, Undecoded)
-    assert (message.reason, message.frames) == ("garbage", (Frame(0, 1),))
+    assert (message.reason, message.frames) == ("garbage", ((0, 1),))
 
 
 RECOGNISED = [

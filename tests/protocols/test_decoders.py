@@ -11,13 +11,12 @@ from tracer.model import (
     Connection,
     Data,
     Endpoint,
-    Frame,
     HttpRequest,
     Undecoded,
 )
 from tracer.protocols import PORTS, UNKNOWN_AFTER, Decoders, Options
 
-FRAMES = (Frame(0, 1),)
+FRAMES = ((0, 1),)
 TLS_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
 TLS_ALERT = b"\x15\x03\x03\x00\x02\x01\x00"
 GET = b"GET /v3 HTTP/1.1\r\nHost: keystone\r\n\r\n"

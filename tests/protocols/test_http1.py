@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,6 @@ from tracer.model import (
     Connection,
     Data,
     Endpoint,
-    Frame,
     Gap,
     HttpRequest,
     HttpResponse,
@@ -68,7 +68,7 @@ def events(
         direction = TO_CLIENT if kind[0] == "<" else TO_SERVER
         for piece in feed(rest[0]) if kind in "<>" else (None,):
             number += 1
-            now, frames = number * 1_000, (Frame(0, number),)
+            now, frames = number * 1_000, ((0, number),)
             if piece is not None:
                 out.append(Data(link, direction, now, piece, frames))
                 last_ns = now
@@ -398,21 +398,22 @@ def test_secret_header(name: str) -> None:
     "target, expected",
     [
         ("/v3/auth/tokens?nocatalog", "/v3/auth/tokens?nocatalog"),
-        ("/x?limit=5&token=abc", f"/x?limit=5&token={digest('abc')}"),
-        ("/x?X-Amz-Signature=abc;a=1", f"/x?X-Amz-Signature={digest('abc')};a=1"),
+        ("/x?limit=5&token=abc", "/x?limit=5&token=<abc>"),
+        ("/x?X-Amz-Signature=abc;a=1", "/x?X-Amz-Signature=<abc>;a=1"),
         (
             "/v1/o?temp_url_sig=abc&temp_url_expires=1",
-            f"/v1/o?temp_url_sig={digest('abc')}&temp_url_expires=1",
+            "/v1/o?temp_url_sig=<abc>&temp_url_expires=1",
         ),
-        ("/x?Pass%77ord=abc", f"/x?Pass%77ord={digest('abc')}"),
-        ("/vnc_lite.html?path=%3Ftoken%3Dabc", f"/vnc_lite.html?path={digest('?token=abc')}"),
+        ("/x?Pass%77ord=abc", "/x?Pass%77ord=<abc>"),
+        ("/vnc_lite.html?path=%3Ftoken%3Dabc", "/vnc_lite.html?path=<?token=abc>"),
         ("http://user:pass@nova/v2", "http://nova/v2"),
-        ("/v2.0/tokens/abc?a=b", f"/v2.0/tokens/{digest('abc')}?a=b"),
+        ("/v2.0/tokens/abc?a=b", "/v2.0/tokens/<abc>?a=b"),
         ("/v2.1/servers/detail?name=a@b", "/v2.1/servers/detail?name=a@b"),
     ],
 )
 def test_secret_in_target(target: str, expected: str) -> None:
-    """Secret parameters are digests, user and password of a URL are gone."""
+    """Secret parameters are digests (here <secret>), user and password of a URL are gone."""
+    expected = re.sub("<(.*?)>", lambda secret: digest(secret[1]), expected)
     assert talk([(">", b"GET %s HTTP/1.1\r\n\r\n" % target.encode())]) == [(1, "GET", expected, b"")]
 
 
@@ -442,8 +443,8 @@ def test_frames() -> None:
     """The last frame of a message comes first, as Wireshark shows it there; then its first one."""
     found = decode(events([(">", GET[:20]), (">", GET[20:]), ("<", OK[:10]), ("<", OK[10:])]))
     assert when(found) == [
-        ((Frame(0, 2), Frame(0, 1)), 1_000, 2_000),
-        ((Frame(0, 4), Frame(0, 3)), 3_000, 4_000),
+        (((0, 2), (0, 1)), 1_000, 2_000),
+        (((0, 4), (0, 3)), 3_000, 4_000),
     ]
 
 
@@ -451,7 +452,7 @@ def test_frame_of_a_body_until_the_close() -> None:
     """A response that the FIN ends is shown on the FIN."""
     found = decode(events([(">", GET), ("<", b"HTTP/1.0 200 OK\r\n\r\nx"), ("<fin",)]))
     assert isinstance(found[1], HttpResponse)
-    assert found[1].frames == (Frame(0, 3), Frame(0, 2))
+    assert found[1].frames == ((0, 3), (0, 2))
     assert found[1].end_ns == 3_000
 
 
@@ -483,13 +484,13 @@ def test_large_upload_that_nobody_wants() -> None:
     script = events([(">", image[:1000]), (">", image[1000:] + GET)])
     found = decode(script, wants_body=lambda *_: False)
     assert plain(found) == [(1, "POST", "/v2/images/1/file", b""), (2, *GOT[1:])]
-    assert found[0].frames == (Frame(0, 1),)
+    assert found[0].frames == ((0, 1),)
 
 
 def test_small_upload_that_nobody_wants() -> None:
     """A request with a small body is emitted at its last frame even if the body is not wanted."""
     script = events([(">", post(b"abc")[:-1]), (">", b"c")])
-    assert decode(script, wants_body=lambda *_: False)[0].frames == (Frame(0, 2), Frame(0, 1))
+    assert decode(script, wants_body=lambda *_: False)[0].frames == ((0, 2), (0, 1))
 
 
 def test_body_limit() -> None:
@@ -676,8 +677,8 @@ def test_hole_that_is_noticed_late() -> None:
     """Behind a hole among the answers, the times pair what both directions held at once."""
     ask, late = events([(">", GET)] * 4), events([("<", OK)] * 4)
     link = ask[0].connection
-    questions = [Data(link, TO_SERVER, n * 1000, GET, (Frame(0, n),)) for n in (10, 20, 30, 40)]
-    answers = [Data(link, TO_CLIENT, n * 1000, OK, (Frame(0, n),)) for n in (15, 25, 35)]
+    questions = [Data(link, TO_SERVER, n * 1000, GET, ((0, n),)) for n in (10, 20, 30, 40)]
+    answers = [Data(link, TO_CLIENT, n * 1000, OK, ((0, n),)) for n in (15, 25, 35)]
     hole = Gap(link, TO_CLIENT, 45_000, len(OK), 15_000)
     found = decode([questions[0], answers[0], *questions[1:], hole, answers[2]])
     assert plain(found)[-1] == (3, 200, b"{}")
@@ -687,8 +688,8 @@ def test_hole_that_is_noticed_late() -> None:
 def test_requests_that_were_held_back() -> None:
     """Behind a hole among the requests, they find the answers that came before they did."""
     link = connection()
-    asked = {n: Data(link, TO_SERVER, n * 1000, GET, (Frame(0, n),)) for n in (10, 30, 40)}
-    said = {n: Data(link, TO_CLIENT, n * 1000, OK, (Frame(0, n),)) for n in (15, 25, 35, 45)}
+    asked = {n: Data(link, TO_SERVER, n * 1000, GET, ((0, n),)) for n in (10, 30, 40)}
+    said = {n: Data(link, TO_CLIENT, n * 1000, OK, ((0, n),)) for n in (15, 25, 35, 45)}
     hole = Gap(link, TO_SERVER, 46_000, len(GET), 10_000)
     found = decode([asked[10], said[15], said[25], said[35], said[45], hole, asked[30], asked[40]])
     assert [(m[0], m[1]) for m in plain(found)] == [
@@ -814,5 +815,5 @@ def test_buffers_are_bounded() -> None:
     decoder = Http1(connection(joined=True))
     link = connection()
     for number in range(2_000):
-        decoder.receive(Data(link, TO_SERVER, number, os.urandom(1448), (Frame(0, number),)))
+        decoder.receive(Data(link, TO_SERVER, number, os.urandom(1448), ((0, number),)))
     assert len(decoder._streams[TO_SERVER].buffer) < 200_000

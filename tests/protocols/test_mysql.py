@@ -22,7 +22,6 @@ from tracer.model import (
     Connection,
     Data,
     Endpoint,
-    Frame,
     Frames,
     Gap,
     Message,
@@ -133,7 +132,7 @@ def events(script: Iterable[Line], feed: Feed = whole, *, joined: bool = False) 
         direction = TO_CLIENT if kind[0] == "<" else TO_SERVER
         for piece in feed(rest[0]) if kind in "<>" else (None,):
             number += 1
-            now, frames = number * 1_000, (Frame(0, number),)
+            now, frames = number * 1_000, ((0, number),)
             if piece is not None:
                 out.append(Data(link, direction, now, piece, frames))
                 last_ns = now
@@ -441,8 +440,8 @@ def test_frames() -> None:
     wire = query(b"SELECT 1")
     found = decode(events([*BEGIN, (">", wire[:6]), (">", wire[6:]), ("<", ROWS[:2]), ("<", ROWS[2:])]))
     assert [(m.frames, m.time_ns, m.end_ns) for m in found[1:]] == [  # type: ignore[union-attr]
-        ((Frame(0, 5), Frame(0, 4)), 4_000, 5_000),
-        ((Frame(0, 7), Frame(0, 6)), 6_000, 7_000),
+        (((0, 5), (0, 4)), 4_000, 5_000),
+        (((0, 7), (0, 6)), 6_000, 7_000),
     ]
 
 
@@ -714,10 +713,8 @@ def test_hole(script: Sequence[Line], expected: list[tuple[Any, ...]]) -> None:
 def test_statements_that_were_held_back() -> None:
     """Behind a hole among the statements, they find the answers that came before they did."""
     link = connection(joined=True)
-    asked = {
-        n: Data(link, TO_SERVER, n * 1000, query(b"SELECT %d" % n), (Frame(0, n),)) for n in (10, 30, 40)
-    }
-    said = {n: Data(link, TO_CLIENT, n * 1000, error(n, b""), (Frame(0, n),)) for n in (15, 25, 35, 45)}
+    asked = {n: Data(link, TO_SERVER, n * 1000, query(b"SELECT %d" % n), ((0, n),)) for n in (10, 30, 40)}
+    said = {n: Data(link, TO_CLIENT, n * 1000, error(n, b""), ((0, n),)) for n in (15, 25, 35, 45)}
     hole = Gap(link, TO_SERVER, 46_000, 14, 10_000)
     decoder = MySql(link)
     found: list[Message] = []
@@ -733,10 +730,8 @@ def test_statements_that_were_held_back() -> None:
 def test_answers_that_were_held_back() -> None:
     """Behind a hole among the answers, each finds the statement before it."""
     link = connection(joined=True)
-    asked = [
-        Data(link, TO_SERVER, n * 1000, query(b"SELECT %d" % n), (Frame(0, n),)) for n in (10, 20, 30, 40)
-    ]
-    said = {n: Data(link, TO_CLIENT, n * 1000, error(n, b""), (Frame(0, n),)) for n in (25, 35, 45)}
+    asked = [Data(link, TO_SERVER, n * 1000, query(b"SELECT %d" % n), ((0, n),)) for n in (10, 20, 30, 40)]
+    said = {n: Data(link, TO_CLIENT, n * 1000, error(n, b""), ((0, n),)) for n in (25, 35, 45)}
     decoder = MySql(link)
     found: list[Message] = []
     for event in asked:
@@ -807,6 +802,7 @@ def test_nothing_raises(script: list[Line], joined: bool, wanted: Any, feed: Fee
         os.urandom(9),
         query(b"SELECT 1") + b"zzz",
     ],
+    ids=["query", "no body", "answer", "NUL", "quit", "random", "query and rest"],
 )
 @pytest.mark.parametrize("direction", ["<", ">"])
 @pytest.mark.parametrize("joined", [False, True])
@@ -825,8 +821,8 @@ def test_memory_is_bounded() -> None:
     link = connection(joined=True)
     decoder = MySql(link, text_limit=1_000)
     for number in range(2_000):
-        decoder.receive(Data(link, TO_SERVER, 4 * number, prepare(b"SELECT " + b"x" * 3_000), (Frame(0, 1),)))
-        decoder.receive(Data(link, TO_CLIENT, 4 * number + 1, prepared(number), (Frame(0, 2),)))
+        decoder.receive(Data(link, TO_SERVER, 4 * number, prepare(b"SELECT " + b"x" * 3_000), ((0, 1),)))
+        decoder.receive(Data(link, TO_CLIENT, 4 * number + 1, prepared(number), ((0, 2),)))
     texts = decoder._answers.prepared.values()
     assert len(texts) <= 512
     assert max(map(len, texts)) <= 1_000
@@ -880,7 +876,7 @@ def test_deepflow_finds_the_same_statements(result: Path) -> None:
             decoders[ends] = MySql(links[ends])
         link = links[ends]
         direction = TO_SERVER if destination[1] == link.server.port else TO_CLIENT
-        found += decoders[ends].receive(Data(link, direction, number, payload, (Frame(0, number),)))
+        found += decoders[ends].receive(Data(link, direction, number, payload, ((0, number),)))
     if result.stem in COMPRESSED:
         assert plain(found) == [("compressed",)]
         return

@@ -49,7 +49,7 @@ def read(data: bytes, folder: Path, name: str = "x.pcap") -> tuple[list[Packet],
     path = folder / name
     path.write_bytes(data)
     capture = Capture(3, str(path))
-    return list(open_capture(str(path), capture)), capture
+    return [Packet._make(p) for p in open_capture(str(path), capture)], capture
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_standard_input_may_be_a_pipe(packing: str, monkeypatch: pytest.MonkeyPa
     with open(out) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         feeder.start()
-        packets = list(open_capture("-", Capture(0, "-")))
+        packets = [Packet._make(p) for p in open_capture("-", Capture(0, "-"))]
         feeder.join()
         assert not stdin.closed
     assert [len(packet.data) for packet in packets] == SIZES * 50
@@ -175,9 +175,9 @@ def test_packets_of_a_pipe_come_as_they_arrive(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(sys, "stdin", stdin)
         feed.write(pcap([60]))
         packets = open_capture("-", Capture(0, "-"))
-        assert len(next(packets).data) == 60
+        assert len(next(packets)[1]) == 60
         feed.write(record(1, 90))
-        assert len(next(packets).data) == 90
+        assert len(next(packets)[1]) == 90
         feed.close()
         assert list(packets) == []
 
@@ -265,7 +265,7 @@ def test_a_damaged_record_header(data: bytes, numbers: list[int], anomaly: str, 
     """One damaged header costs at most its own packet, and is counted."""
     packets, capture = read(data, tmp_path)
     assert [packet.data[0] for packet in packets] == numbers
-    assert [packet.frame.number for packet in packets] == [*range(1, len(numbers) + 1)]
+    assert [packet.frame[1] for packet in packets] == [*range(1, len(numbers) + 1)]
     assert set(capture.anomalies) == {anomaly}
     assert not capture.broke_off
     assert capture.first_ns == (START_S + numbers[0]) * 10**9 + numbers[0] * 1_000_000
@@ -349,6 +349,7 @@ def test_any_bytes_behind_a_header_are_read_to_an_end(
         (gzip.compress(pcap())[:11], ["gzip stream ends before its end"]),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 40, ["zstd stream is damaged"]),
     ],
+    ids=lambda value: value[0] if isinstance(value, list) else "data",
 )
 def test_what_is_no_capture_is_refused_before_any_packet(
     data: bytes, words: list[str], tmp_path: Path

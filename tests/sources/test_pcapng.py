@@ -65,7 +65,7 @@ def read(data: bytes, folder: Path) -> tuple[list[Packet], Capture]:
     path = folder / "x.pcapng"
     path.write_bytes(data)
     capture = Capture(3, str(path))
-    return list(open_capture(str(path), capture)), capture
+    return [Packet._make(p) for p in open_capture(str(path), capture)], capture
 
 
 MICROS = START_S * 1_000_000 + 5

@@ -5,7 +5,8 @@ A call is yielded when it begins, and again when more is known of it.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import count
 
@@ -133,7 +134,7 @@ class Numbering:
     def __init__(self, window_ns: int = 2_000_000_000) -> None:
         self._window_ns = window_ns
         self._calls: list[Call] = []
-        self._skipped: deque[tuple[int, Frame]] = deque()
+        self._skipped: list[tuple[int, Frame]] = []
         self.skipped_in: Counter[int] = Counter()
         """capture -> statements skipped in it"""
         self._next = 1
@@ -158,28 +159,25 @@ class Numbering:
 
     def _number(self, until_ns: int | None) -> None:
         self._calls.sort(key=_place)
-        if until_ns is not None and len(self._skipped) > 1:
-            self._skipped = deque(sorted(self._skipped))
         skipped = self._skipped
-        done = 0
+        skipped.sort()
+        done = passed = 0
         for call in self._calls:
             if until_ns is not None and call.started_ns >= until_ns:
                 break
-            place = _place(call)
-            while skipped and skipped[0] < place:
-                self._pass()
+            before = bisect_left(skipped, _place(call), passed)
+            self._next += before - passed
+            passed = before
             call.index = self._next
             self._next += 1
             done += 1
         del self._calls[:done]
-        while skipped and (until_ns is None or skipped[0][0] < until_ns):
-            self._pass()
-
-    def _pass(self) -> None:
-        self.skipped_in[self._skipped.popleft()[1].capture] += 1
-        self._next += 1
+        end = len(skipped) if until_ns is None else bisect_left(skipped, (until_ns, (0, 0)), passed)
+        self._next += end - passed
+        self.skipped_in.update(capture for _, (capture, _) in skipped[:end])
+        del skipped[:end]
 
 
 def _place(call: Call) -> tuple[int, Frame]:
     """Return where a call stands among all of the run: by its time, then by where that is recorded."""
-    return call.started_ns, min(call.frames) if call.frames else Frame(0, 0)
+    return call.started_ns, min(call.frames) if call.frames else (0, 0)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from tracer.calls.paths import CREATE_SERVER, UUID, split_target, uuids
+from tracer.calls.paths import UUID, split_target, uuids
 from tracer.model import RestFacts
 
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
@@ -32,6 +32,7 @@ _FAULT_KEYS = (
     "faultstring",
 )
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
+_ACTION = re.compile(r"[A-Za-z][\w-]{0,40}")
 _STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
 _TOKEN_LIKE = re.compile(
     r"""(?xi)
@@ -96,6 +97,8 @@ def read_request(facts: RestFacts, body: bytes) -> None:
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
+    if facts.path.endswith("/action") and len(decoded) == 1:
+        facts.action = next((key for key in decoded if _ACTION.fullmatch(key)), "")
     inner = decoded
     if not isinstance(decoded.get("name"), str):
         nested = [value for value in decoded.values() if isinstance(value, dict)]
@@ -105,7 +108,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
         facts.name = name[:255]
     counts = [inner.get(key) for key in ("min_count", "max_count", "count")]
     numbers = [c for c in counts if isinstance(c, int) and 0 < c <= 10_000]
-    if CREATE_SERVER.fullmatch(facts.path):
+    if facts.creates:
         facts.count = max(numbers, default=1)
         facts.volume = _boots_from_volume(inner)
 

@@ -35,9 +35,16 @@ from tracer.calls.oslo_body import (
     unescaped,
     whole,
 )
-from tracer.calls.oslo_facts import ObjectAction, instance_uuids, object_action_facts, selected_hosts
+from tracer.calls.oslo_facts import (
+    ON_A_SERVER,
+    ObjectAction,
+    instance_uuids,
+    object_action_facts,
+    selected_hosts,
+)
 
 __all__ = [
+    "ON_A_SERVER",
     "ObjectAction",
     "OsloMessage",
     "arguments",

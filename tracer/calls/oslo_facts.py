@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tracer.calls.oslo_body import LONGEST_TEXT, UUID, plain, unescaped, whole
 
-__all__ = ["ObjectAction", "instance_uuids", "object_action_facts", "selected_hosts"]
+__all__ = ["ON_A_SERVER", "ObjectAction", "instance_uuids", "object_action_facts", "selected_hosts"]
 
 
 class ObjectAction(NamedTuple):
@@ -66,15 +66,28 @@ _INSTANCES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("events", "*", "instance_uuid"),
     ),
 }
+_OWN = (("instance", "uuid"),)
+ON_A_SERVER = frozenset(
+    {
+        "terminate_instance", "soft_delete_instance", "restore_instance",
+        "start_instance", "stop_instance", "reboot_instance", "rebuild_instance",
+        "pause_instance", "unpause_instance", "suspend_instance", "resume_instance",
+        "rescue_instance", "unrescue_instance", "shelve_instance", "shelve_offload_instance",
+        "unshelve_instance", "snapshot_instance", "prep_resize", "resize_instance", "finish_resize",
+        "confirm_resize", "revert_resize", "attach_volume", "detach_volume", "swap_volume", "extend_volume",
+        "reserve_block_device_name", "attach_interface", "detach_interface",
+    }
+)  # fmt: skip
+"""Requests to nova-compute about one server that is there."""
 
 
 def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
     """Return the instances that a request is about, in order, each once; () for methods we do not know.
 
-    schedule_and_build_instances, select_destinations, build_and_run_instance, build_instances and
-    external_instance_event. A body that is cut gives those instances that are still in it.
+    schedule_and_build_instances, select_destinations, build_and_run_instance, build_instances,
+    external_instance_event, and those ON_A_SERVER. A body that is cut gives the instances still in it.
     """
-    paths = _INSTANCES.get(method)
+    paths = _INSTANCES.get(method, _OWN if method in ON_A_SERVER else None)
     if paths is None:
         return ()
     body = plain(body)
@@ -105,7 +118,7 @@ def _follow(value: object, path: tuple[str, ...]) -> Iterator[object]:
 def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
     if method == "select_destinations" and (listed := _UUID_LIST.search(body)):
         found = _UUIDS.findall(listed[1])
-    elif method == "build_and_run_instance":
+    elif method == "build_and_run_instance" or method in ON_A_SERVER:
         # The instance precedes what else has a uuid (block devices), and names itself in what it holds.
         first = _OWN_UUID.search(body) or _INSTANCE_UUID.search(body)
         found = [first[1]] if first else []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["CREATE_SERVER", "UUID", "operation_path", "split_target", "uuids"]
+__all__ = ["UUID", "creates_server", "operation_path", "server_named", "split_target", "uuids"]
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 """As OpenStack writes them: lower case, with dashes."""
 
-CREATE_SERVER = re.compile(r"(?:/compute)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
-"""Path to which a server's creation is posted, with or without project id and service prefix."""
+_SERVERS = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
+_SERVER = re.compile(rf"/servers/({UUID.pattern})(?:/|$)")
 
 _ID = re.compile(
     r"""(?x)
@@ -35,6 +35,21 @@ def split_target(target: str) -> tuple[str, str]:
         target = "/" + rest.partition("/")[2]
     path, _, query = target.partition("?")
     return path, query
+
+
+def creates_server(method: str, path: str) -> bool:
+    """Tell whether this request makes servers: a POST to all of them, with or without prefix and project."""
+    return method == "POST" and _SERVERS.fullmatch(path) is not None
+
+
+def server_named(path: str) -> str:
+    """Return the server that *path* is about, or nothing.
+
+    >>> server_named("/v2.1/servers/8450a932-0b29-461a-8419-ffccd7096a3d/action")
+    '8450a932-0b29-461a-8419-ffccd7096a3d'
+    """
+    found = _SERVER.search(path)
+    return found[1] if found else ""
 
 
 @lru_cache(maxsize=4096)

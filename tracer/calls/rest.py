@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.calls.bodies import fault_text, read_answer, read_request
-from tracer.calls.paths import UUID, operation_path, split_target, uuids
+from tracer.calls.paths import UUID, creates_server, operation_path, server_named, split_target, uuids
 from tracer.model import (
     CLIENT,
     SERVER,
@@ -53,6 +53,8 @@ class RestCalls:
             token=headers.get("x-auth-token", ""),
             subject_token=headers.get("x-subject-token", ""),
             ids=uuids(message.target),
+            creates=creates_server(message.method, path),
+            server_id=server_named(path),
             broken=message.truncated,
         )
         read_request(facts, message.body)

@@ -38,6 +38,7 @@ ALIKE = 64
 _BUILD_METHODS = frozenset(
     {"schedule_and_build_instances", "select_destinations", "build_and_run_instance", "build_instances"}
 )
+_ABOUT_A_SERVER = _BUILD_METHODS | {"external_instance_event"} | oslo.ON_A_SERVER
 _OBJECT_METHODS = frozenset({"object_action", "object_class_action", "object_class_action_versions"})
 
 _Ack = tuple[int, int]
@@ -156,7 +157,7 @@ class RpcCalls:
             facts.method = envelope.event_type or "?"
         elif facts.mode == "reply":
             self._read_reply(facts, message)
-        elif facts.method in _BUILD_METHODS or facts.method == "external_instance_event":
+        elif facts.method in _ABOUT_A_SERVER:
             facts.ids = tuple(oslo.instance_uuids(facts.method, message.body))
         elif facts.method in _OBJECT_METHODS:
             _read_object(facts, message.body)

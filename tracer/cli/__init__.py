@@ -2,6 +2,7 @@
 
 options   the flags, what their values mean, and how to talk
 commands  what check, calls, show and completion do
+grammars  what grammar list, show, check and draw do
 usage     what is said of a command line that makes no sense
 output    where results and remarks go, colours, exit codes
 progress  bars while captures are read

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import options, output
+from tracer.cli import grammars, options, output
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -309,6 +309,9 @@ def baseline(
     left_out = len(report.verdicts) - count
     output.say(f"learnt from {count} creations" + (f", {left_out} left out" if left_out else ""), manner)
     return INTERRUPTED if report.partial else CONFORMS
+
+
+program.add_command(grammars.grammar)
 
 
 @program.command(short_help="Print the script that completes commands and options.")

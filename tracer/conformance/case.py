@@ -106,13 +106,14 @@ class Case:
             if isinstance(call.facts, ConnectFacts) and call is not self.trace.calls[0]:
                 # A service that has lost its broker knocks for ever, with or without this creation.
                 continue
-            outer = isinstance(call.facts, RestFacts) and call.facts.method == "POST" and _is_outer(call)
+            outer = self._is_outer(call)
             latest = max(latest, call.started_ns, 0 if outer else (call.ended_ns or 0))
         return latest
 
-
-def _is_outer(call: Call) -> bool:
-    return call.operation.endswith("/servers") or not call.connection.server_role
+    def _is_outer(self, call: Call) -> bool:
+        """Tell whether *call* is the request that began it all, on one of its legs."""
+        to = self.grammar.begun_at(call.protocol, call.asked) if call.protocol == "REST" else frozenset()
+        return bool(to - {"sc"}) or (bool(to) and not call.connection.server_role)
 
 
 def lay_out(
@@ -153,10 +154,30 @@ def _candidates(grammar: Grammar, call: Call, shown: CallRecord) -> tuple[Candid
     if isinstance(facts, RestFacts) and shown.callee == "vrm" and facts.status_text == "failed":
         words = shown.line.rsplit(" ", 1)[0]
         return grammar.candidates(f"{words} 500")
-    return grammar.candidates(shown.line)
+    return grammar.candidates(shown.matched)
+
+
+def _workers(case: Case, host_of: Callable[[str], str | None]) -> list[Tried]:
+    """Return the host whose nova-compute was asked to do something to a server that is there."""
+    for call in case.trace.calls:
+        facts = call.facts
+        if (
+            isinstance(facts, RpcFacts)
+            and facts.mode in ("call", "cast")
+            and not facts.object_method
+            and case.trace.server_id in facts.ids
+            and case.records[call.serial].callee == "nova-compute"
+        ):
+            address = facts.consumer.endpoint.address if facts.consumer else None
+            host = facts.routing_key.partition(".")[2] or (host_of(address) if address else None)
+            addresses = frozenset([address] if address else [])
+            return [Tried(host or address or "?", call, addresses, call.started_ns)]
+    return []
 
 
 def _attempts(case: Case, host_of: Callable[[str], str | None]) -> list[Tried]:
+    if not case.trace.creates:
+        return _workers(case, host_of)
     tried: list[Tried] = []
     for call in case.trace.calls:
         facts = call.facts

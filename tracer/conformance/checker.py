@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
 from tracer.conformance.answers import answers
 from tracer.conformance.case import Case, Sight, Witness, lay_out
+from tracer.conformance.deadlines import late_steps
 from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.legs import example_of
-from tracer.conformance.outcome import Ending, failing_of_attempt, judge
+from tracer.conformance.outcome import GOOD, Ending, failing_of_attempt, judge
+from tracer.conformance.run import judge_run
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import with_waits
 from tracer.conformance.words import (
@@ -30,8 +32,6 @@ from tracer.model import Attempt, Call, CallRecord, Deviation, Note, RestFacts, 
 __all__ = ["Checker"]
 
 _NOVA = ("nova-api", "nova-conductor", "nova-scheduler", "nova-compute")
-_OUTWARD = ("1", "2", "3")
-"""A refusal travels outwards through these: their bad status repeats the failure, it is none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,21 @@ class Checker:
         """Return the verdict on *trace*."""
         case = lay_out(trace, self.grammar, self.record, self.host_of)
         sight = StepSight(case, self.sight, self.addresses_of, self.fronts_of, self.stall_ns)
-        ending = judge(case, sight, self.stall_ns)
+        ended = judge if trace.creates else judge_run
+        ending = ended(case, sight, self.stall_ns)
         return _Report(self, case, sight, ending).verdict()
+
+
+def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:
+    """Leave out what is like an earlier call and as uncertain: one of the two may be another trace's."""
+    seen: set[str] = set()
+    kept = []
+    for witness in witnesses:
+        if not witness.ambiguous or witness.record.line not in seen:
+            kept.append(witness)
+        if witness.ambiguous:
+            seen.add(witness.record.line)
+    return kept
 
 
 class _Report:
@@ -85,13 +98,15 @@ class _Report:
         retry = UNOBSERVED if len(self.case.attempts) > 1 else MISSING
         # What may belong to another creation is only asked where the rest does not explain itself.
         certain = [w for w in self.case.witnesses if not w.ambiguous]
-        choices = [certain, self.case.witnesses] if len(certain) < len(self.case.witnesses) else [certain]
+        choices = [certain]
+        if len(certain) < len(self.case.witnesses):
+            choices += [self.case.witnesses, _one_of_each(self.case.witnesses)]
         found = [
             align(
                 grammar.automaton,
                 [self._event(w) for w in witnesses],
                 lambda step: costs.get(step or "", retry),
-                complete=ending.outcome == "active",
+                complete=ending.outcome in GOOD,
             )
             for witnesses in choices
         ]
@@ -110,7 +125,7 @@ class _Report:
         return [
             c._replace(cost=0)
             if c.kind == "failed"
-            and symbols[c.symbol].step in _OUTWARD
+            and symbols[c.symbol].step in self.grammar.inward
             and self.ending.outcome in ("rejected", "stuck", "unfinished")
             else c
             for c in witness.candidates
@@ -124,7 +139,7 @@ class _Report:
         furthest = max(seen, default=-1)
         if self.ending.stopped_at in order:
             furthest = max(furthest, order[self.ending.stopped_at])
-        if self.ending.outcome == "active":
+        if self.ending.outcome in GOOD:
             furthest = len(order)
         return [self._step(step, order[step.name] < furthest) for step in self.grammar.steps]
 
@@ -139,7 +154,9 @@ class _Report:
                 shown = record is not None and record.operation.startswith("CONNECT")
                 told = (replace(record, step=step.name),) if record is not None and shown else ()
                 return StepResult(step.name, step.title, status, calls=told)
-        elif any(kind in ("sync", "plane", "mode") or step.name in _OUTWARD for _, kind in witnesses):
+        elif any(
+            kind in ("sync", "plane", "mode") or step.name in self.grammar.inward for _, kind in witnesses
+        ):
             status = "seen"
         elif self.ending.between is not None and not passed and step.presence == "required":
             reason = self.sight.why_not(step.name) or ""
@@ -232,6 +249,13 @@ class _Report:
                         "never came",
                     )
                 )
+        self.deviations += late_steps(
+            self.case,
+            ending,
+            self.sight,
+            lambda step: [witness for witness, _ in self._witnesses(step)],
+            self._witness_words,
+        )
         self._misfits(blind=any(step.status == "unobserved" for step in steps))
         self._order()
 
@@ -300,7 +324,7 @@ class _Report:
 
     def _failed_on_the_way(self, witness: Witness, step: str | None) -> None:
         """A call that failed in a creation that went on: noted, since it was asked again or not needed."""
-        if self.ending.outcome != "active" or witness.ambiguous:
+        if self.ending.outcome not in GOOD or witness.ambiguous:
             return
         record = witness.record
         self.notes.append(
@@ -354,7 +378,7 @@ class _Report:
             broken = failing_of_attempt(self.case, i)
             stopped, error = (min(broken.failed), broken.call.error) if broken is not None else (None, "")
             if last:
-                stopped = self.ending.stopped_at if self.ending.outcome != "active" else None
+                stopped = self.ending.stopped_at if self.ending.outcome not in GOOD else None
                 error = (error or self.ending.error) if self.ending.outcome == "error" else ""
             end_ns = until_ns or self.ending.time_ns or self.case.last_own_ns()
             steps = self._attempt_steps(tried.since_ns, until_ns, stopped)
@@ -398,7 +422,7 @@ class _Report:
         case, ending, trace = self.case, self.ending, self.case.trace
         hosts = tuple(t.host for t in case.attempts)
         attempts = self._attempts()
-        if len(hosts) > 1 and ending.outcome == "active":
+        if len(hosts) > 1 and ending.outcome in GOOD:
             self.notes.append(Note("retry", "7", retry_words(attempts)))
         self.notes += note_of_broker(case)
         self.notes += answers(case, ending, self.sight)

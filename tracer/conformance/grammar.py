@@ -46,9 +46,10 @@ MOST_LINES = 100_000
 """Distinct lines that are remembered; a real run has some hundreds."""
 FAILED_RESULTS = frozenset(("failure", "error", "refused", "unroutable", "none"))
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 _STEP = re.compile(r"(step|tried|refused)_(\w+)")
-_DEADLINE = re.compile(r"within_(\d+)(ms|s|min)")
+_DEADLINE = re.compile(r"within_([1-9]\d{0,8})(ms|s|min)")
 _UNITS_NS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9}
 
 
@@ -68,7 +69,7 @@ class Step:
     terminals: tuple[str, ...]
     """That may witness it."""
     deadline_ns: int | None = None
-    """From `within_60s{…}`: the most time from the call before it."""
+    """From `within_60s{…}`: the most time from the call before it to the end of its own last one."""
 
 
 class Grammar:
@@ -83,6 +84,8 @@ class Grammar:
         begins: tuple[str, ...],
         harmless: tuple[str, ...],
         automaton: Automaton,
+        term: Term,
+        source: GrammarSource,
     ) -> None:
         self.name = path.stem
         self.path = path
@@ -95,10 +98,22 @@ class Grammar:
         self.harmless = harmless
         """Terminals of refusals that a healthy run contains."""
         self.automaton = automaton
+        self.term = term
+        """What the automaton was made of."""
+        self.source = source
+        """The files as they were read."""
         self._step_of = {step.name: step for step in steps}
         used = {symbol.terminal for symbol in automaton.symbols}
-        self._legs = {name: legs_of(terminals[name].pattern) for name in used}
-        self._planes = sorted({leg.plane for legs in self._legs.values() for leg in legs} - {"*"})
+        self._legs = {name: legs_of(terminals[name].pattern) for name in dict.fromkeys((*used, *begins))}
+        self._planes = sorted({leg.plane for name in used for leg in self._legs[name]} - {"*"})
+        self.inward = frozenset(
+            step.name
+            for step in steps
+            for name in {*step.terminals} & {*begins}
+            if any(leg.protocol == "REST" for leg in self._legs[name])
+        )
+        """Steps on which the request comes in: a refusal travels outwards through them."""
+        self._begun: dict[tuple[str, str], frozenset[str]] = {}
         self._symbols: dict[str, tuple[Symbol, ...]] = {}
         self._near: dict[str, tuple[tuple[Symbol, str], ...]] = {}
         self._candidates: dict[str, tuple[Candidate, ...]] = {}
@@ -115,6 +130,27 @@ class Grammar:
             for name in self.begins
             for result in (words[-1], *GOOD_RESULTS)
         )
+
+    def begun_at(self, protocol: str, operation: str) -> frozenset[str]:
+        """Return the roles to which a call begins a trace of this workflow, as far as its operation tells.
+
+        Roles and planes may be known late; what is asked for is known at once. Kept by operation.
+        """
+        key = (protocol, operation)
+        found = self._begun.get(key)
+        if found is None:
+            found = _keep(self._begun, key, frozenset(self._asked(protocol, operation)))
+        return found
+
+    def _asked(self, protocol: str, operation: str) -> Iterator[str]:
+        for name in self.begins:
+            for leg in self._legs[name]:
+                plane, caller, callee = (
+                    word if word != "*" else "?" for word in (leg.plane, leg.caller, leg.callee)
+                )
+                line = f"{plane} {protocol} {caller} > {callee} {operation}"
+                if any(self.terminals[name].fullmatch(f"{line} {result}") for result in GOOD_RESULTS):
+                    yield callee
 
     def symbols(self, line: str) -> tuple[Symbol, ...]:
         """Return what a canonical line can be taken as, in order of ids; () outside of the alphabet.
@@ -152,6 +188,10 @@ class Grammar:
         `*` stands for anything. An unknown step raises KeyError.
         """
         return tuple(dict.fromkeys(leg for name in self.step(step).terminals for leg in self._legs[name]))
+
+    def terminal_legs(self, name: str) -> tuple[Leg, ...]:
+        """Return the legs that the pattern of a terminal can match."""
+        return self._legs[name]
 
     def _match(self, line: str) -> tuple[Symbol, ...]:
         if self._is_harmless(line):
@@ -223,7 +263,7 @@ class Grammar:
         }
 
 
-def _keep(cache: dict[str, _T], line: str, value: _T) -> _T:
+def _keep(cache: dict[_K, _T], line: _K, value: _T) -> _T:
     """Store and return *value*; a full cache starts anew, for lines of strange traffic have no end."""
     if len(cache) >= MOST_LINES:
         cache.clear()
@@ -368,6 +408,11 @@ class _Reader:
             context = replace(context, note=base.removeprefix("noted_"))
         elif deadline := _DEADLINE.fullmatch(base):
             context = replace(context, deadline_ns=int(deadline[1]) * _UNITS_NS[deadline[2]])
+        elif base.startswith("within"):
+            raise GrammarError(
+                f"{self.source.place(name)}: {base} is no deadline; write within_60s, within_500ms or"
+                " within_5min"
+            )
         rule = self.source.rules[name]
         given = dict(zip(rule.parameters, ((argument, scope) for argument in arguments), strict=True))
         return self.term(rule.tree, context, _Scope(given, (*scope.way, name)))
@@ -391,6 +436,11 @@ class _Reader:
 
 
 def _compiled(source: GrammarSource, most_states: int) -> Grammar:
+    if not source.rules and source.patterns:
+        raise GrammarError(
+            f"{source.path}: a vocabulary: it holds terminals and no steps; %import from it in a grammar, or"
+            f" check against one: {', '.join(shipped())}"
+        )
     if "start" not in source.rules:
         raise GrammarError(f"{source.path}: no rule `start`; write start: step_1 step_2 …, or %import it")
     begins = _listed(source, BEGINS)
@@ -413,7 +463,7 @@ def _compiled(source: GrammarSource, most_states: int) -> Grammar:
     comment = re.search(r"^//(.*)", source.texts[str(source.path)], re.MULTILINE)
     title = comment[1].strip() if comment else ""
     made = tuple(_step(source, automaton, name, found) for name, found in steps.items())
-    return Grammar(source.path, title, made, terminals, begins, harmless, automaton)
+    return Grammar(source.path, title, made, terminals, begins, harmless, automaton, term, source)
 
 
 def _listed(source: GrammarSource, rule: str) -> tuple[str, ...]:

@@ -149,9 +149,12 @@ class GrammarSource:
         """Return Lark's complaint as one line: place, what, what to do."""
         if isinstance(error, FileNotFoundError):
             name = Path(str(error.filename)).stem
+            known = self.importable()
+            close = get_close_matches(name, known, 1)
             return (
                 f"{self.mention(name, '%import')}: no grammar file {name}{EXTENSION} to import;"
-                f" put it beside this file, or import a shipped one: {', '.join(self.importable())}"
+                f" put it beside this file, or import a shipped one: {', '.join(known)}"
+                + (f". Did you mean {close[0]}?" if close else "")
             )
         text = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
         position = re.search(r",?\s*at line (\d+),? column (\d+)", text)
@@ -180,6 +183,10 @@ class GrammarSource:
         name = next((group for group in found.groups() if group), "") if found else ""
         if name.isupper():
             what = what.replace("Rule '", "Terminal '")  # Lark's slip
+        missed = self.imported_in_vain(base_name(name)) if "not defined" in what else ""
+        if missed:
+            return missed
+        what = re.sub(r"\b[a-z]\w*?__(?=\w)", "", what)  # Lark's prefixes of what was imported
         places = [f"{path}:{number}" for path, number, _ in self.definition(inside[1] if inside else name)]
         again = "more than once" in what and len(places) > 1
         place = places[again] if places else self.mention(name)
@@ -190,6 +197,25 @@ class GrammarSource:
             hint += f". Did you mean {close[0]}?" if close else ""
         return f"{place}: {what}; {hint}"
 
+    def imported_in_vain(self, name: str) -> str:
+        """Return what is wrong when *name* is imported from a file that does not define it, else nothing."""
+        for path, content in self.texts.items():
+            for number, line in enumerate(content.splitlines(), 1):
+                found = re.match(r"\s*%import\s+\.?([\w.]+?)(?:\.(\w+)\s*(?:->.*)?|\s*\((.*?)\).*)?$", line)
+                listed = re.findall(r"\w+", found[2] or found[3] or "") if found else []
+                if found is None or name not in listed:
+                    continue
+                stem = found[1].rpartition(".")[2]
+                texts = [text for file, text in self.texts.items() if Path(file).stem == stem]
+                defined = set(
+                    re.findall(r"^(?:%override\s+|%extend\s+)?[?!]*(\w+)", "\n".join(texts), re.MULTILINE)
+                )
+                if texts and name not in defined:
+                    close = get_close_matches(name, sorted(defined), 1)
+                    hint = f". Did you mean {close[0]}?" if close else ""
+                    return f"{path}:{number}: {stem}{EXTENSION} defines no {name}; correct the name{hint}"
+        return ""
+
     def mention(self, word: str, *also: str) -> str:
         """Return `file:line` of the first line that holds *word* (and *also*), the file alone without one."""
         for path, content in self.texts.items():
@@ -199,7 +225,7 @@ class GrammarSource:
         return str(self.path)
 
     def importable(self) -> list[str]:
-        return sorted(f".{path.stem}" for path in grammars_dir().glob(f"*{EXTENSION}"))
+        return sorted(path.stem for path in grammars_dir().glob(f"*{EXTENSION}"))
 
 
 def group_choices(tree: Tree[Any] | None) -> None:

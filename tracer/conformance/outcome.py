@@ -13,7 +13,10 @@ from tracer.conformance.case import Case, Witness
 from tracer.conformance.sight import StepSight
 from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts, SqlFacts
 
-__all__ = ["Ending", "judge"]
+__all__ = ["GOOD", "Ending", "judge", "silent"]
+
+GOOD = ("active", "done")
+"""Outcomes of what succeeded."""
 
 _QUOTA_TEXT = re.compile(r"uota|exceeded.*limit|limit.*exceeded", re.IGNORECASE)
 _CALLEE_STEPS = {
@@ -53,7 +56,7 @@ def judge(case: Case, sight: StepSight, stall_ns: int) -> Ending:
     failed_reply = _failed_reply(case)
     if trace.failed_ns is not None or failed_reply is not None:
         return _error(case, sight, failed_reply)
-    return _silent(case, sight, stall_ns)
+    return silent(case, sight, stall_ns)
 
 
 # --- rejected -------------------------------------------------------------------------------------
@@ -255,7 +258,8 @@ def failing_of_attempt(case: Case, number: int) -> Witness | None:
 # --- stuck and unfinished -------------------------------------------------------------------------
 
 
-def _silent(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+def silent(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+    """Return the ending of what neither succeeded nor failed: stuck, or unfinished when the capture ends."""
     last_ns = case.last_own_ns()
     ending = Ending("unfinished", time_ns=last_ns)
     _first_absent(case, sight, ending)

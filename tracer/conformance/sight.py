@@ -78,7 +78,7 @@ class StepSight:
             return reason
         if not self._question_was_seen(step):
             return "a reply is known by its question alone, which is not in the captures"
-        if step in _BY_THE_POST and not self._post_was_seen():
+        if self._case.trace.creates and step in _BY_THE_POST and not self._post_was_seen():
             return "it carries no id: it is found by nova-api's POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
         begin_ns, end_ns = sight.span_ns(leg.plane, leg.protocol, callers | callees)

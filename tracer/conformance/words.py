@@ -288,5 +288,5 @@ def summary_words(
     host = f" on {case.attempts[-1].host}" if case.attempts else ""
     tries = f" at attempt {len(case.attempts)}" if len(case.attempts) > 1 else ""
     if deviations:
-        return f"active{host} after {took}{tries}, but {deviations[0].message}{unseen}"
-    return f"active{host} after {took}{tries}{unseen}"
+        return f"{ending.outcome}{host} after {took}{tries}, but {deviations[0].message}{unseen}"
+    return f"{ending.outcome}{host} after {took}{tries}{unseen}"

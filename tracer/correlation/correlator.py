@@ -1,4 +1,4 @@
-"""Collects the calls that can belong to a creation, each under the key that may join it."""
+"""Collects the calls that can belong to a trace, each under the key that may join it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 
-from tracer.correlation.assembly import Material, assemble
+from tracer.correlation.assembly import assemble
+from tracer.correlation.material import PORTAL, Begins, Material
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
 
 __all__ = ["Correlator"]
 
-_CREATE = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
-_SERVER = re.compile(r"/servers/([0-9a-f]{8}-[0-9a-f-]{27})$")
 _VRM = re.compile(r"/service/(?:sites|session)\b")
 LOOSE = 20_000
 """Calls without any key that are kept for a join by time and address."""
@@ -22,7 +21,7 @@ class Correlator:
     """Receives calls as they begin and change; gives traces at the end.
 
     *is_front* tells whether an endpoint is a proxy's; *addresses_of* the addresses of a role; both come
-    from the topology.
+    from the topology. *begins* tells what begins a trace, and comes from the grammar.
     """
 
     def __init__(
@@ -30,8 +29,9 @@ class Correlator:
         is_front: Callable[[Endpoint], bool],
         addresses_of: Callable[[str], set[str]],
         host_of: Callable[[str], str | None],
+        begins: Begins,
     ) -> None:
-        self._material = Material(is_front, addresses_of, host_of)
+        self._material = Material(is_front, addresses_of, host_of, begins)
         self._newest = 0
         self._open_legs: dict[int, Call] = {}
         self._vrm_uris: OrderedDict[str, str] = OrderedDict()
@@ -55,11 +55,11 @@ class Correlator:
             self._material.loose.append(call)
 
     def traces(self) -> list[Trace]:
-        """Return the traces of all creations seen, in order of their start."""
+        """Return all traces that were seen, in order of their start."""
         return assemble(self._material)
 
     def open_count(self) -> int:
-        """Return how many creations were seen so far, for a progress line."""
+        """Return how many requests that begin a trace were seen so far, for a progress line."""
         return len(self._material.legs)
 
     def forgotten(self) -> dict[str, int]:
@@ -83,17 +83,22 @@ class Correlator:
         elif facts.answered_id and facts.answered_id != facts.request_id and facts.method != "?":
             # Another operation's id: nothing that carries it is part of a creation.
             material.by_request.discard(facts.answered_id)
-        if facts.method == "?" and _looks_like_creation(call, facts):
+        if facts.method == "?" and material.creates and _looks_like_creation(call, facts):
             material.legs.append(call)
-        match = _SERVER.search(facts.path)
-        if match and facts.method == "GET" and facts.status_text:
-            material.state(match.group(1), facts.status_text, call)
+        if facts.method == "GET" and facts.status_text and facts.path.endswith(facts.server_id or "?"):
+            material.state(facts.server_id, facts.status_text, call)
+        if facts.creates:
+            for server_id in facts.answered_ids[:1]:
+                material.named(server_id, facts.name)
         if facts.task_uri or facts.vm_uri:
             self._learn_uris(call, facts)
 
     def _rest_begun(self, call: Call, facts: RestFacts) -> None:
         material = self._material
-        if facts.method == "POST" and _CREATE.fullmatch(facts.path):
+        asked = material.begins("REST", call.asked)
+        if facts.server_id and facts.method != "GET" and not material.creates:
+            material.changed(facts.server_id, call)
+        if asked - {PORTAL}:
             material.legs.append(call)
             self._open_legs[call.serial] = call
             return
@@ -105,7 +110,7 @@ class Correlator:
             return
         if _VRM.search(facts.path):
             self._vrm(call, facts)
-        elif facts.method == "POST" and facts.name and not call.connection.server_role:
+        elif asked and (facts.name or not material.creates) and not call.connection.server_role:
             material.portal.append(call)
         elif facts.method in ("POST", "GET") and "/auth/tokens" in facts.path:
             material.logins.append(call)
@@ -117,8 +122,9 @@ class Correlator:
         elif facts.ids:
             for uuid in facts.ids[:8]:
                 self._material.by_uuid.add(uuid, call)
-        elif "/tasks/" not in facts.path and "/vms/" not in facts.path:
-            # Logins and the like. A task that nobody named is that of an older operation.
+        elif not self._material.creates or ("/tasks/" not in facts.path and "/vms/" not in facts.path):
+            # Logins and the like. For a VM that is being made, a task that nobody named is that of an older
+            # operation; a VM that is there may have been made before the capture.
             self._material.loose.append(call)
 
     def _learn_uris(self, call: Call, facts: RestFacts) -> None:

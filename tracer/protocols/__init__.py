@@ -145,9 +145,7 @@ class Decoders:
             return MySql(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
         return kind(connection)  # type: ignore[call-arg]
 
-    def _ignore(
-        self, connection: Connection, time_ns: int, reason: str, frames: Frames
-    ) -> Iterable[Message]:
+    def _ignore(self, connection: Connection, time_ns: int, reason: str, frames: Frames) -> Iterable[Message]:
         self._ignored.add(connection.number)
         self._tries.pop(connection.number, None)
         return (Undecoded(connection, time_ns, reason, frames),)

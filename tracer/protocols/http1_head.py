@@ -10,7 +10,6 @@ Source: RFC 9112 §2-5; RFC 9110 §5, §9.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -57,7 +56,6 @@ _LINKS = frozenset(("location", "content-location", "referer"))
 """Headers whose value is a URL."""
 
 
-@lru_cache(maxsize=1024)
 def _is_secret(name: str) -> bool:
     """Return whether the value of header *name* (lower case) must not be kept."""
     if name.startswith("x-openstack-") or name.endswith("-request-id"):
@@ -100,12 +98,26 @@ class Head(NamedTuple):
     """Names in lower case, repeated ones joined by ', ', secrets as digests."""
 
 
+_USUAL = {
+    f"HTTP/1.1 {status} {reason}".encode(): ("", "", status, reason)
+    for status, reason in (
+        (200, "OK"),
+        (201, "Created"),
+        (202, "Accepted"),
+        (204, "No Content"),
+        (404, "Not Found"),
+    )
+}
+
+
 def parse_start(line: bytes) -> tuple[str, str, int, str] | None:
     """Return (method, target, status, reason) of a start line without its line end, or None.
 
     Source: RFC 9112 §3, §4.
     """
     line = line.rstrip(b" \t\r")
+    if line in _USUAL:
+        return _USUAL[line]
     if line.startswith(b"HTTP/1."):
         found = _STATUS.fullmatch(line)
         if found is None:
@@ -132,47 +144,50 @@ def parse_head(head: bytes) -> Head | None:
     if start is None:
         return None
     raw: dict[str, str] = {}
-    private: list[tuple[str, bool]] = []
+    private: list[tuple[str, int]] = []
     name = ""
     for text in rest.decode("latin-1").split("\n"):
-        if text[:1] in (" ", "\t"):
-            if name and len(raw[name]) < VALUE_LIMIT:
-                raw[name] = f"{raw[name]} {text.strip()}".strip()
-            continue
         written, colon, value = text.partition(":")
-        if not colon:
-            name = ""
-            continue
-        name, kind = _named(written)
+        # Only names of proper lines are among the known ones.
+        known = _KNOWN.get(written)
+        if known is None or not colon:
+            if text[:1] in (" ", "\t"):
+                if name and len(raw[name]) < VALUE_LIMIT:
+                    raw[name] = f"{raw[name]} {text.strip()}".strip()
+                continue
+            if not colon:
+                name = ""
+                continue
+            known = _learn(written)
+        name, kind = known
         if not name:
             continue
-        before = raw.get(name)
-        if before is None:
+        if name not in raw:
             raw[name] = value.strip()
             if kind:
-                private.append((name, kind == _SECRET))
-        elif len(before) < VALUE_LIMIT:
-            raw[name] = f"{before}, {value.strip()}"
-    for name, secret in private:
-        raw[name] = digest(raw[name]) if secret else _without_secrets(raw[name])
+                private.append(known)
+        elif len(raw[name]) < VALUE_LIMIT:
+            raw[name] = f"{raw[name]}, {value.strip()}"
+    for name, kind in private:
+        raw[name] = digest(raw[name]) if kind == _SECRET else _without_secrets(raw[name])
     if len(rest) > VALUE_LIMIT:
         raw = {name: value[:VALUE_LIMIT] for name, value in raw.items()}
     return Head(*start, raw)
 
 
 _SECRET, _LINK = 1, 2
+_KNOWN: dict[str, tuple[str, int]] = {}
+"""Header as written -> its name in lower case, and whether its value is a secret or may hold one. A run
+sees some dozens of names, each thousands of times."""
+_MOST_KNOWN = 2048
 
 
-@lru_cache(maxsize=2048)
-def _named(written: str) -> tuple[str, int]:
-    """Return a header's name in lower case, and whether its value is a secret or may hold one.
-
-    A run sees some dozens of names, each thousands of times.
-    """
+def _learn(written: str) -> tuple[str, int]:
     name = written.strip().lower()
-    if _is_secret(name):
-        return name, _SECRET
-    return name, _LINK if name in _LINKS else 0
+    known = name, _SECRET if _is_secret(name) else _LINK if name in _LINKS else 0
+    if len(_KNOWN) < _MOST_KNOWN and len(written) < 64:
+        _KNOWN[written] = known
+    return known
 
 
 # --- out of step ----------------------------------------------------------------------------------

@@ -186,6 +186,7 @@ def call_members(call: CallRecord) -> dict[str, Any]:
         "duration_ms": _ms(call.duration_ns),
         "step": call.step,
         "ambiguous": call.ambiguous,
+        "action": _or_null(call.action),
         "evidence": [{"path": _text(path), "frame": frame} for path, frame in call.evidence],
         "error": _or_null(call.error),
         "via": _or_null(call.via),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from tracer.errors import SourceError
-from tracer.model import Capture, Packet
+from tracer.model import Capture, PacketFields
 from tracer.sources.compression import ByteStream
 from tracer.sources.pcap import MAGICS, PcapReader
 from tracer.sources.pcapng import SECTION_HEADER, PcapngReader
@@ -29,7 +29,7 @@ _OTHERS = [
 ]
 
 
-def open_capture(path: str, capture: Capture) -> Iterator[Packet]:
+def open_capture(path: str, capture: Capture) -> Iterator[PacketFields]:
     """Open a capture file, '-' for standard input, and return its packets in file order.
 
     What is read is counted in *capture*; the counters are complete when the iterator is exhausted.

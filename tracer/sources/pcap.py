@@ -1,6 +1,6 @@
 """Records of a classic pcap file.
 
-The loop over the records is the hottest one of the program: it works on chunks of about 1 MiB, does
+The loop over the records is the hottest one of the program: it works on chunks, does
 four comparisons a record, and leaves everything that is strange to `_mend`. Counters of the capture
 are brought up to date once a chunk.
 
@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterator
 
 from tracer.errors import SourceError
-from tracer.model import Capture, Frame, Packet
+from tracer.model import Capture, PacketFields
 from tracer.sources.compression import ByteStream
 
 __all__ = ["MAGICS", "PcapReader"]
@@ -66,9 +66,8 @@ class PcapReader:
         # The upper bits tell the length of a frame check sequence and the like.
         self._link_type = link_type & 0xFFFF
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self) -> Iterator[PacketFields]:
         """Yield every packet, in file order, then close the stream; damage is counted, never raised."""
-        new, Packet_, Frame_ = tuple.__new__, Packet, Frame
         capture, link_type = self._capture, self._link_type
         capture_number, number = capture.number, 0
         unpack, header_bytes, longest = self._record.unpack_from, self._record.size, self._longest
@@ -104,8 +103,7 @@ class PcapReader:
                     if captured != wire:
                         truncated += 1
                     number += 1
-                    frame = new(Frame_, (capture_number, number))
-                    yield new(Packet_, (time_ns, buffer[start:end], wire, link_type, frame, 0))
+                    yield time_ns, buffer[start:end], wire, link_type, (capture_number, number), 0
                     offset = end
                 self._count(number, offset - begin - (number - counted) * header_bytes, truncated, last_ns)
                 if strange:

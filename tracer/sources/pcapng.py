@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracer.errors import SourceError
-from tracer.model import Capture, Frame, Packet
+from tracer.model import Capture, PacketFields
 from tracer.sources.compression import ByteStream
 
 __all__ = ["SECTION_HEADER", "PcapngReader"]
@@ -115,9 +115,8 @@ class PcapngReader:
             _OLD_PACKET: self._old_packet,
         }
 
-    def packets(self) -> Iterator[Packet]:
+    def packets(self) -> Iterator[PacketFields]:
         """Yield every packet, in file order, then close the stream; damage is counted, never raised."""
-        new, Packet_, Frame_ = tuple.__new__, Packet, Frame
         capture_number = self._capture.number
         buffer, offset = self._buffer, 0
         try:
@@ -147,9 +146,8 @@ class PcapngReader:
                         wire = max(wire, captured)
                     number += 1
                     size_bytes += captured
-                    frame = new(Frame_, (capture_number, number))
                     data = buffer[offset + 28 : offset + 28 + captured]
-                    yield new(Packet_, (time_ns, data, wire, link_type, frame, key))
+                    yield time_ns, data, wire, link_type, (capture_number, number), key
                     offset = end
                 self._count(_Counts(number, size_bytes, truncated, first_ns, last_ns, time_ns))
                 buffer, offset, packet = self._block(buffer, offset)
@@ -160,7 +158,7 @@ class PcapngReader:
         finally:
             self._stream.close()
 
-    def _block(self, buffer: bytes, offset: int) -> tuple[bytes, int, Packet | None]:
+    def _block(self, buffer: bytes, offset: int) -> tuple[bytes, int, PacketFields | None]:
         """Take one block of any kind, reading on when it is not there yet.
 
         Returns the buffer, the offset behind the block and the packet in it. The offset is -1 when there
@@ -286,7 +284,7 @@ class PcapngReader:
         self._structs = _STRUCTS[_ORDERS[buffer[offset + 8 : offset + 12]]]
         self._interfaces = []
 
-    def _interface(self, buffer: bytes, offset: int, end: int) -> Packet | None:
+    def _interface(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         if end - offset < 8 or self._declared >= _MOST_INTERFACES:
             self._capture.anomalies["interface description is damaged"] += 1
             return None
@@ -325,21 +323,21 @@ class PcapngReader:
 
     # --- packets ----------------------------------------------------------------------------------
 
-    def _packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
+    def _packet(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         if end - offset < 20:
             self._misfit("packet block is damaged")
             return None
         identifier, high, low, captured, wire = self._structs.packet.unpack_from(buffer, offset)
         return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
 
-    def _old_packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
+    def _old_packet(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         if end - offset < 20:
             self._misfit("packet block is damaged")
             return None
         identifier, _, high, low, captured, wire = self._structs.old_packet.unpack_from(buffer, offset)
         return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
 
-    def _simple_packet(self, buffer: bytes, offset: int, end: int) -> Packet | None:
+    def _simple_packet(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         """Return the packet of a block without a time: it gets that of the packet before."""
         if end - offset < 4 or not self._interfaces:
             self._misfit("packet block is damaged")
@@ -351,7 +349,7 @@ class PcapngReader:
 
     def _take(
         self, buffer: bytes, identifier: int, stamp: int, start: int, captured: int, wire: int, end: int
-    ) -> Packet | None:
+    ) -> PacketFields | None:
         capture = self._capture
         if identifier >= len(self._interfaces):
             self._misfit("packet of an interface that is not described")
@@ -377,9 +375,8 @@ class PcapngReader:
                 time_ns,
             )
         )
-        frame = Frame(capture.number, number)
         data = buffer[start : start + captured]
-        return Packet(time_ns, data, max(wire, captured), link_type, frame, key)
+        return time_ns, data, max(wire, captured), link_type, (capture.number, number), key
 
     def _misfit(self, words: str) -> None:
         """Count a packet that cannot be read; it keeps its frame number."""

@@ -560,7 +560,7 @@ class Topology:
             call.result,
             call.started_ns,
             None if call.ended_ns is None else max(0, call.ended_ns - call.started_ns),
-            tuple(dict.fromkeys((self._captures[f.capture].path, f.number) for f in frames)),
+            tuple(dict.fromkeys((self._captures[capture].path, number) for capture, number in frames)),
             step,
             ambiguous,
             call.error,
@@ -570,6 +570,7 @@ class Topology:
             own or getattr(facts, "request_id", ""),
             message_id=getattr(facts, "msg_id", ""),
             queue=getattr(facts, "routing_key", ""),
+            action=getattr(facts, "action", ""),
         )
 
     def caller(self, call: Call) -> str:

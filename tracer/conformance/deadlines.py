@@ -1,0 +1,110 @@
+"""Steps that took longer than the grammar allows.
+
+The clock of a step starts with the last call of another step before it, for from then on it was due, and
+stops with the end of its own last call. A step whose evidence may be another trace's has no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tracer.conformance.case import Case, Witness
+from tracer.conformance.grammar import Step
+from tracer.conformance.outcome import GOOD, Ending
+from tracer.conformance.sight import StepSight
+from tracer.model import Call, Deviation
+
+__all__ = ["late_steps"]
+
+
+def late_steps(
+    case: Case,
+    ending: Ending,
+    sight: StepSight,
+    witnesses: Callable[[str], Sequence[Witness]],
+    ways: Callable[[str], tuple[str, ...]],
+) -> list[Deviation]:
+    """Return a deviation of kind `late` for each step that missed its deadline, in documented order.
+
+    *witnesses* gives the calls taken for a step, *ways* what witnesses it, in words.
+    """
+    steps = [step for step in case.grammar.steps if step.deadline_ns is not None]
+    if not steps:
+        return []
+    own = {step.name: list(witnesses(step.name)) for step in case.grammar.steps}
+    found = [_late(case, ending, sight, step, own) for step in steps]
+    return [
+        Deviation("late", step, words, case.records.get(call.serial) if call else None, ways(step))
+        for step, words, call in filter(None, found)
+    ]
+
+
+_Late = tuple[str, str, Call | None]
+
+
+def _late(
+    case: Case, ending: Ending, sight: StepSight, step: Step, own: Mapping[str, Sequence[Witness]]
+) -> _Late | None:
+    allowed_ns = step.deadline_ns or 0
+    mine = own[step.name]
+    if not mine:
+        return _never_came(case, ending, sight, step, own)
+    if any(w.ambiguous for w in mine):
+        return None
+    calls = [w.call for w in mine]
+    first = min(calls, key=lambda call: call.started_ns)
+    last = max(calls, key=lambda call: call.ended_ns or call.started_ns)
+    due_ns, after = _due(own, step.name, first.started_ns)
+    # What still waits for an answer is as late as the capture is long.
+    open_call = next((w.call for w in mine if w.call.ended_ns is None and w.record.result == "?"), None)
+    waits = open_call is not None and ending.outcome not in GOOD and sight.would_show(step.name)
+    end_ns = sight.captured_until_ns(step.name) if waits else last.ended_ns or last.started_ns
+    if end_ns - due_ns <= allowed_ns:
+        return None
+    how = "had no answer" if waits else "ended"
+    took = _seconds(end_ns - due_ns)
+    return (
+        step.name,
+        f"step {step.name} {how} {took} after {after}; its deadline is {_seconds(allowed_ns)}",
+        last,
+    )
+
+
+def _never_came(
+    case: Case, ending: Ending, sight: StepSight, step: Step, own: Mapping[str, Sequence[Witness]]
+) -> _Late | None:
+    """A step that is owed is late once its deadline is over; when the trace is stuck, that says it all."""
+    if ending.outcome != "unfinished" or ending.stopped_at != step.name or not sight.would_show(step.name):
+        return None
+    until_ns = sight.captured_until_ns(step.name)
+    due_ns, after = _due(own, step.name, until_ns)
+    waited_ns, allowed_ns = until_ns - due_ns, step.deadline_ns or 0
+    if waited_ns <= allowed_ns:
+        return None
+    waited = f"step {step.name} had not come {_seconds(waited_ns)} after {after}"
+    return step.name, f"{waited}; its deadline is {_seconds(allowed_ns)}", None
+
+
+def _due(own: Mapping[str, Sequence[Witness]], step: str, before_ns: int) -> tuple[int, str]:
+    """Return since when *step* was due, and in words what that was: the last call before it, else itself."""
+    due_ns, after = 0, ""
+    for name, witnesses in own.items():
+        for witness in witnesses if name != step else ():
+            call = witness.call
+            # The outer calls of a request are open all the time: then their beginning counts.
+            over = call.ended_ns is not None and call.ended_ns <= before_ns
+            time_ns = call.ended_ns if over and call.ended_ns is not None else call.started_ns
+            if due_ns < time_ns <= before_ns:
+                due_ns, after = time_ns, f"step {name}"
+    return (due_ns, after) if after else (before_ns, "its beginning")
+
+
+def _seconds(nanoseconds: int) -> str:
+    seconds = nanoseconds / 1e9
+    return (
+        f"{seconds * 1000:.0f} ms"
+        if seconds < 0.95
+        else f"{seconds:g} s"
+        if seconds == int(seconds)
+        else f"{seconds:.1f} s"
+    )

@@ -1,0 +1,127 @@
+"""The calls that may belong to a trace, by the key that may join them, and the requests made of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tracer.correlation.index import CallIndex
+from tracer.model import Call, Endpoint, RestFacts, RpcFacts
+
+__all__ = ["NEAR_NS", "PORTAL", "SKEW_NS", "Begins", "Material", "Request", "rest"]
+
+NEAR_NS = 50_000_000
+"""Two legs without any readable id belong together when they begin within 50 ms."""
+SKEW_NS = 5_000_000
+PORTAL = "sc"
+"""The role of the service that an administrator asks: none of OpenStack's."""
+MOST_NAMES = 100_000
+MOST_CHANGES = 1_000
+
+Begins = Callable[[str, str], frozenset[str]]
+"""(protocol, operation) -> the roles to which such a call would begin a trace; none when it does not."""
+
+
+class Material:
+    """All calls that may belong to a trace, by the key that may join them.
+
+    *begins* is the grammar's word on what begins a trace.
+    """
+
+    def __init__(
+        self,
+        is_front: Callable[[Endpoint], bool],
+        addresses_of: Callable[[str], set[str]],
+        host_of: Callable[[str], str | None],
+        begins: Begins,
+    ) -> None:
+        self.begins = begins
+        self.creates = bool(begins("REST", "POST /v2.1/servers") - {PORTAL})
+        """The workflow makes servers; else it does something to one that is there, which its calls name."""
+        self.is_front = is_front
+        self.addresses_of = addresses_of
+        self.host_of = host_of
+        self.legs: list[Call] = []
+        """Requests that begin a trace, every leg of each."""
+        self.by_request = CallIndex()
+        self.by_uuid = CallIndex(max_calls=1_000)
+        self.validations: dict[int, list[Call]] = {}
+        """serial of a leg -> token validations made for it"""
+        self.quota: list[tuple[Call, list[Call]]] = []
+        """Quota reads with the legs that were open at that service then."""
+        self.portal: deque[Call] = deque(maxlen=20_000)
+        """Requests to the portal that may begin a trace."""
+        self.logins: deque[Call] = deque(maxlen=20_000)
+        self.loose: deque[Call] = deque(maxlen=20_000)
+        """Failed connections and VRM calls without an id."""
+        self.states: dict[str, dict[str, Call]] = {}
+        """server id -> status -> first poll that showed it"""
+        self.changes: OrderedDict[str, list[Call]] = OrderedDict()
+        """server id -> requests to change it, of whatever workflow"""
+        self.names: dict[str, str] = {}
+        """server id -> name, of those whose creation was seen"""
+
+    def state(self, server_id: str, status: str, call: Call) -> None:
+        if len(self.states) < 100_000 or server_id in self.states:
+            self.states.setdefault(server_id, {}).setdefault(status, call)
+
+    def changed(self, server_id: str, call: Call) -> None:
+        calls = self.changes.setdefault(server_id, [])
+        if len(calls) < MOST_CHANGES:
+            calls.append(call)
+        if len(self.changes) > MOST_NAMES:
+            self.changes.popitem(last=False)
+
+    def named(self, server_id: str, name: str) -> None:
+        if name and len(self.names) < MOST_NAMES:
+            self.names.setdefault(server_id, name)
+
+    def is_leg(self, call: Call) -> bool:
+        """Tell whether *call* is a leg of a request that begins a trace, behind the portal."""
+        if not isinstance(call.facts, RestFacts):
+            return False
+        return call.facts.method == "?" or bool(self.begins("REST", call.asked) - {PORTAL})
+
+    def is_seed(self, call: Call) -> bool:
+        """Tell whether *call* is a message that only a workflow of this kind sends."""
+        return (
+            isinstance(call.facts, RpcFacts)
+            and call.facts.mode in ("call", "cast")
+            and bool(self.begins("RPC", call.operation))
+        )
+
+
+@dataclass(eq=False)
+class Request:
+    """One request, for one or more VMs."""
+
+    outer: Call | None = None
+    inner: Call | None = None
+    request_id: str = ""
+    portal: Call | None = None
+    server_ids: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    ambiguous: set[int] = field(default_factory=set)
+
+    @property
+    def legs(self) -> list[Call]:
+        return [leg for leg in (self.outer, self.inner) if leg is not None]
+
+    @property
+    def first(self) -> Call | None:
+        return self.outer or self.inner
+
+    @property
+    def at_api(self) -> Call | None:
+        """The leg nearest to nova-api."""
+        return self.inner or self.outer
+
+    def add(self, calls: Iterable[Call]) -> None:
+        known = {call.serial: call for call in self.calls}
+        self.calls.extend({call.serial: call for call in calls if call.serial not in known}.values())
+
+
+def rest(call: Call) -> RestFacts:
+    assert isinstance(call.facts, RestFacts)  # noqa: S101  # legs and portal calls are REST
+    return call.facts
