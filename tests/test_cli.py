@@ -169,7 +169,7 @@ MISTAKES = [
     (["check"], f"tracer check: {CAPTURES}"),
     (["show"], f"tracer show: {CAPTURES}"),
     (["chek", "x"], "no command 'chek'; did you mean check?"),
-    (["nope"], "no command 'nope'; there are check, calls, show, baseline, completion"),
+    (["nope"], "no command 'nope'; there are check, calls, show, baseline, grammar, completion"),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
     (["--colr=never", "check", "x"], "tracer has no option --colr; did you mean --color?"),
@@ -504,7 +504,7 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     "words, found",
     [
-        ("tracer ", ["check", "calls", "show", "baseline", "completion"]),
+        ("tracer ", ["check", "calls", "show", "baseline", "grammar", "completion"]),
         ("tracer check x --form", ["--format"]),
         ("tracer check x --format ", ["text", "json"]),
         ("tracer check --where nonsense --stall nonsense x --wher", ["--where"]),

@@ -8,7 +8,6 @@ from tracer.model import (
     AmqpContent,
     Connection,
     Endpoint,
-    Frame,
     HttpRequest,
     HttpResponse,
     Message,
@@ -16,7 +15,7 @@ from tracer.model import (
 )
 
 MADE = Connection(1, Endpoint("10.0.0.1", 40000), Endpoint("10.0.0.2", 8774), 0)
-AT = (Frame(0, 7),)
+AT = ((0, 7),)
 SECRET = b'{"adminPass": "s3cret"}'
 
 
