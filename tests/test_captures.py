@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tracer import pipeline
 from tracer.examples import example_names
 
 ROOT = Path(__file__).parent.parent
@@ -297,3 +298,13 @@ def test_the_message_that_a_log_names_is_found() -> None:
     run = tracer("check", "captures/fail-no-valid-host", "--where", f"id={asked['message_id']}")
     assert (run.returncode, "VM fail-nvh" in run.stdout) == (1, True)
     assert "fail-nvh" in tracer("show", "captures/fail-no-valid-host", "--trace", asked["message_id"]).stdout
+
+
+def test_calls_of_a_time_span() -> None:
+    """`calls` gives those that began in the span, with the index that they have without it."""
+    path = str(CAPTURES / "ok-image")
+    every = list(pipeline.calls([path], pipeline.Settings()))
+    since_ns, until_ns = every[100].started_ns, every[200].started_ns
+    span = list(pipeline.calls([path], pipeline.Settings(since_ns=since_ns, until_ns=until_ns)))
+    assert span == [call for call in every if since_ns <= call.started_ns < until_ns]
+    assert 0 < len(span) < len(every)

@@ -401,7 +401,10 @@ def test_the_defaults_are_those_of_the_pipeline(pipeline: Pipeline, monkeypatch:
     assert asdict(real.Settings()) == asdict(Settings())
 
 
-@pytest.mark.parametrize("command", [[], ["check"], ["calls"], ["show"], ["baseline"], ["completion"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["check"], ["calls"], ["show"], ["baseline"], ["completion"], ["grammar"]],
+)
 def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline) -> None:
     """Each on a line of its own, that can be copied."""
     result = run(*command, "--help")
@@ -505,6 +508,7 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
     "words, found",
     [
         ("tracer ", ["check", "calls", "show", "baseline", "grammar", "completion"]),
+        ("tracer grammar ", ["list", "show", "check", "draw"]),
         ("tracer check x --form", ["--format"]),
         ("tracer check x --format ", ["text", "json"]),
         ("tracer check --where nonsense --stall nonsense x --wher", ["--where"]),

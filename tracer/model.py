@@ -650,12 +650,12 @@ class CallRecord:
     """The id to grep for in the callee's log."""
     traces: tuple[str, ...] = ()
     """Ids of the traces it belongs to."""
+    action: str = ""
+    """What a POST to `/action` asks for."""
     message_id: str = ""
     """RPC: the id that oslo.messaging names when it waits for the reply in vain."""
     queue: str = ""
     """RPC: the routing key, which names the queue."""
-    action: str = ""
-    """What a POST to `/action` asks for."""
 
     @property
     def line(self) -> str:

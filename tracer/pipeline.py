@@ -63,7 +63,7 @@ class Settings:
     topology: Path | None = None
     stall_s: float = 60.0
     since_ns: int | None = None
-    """Only traces that began at or after this time, and before `until_ns`."""
+    """Only traces (of `calls`: calls) that began at or after this time, and before `until_ns`."""
     until_ns: int | None = None
     allow: tuple[str, ...] = ()
     """KIND or KIND:STEP, accepted as a note."""
@@ -397,7 +397,12 @@ class _Run:
         for key, trace in self._traces():
             for call in trace.calls:
                 ids.setdefault(call.serial, []).append(key)
+        since_ns, until_ns = self._settings.since_ns, self._settings.until_ns
         for call in sorted(self._every or (), key=lambda call: call.index):
+            if since_ns is not None and call.started_ns < since_ns:
+                continue
+            if until_ns is not None and call.started_ns >= until_ns:
+                continue
             yield replace(self.topology.record(call), traces=tuple(ids.get(call.serial, ())))
 
 

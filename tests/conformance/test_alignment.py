@@ -7,12 +7,14 @@ from itertools import product
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from unpruned import unpruned
 
 from tracer.conformance.alignment import (
     EXTRA,
     MISSING,
     NEAR,
     UNOBSERVED,
+    Aligner,
     Alignment,
     Candidate,
     Event,
@@ -229,6 +231,56 @@ def test_moves_are_a_proof(term: Term, events: list[Event], complete: bool) -> N
     assert state in automaton.accepting or not complete
     if not complete:
         assert not (found.moves and isinstance(found.moves[-1], Missing))
+
+
+COST = st.sampled_from([1, 2, 7, 40])
+WEIGHTS = st.fixed_dictionaries({name: COST for name in NAMES})
+LONG = st.lists(st.lists(CANDIDATES, max_size=3), max_size=12)
+
+
+@settings(deadline=None, max_examples=800)
+@given(ENDLESS, st.lists(LONG, min_size=1, max_size=3), WEIGHTS, st.booleans(), st.sampled_from([1, 7, 80]))
+def test_moves_are_those_of_the_unpruned_reference(
+    term: Term, traces: list[list[Event]], costs: dict[str, int], complete: bool, reach: int
+) -> None:
+    """Cost, moves and end, whatever is pruned at first, and whatever was aligned before."""
+    automaton = compiled(term)
+    aligner = Aligner(automaton, reach=reach)
+    for events in traces:
+        expected = unpruned(automaton, events, lambda step: costs[step or "A"], complete=complete)
+        assert aligner.align(events, lambda step: costs[step or "A"], complete=complete) == expected
+
+
+@settings(deadline=None, max_examples=100)
+@given(ENDLESS, st.lists(TRACES, min_size=2, max_size=6))
+def test_a_full_memory_is_forgotten_and_changes_nothing(term: Term, traces: list[list[Event]]) -> None:
+    """Also in the middle of a trace."""
+    automaton = compiled(term)
+    small = Aligner(automaton, most_cells=20)
+    for events in traces:
+        assert small.align(events, cost_of) == align(automaton, events, cost_of)
+    assert small.engine.cells <= 20 + len(automaton.arcs) * len(automaton.arcs) + 300
+
+
+def test_a_step_that_costs_nothing_is_refused() -> None:
+    """Free symbols could form a ring: what may be absent is optional in the grammar instead."""
+    with pytest.raises(ValueError, match="at least 1"):
+        align(compiled(ABC), seen("A"), lambda step: 0)
+
+
+def test_a_far_better_end_is_found_in_spite_of_pruning() -> None:
+    """What looked twelve times as bad as the rest was right: the certificate asks for a wider reach."""
+    # Right up to the last call, the second way is the dearer one by more than any row keeps at first.
+    term = Alt((Seq((A, *[B] * 8, C)), Seq((B, *[A] * 8, *[C] * 12))))
+    events = seen("A" + "B" * 8 + "C" * 12)
+    automaton = compiled(term)
+    aligner = Aligner(automaton)
+    numbers = [aligner.engine.number(event) for event in events]
+    table = aligner.engine.table((MISSING,) * 3)
+    steps = table.read(numbers)
+    rest, _ = table.end(steps[-1].row, True)
+    assert not table.certified(steps, sum(step.cost for step in steps) + rest, True)
+    assert aligner.align(events) == unpruned(automaton, events, lambda step: MISSING)
 
 
 @settings(deadline=None, max_examples=100)

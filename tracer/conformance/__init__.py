@@ -1,7 +1,8 @@
 """Does a trace follow the documented steps? Grammar -> automaton -> alignment -> verdict.
 
-grammar.py reads a Lark file, automaton.py compiles it, alignment.py explains a trace by it, checker.py
-turns the explanation into a verdict.
+grammar.py reads a Lark file, automaton.py compiles it, alignment.py explains a trace by it (walk.py when
+it conforms, rows.py when it deviates), checker.py turns the explanation into a verdict. online.py does the
+explaining while the calls still arrive.
 """
 
 from tracer.conformance.alignment import (
@@ -23,6 +24,7 @@ from tracer.conformance.automaton import Automaton, Symbol
 from tracer.conformance.grammar import Grammar, Step, load
 from tracer.conformance.lark_files import shipped
 from tracer.conformance.legs import Leg
+from tracer.conformance.online import Online, Owed, Standing
 
 __all__ = [
     "EXTRA",
@@ -38,6 +40,9 @@ __all__ = [
     "Leg",
     "Missing",
     "Move",
+    "Online",
+    "Owed",
+    "Standing",
     "Step",
     "Symbol",
     "Sync",

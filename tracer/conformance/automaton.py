@@ -210,6 +210,7 @@ class _Nfa:
     def __init__(self, most_states: int, where: str) -> None:
         self.arcs: list[list[tuple[int, int]]] = []
         self.empty: list[list[int]] = []
+        self.closures: dict[int, frozenset[int]] = {}
         self.most_states = most_states
         self.where = where
         self.largest = (0, where)
@@ -304,14 +305,25 @@ class _Nfa:
 
     def closure(self, states: Iterable[int]) -> frozenset[int]:
         """Return *states* and what they reach without a symbol."""
-        reached = set(states)
-        waiting = list(reached)
-        while waiting:
-            for target in self.empty[waiting.pop()]:
-                if target not in reached:
-                    reached.add(target)
-                    waiting.append(target)
-        return frozenset(reached)
+        return frozenset().union(*map(self._reached, states))
+
+    def _reached(self, state: int) -> frozenset[int]:
+        """Return what *state* reaches without a symbol and leads on by one, or may be an exit; computed once.
+
+        Most states only join others: without them the sets are a tenth as large.
+        """
+        known = self.closures.get(state)
+        if known is None:
+            reached = {state}
+            waiting = [state]
+            while waiting:
+                for target in self.empty[waiting.pop()]:
+                    if target not in reached:
+                        reached.add(target)
+                        waiting.append(target)
+            known = frozenset(s for s in reached if self.arcs[s] or not self.empty[s])
+            self.closures[state] = known
+        return known
 
 
 def _minimal(term: Term, most_states: int, where: str) -> tuple[_Arcs, set[int]]:

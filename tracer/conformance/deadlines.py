@@ -74,7 +74,8 @@ def _never_came(
     case: Case, ending: Ending, sight: StepSight, step: Step, own: Mapping[str, Sequence[Witness]]
 ) -> _Late | None:
     """A step that is owed is late once its deadline is over; when the trace is stuck, that says it all."""
-    if ending.outcome != "unfinished" or ending.stopped_at != step.name or not sight.would_show(step.name):
+    owed = ending.outcome == "unfinished" and ending.stopped_at == step.name
+    if not owed or not sight.quiet_is_known(step.name, case.last_own_ns()):
         return None
     until_ns = sight.captured_until_ns(step.name)
     due_ns, after = _due(own, step.name, until_ns)

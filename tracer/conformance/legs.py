@@ -32,6 +32,8 @@ def _heads(nodes: Any) -> list[str]:
     """Return what the first five words of a parsed pattern can be; `*` for what is no plain text."""
     heads = [""]
     for kind, value in nodes:
+        if min(head.count(" ") for head in heads) > 4:
+            break  # all five words are told
         endings = _texts(str(kind), value)
         joined = ((head + ending).split(" ") for head in heads for ending in endings)
         # Of a sixth word only its beginning is kept: the operations are many.

@@ -568,9 +568,9 @@ class Topology:
             str(call.caller.endpoint.address) if call.caller else "",
             str(call.callee.endpoint.address) if call.callee else "",
             own or getattr(facts, "request_id", ""),
+            action=getattr(facts, "action", ""),
             message_id=getattr(facts, "msg_id", ""),
             queue=getattr(facts, "routing_key", ""),
-            action=getattr(facts, "action", ""),
         )
 
     def caller(self, call: Call) -> str:
