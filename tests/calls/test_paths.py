@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from tracer.calls.paths import UUID, uuids
 
 PIECES = st.sampled_from(
-    ["0123abcd-0123-4567-89ab-0123456789ab", "ffffffff-", "0123-", "-", "--", "a", "0123456789ab", " ", "é", "G"]
+    [
+        "0123abcd-0123-4567-89ab-0123456789ab",
+        "ffffffff-",
+        "0123-",
+        "-",
+        "--",
+        "a",
+        "0123456789ab",
+        " ",
+        "é",
+        "G",
+    ]
 )
 
 

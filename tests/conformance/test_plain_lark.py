@@ -14,10 +14,10 @@ from operations import Operation
 from plain import rules, tokens
 
 from tracer import pipeline
+from tracer.conformance import Grammar, load
 from tracer.conformance.alignment import walk
 from tracer.conformance.automaton import Alt, Automaton, Rep, Seq, Shuffle, Term, compile_term
-from tracer.conformance.grammar import Grammar, load
-from tracer.conformance.lark_files import shipped
+from tracer.conformance.shelf import shipped
 from tracer.examples import example_names
 from tracer.model import Verdict
 from tracer.pipeline import Settings

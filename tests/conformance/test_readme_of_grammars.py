@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.conformance.lark_files import grammars_dir
+from tracer.conformance.shelf import grammars_dir
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "grammars" / "README.md").read_text(encoding="utf-8")

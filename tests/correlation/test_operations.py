@@ -124,6 +124,7 @@ def test_an_accepted_request_that_failed(
         verdict.summary
     )
     assert words in verdict.summary
+    assert statuses(verdict)["7"] == "not_reached"  # what was recorded is the error
 
 
 STUCK = [

@@ -115,9 +115,22 @@ class _Report:
         for move in found[best].moves:
             if isinstance(move, Sync):
                 witness = self.case.witnesses[move.event]
-                if move.symbol.step:
+                if move.symbol.step and not self._records_failure(witness, move.symbol.step):
                     self.taken[witness.call.serial] = (move.symbol.step, move.kind)
         return found[best].moves
+
+    def _records_failure(self, witness: Witness, step: str) -> bool:
+        """Tell whether a statement records the failure: it looks like one that records success."""
+        ending, order = self.ending, [s.name for s in self.grammar.steps]
+        return (
+            not self.case.trace.creates
+            and ending.outcome == "error"
+            and ending.stopped_at in order
+            and ending.call is not None
+            and witness.record.protocol == "SQL"
+            and witness.call.started_ns > ending.call.started_ns
+            and order.index(step) > order.index(ending.stopped_at)
+        )
 
     def _event(self, witness: Witness) -> Sequence[Candidate]:
         """Return the ways to take a call: a refusal that only travels outwards costs nothing."""

@@ -36,6 +36,7 @@ class StepSight:
         self._addresses_of = addresses_of
         self._stall_ns = stall_ns
         self._known: dict[tuple[str, bool], str | None] = {}
+        self._places = {step.name: place for place, step in enumerate(case.grammar.steps)}
 
     def would_show(self, step: str) -> bool:
         return self.why_not(step) is None
@@ -101,7 +102,7 @@ class StepSight:
         return None
 
     def _order(self, step: str) -> int:
-        return next((i for i, s in enumerate(self._case.grammar.steps) if s.name == step), 0)
+        return self._places.get(step, 0)
 
     def _before_first(self, step: str) -> bool:
         """Tell whether *step* comes before everything that was seen of this trace."""

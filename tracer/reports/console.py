@@ -140,7 +140,7 @@ def _trace(page: Page, verdict: Verdict) -> None:
 def identity(verdict: Verdict) -> Text:
     """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
     hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
-    built = "built on" if verdict.outcome in ("active", "done") else "tried"
+    built = {"active": "built on", "done": "on"}.get(verdict.outcome, "tried")
     parts = [
         f"{verdict.verdict}, {verdict.outcome}",
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
