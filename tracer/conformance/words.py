@@ -165,12 +165,13 @@ def failure_words(case: Case, ending: Ending) -> str:
 
 def _unanswered_words(case: Case, last: CallRecord) -> str:
     if last.result == "undelivered":
-        return "was published, never delivered and never answered"
+        return f"was published, never delivered to {last.callee} and never answered"
     for witness in case.witnesses:
         facts = witness.call.facts
         if witness.record is last and isinstance(facts, RpcFacts) and facts.answered_ns is not None:
-            return f"was answered only after {_seconds(facts.answered_ns - witness.call.started_ns)}"
-    return "was never answered"
+            took = _seconds(facts.answered_ns - witness.call.started_ns)
+            return f"was answered by {last.callee} only after {took}"
+    return f"was never answered by {last.callee}"
 
 
 def _offered(case: Case) -> str:
