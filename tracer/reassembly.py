@@ -408,6 +408,9 @@ class Reassembler:
         events: list[Event] = []
         while half.pending:
             events += self._give_up(half, segment.time_ns)
+        if half.finished:
+            # Its end was among what waited.
+            return events + self._late(segment, half)
         before, half.strayed = half.strayed, half.next_seq
         back = before >= 0 and -ABSURD_BYTES <= _ahead(segment.seq, before) <= ABSURD_BYTES
         events.append(self._gap(half, 0, segment.time_ns, segment.frames))
