@@ -55,6 +55,9 @@ def test_a_step_out_of_order(name: str, tmp_path: Path) -> None:
     ((kind, step),) = kinds(verdict)
     assert kind == "order"
     assert step in steps
+    (deviation,) = verdict.deviations
+    assert "it belongs behind step" in deviation.message or "have changed places" in deviation.message
+    assert deviation.call is not None
 
 
 def test_8a_and_8b_may_come_in_any_order(tmp_path: Path) -> None:

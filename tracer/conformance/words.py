@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
+from tracer.conformance.displaced import Displaced
 from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
 from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, Note, RestFacts, RpcFacts, StepResult
@@ -16,6 +17,7 @@ __all__ = [
     "failure_words",
     "missing_words",
     "note_of_broker",
+    "order_words",
     "owed_by",
     "owing_role",
     "peer_of",
@@ -250,6 +252,14 @@ def retry_words(attempts: Sequence[Attempt]) -> str:
         where = f"failed at {attempt.stopped_at}" if attempt.stopped_at else "failed"
         told.append(f"{attempt.host} {where}{_cap(attempt.error)}")
     return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} built it"
+
+
+def order_words(moved: Displaced, record: CallRecord) -> str:
+    """Return the message of a call out of order."""
+    if moved.changed_with is not None and moved.changed_with != moved.step:
+        return f"steps {moved.step} and {moved.changed_with} have changed places: {record.line}"
+    place = f"behind step {moved.after}" if moved.after else "before all others"
+    return f"step {moved.step} is out of order, it belongs {place}: {record.line}"
 
 
 def note_of_broker(case: Case) -> list[Note]:
