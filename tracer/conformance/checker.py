@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
 from tracer.conformance.answers import answers
@@ -276,10 +277,18 @@ class _Report:
         self._order()
 
     def _incomplete(self, steps: list[StepResult]) -> None:
-        """Report a step of which only later calls came: its first call should have been seen, too."""
+        """Report a step of which only later calls came: its first call should have been seen, too.
+
+        Of several attempts an earlier one may lie before the capture: nothing is said there.
+        """
         seen = {s.step: s for s in steps if s.status == "seen"}
-        for move in self.moves:
-            if not isinstance(move, Missing) or move.symbol.step not in seen or self._is_damaged():
+        if len(self.case.attempts) > 1 or self._is_damaged():
+            return
+        word = [move for move in self.moves if not isinstance(move, Extra)]
+        for move, following in pairwise(word):
+            if not isinstance(move, Missing) or not isinstance(following, Sync):
+                continue
+            if move.symbol.step not in seen or move.symbol.step != following.symbol.step:
                 continue
             step = seen[move.symbol.step]
             if self._required(step.step) and self.sight.would_show(step.step):
