@@ -31,6 +31,9 @@ class Format(NamedTuple):
 FORMATS = {
     "json": Format("tracer.reports.json", "the schema tracer.check/1"),
     "html": Format("tracer.reports.html", "one page to look at and to mail"),
+    "svg": Format("tracer.reports.svg", "ladder and waterfall as a picture"),
+    "mermaid": Format("tracer.reports.mermaid", "the ladder for wikis"),
+    "csv": Format("tracer.reports.csv", "the steps for spreadsheets"),
 }
 
 
