@@ -1,0 +1,1 @@
+"""Conversations, clouds and whole creations as packets, for tests."""
