@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tracer import __version__
+from tracer.cli.formats import FORMATS
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "form",
     "grammar",
     "manner",
+    "report_form",
     "since",
     "stall",
     "target",
@@ -240,6 +242,11 @@ def form(*names: str, words: str) -> Callable[[Function], Function]:
         show_default=True,
         help=words,
     )
+
+
+report_form = form(
+    "text", *FORMATS, words="; ".join(f"{name}: {format.words}" for name, format in FORMATS.items()) + "."
+)
 
 
 target = click.option(

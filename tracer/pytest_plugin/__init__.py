@@ -117,7 +117,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Put ladders into the report as sections of their own."""
     report = yield
     if report.when == "call":
-        report.sections.extend(item.stash.get(SECTIONS, None) or ())
+        sections: list[tuple[str, str]] = item.stash.get(SECTIONS, [])
+        report.sections.extend(sections)
     return report
 
 
