@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tracer.errors import UsageError
 from tracer.testing.cloud import NETWORK, PROJECT, SECRETS, SITE, TOKEN, VOLUME, Cloud
 from tracer.testing.messages import nova_object, query, sql_error, sql_ok, sql_rows
 from tracer.testing.packets import Connection
 
 __all__ = ["Building"]
+
+STEPS = ("1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8a", "8b", "8c")
 
 
 class Building:
@@ -30,6 +33,13 @@ class Building:
         token: str = TOKEN,
         polls: bool = True,
     ) -> None:
+        for step in (
+            *(breaks or ()),
+            *(on or ()),
+            *(s for vm in hosts for host in vm.values() for s in host),
+        ):
+            if step not in STEPS:
+                raise UsageError(f"there is no step {step!r} to break: {', '.join(STEPS)}")
         self.cloud, self.now, self.name, self.token = cloud, at, name, token
         self.breaks, self.on = dict(breaks or {}), dict(on or {})
         self.hosts = hosts
