@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Cloud
 from judging import only, run
 
 from tracer.model import Note, Verdict
+from tracer.testing.cloud import Cloud
 
 
 def told(verdict: Verdict, kind: str) -> list[Note]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Cloud
-from creation import Creation
 from judging import judge, kinds, only, run, statuses
-from traffic import Connection
 
 from tracer.pipeline import Settings
+from tracer.testing.cloud import Cloud
+from tracer.testing.creation import Creation
+from tracer.testing.packets import Connection
 
 
 def moved(seconds: float, *words: bytes) -> Callable[[Cloud], None]:

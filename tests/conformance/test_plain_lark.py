@@ -7,10 +7,8 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from cloud import Cloud
 from judging import judge, only
 from lark.exceptions import LarkError
-from operations import Operation
 from plain import rules, tokens
 
 from tracer import pipeline
@@ -21,6 +19,8 @@ from tracer.conformance.shelf import shipped
 from tracer.examples import example_names
 from tracer.model import Verdict
 from tracer.pipeline import Settings
+from tracer.testing.cloud import Cloud
+from tracer.testing.operations import Operation
 
 PARSERS = ("lalr", "earley")
 CAPTURES = Path(__file__).parent.parent.parent / "captures"

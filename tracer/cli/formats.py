@@ -34,6 +34,7 @@ FORMATS = {
     "svg": Format("tracer.reports.svg", "ladder and waterfall as a picture"),
     "mermaid": Format("tracer.reports.mermaid", "the ladder for wikis"),
     "csv": Format("tracer.reports.csv", "the steps for spreadsheets"),
+    "junit": Format("tracer.reports.junit", "JUnit XML, a test case for each trace"),
 }
 
 
