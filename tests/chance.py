@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from unittest.mock import patch
 
-from tracer.conformance import grammar
+from tracer.conformance import load
 from tracer.conformance.alignment import Candidate, Event
 from tracer.conformance.automaton import Alt, Automaton, Rep, Seq, Shuffle, Sym, Term
 from tracer.conformance.grammar import Grammar
@@ -19,9 +18,8 @@ Labels = tuple[str, ...]
 
 def load_with_term(name: str | Path) -> tuple[Grammar, Term]:
     """A grammar, and the term that its automaton is compiled from."""
-    with patch.object(grammar, "compile_term", wraps=grammar.compile_term) as compiled:
-        loaded = grammar.load(name)
-    return loaded, compiled.call_args.args[0]
+    loaded = load(name)
+    return loaded, loaded.term
 
 
 def word(term: Term, chance: Random, again: float = 0.5) -> list[int]:

@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from cloud import SPREAD, Cloud, Layout
-from creation import Creation
 from reading import segment_of
-from traffic import Network
 
 import tracer.pipeline
 from tracer.calls import Calls, wants_body, wants_statement
@@ -19,6 +16,9 @@ from tracer.model import Call, Capture, Closed, Packet, Report, Segment, Verdict
 from tracer.pipeline import Settings
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Reassembler
+from tracer.testing.cloud import SPREAD, Cloud, Layout
+from tracer.testing.creation import Creation
+from tracer.testing.packets import Network
 
 # A grammar is the same each time; to read it takes longer than a small capture does.
 tracer.pipeline.load = functools.cache(tracer.pipeline.load)
@@ -95,7 +95,7 @@ def built(network: Network) -> list[Call]:
         segment = segment_of(layers, packet)
         assert isinstance(segment, Segment), segment
         last_ns = packet.time_ns
-        take(reassembler.read((segment,)))
+        take(reassembler.read(((segment,),)))
     take(reassembler.flush(last_ns))
     found.update((call.serial, call) for call in calls.flush())
     return [found[serial] for serial in sorted(found)]

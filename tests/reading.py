@@ -1,14 +1,28 @@
-"""One packet at a time through the first stage, for tests that look at each."""
+"""The first stages, a packet at a time, for tests that look at each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from tracer.layers import Layers
-from tracer.model import PacketFields, Segment
+from tracer.model import Capture, Packet, PacketFields, Segment, SegmentFields
+from tracer.sources import open_capture
+
+
+def packets_of(path: str, capture: Capture) -> Iterator[Packet]:
+    """The packets of a capture file, one by one."""
+    for batch in open_capture(path, capture):
+        yield from map(Packet._make, batch)
+
+
+def one_by_one(segments: Iterable[SegmentFields]) -> Iterator[list[SegmentFields]]:
+    """Each segment as a batch of its own."""
+    return ([segment] for segment in segments)
 
 
 def segment_of(layers: Layers, packet: PacketFields) -> Segment | str | None:
     """Return the segment in *packet*, None without one, or the anomaly in it, in words."""
     anomalies: dict[str, int] = {}
-    found = list(layers.read((packet,), anomalies))
+    found = layers.read((packet,), anomalies)
     assert len(found) + sum(anomalies.values()) <= 1
     return Segment._make(found[0]) if found else next(iter(anomalies), None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tracer import pipeline
 from tracer.examples import example_names
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +160,74 @@ def test_golden_calls(name: str, update_golden: bool) -> None:
     compare(GOLDEN / f"{name}.jsonl", "\n".join(lines) + "\n", update_golden)
 
 
+FAILING = {
+    # scenario: step, peer, words of the cause, other words of the answer
+    "fail-400": ("4b", "nova-api", "'flavorRef' is a required property", ""),
+    "fail-401": ("4a", "nova-api", "requires authentication", "keystone GET /v3/auth/tokens 404"),
+    "fail-quota-403": ("4c", "nova-api", "Quota exceeded for instances: Requested 1", ""),
+    "fail-conductor-down": (
+        "5",
+        "nova-conductor",
+        "never delivered: no consumer took it from the queue",
+        "broker: cast schedule_and_build_instances of nova-api waits in queue conductor",
+    ),
+    "fail-scheduler-down": (
+        "6",
+        "nova-scheduler",
+        "MessagingTimeout: no reply to message ID 9cab629451a9455791897a6f4b676c82",
+        "was never answered; its caller gave up after 15.2 s",
+    ),
+    "fail-no-valid-host": (
+        "6",
+        "nova-scheduler",
+        "No valid host was found",
+        "placement offered no host with DISK_GB 1, MEMORY_MB 1024, VCPU 5000",
+    ),
+    "fail-neutron-down-midway": (
+        "8b",
+        "neutron-server",
+        "refused the connection of nova-compute",
+        "nova recorded: Build of instance",
+    ),
+}
+
+
+def test_every_failing_scenario_is_looked_at() -> None:
+    failing = {name for name in NAMES if any(c["outcome"] != "active" for c in truth(name)["creates"])}
+    assert failing == set(FAILING)
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_the_text_alone_names_step_peer_and_cause(name: str) -> None:
+    """In the first line of the VM that failed; the other questions' answers are below it."""
+    step, peer, cause, answer = FAILING[name]
+    lines = tracer("check", f"captures/{name}", "--stall", str(STALL_S)).stdout.splitlines()
+    first = next(line for line in lines if line.startswith("✗"))
+    assert f"step {step} " in first
+    assert peer in first
+    assert cause in first
+    assert answer in "\n".join(lines)
+    [deviation] = next(t for t in report(name)[1]["traces"] if t["verdict"] == "deviates")["deviations"]
+    assert (deviation["step"], deviation["peer"]) == (step, peer)
+    assert deviation["cause"] and deviation["expected"] and deviation["call"]
+
+
+def test_several_broken_creations_are_clustered() -> None:
+    """Two scenarios in one run: a row for each reason, in text and in JSON."""
+    both = ["captures/fail-no-valid-host", "captures/fail-400", "captures/fail-quota-403"]
+    text = tracer("check", *both).stdout
+    assert "  VMs  what        step  who             why\n" in text
+    assert (
+        "    1  failed      6     nova-scheduler  NoValidHost: No valid host was found.  (fail-nvh)" in text
+    )
+    clusters = json.loads(tracer("check", *both, "--format", "json").stdout)["clusters"]
+    assert {(c["count"], c["kind"], c["step"], c["peer"]) for c in clusters} == {
+        (1, "failed", "6", "nova-scheduler"),
+        (1, "failed", "4b", "nova-api"),
+        (1, "failed", "4c", "nova-api"),
+    }
+
+
 def test_a_baseline_of_good_creations_names_what_is_slow(tmp_path: Path) -> None:
     """Learnt from 20 creations; against a cloud a hundred times faster all is slow, and nothing deviates."""
     usual = tmp_path / "usual.json"
@@ -229,3 +298,13 @@ def test_the_message_that_a_log_names_is_found() -> None:
     run = tracer("check", "captures/fail-no-valid-host", "--where", f"id={asked['message_id']}")
     assert (run.returncode, "VM fail-nvh" in run.stdout) == (1, True)
     assert "fail-nvh" in tracer("show", "captures/fail-no-valid-host", "--trace", asked["message_id"]).stdout
+
+
+def test_calls_of_a_time_span() -> None:
+    """`calls` gives those that began in the span, with the index that they have without it."""
+    path = str(CAPTURES / "ok-image")
+    every = list(pipeline.calls([path], pipeline.Settings()))
+    since_ns, until_ns = every[100].started_ns, every[200].started_ns
+    span = list(pipeline.calls([path], pipeline.Settings(since_ns=since_ns, until_ns=until_ns)))
+    assert span == [call for call in every if since_ns <= call.started_ns < until_ns]
+    assert 0 < len(span) < len(every)

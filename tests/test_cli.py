@@ -20,10 +20,12 @@ import pytest
 
 import tracer
 from tracer.cli import main
+from tracer.cli.formats import FORMATS
 from tracer.errors import SourceError
 from tracer.model import CallRecord, Report
 
 BUILD = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "reports" / "conftest.py")))
+KNOWN = ", ".join(map(repr, ("text", *FORMATS)))
 ROOT = Path(__file__).parent.parent
 
 
@@ -174,7 +176,7 @@ MISTAKES = [
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
     (["--colr=never", "check", "x"], "tracer has no option --colr; did you mean --color?"),
     (["check", "x", "-z"], "tracer check has no option -z; `tracer check --help` lists those it has"),
-    (["check", "x", "--format", "xml"], "--format: 'xml' is not one of 'text', 'json'"),
+    (["check", "x", "--format", "xml"], f"--format: 'xml' is not one of {KNOWN}"),
     (["check", "x", "--color", "blue"], "--color: 'blue' is not one of 'auto', 'always', 'never'"),
     (["check", "x", "--grammar"], "option '--grammar' requires an argument; --help shows how"),
     (["completion"], "tracer completion needs bash|zsh|fish; `tracer completion --help` shows how"),
@@ -482,7 +484,8 @@ def test_help_imports_nothing_heavy() -> None:
         "from tracer.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'scapy', 'pika', 'pyshark', 'lark', 'msgspec', 'rich', 'zstandard'} & set(sys.modules)\n"
+        "heavy = {'scapy', 'pika', 'pyshark', 'lark', 'msgspec', 'rich', 'zstandard', 'jinja2'}\n"
+        "heavy = (heavy | {'junitparser'}) & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
     result = subprocess.run(
@@ -510,7 +513,7 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
         ("tracer ", ["check", "calls", "show", "baseline", "grammar", "completion"]),
         ("tracer grammar ", ["list", "show", "check", "draw"]),
         ("tracer check x --form", ["--format"]),
-        ("tracer check x --format ", ["text", "json"]),
+        ("tracer check x --format ", ["text", *FORMATS]),
         ("tracer check --where nonsense --stall nonsense x --wher", ["--where"]),
     ],
 )

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cloud import SPREAD, Cloud
-from creation import Creation
 from judging import judge, only, run, statuses
-from traffic import pcap
 
 from tracer.model import Verdict
 from tracer.pipeline import Settings, check
+from tracer.testing.cloud import SPREAD, Cloud
+from tracer.testing.creation import Creation
+from tracer.testing.packets import pcap
 
 TLS = b"\x16\x03\x03\x00\x10" + b"\x01" * 16
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from cloud import COLOCATED, COLOCATED_TAPS, NO_HOST, QUOTA_TEXT, SECRETS, SPREAD, Cloud
-from creation import Creation
 from judging import judge, kinds, note_kinds, only, run, statuses
 from rich.console import Console
 
@@ -18,6 +16,8 @@ from tracer.pipeline import Settings, calls
 from tracer.reports import console, ladder
 from tracer.reports.calls import write_lines, write_text
 from tracer.reports.json import render as render_json
+from tracer.testing.cloud import COLOCATED, COLOCATED_TAPS, NO_HOST, QUOTA_TEXT, SECRETS, SPREAD, Cloud
+from tracer.testing.creation import Creation
 
 Breaks = Mapping[str, str]
 TWO = ({"compute1": {}, "compute2": {}},)

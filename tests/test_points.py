@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +25,23 @@ def segment(
     return Segment(START_NS + time_ns, FLOW, seq, 0, 16, payload, 0, ip_id, frames)
 
 
+def batches(segments: Iterable[SegmentFields], size: int = 3) -> Iterator[list[SegmentFields]]:
+    given = list(segments)
+    return (given[at : at + size] for at in range(0, len(given), size))
+
+
+def flat(found: Iterable[list[SegmentFields]]) -> list[Segment]:
+    return [Segment._make(segment) for batch in found for segment in batch]
+
+
+def ordered(segments: Iterable[SegmentFields], size: int = 1) -> list[Segment]:
+    return flat(in_time_order(batches(segments, size)))
+
+
+def joined(first: list[Segment], second: list[Segment], clocks: Clocks) -> list[Segment]:
+    return flat(join_sightings(merge(map(batches, (first, second)), clocks), clocks))
+
+
 def times(segments: Sequence[SegmentFields]) -> list[int]:
     return [s[0] - START_NS for s in segments]
 
@@ -38,7 +55,7 @@ def times(segments: Sequence[SegmentFields]) -> list[int]:
 )
 def test_in_time_order_loses_nothing(given_times: list[int]) -> None:
     """Every segment comes out once, whatever the order."""
-    found = list(in_time_order(segment(t, seq=i) for i, t in enumerate(given_times)))
+    found = ordered(segment(t, seq=i) for i, t in enumerate(given_times))
     assert sorted(s.seq for s in found) == list(range(len(given_times)))
 
 
@@ -53,14 +70,23 @@ def test_in_time_order_sorts_behind_the_first_inversion(steps: list[int], rng: r
         true.append(2 + clock)
     # The first inversion is at the start, so that all the rest must come out sorted.
     late = [1, 0] + [t for _, t in sorted((t + rng.uniform(0, WINDOW_NS * 0.99), t) for t in true[2:])]
-    found = times(list(in_time_order(segment(t) for t in late)))
+    found = times(ordered(segment(t) for t in late))
     assert found == [1, 0, *sorted(late[2:])]
+
+
+@given(st.lists(st.integers(0, 3 * MS), max_size=60), st.integers(1, 70))
+def test_whole_batches_are_sorted_from_the_first_on(given_times: list[int], size: int) -> None:
+    """What is late by less than the window comes out in order, but for what had gone out before it came."""
+    found = ordered((segment(t, seq=i) for i, t in enumerate(given_times)), size)
+    assert sorted(s.seq for s in found) == list(range(len(given_times)))
+    if size >= len(given_times):
+        assert [(s.time_ns, s.seq) for s in found] == sorted((s.time_ns, s.seq) for s in found)
 
 
 def test_equal_times_keep_their_order() -> None:
     """The order of the file is the order of the wire where the clock cannot tell (Homer #366)."""
     given_times = [5, 3, 7, 7, 6, 6, 7]
-    found = list(in_time_order(segment(t, seq=i) for i, t in enumerate(given_times)))
+    found = ordered(segment(t, seq=i) for i, t in enumerate(given_times))
     assert [s.seq for s in found if s.time_ns - START_NS == 7] == [2, 3, 6]
     assert [s.seq for s in found if s.time_ns - START_NS == 6] == [4, 5]
 
@@ -68,7 +94,7 @@ def test_equal_times_keep_their_order() -> None:
 def test_what_is_later_than_the_window_is_given_all_the_same() -> None:
     """A record that is seconds late is not lost and does not stop the others."""
     late = [0, 10 * WINDOW_NS, 5 * WINDOW_NS, 20 * WINDOW_NS, 1, 21 * WINDOW_NS]
-    assert sorted(times(list(in_time_order(segment(t) for t in late)))) == sorted(late)
+    assert sorted(times(ordered(segment(t) for t in late))) == sorted(late)
 
 
 # --- several captures -----------------------------------------------------------------------------
@@ -78,7 +104,7 @@ def test_merge_is_by_time() -> None:
     """Three captures, one of them empty, one that goes on alone."""
     first = [segment(t * MS, capture=0) for t in (1, 4, 6)]
     second = [segment(t * MS, capture=1) for t in (2, 3, 5, 7, 8, 9)]
-    found = list(merge([iter(first), iter([]), iter(second)]))
+    found = flat(merge(map(batches, (first, [], second))))
     assert times(found) == [t * MS for t in range(1, 10)]
 
 
@@ -88,7 +114,7 @@ def test_merge_corrects_by_the_clocks() -> None:
     clocks.learn(1, 0, 5 * MS)
     first = [segment(t * MS, capture=0) for t in range(0, 40, 2)]
     second = [segment(t * MS + 5 * MS, capture=1) for t in range(1, 40, 2)]
-    found = times(list(merge([iter(first), iter(second)], clocks)))
+    found = times(flat(merge(map(batches, (first, second)), clocks)))
     assert sorted(found) == [t * MS for t in range(40)]
     # A capture's first segment is placed by its own clock: until then nothing is known of it.
     assert found[8:] == sorted(found)[8:]
@@ -161,7 +187,7 @@ def test_copies_are_joined_whatever_the_clocks(skew_ms: int) -> None:
     """A packet that two points saw is one segment with both frames, in the order of the wire."""
     first, second = points(300, skew_ms * MS)
     clocks = Clocks()
-    found = list(join_sightings(merge([iter(first), iter(second)], clocks), clocks))
+    found = joined(first, second, clocks)
     assert len(found) == 300
     assert [s.seq for s in found] == list(range(300))
     assert all({capture for capture, _ in s.frames} == {0, 1} for s in found)
@@ -179,7 +205,7 @@ def test_cause_stays_before_effect_on_packets_that_one_point_saw(skew_ms: int) -
             segment(i * MS + (skew_ms * MS if i % 2 else 0), i, i % 2, i + 1, ip_id=i)
         )
     clocks = Clocks()
-    found = [s[2] for s in join_sightings(merge([iter(first), iter(second)], clocks), clocks)]
+    found = [s[2] for s in joined(first, second, clocks)]
     assert sorted(found) == list(range(200))
     # The clock is applied from the next change of capture on.
     assert found[120:] == list(range(120, 200))
@@ -190,7 +216,7 @@ def test_a_retransmission_is_not_a_second_sighting() -> None:
     first = [segment(0, 1, 0, 1, ip_id=10), segment(5 * MS, 1, 0, 2, ip_id=11)]
     second = [segment(5 * MS + 1, 1, 1, 1, ip_id=11)]
     clocks = Clocks()
-    found = list(join_sightings(merge([iter(first), iter(second)], clocks), clocks))
+    found = joined(first, second, clocks)
     assert [s.frames for s in found] == [((0, 1),), ((0, 2), (1, 1))]
 
 
@@ -199,7 +225,7 @@ def test_the_same_point_twice_stays_two() -> None:
     one = [segment(0, 1, 0, 1), segment(10, 1, 0, 2)]
     two = [segment(20, 1, 1, 1)]
     clocks = Clocks()
-    found = list(join_sightings(merge([iter(one), iter(two)], clocks), clocks))
+    found = joined(one, two, clocks)
     assert len(found) == 2
     assert sorted(frame for s in found for frame in s.frames) == [(0, 1), (0, 2), (1, 1)]
 
@@ -208,7 +234,7 @@ def test_sightings_too_far_apart_are_two() -> None:
     """An IP identification comes again after 65536 packets."""
     one, two = [segment(0, 1, 0, 1)], [segment(2 * WINDOW_NS, 1, 1, 1)]
     clocks = Clocks()
-    assert len(list(join_sightings(merge([iter(one), iter(two)], clocks), clocks))) == 2
+    assert len(joined(one, two, clocks)) == 2
 
 
 def test_other_payload_lengths_are_other_packets() -> None:
@@ -216,4 +242,4 @@ def test_other_payload_lengths_are_other_packets() -> None:
     one = [segment(0, 1, 0, 1, payload=b"x" * 2000)]
     two = [segment(1, 1, 1, 1, payload=b"x" * 1000), segment(2, 1001, 1, 2, payload=b"x" * 1000)]
     clocks = Clocks()
-    assert len(list(join_sightings(merge([iter(one), iter(two)], clocks), clocks))) == 3
+    assert len(joined(one, two, clocks)) == 3

@@ -58,7 +58,7 @@ class Talk:
             ip_id or self.number,
             ((0, self.number),),
         )
-        self.events += self.reassembler.read((segment,))
+        self.events += self.reassembler.read(((segment,),))
         return self
 
     def hello(self) -> Talk:
@@ -697,6 +697,12 @@ def test_gaps_and_data_add_up(sizes: list[int], isn: int, rng: random.Random, lo
         expected[seq - 1 : seq - 1 + len(payload)] = payload
     assert talk.stream(">") == bytes(expected)
     assert all(event.size_bytes > 0 for event in talk.events if isinstance(event, Gap))
+
+
+def test_a_leap_behind_an_end_that_waited() -> None:
+    """A FIN waits behind a hole; a segment from nowhere gives the hole up, and comes behind the end."""
+    talk = Talk().send("<", 0).send("<", 2, flags="FA", missing=1).send("<", 268_435_457, b"x")
+    assert [_told(event) for event in talk.end().events][-2:] == [("fin", "<"), ("end",)]
 
 
 @settings(deadline=None, max_examples=300)

@@ -102,8 +102,8 @@ class Layers:
 
     def read(
         self, packets: Iterable[PacketFields], anomalies: MutableMapping[str, int]
-    ) -> Iterator[SegmentFields]:
-        """Yield the TCP segments in *packets*; count in *anomalies* what is wrong with others, in words.
+    ) -> list[SegmentFields]:
+        """Return the TCP segments in *packets*; count in *anomalies* what is wrong with others, in words.
 
         Of several IP headers the innermost counts, and the tunnel's number becomes part of the flow. A
         fragment waits until its datagram is complete; the segment then has the frame of the fragment
@@ -111,6 +111,8 @@ class Layers:
 
         Source: RFC 791 §3.1, RFC 8200, RFC 9293 §3.1; LINKTYPE_ registry of tcpdump.org.
         """
+        segments: list[SegmentFields] = []
+        append = segments.append
         known = -1
         fast_bytes, start, unpack, unpack_tagged = _NEVER
         for packet in packets:
@@ -141,15 +143,16 @@ class Layers:
                         missing = 0 if end <= size else end - begin - len(payload)
                         flags &= 0x1F
                         # fmt: off
-                        yield (time_ns, flow, seq, ack, flags, payload, missing, ip_id, (frame,),
-                               vlan, interface)
+                        append((time_ns, flow, seq, ack, flags, payload, missing, ip_id, (frame,),
+                                vlan, interface))
                         # fmt: on
                         continue
             found = self._decode_slowly(Packet._make(packet))
             if type(found) is str:
                 anomalies[found] = anomalies.get(found, 0) + 1
             elif found is not None:
-                yield found  # type: ignore[misc]
+                append(found)  # type: ignore[arg-type]
+        return segments
 
     def flush(self) -> Iterator[str]:
         """Yield an anomaly for each fragmented datagram that never became complete."""

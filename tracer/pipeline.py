@@ -73,7 +73,7 @@ class Settings:
     topology: Path | None = None
     stall_s: float = 60.0
     since_ns: int | None = None
-    """Only traces that began at or after this time, and before `until_ns`."""
+    """Only traces (of `calls`: calls) that began at or after this time, and before `until_ns`."""
     until_ns: int | None = None
     allow: tuple[str, ...] = ()
     """KIND or KIND:STEP, accepted as a note."""
@@ -185,11 +185,11 @@ class Stages:
         self._settings = settings
         self._grammar = grammar
         self._given = given
-        self.captures = captures
         self.allowed = [
             *((f"{settings.topology}: allow", text) for text in given.allow),
             *(("--allow", text) for text in settings.allow),
         ]
+        self.captures = captures
         ports = {**PORTS, **given.ports}
         self.topology = Topology(self.captures, given)
         self._reassembler = Reassembler(self.captures, ports)
@@ -377,15 +377,15 @@ class _Run(Stages):
 
     # --- reading ---
 
-    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[PacketFields]:
+    def _open(self, argument: CaptureArgument, capture: Capture) -> Iterator[list[PacketFields]]:
         packets = open_capture(argument.path, capture)
         if self._progress is not None:
             plain = argument.path != "-" and os.path.isfile(argument.path)
             self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
         return packets
 
-    def _segments(self) -> Iterator[SegmentFields]:
-        """Return the segments of all captures in time order, each packet once."""
+    def _segments(self) -> Iterator[list[SegmentFields]]:
+        """Return the segments of all captures in time order, in batches, each packet once."""
         streams = [
             in_time_order(_decode(packets, capture))
             for packets, capture in zip(self._packets, self.captures, strict=True)
@@ -438,7 +438,12 @@ class _Run(Stages):
         for key, trace in self._traces():
             for call in trace.calls:
                 ids.setdefault(call.serial, []).append(key)
+        since_ns, until_ns = self._settings.since_ns, self._settings.until_ns
         for call in sorted(self._every or (), key=lambda call: call.index):
+            if since_ns is not None and call.started_ns < since_ns:
+                continue
+            if until_ns is not None and call.started_ns >= until_ns:
+                continue
             yield replace(self.topology.record(call), traces=tuple(ids.get(call.serial, ())))
 
 
@@ -469,10 +474,11 @@ def given_topology(settings: Settings) -> GivenTopology:
     return load_topology(settings.topology) if settings.topology else GivenTopology()
 
 
-def _decode(packets: Iterator[PacketFields], capture: Capture) -> Iterator[SegmentFields]:
-    """Yield the TCP segments of *packets*; count what cannot be read."""
+def _decode(batches: Iterator[list[PacketFields]], capture: Capture) -> Iterator[list[SegmentFields]]:
+    """Yield the TCP segments of *batches*; count what cannot be read."""
     layers = Layers()
-    yield from layers.read(packets, capture.anomalies)
+    for batch in batches:
+        yield layers.read(batch, capture.anomalies)
     capture.anomalies.update(layers.flush())
 
 

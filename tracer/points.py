@@ -1,4 +1,4 @@
-"""Several capture points, one stream of segments in time order.
+"""Several capture points, one stream of segments in time order, in batches as they were read.
 
 Three things happen here, all of them cheap when there is nothing to do: records of one capture that
 are slightly out of time order are sorted; captures are merged by time; a packet that several capture
@@ -9,8 +9,11 @@ packets, and a point whose clock differs is corrected, so that cause stays befor
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from itertools import chain
+from operator import itemgetter
 
 from tracer.model import Segment, SegmentFields
 
@@ -21,6 +24,10 @@ WINDOW_NS = 20_000_000
 apart (kernel buffers: up to 5 ms seen; clocks of one site: a few ms)."""
 CORRECT_NS = 400_000
 """Smaller differences are the way of the packet (up to 322 µs seen), not the clock."""
+
+_TIME = itemgetter(0)
+"""Of a segment."""
+_NEVER_NS = 1 << 80
 
 
 class Clocks:
@@ -50,70 +57,66 @@ class Clocks:
         return int(offset) if abs(offset) >= CORRECT_NS else 0
 
 
-def in_time_order(segments: Iterable[SegmentFields], window_ns: int = WINDOW_NS) -> Iterator[SegmentFields]:
-    """Yield *segments* by time, if none is late by more than *window_ns*.
+def in_time_order(
+    batches: Iterable[list[SegmentFields]], window_ns: int = WINDOW_NS
+) -> Iterator[list[SegmentFields]]:
+    """Yield the segments of *batches* by time, if none is late by more than *window_ns*.
 
-    Sorting starts at the first inversion: most captures have none and pay one comparison a packet.
+    Nothing is held back before the first inversion: most captures have none.
     """
     last_ns = 0
-    iterator = iter(segments)
-    for segment in iterator:
-        if segment[0] < last_ns:
+    iterator = iter(batches)
+    waiting: list[SegmentFields] = []
+    for batch in iterator:
+        times = list(map(_TIME, batch))
+        if times and (times[0] < last_ns or times != sorted(times)):
+            waiting = batch
             break
-        last_ns = segment[0]
-        yield segment
-    else:
-        return
-    waiting = deque([segment])
-    newest_ns = segment[0]
-    for segment in iterator:
-        time_ns = segment[0]
-        if time_ns >= newest_ns:
-            newest_ns = time_ns
-            waiting.append(segment)
-            until_ns = time_ns - window_ns
-            while waiting[0][0] <= until_ns:
-                yield waiting.popleft()
-        else:
-            # Inversions are rare and short: look for the place from the end.
-            at = len(waiting)
-            while at and waiting[at - 1][0] > time_ns:
-                at -= 1
-            waiting.insert(at, segment)
-    yield from waiting
+        if batch:
+            last_ns = times[-1]
+            yield batch
+    for batch in chain([[]], iterator):
+        # Nearly sorted, which costs little.
+        waiting = sorted(waiting + batch, key=_TIME)
+        if waiting:
+            ready = bisect_right(waiting, waiting[-1][0] - window_ns, key=_TIME)
+            if ready:
+                yield waiting[:ready]
+                waiting = waiting[ready:]
+    if waiting:
+        yield waiting
 
 
 def merge(
-    captures: Iterable[Iterator[SegmentFields]], clocks: Clocks | None = None
-) -> Iterator[SegmentFields]:
+    captures: Iterable[Iterator[list[SegmentFields]]], clocks: Clocks | None = None
+) -> Iterator[list[SegmentFields]]:
     """Yield the segments of all *captures*, each in time order, by time (corrected by *clocks*)."""
-    heads: list[tuple[int, int, SegmentFields, Iterator[SegmentFields]]] = []
+    heads: list[tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]] = []
     for position, iterator in enumerate(captures):
-        first = next(iterator, None)
+        first = next(filter(None, iterator), None)
         if first is not None:
-            heads.append((first[0], position, first, iterator))
+            heads.append((first[0][0], position, first, 0, iterator))
     heapq.heapify(heads)
-    while len(heads) > 1:
-        _, position, segment, iterator = heapq.heappop(heads)
-        other_ns = heads[0][0]
-        offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
-        yield _earlier(segment, offset_ns) if offset_ns else segment
-        for segment in iterator:
-            # Only a change of capture re-reads the clock: within a run of packets of one capture
-            # nothing new is learnt about it.
-            if segment[0] - offset_ns > other_ns:
-                heapq.heappush(heads, (segment[0] - offset_ns, position, segment, iterator))
+    while heads:
+        _, position, batch, at, iterator = heapq.heappop(heads)
+        other_ns = heads[0][0] if heads else _NEVER_NS
+        # Only a change of capture re-reads the clock: within a run of packets of one capture nothing
+        # new is learnt about it.
+        offset_ns = clocks.offset_ns(_capture_of(batch[at])) if clocks else 0
+        while batch:
+            end = len(batch)
+            if batch[-1][0] - offset_ns > other_ns:
+                # At least one: it was the earliest when it was put here, by the clock of then.
+                end = max(at + 1, bisect_right(batch, other_ns + offset_ns, at, key=_TIME))
+            part = batch[at:end] if end - at < len(batch) else batch
+            yield [_earlier(segment, offset_ns) for segment in part] if offset_ns else part
+            if end < len(batch):
+                heapq.heappush(heads, (batch[end][0] - offset_ns, position, batch, end, iterator))
                 break
-            yield _earlier(segment, offset_ns) if offset_ns else segment
-    for _, _, segment, iterator in heads:
-        offset_ns = clocks.offset_ns(_capture_of(segment)) if clocks else 0
-        if offset_ns:
-            yield _earlier(segment, offset_ns)
-            for segment in iterator:
-                yield _earlier(segment, offset_ns)
-        else:
-            yield segment
-            yield from iterator
+            batch, at = next(filter(None, iterator), []), 0
+            if batch and batch[0][0] - offset_ns > other_ns:
+                heapq.heappush(heads, (batch[0][0] - offset_ns, position, batch, 0, iterator))
+                break
 
 
 def _capture_of(segment: SegmentFields) -> int:
@@ -137,27 +140,34 @@ class Sightings:
         self._held: OrderedDict[tuple[bytes, int, int, int, int, int], SegmentFields] = OrderedDict()
         self._serial = 0
 
-    def receive(self, segment: SegmentFields) -> list[SegmentFields]:
-        """Take *segment*, in time order, and return those that no other capture can have seen any more."""
-        time_ns, flow, seq, ack, flags, payload, _, ip_id, frames, _, _ = segment
-        held, clocks = self._held, self._clocks
-        ready = self.release(time_ns - self._window_ns) if held else []
-        capture = frames[0][0]
-        same = (flow, seq, ack, flags, len(payload), ip_id)
-        seen = held.get(same)
-        if seen is None:
-            held[same] = segment
-        elif all(number != capture for number, _ in seen[8]):
-            first = _capture_of(seen)
-            raw_ns = time_ns + clocks.offset_ns(capture)
-            seen_ns = seen[0] + clocks.offset_ns(first)
-            clocks.learn(capture, first, raw_ns - seen_ns)
-            held[same] = Segment._make(seen)._replace(frames=seen[8] + frames)
-        else:
-            # The same point saw it twice (SPAN, bridges): reassembly counts it as a duplicate.
-            self._serial += 1
-            held[flow, seq, ack, flags, -self._serial, ip_id] = segment
-        return ready
+    def read(self, batch: Iterable[SegmentFields]) -> list[SegmentFields]:
+        """Take *batch*, in time order, and return those that no other capture can have seen any more."""
+        held, clocks, window_ns = self._held, self._clocks, self._window_ns
+        joined = []
+        for segment in batch:
+            time_ns, flow, seq, ack, flags, payload, _, ip_id, frames, _, _ = segment
+            while held:
+                key, oldest = next(iter(held.items()))
+                if time_ns - oldest[0] <= window_ns:
+                    break
+                del held[key]
+                joined.append(oldest)
+            same = (flow, seq, ack, flags, len(payload), ip_id)
+            seen = held.get(same)
+            capture = frames[0][0]
+            if seen is None:
+                held[same] = segment
+            elif all(number != capture for number, _ in seen[8]):
+                first = _capture_of(seen)
+                raw_ns = time_ns + clocks.offset_ns(capture)
+                seen_ns = seen[0] + clocks.offset_ns(first)
+                clocks.learn(capture, first, raw_ns - seen_ns)
+                held[same] = Segment._make(seen)._replace(frames=seen[8] + frames)
+            else:
+                # The same point saw it twice (SPAN, bridges): reassembly counts it as a duplicate.
+                self._serial += 1
+                held[flow, seq, ack, flags, -self._serial, ip_id] = segment
+        return joined
 
     def release(self, until_ns: int) -> list[SegmentFields]:
         """Return what is held and older than *until_ns*."""
@@ -179,10 +189,12 @@ class Sightings:
 
 
 def join_sightings(
-    segments: Iterable[SegmentFields], clocks: Clocks, window_ns: int = WINDOW_NS
-) -> Iterator[SegmentFields]:
+    batches: Iterable[list[SegmentFields]], clocks: Clocks, window_ns: int = WINDOW_NS
+) -> Iterator[list[SegmentFields]]:
     """Yield each packet once, with a frame for every capture that saw it within *window_ns*."""
     sightings = Sightings(clocks, window_ns)
-    for segment in segments:
-        yield from sightings.receive(segment)
-    yield from sightings.flush()
+    for batch in batches:
+        joined = sightings.read(batch)
+        if joined:
+            yield joined
+    yield sightings.flush()

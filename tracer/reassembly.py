@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 
 from tracer.model import (
     TO_CLIENT,
@@ -169,13 +170,13 @@ class Reassembler:
 
     # --- the hot path ---
 
-    def read(self, segments: Iterable[SegmentFields]) -> Iterator[Event]:
-        """Yield what *segments* complete, each before the next segment is taken.
+    def read(self, batches: Iterable[Iterable[SegmentFields]]) -> Iterator[Event]:
+        """Yield what the segments of *batches* complete, each before the next segment is taken.
 
         A generator and not a call for each segment: most of them complete nothing.
         """
         halves, holes, openings, new = self._halves, self._holes, self._openings, tuple.__new__
-        for segment in segments:
+        for segment in chain.from_iterable(batches):
             time_ns, flow, seq, ack, flags, payload, missing, _, frames, _, _ = segment
             half = halves.get(flow)
             if (
@@ -407,6 +408,9 @@ class Reassembler:
         events: list[Event] = []
         while half.pending:
             events += self._give_up(half, segment.time_ns)
+        if half.finished:
+            # Its end was among what waited.
+            return events + self._late(segment, half)
         before, half.strayed = half.strayed, half.next_seq
         back = before >= 0 and -ABSURD_BYTES <= _ahead(segment.seq, before) <= ABSURD_BYTES
         events.append(self._gap(half, 0, segment.time_ns, segment.frames))

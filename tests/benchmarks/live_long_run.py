@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from tracer.conformance import load
@@ -53,7 +54,7 @@ class Turns:
 
     def __init__(self, path: Path, number: int, begin_ns: int, span_ns: int, together: Together) -> None:
         self.capture = Capture(number, str(path), path.name.partition(".")[0])
-        self._packets = list(open_capture(str(path), Capture(number, str(path))))
+        self._packets = list(chain.from_iterable(open_capture(str(path), Capture(number, str(path)))))
         self._span_ns = span_ns
         self._begin_ns = begin_ns
         self._together = together
@@ -109,7 +110,7 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else "captures/ok-concurrent-20")
     paths = sorted(p for p in folder.iterdir() if ".pcap" in p.name)
-    times = [p[0] for path in paths for p in open_capture(str(path), Capture(0, ""))]
+    times = [p[0] for path in paths for p in chain.from_iterable(open_capture(str(path), Capture(0, "")))]
     span_ns = max(times) - min(times) + PAUSE_NS
     together = Together(len(paths), time.monotonic() + seconds)
     sources = [Turns(path, number, min(times), span_ns, together) for number, path in enumerate(paths)]

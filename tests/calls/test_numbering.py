@@ -6,14 +6,15 @@ import random
 from pathlib import Path
 
 import pytest
-from cloud import COLOCATED, SPREAD, Cloud, Layout
-from creation import Creation
 from judging import judge
-from traffic import Network, request, response
 
 from tracer.calls import Numbering
 from tracer.model import Call, ConnectFacts, Connection, Endpoint
 from tracer.pipeline import Settings, calls
+from tracer.testing.cloud import COLOCATED, SPREAD, Cloud, Layout
+from tracer.testing.creation import Creation
+from tracer.testing.messages import request, response
+from tracer.testing.packets import Network
 
 S = 1_000_000_000
 

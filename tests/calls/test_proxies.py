@@ -6,9 +6,10 @@ from itertools import permutations
 
 import pytest
 from judging import built
-from traffic import Network, request, response
 
 from tracer.model import Call
+from tracer.testing.messages import request, response
+from tracer.testing.packets import Network
 
 SC, FRONT, LB, API = "10.10.0.10", "10.10.0.20", "172.28.0.20", "172.28.0.11"
 ID = "req-3fff385c-4b13-4f7e-844a-f2d25f9d2d{:02x}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from judging import built, told
-from traffic import RST, Network, request, response
 
 from tracer.calls.paths import operation_path
 from tracer.model import ConnectFacts, RestFacts
+from tracer.testing.messages import request, response
+from tracer.testing.packets import RST, Network
 
 A, B = "172.28.0.11", "172.28.0.44"
 REQUEST_ID = "req-3fff385c-4b13-4f7e-844a-f2d25f9d2d7b"

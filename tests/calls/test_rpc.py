@@ -6,11 +6,12 @@ import json
 
 import pika.spec
 import pytest
-from cloud import PROJECT, TOKEN
 from judging import built, told
-from traffic import Connection, Network, ack, amqp_set_up, deliver, envelope, method, nack, publish, returned
 
 from tracer.model import Call, RpcFacts
+from tracer.testing.cloud import PROJECT, TOKEN
+from tracer.testing.messages import ack, amqp_set_up, deliver, envelope, method, nack, publish, returned
+from tracer.testing.packets import Connection, Network
 
 BROKER, API, CONDUCTOR = "172.28.0.52", "172.28.0.11", "172.28.0.21"
 REQUEST_ID = "req-3fff385c-4b13-4f7e-844a-f2d25f9d2d7b"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from cloud import PROJECT, QUOTA_READS
 from judging import built, told
-from traffic import Network, mysql_login, query, sql_error, sql_ok, sql_rows
 
 from tracer.calls.sql import is_quota, wants_statement
 from tracer.model import SqlFacts
+from tracer.testing.cloud import PROJECT, QUOTA_READS
+from tracer.testing.messages import mysql_login, query, sql_error, sql_ok, sql_rows
+from tracer.testing.packets import Network
 
 API, DB = "172.28.0.11", "172.28.0.51"
 VM = "145c135d-63cb-41ba-98cd-3235a30c2e27"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Cloud
 from judging import only, run
 
 from tracer.model import Note, Verdict
+from tracer.testing.cloud import Cloud
 
 
 def told(verdict: Verdict, kind: str) -> list[Note]:
@@ -74,7 +74,7 @@ def test_a_reply_that_came_too_late(tmp_path: Path) -> None:
     """3 s behind the time-out: said, with the method that it belongs to; the creation failed all the same."""
     verdict = only(run(tmp_path, breaks={"6": "late"}))
     assert (verdict.outcome, verdict.stopped_at) == ("error", "6")
-    assert "call select_destinations was answered only after 18.0 s; the VM was put in" in verdict.summary
+    assert "select_destinations was answered by nova-scheduler only after 18.0 s; the VM" in verdict.summary
     [note] = told(verdict, "reply")
     assert note.call is not None
     what = f"call select_destinations of nova-conductor (message ID {note.call.message_id})"

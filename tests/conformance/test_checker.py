@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Cloud
-from creation import Creation
 from judging import judge, kinds, only, run, statuses
-from traffic import Connection
 
 from tracer.pipeline import Settings
+from tracer.testing.cloud import Cloud
+from tracer.testing.creation import Creation
+from tracer.testing.packets import Connection
 
 
 def moved(seconds: float, *words: bytes) -> Callable[[Cloud], None]:
@@ -55,6 +55,9 @@ def test_a_step_out_of_order(name: str, tmp_path: Path) -> None:
     ((kind, step),) = kinds(verdict)
     assert kind == "order"
     assert step in steps
+    (deviation,) = verdict.deviations
+    assert "it belongs behind step" in deviation.message or "have changed places" in deviation.message
+    assert deviation.call is not None
 
 
 def test_8a_and_8b_may_come_in_any_order(tmp_path: Path) -> None:

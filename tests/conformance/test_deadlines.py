@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from cloud import Cloud
-from creation import Creation
 from judging import judge, kinds, only, run, statuses
 
 from tracer.model import Report
 from tracer.pipeline import Settings
 from tracer.reports import json as report_json
+from tracer.testing.cloud import Cloud
+from tracer.testing.creation import Creation
 
 STEPS = {
     "4a": ("inferred", "AUTHENTICATE", "AUTHENTICATE*"),

@@ -8,10 +8,10 @@ from pathlib import Path
 import pydot
 import pytest
 
+from tracer.conformance import Grammar, load
 from tracer.conformance.drawing import FORMATS, draw
 from tracer.conformance.flow import Again, Choice, Row, SideBySide, flow_of
-from tracer.conformance.grammar import Grammar, load
-from tracer.conformance.lark_files import shipped
+from tracer.conformance.shelf import shipped
 
 VOCABULARY = 'begins: A\nA: "a"\nB: "b"\nC: "c"\nD: "d"\ninterleave{a, b}: a b | b a\n'
 ODD = 'the "title" <script>alert(1)</script> #35; & `x` \\n [a]{b}|c| ;-->%% end'

@@ -10,10 +10,10 @@ import pytest
 from lark.load_grammar import load_grammar
 from plain import rules
 
+from tracer.conformance import Grammar, load
 from tracer.conformance.automaton import MOST_STATES
-from tracer.conformance.grammar import Grammar, load
-from tracer.conformance.lark_files import grammars_dir, shipped
 from tracer.conformance.legs import Leg, legs_of
+from tracer.conformance.shelf import grammars_dir, shipped
 from tracer.errors import GrammarError
 
 WORDS = """

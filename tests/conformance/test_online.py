@@ -11,8 +11,8 @@ from chance import distinct_traces, events_of, load_with_term
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracer.conformance import Grammar, load
 from tracer.conformance.alignment import EXTRA, MISSING, Candidate, Event, Sync, align
-from tracer.conformance.grammar import Grammar, load
 from tracer.conformance.online import Online
 
 EXT, INT = "External_api", "Internal_base"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Cloud
-from creation import Creation
 from judging import judge, only, run, statuses
 
 from tracer.pipeline import Settings
+from tracer.testing.cloud import Cloud
+from tracer.testing.creation import Creation
 
 
 def on(host_breaks: dict[str, str], **more: Any) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_a_refusal_whose_words_are_lost_is_between(tmp_path: Path) -> None:
 
 def test_times_of_a_verdict_come_from_the_capture(tmp_path: Path) -> None:
     """It starts with the first call of the creation and ends with its last sign of life."""
-    from traffic import T0_NS
+    from tracer.testing.packets import T0_NS
 
     verdict = only(run(tmp_path))
     assert verdict.started_ns == T0_NS + 100_000_000_000

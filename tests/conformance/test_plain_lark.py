@@ -7,20 +7,20 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from cloud import Cloud
 from judging import judge, only
 from lark.exceptions import LarkError
-from operations import Operation
 from plain import rules, tokens
 
 from tracer import pipeline
+from tracer.conformance import Grammar, load
 from tracer.conformance.alignment import walk
 from tracer.conformance.automaton import Alt, Automaton, Rep, Seq, Shuffle, Term, compile_term
-from tracer.conformance.grammar import Grammar, load
-from tracer.conformance.lark_files import shipped
+from tracer.conformance.shelf import shipped
 from tracer.examples import example_names
 from tracer.model import Verdict
 from tracer.pipeline import Settings
+from tracer.testing.cloud import Cloud
+from tracer.testing.operations import Operation
 
 PARSERS = ("lalr", "earley")
 CAPTURES = Path(__file__).parent.parent.parent / "captures"

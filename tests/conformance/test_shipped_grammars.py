@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 from plain import tokens
 
+from tracer.conformance import Grammar, load
 from tracer.conformance.alignment import MISSING, NEAR, Alignment, Extra, Missing, Sync, align
-from tracer.conformance.grammar import Grammar, load
 from tracer.conformance.legs import Leg, example_of
 
 EXT, INT = "External_api", "Internal_base"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloud import COLOCATED, PROJECT, SPREAD, TOKEN, Cloud, Layout
-from creation import Creation
 from judging import judge, kinds, only, statuses
-from traffic import query, sql_ok, sql_rows
 
 from tracer.model import Report, Verdict
+from tracer.testing.cloud import COLOCATED, PROJECT, SPREAD, TOKEN, Cloud, Layout
+from tracer.testing.creation import Creation
+from tracer.testing.messages import query, sql_ok, sql_rows
 
 LAYOUTS = {"spread": SPREAD, "colocated": COLOCATED}
 

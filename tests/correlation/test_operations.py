@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloud import COLOCATED, SPREAD, TOKEN, Cloud
-from creation import Creation
 from judging import judge, kinds, only, statuses
-from operations import Operation
 
 from tracer.model import Report, Verdict
 from tracer.pipeline import Settings
+from tracer.testing.cloud import COLOCATED, SPREAD, TOKEN, Cloud
+from tracer.testing.creation import Creation
+from tracer.testing.operations import Operation
 
 LAYOUTS = {"spread": SPREAD, "colocated": COLOCATED}
 DELETE = Settings(grammar="server_delete")
@@ -124,6 +124,7 @@ def test_an_accepted_request_that_failed(
         verdict.summary
     )
     assert words in verdict.summary
+    assert statuses(verdict)["7"] == "not_reached"  # what was recorded is the error
 
 
 STUCK = [

@@ -25,6 +25,8 @@ from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model import Capture, PacketFields, Report
 from tracer.pipeline import Settings
+from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
+from tracer.sources import open_capture
 from tracer.sources.streams import CaptureStream, Deliver
 from tracer.topology import GivenTopology
 
@@ -292,3 +294,19 @@ def test_what_the_kernel_dropped_is_never_called_missing(
     told = [e.message for e in events if e.kind == "trouble"]
     assert bool(told) is (lost > 0) is tells
     assert sum(c.anomalies["packets dropped by the kernel"] for c in report.captures) == lost
+
+
+def test_a_plane_that_ends_before_the_other_leaves_steps_unobserved(tmp_path: Path) -> None:
+    """The VM is active by what the outer plane shows; where the inner one had ended, nothing is missing."""
+    external, internal = files("ok-image")
+    packets = [p for batch in open_capture(str(internal), Capture(0, "")) for p in batch]
+    blocks = [packet_block(0, p[0], p[1], p[2]) for p in packets if p[0] < CUT_NS]
+    head = section_block("test") + interface_block(Described("Internal_base", "test", packets[0][3]))
+    (tmp_path / "Internal_base.pcapng").write_bytes(head + b"".join(blocks))
+    [verdict] = pipeline.check([str(external), str(tmp_path)], Settings()).verdicts
+    assert (verdict.verdict, verdict.outcome) == ("inconclusive", "active")
+    assert {s.status for s in verdict.steps} == {"seen", "unobserved"}
+
+
+CUT_NS = 1_795_330_356_000_000_000
+"""2026-11-22T06:52:36Z: 3 s into the creation."""

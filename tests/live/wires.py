@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from tracer.model import Capture
@@ -72,7 +73,7 @@ def send(captures: dict[str, Path], speed: float) -> int:
         out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         out.bind((interface, 0))
         sockets[number] = out
-        for packet in open_capture(str(path), Capture(number, str(path))):
+        for packet in chain.from_iterable(open_capture(str(path), Capture(number, str(path)))):
             time_ns, data, _, link_type, _, _ = packet
             if link_type == COOKED:
                 # What a host saw on any interface: another link layer before the same packet.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tracer.layers import Layers
@@ -33,8 +33,8 @@ def decode(
     ports = {**PORTS, **(more_ports or {})}
     reassembler = Reassembler(captures, ports)
     decoders = Decoders(ports, Options(), reassembler.turn)
-    streams = [in_time_order(Layers().read(open_capture(c.path, c), c.anomalies)) for c in captures]
-    segments: Iterable[SegmentFields] = streams[0]
+    streams = [in_time_order(_segments(c)) for c in captures]
+    segments: Iterable[list[SegmentFields]] = streams[0]
     if len(streams) > 1:
         clocks = Clocks()
         segments = join_sightings(merge(streams, clocks), clocks)
@@ -44,6 +44,12 @@ def decode(
     for event in reassembler.flush(max(c.last_ns or 0 for c in captures)):
         messages += decoders.receive(event)
     return messages, captures
+
+
+def _segments(capture: Capture) -> Iterator[list[SegmentFields]]:
+    layers = Layers()
+    for batch in open_capture(capture.path, capture):
+        yield layers.read(batch, capture.anomalies)
 
 
 def kind_of(message: Message) -> str:

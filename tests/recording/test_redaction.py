@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,9 @@ def write(packets: list[PacketFields], path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_redacted_capture_gives_the_same_verdicts_and_holds_no_secret(name: str, tmp_path: Path) -> None:
     for path in (CAPTURES / name).glob("*.zst"):
-        packets = sorted(open_capture(str(path), Capture(0, "")), key=lambda packet: packet[0])
+        packets = sorted(
+            chain.from_iterable(open_capture(str(path), Capture(0, ""))), key=lambda packet: packet[0]
+        )
         found = redacted(packets)
         assert [(p[0], len(p[1]), *p[2:]) for p in found] == [(p[0], len(p[1]), *p[2:]) for p in packets]
         assert not SECRETS.search(b"".join(p[1] for p in found))

@@ -214,3 +214,11 @@ def test_a_failed_step_shows_the_refusal_though_its_own_calls_went_well(build: S
     assert re.search(r"4c .*FAILED .*lb > nova-api POST /v2\.1/servers 403 \(\+3\) +Int#110", text)
     assert "! failed 4c (checks the user's quota)  nova-api answered 403" in text
     assert "seen     Internal_base REST lb > nova-api POST /v2.1/servers 403  Int#110" in text
+
+
+def test_what_was_forgotten_is_told(build: SimpleNamespace) -> None:
+    """More connections or ids than there is room for: the traces may lack calls."""
+    good = build.report(build.conforming())
+    assert "forgotten" not in text_of(good)
+    told = text_of(replace(good, forgotten=(("connections", 1200), ("ids", 3))))
+    assert "forgotten for lack of room: 1,200 connections, 3 ids; traces may lack calls" in told

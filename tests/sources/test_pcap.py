@@ -16,6 +16,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import packets_of
 
 from tracer.errors import SourceError
 from tracer.model import Capture, Packet
@@ -49,7 +50,7 @@ def read(data: bytes, folder: Path, name: str = "x.pcap") -> tuple[list[Packet],
     path = folder / name
     path.write_bytes(data)
     capture = Capture(3, str(path))
-    return [Packet._make(p) for p in open_capture(str(path), capture)], capture
+    return list(packets_of(str(path), capture)), capture
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ def test_a_bomb_is_read_in_bounded_memory(packing: str, tmp_path: Path) -> None:
             file.write(zeros)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     capture = Capture(0, str(path))
-    assert sum(1 for _ in open_capture(str(path), capture)) == 800
+    assert sum(1 for _ in packets_of(str(path), capture)) == 800
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
@@ -162,7 +163,7 @@ def test_standard_input_may_be_a_pipe(packing: str, monkeypatch: pytest.MonkeyPa
     with open(out) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         feeder.start()
-        packets = [Packet._make(p) for p in open_capture("-", Capture(0, "-"))]
+        packets = list(packets_of("-", Capture(0, "-")))
         feeder.join()
         assert not stdin.closed
     assert [len(packet.data) for packet in packets] == SIZES * 50
@@ -174,7 +175,7 @@ def test_packets_of_a_pipe_come_as_they_arrive(monkeypatch: pytest.MonkeyPatch) 
     with open(out) as stdin, open(into, "wb", buffering=0) as feed:
         monkeypatch.setattr(sys, "stdin", stdin)
         feed.write(pcap([60]))
-        packets = open_capture("-", Capture(0, "-"))
+        packets = packets_of("-", Capture(0, "-"))
         assert len(next(packets)[1]) == 60
         feed.write(record(1, 90))
         assert len(next(packets)[1]) == 90

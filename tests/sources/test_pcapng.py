@@ -12,13 +12,13 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import packets_of
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import PcapNgWriter, PcapWriter
 
 from tracer.errors import SourceError
 from tracer.model import Capture, Packet
-from tracer.sources import open_capture
 
 START_S = 1_767_225_600
 ETHER = Ether(src="52:54:00:00:00:01", dst="52:54:00:00:00:02")
@@ -65,7 +65,7 @@ def read(data: bytes, folder: Path) -> tuple[list[Packet], Capture]:
     path = folder / "x.pcapng"
     path.write_bytes(data)
     capture = Capture(3, str(path))
-    return [Packet._make(p) for p in open_capture(str(path), capture)], capture
+    return list(packets_of(str(path), capture)), capture
 
 
 MICROS = START_S * 1_000_000 + 5
@@ -176,7 +176,7 @@ def test_pcapng_and_pcap_hold_the_same(tmp_path: Path) -> None:
             writer.write(packet)
         writer.close()
         assert (tmp_path / name).stat().st_size
-    classic, other = (list(open_capture(str(tmp_path / n), Capture(0, n))) for n in ("a.pcap", "b.pcap"))
+    classic, other = (list(packets_of(str(tmp_path / n), Capture(0, n))) for n in ("a.pcap", "b.pcap"))
     assert len(classic) == 50
     assert classic == other
 
@@ -192,7 +192,7 @@ def test_what_editcap_converts(tmp_path: Path) -> None:
         writer.write(packet)
     writer.close()
     subprocess.run(["editcap", "-F", "pcapng", path, converted], check=True)
-    assert list(open_capture(converted, Capture(0, ""))) == list(open_capture(path, Capture(0, "")))
+    assert list(packets_of(converted, Capture(0, ""))) == list(packets_of(path, Capture(0, "")))
 
 
 # --- damage ---------------------------------------------------------------------------------------

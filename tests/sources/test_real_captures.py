@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from reading import segment_of
+from reading import packets_of, segment_of
 
 from tracer.errors import SourceError
 from tracer.layers import Layers
@@ -31,7 +31,7 @@ Seen = dict[int, tuple[int, int, int, int]]
 
 def ours(path: Path) -> tuple[int, Seen]:
     capture, layers, seen = Capture(0, str(path)), Layers(), {}
-    for packet in open_capture(str(path), capture):
+    for packet in packets_of(str(path), capture):
         segment = segment_of(layers, packet)
         if isinstance(segment, Segment):
             addresses = 8 if len(segment.flow) < 36 else 32
@@ -121,9 +121,9 @@ def test_malformed_captures_come_to_an_end() -> None:
     for path in paths:
         layers = Layers()
         try:
-            packets = open_capture(str(path), Capture(0, str(path)))
+            batches = open_capture(str(path), Capture(0, str(path)))
         except SourceError:
             continue
-        for _ in layers.read(packets, anomalies):
-            pass
+        for batch in batches:
+            layers.read(batch, anomalies)
     assert anomalies

@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloud import COLOCATED, COLOCATED_TAPS, PROJECT, SPREAD, Cloud, Layout
-from creation import Creation
 from judging import judge, only
-from traffic import Network, amqp_set_up, mysql_login, pid_of, publish, query, request, response, sql_ok
 
 from tracer.model import CallRecord
 from tracer.pipeline import Settings, calls
+from tracer.testing.cloud import COLOCATED, COLOCATED_TAPS, PROJECT, SPREAD, Cloud, Layout
+from tracer.testing.creation import Creation
+from tracer.testing.messages import (
+    amqp_set_up,
+    mysql_login,
+    pid_of,
+    publish,
+    query,
+    request,
+    response,
+    sql_ok,
+)
+from tracer.testing.packets import Network
 
 VM = "145c135d-63cb-41ba-98cd-3235a30c2e27"
 

@@ -14,6 +14,7 @@ them: `tracer --help`, shell completion and every mistyped command answer at onc
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -33,6 +34,8 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script `tracer`. Exits; with the arguments of the process, if none are given."""
+    # A process of one run: as rarely as the pipeline wants it while reading, from the first import on.
+    gc.set_threshold(100_000, 20, 100)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show an arrow gets a question mark, not a traceback.

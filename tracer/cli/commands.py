@@ -79,7 +79,7 @@ def program(context: click.Context) -> int:
 @options.captures
 @options.grammar
 @options.topology
-@options.form("text", "json", words="json is the schema tracer.check/1.")
+@options.report_form
 @options.target
 @options.stall
 @options.since
@@ -132,8 +132,8 @@ def check(
             baseline=baseline,
         )
         report, found = _report(captures, settings, where.fits, manner)
-        if form == "json":
-            output.write_json(report, file)
+        if form != "text":
+            output.write_report(form, report, file)
             _warn(report, manner)
         elif report.verdicts or not found:
             from tracer.reports import console
@@ -193,7 +193,7 @@ def calls(
 @options.trace
 @options.grammar
 @options.topology
-@options.form("text", "json", words="json is the schema tracer.check/1.")
+@options.report_form
 @options.target
 @options.stall
 @options.since
@@ -240,8 +240,8 @@ def show(
         report, _ = _report(captures, settings, lambda _: True, manner)
         chosen = reports.chosen(report.verdicts, trace)
         report = dataclasses.replace(report, verdicts=chosen)
-        if form == "json":
-            output.write_json(report, file)
+        if form != "text":
+            output.write_report(form, report, file)
         else:
             from tracer.reports import ladder
 

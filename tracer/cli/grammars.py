@@ -168,11 +168,12 @@ def check(manner: Manner, name: str) -> int:
     The line says file, line, what is wrong and what to do. Warnings are of what
     is valid, but hardly meant.
     """
-    from tracer.conformance import load
     from tracer.conformance.inspection import inspect
+    from tracer.conformance.reading import read
+    from tracer.conformance.shelf import find
 
-    known = load(name)
-    found = inspect(known)
+    known, source = read(find(name))
+    found = inspect(known, source)
     with output.destination(None, ()) as file:
         for warning in found.warnings:
             output.say(f"warning: {warning}", manner)

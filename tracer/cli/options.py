@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tracer import __version__
+from tracer.cli.formats import FORMATS
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "manner",
     "most_files",
     "packets",
+    "report_form",
     "since",
     "size",
     "speed",
@@ -344,6 +346,11 @@ def form(*names: str, words: str) -> Callable[[Function], Function]:
         show_default=True,
         help=words,
     )
+
+
+report_form = form(
+    "text", *FORMATS, words="; ".join(f"{name}: {format.words}" for name, format in FORMATS.items()) + "."
+)
 
 
 target = click.option(

@@ -31,7 +31,7 @@ __all__ = [
     "plain",
     "say",
     "tell",
-    "write_json",
+    "write_report",
 ]
 
 CONFORMS, DEVIATES, COULD_NOT_RUN, INCONCLUSIVE, NO_TRACE, INTERRUPTED = 0, 1, 2, 3, 5, 130
@@ -115,12 +115,12 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def write_json(report: Report, file: TextIO) -> None:
-    """Write the report as tracer.check/1."""
-    from tracer.reports import json
+def write_report(form: str, report: Report, file: TextIO) -> None:
+    """Write the report in one of the formats that programs and browsers read."""
+    from tracer.cli import formats
 
     file.flush()
-    for piece in json.pieces(report):
+    for piece in formats.pieces(form, report):
         file.buffer.write(piece)
 
 

@@ -21,10 +21,11 @@ from tracer.conformance.alignment import (
     walk,
 )
 from tracer.conformance.automaton import Automaton, Symbol
-from tracer.conformance.grammar import Grammar, Step, load
-from tracer.conformance.lark_files import shipped
+from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.legs import Leg
+from tracer.conformance.loading import load
 from tracer.conformance.online import Online, Owed, Standing
+from tracer.conformance.shelf import shipped
 from tracer.conformance.words import owes
 
 __all__ = [

@@ -67,6 +67,10 @@ class Witness(NamedTuple):
     """Steps it would fit if its result were good."""
     ambiguous: bool
 
+    @property
+    def all_steps(self) -> frozenset[str]:
+        return self.steps | self.failed
+
 
 class Tried(NamedTuple):
     """A host that was asked to build the VM."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tracer.conformance.alignment import MISSING, UNOBSERVED, Candidate, Extra, Missing, Move, Sync, align
 from tracer.conformance.answers import answers
 from tracer.conformance.case import Case, Sight, Witness, lay_out
 from tracer.conformance.deadlines import late_steps
+from tracer.conformance.displaced import displaced
 from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.legs import example_of
 from tracer.conformance.outcome import GOOD, Ending, failing_of_attempt, judge
@@ -20,6 +22,7 @@ from tracer.conformance.words import (
     failure_words,
     missing_words,
     note_of_broker,
+    order_words,
     owing_role,
     peer_of,
     retry_words,
@@ -82,7 +85,7 @@ class _Report:
         self.moves = self._align()
         self.deviations: list[Deviation] = []
         self.notes: list[Note] = []
-        self.absent = {m.symbol.step for m in self.moves if isinstance(m, Missing) and m.symbol.step}
+        self.displaced = displaced(self.moves, lambda event: self.case.witnesses[event].all_steps)
 
     # --- alignment ---
 
@@ -95,7 +98,7 @@ class _Report:
             for step in (s.name for s in grammar.steps)
         }
         # Nothing explains itself by a reschedule that nobody saw, unless a second host was asked.
-        retry = UNOBSERVED if len(self.case.attempts) > 1 else MISSING
+        retry = UNOBSERVED if len(self.case.attempts) > 1 else 2 * MISSING
         # What may belong to another creation is only asked where the rest does not explain itself.
         certain = [w for w in self.case.witnesses if not w.ambiguous]
         choices = [certain]
@@ -115,9 +118,22 @@ class _Report:
         for move in found[best].moves:
             if isinstance(move, Sync):
                 witness = self.case.witnesses[move.event]
-                if move.symbol.step:
+                if move.symbol.step and not self._records_failure(witness, move.symbol.step):
                     self.taken[witness.call.serial] = (move.symbol.step, move.kind)
         return found[best].moves
+
+    def _records_failure(self, witness: Witness, step: str) -> bool:
+        """Tell whether a statement records the failure: it looks like one that records success."""
+        ending, order = self.ending, [s.name for s in self.grammar.steps]
+        return (
+            not self.case.trace.creates
+            and ending.outcome == "error"
+            and ending.stopped_at in order
+            and ending.call is not None
+            and witness.record.protocol == "SQL"
+            and witness.call.started_ns > ending.call.started_ns
+            and order.index(step) > order.index(ending.stopped_at)
+        )
 
     def _event(self, witness: Witness) -> Sequence[Candidate]:
         """Return the ways to take a call: a refusal that only travels outwards costs nothing."""
@@ -249,6 +265,7 @@ class _Report:
                         "never came",
                     )
                 )
+        self._incomplete(steps)
         self.deviations += late_steps(
             self.case,
             ending,
@@ -258,6 +275,31 @@ class _Report:
         )
         self._misfits(blind=any(step.status == "unobserved" for step in steps))
         self._order()
+
+    def _incomplete(self, steps: list[StepResult]) -> None:
+        """Report a step of which only later calls came: its first call should have been seen, too.
+
+        Of several attempts an earlier one may lie before the capture: nothing is said there.
+        """
+        seen = {s.step: s for s in steps if s.status == "seen"}
+        if len(self.case.attempts) > 1 or self._is_damaged():
+            return
+        word = [move for move in self.moves if not isinstance(move, Extra)]
+        for move, following in pairwise(word):
+            if not isinstance(move, Missing) or not isinstance(following, Sync):
+                continue
+            if move.symbol.step not in seen or move.symbol.step != following.symbol.step:
+                continue
+            step = seen[move.symbol.step]
+            if self._required(step.step) and self.sight.would_show(step.step):
+                way = example_of(self.grammar.terminals[move.symbol.terminal].pattern)
+                words = f"step {step.step} ({step.title}): {way} never came, though later calls of it did"
+                peer = owing_role(self.case, step.step)
+                self.deviations.append(
+                    Deviation(
+                        "missing", step.step, words, None, (f"{way}: {step.title}",), peer, "never came"
+                    )
+                )
 
     def _record(self, call: Call | None) -> CallRecord | None:
         return self.case.records.get(call.serial) if call is not None else None
@@ -347,20 +389,26 @@ class _Report:
         presence = {s.name: s.presence for s in self.grammar.steps}
         if steps and all(presence.get(s) == "inferred" for s in steps):
             return
-        step = steps[0] if steps else None
-        kind = "order" if step in self.absent else "extra"
-        words = (
-            f"{record.line} fits nowhere"
-            if kind == "extra"
-            else f"step {step} is out of order: {record.line}"
-        )
-        if not any(d.kind == kind and d.step == step for d in self.deviations):
-            self.deviations.append(Deviation(kind, step, words, record, ()))
+        deviation = Deviation("extra", min(steps, default=None), f"{record.line} fits nowhere", record)
+        moved = next((d for d in self.displaced if not d.steps.isdisjoint(steps)), None)
+        if moved is not None:
+            if any(d.kind == "order" and d.step in moved.steps for d in self.deviations):
+                return
+            words = order_words(moved, record)
+            deviation = Deviation("order", moved.step, words, record, (), record.caller)
+        if not any((d.kind, d.step) == (deviation.kind, deviation.step) for d in self.deviations):
+            self.deviations.append(deviation)
 
     def _order(self) -> None:
-        """A missing and an extra of one step are one finding: out of order."""
-        moved = {d.step for d in self.deviations if d.kind == "order"}
+        """A missing and an extra of one step are one finding: out of order. The root comes first."""
+        told = {d.step for d in self.deviations if d.kind == "order"}
+        moved = {step for d in self.displaced if not d.steps.isdisjoint(told) for step in d.steps}
+        places = {s.name: i for i, s in enumerate(self.grammar.steps)}
         self.deviations = [d for d in self.deviations if not (d.kind == "missing" and d.step in moved)]
+        # How the whole ended tells it all; else what went wrong at an earlier step explains what follows.
+        self.deviations.sort(
+            key=lambda d: (d.kind not in ("failed", "stalled"), places.get(d.step or "", len(places)))
+        )
 
     def _is_damaged(self) -> bool:
         return any(

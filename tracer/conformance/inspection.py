@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 
-from tracer.conformance.grammar import BEGINS, HARMLESS, Grammar
-from tracer.conformance.lark_files import base_name, grammars_dir
+from tracer.conformance.grammar import Grammar
+from tracer.conformance.lark_files import GrammarSource, base_name
+from tracer.conformance.reading import BEGINS, HARMLESS
+from tracer.conformance.shelf import grammars_dir
 
 __all__ = ["Inspection", "inspect"]
 
@@ -29,15 +30,15 @@ class Inspection:
     warnings: tuple[str, ...]
 
 
-def inspect(grammar: Grammar) -> Inspection:
-    """Return what there is to say of a grammar that loads."""
-    source, machine = grammar.source, grammar.automaton
+def inspect(grammar: Grammar, source: GrammarSource) -> Inspection:
+    """Return what there is to say of a grammar that loads, with the files it was read from."""
+    machine = grammar.automaton
     warnings = [
         *_untitled(grammar),
-        *_blind(grammar),
-        *_unused(grammar),
-        *_misspelt(grammar),
-        *_plain(grammar),
+        *_blind(grammar, source),
+        *_unused(source),
+        *_misspelt(source),
+        *_plain(source),
     ]
     return Inspection(
         len(source.texts),
@@ -59,20 +60,19 @@ def _untitled(grammar: Grammar) -> Iterator[str]:
             )
 
 
-def _blind(grammar: Grammar) -> Iterator[str]:
+def _blind(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
     """A step of which nobody knows who calls whom can only be unobserved."""
     for step in grammar.steps:
         for name in step.terminals:
             if any("*" in (leg.caller, leg.callee, leg.protocol) for leg in grammar.terminal_legs(name)):
                 yield (
-                    f"{grammar.source.place(name)}: {name} does not tell who calls whom, so nobody can judge"
+                    f"{source.place(name)}: {name} does not tell who calls whom, so nobody can judge"
                     " whether it could have been seen; write the roles as text, as in openstack.lark"
                 )
 
 
-def _unused(grammar: Grammar) -> Iterator[str]:
+def _unused(source: GrammarSource) -> Iterator[str]:
     """Names of the grammar's own file that nothing uses."""
-    source = grammar.source
     path = str(source.path)
     text = re.sub(r"//.*", "", source.texts[path])
     defined = re.compile(r"^(?:%(?:override|extend)\s+)?[?!]*(\w+)(?:\.\d+)?(?:\{[^}]*\})?\s*:", re.MULTILINE)
@@ -85,32 +85,31 @@ def _unused(grammar: Grammar) -> Iterator[str]:
             yield f"{path}:{line}: {name} is defined and not used"
 
 
-def _misspelt(grammar: Grammar) -> Iterator[str]:
-    for name, rule in grammar.source.rules.items():
+def _misspelt(source: GrammarSource) -> Iterator[str]:
+    for name, rule in source.rules.items():
         base = base_name(name)
         known = base in _MEANINGFUL or base.startswith("within_")
         close = get_close_matches(base, _MEANINGFUL, 1, 0.8) if rule.parameters and not known else []
         if close:
             yield (
-                f"{grammar.source.place(name)}: the template {base} means nothing to tracer. Did you mean"
-                f" {close[0]}?"
+                f"{source.place(name)}: the template {base} means nothing to tracer. Did you mean {close[0]}?"
             )
 
 
-def _plain(grammar: Grammar) -> Iterator[str]:
+def _plain(source: GrammarSource) -> Iterator[str]:
     """Plain Lark should be able to read it: then other tools can, too."""
     from lark import Lark
     from lark.exceptions import LarkError
 
-    folders = [str(Path(grammar.path).resolve().parent), str(grammars_dir())]
+    folders = [str(source.path.resolve().parent), str(grammars_dir())]
     for parser in ("lalr", "earley"):
         try:
             Lark(
-                grammar.source.texts[str(grammar.source.path)],
+                source.texts[str(source.path)],
                 parser=parser,
-                import_paths=[*folders, grammar.source.imported],
-                source_path=str(grammar.path),
+                import_paths=[*folders, source.imported],
+                source_path=str(source.path),
             )
         except LarkError as error:
             said = " ".join(str(error).split())[:160]
-            yield f"{grammar.path}: plain Lark's {parser.upper()} parser cannot be built from it: {said}"
+            yield f"{source.path}: plain Lark's {parser.upper()} parser cannot be built from it: {said}"

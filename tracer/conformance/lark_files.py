@@ -1,4 +1,4 @@
-"""The adapter to Lark: a grammar file and what it imports, as Lark reads them, and where they are found."""
+"""The adapter to Lark: a grammar file and what it imports, as Lark reads them."""
 
 from __future__ import annotations
 
@@ -13,35 +13,10 @@ from lark.lexer import Token
 from lark.load_grammar import load_grammar
 from lark.tree import Tree
 
+from tracer.conformance.shelf import EXTENSION, grammars_dir, shipped
 from tracer.errors import GrammarError
 
-__all__ = ["EXTENSION", "GrammarSource", "Rule", "base_name", "grammars_dir", "shipped"]
-
-EXTENSION = ".lark"
-
-
-# --- finding grammars -----------------------------------------------------------------------------
-
-
-def grammars_dir() -> Path:
-    """Return the folder of the shipped grammars: in the installed package, else in the checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "grammars"
-    return inside if inside.is_dir() else package.parent / "grammars"
-
-
-def shipped() -> list[str]:
-    """Return the names of the grammars that come with tracer, sorted; vocabularies are left out."""
-    start = re.compile(r"^(start\b|%import\b.*\bstart\b)", re.MULTILINE)
-    return [
-        path.stem
-        for path in sorted(grammars_dir().glob(f"*{EXTENSION}"))
-        if start.search(path.read_text(encoding="utf-8"))
-    ]
-
-
-# --- reading one ----------------------------------------------------------------------------------
-
+__all__ = ["GrammarSource", "Rule", "base_name"]
 
 _HINTS = {
     "not defined": "define it, import it, or correct the name",

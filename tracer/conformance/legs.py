@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from re import _parser  # how Python itself reads a pattern
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ def _texts(kind: str, value: Any) -> list[str]:
     return ["*"]
 
 
+@lru_cache(maxsize=1024)
 def example_of(pattern: str) -> str:
     """Return the plainest line that a terminal's pattern matches, without plane and result.
 

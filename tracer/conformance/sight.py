@@ -36,6 +36,7 @@ class StepSight:
         self._addresses_of = addresses_of
         self._stall_ns = stall_ns
         self._known: dict[tuple[str, bool], str | None] = {}
+        self._places = {step.name: place for place, step in enumerate(case.grammar.steps)}
 
     def would_show(self, step: str) -> bool:
         return self.why_not(step) is None
@@ -87,6 +88,8 @@ class StepSight:
             return "the capture may have begun behind it"
         if begin_ns > since_ns:
             return f"the capture of {leg.plane} may have begun behind it"
+        # Of a creation that is known to have succeeded, every step came before that.
+        closed = closed or self._case.trace.active_ns is not None
         if end_ns < (until_ns if closed else since_ns):
             return f"the capture of {leg.plane} may end before it"
         if sight.one_way(leg.protocol, callers, callees):
@@ -101,7 +104,7 @@ class StepSight:
         return None
 
     def _order(self, step: str) -> int:
-        return next((i for i, s in enumerate(self._case.grammar.steps) if s.name == step), 0)
+        return self._places.get(step, 0)
 
     def _before_first(self, step: str) -> bool:
         """Tell whether *step* comes before everything that was seen of this trace."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
+from tracer.conformance.displaced import Displaced
 from tracer.conformance.grammar import Grammar
 from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
@@ -17,6 +18,7 @@ __all__ = [
     "failure_words",
     "missing_words",
     "note_of_broker",
+    "order_words",
     "owed_by",
     "owes",
     "owing_role",
@@ -174,12 +176,13 @@ def failure_words(case: Case, ending: Ending) -> str:
 
 def _unanswered_words(case: Case, last: CallRecord) -> str:
     if last.result == "undelivered":
-        return "was published, never delivered and never answered"
+        return f"was published, never delivered to {last.callee} and never answered"
     for witness in case.witnesses:
         facts = witness.call.facts
         if witness.record is last and isinstance(facts, RpcFacts) and facts.answered_ns is not None:
-            return f"was answered only after {_seconds(facts.answered_ns - witness.call.started_ns)}"
-    return "was never answered"
+            took = _seconds(facts.answered_ns - witness.call.started_ns)
+            return f"was answered by {last.callee} only after {took}"
+    return f"was never answered by {last.callee}"
 
 
 def _offered(case: Case) -> str:
@@ -258,6 +261,14 @@ def retry_words(attempts: Sequence[Attempt]) -> str:
         where = f"failed at {attempt.stopped_at}" if attempt.stopped_at else "failed"
         told.append(f"{attempt.host} {where}{_cap(attempt.error)}")
     return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} built it"
+
+
+def order_words(moved: Displaced, record: CallRecord) -> str:
+    """Return the message of a call out of order."""
+    if moved.changed_with is not None and moved.changed_with != moved.step:
+        return f"steps {moved.step} and {moved.changed_with} have changed places: {record.line}"
+    place = f"behind step {moved.after}" if moved.after else "before all others"
+    return f"step {moved.step} is out of order, it belongs {place}: {record.line}"
 
 
 def note_of_broker(case: Case) -> list[Note]:

@@ -77,6 +77,10 @@ class Feed:
             return "waiting"
         return "quiet" if reader.silent_s() > 10 and not reader.backlog else ""
 
+    def known_ns(self, capture: Capture) -> int:
+        """Return the time up to which all that the source of *capture* has was given out, or is in hand."""
+        return self._by_capture[capture.number].known_ns()
+
     def segments(self, timeout_s: float) -> list[SegmentFields]:
         """Return the segments that are next, in time order; none when none came in time."""
         idle = not any(r.backlog for r in self._readers)
@@ -135,9 +139,7 @@ class Feed:
         self._pending += batch
 
     def _join(self, sightings: Sightings, ready: list[SegmentFields]) -> list[SegmentFields]:
-        joined: list[SegmentFields] = []
-        for segment in ready:
-            joined += sightings.receive(segment)
+        joined = sightings.read(ready)
         if not self._pending and not any(r.is_waited_for() for r in self._readers):
             joined += sightings.flush()
         elif self.is_live:
@@ -172,4 +174,4 @@ class Feed:
 def _decoder(capture: Capture) -> Decode[SegmentFields]:
     """Return what finds the TCP segments in packets of *capture* and counts what cannot be read."""
     read, anomalies = Layers().read, capture.anomalies
-    return lambda packets: list(read(packets, anomalies))
+    return lambda packets: read(packets, anomalies)

@@ -119,7 +119,7 @@ class Watch(Stages):
 
     def _receive(self, segments: Sequence[SegmentFields]) -> None:
         decode = self._decoders.receive
-        for event in self._reassembler.read(segments):
+        for event in self._reassembler.read((segments,)):
             for message in decode(event):
                 self._message(message)
             if type(event) is not Data:
@@ -176,7 +176,8 @@ class Watch(Stages):
             capture.first_ns = read.first_ns
             ended = self._feed.state(read) == "ended"
             if read.last_ns is not None:
-                reached_ns = read.last_ns if ended or not self._feed.is_live else now_ns
+                # What was read and not handed over yet has not been seen.
+                reached_ns = now_ns if self._feed.is_live and not ended else self._feed.known_ns(read)
                 capture.last_ns = max(capture.last_ns or 0, min(reached_ns, now_ns) if now_ns else 0)
             if ended and (last or self._feed.ended):
                 capture.last_ns, capture.broke_off = read.last_ns, read.broke_off

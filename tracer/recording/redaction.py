@@ -158,7 +158,7 @@ class Redactor:
     def _take(self, packet: PacketFields) -> None:
         held = _Held(packet)
         self._held.append(held)
-        segment = next(self._layers.read((packet,), {}), None)
+        segment = next(iter(self._layers.read((packet,), {})), None)
         if segment is None or not segment[5]:
             return
         # Behind the payload is padding at most.

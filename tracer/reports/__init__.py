@@ -201,7 +201,7 @@ def call_words(call: CallRecord, limit: int = 400) -> str:
     caller, callee = plain(call.caller, 60), plain(call.callee, 60)
     operation, result = plain(call.operation, 400), plain(call.result, 40)
     short = f"{_SHORT_ROLES.get(caller, caller)} > {_SHORT_ROLES.get(callee, callee)}"
-    for ends, least in ((f"{caller} > {callee}", 18), (short, 8), (f"> {callee}", 16)):
+    for ends, least in ((f"{caller} > {callee}", 18), (short, 6), (f"> {callee}", 16)):
         room = limit - len(ends) - len(result) - 2
         if len(operation) <= room:
             return f"{ends} {operation} {result}"

@@ -29,7 +29,7 @@ from tracer.reports import (
 from tracer.reports.clusters import Cluster, clusters
 from tracer.reports.page import Page, step_status, steps
 
-__all__ = ["Page", "deviations", "faults", "heading", "identity", "render", "step_status"]
+__all__ = ["Page", "answers", "deviations", "faults", "heading", "identity", "render", "step_status"]
 
 _LISTED = 50
 """More conforming traces than this become one line; more others than this are shown by example."""
@@ -125,7 +125,7 @@ def _trace(page: Page, verdict: Verdict) -> None:
     _longest(page, verdict)
     _earlier_attempts(page, verdict)
     deviations(page, verdict)
-    _answers(page, verdict)
+    answers(page, verdict)
     _unobserved(page, verdict.steps)
     _notes(page, verdict.notes)
     outside = sum(call.step is None for call in verdict.calls)
@@ -140,7 +140,7 @@ def _trace(page: Page, verdict: Verdict) -> None:
 def identity(verdict: Verdict) -> Text:
     """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
     hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
-    built = "built on" if verdict.outcome in ("active", "done") else "tried"
+    built = {"active": "built on", "done": "on"}.get(verdict.outcome, "tried")
     parts = [
         f"{verdict.verdict}, {verdict.outcome}",
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
@@ -248,7 +248,7 @@ def _without_title(expected: str, title: str) -> str:
     return expected.removesuffix(f": {title}") if title else expected
 
 
-def _answers(page: Page, verdict: Verdict) -> None:
+def answers(page: Page, verdict: Verdict) -> None:
     """What operators ask: placement or filter, late or never, what the broker did, nova's own words."""
     for note in verdict.notes:
         if note.kind not in _ANSWERS or (note.kind == "fault" and _told(note.message, verdict)):
@@ -349,7 +349,7 @@ def _clusters(page: Page, report: Report) -> None:
         text = Text.assemble((f"{len(cluster.verdicts):>5,}", "bold"), f"  {cluster.kind:<10}")
         text.append(f"  {_place(cluster):<{places}}  {plain(cluster.peer, 16):<{peers}}  {cluster.words}")
         text.append(f"  ({_members(cluster)})", "dim")
-        page.line(text, 0, hang=23 + places + peers)
+        page.line(text, 0, hang=8)
     if len(found) > len(shown):
         page.line(Text(f"       and {len(found) - len(shown)} other reasons", "dim"))
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from tracer.model import CallRecord, Report, StepResult, Verdict
 from tracer.reports import duration, fragment, offset, plain, plural, refused
-from tracer.reports.console import Page, deviations, faults, heading, identity, step_status
+from tracer.reports.console import Page, answers, deviations, faults, heading, identity, step_status
 
 __all__ = ["render"]
 
@@ -110,6 +110,7 @@ def render(verdict: Verdict, report: Report, console: Console, verbose: int = 0)
     _rungs(sheet, verdict, rows)
     page.line("")
     deviations(page, verdict)
+    answers(page, verdict)
     hidden = len(verdict.calls) - len(shown)
     if hidden:
         page.line(

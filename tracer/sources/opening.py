@@ -12,7 +12,7 @@ from tracer.sources.compression import ByteStream
 from tracer.sources.pcap import MAGICS, PcapReader
 from tracer.sources.pcapng import SECTION_HEADER, PcapngReader
 
-__all__ = ["open_capture", "read_capture"]
+__all__ = ["open_capture"]
 
 _FORMATS = "pcap or pcapng, plain, .gz or .zst"
 _OTHERS = [
@@ -29,24 +29,20 @@ _OTHERS = [
 ]
 
 
-def open_capture(path: str, capture: Capture) -> Iterator[PacketFields]:
-    """Open a capture file, '-' for standard input, and return its packets in file order.
+def open_capture(path: str, capture: Capture) -> Iterator[list[PacketFields]]:
+    """Open a capture file, '-' for standard input, and return its packets in file order, in batches.
 
     What is read is counted in *capture*; the counters are complete when the iterator is exhausted.
     pcap and pcapng, plain, gzip or zstd, told by their first bytes. Memory is bounded, the source need
-    not be seekable, and packets of a pipe are yielded as they arrive. Damage behind the file header is
-    counted in `capture.anomalies`; a file that breaks off is read to the break (`capture.broke_off`).
+    not be seekable, and a batch is what one read of it gave: packets of a pipe come as they arrive.
+    Damage behind the file header is counted in `capture.anomalies`; a file that breaks off is read to the
+    break (`capture.broke_off`).
 
     Raises SourceError, before any packet is read, when the file cannot be opened or is no capture.
     """
-    return read_capture(_open(path), path, capture)
-
-
-def read_capture(source: IO[bytes], path: str, capture: Capture) -> Iterator[PacketFields]:
-    """Return the packets of an open file or pipe, as `open_capture`; it is closed behind the last one."""
-    stream = ByteStream(source)
+    stream = ByteStream(_open(path))
     try:
-        return _reader(stream, path, capture).packets()
+        return _reader(stream, path, capture).batches()
     except SourceError:
         stream.close()
         raise

@@ -66,8 +66,11 @@ class PcapReader:
         # The upper bits tell the length of a frame check sequence and the like.
         self._link_type = link_type & 0xFFFF
 
-    def packets(self) -> Iterator[PacketFields]:
-        """Yield every packet, in file order, then close the stream; damage is counted, never raised."""
+    def batches(self) -> Iterator[list[PacketFields]]:
+        """Yield the packets of each buffer read, in file order, then close the stream.
+
+        Damage is counted, never raised.
+        """
         capture, link_type = self._capture, self._link_type
         capture_number, number = capture.number, 0
         unpack, header_bytes, longest = self._record.unpack_from, self._record.size, self._longest
@@ -80,6 +83,8 @@ class PcapReader:
                 last_header = size - header_bytes
                 strange = False
                 wanted = header_bytes
+                batch: list[PacketFields] = []
+                append = batch.append
                 while offset <= last_header:
                     seconds, fraction, captured, wire = unpack(buffer, offset)
                     start = offset + header_bytes
@@ -103,9 +108,11 @@ class PcapReader:
                     if captured != wire:
                         truncated += 1
                     number += 1
-                    yield time_ns, buffer[start:end], wire, link_type, (capture_number, number), 0
+                    append((time_ns, buffer[start:end], wire, link_type, (capture_number, number), 0))
                     offset = end
                 self._count(number, offset - begin - (number - counted) * header_bytes, truncated, last_ns)
+                if batch:
+                    yield batch
                 if strange:
                     buffer, offset, trusted = self._mend(buffer, offset)
                     if offset < 0:

@@ -115,8 +115,11 @@ class PcapngReader:
             _OLD_PACKET: self._old_packet,
         }
 
-    def packets(self) -> Iterator[PacketFields]:
-        """Yield every packet, in file order, then close the stream; damage is counted, never raised."""
+    def batches(self) -> Iterator[list[PacketFields]]:
+        """Yield the packets of each run of blocks, in file order, then close the stream.
+
+        Damage is counted, never raised.
+        """
         capture_number = self._capture.number
         buffer, offset = self._buffer, 0
         try:
@@ -124,6 +127,8 @@ class PcapngReader:
                 # Undamaged enhanced packet blocks, which is nearly all: the hot loop. What it does not
                 # like is left to `_block`.
                 size, counts = len(buffer), self._counts
+                batch: list[PacketFields] = []
+                append = batch.append
                 unpack, unpack_length = self._structs.enhanced.unpack_from, self._structs.length.unpack_from
                 interfaces, declared = self._interfaces, len(self._interfaces)
                 number, size_bytes, truncated, first_ns, last_ns, time_ns = counts
@@ -147,14 +152,16 @@ class PcapngReader:
                     number += 1
                     size_bytes += captured
                     data = buffer[offset + 28 : offset + 28 + captured]
-                    yield time_ns, data, wire, link_type, (capture_number, number), key
+                    append((time_ns, data, wire, link_type, (capture_number, number), key))
                     offset = end
                 self._count(_Counts(number, size_bytes, truncated, first_ns, last_ns, time_ns))
+                if batch:
+                    yield batch
                 buffer, offset, packet = self._block(buffer, offset)
                 if offset < 0:
                     return
                 if packet is not None:
-                    yield packet
+                    yield [packet]
         finally:
             self._stream.close()
 

@@ -13,7 +13,7 @@ from itertools import chain
 from tracer.model import Capture, PacketFields
 from tracer.sources.live import monotonic_s
 from tracer.sources.opening import open_capture
-from tracer.sources.streams import BATCH, Deliver
+from tracer.sources.streams import Deliver
 
 __all__ = ["Pace", "Replay"]
 
@@ -51,35 +51,35 @@ class Replay:
         self.capture = capture
         self.dropped = 0
         self._pace = pace
-        self._packets: Iterator[PacketFields] = iter(())
+        self._batches: Iterator[list[PacketFields]] = iter(())
         self._stopped = threading.Event()
 
     def open(self) -> None:
         """Open the capture and look at its first packet. Raises SourceError."""
-        packets = open_capture(self.path, self.capture)
-        first = next(packets, None)
+        batches = open_capture(self.path, self.capture)
+        first = next((batch for batch in batches if batch), None)
         if first is None:
             return
-        self._packets = chain((first,), packets)
+        self._batches = chain((first,), batches)
         pace = self._pace
-        pace.first_ns = first[0] if pace.first_ns is None else min(pace.first_ns, first[0])
+        pace.first_ns = first[0][0] if pace.first_ns is None else min(pace.first_ns, first[0][0])
 
     def stop(self) -> None:
         self._stopped.set()
 
     def read(self, deliver: Deliver) -> None:
         """Hand over packets as they are due, and how far that is where there are none."""
-        batch: list[PacketFields] = []
-        for packet in self._packets:
-            while (due_ns := self._pace.due_ns()) is not None and packet[0] > due_ns:
-                deliver(batch, due_ns)
-                batch = []
-                if self._stopped.wait(STEP_S):
+        for packets in self._batches:
+            begin = 0
+            while (due_ns := self._pace.due_ns()) is not None and begin < len(packets):
+                end = begin
+                while end < len(packets) and packets[end][0] <= due_ns:
+                    end += 1
+                deliver(packets[begin:end], due_ns if end < len(packets) else 0)
+                begin = end
+                if end < len(packets) and self._stopped.wait(STEP_S):
                     return
-            batch.append(packet)
-            if len(batch) >= BATCH:
-                deliver(batch, 0)
-                batch = []
-                if self._stopped.is_set():
-                    return
-        deliver(batch, 0)
+            if begin < len(packets):
+                deliver(packets, 0)
+            if self._stopped.is_set():
+                return

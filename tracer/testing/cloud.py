@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from traffic import (
-    Connection,
-    Network,
+from tracer.testing.messages import (
     ack,
     amqp_set_up,
     deliver,
@@ -22,6 +20,7 @@ from traffic import (
     response,
     returned,
 )
+from tracer.testing.packets import Connection, Network
 
 PORTS = {
     "sc": 8080,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cloud import SITE, TOKEN, Cloud
-from traffic import nova_object, query, sql_error, sql_ok
+from tracer.testing.cloud import SITE, TOKEN, Cloud
+from tracer.testing.messages import nova_object, query, sql_error, sql_ok
 
 
 class Operation:

@@ -1,0 +1,55 @@
+"""The formats of a report by name. The next one is one file and one line here.
+
+A format is a module with `pieces(report) -> Iterator[bytes]`, named and not imported: a format that is
+not asked for costs nothing, and may need a library that is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracer.model import Report
+
+__all__ = ["FORMATS", "pieces"]
+
+
+class Format(NamedTuple):
+    """Where a format is made, and what it needs."""
+
+    module: str
+    words: str
+    """What it is, for --help."""
+    extra: str = ""
+    """The extra of pyproject.toml that installs what it needs."""
+
+
+FORMATS = {
+    "json": Format("tracer.reports.json", "the schema tracer.check/1"),
+    "html": Format("tracer.reports.html", "one page to look at and to mail"),
+    "svg": Format("tracer.reports.svg", "ladder and waterfall as a picture"),
+    "mermaid": Format("tracer.reports.mermaid", "the ladder for wikis"),
+    "csv": Format("tracer.reports.csv", "the steps for spreadsheets"),
+    "junit": Format("tracer.reports.junit", "JUnit XML, a test case for each trace"),
+}
+
+
+def pieces(name: str, report: Report) -> Iterator[bytes]:
+    """Return the report in the format of that name, in parts.
+
+    Raises UsageError when a library is missing that the format needs.
+    """
+    chosen = FORMATS[name]
+    try:
+        module = import_module(chosen.module)
+    except ModuleNotFoundError as error:
+        if not chosen.extra:
+            raise
+        install = f"pip install 'cloudvm-tracer[{chosen.extra}]'"
+        raise UsageError(f"--format {name} needs {error.name}, which is not installed: {install}") from None
+    made: Iterator[bytes] = module.pieces(report)
+    return made

@@ -1,0 +1,68 @@
+"""All the nouns that flow between the stages. Read this file first.
+
+    Packet -> Segment -> Data | Gap | Closed -> Message -> Call -> Trace -> Verdict
+
+Times are integers: nanoseconds since the Unix epoch, taken from the capture. Below the message level
+the nouns are NamedTuples (a frozen dataclass per packet costs more than the packet). What lives on
+and is filled as the wire tells more (Capture, Connection, Call, Trace) is a slotted dataclass.
+"""
+
+from __future__ import annotations
+
+from tracer.model.calls import CLIENT, SERVER, Call, ConnectFacts, End, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.model.messages import (
+    AmqpContent,
+    AmqpMethod,
+    HttpRequest,
+    HttpResponse,
+    Message,
+    SqlLogin,
+    SqlResult,
+    SqlStatement,
+    Undecoded,
+)
+from tracer.model.packets import Capture, Frame, Frames, Packet, PacketFields, Segment, SegmentFields
+from tracer.model.streams import TO_CLIENT, TO_SERVER, Closed, Connection, Data, Endpoint, Gap
+from tracer.model.verdicts import Attempt, CallRecord, Deviation, Note, Report, StepResult, Verdict
+
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "TO_CLIENT",
+    "TO_SERVER",
+    "AmqpContent",
+    "AmqpMethod",
+    "Attempt",
+    "Call",
+    "CallRecord",
+    "Capture",
+    "Closed",
+    "ConnectFacts",
+    "Connection",
+    "Data",
+    "Deviation",
+    "End",
+    "Endpoint",
+    "Frame",
+    "Frames",
+    "Gap",
+    "HttpRequest",
+    "HttpResponse",
+    "Message",
+    "Note",
+    "Packet",
+    "PacketFields",
+    "Report",
+    "RestFacts",
+    "RpcFacts",
+    "Segment",
+    "SegmentFields",
+    "SqlFacts",
+    "SqlLogin",
+    "SqlResult",
+    "SqlStatement",
+    "StepResult",
+    "Trace",
+    "Undecoded",
+    "Verdict",
+]

@@ -1,0 +1,221 @@
+"""What correlation works on: calls, and what is known of them; traces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tracer.model.packets import Frame
+from tracer.model.streams import Connection, Endpoint
+
+__all__ = ["CLIENT", "SERVER", "Call", "ConnectFacts", "End", "RestFacts", "RpcFacts", "SqlFacts", "Trace"]
+
+
+class End(NamedTuple):
+    """One end of a connection: what a role belongs to."""
+
+    connection: Connection
+    side: int
+    """CLIENT or SERVER."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.connection.server if self.side == SERVER else self.connection.client
+
+
+CLIENT = 0
+SERVER = 1
+
+
+@dataclass(slots=True, eq=False)
+class RestFacts:
+    """What correlation and topology need of a REST call; no body is kept."""
+
+    method: str
+    path: str
+    """As sent, without query."""
+    query: str = ""
+    status: int = 0
+    """0 while there is no answer."""
+    host: str = ""
+    """The Host header."""
+    user_agent: str = ""
+    forwarded_for: str = ""
+    request_id: str = ""
+    """X-OpenStack-Request-ID of the request: the caller's request."""
+    answered_id: str = ""
+    """X-OpenStack-Request-ID of the answer: the callee's own."""
+    token: str = ""
+    """Digest of X-Auth-Token."""
+    subject_token: str = ""
+    """Digest of X-Subject-Token."""
+    name: str = ""
+    """A server's name in the body of the request."""
+    count: int = 1
+    """How many servers were asked for."""
+    ids: tuple[str, ...] = ()
+    """UUIDs (and other resource ids) in path, query and body of the request."""
+    answered_ids: tuple[str, ...] = ()
+    """UUIDs of what the answer made or describes: servers, port, attachment."""
+    project_id: str = ""
+    task_uri: str = ""
+    """VRM: the task that the answer names."""
+    vm_uri: str = ""
+    """VRM: the virtual machine that the answer names."""
+    creates: bool = False
+    """It is a POST to all servers: it asks for new ones."""
+    server_id: str = ""
+    """The server that the path is about."""
+    action: str = ""
+    """What a POST to `/action` asks for, which only its body tells: os-stop, reboot …"""
+    status_text: str = ""
+    """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
+    candidates: int | None = None
+    """Placement: how many allocation candidates the answer holds."""
+    volume: bool = False
+    """The request of a server boots it from a volume."""
+    broken: bool = False
+    """Bytes of the request or of the answer are not in the capture."""
+
+
+@dataclass(slots=True, eq=False)
+class RpcFacts:
+    """What correlation and topology need of an RPC message."""
+
+    method: str
+    mode: str
+    """call · cast · fanout · reply · notify"""
+    exchange: str = ""
+    routing_key: str = ""
+    msg_id: str = ""
+    reply_queue: str = ""
+    unique_id: str = ""
+    request_id: str = ""
+    global_request_id: str = ""
+    project_id: str = ""
+    ids: tuple[str, ...] = ()
+    """Instance UUIDs, in order."""
+    hosts: tuple[str, ...] = ()
+    """Hosts that a reply of select_destinations selects, without alternates."""
+    vm_state: str = ""
+    """Instance.save: the state that is saved."""
+    object_method: str = ""
+    """Instance.save, Service.save …"""
+    binary: str = ""
+    """Service.save: the program that reports."""
+    failure: str = ""
+    """A reply's failure: class and message."""
+    published: bool = False
+    delivered: bool = False
+    acknowledged: bool = False
+    confirmed: bool = False
+    """The broker confirmed the publish."""
+    consumer: End | None = None
+    """The connection it was delivered on."""
+    redelivered: bool = False
+    broken: bool = False
+    no_ack: bool = False
+    """Its consumer acknowledges nothing: to the broker, delivered is done."""
+    answered_ns: int | None = None
+    """Of a call: when its reply was published (or delivered, where only that is seen)."""
+
+
+@dataclass(slots=True, eq=False)
+class SqlFacts:
+    """What correlation and topology need of an SQL statement; its text is not kept."""
+
+    verb: str
+    table: str
+    ids: tuple[str, ...] = ()
+    request_id: str = ""
+    project_id: str = ""
+    vm_state: str = ""
+    schema: str = ""
+    quota: bool = False
+    """It reads limits or usage that nova-api's quota check reads."""
+    broken: bool = False
+    fault: str = ""
+    """INSERT instance_faults: why the VM is in error, in nova's own words."""
+
+
+@dataclass(slots=True, eq=False)
+class ConnectFacts:
+    """A connection that was refused or never answered."""
+
+    attempts: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One REST request with its answer, one RPC message with its fate, one SQL statement, or one
+    failed connection.
+
+    It is yielded when it begins and once more when its answer or its fate is known; in between it
+    is the same object.
+    """
+
+    serial: int
+    """Order of recognition, from 1."""
+    protocol: str
+    """REST · RPC · SQL"""
+    operation: str
+    result: str
+    """As in the canonical line."""
+    started_ns: int
+    ended_ns: int | None
+    """None while there is no answer."""
+    frames: list[Frame]
+    caller: End | None
+    callee: End | None
+    facts: RestFacts | RpcFacts | SqlFacts | ConnectFacts
+    connection: Connection
+    """Where it was seen first."""
+    error: str = ""
+    """The fault's own text, such as 'Quota exceeded for instances …'."""
+    index: int = 0
+    """Its number in the run, in time order from 1."""
+    front: Call | None = None
+    """The leg towards a proxy, of which this call is the leg behind it."""
+    back: Call | None = None
+    """The leg behind a proxy, of which this call is the leg towards it."""
+    closed: bool = False
+    """Nothing more is expected of it."""
+    parent: Call | None = None
+    """What it belongs to: of a reply the call that it answers; of a token validation the request whose
+    token is validated."""
+
+    @property
+    def asked(self) -> str:
+        """The operation as grammars match it: with the action that only the body tells."""
+        action = getattr(self.facts, "action", "")
+        return f"{self.operation}/{action}" if action else self.operation
+
+
+@dataclass(slots=True, eq=False)
+class Trace:
+    """The calls of one VM's creation (or of another workflow's single run)."""
+
+    number: int
+    """Order in which traces were opened, from 1."""
+    request_id: str = ""
+    server_id: str = ""
+    project_id: str = ""
+    name: str = ""
+    calls: list[Call] = field(default_factory=list)
+    """Calls of this trace, in order of start."""
+    ambiguous: set[int] = field(default_factory=set)
+    """Serials of the calls that may belong to another trace as well."""
+    polls: list[Call] = field(default_factory=list)
+    """Calls that look at the VM from outside; they never keep a trace alive."""
+    creates: bool = True
+    """The workflow makes the server; else it does something to one that is there."""
+    created: Call | None = None
+    """The request that began it (POST /servers), the leg nearest to nova-api that was seen."""
+    active_ns: int | None = None
+    """When the VM was seen to be active, and by which call."""
+    active_call: Call | None = None
+    failed_ns: int | None = None
+    failed_call: Call | None = None
+    """The call that told the error state."""
+    shared: bool = False
+    """One request made several VMs."""

@@ -1,0 +1,179 @@
+"""What decoders give: the messages of the protocols, digested where they are secret."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tracer.model.packets import Frames
+from tracer.model.streams import TO_SERVER, Connection
+
+__all__ = [
+    "AmqpContent",
+    "AmqpMethod",
+    "HttpRequest",
+    "HttpResponse",
+    "Message",
+    "SqlLogin",
+    "SqlResult",
+    "SqlStatement",
+    "Undecoded",
+]
+
+# What the wire says may hold secrets, and a traceback prints what it finds: the repr of a message has no
+# header, no query and no body.
+
+
+def _path(target: str) -> str:
+    return target.partition("?")[0].rpartition("@")[2][:200]
+
+
+def _place(frames: Frames) -> str:
+    return f"frame {frames[0][0]}#{frames[0][1]}" if frames else "no frame"
+
+
+class HttpRequest(NamedTuple):
+    """One HTTP/1.x request.
+
+    Emitted when its head is complete, or, when the decoder was asked for its body, with the body.
+    """
+
+    connection: Connection
+    exchange: int
+    """Pairs it with its response: n-th exchange of this connection. Increases across a gap."""
+    time_ns: int
+    """First byte."""
+    end_ns: int
+    frames: Frames
+    """Last frame first (Wireshark shows the message there), then the first one."""
+    method: str
+    target: str
+    """As sent: path and query, or absolute form."""
+    headers: dict[str, str]
+    """Names in lower case; secrets are digests; values of a repeated header joined by ', '."""
+    body: bytes
+    """Decoded (chunked, gzip, deflate); empty unless asked for."""
+    truncated: bool
+    """Bytes of it are not in the capture."""
+    direction: int = TO_SERVER
+
+    def __repr__(self) -> str:
+        what = f"{self.method} {_path(self.target)}"
+        return f"HttpRequest({what}, {len(self.body)} bytes, {_place(self.frames)})"
+
+
+class HttpResponse(NamedTuple):
+    """One final HTTP/1.x response (1xx are not emitted, but for 101)."""
+
+    connection: Connection
+    exchange: int
+    time_ns: int
+    end_ns: int
+    frames: Frames
+    status: int
+    reason: str
+    headers: dict[str, str]
+    body: bytes
+    truncated: bool
+
+    def __repr__(self) -> str:
+        return f"HttpResponse({self.status}, {len(self.body)} bytes, {_place(self.frames)})"
+
+
+class AmqpMethod(NamedTuple):
+    """One AMQP method that carries no content."""
+
+    connection: Connection
+    direction: int
+    time_ns: int
+    frames: Frames
+    channel: int
+    name: str
+    """As in the specification: 'basic.ack', 'connection.start-ok', 'queue.declare' ..."""
+    arguments: dict[str, str | int | bool]
+    """By the specification's names with '_'; only those that a stage needs; no credentials."""
+
+
+class AmqpContent(NamedTuple):
+    """One AMQP message: method, properties and body."""
+
+    connection: Connection
+    direction: int
+    time_ns: int
+    """First byte of its method frame."""
+    end_ns: int
+    frames: Frames
+    """The frame where its method starts first (as Wireshark), then the last one."""
+    channel: int
+    name: str
+    """basic.publish · basic.deliver · basic.return · basic.get-ok"""
+    arguments: dict[str, str | int | bool]
+    """exchange, routing_key, delivery_tag, consumer_tag, redelivered, mandatory, reply_code, reply_text."""
+    properties: dict[str, str | int]
+    """content_type, correlation_id, reply_to, expiration, message_id, ...; headers are not decoded,
+    but for 'compression'."""
+    body: bytes
+    """What of it is in the capture, at most the decoder's limit."""
+    body_bytes: int
+    """Its declared size."""
+    truncated: bool
+
+    def __repr__(self) -> str:
+        return f"AmqpContent({self.name}, {self.body_bytes} bytes, {_place(self.frames)})"
+
+
+class SqlLogin(NamedTuple):
+    """The client's handshake response. User and password are not read."""
+
+    connection: Connection
+    time_ns: int
+    frames: Frames
+    schema: str
+    attributes: dict[str, str]
+    """Connection attributes such as _pid, program_name, _client_name."""
+
+
+class SqlStatement(NamedTuple):
+    """One command of a MySQL client."""
+
+    connection: Connection
+    exchange: int
+    time_ns: int
+    end_ns: int
+    frames: Frames
+    command: str
+    """query · prepare · execute · init_db · quit · ping · … (lower case)"""
+    text: bytes
+    """The statement; for execute the text that was prepared, or b'#7' when that was not seen."""
+    truncated: bool
+
+    def __repr__(self) -> str:
+        return f"SqlStatement({self.command}, {len(self.text)} bytes, {_place(self.frames)})"
+
+
+class SqlResult(NamedTuple):
+    """The answer to one statement; rows are not parsed."""
+
+    connection: Connection
+    exchange: int
+    time_ns: int
+    end_ns: int
+    frames: Frames
+    ok: bool
+    error_code: int
+    error_text: str
+    truncated: bool
+
+
+class Undecoded(NamedTuple):
+    """From here on this connection (direction) cannot be read."""
+
+    connection: Connection
+    time_ns: int
+    reason: str
+    """tls · compressed · http2 · websocket · unknown protocol · garbage …"""
+    frames: Frames
+
+
+Message = (
+    HttpRequest | HttpResponse | AmqpMethod | AmqpContent | SqlLogin | SqlStatement | SqlResult | Undecoded
+)

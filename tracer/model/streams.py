@@ -1,0 +1,97 @@
+"""What reassembly gives: connections, and the bytes of their two directions in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tracer.model.packets import Frames
+
+__all__ = ["TO_CLIENT", "TO_SERVER", "Closed", "Connection", "Data", "Endpoint", "Gap"]
+
+
+class Endpoint(NamedTuple):
+    address: str
+    """Textual IPv4 or IPv6 address."""
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+TO_SERVER = 0
+TO_CLIENT = 1
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One TCP connection between a client and a server.
+
+    A port that is used again is another connection. Roles are learnt later, so this holds only what
+    the packets say.
+    """
+
+    number: int
+    client: Endpoint
+    server: Endpoint
+    first_ns: int
+    joined: bool = False
+    """True when it began before the capture: no SYN was seen."""
+    certain: bool = True
+    """False while it is a guess which end is the server."""
+    vlan: int = 0
+    interface: int = 0
+    captures: list[int] = field(default_factory=list)
+    """Capture points that saw it, the first one first."""
+    protocol: str | None = None
+    """Name of its decoder, once known."""
+    gaps: int = 0
+    lost_bytes: int = 0
+    client_role: str = ""
+    """What the client says of itself on it (User-Agent, AMQP connection name), as a role."""
+    server_role: str = ""
+    """What the requests say of the server, as a role."""
+    seen: int = 0
+    """Bit 1: packets to the server were seen; bit 2: packets to the client."""
+    deaf: bool = False
+    """True while its decoder has no use for the server's bytes: they are followed and not handed on."""
+
+
+class Data(NamedTuple):
+    """The next bytes of one direction of a connection, in order, each byte once."""
+
+    connection: Connection
+    direction: int
+    """TO_SERVER or TO_CLIENT."""
+    time_ns: int
+    payload: bytes
+    frames: Frames
+
+
+class Gap(NamedTuple):
+    """Bytes of one direction that are not in the capture; the next Data follows behind them."""
+
+    connection: Connection
+    direction: int
+    time_ns: int
+    """When it was noticed."""
+    size_bytes: int
+    """0 when unknown (a whole part of the stream is gone)."""
+    since_ns: int = 0
+    """Time of the last byte before the hole."""
+    frames: Frames = ()
+
+
+class Closed(NamedTuple):
+    """A connection has ended, or was never established."""
+
+    connection: Connection
+    time_ns: int
+    how: str
+    """fin · reset · refused (SYN answered by RST) · unanswered (SYN answered by nothing) · reused
+    (the same ports began again) · idle (forgotten for its age) · end (the capture ends)."""
+    direction: int = TO_SERVER
+    """Which direction said so, for fin and reset. fin closes one direction, all others both."""
+    frames: Frames = ()
+    attempts: int = 1
+    """SYNs seen, for refused and unanswered."""

@@ -1,0 +1,169 @@
+"""What a report shows: plain values, roles and planes resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tracer.model.packets import Capture
+
+__all__ = ["Attempt", "CallRecord", "Deviation", "Note", "Report", "StepResult", "Verdict"]
+
+
+@dataclass(slots=True, frozen=True)
+class CallRecord:
+    """A call as it is shown: roles, planes and evidence resolved."""
+
+    index: int
+    plane: str
+    protocol: str
+    caller: str
+    callee: str
+    operation: str
+    result: str
+    started_ns: int
+    duration_ns: int | None
+    evidence: tuple[tuple[str, int], ...]
+    """(path, frame); the first one is where Wireshark shows the message."""
+    step: str | None = None
+    """The documented step it is a witness of."""
+    ambiguous: bool = False
+    error: str = ""
+    via: str = ""
+    """'lb' when it went through a proxy."""
+    caller_address: str = ""
+    callee_address: str = ""
+    request_id: str = ""
+    """The id to grep for in the callee's log."""
+    traces: tuple[str, ...] = ()
+    """Ids of the traces it belongs to."""
+    action: str = ""
+    """What a POST to `/action` asks for."""
+    message_id: str = ""
+    """RPC: the id that oslo.messaging names when it waits for the reply in vain."""
+    queue: str = ""
+    """RPC: the routing key, which names the queue."""
+
+    @property
+    def line(self) -> str:
+        """The canonical line, interface.md: `<plane> <protocol> <caller> > <callee> <operation> <result>`."""
+        return f"{self.plane} {self.protocol} {self.caller} > {self.callee} {self.operation} {self.result}"
+
+    @property
+    def matched(self) -> str:
+        """The line as grammars match it: an action that only the body tells ends the path.
+
+        `… POST /v2.1/servers/{id}/action/os-stop 202`
+        """
+        action = f"/{self.action}" if self.action else ""
+        ends = f"{self.plane} {self.protocol} {self.caller} > {self.callee}"
+        return f"{ends} {self.operation}{action} {self.result}"
+
+
+@dataclass(slots=True, frozen=True)
+class StepResult:
+    """What became of one documented step in one trace."""
+
+    step: str
+    """4a"""
+    title: str
+    status: str
+    """seen · inferred · failed · missing · unobserved · skipped · not_reached"""
+    started_ns: int | None = None
+    duration_ns: int | None = None
+    calls: tuple[CallRecord, ...] = ()
+    reason: str = ""
+    """Why it is unobserved, and which capture point would show it; or who owes it."""
+    waited_ns: int | None = None
+    """How long nothing documented happened before it; None where that is not known."""
+    usual_ns: int | None = None
+    """Against a baseline: how long it takes on average in good creations, and in 95 % of them at most."""
+    usual_p95_ns: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Deviation:
+    kind: str
+    """failed · stalled · missing · extra · order · plane · mode · late"""
+    step: str | None
+    message: str
+    call: CallRecord | None = None
+    expected: tuple[str, ...] = ()
+    peer: str = ""
+    """The role that failed, or that owes what never came."""
+    cause: str = ""
+    """The fault's own words, or what the last call did."""
+
+
+@dataclass(slots=True, frozen=True)
+class Note:
+    kind: str
+    """mode · retry · slow · ambiguous · allowed · placement · reply · broker · fault · …"""
+    step: str | None
+    message: str
+    call: CallRecord | None = None
+    """What shows it."""
+
+
+@dataclass(slots=True, frozen=True)
+class Attempt:
+    """One host's try at building the VM."""
+
+    host: str
+    stopped_at: str | None
+    error: str
+    started_ns: int
+    duration_ns: int | None
+    steps: tuple[StepResult, ...] = ()
+    """Steps 7 to 8c of this attempt."""
+
+
+@dataclass(slots=True, frozen=True)
+class Verdict:
+    """One trace checked against a grammar."""
+
+    id: str
+    request_id: str | None
+    server_id: str | None
+    project_id: str | None
+    name: str | None
+    verdict: str
+    """conforms · deviates · inconclusive"""
+    outcome: str
+    """active (done) · rejected · error · stuck · unfinished"""
+    stopped_at: str | None
+    stopped_between: tuple[str, str] | None
+    api_host: str | None
+    compute_host: str | None
+    attempts: tuple[str, ...]
+    attempt_details: tuple[Attempt, ...]
+    started_ns: int
+    ended_ns: int
+    summary: str
+    steps: tuple[StepResult, ...]
+    deviations: tuple[Deviation, ...]
+    notes: tuple[Note, ...]
+    calls: tuple[CallRecord, ...]
+    log_ids: tuple[tuple[str, str], ...] = ()
+    """(service, request id to grep for in its log)"""
+
+
+@dataclass(slots=True, frozen=True)
+class Report:
+    """One run of `tracer check`."""
+
+    grammar: str
+    captures: Sequence[Capture]
+    verdicts: Sequence[Verdict]
+    partial: bool = False
+    """True when the run was interrupted."""
+    seen: tuple[tuple[str, int], ...] = ()
+    """What the captures held instead, for a run without a trace: (words, count)."""
+    advice: tuple[str, ...] = ()
+    """What the captures could not show, and what to capture next time."""
+    baseline: tuple[str, int] | None = None
+    """What step times were compared with: the file, and how many creations it was learnt from."""
+    remarks: tuple[str, ...] = ()
+    """What looks like a slip in what was asked for; for standard error."""
+    forgotten: tuple[tuple[str, int], ...] = ()
+    """What was dropped for lack of room: (what, how often). Traces may lack calls then."""

@@ -1,0 +1,131 @@
+"""pytest's plugin: the fixture `tracer`, the marker that configures it, and `--tracer-check`.
+
+Loaded in every run of pytest where tracer is installed, used in few: this module imports pytest and nothing
+else, and the rooms beside it are imported by the test that asks for them.
+
+settings   what ini file, command line and markers ask for
+fixture    what a test gets
+folder     each trace of a capture folder as a test
+explain    what is added to a failed assertion
+recording  captures made while a test runs
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tracer.pytest_plugin.fixture import Tracer
+
+MARKER = (
+    "tracer(grammar, topology, captures, allow, stall): what the fixture `tracer` of this test checks, "
+    "and how; also on a class or in pytestmark (README, 'In a pipeline')"
+)
+SECTIONS = pytest.StashKey[list[tuple[str, str]]]()
+"""What is to be a section of a test's report: (title, text)."""
+HELP = {
+    "grammar": "what to check against: the name of a grammar, or a file",
+    "topology": "planes, roles and ports (TOML)",
+    "stall": "silence after which a creation is stuck: 60s, 2m",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the command line beat those of the ini file; a marker beats both."""
+    group = parser.getgroup("tracer", "conformance of the creation of cloud VMs")
+    group.addoption(
+        "--tracer-check",
+        metavar="CAPTURE",
+        action="append",
+        default=[],
+        help="check this folder of captures (or file, or example:NAME): each trace is a test. Repeatable",
+    )
+    for name, words in HELP.items():
+        group.addoption(f"--tracer-{name}", metavar=name.upper(), help=words)
+        parser.addini(f"tracer_{name}", words)
+    accepted = "accept a deviation of that kind, 'unobserved', or any 'inconclusive' trace"
+    group.addoption("--tracer-allow", metavar="KIND[:STEP]", action="append", default=[], help=accepted)
+    parser.addini("tracer_allow", accepted, type="args", default=[])
+    parser.addini(
+        "tracer_captures", "captures that `tracer.check()` reads by default", type="args", default=[]
+    )
+    group.addoption(
+        "--tracer-properties",
+        action="store_true",
+        help="record verdict, outcome and ids as properties of --junitxml (the xunit2 schema knows none)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, for --strict-markers; look for the folders to check."""
+    config.addinivalue_line("markers", MARKER)
+    if config.getoption("tracer_check"):
+        from tracer.pytest_plugin import folder
+
+        folder.configure(config)
+
+
+@pytest.fixture
+def tracer(request: pytest.FixtureRequest) -> Generator[Tracer]:
+    """Checks captures, given or recorded while the test runs; configured by `@pytest.mark.tracer(...)`."""
+    from tracer.pytest_plugin.fixture import fixture
+
+    yield from fixture(request)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Take a capture file that is to be checked."""
+    return _checked(file_path, parent)
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Take a folder of captures that is to be checked."""
+    return _checked(path, parent)
+
+
+def _checked(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if not parent.config.getoption("tracer_check"):
+        return None
+    from tracer.pytest_plugin import folder
+
+    return folder.collector(path, parent)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Add to a failed assertion about traffic what is known of it."""
+    claims = sys.modules.get("tracer.testing.claims")
+    if claims is not None:
+        claims.denied.clear()
+    try:
+        return (yield)
+    except AssertionError as error:
+        if "tracer.testing.claims" in sys.modules:
+            from tracer.pytest_plugin import explain
+
+            explain.add(item, error)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put ladders into the report as sections of their own."""
+    report = yield
+    if report.when == "call":
+        sections: list[tuple[str, str]] = item.stash.get(SECTIONS, [])
+        report.sections.extend(sections)
+    return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain `trace == conforms(...)`."""
+    if op != "==" or "tracer.testing.conforms" not in sys.modules:
+        return None
+    from tracer.testing.conforms import difference
+
+    return difference(left, right)

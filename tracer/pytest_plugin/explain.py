@@ -1,0 +1,39 @@
+"""What is added to a failed assertion: the story of the trace, its ladder, and where its captures are."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracer.pytest_plugin import SECTIONS
+from tracer.testing.claims import Claim, denied
+
+__all__ = ["add", "draw"]
+
+
+def add(item: pytest.Item, error: AssertionError) -> None:
+    """Add a note to *error* for the claim that made it fail, and its ladder as a section of the report.
+
+    A claim that was false may have been meant to be (`assert not …`): the one that failed is the one whose
+    words stand in the message. Without rewritten assertions there is no message, and it is the last one.
+    """
+    words = str(error)
+    claim = next((c for c in reversed(denied) if repr(c) in words), None)
+    if claim is None and not words and denied:
+        claim = denied[-1]
+    if claim is not None:
+        tell(item, error, claim)
+
+
+def tell(item: pytest.Item, error: AssertionError, claim: Claim) -> None:
+    """Add what *claim* has to say."""
+    story = claim.explain()
+    if story:
+        error.add_note(story)
+    draw(item, claim)
+
+
+def draw(item: pytest.Item, claim: Claim) -> None:
+    """Add the ladder of the trace that *claim* is about."""
+    if claim.ladder is not None:
+        # Not add_report_section: it would call a drawing "captured".
+        item.stash.setdefault(SECTIONS, []).append(("tracer ladder", claim.ladder()))

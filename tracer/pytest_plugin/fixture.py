@@ -1,0 +1,77 @@
+"""What a test gets by the name `tracer`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tracer.errors import UsageError
+from tracer.pytest_plugin.settings import Asked, locate, of_item
+from tracer.testing import Traffic, conforms
+from tracer.testing.step import nanoseconds
+
+__all__ = ["Tracer", "fixture"]
+
+
+class Tracer:
+    """Checks captures as the marker of the test asks; each argument here has the last word."""
+
+    def __init__(self, item: pytest.Item, asked: Asked) -> None:
+        self._item, self._asked = item, asked
+        self._bases = (item.path.parent, item.config.rootpath)
+
+    def __repr__(self) -> str:
+        return f"<tracer of {self._item.name}: {self._asked.settings.grammar}>"
+
+    conforms = staticmethod(conforms)
+    """`assert trace == tracer.conforms("cloudvm_create")`; the same as tracer.testing.conforms."""
+
+    def check(
+        self,
+        *captures: str | os.PathLike[str],
+        grammar: str | os.PathLike[str] | None = None,
+        topology: str | os.PathLike[str] | None = None,
+        allow: Sequence[str] = (),
+        stall: str | float | timedelta | None = None,
+    ) -> Traffic:
+        """Return the traffic in *captures*, or in those of the marker: files, folders, `example:NAME`.
+
+        Relative paths are looked for beside the test's file, then under pytest's root. What *allow* holds is
+        added to what is allowed already. Raises SourceError, GrammarError or UsageError, one line that says
+        what to do.
+        """
+        __tracebackhide__ = True
+        paths = tuple(locate(path, self._bases) for path in captures) or self._asked.captures
+        if not paths:
+            raise UsageError(
+                "no captures to check: tracer.check('FOLDER'), @pytest.mark.tracer(captures='FOLDER')"
+                " or tracer_captures in the ini file"
+            )
+        settings = self._asked.settings
+        found = Traffic(
+            paths,
+            replace(
+                settings,
+                grammar=locate(grammar, self._bases) if grammar else settings.grammar,
+                topology=Path(locate(topology, self._bases)) if topology else settings.topology,
+                allow=(*settings.allow, *([allow] if isinstance(allow, str) else allow)),
+                stall_s=settings.stall_s if stall is None else nanoseconds(stall) / 1e9,
+            ),
+        )
+        # Read now, so that a capture that cannot be read is blamed on this line.
+        _ = found.report
+        return found
+
+
+def fixture(request: pytest.FixtureRequest) -> Generator[Tracer]:
+    """Yield the Tracer of one test; what makes no sense in its marker is an error of its set-up."""
+    try:
+        asked = of_item(request.node)
+    except UsageError as error:
+        pytest.fail(f"tracer: {error}", pytrace=False)
+    yield Tracer(request.node, asked)

@@ -1,0 +1,74 @@
+"""The text under a failed assertion: the answer first, then what shows it, then where to look.
+
+One trace, no colours, no terminal: it goes into test reports, JUnit files and the logs of pipelines.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from tracer.model import Report, Verdict
+from tracer.reports import console, ladder, lead, plain, seen_instead
+from tracer.reports.console import Page
+
+__all__ = ["crowd", "diagram", "found", "headline", "nothing", "story"]
+
+WIDTH = 116
+"""Columns: what fits behind the margins of a test report on a wide terminal."""
+_LISTED = 12
+
+
+def _written(write: Callable[[Console], None]) -> str:
+    file = io.StringIO()
+    write(Console(file=file, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False))
+    return file.getvalue().rstrip("\n")
+
+
+def headline(verdict: Verdict) -> str:
+    """Return which VM it is, and its verdict with the reason, in one line."""
+    name = f"{plain(verdict.name, 60)} " if verdict.name else ""
+    which = lead(plain(verdict.server_id or verdict.id, 80))
+    # A deviation says what deviates; that nothing can be said must be said first.
+    word = "is inconclusive" if verdict.verdict == "inconclusive" else verdict.verdict
+    return f"VM {name}{which} {word}: {plain(verdict.summary, 300)}"
+
+
+def found(verdict: Verdict) -> list[str]:
+    """Return the first finding in one line, then what was expected next, one line each."""
+    if not verdict.deviations:
+        return []
+    first = verdict.deviations[0]
+    message = plain(first.message.removeprefix(f"step {first.step} failed: "), 300)
+    lines = [f"! {first.kind} {first.step or ''}".rstrip() + f"  {message}"]
+    if first.call and first.call.evidence:
+        path, frame = first.call.evidence[0]
+        lines.append(f"at {plain(path, 300)}#{frame}")
+    return lines + [f"expected {plain(line, 300)}" for line in first.expected[:4]]
+
+
+def story(verdict: Verdict, report: Report) -> str:
+    """Return everything that `tracer check` tells of one trace, and what its captures are called there."""
+    alone = Report(report.grammar, report.captures, [verdict], report.partial, (), report.advice)
+    return _written(lambda screen: console.render(alone, screen, verbose=1))
+
+
+def diagram(verdict: Verdict, report: Report) -> str:
+    """Return the trace as a ladder."""
+    return _written(lambda screen: ladder.render(verdict, report, screen))
+
+
+def nothing(report: Report) -> str:
+    """Return that there is no trace, and what the captures hold instead."""
+    paths = ", ".join(plain(capture.path, 200) for capture in report.captures) or "no capture"
+    return f"no trace of {plain(report.grammar, 80)} in {paths}: they hold {seen_instead(report)}"
+
+
+def crowd(verdicts: Sequence[Verdict], report: Report) -> list[str]:
+    """Return one line for each trace, those that broke first, at most a dozen."""
+    page = Page.of(report, Console(file=io.StringIO(), width=WIDTH, color_system=None), 0)
+    ranked = sorted(verdicts, key=lambda v: ("deviates", "inconclusive", "conforms").index(v.verdict))
+    lines = [console.heading(page, verdict).plain for verdict in ranked[:_LISTED]]
+    return lines + ([f"and {len(ranked) - _LISTED} more"] if len(ranked) > _LISTED else [])

@@ -1,0 +1,187 @@
+"""One creation as a sequence diagram, before it is drawn: which columns, which rows, what is marked between.
+
+HTML, SVG and Mermaid draw the same sequence, so that a colleague finds in one what was seen in another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tracer.model import CallRecord, Deviation, StepResult, Verdict
+from tracer.reports import plain
+
+__all__ = ["FLOW_ORDER", "Mark", "Row", "arrives", "entries", "in_flow_order", "marks", "rows"]
+
+FLOW_ORDER = (
+    "admin",
+    "sc",
+    "lb",
+    "nova-api",
+    "keystone",
+    "glance-api",
+    "neutron-server",
+    "cinder-api",
+    "cinder-scheduler",
+    "cinder-volume",
+    "placement",
+    "db",
+    "nova-conductor",
+    "nova-scheduler",
+    "nova-compute",
+    "vrm",
+)
+"""The roles as a creation meets them. The broker is the medium, not an end."""
+
+_ENDS = re.compile(r"(?:^| )([^\s>]+) > ([^\s:]+)")
+_NEVER_ARRIVED = frozenset({"refused", "none", "unroutable", "undelivered"})
+_WORDS_LIMIT = 400
+
+
+@dataclass(slots=True)
+class Row:
+    """One call, or a run of calls that are alike."""
+
+    call: CallRecord
+    position: int
+    """Of the first call in the verdict's calls."""
+    count: int = 1
+    ended_ns: int = 0
+    """When the last of them ended."""
+
+
+@dataclass(slots=True, frozen=True)
+class Mark:
+    """Something that is no call, at its place between the calls."""
+
+    before: int
+    """Position of the call that it stands before; the number of calls when it is at the end."""
+    kind: str
+    """deviation · missing · unobserved · attempt · rest"""
+    step: str
+    words: str
+    ends: tuple[str, str] | None = None
+    """Of a call that should have come: who, whom."""
+
+
+def in_flow_order(roles: Iterable[str]) -> list[str]:
+    """Return the *roles*, each once, as a creation meets them; those it does not know last."""
+    found = dict.fromkeys(roles)
+    return [role for role in FLOW_ORDER if role in found] + [role for role in found if role not in FLOW_ORDER]
+
+
+def arrives(call: CallRecord) -> bool:
+    """Whether the callee got the call."""
+    return call.result not in _NEVER_ARRIVED
+
+
+def rows(verdict: Verdict, *, every: bool = False) -> list[Row]:
+    """Return the calls of the documented steps, or *every* call; alike ones in a row are one row."""
+    # A trace without a witness of any step has nothing else to show.
+    every = every or not any(call.step for call in verdict.calls)
+    found: list[Row] = []
+    for position, call in enumerate(verdict.calls):
+        if not (call.step or every):
+            continue
+        ended_ns = call.started_ns + (call.duration_ns or 0)
+        if found and _look(found[-1].call) == _look(call):
+            found[-1].count += 1
+            found[-1].ended_ns = max(found[-1].ended_ns, ended_ns)
+        else:
+            found.append(Row(call, position, 1, ended_ns))
+    return found
+
+
+def _look(call: CallRecord) -> tuple[str | None, ...]:
+    return call.step, call.caller, call.callee, call.operation, call.result
+
+
+def entries(verdict: Verdict, *, every: bool = False) -> Iterator[Row | Mark]:
+    """Yield rows and marks in the order in which they are drawn."""
+    waiting = marks(verdict)
+    for row in rows(verdict, every=every):
+        while waiting and waiting[0].before <= row.position:
+            yield waiting.pop(0)
+        yield row
+    yield from waiting
+
+
+def marks(verdict: Verdict) -> list[Mark]:
+    """Return what is marked between the calls, in order."""
+    found = [*_attempts(verdict), *_deviations(verdict), *_absent(verdict)]
+    order = {"deviation": 0, "attempt": 1, "unobserved": 2, "missing": 2, "rest": 3}
+    return sorted(found, key=lambda mark: (mark.before, order[mark.kind]))
+
+
+def _attempts(verdict: Verdict) -> Iterator[Mark]:
+    for number, attempt in enumerate(verdict.attempt_details, start=1):
+        if number > 1:
+            times = enumerate(call.started_ns for call in verdict.calls)
+            before = next((n for n, time_ns in times if time_ns >= attempt.started_ns), len(verdict.calls))
+            yield Mark(before, "attempt", "", f"attempt {number} on {plain(attempt.host, 60)}")
+
+
+def _deviations(verdict: Verdict) -> Iterator[Mark]:
+    for deviation in verdict.deviations:
+        words, step = plain(deviation.message, _WORDS_LIMIT), deviation.step or ""
+        if _never_came(deviation, verdict):
+            end = len(verdict.calls)
+            before = end if deviation.kind == "stalled" else _place(verdict, step)
+            yield Mark(before, "missing", step, words, _ends(deviation.expected))
+        else:
+            yield Mark(_behind(verdict, deviation.call), "deviation", step, words)
+
+
+def _never_came(deviation: Deviation, verdict: Verdict) -> bool:
+    """Whether the deviation is about a call that is not there."""
+    if deviation.kind == "stalled":
+        step = next((step for step in verdict.steps if step.step == deviation.step), None)
+        return step is None or not step.calls
+    return deviation.kind == "missing"
+
+
+def _ends(expected: Sequence[str]) -> tuple[str, str] | None:
+    """Who should have called whom, out of 'REST nova-compute > neutron-server: apply for network'."""
+    found = (_ENDS.search(line[:200]) for line in expected)
+    return next(((plain(match[1], 60), plain(match[2], 60)) for match in found if match), None)
+
+
+def _absent(verdict: Verdict) -> Iterator[Mark]:
+    """Steps without a call: what was not seen, by its reason; what was not reached, together."""
+    told = {deviation.step for deviation in verdict.deviations}
+    unseen: dict[tuple[int, str], list[str]] = {}
+    rest: list[StepResult] = []
+    for step in verdict.steps:
+        if step.calls:
+            continue
+        if step.status == "unobserved":
+            unseen.setdefault((_place(verdict, step.step), plain(step.reason, 200)), []).append(step.step)
+        elif step.status == "missing" and step.step not in told:
+            words = f"step {step.step} ({plain(step.title, 80)}) never came"
+            yield Mark(_place(verdict, step.step), "missing", step.step, words)
+        elif step.status == "not_reached" and step.step not in told:
+            rest.append(step)
+    for (before, why), names in unseen.items():
+        words = f"{', '.join(names)} not observed{': ' + why if why else ''}"
+        yield Mark(before, "unobserved", names[0] if len(names) == 1 else "", words)
+    if rest:
+        words = f"not reached: {', '.join(step.step for step in rest)}"
+        yield Mark(len(verdict.calls), "rest", "", words)
+
+
+def _place(verdict: Verdict, step: str) -> int:
+    """Where a step without a call belongs: before the first call of a later step."""
+    order = {each.step: number for number, each in enumerate(verdict.steps)}
+    own = order.get(step, len(order))
+    return _position(verdict, lambda call: call.step is not None and order.get(call.step, -1) > own)
+
+
+def _behind(verdict: Verdict, call: CallRecord | None) -> int:
+    if call is None:
+        return len(verdict.calls)
+    return _position(verdict, lambda other: other.index == call.index) + 1
+
+
+def _position(verdict: Verdict, fits: Callable[[CallRecord], bool]) -> int:
+    return next((n for n, call in enumerate(verdict.calls) if fits(call)), len(verdict.calls))

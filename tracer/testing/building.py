@@ -1,0 +1,385 @@
+"""What nova-conductor and nova-compute do once a host is chosen: steps 7 to 8c, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tracer.errors import UsageError
+from tracer.testing.cloud import NETWORK, PROJECT, SECRETS, SITE, TOKEN, VOLUME, Cloud
+from tracer.testing.messages import nova_object, query, sql_error, sql_ok, sql_rows
+from tracer.testing.packets import Connection
+
+__all__ = ["Building"]
+
+STEPS = ("1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8a", "8b", "8c")
+
+
+class Building:
+    """The second half of a `Creation`, which says what its arguments mean."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        at: float = 100.0,
+        name: str = "web-1",
+        breaks: Mapping[str, str] | None = None,
+        hosts: Sequence[Mapping[str, Mapping[str, str]]] = ({"compute1": {}},),
+        on: Mapping[str, str] | None = None,
+        *,
+        ends: str = "saved",
+        volume: bool = False,
+        api: str = "nova-api",
+        token: str = TOKEN,
+        polls: bool = True,
+    ) -> None:
+        for step in (
+            *(breaks or ()),
+            *(on or ()),
+            *(s for vm in hosts for host in vm.values() for s in host),
+        ):
+            if step not in STEPS:
+                raise UsageError(f"there is no step {step!r} to break: {', '.join(STEPS)}")
+        self.cloud, self.now, self.name, self.token = cloud, at, name, token
+        self.breaks, self.on = dict(breaks or {}), dict(on or {})
+        self.hosts = hosts
+        self.ends, self.volume, self.api, self.polls = ends, volume, api, polls
+        self.request_id = cloud.fresh_id("req-")
+        self.server_ids = [cloud.fresh_id() for _ in hosts]
+        self.states = ["BUILD" for _ in hosts]
+        self.outer_ends = 0.0
+        self._db: dict[str, Connection] = {}
+
+    def wait(self, seconds: float = 0.01) -> float:
+        self.now += seconds
+        return self.now
+
+    def broken(self, step: str) -> str:
+        return self.breaks.get(step, "")
+
+    # --- what both halves do ---
+
+    def sql(self, role: str, text: str, error: tuple[int, str] | None = None) -> None:
+        if role not in self._db:
+            self._db[role] = self.cloud.database(role, self.now)
+        made, at = self._db[role], self.wait(0.002)
+        made.say(at, query(text))
+        answer = sql_rows("10") if text.startswith("SELECT") else sql_ok()
+        made.hear(at + 0.0005, answer if error is None else sql_error(*error))
+
+    def put_in_error(self, numbers: Iterable[int], fault: str = "") -> None:
+        """nova-conductor gives up: it writes the error itself, and why."""
+        for number in numbers:
+            server_id = self.server_ids[number]
+            self.sql(
+                "nova-conductor", f"INSERT INTO instances (uuid, vm_state) VALUES ('{server_id}', 'building')"
+            )
+            self.sql(
+                "nova-conductor",
+                f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{server_id}'",
+            )
+            if fault:
+                self.sql(
+                    "nova-conductor",
+                    "INSERT INTO instance_faults (deleted, instance_uuid, code, message, details, host)"
+                    f" VALUES (0, '{server_id}', 500, 'Timed out: {fault}', 'Traceback', NULL)",
+                )
+            self.poll(number, self.now + 0.5, "ERROR")
+
+    # --- 7, 8 ---
+
+    def build(self, number: int) -> None:
+        """Ask the hosts of VM *number* in turn."""
+        server_id = self.server_ids[number]
+        self.sql(
+            "nova-conductor", f"INSERT INTO instances (uuid, vm_state) VALUES ('{server_id}', 'building')"
+        )
+        tried = list(self.hosts[number].items())
+        for n, (host, breaks) in enumerate(tried):
+            self.breaks |= breaks
+            end = self.attempt(number, host)
+            for step in breaks:
+                del self.breaks[step]
+            if end in ("active", "stop"):
+                return
+            if end == "reschedule":
+                instances = [nova_object("Instance", uuid=server_id)]
+                body = self.cloud.message("build_instances", {"instances": instances}, self.request_id)
+                self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
+                if n + 1 == len(tried):
+                    self.sql(
+                        "nova-conductor",
+                        f"UPDATE instances SET vm_state='error' WHERE instances.uuid = '{server_id}'",
+                    )
+                    self.poll(number, self.now + 0.5, "ERROR")
+            if end == "abort":
+                self.save(host, number, "error")
+                self.poll(number, self.now + 0.5, "ERROR")
+                return
+
+    def attempt(self, number: int, host: str) -> str:
+        """Return what became of it: active, stop, abort (no other host is asked), reschedule.
+
+        7: undelivered, unacked, stop (never sent); left out; silence (acknowledged, then nothing).
+        """
+        cloud, how, server_id = self.cloud, self.broken("7"), self.server_ids[number]
+        if how == "stop":
+            self.poll(number, self.now + 11, "BUILD")
+            return "stop"
+        if how == "error":
+            self.put_in_error([number])
+            return "stop"
+        if how != "left out":
+            instance = nova_object("Instance", uuid=server_id, user_data=SECRETS["user data"])
+            body = cloud.message("build_and_run_instance", {"instance": instance}, self.request_id)
+            cloud.rpc(
+                self.wait(),
+                "nova-conductor",
+                host,
+                "nova",
+                f"compute.{host}",
+                body,
+                how if how in ("undelivered", "unacked", "unroutable", "redelivered") else "ok",
+            )
+        if how in ("undelivered", "unacked", "silence", "unroutable"):
+            self.poll(number, self.now + 11, "BUILD")
+            return "stop"
+        self.wait(0.05)
+        self.save(host, number, "building")
+        for step in (self.step_8a, self.step_8b, self.step_8c):
+            end = step(number, host)
+            if end:
+                return end
+        self.succeed(number, host)
+        return "active"
+
+    def compute_call(
+        self,
+        host: str,
+        callee: str,
+        method: str,
+        target: str,
+        status: int | str,
+        answer: Any = None,
+        *,
+        body: Any = None,
+        agent: str = "",
+        took: float = 0.02,
+        step: str = "",
+    ) -> bool:
+        """A REST call of nova-compute; tell whether it was answered well."""
+        self.cloud.rest(
+            self.wait(),
+            host,
+            callee,
+            method,
+            target,
+            status,
+            took=took,
+            agent=agent,
+            body=body,
+            answer=answer,
+            request_id=self.request_id,
+            token=self.token,
+            plane=self.on.get(step),
+        )
+        self.wait(took + 0.005)
+        return isinstance(status, int) and status < 400
+
+    @staticmethod
+    def status(how: str, good: int) -> int | str:
+        return int(how) if how.isdigit() else how or good
+
+    def step_8a(self, number: int, host: str) -> str:
+        """500, refused, unanswered: cinder, then the VM is given up; left out."""
+        how = self.broken("8a")
+        if not self.volume or how == "left out":
+            return ""
+        attachment = f"/v3/{PROJECT}/attachments/3f40d174-af6d-4fd0-9776-99dfde14a908"
+        agent = "python-cinderclient"
+        self.compute_call(host, "cinder-api", "GET", f"/v3/{PROJECT}/volumes/{VOLUME}", 200, {}, agent=agent)
+        good = self.compute_call(
+            host,
+            "cinder-api",
+            "PUT",
+            attachment,
+            self.status(how, 200),
+            agent=agent,
+            step="8a",
+            answer={"attachment": {"connection_info": {"auth_password": SECRETS["volume password"]}}}
+            if not how
+            else {"computeFault": {"message": "cinder is unwell"}},
+        )
+        return "" if good else "stop" if how == "silent" else "abort"
+
+    def step_8b(self, number: int, host: str) -> str:
+        """503, 500, refused, unanswered: neutron, then the VM is given up; silent; left out."""
+        how, server_id = self.broken("8b"), self.server_ids[number]
+        if how == "left out":
+            return ""
+        agent, port = "python-neutronclient", self.cloud.fresh_id()
+        if how != "refused":
+            self.compute_call(
+                host, "neutron-server", "GET", f"/v2.0/networks?id={NETWORK}", 200, {}, agent=agent
+            )
+        good = self.compute_call(
+            host,
+            "neutron-server",
+            "POST",
+            "/v2.0/ports",
+            self.status(how, 201),
+            agent=agent,
+            step="8b",
+            body={"port": {"device_id": server_id, "network_id": NETWORK}},
+            answer={"port": {"id": port}} if not how else {"NeutronError": {"message": "neutron is unwell"}},
+        )
+        if not good:
+            return "stop" if how == "silent" else "abort"
+        self.compute_call(
+            host,
+            "neutron-server",
+            "PUT",
+            f"/v2.0/ports/{port}",
+            200,
+            {"port": {"id": port}},
+            agent=agent,
+            step="8b",
+            body={"port": {"binding:host_id": host}},
+        )
+        self.compute_call(host, "neutron-server", "GET", "/v2.0/floatingips", 404, agent=agent)
+        return ""
+
+    def step_8c(self, number: int, host: str) -> str:
+        """500, refused, unanswered, task failed, start fails: the next host is asked; silent; left out;
+        start unknown: nobody asks how it went; 401: a session that has run out, and all is asked again."""
+        how, server_id = self.broken("8c"), self.server_ids[number]
+        if how == "left out":
+            return ""
+        plane, site, task = self.on.get("8c"), SITE, f"{SITE}/tasks/{100 + number * 10 + len(server_id)}"
+
+        def vrm(
+            method: str, target: str, status: int | str, answer: Any, body: Any = None, token: str = ""
+        ) -> None:
+            self.cloud.rest(
+                self.wait(),
+                host,
+                "vrm",
+                method,
+                target,
+                status,
+                took=0.005,
+                body=body,
+                answer=answer,
+                plane=plane,
+                token=token or SECRETS["session of the VRM"],
+                headers={"X-Auth-User": "gesysman", "X-Auth-Key": SECRETS["key of the VRM"]}
+                if "session" in target
+                else {},
+                answer_headers={"X-Auth-Token": SECRETS["session of the VRM"]} if "session" in target else {},
+            )
+            self.wait(0.01)
+
+        if how == "refused":
+            vrm("POST", f"{site}/vms", "refused", None)
+            return "reschedule"
+        vrm("POST", "/service/session", 200, {"userName": "gesysman"})
+        task, vm = f"{SITE}/tasks/{self.next_number()}", f"{SITE}/vms/i-{self.next_number():08X}"
+        made = {"taskUri": task, "uri": vm}
+        body = {
+            "name": "instance-00000039",
+            "uuid": server_id,
+            "location": f"urn:sites:43BC08E8:hosts:{host}",
+        }
+        if how == "401":
+            vrm("POST", f"{site}/vms", 401, {"errorDes": "session expired"}, body)
+            vrm("POST", "/service/session", 200, {"userName": "gesysman"})
+        elif how and how not in ("task failed", "start fails", "start unknown"):
+            vrm(
+                "POST",
+                f"{site}/vms",
+                self.status(how, 202),
+                {"errorCode": "1", "errorDes": "the VRM is unwell"},
+                body,
+            )
+            return "stop" if how == "silent" else "reschedule"
+        vrm("POST", f"{site}/vms", 202, made, body)
+        vrm("GET", task, 200, {"status": "running", "progress": 50})
+        self.wait(0.5)
+        if how == "task failed":
+            vrm("GET", task, 200, {"status": "failed", "reasonDes": "the datastore is full"})
+            return "reschedule"
+        vrm("GET", task, 200, {"status": "success", "progress": 100})
+        start = {"taskUri": f"{SITE}/tasks/{self.next_number()}", "uri": vm}
+        vrm("POST", f"{vm}/action/start", 200, start, {})
+        if how == "start fails":
+            vrm("GET", start["taskUri"], 200, {"status": "failed", "reasonDes": "no host has the memory"})
+            return "reschedule"
+        if how != "start unknown":
+            vrm("GET", start["taskUri"], 200, {"status": "success", "progress": 100})
+        return ""
+
+    _numbers = 100
+
+    @classmethod
+    def next_number(cls) -> int:
+        Building._numbers += 1
+        return Building._numbers
+
+    # --- the end ---
+
+    def save(self, host: str, number: int, vm_state: str) -> None:
+        """Instance.save by way of nova-conductor."""
+        server_id = self.server_ids[number]
+        args = {
+            "objinst": nova_object(
+                "Instance",
+                id=2,
+                vm_state=vm_state,
+                task_state=None,
+                host=host,
+                node=host,
+                user_data=None,
+                uuid=server_id,
+            )
+            | {"nova_object.changes": ["vm_state"]},
+            "objmethod": "save",
+            "args": [],
+            "kwargs": {},
+        }
+        msg_id = self.cloud.fresh_id().replace("-", "")
+        body = self.cloud.message("object_action", args, self.request_id, host, msg_id)
+        self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
+        self.sql(
+            "nova-conductor",
+            f"UPDATE instances SET vm_state='{vm_state}' WHERE instances.uuid = '{server_id}'",
+        )
+        self.cloud.rpc(
+            self.wait(0.005), "nova-conductor", host, "", f"reply_{host}", self.cloud.reply(msg_id)
+        )
+
+    def succeed(self, number: int, host: str) -> None:
+        if self.ends == "saved":
+            self.save(host, number, "active")
+        if self.ends in ("saved", "poll"):
+            self.poll(number, self.now + 0.3, "ACTIVE")
+
+    def poll(self, number: int, at: float, status: str) -> None:
+        """The SC looks at the VM."""
+        if not self.polls:
+            return
+        server_id = self.server_ids[number]
+        self.cloud.from_outside(
+            at,
+            "nova-api",
+            "GET",
+            f"/v2.1/servers/{server_id}",
+            200,
+            0.02,
+            token=self.token,
+            answer={"server": {"id": server_id, "status": status, "tenant_id": PROJECT}},
+        )
+
+    def poll_all(self, *after: float) -> None:
+        for seconds in after:
+            for number in range(len(self.server_ids)):
+                self.poll(number, self.now + seconds, "BUILD")

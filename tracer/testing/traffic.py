@@ -1,0 +1,315 @@
+"""Checked traffic as a test looks at it: all traces, one trace, one step, and what may be claimed of them.
+
+    traffic = check("captures/boot")
+    assert traffic.conforms()
+    trace = traffic.only(name="web-1")
+    assert trace.step("8b").within("2s") and trace.before("4e", "5")
+
+Nothing here knows pytest: the fixture `tracer` hands these values out, any other test runner may as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+
+from tracer import pipeline
+from tracer.errors import UsageError
+from tracer.model import CallRecord, Report, Verdict
+from tracer.pipeline import Settings
+from tracer.reports import failure, lead, plain
+from tracer.testing.claims import Claim
+from tracer.testing.step import CheckedStep
+
+__all__ = ["CheckedTrace", "Traffic", "check"]
+
+INCONCLUSIVE = "inconclusive"
+"""Beside KIND and KIND:STEP, what `allow` may hold: an inconclusive trace is as good as a conforming one."""
+
+
+def check(
+    *captures: str | os.PathLike[str],
+    grammar: str | os.PathLike[str] = "cloudvm_create",
+    topology: str | os.PathLike[str] | None = None,
+    stall_s: float = 60.0,
+    allow: Sequence[str] = (),
+) -> Traffic:
+    """Return the traffic in *captures*: what the arguments of `tracer check` may be.
+
+    They are read when something is first asked of them, and once. Then SourceError, GrammarError or
+    UsageError is raised for what cannot be read.
+    """
+    if not captures:
+        raise UsageError("no captures to check: name a file or a folder")
+    settings = Settings(
+        grammar=os.fspath(grammar),
+        topology=None if topology is None else Path(topology),
+        stall_s=stall_s,
+        allow=tuple(allow),
+    )
+    return Traffic([os.fspath(capture) for capture in captures], settings)
+
+
+class Traffic:
+    """The traces of some captures, checked against a grammar."""
+
+    def __init__(self, captures: Sequence[str], settings: Settings) -> None:
+        self.captures = tuple(captures)
+        self.settings = settings
+        self._known: dict[str, Traffic] = {settings.grammar: self}
+
+    def __repr__(self) -> str:
+        return f"<traffic of {', '.join(plain(path, 100) for path in self.captures)}>"
+
+    @cached_property
+    def report(self) -> Report:
+        """All that `tracer check` knows of these captures."""
+        kinds = tuple(kind for kind in self.settings.allow if kind != INCONCLUSIVE)
+        return pipeline.check(self.captures, replace(self.settings, allow=kinds))
+
+    @property
+    def traces(self) -> list[CheckedTrace]:
+        """One for each VM, in order of their start."""
+        return [CheckedTrace(verdict, self) for verdict in self.report.verdicts]
+
+    def __iter__(self) -> Iterator[CheckedTrace]:
+        return iter(self.traces)
+
+    def __len__(self) -> int:
+        return len(self.report.verdicts)
+
+    def where(
+        self,
+        *,
+        name: str | None = None,
+        server_id: str | None = None,
+        request_id: str | None = None,
+        outcome: str | None = None,
+    ) -> Traffic:
+        """Return the same traffic with those traces only that fit all that is given.
+
+        *name* may hold `*` and `?`; ids may be cut at their end.
+        """
+        wanted = {"name": name, "server_id": server_id, "request_id": request_id, "outcome": outcome}
+        return _Part(self, {key: value for key, value in wanted.items() if value is not None})
+
+    def only(
+        self, *, name: str | None = None, server_id: str | None = None, request_id: str | None = None
+    ) -> CheckedTrace:
+        """Return the one trace there is, or the one that fits; AssertionError unless it is exactly one."""
+        __tracebackhide__ = True
+        part = self.where(name=name, server_id=server_id, request_id=request_id)
+        traces = part.traces
+        if len(traces) == 1:
+            return traces[0]
+        told = [part._none()] if not traces else failure.crowd(part.report.verdicts, part.report)
+        found = "no trace" if not traces else f"{len(traces)} traces"
+        raise AssertionError("\n".join([f"{found} where there should be one{part._words()}", *told]))
+
+    def against(self, grammar: str | os.PathLike[str]) -> Traffic:
+        """Return the same captures checked against another grammar."""
+        wanted = os.fspath(grammar)
+        if wanted not in self._known:
+            other = self._again(replace(self.settings, grammar=wanted))
+            other._known = self._known
+            self._known[wanted] = other
+        return self._known[wanted]
+
+    def _again(self, settings: Settings) -> Traffic:
+        return Traffic(self.captures, settings)
+
+    def conforms(self, grammar: str | os.PathLike[str] | None = None) -> Claim:
+        """Claim that there are traces, and that each of them follows the grammar."""
+        if grammar is not None and os.fspath(grammar) != self.settings.grammar:
+            return self.against(grammar).conforms()
+        verdicts, report = self.report.verdicts, self.report
+        if not verdicts:
+            return Claim(False, f"no trace found{self._words()}", self._none)
+        allow = self.settings.allow
+        bad = [v for v in verdicts if not accepted(v, allow)]
+        if not bad:
+            return Claim(True, f"{_counted(len(verdicts))} conform{'s' if len(verdicts) == 1 else ''}")
+        # A deviation is an answer, an inconclusive trace is none: the answer first.
+        first = min(bad, key=lambda v: v.verdict == "inconclusive")
+        more = f" (and {len(bad) - 1} more of {len(verdicts)} traces)" if len(bad) > 1 else ""
+        return Claim(
+            False,
+            f"{failure.headline(first)[: 190 - len(more)]}{more}",
+            partial(_explain, bad, report, allow),
+            partial(failure.diagram, first, report),
+        )
+
+    def _words(self) -> str:
+        return ""
+
+    def _none(self) -> str:
+        return failure.nothing(self.report)
+
+
+class _Part(Traffic):
+    """Some traces of a traffic."""
+
+    def __init__(self, whole: Traffic, wanted: dict[str, str]) -> None:
+        super().__init__(whole.captures, whole.settings)
+        self._whole, self._wanted = whole, wanted
+
+    @cached_property
+    def report(self) -> Report:
+        whole = self._whole.report
+        return replace(whole, verdicts=[v for v in whole.verdicts if _fits(v, self._wanted)])
+
+    def against(self, grammar: str | os.PathLike[str]) -> Traffic:
+        return _Part(self._whole.against(grammar), self._wanted)
+
+    def _words(self) -> str:
+        return self._whole._words() + "".join(f" with {k} {plain(v, 60)!r}" for k, v in self._wanted.items())
+
+    def _none(self) -> str:
+        verdicts = self._whole.report.verdicts
+        if not verdicts:
+            return self._whole._none()
+        return "\n".join(["there are:", *failure.crowd(verdicts, self._whole.report)])
+
+
+class CheckedTrace:
+    """The creation of one VM, checked against a grammar."""
+
+    def __init__(self, verdict: Verdict, traffic: Traffic) -> None:
+        self.verdict = verdict
+        """The whole of it, as the reports have it (tracer.model.Verdict)."""
+        self.traffic = traffic
+
+    def __repr__(self) -> str:
+        name = f"{plain(self.verdict.name, 40)} " if self.verdict.name else ""
+        stopped = f" at {self.verdict.stopped_at}" if self.verdict.stopped_at else ""
+        which = lead(plain(self.verdict.server_id or self.id, 80))
+        return f"<VM {name}{which}: {self.verdict.verdict}, {self.outcome}{stopped}>"
+
+    @property
+    def id(self) -> str:
+        """Its id in every report: the request id, mostly."""
+        return self.verdict.id
+
+    @property
+    def name(self) -> str | None:
+        return self.verdict.name
+
+    @property
+    def server_id(self) -> str | None:
+        return self.verdict.server_id
+
+    @property
+    def request_id(self) -> str | None:
+        return self.verdict.request_id
+
+    @property
+    def outcome(self) -> str:
+        """active (done) · rejected · error · stuck · unfinished"""
+        return self.verdict.outcome
+
+    @property
+    def stopped_at(self) -> str | None:
+        """The documented step at which it stopped; None when it did not, or the evidence does not tell."""
+        return self.verdict.stopped_at
+
+    @property
+    def steps(self) -> list[CheckedStep]:
+        """The documented steps, in their order."""
+        return [
+            CheckedStep(result, self.verdict, self._story, self._diagram) for result in self.verdict.steps
+        ]
+
+    @property
+    def calls(self) -> Sequence[CallRecord]:
+        """Its calls, in order of their start (tracer.model.CallRecord); `call.line` is the canonical line."""
+        return self.verdict.calls
+
+    def step(self, name: str) -> CheckedStep:
+        """Return a documented step, such as '8b'. UsageError for one that the grammar does not have."""
+        __tracebackhide__ = True
+        for step in self.steps:
+            if step.name == name:
+                return step
+        known = [step.name for step in self.steps]
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"no step {name!r} in {self.traffic.report.grammar}: {', '.join(known)}{hint}")
+
+    def before(self, first: str, second: str) -> Claim:
+        """Claim that step *first* began before step *second* did."""
+        __tracebackhide__ = True
+        one, other = self.step(first), self.step(second)
+        if one.started_ns is None or other.started_ns is None:
+            told = " and ".join(f"{s.name} {s.state}" for s in (one, other) if s.started_ns is None)
+            return self._claim(False, f"{first} before {second}: not known, {told}")
+        gap = (other.started_ns - one.started_ns) / 1e9
+        words = f"{first} began {abs(gap):.3f} s {'before' if gap > 0 else 'after'} {second}"
+        return self._claim(gap > 0, words)
+
+    def conforms(self, grammar: str | os.PathLike[str] | None = None) -> Claim:
+        """Claim that this trace follows the grammar: the one it was checked with, or another one."""
+        if grammar is not None and os.fspath(grammar) != self.traffic.settings.grammar:
+            other = self.traffic.against(grammar)
+            trace = next((t for t in other.traces if t.id == self.id), None)
+            if trace is not None:
+                return trace.conforms()
+            # Another grammar has another beginning: this trace need not be one of its traces.
+            return Claim(False, f"{self!r} is no trace of {plain(os.fspath(grammar), 80)}", other._none)
+        allow = self.traffic.settings.allow
+        story = partial(_explain, [self.verdict], self.traffic.report, allow)
+        return self._claim(accepted(self.verdict, allow), failure.headline(self.verdict), story)
+
+    def _claim(self, holds: bool, words: str, story: Callable[[], str] | None = None) -> Claim:
+        return Claim(holds, words, story or self._story, self._diagram)
+
+    def _story(self) -> str:
+        return failure.story(self.verdict, self.traffic.report)
+
+    def _diagram(self) -> str:
+        return failure.diagram(self.verdict, self.traffic.report)
+
+
+def accepted(verdict: Verdict, allow: Sequence[str]) -> bool:
+    """Tell whether a test passes with *verdict*: it conforms, or is inconclusive and that is allowed."""
+    return verdict.verdict == "conforms" or (verdict.verdict == INCONCLUSIVE and INCONCLUSIVE in allow)
+
+
+def _counted(count: int) -> str:
+    return f"{count} trace{'' if count == 1 else 's'}"
+
+
+def _fits(verdict: Verdict, wanted: dict[str, str]) -> bool:
+    for key, value in wanted.items():
+        found = getattr(verdict, key) or ""
+        if key == "name":
+            fits = fnmatch.fnmatchcase(found, value)
+        elif key == "outcome":
+            fits = found == value
+        else:
+            fits = bool(value) and found.startswith((value, f"req-{value}"))
+        if not fits:
+            return False
+    return True
+
+
+def _explain(bad: Sequence[Verdict], report: Report, allow: Sequence[str]) -> str:
+    """Return the story of the first trace that broke, and one line for each of the others."""
+    first = min(bad, key=lambda v: v.verdict == INCONCLUSIVE)
+    lines = failure.found(first)
+    if first.verdict == INCONCLUSIVE:
+        lines.append(
+            "inconclusive: nothing that was seen deviates, and something that is needed was not seen."
+        )
+        unseen = [step.step for step in first.steps if step.status == "unobserved"]
+        more = "".join(f", allow=['unobserved:{step}']" for step in unseen[:1])
+        lines.append(f"Capture it, or accept it: allow=['{INCONCLUSIVE}']{more}")
+    lines += ["", failure.story(first, report)]
+    others = [v for v in bad if v is not first]
+    if others:
+        lines += ["", f"{_counted(len(others))} more:", *failure.crowd(others, report)]
+    return "\n".join(lines)
