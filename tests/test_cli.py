@@ -171,7 +171,10 @@ MISTAKES = [
     (["check"], f"tracer check: {CAPTURES}"),
     (["show"], f"tracer show: {CAPTURES}"),
     (["chek", "x"], "no command 'chek'; did you mean check?"),
-    (["nope"], "no command 'nope'; there are check, calls, show, baseline, grammar, completion"),
+    (
+        ["nope"],
+        "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, grammar, completion",
+    ),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
     (["--colr=never", "check", "x"], "tracer has no option --colr; did you mean --color?"),
@@ -405,7 +408,18 @@ def test_the_defaults_are_those_of_the_pipeline(pipeline: Pipeline, monkeypatch:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["check"], ["calls"], ["show"], ["baseline"], ["completion"], ["grammar"]],
+    [
+        [],
+        ["check"],
+        ["calls"],
+        ["show"],
+        ["baseline"],
+        ["completion"],
+        ["grammar"],
+        ["watch"],
+        ["capture"],
+        ["replay"],
+    ],
 )
 def test_help_begins_with_three_examples(command: list[str], pipeline: Pipeline) -> None:
     """Each on a line of its own, that can be copied."""
@@ -510,7 +524,10 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     "words, found",
     [
-        ("tracer ", ["check", "calls", "show", "baseline", "grammar", "completion"]),
+        (
+            "tracer ",
+            ["check", "calls", "show", "watch", "capture", "replay", "baseline", "grammar", "completion"],
+        ),
         ("tracer grammar ", ["list", "show", "check", "draw"]),
         ("tracer check x --form", ["--format"]),
         ("tracer check x --format ", ["text", *FORMATS]),
