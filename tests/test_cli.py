@@ -173,7 +173,8 @@ MISTAKES = [
     (["chek", "x"], "no command 'chek'; did you mean check?"),
     (
         ["nope"],
-        "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, grammar, completion",
+        "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, grammar,"
+        " completion",
     ),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),

@@ -56,8 +56,10 @@ def watch(
     \b
     Examples:
       tracer watch -i External_api=eth0 -i Internal_base=eth1
-      ssh ctl1 tcpdump -U -w - | tracer watch -i Internal_base=-
       tracer watch -i External_api=/run/ext.fifo -i Internal_base=/run/int.fifo
+      tracer watch -i Internal_base=-       what is piped in, as below
+
+    From a host without Python: ssh ctl1 tcpdump -U -w - | tracer watch -i PLANE=-
 
     Ctrl-C ends it with the report of all that was seen. On a pipe there is one
     JSON object a line: trace_opened, step_seen, stalled, resumed, verdict,
