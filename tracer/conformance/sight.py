@@ -83,13 +83,14 @@ class StepSight:
             return "it carries no id: it is found by nova-api's POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
         begin_ns, end_ns = sight.span_ns(leg.plane, leg.protocol, callers | callees)
+        where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
         first_ns = self._case.first_ns
         if self._before_first(step) and first_ns - begin_ns < self._stall_ns:
             return "the capture may have begun behind it"
         if begin_ns > since_ns:
-            return f"the capture of {leg.plane} may have begun behind it"
+            return f"the capture of {where} may have begun behind it"
         if end_ns < (until_ns if closed else since_ns):
-            return f"the capture of {leg.plane} may end before it"
+            return f"the capture of {where} may end before it"
         if sight.one_way(leg.protocol, callers, callees):
             return f"only one direction between {leg.caller} and {leg.callee} is captured"
         path = sight.broke_off(leg.plane, until_ns)
@@ -128,7 +129,8 @@ class StepSight:
     def _window(self, step: str) -> tuple[int, int, bool]:
         """Return the time in which *step* must have happened, by the steps seen around it.
 
-        The third is False where no later step was seen: the end is that of what is known of the trace.
+        The third is False where no later step and no end was seen: then it may happen yet, and the time ends
+        with what is known of the trace.
         """
         order = self._order(step)
         since_ns, until_ns = self._case.first_ns, 0
@@ -139,10 +141,11 @@ class StepSight:
                     since_ns = max(since_ns, witness.call.started_ns)
                 elif at > order and (not until_ns or witness.call.started_ns < until_ns):
                     until_ns = witness.call.started_ns
-        closed = until_ns != 0
-        if not closed:
-            trace = self._case.trace
-            until_ns = max(trace.failed_ns or 0, trace.active_ns or 0, self._case.last_own_ns(), since_ns)
+        trace = self._case.trace
+        # A server that is active has all its steps behind it, and one that failed the step that did.
+        ended_ns = trace.active_ns or trace.failed_ns or 0
+        closed = until_ns != 0 or ended_ns > since_ns
+        until_ns = until_ns or max(ended_ns, self._case.last_own_ns(), since_ns)
         return min(since_ns, until_ns), until_ns, closed
 
     def captured_until_ns(self, step: str | None) -> int:
