@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tracer.conformance.case import Case, Sight
 from tracer.conformance.legs import Leg, example_of
-from tracer.model import RpcFacts
+from tracer.model import Connection, RpcFacts
 
 __all__ = ["StepSight"]
 
@@ -36,10 +36,13 @@ class StepSight:
         self._addresses_of = addresses_of
         self._stall_ns = stall_ns
         self._known: dict[tuple[str, bool], str | None] = {}
-        self._places = {step.name: place for place, step in enumerate(case.grammar.steps)}
 
     def would_show(self, step: str) -> bool:
         return self.why_not(step) is None
+
+    def plane_is_given(self, connection: Connection) -> bool:
+        """Tell whether a capture's name tells the plane of *connection*."""
+        return self._sight.plane_is_given(connection)
 
     def whole(self, step: str) -> bool:
         """Tell whether the plane of *step* is captured without holes, from before this trace on."""
@@ -103,11 +106,11 @@ class StepSight:
         return None
 
     def _order(self, step: str) -> int:
-        return self._places.get(step, 0)
+        return self._case.grammar.places.get(step, 0)
 
     def _before_first(self, step: str) -> bool:
         """Tell whether *step* comes before everything that was seen of this trace."""
-        seen = [self._order(s) for w in self._case.witnesses for s in w.steps | w.failed]
+        seen = [self._order(s) for w in self._case.witnesses for s in w.all_steps]
         return bool(seen) and self._order(step) < min(seen)
 
     def _question_was_seen(self, step: str) -> bool:
