@@ -80,6 +80,7 @@ def program(context: click.Context) -> int:
 @options.grammar
 @options.topology
 @options.report_form
+@options.anonymize
 @options.target
 @options.stall
 @options.since
@@ -95,6 +96,7 @@ def check(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
     target: Path | None,
     stall_s: float,
     since_ns: int | None,
@@ -132,6 +134,7 @@ def check(
             baseline=baseline,
         )
         report, found = _report(captures, settings, where.fits, manner)
+        report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
             _warn(report, manner)
@@ -149,6 +152,7 @@ def check(
 @options.grammar
 @options.topology
 @options.form("text", "jsonl", words="jsonl is one object a line.")
+@options.anonymize
 @options.target
 @options.since
 @options.until
@@ -160,6 +164,7 @@ def calls(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
     target: Path | None,
     since_ns: int | None,
     until_ns: int | None,
@@ -181,6 +186,10 @@ def calls(
 
         settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)
         records = pipeline.calls(captures, settings, heard)
+        if anonymize:
+            from tracer.reports.anonymous import anonymous_calls
+
+            records = anonymous_calls(records)
         if form == "jsonl":
             report.write_lines(records, file)
         else:
@@ -194,6 +203,7 @@ def calls(
 @options.grammar
 @options.topology
 @options.report_form
+@options.anonymize
 @options.target
 @options.stall
 @options.since
@@ -208,6 +218,7 @@ def show(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
     target: Path | None,
     stall_s: float,
     since_ns: int | None,
@@ -240,13 +251,14 @@ def show(
         report, _ = _report(captures, settings, lambda _: True, manner)
         chosen = reports.chosen(report.verdicts, trace)
         report = dataclasses.replace(report, verdicts=chosen)
+        report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
         else:
             from tracer.reports import ladder
 
             screen = output.console(file, manner)
-            for verdict in chosen:
+            for verdict in report.verdicts:
                 ladder.render(verdict, report, screen, manner.verbose)
     return INTERRUPTED if report.partial else CONFORMS
 
@@ -352,6 +364,13 @@ def _report(
         output.say(f"warning: {words}", manner)
     chosen = [verdict for verdict in report.verdicts if selection(verdict)]
     return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
+
+
+def _mailable(report: Report) -> Report:
+    """The report without what tells whose cloud it is about."""
+    from tracer.reports.anonymous import anonymous
+
+    return anonymous(report)
 
 
 def _exit_code(report: Report) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "SHELLS",
     "Manner",
     "allow",
+    "anonymize",
     "baseline",
     "captures",
     "form",
@@ -244,6 +245,11 @@ def form(*names: str, words: str) -> Callable[[Function], Function]:
     )
 
 
+anonymize = click.option(
+    "--anonymize",
+    is_flag=True,
+    help="Replace names, hosts, addresses, and ids of projects and users, so that it can be mailed.",
+)
 report_form = form(
     "text", *FORMATS, words="; ".join(f"{name}: {format.words}" for name, format in FORMATS.items()) + "."
 )
