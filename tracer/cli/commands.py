@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import grammars, options, output
+from tracer.cli import formats, grammars, options, output
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -81,6 +81,7 @@ def program(context: click.Context) -> int:
 @options.topology
 @options.report_form
 @options.anonymize
+@options.otlp
 @options.target
 @options.stall
 @options.since
@@ -97,6 +98,7 @@ def check(
     topology: Path | None,
     form: str,
     anonymize: bool,
+    otlp: str | None,
     target: Path | None,
     stall_s: float,
     since_ns: int | None,
@@ -121,6 +123,7 @@ def check(
     (the report so far is printed).
     """
     with output.destination(target, captures) as file:
+        collector = formats.loaded("otlp", "--otlp") if otlp else None
         from tracer.pipeline import Settings
 
         settings = Settings(
@@ -142,6 +145,8 @@ def check(
             from tracer.reports import console
 
             console.render(report, output.console(file, manner), manner.verbose)
+    if collector is not None:
+        output.say(f"sent {collector.send(report, otlp)} spans to {otlp}", manner)
     if not report.verdicts:
         output.say(_nothing(report, found, where), manner)
     return _exit_code(report)
