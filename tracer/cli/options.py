@@ -26,11 +26,13 @@ __all__ = [
     "SHELLS",
     "Manner",
     "allow",
+    "anonymize",
     "baseline",
     "captures",
     "form",
     "grammar",
     "manner",
+    "otlp",
     "report_form",
     "since",
     "stall",
@@ -244,6 +246,14 @@ def form(*names: str, words: str) -> Callable[[Function], Function]:
     )
 
 
+anonymize = click.option(
+    "--anonymize",
+    is_flag=True,
+    help="Replace names, hosts, addresses, and ids of projects and users, so that it can be mailed.",
+)
+otlp = click.option(
+    "--otlp", metavar="URL", help="Send the traces to this OpenTelemetry collector too: http://HOST:4318."
+)
 report_form = form(
     "text", *FORMATS, words="; ".join(f"{name}: {format.words}" for name, format in FORMATS.items()) + "."
 )
