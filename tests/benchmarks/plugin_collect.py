@@ -3,8 +3,8 @@
     python tests/benchmarks/plugin_collect.py [ROUNDS]
 
 Interleaved runs of pytest in an empty folder, with the plugin and with `-p no:tracer`; the medians and the
-least times of both, of processor time, since others use the machine too. The plugin has to be installed by its
-entry point. It must stay below 30 ms.
+least times of both, of processor time, since others use the machine too. The plugin has to be installed by
+its entry point. It must stay below 30 ms.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def main() -> None:
         ("median", statistics.median(without), statistics.median(with_it)),
         ("least", min(without), min(with_it)),
     ):
-        print(f"{name:>6}: {one * 1e3:6.1f} ms without, {other * 1e3:6.1f} ms with: {(other - one) * 1e3:+.1f} ms")
+        more = f"{(other - one) * 1e3:+.1f} ms"
+        print(f"{name:>6}: {one * 1e3:6.1f} ms without, {other * 1e3:6.1f} ms with: {more}")
 
 
 if __name__ == "__main__":
