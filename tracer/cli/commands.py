@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import grammars, live, options, output, recording
+from tracer.cli import formats, grammars, live, options, output, recording
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -80,6 +80,8 @@ def program(context: click.Context) -> int:
 @options.grammar
 @options.topology
 @options.report_form
+@options.anonymize
+@options.otlp
 @options.target
 @options.stall
 @options.since
@@ -95,6 +97,8 @@ def check(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
+    otlp: str | None,
     target: Path | None,
     stall_s: float,
     since_ns: int | None,
@@ -119,6 +123,7 @@ def check(
     (the report so far is printed).
     """
     with output.destination(target, captures) as file:
+        collector = formats.loaded("otlp", "--otlp") if otlp else None
         from tracer.pipeline import Settings
 
         settings = Settings(
@@ -132,6 +137,7 @@ def check(
             baseline=baseline,
         )
         report, found = _report(captures, settings, where.fits, manner)
+        report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
             _warn(report, manner)
@@ -139,6 +145,8 @@ def check(
             from tracer.reports import console
 
             console.render(report, output.console(file, manner), manner.verbose)
+    if collector is not None:
+        output.say(f"sent {collector.send(report, otlp)} spans to {otlp}", manner)
     if not report.verdicts:
         output.say(_nothing(report, found, where), manner)
     return exit_code(report)
@@ -149,6 +157,7 @@ def check(
 @options.grammar
 @options.topology
 @options.form("text", "jsonl", words="jsonl is one object a line.")
+@options.anonymize
 @options.target
 @options.since
 @options.until
@@ -160,6 +169,7 @@ def calls(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
     target: Path | None,
     since_ns: int | None,
     until_ns: int | None,
@@ -181,6 +191,10 @@ def calls(
 
         settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)
         records = pipeline.calls(captures, settings, heard)
+        if anonymize:
+            from tracer.reports.anonymous import anonymous_calls
+
+            records = anonymous_calls(records)
         if form == "jsonl":
             report.write_lines(records, file)
         else:
@@ -194,6 +208,7 @@ def calls(
 @options.grammar
 @options.topology
 @options.report_form
+@options.anonymize
 @options.target
 @options.stall
 @options.since
@@ -208,6 +223,7 @@ def show(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
     target: Path | None,
     stall_s: float,
     since_ns: int | None,
@@ -240,13 +256,14 @@ def show(
         report, _ = _report(captures, settings, lambda _: True, manner)
         chosen = reports.chosen(report.verdicts, trace)
         report = dataclasses.replace(report, verdicts=chosen)
+        report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
         else:
             from tracer.reports import ladder
 
             screen = output.console(file, manner)
-            for verdict in chosen:
+            for verdict in report.verdicts:
                 ladder.render(verdict, report, screen, manner.verbose)
     return INTERRUPTED if report.partial else CONFORMS
 
@@ -357,6 +374,13 @@ def _report(
         output.say(f"warning: {words}", manner)
     chosen = [verdict for verdict in report.verdicts if selection(verdict)]
     return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
+
+
+def _mailable(report: Report) -> Report:
+    """The report without what tells whose cloud it is about."""
+    from tracer.reports.anonymous import anonymous
+
+    return anonymous(report)
 
 
 def exit_code(report: Report) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "SHELLS",
     "Manner",
     "allow",
+    "anonymize",
     "autostop",
     "baseline",
     "bpf",
@@ -36,6 +37,7 @@ __all__ = [
     "interfaces",
     "manner",
     "most_files",
+    "otlp",
     "packets",
     "report_form",
     "since",
@@ -348,6 +350,14 @@ def form(*names: str, words: str) -> Callable[[Function], Function]:
     )
 
 
+anonymize = click.option(
+    "--anonymize",
+    is_flag=True,
+    help="Replace names, hosts, addresses, and ids of projects and users, so that it can be mailed.",
+)
+otlp = click.option(
+    "--otlp", metavar="URL", help="Send the traces to this OpenTelemetry collector too: http://HOST:4318."
+)
 report_form = form(
     "text", *FORMATS, words="; ".join(f"{name}: {format.words}" for name, format in FORMATS.items()) + "."
 )
