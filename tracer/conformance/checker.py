@@ -13,13 +13,14 @@ from tracer.conformance.deadlines import late_steps
 from tracer.conformance.displaced import displaced
 from tracer.conformance.grammar import Grammar, Step
 from tracer.conformance.legs import example_of
-from tracer.conformance.outcome import GOOD, Ending, failing_of_attempt, judge
+from tracer.conformance.outcome import GOOD, Ending, blind_host, failing_of_attempt, judge, only_turned_away
 from tracer.conformance.run import judge_run
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import with_waits
 from tracer.conformance.words import (
     cause_of,
     failure_words,
+    host_words,
     missing_words,
     note_of_broker,
     order_words,
@@ -173,7 +174,8 @@ class _Report:
         elif any(
             kind in ("sync", "plane", "mode") or step.name in self.grammar.inward for _, kind in witnesses
         ):
-            status = "seen"
+            taken = [w for w, _ in witnesses] if step.name not in self.grammar.inward else []
+            status = "failed" if only_turned_away(step.name, taken, self.ending) else "seen"
         elif self.ending.between is not None and not passed and step.presence == "required":
             reason = self.sight.why_not(step.name) or ""
             status = "unobserved" if reason else "not_reached"
@@ -470,8 +472,11 @@ class _Report:
         case, ending, trace = self.case, self.ending, self.case.trace
         hosts = tuple(t.host for t in case.attempts)
         attempts = self._attempts()
+        blind = blind_host(case, ending, self.sight)
         if len(hosts) > 1 and ending.outcome in GOOD:
-            self.notes.append(Note("retry", "7", retry_words(attempts)))
+            self.notes.append(Note("retry", "7", retry_words(case, attempts, is_known=blind is None)))
+        if blind is not None:
+            self.notes.append(Note("host", "7", host_words(case, blind)))
         self.notes += note_of_broker(case)
         self.notes += answers(case, ending, self.sight)
         if trace.ambiguous & {w.call.serial for w in case.witnesses}:

@@ -38,7 +38,7 @@ _EXAMPLES = 3
 _CLUSTERS = 10
 _LONG_NS = 1_000_000_000
 """Nobody asks where the time of a creation went that took less."""
-_NOT_NEWS = ("mode", "ambiguous", "baseline")
+_NOT_NEWS = ("mode", "ambiguous", "baseline", "host")
 _REFUSED = "Connection refused"
 _ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
 """Kinds of notes that answer what operators ask -> what stands before them."""
@@ -127,7 +127,7 @@ def _trace(page: Page, verdict: Verdict) -> None:
     deviations(page, verdict)
     answers(page, verdict)
     _unobserved(page, verdict.steps)
-    _notes(page, verdict.notes)
+    _notes(page, verdict)
     outside = sum(call.step is None for call in verdict.calls)
     own = plural(len(verdict.calls), "call")
     page.line(Text(f"{own} of this VM, {outside:,} outside the documented steps", "dim"), 2)
@@ -141,6 +141,7 @@ def identity(verdict: Verdict) -> Text:
     """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
     hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
     built = {"active": "built on", "done": "on"}.get(verdict.outcome, "tried")
+    built = "asked" if _host_is_unknown(verdict) else built
     parts = [
         f"{verdict.verdict}, {verdict.outcome}",
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
@@ -200,15 +201,25 @@ def _earlier_attempts(page: Page, verdict: Verdict) -> None:
         return
     for number, attempt in enumerate(verdict.attempt_details, start=1):
         last = number == len(verdict.attempt_details)
-        page.line(_attempt(number, attempt, last), 2, hang=4)
+        page.line(_attempt(number, attempt, last, _host_is_unknown(verdict)), 2, hang=4)
         if not last:
             shown = [step for step in attempt.steps if step.status != "not_reached"]
             steps(page, shown, verdict, 4, head=False)
 
 
-def _attempt(number: int, attempt: Attempt, last: bool) -> Text:
+def _host_is_unknown(verdict: Verdict) -> bool:
+    """Tell whether the captures end before the host that was asked last had built the VM."""
+    return any(note.kind == "host" for note in verdict.notes)
+
+
+def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Text:
     words = Text.assemble((f"attempt {number} on {plain(attempt.host, 60)}: ", "bold"))
-    words.append(f"stopped at {attempt.stopped_at}" if attempt.stopped_at else "built it")
+    if attempt.stopped_at:
+        words.append(f"stopped at {attempt.stopped_at}")
+    elif last and is_unknown:
+        return words.append("how it ended is not in the captures").append("  (the steps above)", "dim")
+    else:
+        words.append("built it")
     words.append(f" after {duration(attempt.duration_ns)}" if attempt.duration_ns is not None else "")
     words.append(f": {plain(attempt.error, 300)}" if attempt.error else "", "red")
     return words.append("  (the steps above)" if last else "", "dim")
@@ -263,10 +274,11 @@ def _told(message: str, verdict: Verdict) -> bool:
     return message.partition(": ")[2].rstrip(". ") in verdict.summary
 
 
-def _notes(page: Page, notes: Sequence[Note]) -> None:
+def _notes(page: Page, verdict: Verdict) -> None:
+    """Notes that neither the headline nor the answers tell."""
     steps: dict[tuple[str, str], list[str]] = {}
-    for note in notes:
-        if note.kind not in _ANSWERS:
+    for note in verdict.notes:
+        if note.kind not in _ANSWERS and note.message not in verdict.summary:
             steps.setdefault((note.kind, note.message), []).append(note.step or "")
     for (kind, message), where in steps.items():
         head = " ".join(filter(None, ["note:", kind, ", ".join(filter(None, dict.fromkeys(where)))]))
