@@ -12,7 +12,7 @@ from tracer.conformance.case import Case, Sight, Witness, lay_out
 from tracer.conformance.deadlines import late_steps
 from tracer.conformance.displaced import displaced
 from tracer.conformance.grammar import Grammar, Step
-from tracer.conformance.legs import example_of
+from tracer.conformance.legs import example_of, expected_of
 from tracer.conformance.outcome import GOOD, Ending, blind_host, failing_of_attempt, judge, only_turned_away
 from tracer.conformance.run import judge_run
 from tracer.conformance.sight import StepSight
@@ -315,7 +315,7 @@ class _Report:
         found = next((s for s in self.grammar.steps if s.name == step), None)
         if found is None:
             return ()
-        ways = dict.fromkeys(example_of(self.grammar.terminals[name].pattern) for name in found.terminals)
+        ways = dict.fromkeys(expected_of(self.grammar.terminals[name].pattern) for name in found.terminals)
         return tuple(f"{way}: {found.title}" for way in ways)
 
     def _misfits(self, blind: bool) -> None:
@@ -514,6 +514,7 @@ class _Report:
             tuple(self.notes),
             tuple(records),
             self._log_ids(),
+            ending.time_ns if ending.outcome not in ("stuck", "unfinished") else None,
         )
 
     def _judged(self, steps: list[StepResult]) -> str:
