@@ -176,7 +176,7 @@ def test_the_slow_step_is_named(tmp_path: Path) -> None:
     found = usual.compare(creation({**USUAL, "8b": (3.0, 5.0, 0.9)}))
     [(name, words)] = slow(found)
     assert name == "8b"
-    assert words.startswith("step 8b (title 8b) took 5.0 s; half of 30 good runs within 50")
+    assert words.startswith("step 8b (title 8b) took 5.0 s; half of 30 good runs within 4")
     assert "95 % within 5" in words and "slow above " in words
     step = next(s for s in found.steps if s.step == "8b")
     assert step.usual_ns == 500_000_000

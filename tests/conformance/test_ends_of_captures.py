@@ -69,9 +69,7 @@ def test_who_built_it_is_known_when_its_start_was_seen(tmp_path: Path) -> None:
 
 def test_refused_connections_are_told_before_they_are_given_up(tmp_path: Path) -> None:
     """Not unfinished alone, and no step that went well: neutron-server refuses, nova-compute asks again."""
-    verdict = cut(
-        tmp_path, "fail-neutron-down-midway", External_api="07:06:57.9", Internal_base="07:06:57.9"
-    )
+    verdict = cut(tmp_path, "fail-neutron-down-midway", External_api="07:06:57.9", Internal_base="07:06:57.9")
     assert (verdict.outcome, verdict.stopped_at, verdict.verdict) == ("unfinished", "8b", "inconclusive")
     assert statuses(verdict)["8b"] == "failed"
     assert verdict.summary.startswith("unfinished: the capture ends before step 8b: neutron-server refused ")

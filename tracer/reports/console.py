@@ -13,7 +13,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from tracer.model import Attempt, CallRecord, Deviation, Note, Report, StepResult, Verdict
+from tracer.model import Attempt, CallRecord, Deviation, Report, StepResult, Verdict
 from tracer.reports import (
     clock,
     duration,
@@ -469,9 +469,10 @@ def _captures(page: Page, report: Report) -> None:
     if report.baseline:
         path, traces = report.baseline
         few = traces < _LEAST
-        words = f"times compared with {plain(path, 200)}, of {plural(traces, 'good run')}"
+        runs, where = plural(traces, "good run"), plain(path, 200)
+        words = f"times compared with {where}, of {runs}"
         if few:
-            words = f"nothing was compared with {plain(path, 200)}: {plural(traces, 'good run')}, {_LEAST} are needed"
+            words = f"nothing was compared with {where}: {runs}, {_LEAST} are needed"
         page.line(Text(words, "yellow" if few else "dim"))
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
