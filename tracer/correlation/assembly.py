@@ -47,6 +47,10 @@ def assemble(material: Material) -> list[Trace]:
     traces.sort(key=lambda trace: trace.calls[0].started_ns)
     for number, trace in enumerate(traces, 1):
         trace.number = number
+        since_ns = trace.calls[0].started_ns
+        trace.curtailed = material.by_request.may_lack(
+            trace.request_id, since_ns
+        ) or material.by_uuid.may_lack(trace.server_id, since_ns)
     return traces
 
 
