@@ -103,6 +103,8 @@ class StepSight:
             return "the packets are cut by the snap length"
         if sight.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        if self._case.trace.curtailed:
+            return "calls of that time were forgotten for lack of room"
         return None
 
     def _order(self, step: str) -> int:
