@@ -163,7 +163,12 @@ def test_golden_calls(name: str, update_golden: bool) -> None:
 FAILING = {
     # scenario: step, peer, words of the cause, other words of the answer
     "fail-400": ("4b", "nova-api", "'flavorRef' is a required property", ""),
-    "fail-401": ("4a", "nova-api", "requires authentication", "keystone GET /v3/auth/tokens 404"),
+    "fail-401": (
+        "4a",
+        "nova-api",
+        "keystone does not know the token that sc presented (404)",
+        "keystone GET /v3/auth/tokens 404",
+    ),
     "fail-quota-403": ("4c", "nova-api", "Quota exceeded for instances: Requested 1", ""),
     "fail-conductor-down": (
         "5",

@@ -161,6 +161,15 @@ class StepSight:
         ]
         return min(ends, default=0)
 
+    @property
+    def stall_ns(self) -> int:
+        """Silence from which on something will not come any more."""
+        return self._stall_ns
+
+    def seen_for_ns(self, plane: str, since_ns: int) -> int:
+        """Return how long *plane* is captured behind *since_ns*: more is not known of what came later."""
+        return max(0, self._sight.span_ns(plane)[1] - since_ns)
+
     def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
         """Tell whether silence after *last_ns* means something: the next step would be seen."""
         if step is None:

@@ -145,6 +145,8 @@ class Verdict:
     notes: tuple[Note, ...]
     calls: tuple[CallRecord, ...]
     log_ids: tuple[tuple[str, str], ...] = ()
+    settled_ns: int | None = None
+    """When it was seen to have succeeded or failed, which the summary counts from; None while it is open."""
     """(service, request id to grep for in its log)"""
 
 

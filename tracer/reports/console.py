@@ -36,9 +36,11 @@ _LISTED = 50
 _EXAMPLES = 3
 """Traces that are shown in full of each cluster, when there are more than `_LISTED`."""
 _CLUSTERS = 10
+_WAIT = "wait before "
+_MOMENT_NS = 10_000_000
 _LONG_NS = 1_000_000_000
 """Nobody asks where the time of a creation went that took less."""
-_NOT_NEWS = ("mode", "ambiguous", "baseline")
+_NOT_NEWS = ("mode", "ambiguous", "baseline", "host")
 _REFUSED = "Connection refused"
 _ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
 """Kinds of notes that answer what operators ask -> what stands before them."""
@@ -127,7 +129,7 @@ def _trace(page: Page, verdict: Verdict) -> None:
     deviations(page, verdict)
     answers(page, verdict)
     _unobserved(page, verdict.steps)
-    _notes(page, verdict.notes)
+    _notes(page, verdict)
     outside = sum(call.step is None for call in verdict.calls)
     own = plural(len(verdict.calls), "call")
     page.line(Text(f"{own} of this VM, {outside:,} outside the documented steps", "dim"), 2)
@@ -141,6 +143,7 @@ def identity(verdict: Verdict) -> Text:
     """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
     hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
     built = {"active": "built on", "done": "on"}.get(verdict.outcome, "tried")
+    built = "asked" if _host_is_unknown(verdict) else built
     parts = [
         f"{verdict.verdict}, {verdict.outcome}",
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
@@ -173,25 +176,58 @@ def _longest(page: Page, verdict: Verdict) -> None:
 
     A step that encloses another one (1 to 3 wait for all of 4) is none of them.
     """
-    spans: list[tuple[int, int, str]] = []
+    spans: list[_Span] = []
     for step in verdict.steps:
         if step.started_ns is not None:
             spans.append((step.started_ns, step.started_ns + (step.duration_ns or 0), step.step))
             if step.waited_ns:
-                spans.append((step.started_ns - step.waited_ns, step.started_ns, f"wait before {step.step}"))
+                spans.append((step.started_ns - step.waited_ns, step.started_ns, f"{_WAIT}{step.step}"))
     for number, attempt in enumerate(verdict.attempt_details[:-1], 1):
         until_ns = attempt.started_ns + (attempt.duration_ns or 0)
         spans.append((attempt.started_ns, until_ns, f"attempt {number}"))
-    whole = verdict.ended_ns - verdict.started_ns
+    last_ns = max((until_ns for _, until_ns, _ in spans), default=0)
+    end_ns = verdict.settled_ns or max(verdict.ended_ns, last_ns)
+    whole = end_ns - verdict.started_ns
     told = []
-    for since_ns, until_ns, what in sorted(spans, key=lambda span: span[0] - span[1]):
+    for since_ns, until_ns, what in sorted(_side_by_side(spans, end_ns), key=lambda span: span[0] - span[1]):
         length = until_ns - since_ns
-        encloses = any(since_ns <= a and b <= until_ns for a, b, other in spans if other != what and b > a)
-        if not encloses and length * 20 >= whole > 0:
+        if length * 20 >= whole > 0:
             told.append(f"{what} {duration(length)} ({100 * length // whole} %)")
     if told and whole >= _LONG_NS:
         words = f"of {duration(whole)}: "
         page.line(Text.assemble((f"time {words}", "dim"), ", ".join(told[:4])), 2, hang=4)
+
+
+_Span = tuple[int, int, str]
+
+
+def _side_by_side(spans: Sequence[_Span], end_ns: int) -> list[_Span]:
+    """Return the spans until *end_ns* that enclose no other; those that overlap are one, or no shares of the
+    whole could be given for them."""
+    busy = [span for span in spans if not span[2].startswith(_WAIT) and span[1] > span[0]]
+    busy = [span for span in busy if not any(_is_within(other, span) for other in busy if other != span)]
+    waits = [span for span in spans if span[2].startswith(_WAIT)]
+    joined: list[_Span] = []
+    for since_ns, until_ns, what in sorted(
+        busy + [wait for wait in waits if not any(_is_within(wait, step) for step in busy)]
+    ):
+        until_ns = min(until_ns, end_ns)
+        if until_ns <= since_ns:
+            continue
+        begun_ns, open_ns, before = joined[-1] if joined else (0, 0, "")
+        if since_ns < open_ns:
+            # A moment is not worth a name: the acknowledgement of a message comes when the next is sent.
+            if min(until_ns, open_ns) - since_ns < _MOMENT_NS:
+                joined.append((open_ns, max(until_ns, open_ns), what))
+            else:
+                joined[-1] = (begun_ns, max(until_ns, open_ns), f"{before} with {what}")
+        else:
+            joined.append((since_ns, until_ns, what))
+    return joined
+
+
+def _is_within(inner: _Span, outer: _Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def _earlier_attempts(page: Page, verdict: Verdict) -> None:
@@ -200,15 +236,25 @@ def _earlier_attempts(page: Page, verdict: Verdict) -> None:
         return
     for number, attempt in enumerate(verdict.attempt_details, start=1):
         last = number == len(verdict.attempt_details)
-        page.line(_attempt(number, attempt, last), 2, hang=4)
+        page.line(_attempt(number, attempt, last, _host_is_unknown(verdict)), 2, hang=4)
         if not last:
             shown = [step for step in attempt.steps if step.status != "not_reached"]
             steps(page, shown, verdict, 4, head=False)
 
 
-def _attempt(number: int, attempt: Attempt, last: bool) -> Text:
+def _host_is_unknown(verdict: Verdict) -> bool:
+    """Tell whether the captures end before the host that was asked last had built the VM."""
+    return any(note.kind == "host" for note in verdict.notes)
+
+
+def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Text:
     words = Text.assemble((f"attempt {number} on {plain(attempt.host, 60)}: ", "bold"))
-    words.append(f"stopped at {attempt.stopped_at}" if attempt.stopped_at else "built it")
+    if attempt.stopped_at:
+        words.append(f"stopped at {attempt.stopped_at}")
+    elif last and is_unknown:
+        return words.append("how it ended is not in the captures").append("  (the steps above)", "dim")
+    else:
+        words.append("built it")
     words.append(f" after {duration(attempt.duration_ns)}" if attempt.duration_ns is not None else "")
     words.append(f": {plain(attempt.error, 300)}" if attempt.error else "", "red")
     return words.append("  (the steps above)" if last else "", "dim")
@@ -263,10 +309,11 @@ def _told(message: str, verdict: Verdict) -> bool:
     return message.partition(": ")[2].rstrip(". ") in verdict.summary
 
 
-def _notes(page: Page, notes: Sequence[Note]) -> None:
+def _notes(page: Page, verdict: Verdict) -> None:
+    """Notes that neither the headline nor the answers tell."""
     steps: dict[tuple[str, str], list[str]] = {}
-    for note in notes:
-        if note.kind not in _ANSWERS:
+    for note in verdict.notes:
+        if note.kind not in _ANSWERS and note.message not in verdict.summary:
             steps.setdefault((note.kind, note.message), []).append(note.step or "")
     for (kind, message), where in steps.items():
         head = " ".join(filter(None, ["note:", kind, ", ".join(filter(None, dict.fromkeys(where)))]))
