@@ -13,7 +13,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from tracer.model import Attempt, CallRecord, Deviation, Note, Report, StepResult, Verdict
+from tracer.model import Attempt, CallRecord, Deviation, Report, StepResult, Verdict
 from tracer.reports import (
     clock,
     duration,
