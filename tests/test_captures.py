@@ -250,7 +250,7 @@ def test_a_baseline_of_good_creations_names_what_is_slow(tmp_path: Path) -> None
     [trace] = found["traces"]
     slow = [note for note in trace["notes"] if note["kind"] == "slow"]
     assert slow[0]["message"].startswith(f"step {slow[0]['step']} (")
-    assert "on average in 20 good runs" in slow[0]["message"]
+    assert "half of 20 good runs within" in slow[0]["message"]
     # 1 to 3 wait for 4, and are not named beside it.
     took = {note["step"] for note in slow if " took " in note["message"]}
     assert took >= {"4b", "8b"}

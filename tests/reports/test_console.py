@@ -273,3 +273,21 @@ def test_what_fails_and_may_be_asked_again_is_retried(
     text = text_of(build.report(replace(verdict, outcome=outcome)))
     [row] = [line for line in text.splitlines() if re.match(r"  8b ", line)]
     assert f" {shown} " in row
+
+
+def test_a_title_is_told_once(build: SimpleNamespace) -> None:
+    """It stands behind the step already."""
+    verdict = build.stopped_at_8b()
+    title = next(step.title for step in verdict.steps if step.step == "8b")
+    words = f"step 8b ({title}) never came"
+    missing = replace(verdict.deviations[0], kind="missing", message=words)
+    text = text_of(build.report(replace(verdict, deviations=(missing,))))
+    assert f"! missing 8b ({title})  never came\n" in text
+
+
+@pytest.mark.parametrize("runs, words", [(1, "nothing was compared with"), (5, "times compared with")])
+def test_a_baseline_of_too_few_is_compared_with_nothing(
+    build: SimpleNamespace, runs: int, words: str
+) -> None:
+    text = text_of(build.report(build.conforming(), baseline=("usual.json", runs)))
+    assert f"{words} usual.json" in text

@@ -169,3 +169,5 @@ class Report:
     """What looks like a slip in what was asked for; for standard error."""
     forgotten: tuple[tuple[str, int], ...] = ()
     """What was dropped for lack of room: (what, how often). Traces may lack calls then."""
+    left_out: tuple[int, ...] = ()
+    """Of the traces that began at another time than was asked for, when they began, in ns."""

@@ -24,6 +24,7 @@ from tracer.reports import (
     plain,
     plural,
     refused,
+    starts_words,
     timestamp,
 )
 from tracer.reports.clusters import Cluster, clusters
@@ -40,6 +41,8 @@ _WAIT = "wait before "
 _MOMENT_NS = 10_000_000
 _LONG_NS = 1_000_000_000
 """Nobody asks where the time of a creation went that took less."""
+_LEAST = 5
+"""Good runs that a baseline needs (tracer.baseline.LEAST: reports know the model alone)."""
 _NOT_NEWS = ("mode", "ambiguous", "baseline", "host")
 _REFUSED = "Connection refused"
 _ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
@@ -270,7 +273,7 @@ def deviations(page: Page, verdict: Verdict) -> None:
         text = Text.assemble((f"! {kind} {step or ''}".rstrip(), "bold red"))
         text.append(f" ({plain(title, 80)})" if title else "", "dim")
         if _rest(message, step) not in verdict.summary:
-            text.append(f"  {plain(_rest(message, step), 300)}")
+            text.append(f"  {plain(_untitled(_rest(message, step), title), 300)}")
         text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
         page.line(text, 2, hang=4)
         lines = dict.fromkeys(each.call.line for each in group if each.call)
@@ -288,6 +291,11 @@ def deviations(page: Page, verdict: Verdict) -> None:
 def _rest(message: str, step: str | None) -> str:
     """The message without the step and kind that stand before it anyway."""
     return message.removeprefix(f"step {step} failed: ").removeprefix(f"step {step} ")
+
+
+def _untitled(rest: str, title: str) -> str:
+    """The rest of a message without the title, which stands before it too."""
+    return rest.removeprefix(f"({title}) ").removeprefix(f"({title}): ") if title else rest
 
 
 def _without_title(expected: str, title: str) -> str:
@@ -417,6 +425,13 @@ def _place(cluster: Cluster) -> str:
 def _nothing(page: Page, report: Report) -> None:
     packets = sum(capture.packets for capture in report.captures)
     where = f"{plural(len(report.captures), 'capture')} ({plural(packets, 'packet')})"
+    if report.left_out:
+        count = len(report.left_out)
+        words = "The one trace" if count == 1 else f"None of {count} traces"
+        words += f" of {plain(report.grammar, 80)} in {where} {'does not start' if count == 1 else 'starts'}"
+        words += " at the time asked for:"
+        page.line(Text(f"{words} {starts_words(report.left_out)}.", "bold yellow"))
+        return
     page.line(Text(f"No trace of {plain(report.grammar, 80)} found in {where}.", "bold yellow"))
     if report.seen:
         page.line("seen instead:", 2)
@@ -453,7 +468,11 @@ def _captures(page: Page, report: Report) -> None:
         page.line(Text(f"forgotten for lack of room: {told}; traces may lack calls", "yellow"))
     if report.baseline:
         path, traces = report.baseline
-        page.line(Text(f"times compared with {plain(path, 200)}, of {plural(traces, 'good run')}", "dim"))
+        few = traces < _LEAST
+        words = f"times compared with {plain(path, 200)}, of {plural(traces, 'good run')}"
+        if few:
+            words = f"nothing was compared with {plain(path, 200)}: {plural(traces, 'good run')}, {_LEAST} are needed"
+        page.line(Text(words, "yellow" if few else "dim"))
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
 
