@@ -328,7 +328,10 @@ def baseline(
     if count < LEAST:
         few = f"warning: {reports.plural(count, 'creation')}: too few to compare with, {LEAST} are needed"
         output.say(few, manner)
-    output.say(f"learnt from {reports.plural(count, 'creation')}" + (f", {left_out} left out" if left_out else ""), manner)
+    output.say(
+        f"learnt from {reports.plural(count, 'creation')}" + (f", {left_out} left out" if left_out else ""),
+        manner,
+    )
     return INTERRUPTED if report.partial else CONFORMS
 
 

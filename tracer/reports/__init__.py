@@ -35,8 +35,8 @@ __all__ = [
     "plural",
     "refused",
     "seen_instead",
-    "starts_words",
     "selection",
+    "starts_words",
     "timestamp",
     "witnesses",
 ]
@@ -277,7 +277,9 @@ def seen_instead(report: Report) -> str:
 def starts_words(left_out: Sequence[int]) -> str:
     """When the traces start that were left out: 'the first at …, the last at …'."""
     first, last = timestamp(min(left_out)), timestamp(max(left_out))
-    return f"it starts at {first}" if len(left_out) == 1 else f"the first starts at {first}, the last at {last}"
+    return (
+        f"it starts at {first}" if len(left_out) == 1 else f"the first starts at {first}, the last at {last}"
+    )
 
 
 # --- choosing traces ------------------------------------------------------------------------------
