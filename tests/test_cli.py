@@ -279,15 +279,6 @@ def test_a_time_that_fits_nothing_is_5_and_says_so(
     assert "No trace" not in result.stdout
 
 
-@pytest.mark.parametrize("count, warned", [(1, True), (4, True), (5, False)])
-def test_a_baseline_of_too_few_is_warned_of(count: int, warned: bool, pipeline: Pipeline) -> None:
-    """When it is written, not only when it is compared with."""
-    pipeline.report = BUILD.report(*[BUILD.conforming(number) for number in range(1, count + 1)])
-    result = run("baseline", "x.pcap")
-    assert result.exit_code == 0
-    assert ("too few to compare with, 5 are needed" in result.stderr) is warned
-
-
 def test_times_of_calls_are_said_of_calls() -> None:
     assert "Only calls started" in run("calls", "--help").stdout
     assert "Only traces started" in run("check", "--help").stdout

@@ -328,10 +328,8 @@ def baseline(
     if count < LEAST:
         few = f"warning: {reports.plural(count, 'creation')}: too few to compare with, {LEAST} are needed"
         output.say(few, manner)
-    output.say(
-        f"learnt from {reports.plural(count, 'creation')}" + (f", {left_out} left out" if left_out else ""),
-        manner,
-    )
+    rest = f", {left_out} left out" if left_out else ""
+    output.say(f"learnt from {reports.plural(count, 'creation')}{rest}", manner)
     return INTERRUPTED if report.partial else CONFORMS
 
 
@@ -407,7 +405,8 @@ def _nothing(report: Report, found: int, where: Where, since_ns: int | None, unt
         times = [("from", since_ns), ("before", until_ns)]
         asked = " and ".join(f"{word} {reports.timestamp(at)}" for word, at in times if at is not None)
         count, starts = len(report.left_out), reports.starts_words(report.left_out)
-        return f"{'the one trace does not start' if count == 1 else f'none of {count} traces starts'} {asked}: {starts}"
+        none = "the one trace does not start" if count == 1 else f"none of {count} traces starts"
+        return f"{none} {asked}: {starts}"
     return f"no trace found; the captures hold {reports.seen_instead(report)}"
 
 

@@ -471,7 +471,8 @@ def _captures(page: Page, report: Report) -> None:
         few = traces < _LEAST
         words = f"times compared with {plain(path, 200)}, of {plural(traces, 'good run')}"
         if few:
-            words = f"nothing was compared with {plain(path, 200)}: {plural(traces, 'good run')}, {_LEAST} are needed"
+            runs = plural(traces, "good run")
+            words = f"nothing was compared with {plain(path, 200)}: {runs}, {_LEAST} are needed"
         page.line(Text(words, "yellow" if few else "dim"))
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
