@@ -313,3 +313,11 @@ def test_calls_of_a_time_span() -> None:
     span = list(pipeline.calls([path], pipeline.Settings(since_ns=since_ns, until_ns=until_ns)))
     assert span == [call for call in every if since_ns <= call.started_ns < until_ns]
     assert 0 < len(span) < len(every)
+
+
+def test_a_baseline_of_too_few_is_warned_of(tmp_path: Path) -> None:
+    """When it is written, not only when it is compared with."""
+    learnt = tracer("baseline", "captures/ok-image", "-o", str(tmp_path / "one.json"))
+    assert learnt.stderr == (
+        "tracer: warning: 1 creation: too few to compare with, 5 are needed\ntracer: learnt from 1 creation\n"
+    )

@@ -173,7 +173,7 @@ MISTAKES = [
     (["check"], f"tracer check: {CAPTURES}"),
     (["show"], f"tracer show: {CAPTURES}"),
     (["chek", "x"], "no command 'chek'; did you mean check?"),
-    (["nope"], "no command 'nope'; there are check, calls, show, baseline, grammar, completion"),
+    (["nope"], "no command 'nope'; there are check, calls, show, baseline, compare, grammar, completion"),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
     (["--colr=never", "check", "x"], "tracer has no option --colr; did you mean --color?"),
@@ -279,15 +279,6 @@ def test_a_time_that_fits_nothing_is_5_and_says_so(
     assert words in result.stderr
     assert "at the time asked for" in result.stdout
     assert "No trace" not in result.stdout
-
-
-@pytest.mark.parametrize("count, warned", [(1, True), (4, True), (5, False)])
-def test_a_baseline_of_too_few_is_warned_of(count: int, warned: bool, pipeline: Pipeline) -> None:
-    """When it is written, not only when it is compared with."""
-    pipeline.report = BUILD.report(*[BUILD.conforming(number) for number in range(1, count + 1)])
-    result = run("baseline", "x.pcap")
-    assert result.exit_code == 0
-    assert ("too few to compare with, 5 are needed" in result.stderr) is warned
 
 
 def test_times_of_calls_are_said_of_calls() -> None:
@@ -547,7 +538,7 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     "words, found",
     [
-        ("tracer ", ["check", "calls", "show", "baseline", "grammar", "completion"]),
+        ("tracer ", ["check", "calls", "show", "baseline", "compare", "grammar", "completion"]),
         ("tracer grammar ", ["list", "show", "check", "draw"]),
         ("tracer check x --form", ["--format"]),
         ("tracer check x --format ", ["text", *FORMATS]),

@@ -63,6 +63,14 @@ def without(*names: str) -> Callable[[Files], Files]:
     return lambda files: {name: file for name, file in files.items() if name not in names}
 
 
+def stopped(name: str, share: float) -> Callable[[Files], Files]:
+    """One capture file ends at a *share* of its packets, the others go on."""
+    return lambda files: {
+        each: (link, D.without_end(packets, 1 - share) if each == name else packets)
+        for each, (link, packets) in files.items()
+    }
+
+
 def off(point: str, milliseconds: int) -> Callable[[Files], Files]:
     """The clock of one capture point off."""
     return lambda files: {
@@ -103,6 +111,15 @@ LOSSY: dict[str, Callable[[Files], Files]] = {
     "started 35 % in": from_share(0.35),
     "each file started 20 % in": each(lambda p, _: D.without_front(p, 0.2)),
     "stopped at half": each(lambda p, _: D.without_end(p, 0.5)),
+    **{
+        f"{name} stopped at {share:.0%}": stopped(name, share)
+        for name, shares in (
+            ("Internal_base", (0.3, 0.5, 0.7, 0.9)),
+            ("External_api", (0.5,)),
+            ("ctl-any", (0.5, 0.8)),
+        )
+        for share in shares
+    },
     "client to server only": each(lambda p, link: D.one_direction(p, link, True)),
     "server to client only": each(lambda p, link: D.one_direction(p, link, False)),
     "snap length 256": each(lambda p, _: D.snap(p, 256)),
@@ -174,6 +191,7 @@ def baseline(scenario: str) -> Json:
 
 
 def report(files: Files, folder: Path) -> Json:
+    folder.mkdir(exist_ok=True)
     for name, (link, packets) in files.items():
         D.write(folder / f"{name}.pcap", packets, link)
     return checked(folder)
@@ -291,6 +309,18 @@ def test_the_container_changes_nothing(scenario: str, container: str, tmp_path: 
                 D.write(tmp_path / f"{name}.pcap{number}", part, link)
     found = checked(tmp_path)
     assert [answer(t) for t in found["traces"]] == [answer(t) for t in baseline(scenario)["traces"]]
+
+
+@pytest.mark.parametrize("alone", ["", "Internal_base"])
+@pytest.mark.parametrize(
+    "scenario", [*(s for s in SMALL if not s.startswith("colo")), "fail-400", "fail-401"]
+)
+def test_the_names_of_the_files_change_nothing(scenario: str, alone: str, tmp_path: Path) -> None:
+    """Without the planes' names: they are inferred from the traffic, also of one plane alone."""
+    files = {name: file for name, file in undamaged(scenario).items() if alone in name}
+    renamed = {f"{'cb'[name.startswith('I')]}-{name[-3:]}": file for name, file in files.items()}
+    named, other = (report(each, tmp_path / str(n)) for n, each in enumerate((files, renamed)))
+    assert [answer(t) for t in other["traces"]] == [answer(t) for t in named["traces"]]
 
 
 @pytest.mark.parametrize("scenario", SMALL)

@@ -96,14 +96,19 @@ class Coverage:
         Of several capture points, those count that saw packets between the *ends* (addresses).
         """
         mine = [c for c in self._captures if plane == "*" or c.plane is None or c.plane == plane]
-        if protocol and any(c.plane is None for c in mine):
+        if protocol and (plane == "*" or any(c.plane is None for c in mine)):
             medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
             some = {*ends, *(self._addresses_of(medium) if medium else ())}
-            at: set[int] = set()
-            for (_, a, b), connection in self._pairs.items():
-                if a in some and b in some:
-                    at.update(connection.captures)
-            mine = [c for c in mine if c.plane is not None or c.number in at] or mine
+            between, served = set[int](), set[int]()
+            for (_, client, server), connection in self._pairs.items():
+                if server in some:
+                    served.update(connection.captures)
+                    if client in some:
+                        between.update(connection.captures)
+            # On any plane: where the one that is called is seen to be called, by others at least.
+            at = between if between or plane != "*" else served
+            given = [] if plane == "*" else [c.number for c in mine if c.plane is not None]
+            mine = [c for c in mine if c.number in at or c.number in given] or mine
         starts = [c.first_ns for c in mine if c.first_ns is not None]
         lasts = [c.last_ns for c in mine if c.last_ns is not None]
         return (min(starts), max(lasts)) if starts and lasts else (0, 0)

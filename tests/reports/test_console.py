@@ -227,8 +227,10 @@ def test_what_was_forgotten_is_told(build: SimpleNamespace) -> None:
 TIMES = [
     # (step, begun, took, waited), in s; the sum of the shares is never more than the whole.
     ([("8a", 1, 4, 0), ("8b", 3, 5, 0)], "time of 10.0 s: 8a with 8b 7.0 s (70 %)"),
-    ([("1", 0, 9, 0), ("4b", 1, 2, 0), ("8b", 4, 3, 1)], 
-     "time of 10.0 s: 8b 3.0 s (30 %), 4b 2.0 s (20 %), wait before 8b 1.0 s (10 %)"),
+    (
+        [("1", 0, 9, 0), ("4b", 1, 2, 0), ("8b", 4, 3, 1)],
+        "time of 10.0 s: 8b 3.0 s (30 %), 4b 2.0 s (20 %), wait before 8b 1.0 s (10 %)",
+    ),
     # A wait for the one while the other goes on is none, and what goes on behind the end is not counted.
     ([("8a", 1, 4, 0), ("8b", 3, 9, 2)], "time of 10.0 s: 8a with 8b 9.0 s (90 %)"),
 ]  # fmt: skip

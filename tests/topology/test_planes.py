@@ -108,3 +108,13 @@ def test_services_that_call_each_other_are_internal() -> None:
     planes.observe(sql, "SQL")
     planes.observe(virtual, "service")
     assert planes.inferred(virtual) == "Internal_base"
+
+
+def test_behind_a_proxy_is_internal_though_the_broker_is_elsewhere() -> None:
+    """The API's part is not tied to the broker's in a short capture; its proxy's clients are not there."""
+    planes = Planes([Capture(0, "a")], GivenTopology())
+    behind = connection("172.28.0.5", "172.28.0.11", 8774)
+    planes.observe(behind, "REST")
+    planes.observe(behind, "behind")
+    planes.observe(connection("172.28.0.31", "172.28.0.20", 5672), "RPC")
+    assert planes.inferred(behind) == "Internal_base"

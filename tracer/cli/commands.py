@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import grammars, options, output
+from tracer.cli import comparing, formats, grammars, options, output
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -80,6 +80,8 @@ def program(context: click.Context) -> int:
 @options.grammar
 @options.topology
 @options.report_form
+@options.anonymize
+@options.otlp
 @options.target
 @options.stall
 @options.since
@@ -95,6 +97,8 @@ def check(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
+    otlp: str | None,
     target: Path | None,
     stall_s: float,
     since_ns: int | None,
@@ -119,6 +123,7 @@ def check(
     (the report so far is printed).
     """
     with output.destination(target, captures) as file:
+        collector = formats.loaded("otlp", "--otlp") if otlp else None
         from tracer.pipeline import Settings
 
         settings = Settings(
@@ -132,6 +137,7 @@ def check(
             baseline=baseline,
         )
         report, found = _report(captures, settings, where.fits, manner)
+        report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
             _warn(report, manner)
@@ -139,6 +145,8 @@ def check(
             from tracer.reports import console
 
             console.render(report, output.console(file, manner), manner.verbose)
+    if collector is not None:
+        output.say(f"sent {collector.send(report, otlp)} spans to {otlp}", manner)
     if not report.verdicts:
         output.say(_nothing(report, found, where, since_ns, until_ns), manner)
     return _exit_code(report)
@@ -149,6 +157,7 @@ def check(
 @options.grammar
 @options.topology
 @options.form("text", "jsonl", words="jsonl is one object a line.")
+@options.anonymize
 @options.target
 @options.calls_since
 @options.calls_until
@@ -160,6 +169,7 @@ def calls(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
     target: Path | None,
     since_ns: int | None,
     until_ns: int | None,
@@ -181,6 +191,10 @@ def calls(
 
         settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)
         records = pipeline.calls(captures, settings, heard)
+        if anonymize:
+            from tracer.reports.anonymous import anonymous_calls
+
+            records = anonymous_calls(records)
         if form == "jsonl":
             report.write_lines(records, file)
         else:
@@ -194,6 +208,7 @@ def calls(
 @options.grammar
 @options.topology
 @options.report_form
+@options.anonymize
 @options.target
 @options.stall
 @options.since
@@ -208,6 +223,7 @@ def show(
     grammar: str,
     topology: Path | None,
     form: str,
+    anonymize: bool,
     target: Path | None,
     stall_s: float,
     since_ns: int | None,
@@ -240,13 +256,14 @@ def show(
         report, _ = _report(captures, settings, lambda _: True, manner)
         chosen = reports.chosen(report.verdicts, trace)
         report = dataclasses.replace(report, verdicts=chosen)
+        report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
         else:
             from tracer.reports import ladder
 
             screen = output.console(file, manner)
-            for verdict in chosen:
+            for verdict in report.verdicts:
                 ladder.render(verdict, report, screen, manner.verbose)
     return INTERRUPTED if report.partial else CONFORMS
 
@@ -311,13 +328,12 @@ def baseline(
     if count < LEAST:
         few = f"warning: {reports.plural(count, 'creation')}: too few to compare with, {LEAST} are needed"
         output.say(few, manner)
-    output.say(
-        f"learnt from {reports.plural(count, 'creation')}" + (f", {left_out} left out" if left_out else ""),
-        manner,
-    )
+    rest = f", {left_out} left out" if left_out else ""
+    output.say(f"learnt from {reports.plural(count, 'creation')}{rest}", manner)
     return INTERRUPTED if report.partial else CONFORMS
 
 
+program.add_command(comparing.compare)
 program.add_command(grammars.grammar)
 
 
@@ -361,6 +377,13 @@ def _report(
     return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
 
 
+def _mailable(report: Report) -> Report:
+    """The report without what tells whose cloud it is about."""
+    from tracer.reports.anonymous import anonymous
+
+    return anonymous(report)
+
+
 def _exit_code(report: Report) -> int:
     if report.partial:
         return INTERRUPTED
@@ -382,8 +405,8 @@ def _nothing(report: Report, found: int, where: Where, since_ns: int | None, unt
         times = [("from", since_ns), ("before", until_ns)]
         asked = " and ".join(f"{word} {reports.timestamp(at)}" for word, at in times if at is not None)
         count, starts = len(report.left_out), reports.starts_words(report.left_out)
-        which = "the one trace does not start" if count == 1 else f"none of {count} traces starts"
-        return f"{which} {asked}: {starts}"
+        none = "the one trace does not start" if count == 1 else f"none of {count} traces starts"
+        return f"{none} {asked}: {starts}"
     return f"no trace found; the captures hold {reports.seen_instead(report)}"
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
     from tracer.model import Report
 
-__all__ = ["FORMATS", "pieces"]
+__all__ = ["FORMATS", "loaded", "pieces"]
 
 
 class Format(NamedTuple):
@@ -34,6 +34,8 @@ FORMATS = {
     "svg": Format("tracer.reports.svg", "ladder and waterfall as a picture"),
     "mermaid": Format("tracer.reports.mermaid", "the ladder for wikis"),
     "csv": Format("tracer.reports.csv", "the steps for spreadsheets"),
+    "otlp": Format("tracer.reports.otlp", "OpenTelemetry spans", "otlp"),
+    "har": Format("tracer.reports.har", "the REST calls", "har"),
     "junit": Format("tracer.reports.junit", "JUnit XML, a test case for each trace"),
 }
 
@@ -43,13 +45,18 @@ def pieces(name: str, report: Report) -> Iterator[bytes]:
 
     Raises UsageError when a library is missing that the format needs.
     """
+    module = loaded(name, f"--format {name}")
+    made: Iterator[bytes] = module.pieces(report)
+    return made
+
+
+def loaded(name: str, asked: str) -> Any:
+    """Return the module of a format; UsageError says what was *asked* for and what to install."""
     chosen = FORMATS[name]
     try:
-        module = import_module(chosen.module)
+        return import_module(chosen.module)
     except ModuleNotFoundError as error:
         if not chosen.extra:
             raise
         install = f"pip install 'cloudvm-tracer[{chosen.extra}]'"
-        raise UsageError(f"--format {name} needs {error.name}, which is not installed: {install}") from None
-    made: Iterator[bytes] = module.pieces(report)
-    return made
+        raise UsageError(f"{asked} needs {error.name}, which is not installed: {install}") from None

@@ -26,6 +26,7 @@ __all__ = [
     "SHELLS",
     "Manner",
     "allow",
+    "anonymize",
     "baseline",
     "calls_since",
     "calls_until",
@@ -33,6 +34,7 @@ __all__ = [
     "form",
     "grammar",
     "manner",
+    "otlp",
     "report_form",
     "since",
     "stall",
@@ -253,6 +255,14 @@ def form(*names: str, words: str) -> Callable[[Function], Function]:
     )
 
 
+anonymize = click.option(
+    "--anonymize",
+    is_flag=True,
+    help="Replace names, hosts, addresses, and ids of projects and users, so that it can be mailed.",
+)
+otlp = click.option(
+    "--otlp", metavar="URL", help="Send the traces to this OpenTelemetry collector too: http://HOST:4318."
+)
 report_form = form(
     "text", *FORMATS, words="; ".join(f"{name}: {format.words}" for name, format in FORMATS.items()) + "."
 )

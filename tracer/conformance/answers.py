@@ -15,7 +15,7 @@ from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
 from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
 
-__all__ = ["answers", "candidates_offered", "faults_recorded"]
+__all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered"]
 
 _MOST = 5
 """Notes of one kind; a conductor that died owes hundreds of replies."""
@@ -186,6 +186,15 @@ def _messages(case: Case, sight: StepSight) -> list[Note]:
             words += f" in the {_seconds(seen_ns)} captured"
         notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
     return notes[-_MOST:]
+
+
+def redelivered(case: Case) -> list[Note]:
+    """Note the messages that the broker delivered more than once, however the trace ended."""
+    return [
+        Note("redelivered", min(w.steps, default=None), f"{w.record.operation} was delivered again")
+        for w in case.witnesses
+        if isinstance(w.call.facts, RpcFacts) and w.call.facts.redelivered
+    ]
 
 
 def faults_recorded(case: Case) -> list[Call]:

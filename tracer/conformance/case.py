@@ -10,10 +10,14 @@ from tracer.conformance.alignment import Candidate
 from tracer.conformance.grammar import Grammar
 from tracer.model import Call, CallRecord, ConnectFacts, Connection, RestFacts, RpcFacts, Trace
 
-__all__ = ["Case", "Sight", "Tried", "Witness", "lay_out"]
+__all__ = ["ATTEMPT_STEPS", "Case", "Sight", "Tried", "Witness", "lay_out"]
 
 SAME_ATTEMPT_NS = 1_000_000_000
 """Two messages to one host within a second are one attempt whose two legs could not be joined."""
+
+
+ATTEMPT_STEPS = ("7", "8a", "8b", "8c")
+"""Steps of the documented creation through which every host goes that is asked."""
 
 
 class Sight(Protocol):
@@ -95,6 +99,10 @@ class Case:
 
     def step_calls(self, step: str) -> list[Witness]:
         return [w for w in self.witnesses if step in w.steps]
+
+    def is_damaged(self) -> bool:
+        """Tell whether bytes of what the grammar knows are missing in the captures."""
+        return any(w.call.connection.gaps or getattr(w.call.facts, "broken", False) for w in self.witnesses)
 
     @property
     def first_ns(self) -> int:

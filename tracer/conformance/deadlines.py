@@ -12,6 +12,7 @@ from tracer.conformance.case import Case, Witness
 from tracer.conformance.grammar import Step
 from tracer.conformance.outcome import GOOD, Ending
 from tracer.conformance.sight import StepSight
+from tracer.conformance.words import expected_words
 from tracer.model import Call, Deviation
 
 __all__ = ["late_steps"]
@@ -22,20 +23,25 @@ def late_steps(
     ending: Ending,
     sight: StepSight,
     witnesses: Callable[[str], Sequence[Witness]],
-    ways: Callable[[str], tuple[str, ...]],
 ) -> list[Deviation]:
     """Return a deviation of kind `late` for each step that missed its deadline, in documented order.
 
-    *witnesses* gives the calls taken for a step, *ways* what witnesses it, in words.
+    *witnesses* gives the calls taken for a step.
     """
     steps = [step for step in case.grammar.steps if step.deadline_ns is not None]
     if not steps:
         return []
     own = {step.name: list(witnesses(step.name)) for step in case.grammar.steps}
-    within = _with_deadlines(steps, ways)
+    within = _with_deadlines(steps, lambda step: expected_words(case.grammar, step))
     found = [_late(case, ending, sight, step, own) for step in steps]
     return [
-        Deviation("late", step, words, case.records.get(call.serial) if call else None, within(step))
+        Deviation(
+            "late",
+            step,
+            words,
+            case.records.get(call.serial) if call else None,
+            within(step),
+        )
         for step, words, call in filter(None, found)
     ]
 

@@ -74,6 +74,10 @@ class Grammar:
         self.term = term
         """What the automaton was made of."""
         self._step_of = {step.name: step for step in steps}
+        self.places = {step.name: place for place, step in enumerate(steps)}
+        """Name of a step -> its place in the document, from 0."""
+        self.required = frozenset(step.name for step in steps if step.presence == "required")
+        self.inferred = frozenset(step.name for step in steps if step.presence == "inferred")
         used = {symbol.terminal for symbol in automaton.symbols}
         self._legs = {name: legs_of(terminals[name].pattern) for name in dict.fromkeys((*used, *begins))}
         self._planes = sorted({leg.plane for name in used for leg in self._legs[name]} - {"*"})

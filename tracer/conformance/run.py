@@ -22,7 +22,7 @@ def judge_run(case: Case, sight: StepSight, stall_ns: int) -> Ending:
         return _rejected(case, refusal)
     last, failing = _last_call(case, sight), _failing(case)
     # What records a failure is the same call that would record success.
-    needed = failing is not None and any(case.grammar.step(s).presence == "required" for s in failing.failed)
+    needed = failing is not None and not case.grammar.required.isdisjoint(failing.failed)
     if case.trace.failed_ns is not None or needed or (failing is not None and last is None):
         return _error(case, sight, failing, stall_ns)
     if last is not None:

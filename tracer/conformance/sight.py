@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tracer.conformance.case import Case, Sight
 from tracer.conformance.legs import Leg, example_of
-from tracer.model import RpcFacts
+from tracer.model import Connection, RpcFacts
 
 __all__ = ["StepSight"]
 
@@ -36,10 +36,13 @@ class StepSight:
         self._addresses_of = addresses_of
         self._stall_ns = stall_ns
         self._known: dict[tuple[str, bool], str | None] = {}
-        self._places = {step.name: place for place, step in enumerate(case.grammar.steps)}
 
     def would_show(self, step: str) -> bool:
         return self.why_not(step) is None
+
+    def plane_is_given(self, connection: Connection) -> bool:
+        """Tell whether a capture's name tells the plane of *connection*."""
+        return self._sight.plane_is_given(connection)
 
     def whole(self, step: str) -> bool:
         """Tell whether the plane of *step* is captured without holes, from before this trace on."""
@@ -83,13 +86,14 @@ class StepSight:
             return "it carries no id: it is found by nova-api's POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
         begin_ns, end_ns = sight.span_ns(leg.plane, leg.protocol, callers | callees)
+        where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
         first_ns = self._case.first_ns
         if self._before_first(step) and first_ns - begin_ns < self._stall_ns:
             return "the capture may have begun behind it"
         if begin_ns > since_ns:
-            return f"the capture of {leg.plane} may have begun behind it"
+            return f"the capture of {where} may have begun behind it"
         if end_ns < (until_ns if closed else since_ns):
-            return f"the capture of {leg.plane} may end before it"
+            return f"the capture of {where} may end before it"
         if sight.one_way(leg.protocol, callers, callees):
             return f"only one direction between {leg.caller} and {leg.callee} is captured"
         path = sight.broke_off(leg.plane, until_ns)
@@ -99,14 +103,16 @@ class StepSight:
             return "the packets are cut by the snap length"
         if sight.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        if self._case.trace.curtailed:
+            return "calls of that time were forgotten for lack of room"
         return None
 
     def _order(self, step: str) -> int:
-        return self._places.get(step, 0)
+        return self._case.grammar.places.get(step, 0)
 
     def _before_first(self, step: str) -> bool:
         """Tell whether *step* comes before everything that was seen of this trace."""
-        seen = [self._order(s) for w in self._case.witnesses for s in w.steps | w.failed]
+        seen = [self._order(s) for w in self._case.witnesses for s in w.all_steps]
         return bool(seen) and self._order(step) < min(seen)
 
     def _question_was_seen(self, step: str) -> bool:
@@ -128,7 +134,8 @@ class StepSight:
     def _window(self, step: str) -> tuple[int, int, bool]:
         """Return the time in which *step* must have happened, by the steps seen around it.
 
-        The third is False where no later step was seen: the end is that of what is known of the trace.
+        The third is False where no later step and no end was seen: then it may happen yet, and the time ends
+        with what is known of the trace.
         """
         order = self._order(step)
         since_ns, until_ns = self._case.first_ns, 0
@@ -139,10 +146,11 @@ class StepSight:
                     since_ns = max(since_ns, witness.call.started_ns)
                 elif at > order and (not until_ns or witness.call.started_ns < until_ns):
                     until_ns = witness.call.started_ns
-        closed = until_ns != 0
-        if not closed:
-            trace = self._case.trace
-            until_ns = max(trace.failed_ns or 0, trace.active_ns or 0, self._case.last_own_ns(), since_ns)
+        trace = self._case.trace
+        # A server that is active has all its steps behind it, and one that failed the step that did.
+        ended_ns = trace.active_ns or trace.failed_ns or 0
+        closed = until_ns != 0 or ended_ns > since_ns
+        until_ns = until_ns or max(ended_ns, self._case.last_own_ns(), since_ns)
         return min(since_ns, until_ns), until_ns, closed
 
     def captured_until_ns(self, step: str | None) -> int:

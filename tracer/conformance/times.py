@@ -1,13 +1,23 @@
-"""How long a creation waited before each step: the time in which nothing documented happened."""
+"""How long each step took, and how long a trace waited before it: nothing documented happened then."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tracer.conformance.case import Witness
 from tracer.model import StepResult
 
-__all__ = ["with_waits"]
+__all__ = ["times_of", "with_waits"]
+
+
+def times_of(witnesses: Sequence[Witness]) -> tuple[int | None, int | None]:
+    """Return begin and length of a step; nothing when any of its evidence is ambiguous."""
+    if not witnesses or any(w.ambiguous for w in witnesses):
+        return None, None
+    begin_ns = min(w.call.started_ns for w in witnesses)
+    ends = [w.call.ended_ns for w in witnesses if w.call.ended_ns is not None]
+    return begin_ns, max(0, max(ends) - begin_ns) if ends else None
 
 
 def with_waits(steps: Sequence[StepResult], retried_from: str | None = None) -> list[StepResult]:

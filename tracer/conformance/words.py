@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
 from tracer.conformance.displaced import Displaced
+from tracer.conformance.grammar import Grammar
+from tracer.conformance.legs import expected_of
 from tracer.conformance.outcome import Ending, blind_host, failing_of_attempt
 from tracer.conformance.sight import StepSight
-from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, Note, RestFacts, RpcFacts, StepResult
+from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
 
 __all__ = [
     "between_words",
     "cause_of",
+    "expected_words",
     "failure_words",
     "host_words",
     "missing_words",
-    "note_of_broker",
     "order_words",
     "owed_by",
     "owing_role",
@@ -259,6 +261,15 @@ def _is_newest(case: Case, message: CallRecord) -> bool:
     return not any(w.steps and w.record.started_ns > message.started_ns for w in case.witnesses)
 
 
+def expected_words(grammar: Grammar, step: str | None) -> tuple[str, ...]:
+    """Return what would have witnessed *step*; () where it is not known."""
+    if step not in grammar.places:
+        return ()
+    found = grammar.step(step)
+    ways = dict.fromkeys(expected_of(grammar.terminals[name].pattern) for name in found.terminals)
+    return tuple(f"{way}: {found.title}" for way in ways)
+
+
 def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     """Return the message of a step that should have been seen."""
     later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
@@ -303,33 +314,16 @@ def order_words(moved: Displaced, record: CallRecord) -> str:
     return f"step {moved.step} is out of order, it belongs {place}: {record.line}"
 
 
-def note_of_broker(case: Case) -> list[Note]:
-    """Note messages that the broker delivered more than once."""
-    notes = []
-    for witness in case.witnesses:
-        facts = witness.call.facts
-        if isinstance(facts, RpcFacts) and facts.redelivered:
-            step = min(witness.steps, default=None)
-            notes.append(Note("redelivered", step, f"{witness.record.operation} was delivered again"))
-    return notes
-
-
 def summary_words(
     case: Case, ending: Ending, sight: StepSight, steps: Sequence[StepResult], deviations: Sequence[Deviation]
 ) -> str:
     """Return the verdict in one sentence, the answer first."""
     took = _seconds(max(0, ending.time_ns - case.first_ns))
     if ending.outcome in ("rejected", "error"):
-        return (
-            f"{failure_words(case, ending)} (after {took})"
-            if not ending.error
-            else failure_words(case, ending) + f" (after {took})"
-        )
+        return f"{failure_words(case, ending)} (after {took})"
     if ending.outcome == "stuck":
         return f"stuck: {stall_words(case, ending, sight)}"
-    blind = [
-        s.step for s in steps if s.status == "unobserved" and case.grammar.step(s.step).presence == "required"
-    ]
+    blind = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
     unseen = f"; {len(blind)} of {len(steps)} steps cannot be seen in these captures" if blind else ""
     if ending.outcome == "unfinished":
         where = f"before step {ending.stopped_at}"

@@ -84,7 +84,12 @@ class Planes:
             marks.setdefault(self._root(node), set()).update(seen)
         # Services that name themselves (User-Agent) call each other there too, through a virtual address
         # that nothing but its legs ties to the broker.
-        speaks = {root for root, seen in marks.items() if seen & {"RPC", "SQL", "service"}}
+        speaks = {
+            root
+            for root, seen in marks.items()
+            # Behind a proxy is inside, unless clients of the proxy are there as well.
+            if seen & {"RPC", "SQL", "service"} or ("behind" in seen and "front" not in seen)
+        }
         if not speaks:
             # No broker and no database in the capture: the plane behind the proxies is the inner one.
             speaks = {root for root, seen in marks.items() if "behind" in seen}

@@ -1,0 +1,114 @@
+"""The cheapest explanation of a trace: which call witnesses which step, what is missing, what is extra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tracer.conformance.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Move, Sync, align
+from tracer.conformance.case import ATTEMPT_STEPS, Case, Witness
+from tracer.conformance.displaced import Displaced, displaced
+from tracer.conformance.outcome import GOOD, Ending
+from tracer.conformance.sight import StepSight
+
+__all__ = ["Explanation", "Taken", "explain"]
+
+Taken = tuple[Witness, str]
+"""A call that witnesses a step, and how: sync · failed · plane · mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How the calls of a trace are taken."""
+
+    witnesses: list[Witness]
+    """The calls that were explained: those that may be another trace's only where they are needed."""
+    moves: tuple[Move, ...]
+    """An event of them is a position in `witnesses`."""
+    taken: dict[str, list[Taken]]
+    """step -> the calls taken for it; of a step of an attempt, those of the last attempt"""
+    step_of: dict[int, str]
+    """serial of a call -> the step that it is taken for, in whatever attempt"""
+    displaced: list[Displaced]
+
+    def witnesses_of(self, step: str) -> list[Witness]:
+        """Return the calls taken for *step*, of the last attempt where there were several."""
+        return [witness for witness, _ in self.taken.get(step, ())]
+
+
+def explain(case: Case, sight: StepSight, ending: Ending) -> Explanation:
+    """Explain the calls of *case* by its grammar; what may be missing for want of sight is cheap."""
+    grammar = case.grammar
+    costs = {
+        step.name: MISSING if step.name in grammar.required and sight.would_show(step.name) else UNOBSERVED
+        for step in grammar.steps
+    }
+    # Nothing explains itself by a reschedule that nobody saw, unless a second host was asked.
+    retry = UNOBSERVED if len(case.attempts) > 1 else 2 * MISSING
+    # What may belong to another creation is only asked where the rest does not explain itself.
+    certain = [w for w in case.witnesses if not w.ambiguous]
+    choices = [certain]
+    if len(certain) < len(case.witnesses):
+        choices += [case.witnesses, _one_of_each(case.witnesses)]
+
+    def aligned(witnesses: Sequence[Witness]) -> Alignment:
+        return align(
+            grammar.automaton,
+            [_event(case, ending, w) for w in witnesses],
+            lambda step: costs.get(step or "", retry),
+            complete=ending.outcome in GOOD,
+        )
+
+    found = [(aligned(witnesses), witnesses) for witnesses in choices]
+    best, witnesses = min(found, key=lambda each: each[0].cost)
+    moved = displaced(best.moves, lambda event: witnesses[event].all_steps)
+    taken: dict[str, list[Taken]] = {}
+    step_of: dict[int, str] = {}
+    last_ns = case.attempts[-1].since_ns if len(case.attempts) > 1 else 0
+    for move in best.moves:
+        if not isinstance(move, Sync) or not move.symbol.step:
+            continue
+        witness, step = witnesses[move.event], move.symbol.step
+        if step not in grammar.places or _records_failure(case, ending, witness, step):
+            continue
+        step_of[witness.call.serial] = step
+        if step not in ATTEMPT_STEPS or witness.call.started_ns >= last_ns:
+            taken.setdefault(step, []).append((witness, move.kind))
+    return Explanation(witnesses, best.moves, taken, step_of, moved)
+
+
+def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:
+    """Leave out what is like an earlier call and as uncertain: one of the two may be another trace's."""
+    seen: set[str] = set()
+    kept = []
+    for witness in witnesses:
+        if not witness.ambiguous or witness.record.line not in seen:
+            kept.append(witness)
+        if witness.ambiguous:
+            seen.add(witness.record.line)
+    return kept
+
+
+def _event(case: Case, ending: Ending, witness: Witness) -> Sequence[Candidate]:
+    """Return the ways to take a call: a refusal that only travels outwards costs nothing."""
+    symbols, inward = case.grammar.automaton.symbols, case.grammar.inward
+    if ending.outcome not in ("rejected", "stuck", "unfinished"):
+        return witness.candidates
+    return tuple(
+        c._replace(cost=0) if c.kind == "failed" and symbols[c.symbol].step in inward else c
+        for c in witness.candidates
+    )
+
+
+def _records_failure(case: Case, ending: Ending, witness: Witness, step: str) -> bool:
+    """Tell whether a statement records the failure: it looks like one that records success."""
+    places = case.grammar.places
+    return (
+        not case.trace.creates
+        and ending.outcome == "error"
+        and ending.stopped_at in places
+        and ending.call is not None
+        and witness.record.protocol == "SQL"
+        and witness.call.started_ns > ending.call.started_ns
+        and places[step] > places[ending.stopped_at]
+    )

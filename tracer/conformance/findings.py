@@ -1,0 +1,104 @@
+"""What deviates, the root first: how the trace ended, steps that never came, calls that fit nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from tracer.conformance.case import Case
+from tracer.conformance.deadlines import late_steps
+from tracer.conformance.explanation import Explanation
+from tracer.conformance.legs import example_of
+from tracer.conformance.misfits import misfits
+from tracer.conformance.moves import Extra, Missing, Sync
+from tracer.conformance.outcome import Ending
+from tracer.conformance.sight import StepSight
+from tracer.conformance.words import (
+    cause_of,
+    expected_words,
+    failure_words,
+    missing_words,
+    owing_role,
+    peer_of,
+    shown_for,
+    stall_words,
+)
+from tracer.model import CallRecord, Deviation, Note, StepResult
+
+__all__ = ["findings"]
+
+
+def findings(
+    case: Case, sight: StepSight, ending: Ending, explanation: Explanation, steps: Sequence[StepResult]
+) -> tuple[list[Deviation], list[Note]]:
+    """Return the deviations, the one that explains the others first, and the notes on calls that misfit."""
+    deviations = [
+        *_ended_badly(case, sight, ending),
+        *_missing(case, steps),
+        *_incomplete(case, sight, explanation, steps),
+        *late_steps(case, ending, sight, explanation.witnesses_of),
+    ]
+    # Where steps could not be seen, no call is too many: what would explain it may be among them.
+    blind = any(step.status == "unobserved" for step in steps)
+    misplaced, notes = misfits(case, sight, ending, explanation, blind)
+    return _root_first(case, explanation, deviations + misplaced), notes
+
+
+def _ended_badly(case: Case, sight: StepSight, ending: Ending) -> Iterator[Deviation]:
+    shown: CallRecord | None
+    if ending.outcome in ("rejected", "error"):
+        kind, words, shown = "failed", failure_words(case, ending), shown_for(case, ending)
+    elif ending.outcome == "stuck":
+        kind, words = "stalled", stall_words(case, ending, sight)
+        shown = case.records.get(ending.call.serial) if ending.call is not None else None
+    else:
+        return
+    step = ending.stopped_at or (ending.between[1] if ending.between else None)
+    expected = expected_words(case.grammar, step)
+    peer, cause = peer_of(case, ending), cause_of(case, ending)
+    yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause)
+
+
+def _missing(case: Case, steps: Sequence[StepResult]) -> Iterator[Deviation]:
+    for step in steps:
+        if step.status == "missing":
+            expected, peer = expected_words(case.grammar, step.step), owing_role(case, step.step)
+            words = missing_words(step, steps)
+            yield Deviation("missing", step.step, words, None, expected, peer, "never came")
+
+
+def _incomplete(
+    case: Case, sight: StepSight, explanation: Explanation, steps: Sequence[StepResult]
+) -> Iterator[Deviation]:
+    """Yield each step of which only later calls came: its first call should have been seen, too.
+
+    Of several attempts an earlier one may lie before the capture: nothing is said there.
+    """
+    if len(case.attempts) > 1 or case.is_damaged():
+        return
+    seen = {s.step: s for s in steps if s.status == "seen" and s.step in case.grammar.required}
+    word = [move for move in explanation.moves if not isinstance(move, Extra)]
+    for move, following in pairwise(word):
+        if not isinstance(move, Missing) or not isinstance(following, Sync):
+            continue
+        symbol = move.symbol
+        step = seen.get(symbol.step or "")
+        if step is None or symbol.step != following.symbol.step or not sight.would_show(step.step):
+            continue
+        way = example_of(case.grammar.terminals[symbol.terminal].pattern)
+        words = f"step {step.step} ({step.title}): {way} never came, though later calls of it did"
+        peer = owing_role(case, step.step)
+        expected = (f"{way}: {step.title}",)
+        yield Deviation("missing", step.step, words, None, expected, peer, "never came")
+
+
+def _root_first(case: Case, explanation: Explanation, deviations: Sequence[Deviation]) -> list[Deviation]:
+    """Leave out what is missing only because it came elsewhere; order by what explains the rest."""
+    told = {d.step for d in deviations if d.kind == "order"}
+    moved = {step for d in explanation.displaced if not d.steps.isdisjoint(told) for step in d.steps}
+    places = case.grammar.places
+    # How the whole ended tells it all; else what went wrong at an earlier step explains what follows.
+    return sorted(
+        (d for d in deviations if not (d.kind == "missing" and d.step in moved)),
+        key=lambda d: (d.kind not in ("failed", "stalled"), places.get(d.step or "", len(places))),
+    )
