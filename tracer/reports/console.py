@@ -472,8 +472,7 @@ def _captures(page: Page, report: Report) -> None:
         runs, where = plural(traces, "good run"), plain(path, 200)
         words = f"times compared with {where}, of {runs}"
         if few:
-            runs = plural(traces, "good run")
-            words = f"nothing was compared with {plain(path, 200)}: {runs}, {_LEAST} are needed"
+            words = f"nothing was compared with {where}: {runs}, {_LEAST} are needed"
         page.line(Text(words, "yellow" if few else "dim"))
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
