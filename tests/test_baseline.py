@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tracer.baseline import LEAST, SCHEMA, Baseline, Learner, Times, load
 from tracer.errors import UsageError
 from tracer.model import Note, StepResult, Verdict
+from tracer.reports import console
 
 BUILD = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "reports" / "conftest.py")))
 S = 1_000_000_000
@@ -175,7 +176,8 @@ def test_the_slow_step_is_named(tmp_path: Path) -> None:
     found = usual.compare(creation({**USUAL, "8b": (3.0, 5.0, 0.9)}))
     [(name, words)] = slow(found)
     assert name == "8b"
-    assert words.startswith("step 8b (title 8b) took 5.0 s; 500 ms on average in 30 good runs, 95 % within 5")
+    assert words.startswith("step 8b (title 8b) took 5.0 s; half of 30 good runs within 4")
+    assert "95 % within 5" in words and "slow above " in words
     step = next(s for s in found.steps if s.step == "8b")
     assert step.usual_ns == 500_000_000
     assert found.verdict == "conforms" and found.deviations == ()
@@ -187,7 +189,7 @@ def test_a_slow_scheduler_is_a_wait(tmp_path: Path) -> None:
     late = {**USUAL, "6": (17.0, 0.001, 15.0), "8b": (18.0, 0.5, 0.9)}
     [(step, words)] = slow(usual.compare(creation(late)))
     assert step == "6"
-    assert words.startswith("step 6 (title 6) began only after a wait of 15.0 s; 100 ms on average in 30")
+    assert words.startswith("step 6 (title 6) began only after a wait of 15.0 s; half of 30 good runs")
 
 
 def test_what_encloses_the_slow_step_is_not_named(tmp_path: Path) -> None:
@@ -277,3 +279,8 @@ def test_more_than_is_known_is_no_mistake(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read(missing: bool, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         load(tmp_path / "none.json" if missing else tmp_path, "g")
+
+
+def test_the_least_number_of_runs_is_one_number() -> None:
+    """Reports know the model alone, and have their own copy."""
+    assert console._LEAST == LEAST

@@ -163,7 +163,12 @@ def test_golden_calls(name: str, update_golden: bool) -> None:
 FAILING = {
     # scenario: step, peer, words of the cause, other words of the answer
     "fail-400": ("4b", "nova-api", "'flavorRef' is a required property", ""),
-    "fail-401": ("4a", "nova-api", "requires authentication", "keystone GET /v3/auth/tokens 404"),
+    "fail-401": (
+        "4a",
+        "nova-api",
+        "keystone does not know the token that sc presented (404)",
+        "keystone GET /v3/auth/tokens 404",
+    ),
     "fail-quota-403": ("4c", "nova-api", "Quota exceeded for instances: Requested 1", ""),
     "fail-conductor-down": (
         "5",
@@ -245,7 +250,7 @@ def test_a_baseline_of_good_creations_names_what_is_slow(tmp_path: Path) -> None
     [trace] = found["traces"]
     slow = [note for note in trace["notes"] if note["kind"] == "slow"]
     assert slow[0]["message"].startswith(f"step {slow[0]['step']} (")
-    assert "on average in 20 good runs" in slow[0]["message"]
+    assert "half of 20 good runs within" in slow[0]["message"]
     # 1 to 3 wait for 4, and are not named beside it.
     took = {note["step"] for note in slow if " took " in note["message"]}
     assert took >= {"4b", "8b"}
@@ -308,3 +313,11 @@ def test_calls_of_a_time_span() -> None:
     span = list(pipeline.calls([path], pipeline.Settings(since_ns=since_ns, until_ns=until_ns)))
     assert span == [call for call in every if since_ns <= call.started_ns < until_ns]
     assert 0 < len(span) < len(every)
+
+
+def test_a_baseline_of_too_few_is_warned_of(tmp_path: Path) -> None:
+    """When it is written, not only when it is compared with."""
+    learnt = tracer("baseline", "captures/ok-image", "-o", str(tmp_path / "one.json"))
+    assert learnt.stderr == (
+        "tracer: warning: 1 creation: too few to compare with, 5 are needed\ntracer: learnt from 1 creation\n"
+    )

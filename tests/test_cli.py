@@ -60,9 +60,6 @@ class Pipeline:
             raise self.error
         return self.report
 
-    def learn(self, report: Report) -> tuple[bytes, int]:
-        return b'{"schema": "tracer.baseline/1"}\n', sum(v.verdict == "conforms" for v in report.verdicts)
-
     def calls(
         self, arguments: Sequence[str], settings: Settings, progress: Any = None
     ) -> Iterator[CallRecord]:
@@ -173,7 +170,7 @@ MISTAKES = [
     (["chek", "x"], "no command 'chek'; did you mean check?"),
     (
         ["nope"],
-        "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, grammar,"
+        "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, compare, grammar,"
         " completion",
     ),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
@@ -214,6 +211,8 @@ def test_no_arguments_are_wrong_usage_too(pipeline: Pipeline) -> None:
         (["--stall", "nan"], "--stall nan"),
         (["--stall", "soon"], "--stall 'soon': not a number of seconds"),
         (["--since", "yesterday"], "--since 'yesterday': not a time"),
+        (["--since", "20", "--until", "10"], "is not before --until 1970-01-01T00:00:10.000000Z"),
+        (["--until", "10", "--since", "10"], "--since 1970-01-01T00:00:10.000000Z is not before"),
         (["--where", "nam=x"], "Did you mean name?"),
     ],
 )
@@ -260,6 +259,30 @@ def test_where_that_fits_nothing_is_5_and_says_so(pipeline: Pipeline) -> None:
     result = run("check", "x.pcap", "--where", "name=zzz")
     assert (result.exit_code, result.stdout) == (5, "")
     assert result.stderr == "tracer: the one trace does not fit --where name=zzz\n"
+
+
+@pytest.mark.parametrize(
+    "begun, words",
+    [
+        ((5,), "the one trace does not start from 1970-01-01T00:00:20.000000Z: it starts at 1970-01-01"),
+        ((5, 7_000_000_000), "none of 2 traces starts from 1970-01-01T00:00:20.000000Z: the first starts at"),
+    ],
+)
+def test_a_time_that_fits_nothing_is_5_and_says_so(
+    begun: tuple[int, ...], words: str, pipeline: Pipeline
+) -> None:
+    """There are traces, at another time: which is said."""
+    pipeline.report = replace(BUILD.report(), verdicts=[], left_out=begun)
+    result = run("check", "x.pcap", "--since", "20")
+    assert result.exit_code == 5
+    assert words in result.stderr
+    assert "at the time asked for" in result.stdout
+    assert "No trace" not in result.stdout
+
+
+def test_times_of_calls_are_said_of_calls() -> None:
+    assert "Only calls started" in run("calls", "--help").stdout
+    assert "Only traces started" in run("check", "--help").stdout
 
 
 # --- streams ----------------------------------------------------------------------------------------
@@ -527,7 +550,18 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
     [
         (
             "tracer ",
-            ["check", "calls", "show", "watch", "capture", "replay", "baseline", "grammar", "completion"],
+            [
+                "check",
+                "calls",
+                "show",
+                "watch",
+                "capture",
+                "replay",
+                "baseline",
+                "compare",
+                "grammar",
+                "completion",
+            ],
         ),
         ("tracer grammar ", ["list", "show", "check", "draw"]),
         ("tracer check x --form", ["--format"]),

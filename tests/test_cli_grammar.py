@@ -48,6 +48,7 @@ def test_list_names_every_grammar() -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     lines = ran.stdout.splitlines()[1:]
     assert [line.split()[0] for line in lines] == shipped()
+    assert ran.stdout == "".join(f"{line.rstrip()}\n" for line in ran.stdout.splitlines())
     for line in lines:
         grammar = load(line.split()[0])
         assert int(line.split()[1]) == len(grammar.steps)

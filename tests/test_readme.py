@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-COMMANDS = {"baseline", "calls", "capture", "check", "grammar", "replay", "show", "watch"}
+COMMANDS = {"baseline", "calls", "capture", "check", "compare", "grammar", "replay", "show", "watch"}
 
 Block = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
@@ -111,7 +111,7 @@ def test_the_filter_of_the_capture_guide_loses_nothing() -> None:
 
 def test_only_commands_that_exist() -> None:
     named = set(re.findall(r"(?<![\w/.-])tracer ([a-z]+)(?= |`)", TEXT))
-    assert named - COMMANDS <= {"tells", "works", "reads", "replaces", "was"}
+    assert named - COMMANDS <= {"installs", "tells", "works", "reads", "replaces", "was"}
 
 
 def test_links_lead_somewhere() -> None:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tracer.errors import UsageError
+from tracer.errors import UsageError, reason
 from tracer.model import Note, StepResult, Verdict
 
 __all__ = ["LEAST", "SCHEMA", "Baseline", "Learner", "Times", "load"]
@@ -236,7 +236,8 @@ class Baseline:
     def _note(self, measure: _Measure, verdict: Verdict) -> Note:
         times = self.times[measure.step, measure.kind]
         usual = (
-            f"{_words(times.mean_ms)} on average in {times.n} good runs, 95 % within {_words(times.p95_ms)}"
+            f"half of {times.n} good runs within {_words(times.p50_ms)}, 95 % within {_words(times.p95_ms)},"
+            f" slow above {_words(times.limit_ms or 0)}"
         )
         if measure.step == _TOTAL:
             return Note("slow", None, f"the creation took {_words(measure.ms)}; {usual}")
@@ -267,7 +268,7 @@ def load(path: Path, grammar: str) -> Baseline:
         with path.open("rb") as file:
             text = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{where}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{where}: cannot be read: {reason(error)}") from None
     if len(text) > _MAX_BYTES:
         raise UsageError(f"{where}: too large for a baseline; write one with `tracer baseline`")
     try:

@@ -6,7 +6,7 @@ errors names what, where and what to do, in one line; the command line prints it
 
 from __future__ import annotations
 
-__all__ = ["GrammarError", "SourceError", "TracerError", "UsageError"]
+__all__ = ["GrammarError", "SourceError", "TracerError", "UsageError", "reason"]
 
 
 class TracerError(Exception):
@@ -23,3 +23,10 @@ class GrammarError(TracerError):
 
 class UsageError(TracerError):
     """An argument, a topology file or a selection makes no sense."""
+
+
+def reason(error: OSError) -> str:
+    """Return why the system refuses a file, the same words wherever it does."""
+    if isinstance(error, PermissionError):
+        return "no permission: run as its owner"
+    return error.strerror or str(error)

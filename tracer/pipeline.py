@@ -301,12 +301,12 @@ class Stages:
     def report(self, partial: bool) -> Report:
         """Return the verdicts on all traces that the settings ask for."""
         checker = self.checker()
-        verdicts = [
-            _named(checker.check(trace), key) for key, trace in self._traces() if self._is_selected(trace)
-        ]
-        return self._reported(verdicts, partial)
+        traces = self._traces()
+        verdicts = [_named(checker.check(trace), key) for key, trace in traces if self._is_selected(trace)]
+        left_out = [trace.calls[0].started_ns for _, trace in traces if not self._is_selected(trace)]
+        return self._reported(verdicts, partial, left_out)
 
-    def _reported(self, verdicts: Sequence[Verdict], partial: bool) -> Report:
+    def _reported(self, verdicts: Sequence[Verdict], partial: bool, left_out: Sequence[int] = ()) -> Report:
         for capture in self.captures:
             capture.planes |= self._planes_of(capture)
         return Report(
@@ -314,10 +314,11 @@ class Stages:
             self.captures,
             verdicts,
             partial,
-            () if verdicts else self._seen(),
+            () if verdicts else self._seen(len(left_out)),
             _advice(verdicts),
             remarks=self._given.remarks,
             forgotten=self._forgotten(),
+            left_out=tuple(sorted(left_out)),
         )
 
     def _forgotten(self) -> tuple[tuple[str, int], ...]:
@@ -338,7 +339,7 @@ class Stages:
             if capture.number in connection.captures
         }
 
-    def _seen(self) -> tuple[tuple[str, int], ...]:
+    def _seen(self, traces: int) -> tuple[tuple[str, int], ...]:
         names = {"REST": "REST calls", "RPC": "RPC messages", "SQL": "SQL statements"}
         skipped = sum(c.skipped_statements for c in self.captures)
         counts = [("packets", sum(c.packets for c in self.captures))]
@@ -346,7 +347,7 @@ class Stages:
         if skipped and "SQL" not in self._counts:
             counts.append((names["SQL"], skipped))
         creates = self._grammar.begun_at("REST", "POST /v2.1/servers")
-        counts.append(("creations of a server" if creates else f"runs of {self._grammar.name}", 0))
+        counts.append(("creations of a server" if creates else f"runs of {self._grammar.name}", traces))
         return tuple(counts)
 
 

@@ -179,3 +179,16 @@ def test_every_step_of_the_documents_is_reported_in_order(tmp_path: Path) -> Non
             "8b",
             "8c",
         ]
+
+
+def test_a_call_between_the_steps_on_another_plane(tmp_path: Path) -> None:
+    """What asks for the next host belongs to no step; on the wrong plane it deviates all the same."""
+
+    def change(cloud: Cloud) -> None:
+        for event in cloud.network.events:
+            if b"build_instances" in event[4] and b"schedule_and" not in event[4]:
+                event[1].points = ("External_api",)
+
+    hosts = ({"compute1": {"8c": "500"}, "compute2": {}},)
+    verdict = only(run(tmp_path, change=change, hosts=hosts))
+    assert ("plane", None) in kinds(verdict), verdict.deviations

@@ -130,3 +130,11 @@ def test_what_could_not_be_seen_is_not_late(tmp_path: Path) -> None:
     cloud.network.events = [e for e in cloud.network.events if e[1].server[1] != 7070]
     verdict = only(judge(cloud, tmp_path, Settings(grammar=grammar(tmp_path, "8c", "within_1ms"))))
     assert (kinds(verdict), statuses(verdict)["8c"]) == ([], "unobserved")
+
+
+def test_what_came_late_was_expected_within_its_time(tmp_path: Path) -> None:
+    """Seen and expected would look alike without it."""
+    verdict = only(run(tmp_path, settings=Settings(grammar=grammar(tmp_path, "8c", "within_200ms"))))
+    [late] = verdict.deviations
+    assert late.expected
+    assert all(", within 200 ms: " in way for way in late.expected)

@@ -10,7 +10,7 @@ from plain import tokens
 
 from tracer.conformance import Grammar, load
 from tracer.conformance.alignment import MISSING, NEAR, Alignment, Extra, Missing, Sync, align
-from tracer.conformance.legs import Leg, example_of
+from tracer.conformance.legs import Leg, example_of, expected_of
 
 EXT, INT = "External_api", "Internal_base"
 APPLY = f"{EXT} REST admin > sc POST /sc/cloudhosts 202"
@@ -364,3 +364,16 @@ def test_a_missing_step_costs_as_much_as_it_should(create: Grammar) -> None:
 def test_what_is_expected_is_told_by_the_plainest_line(terminal: str, line: str) -> None:
     """Of a terminal's pattern: nothing optional, the first alternative, … for what may be anything."""
     assert example_of(load("cloudvm_create").terminals[terminal].pattern) == line
+
+
+@pytest.mark.parametrize(
+    "terminal, line",
+    [
+        ("AUTHENTICATE", "REST nova-api > keystone GET /v3/auth/tokens 2xx|3xx"),
+        ("SELECT_HOST", "RPC nova-conductor > nova-scheduler call select_destinations ok"),
+        ("VM_REFUSED", "REST nova-compute > vrm CONNECT :…"),
+    ],
+)
+def test_what_is_expected_has_its_good_results(terminal: str, line: str) -> None:
+    """Not what a step may have had too: no answer yet. None where the pattern has no plain results."""
+    assert expected_of(load("cloudvm_create").terminals[terminal].pattern) == line

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
+import pytest
+from judging import only, run, statuses
+
+from tracer.correlation import material
 from tracer.correlation.index import CallIndex
 from tracer.model import Call, ConnectFacts, Connection, Endpoint
 
@@ -20,3 +27,25 @@ def test_what_is_dropped_is_counted() -> None:
     index.add("b", call(3))
     index.add("c", call(4))
     assert (index.get("a"), index.forgotten) == ([], 1)
+
+
+def test_what_may_lack_calls_is_known() -> None:
+    """A full key lacks calls; so may all that began before the newest call that went with its key."""
+    index = CallIndex(max_keys=1, max_calls=1)
+    index.add("a", call(0))
+    assert not index.may_lack("a", 0)
+    index.add("a", call(1))
+    assert index.may_lack("a", 0)
+    assert not index.may_lack("b", 0)
+    index.add("b", call(2))
+    assert (index.may_lack("b", 0), index.may_lack("b", 1)) == (True, False)
+
+
+def test_a_step_that_was_forgotten_is_no_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a request with more calls than there is room for, what is not there is unobserved."""
+    monkeypatch.setattr(material, "CallIndex", partial(CallIndex, max_calls=4))
+    verdict = only(run(tmp_path))
+    found = statuses(verdict)
+    assert verdict.verdict == "inconclusive", verdict.deviations
+    assert found["7"] == "unobserved"
+    assert "missing" not in found.values()

@@ -77,3 +77,9 @@ def test_hostile_calls_are_a_line_each(build: SimpleNamespace) -> None:
     calls = build.hostile().calls
     assert len(as_text(*calls).splitlines()) == len(calls)
     assert len(as_lines(*calls)) == len(calls)
+
+
+def test_an_action_is_told_behind_the_line(build: SimpleNamespace) -> None:
+    """Which only the body holds: grammars see it at the end of the path."""
+    line = "External_api REST sc > lb POST /v2.1/servers/{id}/action 202"
+    assert as_text(build.record(1, 0, line, action="reboot")).rstrip().endswith("  (reboot)")

@@ -222,3 +222,72 @@ def test_what_was_forgotten_is_told(build: SimpleNamespace) -> None:
     assert "forgotten" not in text_of(good)
     told = text_of(replace(good, forgotten=(("connections", 1200), ("ids", 3))))
     assert "forgotten for lack of room: 1,200 connections, 3 ids; traces may lack calls" in told
+
+
+TIMES = [
+    # (step, begun, took, waited), in s; the sum of the shares is never more than the whole.
+    ([("8a", 1, 4, 0), ("8b", 3, 5, 0)], "time of 10.0 s: 8a with 8b 7.0 s (70 %)"),
+    (
+        [("1", 0, 9, 0), ("4b", 1, 2, 0), ("8b", 4, 3, 1)],
+        "time of 10.0 s: 8b 3.0 s (30 %), 4b 2.0 s (20 %), wait before 8b 1.0 s (10 %)",
+    ),
+    # A wait for the one while the other goes on is none, and what goes on behind the end is not counted.
+    ([("8a", 1, 4, 0), ("8b", 3, 9, 2)], "time of 10.0 s: 8a with 8b 9.0 s (90 %)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spans, line", TIMES)
+def test_the_shares_of_the_time(
+    build: SimpleNamespace, spans: list[tuple[str, int, int, int]], line: str
+) -> None:
+    """Of the time that the headline tells; steps side by side share one."""
+    verdict = build.conforming()
+    known = {name: (begun, took, waited) for name, begun, took, waited in spans}
+    second = 1_000_000_000
+    table = []
+    for step in verdict.steps:
+        begun, took, waited = known.get(step.step, (None, None, None))
+        times: dict[str, Any] = {"started_ns": None, "duration_ns": None, "waited_ns": None}
+        if begun is not None:
+            times = {
+                "started_ns": verdict.started_ns + begun * second,
+                "duration_ns": took * second,
+                "waited_ns": waited * second or None,
+            }
+        table.append(replace(step, **times))
+    settled = verdict.started_ns + 10 * second
+    verdict = replace(verdict, steps=tuple(table), settled_ns=settled, ended_ns=settled + 3 * second)
+    assert f"  {line}\n" in text_of(build.report(verdict), verbose=1)
+
+
+@pytest.mark.parametrize(
+    "outcome, status, shown",
+    [("unfinished", "failed", "retrying"), ("error", "failed", "FAILED")],
+)
+def test_what_fails_and_may_be_asked_again_is_retried(
+    build: SimpleNamespace, outcome: str, status: str, shown: str
+) -> None:
+    """The step is not over while the creation is not."""
+    verdict = build.stopped_at_8b()
+    assert [step.status for step in verdict.steps if step.step == "8b"] == [status]
+    text = text_of(build.report(replace(verdict, outcome=outcome)))
+    [row] = [line for line in text.splitlines() if re.match(r"  8b ", line)]
+    assert f" {shown} " in row
+
+
+def test_a_title_is_told_once(build: SimpleNamespace) -> None:
+    """It stands behind the step already."""
+    verdict = build.stopped_at_8b()
+    title = next(step.title for step in verdict.steps if step.step == "8b")
+    words = f"step 8b ({title}) never came"
+    missing = replace(verdict.deviations[0], kind="missing", message=words)
+    text = text_of(build.report(replace(verdict, deviations=(missing,))))
+    assert f"! missing 8b ({title})  never came\n" in text
+
+
+@pytest.mark.parametrize("runs, words", [(1, "nothing was compared with"), (5, "times compared with")])
+def test_a_baseline_of_too_few_is_compared_with_nothing(
+    build: SimpleNamespace, runs: int, words: str
+) -> None:
+    text = text_of(build.report(build.conforming(), baseline=("usual.json", runs)))
+    assert f"{words} usual.json" in text

@@ -111,6 +111,7 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["Internal_base=missing.pcap"], SourceError, ["missing.pcap", "no such file"]),
         (["y.pcap"], SourceError, ["no such file", "did you mean x.pcap"]),
         (["x"], SourceError, ["no such file", "x.pcap"]),
+        (["trace.pcap"], SourceError, ["no such file: is it in"]),
         (["nowhere/x.pcap"], SourceError, ["no folder nowhere"]),
         (["empty"], SourceError, ["no captures in this folder", "it is empty"]),
         (["docs"], SourceError, ["no captures", "2 × .md", "1 × .json", "folders below"]),

@@ -338,6 +338,8 @@ def test_any_bytes_behind_a_header_are_read_to_an_end(
         (b"", ["0 bytes"]),
         (gzip.compress(b""), ["0 bytes", "gzip"]),
         (b"# Hello\nworld", ["text", "'# Hello'"]),
+        ("# Größe\nα".encode(), ["text", "'# Größe'"]),
+        (b"x" * 511 + "ß".encode(), ["text that begins with 'xxxx"]),
         (gzip.compress(b"Jan  1 00:00:00 host sshd"), ["gzip of text", "Jan  1"]),
         (zstandard.compress(gzip.compress(pcap())), ["zstd of", "packed twice"]),
         (b"PK\x03\x04" + bytes(50), ["zip archive"]),

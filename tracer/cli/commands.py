@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import formats, grammars, live, options, output, recording
+from tracer.cli import comparing, formats, grammars, live, options, output, recording
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -148,7 +148,7 @@ def check(
     if collector is not None:
         output.say(f"sent {collector.send(report, otlp)} spans to {otlp}", manner)
     if not report.verdicts:
-        output.say(_nothing(report, found, where), manner)
+        output.say(_nothing(report, found, where, since_ns, until_ns), manner)
     return exit_code(report)
 
 
@@ -159,8 +159,8 @@ def check(
 @options.form("text", "jsonl", words="jsonl is one object a line.")
 @options.anonymize
 @options.target
-@options.since
-@options.until
+@options.calls_since
+@options.calls_until
 @options.manner
 @click.pass_obj
 def calls(
@@ -314,7 +314,8 @@ def baseline(
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
     with output.destination(target, captures) as file:
-        from tracer import pipeline
+        from tracer import pipeline, reports
+        from tracer.baseline import LEAST
 
         settings = pipeline.Settings(
             grammar=grammar,
@@ -329,10 +330,15 @@ def baseline(
         learnt, count = pipeline.learn(report)
         file.write(learnt.decode())
     left_out = len(report.verdicts) - count
-    output.say(f"learnt from {count} creations" + (f", {left_out} left out" if left_out else ""), manner)
+    if count < LEAST:
+        few = f"warning: {reports.plural(count, 'creation')}: too few to compare with, {LEAST} are needed"
+        output.say(few, manner)
+    rest = f", {left_out} left out" if left_out else ""
+    output.say(f"learnt from {reports.plural(count, 'creation')}{rest}", manner)
     return INTERRUPTED if report.partial else CONFORMS
 
 
+program.add_command(comparing.compare)
 program.add_command(grammars.grammar)
 
 
@@ -395,12 +401,18 @@ def exit_code(report: Report) -> int:
     return INCONCLUSIVE if "inconclusive" in verdicts else CONFORMS
 
 
-def _nothing(report: Report, found: int, where: Where) -> str:
+def _nothing(report: Report, found: int, where: Where, since_ns: int | None, until_ns: int | None) -> str:
     """Why there is nothing to report, for standard error."""
     if found:
         return f"the one trace does not fit {where}" if found == 1 else f"none of {found} traces fits {where}"
     from tracer import reports
 
+    if report.left_out:
+        times = [("from", since_ns), ("before", until_ns)]
+        asked = " and ".join(f"{word} {reports.timestamp(at)}" for word, at in times if at is not None)
+        count, starts = len(report.left_out), reports.starts_words(report.left_out)
+        none = "the one trace does not start" if count == 1 else f"none of {count} traces starts"
+        return f"{none} {asked}: {starts}"
     return f"no trace found; the captures hold {reports.seen_instead(report)}"
 
 

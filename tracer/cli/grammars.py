@@ -14,6 +14,7 @@ from tracer.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from tracer.conformance import Grammar, Step
 
@@ -90,7 +91,7 @@ def list_(manner: Manner) -> int:
                 Text(first + more),
                 Text(output.plain(known.title, 200)),
             )
-        output.console(file, manner).print(table)
+        _print(output.console(file, manner), table)
     return CONFORMS
 
 
@@ -102,7 +103,8 @@ def show(manner: Manner, name: str) -> int:
     """Prints the documented steps of a grammar, and which calls are taken for them.
 
     With -v the patterns as well, each over a call's whole line, as `tracer
-    calls` prints it.
+    calls` prints it; but an action, which stands behind that line in brackets,
+    ends the path here: POST /v2.1/servers/{id}/action/reboot 202.
     """
     from tracer.conformance import load
 
@@ -110,6 +112,17 @@ def show(manner: Manner, name: str) -> int:
     with output.destination(None, ()) as file:
         _show(known, output.console(file, manner), bool(manner.verbose))
     return CONFORMS
+
+
+def _print(console: Console, table: Table) -> None:
+    """Print a table without the blanks with which rich fills its last column: a pipe carries them on."""
+    from rich.text import Text
+
+    lines = console.render_lines(table, pad=False)
+    for line in lines:
+        text = Text().join(Text(segment.text, segment.style or "") for segment in line)
+        text.rstrip()
+        console.print(text, soft_wrap=True)
 
 
 def _show(known: Grammar, console: Console, patterns: bool) -> None:
@@ -124,7 +137,7 @@ def _show(known: Grammar, console: Console, patterns: bool) -> None:
     for step in known.steps:
         for row in _rows(known, step):
             table.add_row(*(Text(output.plain(cell, 200)) for cell in row))
-    console.print(table)
+    _print(console, table)
     console.print(Text(f"begins with  {', '.join(known.begins)}"))
     if known.harmless:
         console.print(Text(f"harmless     {', '.join(known.harmless)}"))

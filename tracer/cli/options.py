@@ -30,6 +30,8 @@ __all__ = [
     "autostop",
     "baseline",
     "bpf",
+    "calls_since",
+    "calls_until",
     "captures",
     "every",
     "form",
@@ -196,32 +198,39 @@ stall = click.option(
 )
 
 
-def _time(_: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+def _time(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
     if text is None:
         return None
     from tracer import reports
 
     try:
-        return reports.nanoseconds(text)
+        time_ns = reports.nanoseconds(text)
     except (ValueError, OverflowError):
         known = "write 2026-01-01T06:53:28Z (UTC without a zone) or seconds since 1970"
         raise UsageError(f"{parameter.opts[0]} {text!r}: not a time; {known}") from None
+    # Whichever of the two comes second sees the other one.
+    times = {**context.params, parameter.name: time_ns}
+    since_ns, until_ns = times.get("since_ns"), times.get("until_ns")
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        raise UsageError(
+            f"--since {reports.timestamp(since_ns)} is not before --until {reports.timestamp(until_ns)}:"
+            " nothing lies between them"
+        )
+    return time_ns
 
 
-since = click.option(
-    "--since",
-    "since_ns",
-    metavar="TIME",
-    callback=_time,
-    help="Only traces started from then on: RFC 3339, or epoch seconds.",
-)
-until = click.option(
-    "--until",
-    "until_ns",
-    metavar="TIME",
-    callback=_time,
-    help="Only traces started before that: likewise.",
-)
+def _span(what: str) -> tuple[Callable[[Function], Function], Callable[[Function], Function]]:
+    """--since and --until, which choose among *what*."""
+    since_help = f"Only {what} started from then on: RFC 3339, or epoch seconds."
+    until_help = f"Only {what} started before that: likewise."
+    return (
+        click.option("--since", "since_ns", metavar="TIME", callback=_time, help=since_help),
+        click.option("--until", "until_ns", metavar="TIME", callback=_time, help=until_help),
+    )
+
+
+since, until = _span("traces")
+calls_since, calls_until = _span("calls")
 allow = click.option(
     "--allow",
     metavar="KIND[:STEP]",

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from tracer.errors import UsageError
+from tracer.errors import UsageError, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +85,7 @@ def destination(path: Path | None, captures: Sequence[str]) -> Iterator[TextIO]:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UsageError(f"-o {path}: cannot be written: {error.strerror}") from None
+        raise UsageError(f"-o {path}: cannot be written: {reason(error)}") from None
     with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
         try:
             yield file

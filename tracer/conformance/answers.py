@@ -29,7 +29,7 @@ def answers(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
     return [
         *_placement(case, ending),
         *_replies(case, ending, sight),
-        *_messages(case),
+        *_messages(case, sight),
         *(
             Note("fault", None, f"nova recorded: {call.facts.fault}", case.records[call.serial])
             for call in faults_recorded(case)[-_MOST:]
@@ -109,19 +109,24 @@ def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
         facts = call.facts
         if not isinstance(facts, RpcFacts) or facts.mode != "call" or facts.broken or not facts.msg_id:
             continue
-        gave_up_ns = _gave_up_ns(case, facts.msg_id) or _error_behind(case, call)
+        recorded_ns = _gave_up_ns(case, facts.msg_id)
+        gave_up_ns = recorded_ns or _error_behind(case, call)
         record = case.records[call.serial]
         step = _step_of(case, call)
         what = f"{call.operation} of {record.caller} (message ID {facts.msg_id})"
         if facts.answered_ns is None:
             if _lost(call):
                 continue
-            after_ns = sight.captured_until_ns(None) - call.started_ns
-            if after_ns < 1_000_000_000:
+            after_ns = sight.seen_for_ns(record.plane, call.started_ns)
+            if after_ns < 1_000_000_000 and not gave_up_ns:
                 continue  # the capture ends in its middle
             said = "was never answered" if sight.would_show("6") else "has no answer in the captures"
+            if after_ns < (gave_up_ns - call.started_ns if gave_up_ns else sight.stall_ns):
+                said = f"was not answered in the {_seconds(after_ns)} captured"
             if gave_up_ns:
-                said += f"; its caller gave up after {_seconds(gave_up_ns - call.started_ns)}"
+                # The answer to a poll tells that the VM is in error, not since when.
+                most = "" if recorded_ns else "at most "
+                said += f"; its caller gave up after {most}{_seconds(gave_up_ns - call.started_ns)}"
             notes.append(Note("reply", step, f"{what} {said}", record))
         elif gave_up_ns and facts.answered_ns > gave_up_ns:
             took, late = facts.answered_ns - call.started_ns, facts.answered_ns - gave_up_ns
@@ -162,7 +167,7 @@ _FATES = {
 }
 
 
-def _messages(case: Case) -> list[Note]:
+def _messages(case: Case, sight: StepSight) -> list[Note]:
     notes = []
     for call in case.trace.calls:
         facts = call.facts
@@ -176,6 +181,9 @@ def _messages(case: Case) -> list[Note]:
         consumer = f"{record.callee} ({record.callee_address})" if record.callee_address else record.callee
         step = _step_of(case, call)
         words = fate.format(queue=queue[:_TEXT_LIMIT], consumer=consumer)
+        seen_ns = sight.seen_for_ns(record.plane, call.started_ns)
+        if record.result in ("undelivered", "unacked") and seen_ns < sight.stall_ns:
+            words += f" in the {_seconds(seen_ns)} captured"
         notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
     return notes[-_MOST:]
 

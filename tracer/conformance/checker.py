@@ -16,11 +16,11 @@ from tracer.conformance.case import Case, Sight, lay_out
 from tracer.conformance.explanation import explain
 from tracer.conformance.findings import findings
 from tracer.conformance.grammar import Grammar
-from tracer.conformance.outcome import GOOD, judge
+from tracer.conformance.outcome import GOOD, blind_host, judge
 from tracer.conformance.run import judge_run
 from tracer.conformance.sight import StepSight
 from tracer.conformance.step_results import step_results
-from tracer.conformance.words import retry_words, summary_words
+from tracer.conformance.words import host_words, retry_words, summary_words
 from tracer.model import Call, CallRecord, Deviation, Note, RestFacts, StepResult, Trace, Verdict
 
 __all__ = ["Checker"]
@@ -57,8 +57,11 @@ class Checker:
         deviations, notes = findings(case, sight, ending, explanation, steps)
         hosts = tuple(tried.host for tried in case.attempts)
         attempts = attempt_details(case, ending)
+        blind = blind_host(case, ending, sight)
         if len(hosts) > 1 and ending.outcome in GOOD:
-            notes.append(Note("retry", "7", retry_words(attempts)))
+            notes.append(Note("retry", "7", retry_words(case, attempts, is_known=blind is None)))
+        if blind is not None:
+            notes.append(Note("host", "7", host_words(case, blind)))
         notes += [*redelivered(case), *answers(case, ending, sight), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
         api = trace.created
@@ -88,6 +91,7 @@ class Checker:
                 for serial, record in case.records.items()
             ),
             _log_ids(case),
+            ending.time_ns if ending.outcome not in ("stuck", "unfinished") else None,
         )
 
     def _judged(self, outcome: str, steps: Sequence[StepResult], deviations: Sequence[Deviation]) -> str:

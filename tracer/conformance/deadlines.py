@@ -32,6 +32,7 @@ def late_steps(
     if not steps:
         return []
     own = {step.name: list(witnesses(step.name)) for step in case.grammar.steps}
+    within = _with_deadlines(steps, lambda step: expected_words(case.grammar, step))
     found = [_late(case, ending, sight, step, own) for step in steps]
     return [
         Deviation(
@@ -39,10 +40,24 @@ def late_steps(
             step,
             words,
             case.records.get(call.serial) if call else None,
-            expected_words(case.grammar, step),
+            within(step),
         )
         for step, words, call in filter(None, found)
     ]
+
+
+def _with_deadlines(
+    steps: Sequence[Step], ways: Callable[[str], tuple[str, ...]]
+) -> Callable[[str], tuple[str, ...]]:
+    """Return *ways*, each with the time that the step has: what came late looks like what was expected."""
+    known = {step.name: step for step in steps}
+
+    def within(name: str) -> tuple[str, ...]:
+        title = f": {known[name].title}"
+        time = f", within {_seconds(known[name].deadline_ns or 0)}"
+        return tuple(f"{way.removesuffix(title)}{time}{title}" for way in ways(name))
+
+    return within
 
 
 _Late = tuple[str, str, Call | None]

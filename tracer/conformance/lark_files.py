@@ -14,7 +14,7 @@ from lark.load_grammar import load_grammar
 from lark.tree import Tree
 
 from tracer.conformance.shelf import EXTENSION, grammars_dir, shipped
-from tracer.errors import GrammarError
+from tracer.errors import GrammarError, reason
 
 __all__ = ["GrammarSource", "Rule", "base_name"]
 
@@ -56,7 +56,7 @@ class GrammarSource:
         try:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            what = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            what = reason(error) if isinstance(error, OSError) else "not UTF-8 text"
             raise GrammarError(
                 f"{self.path}: cannot read this grammar: {what} (known by name: {', '.join(shipped())})"
             ) from None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from re import _parser  # how Python itself reads a pattern
 from typing import Any, NamedTuple
 
-__all__ = ["Leg", "example_of", "legs_of"]
+__all__ = ["Leg", "example_of", "expected_of", "legs_of"]
+
+_RESULTS = re.compile(r" (?:\(\?:|\()?([^() ]+)\)*$")
+_NOT_HOPED_FOR = frozenset({"?", "undelivered", "unacked", "none"})
+"""Results that a step may have had, and that nobody would call the expected one."""
 
 
 class Leg(NamedTuple):
@@ -72,6 +77,18 @@ def example_of(pattern: str) -> str:
     if len(callees) > 1 and len(words) > 4:
         words[3:] = ["|".join(callees), words[4], "…"]
     return " ".join(words)
+
+
+@lru_cache(maxsize=1024)
+def expected_of(pattern: str) -> str:
+    """Return `example_of` with the good results: `RPC nova-scheduler > nova-conductor reply … ok`."""
+    found = _RESULTS.search(pattern)
+    texts = found[1].split("|") if found else []
+    results = [text.replace(r"\d", "x").replace("\\", "") for text in texts]
+    good = [result for result in results if result not in _NOT_HOPED_FOR]
+    if not good or not all(result.isalnum() for result in good):
+        return example_of(pattern)
+    return f"{example_of(pattern)} {'|'.join(good)}"
 
 
 def _plainest(nodes: Any) -> str:

@@ -7,13 +7,14 @@ does not tell the step, the two steps between which it lies are given instead.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracer.conformance.case import Case, Witness
 from tracer.conformance.sight import StepSight
 from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts, SqlFacts
 
-__all__ = ["GOOD", "Ending", "judge", "silent"]
+__all__ = ["GOOD", "Ending", "blind_host", "judge", "only_turned_away", "silent"]
 
 GOOD = ("active", "done")
 """Outcomes of what succeeded."""
@@ -253,6 +254,36 @@ def failing_of_attempt(case: Case, number: int) -> Witness | None:
                 if not recovered:
                     found = found or witness
     return found
+
+
+# --- what is known in part ------------------------------------------------------------------------
+
+
+def blind_host(case: Case, ending: Ending, sight: StepSight) -> tuple[str, int] | None:
+    """Return the plane, and when its capture ends, if that is why nobody knows which host built the VM.
+
+    The host that was asked last has built it when its start of the VM was seen to succeed, or when the
+    capture goes on until the VM was up: else another one may have been asked behind the end.
+    """
+    if ending.outcome not in GOOD or not case.trace.creates or not case.attempts:
+        return None
+    last = case.attempts[-1]
+    built = [w for w in case.step_calls("8c") if w.call.started_ns >= last.since_ns]
+    if built and failing_of_attempt(case, len(case.attempts) - 1) is None:
+        return None
+    plane = case.records[last.call.serial].plane if last.call is not None else "*"
+    seen_ns = sight.seen_for_ns(plane, case.first_ns)
+    return (plane, case.first_ns + seen_ns) if case.first_ns + seen_ns < ending.time_ns else None
+
+
+def only_turned_away(step: str, witnesses: Sequence[Witness], ending: Ending) -> bool:
+    """Tell whether all calls of *step* failed, in a creation that may still ask again."""
+    waits = ending.outcome in ("stuck", "unfinished")
+    return waits and bool(witnesses) and all(step not in w.steps or _lost(w) for w in witnesses)
+
+
+def _lost(witness: Witness) -> bool:
+    return isinstance(witness.call.facts, ConnectFacts)
 
 
 # --- stuck and unfinished -------------------------------------------------------------------------

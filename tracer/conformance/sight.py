@@ -105,6 +105,8 @@ class StepSight:
             return "the packets are cut by the snap length"
         if sight.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        if self._case.trace.curtailed:
+            return "calls of that time were forgotten for lack of room"
         return None
 
     def _order(self, step: str) -> int:
@@ -160,6 +162,15 @@ class StepSight:
             self._sight.span_ns(plane)[1] for plane in planes if plane == "*" or plane in self._sight.planes()
         ]
         return min(ends, default=0)
+
+    @property
+    def stall_ns(self) -> int:
+        """Silence from which on something will not come any more."""
+        return self._stall_ns
+
+    def seen_for_ns(self, plane: str, since_ns: int) -> int:
+        """Return how long *plane* is captured behind *since_ns*: more is not known of what came later."""
+        return max(0, self._sight.span_ns(plane)[1] - since_ns)
 
     def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
         """Tell whether silence after *last_ns* means something: the next step would be seen."""

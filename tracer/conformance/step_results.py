@@ -7,7 +7,7 @@ from dataclasses import replace
 from tracer.conformance.case import Case
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.grammar import Step
-from tracer.conformance.outcome import GOOD, Ending
+from tracer.conformance.outcome import GOOD, Ending, only_turned_away
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import times_of, with_waits
 from tracer.model import RestFacts, StepResult
@@ -46,7 +46,8 @@ def _result(
     if failed:
         status, reason = "failed", ""
     elif any(kind != "failed" or step.name in case.grammar.inward for _, kind in taken):
-        status, reason = "seen", ""
+        asked = [w for w, _ in taken] if step.name not in case.grammar.inward else []
+        status, reason = "failed" if only_turned_away(step.name, asked, ending) else "seen", ""
     else:
         status, reason = _unseen(case, sight, ending, step, passed)
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)

@@ -8,8 +8,8 @@ from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
 from tracer.conformance.displaced import Displaced
 from tracer.conformance.grammar import Grammar
-from tracer.conformance.legs import example_of
-from tracer.conformance.outcome import Ending
+from tracer.conformance.legs import expected_of
+from tracer.conformance.outcome import Ending, blind_host, failing_of_attempt
 from tracer.conformance.sight import StepSight
 from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
 
@@ -18,6 +18,7 @@ __all__ = [
     "cause_of",
     "expected_words",
     "failure_words",
+    "host_words",
     "missing_words",
     "order_words",
     "owed_by",
@@ -164,7 +165,10 @@ def failure_words(case: Case, ending: Ending) -> str:
         if last is not None and ending.stopped_at == "6":
             how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
         return f"{where}: {how}{_cap(ending.error)}"
-    text = f"{where}: {call_words(record)}"
+    unknown = _unknown_token(case, ending)
+    text = f"{where}: {unknown or call_words(record)}"
+    if unknown:
+        return text
     facts = ending.call.facts if ending.call is not None else None
     if isinstance(facts, RestFacts) and facts.status_text == "failed":
         text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
@@ -173,6 +177,23 @@ def failure_words(case: Case, ending: Ending) -> str:
     if record.operation == "reply select_destinations":
         text += _offered(case)
     return text + _cap(ending.error)
+
+
+def _unknown_token(case: Case, ending: Ending) -> str:
+    """Return who presented the token that keystone does not know; empty when that is not why it failed.
+
+    A token that is asked about is in a header, and the answer 404 is about that token (Identity API v3).
+    """
+    shown, created = shown_for(case, ending), case.trace.created
+    if shown is None or created is None or shown.callee != "keystone" or shown.result != "404":
+        return ""
+    if not shown.operation.startswith("GET") or not shown.operation.endswith("/auth/tokens"):
+        return ""
+    presented = case.records.get((created.front or created).serial)
+    who = presented.caller if presented is not None else "?"
+    by = f" that {who} presented" if who not in ("?", "lb") else " of the request"
+    status = case.records[created.serial].result
+    return f"keystone does not know the token{by} (404), so {shown.caller} answered {status}"
 
 
 def _unanswered_words(case: Case, last: CallRecord) -> str:
@@ -253,7 +274,7 @@ def expected_words(grammar: Grammar, step: str | None) -> tuple[str, ...]:
     if step not in grammar.places:
         return ()
     found = grammar.step(step)
-    ways = dict.fromkeys(example_of(grammar.terminals[name].pattern) for name in found.terminals)
+    ways = dict.fromkeys(expected_of(grammar.terminals[name].pattern) for name in found.terminals)
     return tuple(f"{way}: {found.title}" for way in ways)
 
 
@@ -264,13 +285,33 @@ def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     return f"step {step.step} ({step.title}) never came{follows}"
 
 
-def retry_words(attempts: Sequence[Attempt]) -> str:
-    """Return which hosts were asked in vain before the last one, and where each of them failed."""
+def retry_words(case: Case, attempts: Sequence[Attempt], is_known: bool = True) -> str:
+    """Return which hosts were asked in vain before the last one, where each of them failed and on whom.
+
+    That the last one built it is said when it *is_known*.
+    """
     told = []
-    for attempt in attempts[:-1]:
+    for number, attempt in enumerate(attempts[:-1]):
         where = f"failed at {attempt.stopped_at}" if attempt.stopped_at else "failed"
-        told.append(f"{attempt.host} {where}{_cap(attempt.error)}")
-    return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} built it"
+        broken = failing_of_attempt(case, number)
+        who = ""
+        if broken is not None and broken.record.result.isdigit():
+            who = f"{broken.record.callee} answered {broken.record.result}"
+        elif broken is not None:
+            who = call_words(broken.record)
+        words = attempt.error if attempt.error != REFUSED else ""
+        told.append(f"{attempt.host} {where}{_cap(who)}{_cap(words)}")
+    end = "built it" if is_known else "was asked last"
+    return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} {end}"
+
+
+def host_words(case: Case, blind: tuple[str, int]) -> str:
+    """Return that nobody knows which host built the VM: *blind* is the plane and the end of its capture."""
+    plane, end_ns = blind
+    hosts = ", then ".join(tried.host for tried in case.attempts)
+    what = "the capture" if plane == "*" else plane
+    ends = (end_ns - case.first_ns) / 1e9
+    return f"asked {hosts}; {what} ends at +{ends:.1f} s, so the host that built it is unknown"
 
 
 def order_words(moved: Displaced, record: CallRecord) -> str:
@@ -296,9 +337,49 @@ def summary_words(
         where = f"before step {ending.stopped_at}"
         if ending.stopped_at is None:
             where = f"between steps {' and '.join(ending.between or ())}"
-        return f"unfinished: the capture ends {where}{unseen}"
-    host = f" on {case.attempts[-1].host}" if case.attempts else ""
+        return f"unfinished: the capture ends {where}{_so_far(case, ending, sight)}{unseen}"
+    blind_to = blind_host(case, ending, sight)
+    if blind_to is not None:
+        unseen = f"; {host_words(case, blind_to)}{unseen}"
+    host = f" on {case.attempts[-1].host}" if case.attempts and blind_to is None else ""
     tries = f" at attempt {len(case.attempts)}" if len(case.attempts) > 1 else ""
     if deviations:
         return f"{ending.outcome}{host} after {took}{tries}, but {deviations[0].message}{unseen}"
     return f"{ending.outcome}{host} after {took}{tries}{unseen}"
+
+
+_QUIET_NS = 5_000_000_000
+"""Silence of which an unfinished creation tells."""
+
+
+def _so_far(case: Case, ending: Ending, sight: StepSight) -> str:
+    """Return what is known of the step that an unfinished creation waits for: refusals, or a silence."""
+    step = ending.stopped_at
+    if step is None:
+        return ""
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    refused = [
+        w.record
+        for w in case.witnesses
+        if step in w.failed and w.record.result == "refused" and w.call.started_ns >= since_ns
+    ]
+    if refused and not case.step_calls(step):
+        connections = "1 connection" if len(refused) == 1 else f"{len(refused)} connections"
+        return f": {refused[-1].callee} refused {connections} so far"
+    quiet_ns = sight.captured_until_ns(step) - case.last_own_ns()
+    if quiet_ns < _QUIET_NS or not sight.quiet_is_known(step, case.last_own_ns()):
+        return ""
+    message = _last_message(case)
+    if message is not None and message.result in _UNFETCHED and sight.owed_by_broker(step):
+        does = f"{message.callee} has not taken the message"
+        if message.result == "unroutable":
+            does = f"no queue is bound for the message to {message.callee}, and nothing came"
+        elif message.result == "unacked":
+            does = f"{message.callee} has not acknowledged the message"
+    elif owed_by(case, step):
+        does = f"{owed_by(case, step)} has sent nothing more of it"
+    else:
+        does = "nothing more of it came"
+    seconds = quiet_ns // 1_000_000_000
+    stall = seconds // 10 * 10 if seconds > 10 else seconds - seconds % 5
+    return f": {does} for {quiet_ns / 1e9:.0f} s; --stall {stall} would call it stuck"

@@ -6,13 +6,11 @@ Steps, each by the most trustworthy key that fits (reference: keys in order of t
 
 from __future__ import annotations
 
-from tracer.correlation.legs import (
-    find_request_ids,
-    find_server_by_insert,
-    merged,
-    pair_legs,
-    seeded_by_rpc,
-)
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from tracer.correlation.identity import Inserts, find_request_ids, find_server_by_insert, seeded_by_rpc
+from tracer.correlation.legs import merged, pair_legs
 from tracer.correlation.material import SKEW_NS, Material, Request, rest
 from tracer.correlation.portal import find_portal_calls, refused_at_portal
 from tracer.correlation.standing import add_by_place, add_by_server, find_failure
@@ -26,7 +24,8 @@ _FORK = frozenset({"schedule_and_build_instances", "select_destinations", "build
 def assemble(material: Material) -> list[Trace]:
     """Return one trace per VM, and one per request that made none, in order of start."""
     requests = pair_legs(material)
-    find_request_ids(material, requests)
+    inserts = Inserts(material)
+    find_request_ids(material, requests, inserts)
     requests += seeded_by_rpc(material, requests)
     requests = merged(material, requests)
     for request in requests:
@@ -35,7 +34,7 @@ def assemble(material: Material) -> list[Trace]:
         owned = {server_id for request in requests for server_id in request.server_ids}
         for request in requests:
             if not request.server_ids and not material.is_contested(request):
-                find_server_by_insert(material, request, owned)
+                find_server_by_insert(material, request, owned, inserts)
         requests = merged(material, requests)
         _share_quota_reads(material, requests)
     find_portal_calls(material, requests)
@@ -48,6 +47,10 @@ def assemble(material: Material) -> list[Trace]:
     traces.sort(key=lambda trace: trace.calls[0].started_ns)
     for number, trace in enumerate(traces, 1):
         trace.number = number
+        since_ns = trace.calls[0].started_ns
+        trace.curtailed = material.by_request.may_lack(
+            trace.request_id, since_ns
+        ) or material.by_uuid.may_lack(trace.server_id, since_ns)
     return traces
 
 
@@ -124,14 +127,16 @@ def _quota_window(material: Material, request: Request) -> tuple[int, int | None
 def _fork(material: Material, request: Request) -> list[Trace]:
     server_ids: list[str] = list(request.server_ids)
     shared = len(server_ids) > 1
-    owners = _resource_owners(request, set(server_ids))
-    hosts = _hosts_of_servers(request)
+    siblings = _Siblings(request) if shared else None
     traces = []
     for server_id in server_ids or [""]:
         trace = Trace(0, request.request_id, server_id, shared=shared, creates=material.creates)
         trace.ambiguous |= request.ambiguous
         for call in request.calls:
-            mine = _belongs(material, call, server_id, owners, hosts, shared)
+            if call.front is not None and not material.is_leg(call):
+                # The leg behind the proxy: its outer leg stands for the hop.
+                continue
+            mine = siblings.belongs(call, server_id) if siblings is not None else "yes"
             if mine:
                 trace.calls.append(call)
                 if mine == "perhaps":
@@ -140,6 +145,34 @@ def _fork(material: Material, request: Request) -> list[Trace]:
         if trace.calls:
             traces.append(trace)
     return traces
+
+
+class _Siblings:
+    """The VMs of one request: what tells their calls apart."""
+
+    def __init__(self, request: Request) -> None:
+        self._owners = _resource_owners(request, set(request.server_ids))
+        self._hosts = _hosts_of_servers(request)
+        self._known = {*self._hosts, *self._owners.values()}
+        self._builders = {address for addresses in self._hosts.values() for address in addresses}
+
+    def belongs(self, call: Call, server_id: str) -> str:
+        """Return 'yes', 'perhaps' or '' for a call of the request and one of its VMs."""
+        facts = call.facts
+        ids = facts.ids if isinstance(facts, RestFacts | RpcFacts | SqlFacts) else ()
+        if isinstance(facts, RpcFacts) and facts.method == "build_and_run_instance" and not ids:
+            return "perhaps"
+        named = {self._owners.get(i, i) for i in ids}
+        if server_id in named:
+            return "yes"
+        if not named.isdisjoint(self._known):
+            return ""
+        hosts = self._hosts.get(server_id)
+        if isinstance(facts, RestFacts) and hosts:
+            address = call.connection.client.address
+            if address in self._builders:
+                return "perhaps" if address in hosts else ""
+        return "yes"
 
 
 def _resource_owners(request: Request, server_ids: set[str]) -> dict[str, str]:
@@ -163,35 +196,6 @@ def _hosts_of_servers(request: Request) -> dict[str, set[str]]:
             for server_id in facts.ids:
                 hosts.setdefault(server_id, set()).add(facts.consumer.endpoint.address)
     return hosts
-
-
-def _belongs(
-    material: Material,
-    call: Call,
-    server_id: str,
-    owners: dict[str, str],
-    hosts: dict[str, set[str]],
-    shared: bool,
-) -> str:
-    """Return 'yes', 'perhaps' or '' for *call* of a request and one of its VMs."""
-    if call.front is not None and not material.is_leg(call):
-        # The leg behind the proxy: its outer leg stands for the hop.
-        return ""
-    if not shared:
-        return "yes"
-    facts = call.facts
-    ids = facts.ids if isinstance(facts, RestFacts | RpcFacts | SqlFacts) else ()
-    if isinstance(facts, RpcFacts) and facts.method == "build_and_run_instance" and not ids:
-        return "perhaps"
-    named = {owners.get(i, i) for i in ids} & (set(hosts) | set(owners.values()) | {server_id})
-    if named:
-        return "yes" if server_id in named else ""
-    if isinstance(facts, RestFacts) and hosts.get(server_id):
-        builders = {a for addresses in hosts.values() for a in addresses}
-        address = call.connection.client.address
-        if address in builders:
-            return "perhaps" if address in hosts[server_id] else ""
-    return "yes"
 
 
 def _complete(material: Material, request: Request, trace: Trace) -> None:
@@ -274,21 +278,40 @@ def _find_state(material: Material, trace: Trace) -> int | None:
 
 def _share_loose(material: Material, traces: list[Trace]) -> None:
     """Give failed connections, and VRM calls without an id, to the creations that were at work there."""
-    spans = [(trace, _places(material, trace)) for trace in traces]
+    spans: dict[str, list[tuple[int, int, int]]] = {}
+    for position, trace in enumerate(traces):
+        for address, since_ns, until_ns in _places(material, trace):
+            spans.setdefault(address, []).append((since_ns - SKEW_NS, until_ns + SKEW_NS, position))
+    calls: dict[str, list[Call]] = {}
     for call in material.loose:
-        address = call.connection.client.address
-        takers = []
-        for trace, places in spans:
-            for place, since_ns, until_ns in places:
-                if place == address and since_ns - SKEW_NS <= call.started_ns <= until_ns + SKEW_NS:
-                    takers.append(trace)
-                    break
-        for trace in takers:
-            if call not in trace.calls:
-                trace.calls.append(call)
-                trace.calls.sort(key=lambda c: (c.started_ns, c.serial))
-                if len(takers) > 1:
-                    trace.ambiguous.add(call.serial)
+        if call.connection.client.address in spans:
+            calls.setdefault(call.connection.client.address, []).append(call)
+    found: dict[int, list[tuple[Call, bool]]] = {}
+    for address, mine in calls.items():
+        for call, positions in _at_work(spans[address], mine):
+            for position in positions:
+                found.setdefault(position, []).append((call, len(positions) > 1))
+    for position, perhaps in found.items():
+        trace = traces[position]
+        known = {call.serial for call in trace.calls}
+        new = [(call, shared) for call, shared in perhaps if call.serial not in known]
+        trace.calls += [call for call, _ in new]
+        trace.ambiguous.update(call.serial for call, shared in new if shared)
+        trace.calls.sort(key=lambda call: (call.started_ns, call.serial))
+
+
+def _at_work(spans: list[tuple[int, int, int]], calls: list[Call]) -> Iterator[tuple[Call, set[int]]]:
+    """Yield each of *calls* with the numbers of the spans (since, until, number) in which it began."""
+    waiting = sorted(spans, reverse=True)
+    open_: list[tuple[int, int]] = []
+    for call in sorted(calls, key=lambda call: call.started_ns):
+        while waiting and waiting[-1][0] <= call.started_ns:
+            _, until_ns, number = waiting.pop()
+            heappush(open_, (until_ns, number))
+        while open_ and open_[0][0] < call.started_ns:
+            heappop(open_)
+        if open_:
+            yield call, {number for _, number in open_}
 
 
 def _places(material: Material, trace: Trace) -> list[tuple[str, int, int]]:

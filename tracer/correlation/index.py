@@ -21,23 +21,33 @@ class CallIndex:
         """Keys dropped for lack of room."""
         self.left_out = 0
         """Calls that were one too many for their key."""
+        self._full: set[str] = set()
+        """Keys of which calls were left out."""
+        self._forgotten_ns = -1
+        """When the newest call began that went with its key."""
 
     def add(self, key: str, call: Call) -> None:
         calls = self._calls.get(key)
         if calls is None:
             self._calls[key] = [call]
             if len(self._calls) > self._max_keys:
-                self._calls.popitem(last=False)
+                _, dropped = self._calls.popitem(last=False)
                 self.forgotten += 1
+                self._forgotten_ns = max(self._forgotten_ns, *(call.started_ns for call in dropped))
         else:
             if len(calls) < self._max_calls:
                 calls.append(call)
             else:
                 self.left_out += 1
+                self._full.add(key)
             self._calls.move_to_end(key)
 
     def get(self, key: str) -> list[Call]:
         return self._calls.get(key, [])
+
+    def may_lack(self, key: str, since_ns: int) -> bool:
+        """Tell whether calls of *key* that began at *since_ns* or later may have been dropped."""
+        return key in self._full or since_ns <= self._forgotten_ns
 
     def items(self) -> list[tuple[str, list[Call]]]:
         return list(self._calls.items())
@@ -48,3 +58,4 @@ class CallIndex:
 
     def discard(self, key: str) -> None:
         self._calls.pop(key, None)
+        self._full.discard(key)

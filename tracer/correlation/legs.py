@@ -1,20 +1,11 @@
-"""The legs of one request: paired over the proxy, given their request id, merged."""
+"""The legs of one request: paired over the proxy, merged where they could not be."""
 
 from __future__ import annotations
 
 from tracer.correlation.material import NEAR_NS, SKEW_NS, Material, Request, rest
-from tracer.model import Call, RestFacts, RpcFacts, SqlFacts
+from tracer.model import Call, RestFacts
 
-__all__ = ["find_request_ids", "find_server_by_insert", "merged", "pair_legs", "seeded_by_rpc"]
-
-_BUILDS = frozenset(
-    {
-        "schedule_and_build_instances", "select_destinations", "build_and_run_instance", "build_instances",
-        "external_instance_event",
-    }
-)  # fmt: skip
-"""Messages that name the server which a creation makes."""
-_FIRST_TABLES = frozenset({"request_specs", "build_requests"})
+__all__ = ["merged", "pair_legs"]
 
 
 def _is_outer(material: Material, leg: Call) -> bool:
@@ -22,8 +13,8 @@ def _is_outer(material: Material, leg: Call) -> bool:
 
 
 def pair_legs(material: Material) -> list[Request]:
+    """Pair the two legs of each request: as the proxy told, else by answer, by content, by time."""
     requests: list[Request] = []
-    single: list[Call] = []
     taken: set[int] = set()
     known = {leg.serial for leg in material.legs}
     for leg in material.legs:
@@ -32,17 +23,45 @@ def pair_legs(material: Material) -> list[Request]:
             taken |= {leg.serial, leg.back.serial}
     single = [leg for leg in material.legs if leg.serial not in taken]
     outers = [leg for leg in single if _is_outer(material, leg)]
-    inners = [leg for leg in single if leg not in outers]
-    for rule in (_same_answer, _same_content, _near):
-        for outer in list(outers):
-            fitting = [inner for inner in inners if rule(outer, inner)]
+    outside = {leg.serial for leg in outers}
+    inners = [leg for leg in single if leg.serial not in outside]
+    for rule, keys_of in ((_same_answer, _answers), (_same_content, _contents), (_near, _times)):
+        by_key: dict[object, list[tuple[int, Call]]] = {}
+        for place, inner in enumerate(inners):
+            for key in keys_of(inner, 0):
+                by_key.setdefault(key, []).append((place, inner))
+        for outer in outers:
+            candidates = {item for key in keys_of(outer, 1) for item in by_key.get(key, ())}
+            fitting = [
+                inner
+                for _, inner in sorted(candidates, key=lambda item: item[0])
+                if inner.serial not in taken and rule(outer, inner)
+            ]
             if len(fitting) == 1 or (fitting and rule is _same_answer):
                 requests.append(Request(outer, fitting[0]))
-                outers.remove(outer)
-                inners.remove(fitting[0])
+                taken |= {outer.serial, fitting[0].serial}
+        outers = [leg for leg in outers if leg.serial not in taken]
+        inners = [leg for leg in inners if leg.serial not in taken]
     requests += [Request(outer=leg) for leg in outers]
     requests += [Request(inner=leg) for leg in inners]
     return requests
+
+
+# What two legs share that a rule can pair; with `around` also the keys beside their own.
+
+
+def _answers(leg: Call, around: int) -> list[object]:
+    facts = rest(leg)
+    return [key for key in (facts.answered_id, *facts.answered_ids) if key]
+
+
+def _contents(leg: Call, around: int) -> list[object]:
+    facts = rest(leg)
+    return [(facts.token, facts.name)] if facts.token else []
+
+
+def _times(leg: Call, around: int) -> list[object]:
+    return [leg.started_ns // NEAR_NS + beside for beside in range(-around, around + 1)]
 
 
 def _same_answer(outer: Call, inner: Call) -> bool:
@@ -78,41 +97,6 @@ def _near(outer: Call, inner: Call) -> bool:
     return _within(outer, inner) and abs(inner.started_ns - outer.started_ns) < NEAR_NS
 
 
-# --- the request id -------------------------------------------------------------------------------
-
-
-def find_request_ids(material: Material, requests: list[Request]) -> None:
-    for request in requests:
-        request.request_id = next((i for leg in reversed(request.legs) if (i := rest(leg).answered_id)), "")
-        for leg in request.legs:
-            request.server_ids += [i for i in _servers(leg) if i not in request.server_ids]
-    missing = [
-        request
-        for request in requests
-        if not request.request_id and not _refused_outside(request) and not material.is_contested(request)
-    ]
-    if not missing:
-        return
-    known = {server_id for request in requests for server_id in request.server_ids}
-    for request in missing:
-        if material.creates and not request.server_ids and request.inner is not None:
-            find_server_by_insert(material, request, known)
-    owned = {request.request_id for request in requests if request.request_id}
-    candidates = [(key, calls) for key, calls in material.by_request.items() if key not in owned]
-    for request in missing:
-        found = [key for key, calls in candidates if _carries(material, request, calls)]
-        if len(found) == 1:
-            request.request_id = found[0]
-
-
-def _servers(leg: Call) -> tuple[str, ...]:
-    """Return the servers of a request: those that its answer names when it makes them, else its own."""
-    facts = rest(leg)
-    if facts.creates or facts.method == "?":
-        return facts.answered_ids if 200 <= facts.status < 300 else ()
-    return (facts.server_id,) if facts.server_id else ()
-
-
 def merged(material: Material, requests: list[Request]) -> list[Request]:
     """Make one of requests that share their request id or a VM: legs that could not be paired.
 
@@ -137,101 +121,3 @@ def merged(material: Material, requests: list[Request]) -> list[Request]:
             same.add(request.calls)
         by_key.update(dict.fromkeys(keys, same))
     return found
-
-
-def _refused_outside(request: Request) -> bool:
-    """Tell whether the proxy answered by itself: no service has given the request an id."""
-    return request.inner is None and request.outer is not None and rest(request.outer).status >= 500
-
-
-def _carries(material: Material, request: Request, calls: list[Call]) -> bool:
-    """Tell whether *calls*, which share a request id, were made by the service that got this POST.
-
-    By the VM's id, else by the token that nova-api hands on while it works, else by the first RPC.
-    """
-    leg = request.at_api
-    if leg is None:
-        return False
-    if request.server_ids and material.creates:
-        return any(
-            isinstance(c.facts, RpcFacts)
-            and c.facts.method in _BUILDS
-            and set(c.facts.ids) & set(request.server_ids)
-            for c in calls
-        )
-    until_ns = leg.ended_ns if leg.ended_ns is not None else calls[-1].started_ns
-    for call in calls:
-        facts = call.facts
-        inside = leg.started_ns - SKEW_NS <= call.started_ns <= until_ns + SKEW_NS
-        same_place = call.connection.client.address == leg.connection.server.address
-        if not inside or request.inner is None:
-            continue
-        if isinstance(facts, RestFacts) and facts.token and facts.token == rest(leg).token:
-            return material.creates or rest(leg).server_id in facts.ids
-        if isinstance(facts, RpcFacts) and material.is_seed(call) and same_place:
-            return material.creates or rest(leg).server_id in facts.ids
-    return False
-
-
-def seeded_by_rpc(material: Material, requests: list[Request]) -> list[Request]:
-    """Return requests that are not in the capture, but a message is that only this workflow sends."""
-    owned = {request.request_id for request in requests if request.request_id}
-    known = {server_id for request in requests for server_id in request.server_ids}
-    seeded = []
-    for key in material.seeds:
-        if key in owned:
-            continue
-        seeds = [c for c in material.by_request.get(key) if material.is_seed(c)]
-        ids = dict.fromkeys(i for c in seeds if isinstance(c.facts, RpcFacts) for i in c.facts.ids)
-        if seeds and material.creates and not known & set(ids):
-            seeded.append(Request(request_id=key))
-        elif seeds and not material.creates:
-            seeded.append(Request(request_id=key, server_ids=list(ids)[:1]))
-    return seeded
-
-
-def find_server_by_insert(material: Material, request: Request, owned: set[str]) -> None:
-    """A POST without an answer or an RPC still wrote its VM's id into the database.
-
-    One that was refused for an error of the service made no VM, but what it wrote is part of it. VMs that
-    other requests own are left out; what is left must be certain.
-    """
-    leg = request.inner
-    if leg is None or 400 <= rest(leg).status < 500:
-        return
-    written = [
-        (uuid, calls)
-        for uuid, calls in material.by_uuid.items()
-        if uuid not in owned and any(_is_written_by(call, uuid, leg) for call in calls)
-    ]
-    if len(written) > 1 and _others_open(material, leg):
-        return
-    for uuid, calls in written:
-        if rest(leg).status >= 500:
-            request.add(call for call in calls if isinstance(call.facts, SqlFacts))
-        else:
-            request.server_ids.append(uuid)
-
-
-def _is_written_by(call: Call, uuid: str, leg: Call) -> bool:
-    """Tell whether *call* wrote the VM *uuid* at the service of *leg* while that was at work."""
-    facts = call.facts
-    return (
-        isinstance(facts, SqlFacts)
-        and facts.verb == "INSERT"
-        and facts.table in _FIRST_TABLES
-        and facts.ids[:1] == (uuid,)
-        and leg.started_ns <= call.started_ns <= (leg.ended_ns or call.started_ns)
-        and call.connection.client.address == leg.connection.server.address
-    )
-
-
-def _others_open(material: Material, leg: Call) -> bool:
-    """Tell whether another POST was open at the same nova-api at the same time."""
-    return any(
-        other is not leg
-        and other.connection.server.address == leg.connection.server.address
-        and other.started_ns < (leg.ended_ns or other.started_ns + 1)
-        and (other.ended_ns or leg.started_ns + 1) > leg.started_ns
-        for other in material.legs
-    )

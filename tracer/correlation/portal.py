@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from itertools import islice
+
 from tracer.correlation.material import SKEW_NS, Material, Request, rest
 from tracer.model import Call
 
@@ -10,25 +14,24 @@ __all__ = ["find_portal_calls", "refused_at_portal"]
 
 def find_portal_calls(material: Material, requests: list[Request]) -> None:
     """Find the administrator's call around each request: same name or same VM, and around it in time."""
+    known = _portal_calls_by_name(material)
     taken: set[int] = set()
     for request in requests:
         first = request.first
         if first is None:
             continue
-        name = rest(first).name
         best: Call | None = None
-        for call in material.portal:
-            facts = rest(call)
-            named = {*facts.answered_ids, *facts.ids} if not material.creates else set(facts.answered_ids)
-            same = (name and facts.name == name) or named & set(request.server_ids)
-            if (
-                same
-                and call.serial not in taken
-                and call.connection.client.address != first.connection.client.address
-                and _around(call, first)
-                and (best is None or call.started_ns > best.started_ns)
-            ):
-                best = call
+        for key in (("name", rest(first).name), *(("id", server_id) for server_id in request.server_ids)):
+            for call in _begun_before(known.get(key, []), first.started_ns + SKEW_NS):
+                if best is not None and _lateness(call) <= _lateness(best):
+                    break
+                if (
+                    call.serial not in taken
+                    and call.connection.client.address != first.connection.client.address
+                    and _around(call, first)
+                ):
+                    best = call
+                    break
         if best is not None:
             taken.add(best.serial)
             request.portal = best
@@ -36,25 +39,53 @@ def find_portal_calls(material: Material, requests: list[Request]) -> None:
     _find_lone_portal_calls(material, requests, taken)
 
 
+def _portal_calls_by_name(material: Material) -> dict[tuple[str, str], list[Call]]:
+    """Return the portal's calls by the name and by each VM that they tell, in order of `_lateness`."""
+    known: dict[tuple[str, str], list[Call]] = {}
+    for call in sorted(material.portal, key=_lateness):
+        facts = rest(call)
+        ids = facts.answered_ids if material.creates else (*facts.answered_ids, *facts.ids)
+        keys = [("name", facts.name)] if facts.name else []
+        for key in dict.fromkeys((*keys, *(("id", server_id) for server_id in ids))):
+            known.setdefault(key, []).append(call)
+    return known
+
+
+def _lateness(call: Call) -> tuple[int, int]:
+    return call.started_ns, -call.serial
+
+
+def _begun_before(calls: list[Call], time_ns: int) -> Iterable[Call]:
+    """Return those of *calls*, in order of start, that began at *time_ns* or earlier, the last one first."""
+    end = bisect_right(calls, time_ns, key=lambda call: call.started_ns)
+    return (calls[at] for at in range(end - 1, -1, -1))
+
+
 def _find_lone_portal_calls(material: Material, requests: list[Request], taken: set[int]) -> None:
     """Join a portal call to the one request of its server within its time, where a name is lost."""
+    left: dict[str, list[Call]] = {}
+    for call in sorted(material.portal, key=_lateness):
+        if call.serial not in taken:
+            left.setdefault(call.connection.server.address, []).append(call)
     for request in requests:
         first = request.first
         if first is None or request.portal is not None:
             continue
-        fitting = [
+        fitting = (
             call
-            for call in material.portal
+            for call in _begun_before(
+                left.get(first.connection.client.address, []), first.started_ns + SKEW_NS
+            )
             if call.serial not in taken
-            and call.connection.server.address == first.connection.client.address
             and _around(call, first)
             and (not rest(first).name or rest(call).name == rest(first).name or rest(call).broken)
             and (material.creates or not rest(call).ids)
-        ]
-        if len(fitting) == 1:
-            request.portal = fitting[0]
-            taken.add(fitting[0].serial)
-            request.add(fitting)
+        )
+        found = list(islice(fitting, 2))
+        if len(found) == 1:
+            request.portal = found[0]
+            taken.add(found[0].serial)
+            request.add(found)
 
 
 def _around(call: Call, leg: Call) -> bool:
@@ -68,6 +99,7 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
     taken = {request.portal.serial for request in requests if request.portal is not None}
     callers = {leg.connection.client.address for request in requests for leg in request.legs}
     callers |= {login.connection.client.address for login in material.logins}
+    logins = sorted(material.logins, key=lambda login: login.started_ns)
     refused = []
     for call in material.portal:
         facts = rest(call)
@@ -78,10 +110,13 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
             continue
         request = Request(portal=call, server_ids=list(() if material.creates else facts.ids[:1]))
         request.add([call])
+        since = bisect_left(logins, call.started_ns - SKEW_NS, key=lambda login: login.started_ns)
+        until_ns = 1 << 62 if call.ended_ns is None else call.ended_ns + SKEW_NS
+        until = bisect_right(logins, until_ns, lo=since, key=lambda login: login.started_ns)
         request.add(
             login
-            for login in material.logins
-            if login.connection.client.address == sc and _around(call, login) and login.front is None
+            for login in logins[since:until]
+            if login.connection.client.address == sc and login.front is None
         )
         refused.append(request)
     return refused

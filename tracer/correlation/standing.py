@@ -74,10 +74,14 @@ def find_failure(trace: Trace) -> None:
 
 def add_by_place(material: Material, traces: Sequence[Trace]) -> None:
     """Give calls without any id to the traces on which their caller was at work; of several, to all."""
-    windows = [(trace, _workers(material, trace), _Window(material, trace)) for trace in traces]
+    at: dict[str, list[tuple[Trace, _Window]]] = {}
+    for trace in traces:
+        window = _Window(material, trace)
+        for address in _workers(material, trace):
+            at.setdefault(address, []).append((trace, window))
     for call in sorted(material.loose, key=lambda call: call.started_ns):
         address = call.connection.client.address
-        takers = [trace for trace, workers, window in windows if address in workers and window.takes(call)]
+        takers = [trace for trace, window in at.get(address, ()) if window.takes(call)]
         for trace in takers:
             trace.calls.append(call)
             if len(takers) > 1:

@@ -219,3 +219,5 @@ class Trace:
     """The call that told the error state."""
     shared: bool = False
     """One request made several VMs."""
+    curtailed: bool = False
+    """Calls of it may have been forgotten for lack of room."""

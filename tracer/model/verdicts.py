@@ -145,6 +145,8 @@ class Verdict:
     notes: tuple[Note, ...]
     calls: tuple[CallRecord, ...]
     log_ids: tuple[tuple[str, str], ...] = ()
+    settled_ns: int | None = None
+    """When it was seen to have succeeded or failed, which the summary counts from; None while it is open."""
     """(service, request id to grep for in its log)"""
 
 
@@ -167,3 +169,5 @@ class Report:
     """What looks like a slip in what was asked for; for standard error."""
     forgotten: tuple[tuple[str, int], ...] = ()
     """What was dropped for lack of room: (what, how often). Traces may lack calls then."""
+    left_out: tuple[int, ...] = ()
+    """Of the traces that began at another time than was asked for, when they began, in ns."""

@@ -8,6 +8,7 @@ fixture    what a test gets
 folder     each trace of a capture folder as a test
 explain    what is added to a failed assertion
 recording  captures made while a test runs
+recorder   the process that makes them
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ MARKER = (
 )
 SECTIONS = pytest.StashKey[list[tuple[str, str]]]()
 """What is to be a section of a test's report: (title, text)."""
+FAILED = pytest.StashKey[bool]()
+"""Whether a phase of a test has failed so far."""
+KEPT = pytest.StashKey[list[Path]]()
+"""Folders of what was recorded while a test ran."""
 HELP = {
     "grammar": "what to check against: the name of a grammar, or a file",
     "topology": "planes, roles and ports (TOML)",
@@ -53,6 +58,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("tracer_allow", accepted, type="args", default=[])
     parser.addini(
         "tracer_captures", "captures that `tracer.check()` reads by default", type="args", default=[]
+    )
+    group.addoption(
+        "--tracer-keep",
+        choices=("failed", "all", "none"),
+        default="failed",
+        help="of which tests the recorded captures are kept (failed)",
+    )
+    group.addoption("--tracer-folder", metavar="DIR", help="where they are kept (tracer-captures)")
+    parser.addini("tracer_folder", "where recorded captures are kept", default="tracer-captures")
+    group.addoption(
+        "--tracer-raw",
+        action="store_true",
+        help="record as it is on the wire; else tokens, passwords and rows of databases are overwritten",
+    )
+    group.addoption(
+        "--tracer-strict",
+        action="store_true",
+        help="fail where a recording is not permitted; else such tests are skipped",
     )
     group.addoption(
         "--tracer-properties",
@@ -116,6 +139,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put ladders into the report as sections of their own."""
     report = yield
+    if report.failed:
+        item.stash[FAILED] = True
     if report.when == "call":
         sections: list[tuple[str, str]] = item.stash.get(SECTIONS, [])
         report.sections.extend(sections)

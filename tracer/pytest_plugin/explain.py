@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.pytest_plugin import SECTIONS
+from tracer.pytest_plugin import KEPT, SECTIONS
 from tracer.testing.claims import Claim, denied
 
 __all__ = ["add", "draw"]
@@ -26,6 +26,11 @@ def add(item: pytest.Item, error: AssertionError) -> None:
 
 def tell(item: pytest.Item, error: AssertionError, claim: Claim) -> None:
     """Add what *claim* has to say."""
+    if item.stash.get(KEPT, None):
+        from tracer.pytest_plugin.recording import kept_words
+
+        # First, since a story ends with a legend that names the same place.
+        error.add_note(kept_words(item))
     story = claim.explain()
     if story:
         error.add_note(story)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tracer.errors import UsageError
+from tracer.pipeline import Settings
+from tracer.pytest_plugin import KEPT
 from tracer.pytest_plugin.settings import Asked, locate, of_item
 from tracer.testing import Traffic, conforms
 from tracer.testing.step import nanoseconds
+
+if TYPE_CHECKING:
+    from tracer.pytest_plugin.recording import Recording
 
 __all__ = ["Tracer", "fixture"]
 
@@ -52,20 +58,66 @@ class Tracer:
                 "no captures to check: tracer.check('FOLDER'), @pytest.mark.tracer(captures='FOLDER')"
                 " or tracer_captures in the ini file"
             )
-        settings = self._asked.settings
-        found = Traffic(
-            paths,
-            replace(
-                settings,
-                grammar=locate(grammar, self._bases) if grammar else settings.grammar,
-                topology=Path(locate(topology, self._bases)) if topology else settings.topology,
-                allow=(*settings.allow, *([allow] if isinstance(allow, str) else allow)),
-                stall_s=settings.stall_s if stall is None else nanoseconds(stall) / 1e9,
-            ),
-        )
+        found = Traffic(paths, self._settings(grammar, topology, allow, stall))
         # Read now, so that a capture that cannot be read is blamed on this line.
         _ = found.report
         return found
+
+    def record(
+        self,
+        planes: Mapping[str, str] | str,
+        *more: str,
+        bpf: str | None = None,
+        settle: str | float | timedelta = 1.0,
+        grammar: str | os.PathLike[str] | None = None,
+        topology: str | os.PathLike[str] | None = None,
+        allow: Sequence[str] = (),
+        stall: str | float | timedelta | None = None,
+    ) -> Recording:
+        """Return what records in a `with` block: `with tracer.record({"Internal_base": "eth1"}) as traffic:`
+
+        Each plane with its interface; or interfaces alone, which are capture points (`record("any")`). *bpf*
+        is a filter in tcpdump's words, by default the ports of the protocols. When the block ends, recording
+        goes on for *settle*. Secrets are overwritten as they are written, unless --tracer-raw; the captures
+        are kept as --tracer-keep says.
+        """
+        from tracer.pytest_plugin.recording import Recording, folder_of, interfaces_of
+
+        folders = self._item.stash.setdefault(KEPT, [])
+        folder = folder_of(self._item, len(folders) + 1)
+        folders.append(folder)
+        return Recording(
+            self._item,
+            interfaces_of(planes, more),
+            folder,
+            self._settings(grammar, topology, allow, stall),
+            bpf,
+            nanoseconds(settle) / 1e9,
+        )
+
+    def tidy(self) -> None:
+        """Remove what was recorded and is not to be kept."""
+        folders = self._item.stash.get(KEPT, [])
+        if folders:
+            from tracer.pytest_plugin.recording import keep
+
+            keep(self._item, folders)
+
+    def _settings(
+        self,
+        grammar: str | os.PathLike[str] | None,
+        topology: str | os.PathLike[str] | None,
+        allow: Sequence[str],
+        stall: str | float | timedelta | None,
+    ) -> Settings:
+        settings = self._asked.settings
+        return replace(
+            settings,
+            grammar=locate(grammar, self._bases) if grammar else settings.grammar,
+            topology=Path(locate(topology, self._bases)) if topology else settings.topology,
+            allow=(*settings.allow, *([allow] if isinstance(allow, str) else allow)),
+            stall_s=settings.stall_s if stall is None else nanoseconds(stall) / 1e9,
+        )
 
 
 def fixture(request: pytest.FixtureRequest) -> Generator[Tracer]:
@@ -74,4 +126,6 @@ def fixture(request: pytest.FixtureRequest) -> Generator[Tracer]:
         asked = of_item(request.node)
     except UsageError as error:
         pytest.fail(f"tracer: {error}", pytrace=False)
-    yield Tracer(request.node, asked)
+    tracer = Tracer(request.node, asked)
+    yield tracer
+    tracer.tidy()

@@ -36,6 +36,7 @@ __all__ = [
     "refused",
     "seen_instead",
     "selection",
+    "starts_words",
     "timestamp",
     "witnesses",
 ]
@@ -98,14 +99,15 @@ def timestamp(time_ns: int | None) -> str | None:
 
 
 def nanoseconds(text: str) -> int:
-    """The time that a person wrote: RFC 3339, UTC without a zone, or seconds since the epoch.
+    """The time that a person wrote: RFC 3339, UTC without a zone, or seconds since the epoch; or as reports
+    write it, with UTC behind it.
 
     Integers all the way, for a float cannot hold nanoseconds. ValueError for what is no time.
     """
     seconds = re.fullmatch(r"(\d{1,12})(?:\.(\d{1,9}))?", text.strip(), re.ASCII)
     if seconds:
         return int(seconds[1]) * 1_000_000_000 + int((seconds[2] or "").ljust(9, "0"))
-    moment = datetime.fromisoformat(text.strip())
+    moment = datetime.fromisoformat(text.strip().removesuffix("UTC").rstrip())
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
@@ -270,6 +272,14 @@ def losses(capture: Capture) -> str:
 def seen_instead(report: Report) -> str:
     """What captures without a trace hold: 1,200 SQL statements, 40 RPC messages."""
     return ", ".join(f"{count:,} {plain(words, 80)}" for words, count in report.seen) or "no call at all"
+
+
+def starts_words(left_out: Sequence[int]) -> str:
+    """When the traces start that were left out: 'the first at …, the last at …'."""
+    first, last = timestamp(min(left_out)), timestamp(max(left_out))
+    return (
+        f"it starts at {first}" if len(left_out) == 1 else f"the first starts at {first}, the last at {last}"
+    )
 
 
 # --- choosing traces ------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ def _row(record: CallRecord, color: bool) -> str:
     line = plain(record.line, 400)
     path, frame = record.evidence[0] if record.evidence else ("", 0)
     where = f"{plain(path.rsplit('/', 1)[-1], 60)}#{frame}" if record.evidence else ""
-    error = f"  {plain(record.error, 200)}" if record.error else ""
+    # What the body asks for, which grammars see at the end of the path.
+    action = f"  ({plain(record.action, 60)})" if record.action else ""
+    error = action + (f"  {plain(record.error, 200)}" if record.error else "")
     head = f"{record.index:>7}  {clock(record.started_ns)}  "
     tail = f"  {duration(record.duration_ns):>8}  {record.step or '':<3}  {where}{error}"
     gap = " " * max(0, _LINE_WIDTH - len(line))

@@ -13,7 +13,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from tracer.model import Attempt, CallRecord, Deviation, Note, Report, StepResult, Verdict
+from tracer.model import Attempt, CallRecord, Deviation, Report, StepResult, Verdict
 from tracer.reports import (
     clock,
     duration,
@@ -24,6 +24,7 @@ from tracer.reports import (
     plain,
     plural,
     refused,
+    starts_words,
     timestamp,
 )
 from tracer.reports.clusters import Cluster, clusters
@@ -36,9 +37,13 @@ _LISTED = 50
 _EXAMPLES = 3
 """Traces that are shown in full of each cluster, when there are more than `_LISTED`."""
 _CLUSTERS = 10
+_WAIT = "wait before "
+_MOMENT_NS = 10_000_000
 _LONG_NS = 1_000_000_000
 """Nobody asks where the time of a creation went that took less."""
-_NOT_NEWS = ("mode", "ambiguous", "baseline")
+_LEAST = 5
+"""Good runs that a baseline needs (tracer.baseline.LEAST: reports know the model alone)."""
+_NOT_NEWS = ("mode", "ambiguous", "baseline", "host")
 _REFUSED = "Connection refused"
 _ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
 """Kinds of notes that answer what operators ask -> what stands before them."""
@@ -127,7 +132,7 @@ def _trace(page: Page, verdict: Verdict) -> None:
     deviations(page, verdict)
     answers(page, verdict)
     _unobserved(page, verdict.steps)
-    _notes(page, verdict.notes)
+    _notes(page, verdict)
     outside = sum(call.step is None for call in verdict.calls)
     own = plural(len(verdict.calls), "call")
     page.line(Text(f"{own} of this VM, {outside:,} outside the documented steps", "dim"), 2)
@@ -141,6 +146,7 @@ def identity(verdict: Verdict) -> Text:
     """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
     hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
     built = {"active": "built on", "done": "on"}.get(verdict.outcome, "tried")
+    built = "asked" if _host_is_unknown(verdict) else built
     parts = [
         f"{verdict.verdict}, {verdict.outcome}",
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
@@ -173,25 +179,58 @@ def _longest(page: Page, verdict: Verdict) -> None:
 
     A step that encloses another one (1 to 3 wait for all of 4) is none of them.
     """
-    spans: list[tuple[int, int, str]] = []
+    spans: list[_Span] = []
     for step in verdict.steps:
         if step.started_ns is not None:
             spans.append((step.started_ns, step.started_ns + (step.duration_ns or 0), step.step))
             if step.waited_ns:
-                spans.append((step.started_ns - step.waited_ns, step.started_ns, f"wait before {step.step}"))
+                spans.append((step.started_ns - step.waited_ns, step.started_ns, f"{_WAIT}{step.step}"))
     for number, attempt in enumerate(verdict.attempt_details[:-1], 1):
         until_ns = attempt.started_ns + (attempt.duration_ns or 0)
         spans.append((attempt.started_ns, until_ns, f"attempt {number}"))
-    whole = verdict.ended_ns - verdict.started_ns
+    last_ns = max((until_ns for _, until_ns, _ in spans), default=0)
+    end_ns = verdict.settled_ns or max(verdict.ended_ns, last_ns)
+    whole = end_ns - verdict.started_ns
     told = []
-    for since_ns, until_ns, what in sorted(spans, key=lambda span: span[0] - span[1]):
+    for since_ns, until_ns, what in sorted(_side_by_side(spans, end_ns), key=lambda span: span[0] - span[1]):
         length = until_ns - since_ns
-        encloses = any(since_ns <= a and b <= until_ns for a, b, other in spans if other != what and b > a)
-        if not encloses and length * 20 >= whole > 0:
+        if length * 20 >= whole > 0:
             told.append(f"{what} {duration(length)} ({100 * length // whole} %)")
     if told and whole >= _LONG_NS:
         words = f"of {duration(whole)}: "
         page.line(Text.assemble((f"time {words}", "dim"), ", ".join(told[:4])), 2, hang=4)
+
+
+_Span = tuple[int, int, str]
+
+
+def _side_by_side(spans: Sequence[_Span], end_ns: int) -> list[_Span]:
+    """Return the spans until *end_ns* that enclose no other; those that overlap are one, or no shares of the
+    whole could be given for them."""
+    busy = [span for span in spans if not span[2].startswith(_WAIT) and span[1] > span[0]]
+    busy = [span for span in busy if not any(_is_within(other, span) for other in busy if other != span)]
+    waits = [span for span in spans if span[2].startswith(_WAIT)]
+    joined: list[_Span] = []
+    for since_ns, until_ns, what in sorted(
+        busy + [wait for wait in waits if not any(_is_within(wait, step) for step in busy)]
+    ):
+        until_ns = min(until_ns, end_ns)
+        if until_ns <= since_ns:
+            continue
+        begun_ns, open_ns, before = joined[-1] if joined else (0, 0, "")
+        if since_ns < open_ns:
+            # A moment is not worth a name: the acknowledgement of a message comes when the next is sent.
+            if min(until_ns, open_ns) - since_ns < _MOMENT_NS:
+                joined.append((open_ns, max(until_ns, open_ns), what))
+            else:
+                joined[-1] = (begun_ns, max(until_ns, open_ns), f"{before} with {what}")
+        else:
+            joined.append((since_ns, until_ns, what))
+    return joined
+
+
+def _is_within(inner: _Span, outer: _Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def _earlier_attempts(page: Page, verdict: Verdict) -> None:
@@ -200,15 +239,25 @@ def _earlier_attempts(page: Page, verdict: Verdict) -> None:
         return
     for number, attempt in enumerate(verdict.attempt_details, start=1):
         last = number == len(verdict.attempt_details)
-        page.line(_attempt(number, attempt, last), 2, hang=4)
+        page.line(_attempt(number, attempt, last, _host_is_unknown(verdict)), 2, hang=4)
         if not last:
             shown = [step for step in attempt.steps if step.status != "not_reached"]
             steps(page, shown, verdict, 4, head=False)
 
 
-def _attempt(number: int, attempt: Attempt, last: bool) -> Text:
+def _host_is_unknown(verdict: Verdict) -> bool:
+    """Tell whether the captures end before the host that was asked last had built the VM."""
+    return any(note.kind == "host" for note in verdict.notes)
+
+
+def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Text:
     words = Text.assemble((f"attempt {number} on {plain(attempt.host, 60)}: ", "bold"))
-    words.append(f"stopped at {attempt.stopped_at}" if attempt.stopped_at else "built it")
+    if attempt.stopped_at:
+        words.append(f"stopped at {attempt.stopped_at}")
+    elif last and is_unknown:
+        return words.append("how it ended is not in the captures").append("  (the steps above)", "dim")
+    else:
+        words.append("built it")
     words.append(f" after {duration(attempt.duration_ns)}" if attempt.duration_ns is not None else "")
     words.append(f": {plain(attempt.error, 300)}" if attempt.error else "", "red")
     return words.append("  (the steps above)" if last else "", "dim")
@@ -224,7 +273,7 @@ def deviations(page: Page, verdict: Verdict) -> None:
         text = Text.assemble((f"! {kind} {step or ''}".rstrip(), "bold red"))
         text.append(f" ({plain(title, 80)})" if title else "", "dim")
         if _rest(message, step) not in verdict.summary:
-            text.append(f"  {plain(_rest(message, step), 300)}")
+            text.append(f"  {plain(_untitled(_rest(message, step), title), 300)}")
         text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
         page.line(text, 2, hang=4)
         lines = dict.fromkeys(each.call.line for each in group if each.call)
@@ -242,6 +291,11 @@ def deviations(page: Page, verdict: Verdict) -> None:
 def _rest(message: str, step: str | None) -> str:
     """The message without the step and kind that stand before it anyway."""
     return message.removeprefix(f"step {step} failed: ").removeprefix(f"step {step} ")
+
+
+def _untitled(rest: str, title: str) -> str:
+    """The rest of a message without the title, which stands before it too."""
+    return rest.removeprefix(f"({title}) ").removeprefix(f"({title}): ") if title else rest
 
 
 def _without_title(expected: str, title: str) -> str:
@@ -263,10 +317,11 @@ def _told(message: str, verdict: Verdict) -> bool:
     return message.partition(": ")[2].rstrip(". ") in verdict.summary
 
 
-def _notes(page: Page, notes: Sequence[Note]) -> None:
+def _notes(page: Page, verdict: Verdict) -> None:
+    """Notes that neither the headline nor the answers tell."""
     steps: dict[tuple[str, str], list[str]] = {}
-    for note in notes:
-        if note.kind not in _ANSWERS:
+    for note in verdict.notes:
+        if note.kind not in _ANSWERS and note.message not in verdict.summary:
             steps.setdefault((note.kind, note.message), []).append(note.step or "")
     for (kind, message), where in steps.items():
         head = " ".join(filter(None, ["note:", kind, ", ".join(filter(None, dict.fromkeys(where)))]))
@@ -370,6 +425,13 @@ def _place(cluster: Cluster) -> str:
 def _nothing(page: Page, report: Report) -> None:
     packets = sum(capture.packets for capture in report.captures)
     where = f"{plural(len(report.captures), 'capture')} ({plural(packets, 'packet')})"
+    if report.left_out:
+        count = len(report.left_out)
+        words = "The one trace" if count == 1 else f"None of {count} traces"
+        words += f" of {plain(report.grammar, 80)} in {where} {'does not start' if count == 1 else 'starts'}"
+        words += " at the time asked for:"
+        page.line(Text(f"{words} {starts_words(report.left_out)}.", "bold yellow"))
+        return
     page.line(Text(f"No trace of {plain(report.grammar, 80)} found in {where}.", "bold yellow"))
     if report.seen:
         page.line("seen instead:", 2)
@@ -406,7 +468,12 @@ def _captures(page: Page, report: Report) -> None:
         page.line(Text(f"forgotten for lack of room: {told}; traces may lack calls", "yellow"))
     if report.baseline:
         path, traces = report.baseline
-        page.line(Text(f"times compared with {plain(path, 200)}, of {plural(traces, 'good run')}", "dim"))
+        few = traces < _LEAST
+        runs, where = plural(traces, "good run"), plain(path, 200)
+        words = f"times compared with {where}, of {runs}"
+        if few:
+            words = f"nothing was compared with {where}: {runs}, {_LEAST} are needed"
+        page.line(Text(words, "yellow" if few else "dim"))
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
 

@@ -170,7 +170,16 @@ def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
     owed = verdict.outcome == "stuck" and step.step == verdict.stopped_at
     if owed and step.status in ("missing", "not_reached"):
         return "OWED", "bold red"
+    if step.status == "failed" and verdict.outcome == "unfinished":
+        return "retrying", "bold yellow"
+    if step.status == "seen" and verdict.outcome == "rejected" and _turned_away(step):
+        return "refused", "green"
     return _STATUS.get(step.status, (step.status, ""))
+
+
+def _turned_away(step: StepResult) -> bool:
+    """Tell whether the step went well and its answer passes on what another one refused: 500 beside ok."""
+    return bool(step.calls) and all(refused(call) for call in step.calls)
 
 
 def _witness_words(step: StepResult, group: Sequence[CallRecord], room: int, titled: bool) -> Text:

@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from tracer.errors import SourceError, UsageError
+from tracer.errors import SourceError, UsageError, reason
 
 __all__ = ["CaptureArgument", "Resolved", "plane_of_name", "resolve"]
 
 _CAPTURE_NAME = re.compile(r"\.(pcap|pcapng|cap)([._-]?\d+)?(\.(gz|zst))?$", re.IGNORECASE)
 _ROTATION = re.compile(r"[-_.]?\d+$")
+_NEAR = 0.8
+"""How alike names must be that are taken for one another: all captures end alike, which is half of a name."""
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -128,10 +130,8 @@ def _folder(folder: str, ignored: list[str]) -> Iterator[str]:
 def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder), key=_by_rotation)
-    except PermissionError as error:
-        raise SourceError(f"{folder}: no permission to list this folder: run as its owner") from error
     except OSError as error:
-        raise SourceError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+        raise SourceError(f"{folder}: cannot be read: {reason(error)}") from error
 
 
 def _by_rotation(name: str) -> list[tuple[int, int, str]]:
@@ -160,7 +160,7 @@ def _missing(path: str) -> str:
         names = os.listdir(folder)
     except OSError:
         return f"{path}: no such file"
-    near = difflib.get_close_matches(os.path.basename(path), names, 3)
+    near = difflib.get_close_matches(os.path.basename(path), names, 3, _NEAR)
     # A file that was packed since, or given without its suffix.
     near += [name for name in names if name.startswith(os.path.basename(path) + ".") and name not in near][:3]
     hint = f": did you mean {' or '.join(near[:3])}?" if near else f": is it in {os.path.abspath(folder)}?"

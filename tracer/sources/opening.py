@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterator
 from typing import IO
 
-from tracer.errors import SourceError
+from tracer.errors import SourceError, reason
 from tracer.model import Capture, PacketFields
 from tracer.sources.compression import ByteStream
 from tracer.sources.pcap import MAGICS, PcapReader
@@ -57,10 +58,8 @@ def _open(path: str) -> IO[bytes]:
         return sys.stdin.buffer
     try:
         return open(path, "rb", buffering=0)
-    except PermissionError as error:
-        raise SourceError(f"{path}: no permission to read it: run as its owner") from error
     except OSError as error:
-        raise SourceError(f"{path}: cannot be opened: {error.strerror or error}") from error
+        raise SourceError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _reader(stream: ByteStream, path: str, capture: Capture) -> PcapReader | PcapngReader:
@@ -85,8 +84,12 @@ def _looks_like(head: bytes) -> str:
             return words
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it"
-    start = head[:512]
-    if not start.translate(None, bytes(range(0x20, 0x7F)) + b"\t\r\n\f"):
-        line = start.decode("ascii").lstrip().split("\n")[0].strip()[:40]
+    try:
+        # Incremental: the last character may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head[:512])
+    except UnicodeDecodeError:
+        text = "\0"
+    if all(character.isprintable() or character in "\t\r\n\f" for character in text):
+        line = text.lstrip().split("\n")[0].strip()[:40]
         return f"text that begins with {line!r}"
     return f"data that begins with {head[:8].hex(' ')}"

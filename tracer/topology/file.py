@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tracer.errors import UsageError
+from tracer.errors import UsageError, reason
 
 __all__ = ["GivenTopology", "load_topology"]
 
@@ -62,7 +62,7 @@ def load_topology(path: Path) -> GivenTopology:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except OSError as error:
-        raise UsageError(f"{path}: cannot read the topology file: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {reason(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a TOML file: {error}") from None
     unknown = set(table) - {"planes", "roles", "ports", "allow"}

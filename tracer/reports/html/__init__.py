@@ -30,7 +30,7 @@ from tracer.reports.html import overview
 from tracer.reports.html.compact import Packer
 from tracer.reports.sequence import FLOW_ORDER
 
-__all__ = ["pieces"]
+__all__ = ["pieces", "rendered"]
 
 _SCRIPTS = ("base.js", "details.js", "list.js", "ladder.js", "waterfall.js", "trace.js", "main.js")
 _PIECE = 64
@@ -42,38 +42,51 @@ def pieces(report: Report) -> Iterator[bytes]:
     packed = [packer.packed(verdict) for verdict in report.verdicts]
     style, script = _text("page.css"), "\n".join(_text(name) for name in _SCRIPTS)
     rows = overview.step_rows(report.verdicts)
-    page = _template().stream(
-        policy=_policy(style, script),
-        style=Markup(style),  # noqa: S704  our own file
-        script=Markup(script),  # noqa: S704
-        version=__version__,
-        report=report,
-        grammar=plain(report.grammar, 80),
-        title=_title(report),
-        verdicts=Counter(verdict.verdict for verdict in report.verdicts),
-        outcomes=Counter(verdict.outcome for verdict in report.verdicts),
-        groups=overview.groups(report.verdicts),
-        steps=rows,
-        axis=overview.axis(rows),
-        between=Counter(overview.stop(v) for v in report.verdicts if v.stopped_between and not v.stopped_at),
-        traces=[_row(number, verdict) for number, verdict in enumerate(report.verdicts)],
-        stops=sorted({overview.stop(verdict) for verdict in report.verdicts} - {""}),
-        hosts=sorted({host for verdict in report.verdicts for host in _hosts(verdict)}),
-        captures=[_capture(capture) for capture in report.captures],
-        advice=[plain(words, 200) for words in report.advice],
-        seen=[(plain(words, 80), count) for words, count in report.seen],
-        shared=_json(
-            {"shapes": packer.shapes, "files": packer.files, "roles": FLOW_ORDER, "traces": len(packed)}
-        ),
-        details=Markup("\n".join(packed)),  # noqa: S704  base64
+    page = (
+        _environment()
+        .get_template("page.html")
+        .stream(
+            policy=_policy(style, script),
+            style=Markup(style),  # noqa: S704  our own file
+            script=Markup(script),  # noqa: S704
+            version=__version__,
+            report=report,
+            grammar=plain(report.grammar, 80),
+            title=_title(report),
+            verdicts=Counter(verdict.verdict for verdict in report.verdicts),
+            outcomes=Counter(verdict.outcome for verdict in report.verdicts),
+            groups=overview.groups(report.verdicts),
+            steps=rows,
+            axis=overview.axis(rows),
+            between=Counter(
+                overview.stop(v) for v in report.verdicts if v.stopped_between and not v.stopped_at
+            ),
+            traces=[_row(number, verdict) for number, verdict in enumerate(report.verdicts)],
+            stops=sorted({overview.stop(verdict) for verdict in report.verdicts} - {""}),
+            hosts=sorted({host for verdict in report.verdicts for host in _hosts(verdict)}),
+            captures=[_capture(capture) for capture in report.captures],
+            advice=[plain(words, 200) for words in report.advice],
+            seen=[(plain(words, 80), count) for words, count in report.seen],
+            shared=_json(
+                {"shapes": packer.shapes, "files": packer.files, "roles": FLOW_ORDER, "traces": len(packed)}
+            ),
+            details=Markup("\n".join(packed)),  # noqa: S704  base64
+        )
     )
     page.enable_buffering(_PIECE)
     for piece in page:
         yield piece.encode("utf-8", "backslashreplace")
 
 
+def rendered(name: str, **values: Any) -> bytes:
+    """Return another page of this look, one without a script."""
+    style = _text("page.css")
+    values |= {"policy": _policy(style, ""), "style": Markup(style), "version": __version__}  # noqa: S704
+    return _environment().get_template(name).render(values).encode("utf-8", "backslashreplace")
+
+
 @cache
-def _template() -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True,
         loader=jinja2.PackageLoader("tracer.reports", "html"),
@@ -82,7 +95,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["plural"] = plural
-    return environment.get_template("page.html")
+    return environment
 
 
 def _text(name: str) -> str:

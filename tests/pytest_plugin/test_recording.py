@@ -1,0 +1,174 @@
+"""Recording while a test runs: real sockets on the loopback interface, recorded by pytest in a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import tracer
+
+ROOT = Path(tracer.__file__).parent.parent
+RAW = os.geteuid() == 0 and sys.platform == "linux"
+pytestmark = [
+    pytest.mark.skipif(find_spec("tracer.recording") is None, reason="tracer.recording is not there"),
+    pytest.mark.skipif(not RAW, reason="recording needs CAP_NET_RAW"),
+]
+SECRET = "gAAAAAB-a-token-that-nobody-may-see"
+CONVERSATION = f'''
+import http.server, json, threading, urllib.request
+
+NAME, TOKEN = "web-1", "{SECRET}"
+
+class Api(http.server.BaseHTTPRequestHandler):
+    """A nova-api that takes a creation."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = json.dumps({{"server": {{"id": "6ef71c2d-0f7c-4b8e-9a51-3e2f8a1c9b40"}}}}).encode()
+        self.send_response(202)
+        self.send_header("X-OpenStack-Request-ID", "req-2f3ede67-5c1b-4f3c-9a6e-0b7f4b2f9d01")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+def create():
+    server = http.server.HTTPServer(("127.0.0.1", 8774), Api)
+    threading.Thread(target=server.handle_request, daemon=True).start()
+    body = json.dumps({{"server": {{"name": NAME}}}}).encode()
+    asked = urllib.request.Request(
+        "http://127.0.0.1:8774/v2.1/servers",
+        body,
+        {{"Content-Type": "application/json", "X-Auth-Token": TOKEN}},
+    )
+    assert urllib.request.urlopen(asked).status == 202
+    server.server_close()
+'''
+RECORDS = """
+from conversation import create
+
+def test_it(tracer):
+    with tracer.record({"Internal_base": "lo"}) as traffic:
+        create()
+    assert traffic.packets >= 8
+    assert traffic.only().name == "web-1"
+    assert traffic.only().request_id == "req-2f3ede67-5c1b-4f3c-9a6e-0b7f4b2f9d01"
+"""
+
+
+def run(
+    folder: Path, installed: list[str], test: str, *arguments: str, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    (folder / "conversation.py").write_text(CONVERSATION, encoding="utf-8")
+    (folder / "test_recorded.py").write_text(test, encoding="utf-8")
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-rs",
+        *installed,
+        *arguments,
+    ]
+    path = os.pathsep.join([str(ROOT), str(folder), *filter(None, sys.path)])
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted((folder / "tracer-captures").rglob("*.pcapng"))
+
+
+def test_what_a_test_does_is_recorded_and_checked(tmp_path: Path, installed: list[str]) -> None:
+    """A test that passes leaves nothing behind."""
+    ran = run(tmp_path, installed, RECORDS)
+    assert ran.returncode == 0, ran.stdout
+    assert not (tmp_path / "tracer-captures").exists()
+
+
+FAILS = RECORDS + "    assert traffic.conforms()\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, files, words",
+    [
+        ([], 1, "captures: {folder}/tracer-captures/test_recorded.py/test_it (secrets overwritten)"),
+        (["--tracer-keep=none"], 0, "captures: not kept"),
+        (
+            ["--tracer-folder=else"],
+            0,
+            "captures: {folder}/else/test_recorded.py/test_it (secrets overwritten)",
+        ),
+        (["--tracer-raw"], 1, "(with all secrets, for --tracer-raw)"),
+    ],
+)
+def test_the_captures_of_a_failure(
+    arguments: list[str], files: int, words: str, tmp_path: Path, installed: list[str]
+) -> None:
+    """They are kept under the test's name, without secrets, and the message says where."""
+    ran = run(tmp_path, installed, FAILS, *arguments)
+    assert ran.returncode == 1, ran.stdout
+    assert words.format(folder=tmp_path) in ran.stdout
+    assert "step" in ran.stdout
+    assert "is inconclusive" in ran.stdout
+    assert len(kept(tmp_path)) == files
+    for capture in kept(tmp_path):
+        assert (SECRET.encode() in capture.read_bytes()) == ("--tracer-raw" in arguments)
+
+
+def test_all_captures_are_kept_on_demand(tmp_path: Path, installed: list[str]) -> None:
+    assert run(tmp_path, installed, RECORDS, "--tracer-keep=all").returncode == 0
+    assert [path.parent.name for path in kept(tmp_path)] == ["test_it"]
+
+
+def test_without_the_privilege(tmp_path: Path, installed: list[str]) -> None:
+    """Skipped with the reason, or failed under --tracer-strict."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv (util-linux) is not installed")
+    no_raw = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
+    ran = run(tmp_path, installed, RECORDS, before=no_raw)
+    assert ran.returncode == 0, ran.stdout
+    assert "1 skipped" in ran.stdout
+    assert "SKIPPED" in ran.stdout
+    assert "CAP_NET_RAW" in ran.stdout
+    ran = run(tmp_path, installed, RECORDS, "--tracer-strict", before=no_raw)
+    assert ran.returncode == 1, ran.stdout
+    assert "1 failed" in ran.stdout
+    assert "CAP_NET_RAW" in ran.stdout
+
+
+MISTAKES = {
+    "with tracer.record({'Internal_base': 'eth99'}): pass": "UsageError: -i: no interface and no file",
+    "with tracer.record({'Internl_base': 'lo'}): pass": "did you mean Internal_base?",
+    "with tracer.record('lo', bpf='nonsense and'): pass": "nonsense",
+    "with tracer.record('lo') as traffic: traffic.traces": "ask behind the `with` block",
+    "tracer.record('lo').traces": "ask behind the `with` block",
+    "with tracer.record('lo', bpf='tcp port 1') as t: pass\n    t.traces": "nothing was recorded on lo",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_says_what_to_do(mistake: str, tmp_path: Path, installed: list[str]) -> None:
+    """One line, and no capture is left behind for it."""
+    ran = run(tmp_path, installed, f"def test_it(tracer):\n    {mistake}\n", "--tracer-keep=none")
+    assert ran.returncode == 1, ran.stdout
+    assert MISTAKES[mistake] in ran.stdout
+    assert kept(tmp_path) == []

@@ -1,0 +1,89 @@
+"""`tracer compare`: what is different between two runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.cli import options, output
+from tracer.cli.options import Manner
+from tracer.cli.output import CONFORMS, DEVIATES, NO_TRACE
+from tracer.cli.progress import progress
+
+if TYPE_CHECKING:
+    from tracer.comparison import Document
+    from tracer.pipeline import Settings
+
+__all__ = ["compare"]
+
+
+@click.command(short_help="Tell what is different between two runs.")
+@click.argument("before", metavar="BEFORE", type=click.Path())
+@click.argument("after", metavar="AFTER", type=click.Path())
+@options.grammar
+@options.topology
+@options.form("text", "json", "html", words="json is the schema tracer.compare/1.")
+@options.target
+@options.stall
+@options.allow
+@options.manner
+@click.pass_obj
+def compare(
+    manner: Manner,
+    before: str,
+    after: str,
+    grammar: str,
+    topology: Path | None,
+    form: str,
+    target: Path | None,
+    stall_s: float,
+    allow: tuple[str, ...],
+) -> int:
+    """Tells what is different in AFTER: before and after an upgrade, say.
+
+    \b
+    Examples:
+      tracer compare before-upgrade/ after-upgrade/
+      tracer compare last-month.json today/ --format html -o compare.html
+
+    Each is a folder of captures, a capture file, example:NAME, or a report of
+    `tracer check --format json` (*.json). Told are deviations and outcomes, steps
+    that appeared or vanished, an order that changed, times that moved (from 8
+    creations on each side) and calls that are new or gone.
+
+    Exit codes: 0, 1 when a kind of deviation is new, 2 could not run, 5 no trace
+    found in one of them.
+    """
+    with output.destination(target, (before, after)) as file:
+        from tracer import comparison
+        from tracer.pipeline import Settings
+        from tracer.reports import comparison as report
+
+        settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+        documents = [_document(name, settings, manner) for name in (before, after)]
+        found = comparison.compare(documents[0], documents[1], (before, after))
+        file.flush()
+        if form == "json":
+            file.buffer.write(report.json(found))
+        elif form == "html":
+            file.buffer.write(report.html(found))
+        else:
+            file.writelines(f"{line}\n" for line in report.text(found))
+    if not all(found.counts):
+        output.say("no trace found in one of them: nothing can be told", manner)
+        return NO_TRACE
+    return DEVIATES if found.breaks else CONFORMS
+
+
+def _document(name: str, settings: Settings, manner: Manner) -> Document:
+    """The report that a word of the command line means: read, or made now."""
+    from tracer import comparison, pipeline
+    from tracer.reports import json
+
+    if name.endswith(".json"):
+        return comparison.decode(Path(name).read_bytes(), name)
+    with progress(manner) as heard:
+        report = pipeline.check([name], settings, heard)
+    return comparison.decode(json.render(report), name)
