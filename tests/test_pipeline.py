@@ -46,7 +46,9 @@ FAILURES = {
     "keystone refuses connections": Case({"4a": "refused"}, "rejected", "4a", "keystone"),
     "keystone answers 503": Case({"4a": "503"}, "rejected", "4a", "keystone answered 503"),
     "keystone never answers": Case({"4a": "unanswered"}, "rejected", "4a", "keystone never answered"),
-    "keystone does not know the token": Case({"4a": "404"}, "rejected", "4a", "requires authentication"),
+    "keystone does not know the token": Case(
+        {"4a": "404"}, "rejected", "4a", "keystone does not know the token"
+    ),
     "the body is not valid": Case({"4b": "400"}, "rejected", "4b", "Invalid input for field"),
     "the image is not there": Case({"4b": "glance 404"}, "rejected", "4b", "Can not find requested image"),
     "glance refuses connections": Case({"4b": "glance refused"}, "rejected", "4b", "glance-api"),

@@ -96,3 +96,12 @@ def test_a_users_own_file_is_read_each_time(cache: Path, tmp_path: Path) -> None
     path.write_text("%import cloudvm_create (start, begins)\n")
     load(path)
     assert not cache.exists()
+
+
+def test_a_user_without_a_home_has_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who is a number alone, as in containers: nothing is kept, neither in a folder named ~."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    assert load("cloudvm_create").name == "cloudvm_create"
+    assert list(tmp_path.iterdir()) == []

@@ -184,6 +184,7 @@ def check(manner: Manner, name: str) -> int:
     from tracer.conformance.inspection import inspect
     from tracer.conformance.reading import read
     from tracer.conformance.shelf import find
+    from tracer.reports import plural
 
     known, source = read(find(name))
     found = inspect(known, source)
@@ -194,16 +195,12 @@ def check(manner: Manner, name: str) -> int:
             (found.files, "file"), (found.rules, "rule"), (found.terminals, "terminal"), (found.steps, "step")
         )  # fmt: skip
         compiled = ((found.states, "state"), (found.arcs, "arc"))
-        told = "; ".join(", ".join(_plural(*size) for size in sizes) for sizes in (parts, compiled))
-        warned = f"; {_plural(len(found.warnings), 'warning')}" if found.warnings else ""
+        told = "; ".join(", ".join(plural(*size) for size in sizes) for sizes in (parts, compiled))
+        warned = f"; {plural(len(found.warnings), 'warning')}" if found.warnings else ""
         output.console(file, manner).print(
             f"{output.plain(known.name, 200)}: ok: {told}{warned}", markup=False
         )
     return CONFORMS
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count:,} {word}{'s' if count != 1 else ''}"
 
 
 @grammar.command("draw", short_help="Draw the steps of a grammar.")

@@ -31,7 +31,10 @@ def load(name_or_path: str | Path, most_states: int = MOST_STATES) -> Grammar:
     path = find(name_or_path)
     if path.parent != grammars_dir() or most_states != MOST_STATES:
         return _read(path, most_states)
-    kept = _cache_dir() / f"{path.stem}-{_fingerprint()}.pickle"
+    folder = _cache_dir()
+    if folder is None:
+        return _read(path, most_states)
+    kept = folder / f"{path.stem}-{_fingerprint()}.pickle"
     grammar = _unpacked(kept)
     if grammar is None or grammar.path != path:
         grammar = _read(path, most_states)
@@ -46,10 +49,15 @@ def _read(path: Path, most_states: int) -> Grammar:
     return read(path, most_states)[0]
 
 
-def _cache_dir() -> Path:
-    """Return the folder for what can be made again (XDG Base Directory Specification 0.8)."""
+def _cache_dir() -> Path | None:
+    """Return the folder for what can be made again (XDG Base Directory Specification 0.8).
+
+    None without a home: in containers a user may be a number alone.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "tracer"
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    return Path(base) / "tracer" if os.path.isabs(base) else None
 
 
 def _fingerprint() -> str:
@@ -78,7 +86,7 @@ def _unpacked(path: Path) -> Grammar | None:
 
 def _keep(grammar: Grammar, path: Path) -> None:
     """Write a compiled grammar, in one go; what was kept of it before is of no use any more."""
-    with suppress(OSError, RuntimeError):
+    with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = path.with_name(f"{path.name}.{os.getpid()}")
         new.touch(mode=0o600)

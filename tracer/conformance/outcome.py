@@ -276,10 +276,10 @@ def blind_host(case: Case, ending: Ending, sight: StepSight) -> tuple[str, int] 
     return (plane, case.first_ns + seen_ns) if case.first_ns + seen_ns < ending.time_ns else None
 
 
-def only_turned_away(step: str, witnesses: Sequence[Witness], ending: Ending) -> bool:
-    """Tell whether all calls of *step* failed, in a creation that may still ask again."""
+def only_turned_away(witnesses: Sequence[Witness], ending: Ending) -> bool:
+    """Tell whether a step never got further than refused connections, in a creation that may ask again."""
     waits = ending.outcome in ("stuck", "unfinished")
-    return waits and bool(witnesses) and all(step not in w.steps or _lost(w) for w in witnesses)
+    return waits and bool(witnesses) and all(_lost(w) for w in witnesses)
 
 
 def _lost(witness: Witness) -> bool:

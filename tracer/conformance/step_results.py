@@ -47,7 +47,7 @@ def _result(
         status, reason = "failed", ""
     elif any(kind != "failed" or step.name in case.grammar.inward for _, kind in taken):
         asked = [w for w, _ in taken] if step.name not in case.grammar.inward else []
-        status, reason = "failed" if only_turned_away(step.name, asked, ending) else "seen", ""
+        status, reason = "failed" if only_turned_away(asked, ending) else "seen", ""
     else:
         status, reason = _unseen(case, sight, ending, step, passed)
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)
