@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
 import small_cloud
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[small_cloud.Cloud]:
-    """A cloud that runs. Skipped where there can be none, but not in a pipeline: there it is what is tested."""
+    """A cloud that runs. Skipped where there can be none, but not in a pipeline (CI): there it must run."""
     why_not = small_cloud.why_not()
     if why_not and os.environ.get("CI"):
         pytest.fail(f"a small cloud {why_not}")

@@ -1,8 +1,8 @@
 """Two network planes of one's own, and hosts on them: bridges and network namespaces of Linux.
 
-The planes are interfaces of a namespace that belongs to the thread that makes them, and so to all that it starts:
-nothing of it is seen outside, and any address will do. Every host is a namespace, too, with a leg on its planes.
-What hosts say to each other passes a bridge, where it can be recorded as at the SPAN port of a switch.
+The planes are interfaces of a namespace that belongs to the thread that makes them, and so to all that it
+starts: nothing of it is seen outside, and any address will do. Every host is a namespace, too, with a leg on
+its planes. What hosts say to each other passes a bridge, where it is seen as at the SPAN port of a switch.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class Planes:
 
 @contextmanager
 def planes(interfaces: Mapping[str, str]) -> Iterator[Planes]:
-    """Move this thread into a namespace with a bridge for each plane (plane -> interface), and back at the end."""
+    """Move this thread, until the end of the block, into a namespace with a bridge for each plane.
+
+    *interfaces*: plane -> the bridge's name.
+    """
     outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     made = Planes(interfaces)
     _system("unshare", CLONE_NEWNET)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-import mariadb
+import mariadb_server
 import planes
 import rabbitmq
 from services.addresses import ADMIN, BROKER, DATABASE, EXTERNAL_API, HOSTS, INTERNAL_BASE, where
@@ -39,8 +39,10 @@ class Cloud:
         """What no capture of it can show: SQLite, which stands for a database, says nothing on the wire."""
 
     def boot(self, name: str, breaks: str = "") -> str:
-        """Order a VM and wait for it; with *breaks* that step goes wrong. Return what became of it: ACTIVE, ERROR,
-        or REFUSED by the order's answer."""
+        """Order a VM and wait for it; with *breaks* that step goes wrong.
+
+        Return what became of it: ACTIVE, ERROR, BUILD for one that takes too long, or REFUSED.
+        """
         order = {
             "name": name,
             "network": "1e645f04-3324-489c-a24f-f90f662730a3",
@@ -51,9 +53,10 @@ class Cloud:
             return "REFUSED"
         until_s = time.monotonic() + BOOT_S
         while time.monotonic() < until_s:
-            server: dict[str, Any] = call(where("sc"), "GET", f"/sc/cloudhosts/{told.body['id']}").body["server"]
-            if server["status"] != "BUILD":
-                return str(server["status"])
+            shown = call(where("sc"), "GET", f"/sc/cloudhosts/{told.body['id']}")
+            status = str(shown.body["server"]["status"])
+            if status != "BUILD":
+                return status
             time.sleep(0.1)
         return "BUILD"
 
@@ -70,11 +73,11 @@ def small_cloud(folder: Path) -> Iterator[Cloud]:
         (folder / "broker").mkdir()
         broker = rabbitmq.RabbitMQ(folder / "broker", BROKER, port=5672)
         stack.callback(broker.close)
-        has_mariadb = mariadb.why_not() is None
+        has_mariadb = os.environ.get("DATABASE") != "sqlite" and mariadb_server.why_not() is None
         with ThreadPoolExecutor(1) as beside:
             started = beside.submit(broker.start)
             if has_mariadb:
-                place = stack.enter_context(mariadb.database(folder / "database", DATABASE, SCHEMA))
+                place = stack.enter_context(mariadb_server.database(folder / "database", DATABASE, SCHEMA))
             else:
                 place = _sqlite(folder / "nova.sqlite")
             started.result()
@@ -83,9 +86,8 @@ def small_cloud(folder: Path) -> Iterator[Cloud]:
 
 
 def _sqlite(path: Path) -> str:
-    import sqlite3
-
-    sqlite3.connect(path).executescript(SCHEMA).close()
+    with closing(sqlite3.connect(path)) as made:
+        made.executescript(SCHEMA)
     return str(path)
 
 

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import pytest
-
 from small_cloud import Cloud
 
 STEPS = ("1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8a", "8b", "8c")
@@ -14,7 +13,7 @@ STEPS = ("1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8a", "8b",
 
 def test_a_creation_goes_as_documented(tracer: Any, cloud: Cloud) -> None:
     """BREAK=8b in the environment breaks step 8b, to see what a failure says."""
-    with tracer.record(cloud.interfaces, allow=cloud.unseen) as traffic:
+    with tracer.record(cloud.interfaces, settle=0.3, allow=cloud.unseen) as traffic:
         cloud.boot("web-1", breaks=os.environ.get("BREAK", ""))
     trace = traffic.only(name="web-1")
     assert trace.conforms()
@@ -31,7 +30,7 @@ def test_a_broken_step_is_named(step: str, tracer: Any, cloud: Cloud) -> None:
     """Whoever refuses or fails: the failure's message names the step, and the VM."""
     if f"unobserved:{step}" in cloud.unseen:
         pytest.skip("without MariaDB nothing on the wire shows this step")
-    with tracer.record(cloud.interfaces, allow=cloud.unseen) as traffic:
+    with tracer.record(cloud.interfaces, settle=0.3, allow=cloud.unseen) as traffic:
         became = cloud.boot(f"web-{step}", breaks=step)
     assert became in ("REFUSED", "ERROR")
     with pytest.raises(AssertionError) as failure:

@@ -16,7 +16,14 @@ HOSTS = {
     "cinder-api": {INTERNAL_BASE: "172.28.0.45"},
     "vrm": {INTERNAL_BASE: "172.28.0.61"},
 }
-PORTS = {"sc": 8080, "keystone": 5000, "nova-api": 8774, "cinder-api": 8776, "neutron-server": 9696, "vrm": 7070}
+PORTS = {
+    "sc": 8080,
+    "keystone": 5000,
+    "nova-api": 8774,
+    "cinder-api": 8776,
+    "neutron-server": 9696,
+    "vrm": 7070,
+}
 LB = HOSTS["lb"][EXTERNAL_API]
 """The reverse proxy's address: the SC does not know that a proxy is there."""
 

@@ -11,7 +11,10 @@ def answer(asked: Request) -> Answer:
         return Answer(200, {"volume": {"status": "available"}})
     if asked.is_for("PUT", "/v3/[^/]+/attachments/[^/]+"):
         if asked.breaks("8a"):
-            return Answer(500, {"computeFault": {"code": 500, "message": "The server has no connection to the storage."}})
+            return Answer(
+                500,
+                {"computeFault": {"code": 500, "message": "The server has no connection to the storage."}},
+            )
         return Answer(200, {"attachment": {"connection_info": {"driver_volume_type": "iscsi"}}})
     return Answer(404)
 

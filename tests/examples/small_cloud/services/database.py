@@ -11,7 +11,7 @@ CREATE TABLE quotas (project_id VARCHAR(36), resource VARCHAR(36), hard_limit IN
 CREATE TABLE request_specs (instance_uuid VARCHAR(36) PRIMARY KEY, spec TEXT);
 CREATE TABLE build_requests (instance_uuid VARCHAR(36) PRIMARY KEY, project_id VARCHAR(36));
 CREATE TABLE instance_mappings (instance_uuid VARCHAR(36) PRIMARY KEY, project_id VARCHAR(36));
-CREATE TABLE instances (uuid VARCHAR(36) PRIMARY KEY, project_id VARCHAR(36), vm_state VARCHAR(36), deleted INT);
+CREATE TABLE instances (uuid VARCHAR(36) PRIMARY KEY, project_id VARCHAR(36), vm_state VARCHAR(9));
 CREATE TABLE instance_faults (instance_uuid VARCHAR(36), code INT, message TEXT);
 INSERT INTO quotas VALUES ('e114495f4b7d49c18a052454413cd3db', 'instances', 1000);
 """

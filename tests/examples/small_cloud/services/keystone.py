@@ -14,7 +14,9 @@ def answer(asked: Request) -> Answer:
         return Answer(201, TOKEN, {"X-Subject-Token": f"gAAAAAB{uuid.uuid4().hex}"})
     if asked.is_for("GET", "/v3/auth/tokens"):
         if asked.breaks("4a"):
-            return Answer(404, {"error": {"code": 404, "message": "Could not find token.", "title": "Not Found"}})
+            return Answer(
+                404, {"error": {"code": 404, "message": "Could not find token.", "title": "Not Found"}}
+            )
         return Answer(200, TOKEN)
     return Answer(404)
 

@@ -11,7 +11,9 @@ def answer(asked: Request) -> Answer:
         return Answer(200, {"networks": [{"status": "ACTIVE"}]})
     if asked.is_for("POST", "/v2.0/ports"):
         if asked.breaks("8b"):
-            return Answer(409, {"NeutronError": {"type": "IpAddressGenerationFailure", "message": "No more addresses."}})
+            return Answer(
+                409, {"NeutronError": {"type": "IpAddressGenerationFailure", "message": "No more addresses."}}
+            )
         return Answer(201, {"port": {"id": str(uuid.uuid4())}})
     if asked.is_for("PUT", "/v2.0/ports/[^/]+"):
         return Answer(200, {"port": {"id": asked.path.rpartition("/")[2]}})

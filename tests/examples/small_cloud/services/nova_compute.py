@@ -28,7 +28,9 @@ class Asking:
     def __call__(self, method: str, path: str, body: Any = None) -> Any:
         told: Answer = call(where(self._service), method, path, body, self._headers)
         if told.status >= 400:
-            raise RuntimeError(f"Build of instance aborted: {self._service} answered {told.status}: {told.body}")
+            raise RuntimeError(
+                f"Build of instance aborted: {self._service} answered {told.status}: {told.body}"
+            )
         return told.body
 
 
@@ -55,7 +57,9 @@ def apply_for_storage(volume: str, context: Context) -> None:
 def apply_for_network(server_id: str, network: str, context: Context) -> None:
     """Step 8b."""
     neutron = Asking(context, "neutron-server", "python-neutronclient")
-    port = neutron("POST", "/v2.0/ports", {"port": {"device_id": server_id, "network_id": network}})["port"]["id"]
+    port = neutron("POST", "/v2.0/ports", {"port": {"device_id": server_id, "network_id": network}})["port"][
+        "id"
+    ]
     neutron("PUT", f"/v2.0/ports/{port}", {"port": {"binding:host_id": HOST}})
 
 
@@ -69,7 +73,12 @@ def start(server_id: str, context: Context) -> None:
 
 def save(server_id: str, vm_state: str, context: Context, fault: str = "") -> None:
     instance = versioned("Instance", uuid=server_id, vm_state=vm_state, host=HOST, fault=fault)
-    args = {"objinst": instance | {"nova_object.changes": ["vm_state"]}, "objmethod": "save", "args": [], "kwargs": {}}
+    args = {
+        "objinst": instance | {"nova_object.changes": ["vm_state"]},
+        "objmethod": "save",
+        "args": [],
+        "kwargs": {},
+    }
     broker.call("conductor", "object_action", args, context)
 
 

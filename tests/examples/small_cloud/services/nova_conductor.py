@@ -13,7 +13,7 @@ database, broker = Database("nova-conductor"), Peer("nova-conductor")
 def answer(method: str, args: Any, context: Context) -> Any:
     if method == "schedule_and_build_instances":
         server_id = args["build_requests"][0]["nova_object.data"]["instance_uuid"]
-        database("INSERT INTO instances VALUES (%s, %s, 'building', 0)", server_id, PROJECT)
+        database("INSERT INTO instances VALUES (%s, %s, 'building')", server_id, PROJECT)
         try:
             build(server_id, args, context)
         except UnroutableError:
@@ -25,7 +25,9 @@ def answer(method: str, args: Any, context: Context) -> Any:
         if instance["vm_state"] == "error":
             give_up(instance["uuid"], instance["fault"])
         else:
-            database("UPDATE instances SET vm_state=%s WHERE uuid = %s", instance["vm_state"], instance["uuid"])
+            database(
+                "UPDATE instances SET vm_state=%s WHERE uuid = %s", instance["vm_state"], instance["uuid"]
+            )
     return None
 
 
@@ -38,11 +40,15 @@ def build(server_id: str, args: Any, context: Context) -> None:
     host = chosen["nova_object.data"]["service_host"]
     topic = f"compute.{'nowhere' if context['break'] == '7' else host}"
     instance = versioned("Instance", uuid=server_id, vm_state="building")
-    broker.cast(topic, "build_and_run_instance", {"instance": instance, "requested": args["requested"]}, context)
+    broker.cast(
+        topic, "build_and_run_instance", {"instance": instance, "requested": args["requested"]}, context
+    )
 
 
 def give_up(server_id: str, why: str) -> None:
-    database("INSERT INTO instance_faults (instance_uuid, code, message) VALUES (%s, 500, %s)", server_id, why)
+    database(
+        "INSERT INTO instance_faults (instance_uuid, code, message) VALUES (%s, 500, %s)", server_id, why
+    )
     database("UPDATE instances SET vm_state='error' WHERE uuid = %s", server_id)
 
 

@@ -48,7 +48,9 @@ class Peer:
             self._replies = self._channel()
             self._replies.queue_declare(self._reply_queue, auto_delete=True)
         asked = {"_msg_id": uuid.uuid4().hex, "_reply_q": self._reply_queue, "_timeout": None}
-        self._publish(EXCHANGE, topic, {"method": method, "args": args, "version": "6.0"} | asked | _named(context))
+        self._publish(
+            EXCHANGE, topic, {"method": method, "args": args, "version": "6.0"} | asked | _named(context)
+        )
         for delivered, _, body in self._replies.consume(self._reply_queue):
             self._replies.basic_ack(delivered.delivery_tag)
             told = json.loads(json.loads(body)["oslo.message"])
@@ -69,7 +71,9 @@ class Peer:
             try:
                 result = answer(asked["method"], asked["args"], context)
             except RuntimeError as error:
-                failure = json.dumps({"class": "NoValidHost_Remote", "module": "nova.exception", "message": str(error)})
+                failure = json.dumps(
+                    {"class": "NoValidHost_Remote", "module": "nova.exception", "message": str(error)}
+                )
             if "_msg_id" in asked:
                 told = {"result": result, "failure": failure, "ending": True, "_msg_id": asked["_msg_id"]}
                 self._publish("", asked["_reply_q"], told)

@@ -33,7 +33,9 @@ def log_in(asked: Request) -> str:
     """A token for the cloud; empty when there is none to be had."""
     user = {"name": "sc", "domain": {"id": "default"}, "password": "secret-of-the-sc"}
     body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}}}
-    told = call((LB, PORTS["keystone"]), "POST", "/v3/auth/tokens", body, {BREAK: asked.headers.get(BREAK, "")})
+    told = call(
+        (LB, PORTS["keystone"]), "POST", "/v3/auth/tokens", body, {BREAK: asked.headers.get(BREAK, "")}
+    )
     return told.headers.get("X-Subject-Token", "")
 
 

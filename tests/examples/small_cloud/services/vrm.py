@@ -13,7 +13,9 @@ def answer(asked: Request) -> Answer:
     if asked.is_for("POST", f"{SITE}/vms"):
         if asked.breaks("8c"):
             return Answer(500, {"errorCode": "10000001", "errorDes": "The datastore is full."})
-        return Answer(202, {"taskUri": f"{SITE}/tasks/{next(numbers)}", "uri": f"{SITE}/vms/i-{next(numbers):08X}"})
+        return Answer(
+            202, {"taskUri": f"{SITE}/tasks/{next(numbers)}", "uri": f"{SITE}/vms/i-{next(numbers):08X}"}
+        )
     if asked.is_for("POST", f"{SITE}/vms/[^/]+/action/start"):
         return Answer(202, {"taskUri": f"{SITE}/tasks/{next(numbers)}"})
     if asked.is_for("GET", f"{SITE}/tasks/[^/]+"):

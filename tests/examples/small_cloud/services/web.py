@@ -18,7 +18,7 @@ class Request(NamedTuple):
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: Any
 
     def is_for(self, method: str, pattern: str) -> bool:

@@ -32,20 +32,29 @@ def database(folder: Path, address: str, schema: str, port: int = 3306) -> Itera
         f"GRANT ALL ON nova.* TO nova@'%';\nUSE nova;\n{schema}",
         encoding="utf-8",
     )
-    data, log = f"--datadir={folder / 'data'}", (folder / "mariadb.log").open("ab")
-    with log:
+    data = f"--datadir={folder / 'data'}"
+    with (folder / "mariadb.log").open("ab") as log:
         subprocess.run(
-            [_program("mariadb-install-db"), "--no-defaults", data, "--user=root", "--skip-test-db", "--skip-name-resolve"],
-            stdout=log, stderr=log, check=True,
-        )  # fmt: skip
+            [_program("mariadb-install-db"), "--no-defaults", data, "--user=root", "--skip-test-db"],
+            stdout=log,
+            stderr=log,
+            check=True,
+        )
+        settings = {
+            "user": "root",
+            "bind-address": address,
+            "port": port,
+            "socket": folder / "socket",
+            "pid-file": folder / "pid",
+            "init-file": folder / "schema.sql",
+            "innodb-flush-log-at-trx-commit": 0,
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
         server = subprocess.Popen(
-            [
-                _program("mariadbd"), "--no-defaults", data, "--user=root", f"--bind-address={address}", f"--port={port}",
-                f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}", f"--init-file={folder / 'schema.sql'}",
-                "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0",
-            ],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+            [_program("mariadbd"), "--no-defaults", data, "--skip-name-resolve", *options],
+            stdout=log,
+            stderr=log,
+        )
     try:
         _wait(server, address, port, folder / "mariadb.log")
         yield f"{address}:{port}"
