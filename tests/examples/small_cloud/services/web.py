@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 from collections.abc import Callable, Mapping
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ class Request(NamedTuple):
 
     method: str
     path: str
-    headers: http.client.HTTPMessage
+    headers: Message
     body: Any
 
     def is_for(self, method: str, pattern: str) -> bool:
