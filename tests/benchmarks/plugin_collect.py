@@ -2,9 +2,9 @@
 
     python tests/benchmarks/plugin_collect.py [ROUNDS]
 
-Interleaved runs of pytest in an empty folder, with the plugin and without, and without all other plugins, whose
-times would drown it; the medians and the least times of both, of processor time, since others use the machine
-too. The plugin has to be installed by its entry point. It must stay below 30 ms.
+Interleaved runs of pytest in an empty folder, with the plugin and without, and without all other plugins,
+whose times would drown it; the medians and the least times of both, of processor time, since others use the
+machine too. The plugin has to be installed by its entry point. It must stay below 30 ms.
 """
 
 from __future__ import annotations
