@@ -25,9 +25,11 @@ PLANES = ("External_api", "Internal_base")
 SENDER = str(Path(__file__).parent / "wires.py")
 
 
-def start(space: str, *arguments: str) -> subprocess.Popen[bytes]:
+TAPS = tuple(f"-i{plane}=w{number}" for number, plane in enumerate(PLANES))
+
+
+def start(space: str, *arguments: str, sources: tuple[str, ...] = TAPS) -> subprocess.Popen[bytes]:
     """`tracer watch` on both planes in *space*, once it is listening."""
-    sources = [f"-i{plane}=w{number}" for number, plane in enumerate(PLANES)]
     process = subprocess.Popen(
         inside(space, sys.executable, "-m", "tracer", "watch", *sources, *arguments),
         cwd=ROOT,
@@ -37,7 +39,7 @@ def start(space: str, *arguments: str) -> subprocess.Popen[bytes]:
     until = time.monotonic() + 20
     while time.monotonic() < until and process.poll() is None:
         found = subprocess.run(inside(space, "cat", "/proc/net/packet"), capture_output=True, check=True)
-        if found.stdout.count(b"\n") > len(PLANES):
+        if found.stdout.count(b"\n") > len(sources):
             # The last of the sockets is there, but may not have its ring yet.
             time.sleep(0.5)
             break
@@ -89,6 +91,24 @@ def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float
     steps = [[(s["step"], s["status"]) for s in t["steps"]] for t in found["traces"]]
     assert steps == [[(s.step, s.status) for s in v.steps] for v in expected.verdicts]
     assert process.returncode == (1 if any(v.verdict == "deviates" for v in expected.verdicts) else 0)
+
+
+@needs_wires
+def test_any_interface_is_all_of_them() -> None:
+    """Both planes through one socket, each packet where it leaves and where it comes in: same verdicts."""
+    with wires(["w0", "w1"]) as space:
+        subprocess.run(["ip", "-n", space, "link", "set", "lo", "up"], check=True)
+        process = start(space, sources=("-iany",))
+        resend(space, "fail-quota-403", 10)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert errors == b""
+    expected = pipeline.check([str(CAPTURES / "fail-quota-403")], Settings())
+    key = "id", "verdict", "outcome", "stopped_at"
+    assert [tuple(t[k] for k in key) for t in report(output)["traces"]] == [
+        (v.id, v.verdict, v.outcome, v.stopped_at) for v in expected.verdicts
+    ]
 
 
 @needs_wires

@@ -291,6 +291,19 @@ def test_the_marker_is_known(run: Run) -> None:
     )
 
 
+def test_strict_markers(run: Run) -> None:
+    """The marker is registered; one that looks like it is not."""
+    test = """
+        import pytest
+
+        @pytest.mark.{}(captures="captures/ok")
+        def test_it(tracer):
+            assert tracer.check().conforms()
+        """
+    run("--strict-markers", test=test.format("tracer")).assert_outcomes(passed=1)
+    run("--strict-markers", test=test.format("trace")).assert_outcomes(errors=1)
+
+
 def test_the_plugin_loads_nothing() -> None:
     """A run that does not use it imports no stage, no report, no library of ours."""
     program = (

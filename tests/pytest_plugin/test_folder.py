@@ -120,16 +120,10 @@ def test_a_mistake_stops_the_run_with_one_line(arguments: tuple[str, ...], run: 
     assert "INTERNALERROR" not in text
 
 
-def test_the_order_does_not_matter(run: Run, pytester: pytest.Pytester) -> None:
-    """Traces among other tests, in any order, give the same answers."""
-    pytester.makeconftest(
-        """
-        import random
-
-        def pytest_collection_modifyitems(items):
-            random.Random(len(items)).shuffle(items)
-        """
-    )
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_order_does_not_matter(seed: int, run: Run) -> None:
+    """Traces among other tests, in any order, give the same answers; a failure is told with its own story."""
+    pytest.importorskip("random_order")
     test = """
         import pytest
 
@@ -137,8 +131,21 @@ def test_the_order_does_not_matter(run: Run, pytester: pytest.Pytester) -> None:
         @pytest.mark.parametrize("folder, good", [("ok", True), ("broken", False)])
         def test_it(tracer, folder, good, n):
             assert bool(tracer.check(f"captures/{folder}").conforms()) == good
+
+        def test_broken(tracer):
+            assert tracer.check("captures/broken").conforms()
         """
-    run("--tracer-check=captures/mixed", ".", test=test).assert_outcomes(passed=7, failed=2)
+    result = run(
+        "--tracer-check=captures/mixed",
+        ".",
+        "--random-order-bucket=global",
+        f"--random-order-seed={seed}",
+        test=test,
+    )
+    result.assert_outcomes(passed=7, failed=3)
+    assert "--random-order-bucket=global" in result.stdout.str()
+    told = re.findall(r"VM (\S+) \S+  step (\w+) failed", result.stdout.str())
+    assert set(told) == {("web-2", "8b"), ("web-3", "4c")}
 
 
 def test_xdist(
@@ -154,6 +161,29 @@ def test_xdist(
     result.stdout.fnmatch_lines(["  8b    FAILED *", "*- tracer ladder -*"])
     result = pytester.runpytest_subprocess(*arguments, f"captures/mixed::{named['web-2']}")
     result.assert_outcomes(failed=1)
+
+
+def test_xdist_and_the_fixture(
+    pytester: pytest.Pytester, captures: Path, installed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker finds comes back whole: the story, and the ladder as a section."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    (pytester.path / "captures").symlink_to(captures)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.tracer(allow=["unobserved"])
+        @pytest.mark.parametrize("folder", ["ok", "broken", "blind", "empty"])
+        def test_it(tracer, folder):
+            assert tracer.check(f"captures/{folder}").conforms()
+        """
+    )
+    result = pytester.runpytest_subprocess(*installed, "-n2", "--strict-markers", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines_random(
+        ["E *assert <VM web-2 * deviates: step 8b failed: *", "*- tracer ladder -*", "E *<no trace found>*"]
+    )
 
 
 # --- JUnit ------------------------------------------------------------------------------------------

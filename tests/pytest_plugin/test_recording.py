@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,7 @@ import tracer
 
 ROOT = Path(tracer.__file__).parent.parent
 RAW = os.geteuid() == 0 and sys.platform == "linux"
-pytestmark = [
-    pytest.mark.skipif(find_spec("tracer.recording") is None, reason="tracer.recording is not there"),
-    pytest.mark.skipif(not RAW, reason="recording needs CAP_NET_RAW"),
-]
+pytestmark = pytest.mark.skipif(not RAW, reason="recording needs CAP_NET_RAW")
 SECRET = "gAAAAAB-a-token-that-nobody-may-see"
 CONVERSATION = f'''
 import http.server, json, threading, urllib.request

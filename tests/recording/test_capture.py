@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from wires import inside, why_not, wires
 from tracer import pipeline
 from tracer.model import Capture
 from tracer.pipeline import Settings
+from tracer.recording.rotation import Files, Rotation
 from tracer.sources import open_capture
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -143,3 +145,19 @@ def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in done.stderr.decode() and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="owners are changed by root")
+def test_with_sudo_the_new_folders_belong_to_the_user_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made before privileges are given up, and written to after."""
+    monkeypatch.setenv("SUDO_UID", "12345")
+    monkeypatch.setenv("SUDO_GID", "12346")
+    Files(tmp_path / "incident" / "today", [], Rotation(), "tracer").prepare()
+    for folder, owner in (
+        (tmp_path, 0),
+        (tmp_path / "incident", 12345),
+        (tmp_path / "incident/today", 12345),
+    ):
+        assert folder.stat().st_uid == owner

@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,8 +81,6 @@ class Tracer:
         goes on for *settle*. Secrets are overwritten as they are written, unless --tracer-raw; the captures
         are kept as --tracer-keep says.
         """
-        if find_spec("tracer.recording") is None:
-            raise UsageError("tracer.record: this version cannot record; run tcpdump and check its captures")
         from tracer.pytest_plugin.recording import Recording, folder_of, interfaces_of
 
         folders = self._item.stash.setdefault(KEPT, [])

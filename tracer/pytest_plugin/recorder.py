@@ -12,11 +12,16 @@ import json
 import signal
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tracer.errors import TracerError
+from tracer.live.run import proposed_filter
+from tracer.pipeline import Settings, given_topology
+from tracer.recording.recorder import Recorder
+from tracer.recording.rotation import Rotation
+from tracer.recording.run import open_recording
+from tracer.sources.interface import Interface
 
 NO_PRIVILEGE = 13
 COULD_NOT_RUN = 2
@@ -44,23 +49,17 @@ def main() -> int:
     return 0
 
 
-def _wait(recorder: Any) -> None:
+def _wait(recorder: Recorder) -> None:
     sys.stdin.read()
     recorder.stop()
 
 
-def _opened(asked: dict[str, Any]) -> tuple[Any, Any]:
+def _opened(asked: dict[str, Any]) -> tuple[Recorder, list[Interface]]:
     """Return the recorder with its sockets open, and its sources."""
-    pipeline, recording = import_module("tracer.pipeline"), import_module("tracer.recording.run")
-    rotation = import_module("tracer.recording.rotation").Rotation()
-    topology = Path(asked["topology"]) if asked["topology"] else None
-    given = pipeline.given_topology(pipeline.Settings(topology=topology))
-    bpf = asked["filter"]
-    if bpf is None:
-        bpf = import_module("tracer.live.run").proposed_filter(given)
-    folder = Path(asked["folder"])
-    recorder, _, sources = recording.open_recording(
-        asked["interfaces"], folder, rotation, given, bpf, redact=asked["redact"]
+    given = given_topology(Settings(topology=Path(asked["topology"]) if asked["topology"] else None))
+    bpf = proposed_filter(given) if asked["filter"] is None else asked["filter"]
+    recorder, _, sources = open_recording(
+        asked["interfaces"], Path(asked["folder"]), Rotation(), given, bpf, redact=asked["redact"]
     )
     return recorder, sources
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tracer.errors import UsageError
 from tracer.recording.pcapng_writer import Described, interface_block, section_block
+from tracer.sources.privileges import give
 
 __all__ = ["Files", "Rotation"]
 
@@ -47,11 +48,17 @@ class Files:
         """Of all that was written."""
 
     def prepare(self) -> None:
-        """Make the folder, if need be. Raises UsageError when nothing can be written there."""
+        """Make the folder, if need be. Raises UsageError when nothing can be written there.
+
+        Made with sudo, it belongs to the user behind it, who is to write there.
+        """
+        missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"-w {self._folder}: cannot be made: {error.strerror}") from None
+        for folder in missing:
+            give(folder)
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise UsageError(f"-w {self._folder}: cannot be written to as this user")
 

@@ -10,6 +10,7 @@ Source: linux/if_packet.h; Documentation/networking/packet_mmap.rst.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import select
@@ -47,6 +48,7 @@ _ADDRESS_BYTES = 48
 """Where the address stands behind a packet's header: hardware type at 8, direction at 10."""
 _OURS, _VLAN_VALID, _TPID_VALID, _OUTGOING = 1, 1 << 4, 1 << 6, 4
 _LOOPBACK = 772
+_ALL = 3
 _LINK_TYPES = {1: 1, _LOOPBACK: 1, 65534: 101, 512: 101, 768: 101, 769: 101, 776: 101, 778: 101}
 """Hardware type -> LINKTYPE_: Ethernet, or bare IP for tunnels."""
 
@@ -83,7 +85,7 @@ class Interface:
             raise SourceError(f"{self.name}: cannot be sniffed: {error.strerror or error}") from error
         self._socket = listening
         if self.name == ANY:
-            listening.ins.bind(("", 3))  # ETH_P_ALL of every interface
+            _bind_to_all(listening.ins)
         self._make_ring(listening.ins)
         # What passed before the ring was there is no loss: counting begins now.
         self._count_drops(listening.ins)
@@ -205,6 +207,15 @@ class Interface:
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise SourceError(f"{self.name}: no packets any more: {os.strerror(error)}")
+
+
+def _bind_to_all(sock: socket.socket) -> None:
+    """Bind to ETH_P_ALL of every interface: Python's own bind knows only one interface, by its name."""
+    address = struct.pack("=HHi12x", socket.AF_PACKET, socket.htons(_ALL), 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.bind(sock.fileno(), address, len(address)):
+        number = ctypes.get_errno()
+        raise SourceError(f"{ANY}: cannot be sniffed: {os.strerror(number)}")
 
 
 def default_filter(ports: Mapping[int, str], api_addresses: tuple[str, ...] = ()) -> str:

@@ -26,12 +26,12 @@ def why_not() -> str | None:
 
 
 class RabbitMQ:
-    """One broker; *folder* holds all that it writes."""
+    """One broker; *folder* holds all that it writes. Without a *port*, it takes a free one."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", port: int = 0) -> None:
         self.folder = folder
         self.address = address
-        self.port = free_port(address)
+        self.port = port or free_port(address)
         self.node = f"tracer-{os.getpid()}-{self.port}@localhost"
         self._environment = self._write_settings()
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,6 +106,8 @@ class RabbitMQ:
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {self.address}:{self.port}\nlog.console = false\nlog.file.level = warning\n"
             "disk_free_limit.absolute = 1MB\n"
+            # guest is let in from the loopback interface only, unless this says otherwise.
+            "loopback_users = none\n"
         )
         return {
             "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/lib/rabbitmq/bin",
