@@ -73,9 +73,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """A pipeline that has found one conforming creation."""
     stand_in = Pipeline(BUILD.report(BUILD.conforming()))
     module = ModuleType("tracer.pipeline")
-    module.__dict__.update(
-        Settings=Settings, check=stand_in.check, calls=stand_in.calls, learn=stand_in.learn
-    )
+    module.__dict__.update(Settings=Settings, check=stand_in.check, calls=stand_in.calls)
     monkeypatch.setitem(sys.modules, "tracer.pipeline", module)
     monkeypatch.setattr(tracer, "pipeline", module, raising=False)
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
