@@ -168,7 +168,10 @@ MISTAKES = [
     (["check"], f"tracer check: {CAPTURES}"),
     (["show"], f"tracer show: {CAPTURES}"),
     (["chek", "x"], "no command 'chek'; did you mean check?"),
-    (["nope"], "no command 'nope'; there are check, calls, show, baseline, compare, grammar, completion"),
+    (
+        ["nope"],
+        "no command 'nope'; there are check, calls, show, baseline, extract, compare, grammar, completion",
+    ),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
     (["--colr=never", "check", "x"], "tracer has no option --colr; did you mean --color?"),
@@ -533,7 +536,7 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
 @pytest.mark.parametrize(
     "words, found",
     [
-        ("tracer ", ["check", "calls", "show", "baseline", "compare", "grammar", "completion"]),
+        ("tracer ", ["check", "calls", "show", "baseline", "extract", "compare", "grammar", "completion"]),
         ("tracer grammar ", ["list", "show", "check", "draw"]),
         ("tracer check x --form", ["--format"]),
         ("tracer check x --format ", ["text", *FORMATS]),

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-COMMANDS = {"check", "calls", "show", "baseline", "compare", "grammar"}
+COMMANDS = {"check", "calls", "show", "baseline", "compare", "extract", "grammar"}
 
 Block = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 

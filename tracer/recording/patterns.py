@@ -1,0 +1,120 @@
+"""What a secret looks like on the wire: where it begins, and where it ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["FRAMING", "Start", "end_of", "inserted", "starts"]
+
+_HEADER = rb"x-[a-z-]*(?:token|secret|signature|key)|(?:proxy-)?authorization|(?:set-)?cookie"
+_NAME = (
+    rb"(?:passw(?:or)?d|passphrase|admin_?pass|new_pass|user_?data|secret|private_key|token"
+    rb"|password_hash|encrypted_blob|contents)"
+)
+"""How the name of a JSON member ends."""
+_WORDS = (
+    b"pass", b"token", b"secret", b"user_data", b"userdata", b"_key", b"-key", b"_blob", b"contents",
+    b"signature", b"_sig", b"authorization", b"cookie", b"gaaaaa", b"plain\0\0",
+)  # fmt: skip
+"""Without any of these, in lower case, there is no start: most data need no closer look."""
+_STARTS = re.compile(
+    rb"(?:^|\n)(?P<header>" + _HEADER + rb")[ \t]*:[ \t]*"
+    rb"|" + _NAME + rb'\\*"\s*:\s*(?P<open>\\*)"'
+    rb'|(?P<id>"token"\s*:\s*\{\s*"id"\s*:\s*")'
+    rb"|`?\b(?:user_data|password|password_hash|admin_pass)`?\s*=\s*(?P<sql>')"
+    rb"|(?P<query>[?&](?:token|password|secret|signature|temp_url_sig)=)"
+    rb"|(?P<fernet>\bgAAAAA)"
+    rb"|(?P<plain>\x05(?:AMQ)?PLAIN\0\0..)",
+    re.IGNORECASE | re.DOTALL,
+)
+_INSERT = re.compile(rb"INSERT\s+INTO\s+`?\w+`?\s*\(([^)]*)\)\s*VALUES\s*\(", re.IGNORECASE)
+_COLUMNS = frozenset((b"user_data", b"password", b"password_hash", b"admin_pass", b"encrypted_blob"))
+_VALUE = re.compile(rb"\s*('(?:[^'\\]|\\.|'')*'|[^,')(]*(?:\([^)]*\))?)\s*", re.DOTALL)
+_ENDS = {
+    "header": re.compile(rb"[\r\n]"),
+    "fernet": re.compile(rb"[^\w=-]"),
+    "query": re.compile(rb"[&\s]"),
+}
+_SQL_END = re.compile(rb"(?:[^'\\]|\\.|'')*?'(?!')", re.DOTALL)
+FRAMING = re.compile(rb"\xce[\x01-\x03\x08].{6}|\r\n[0-9A-Fa-f]+(?:;[^\r\n]*)?\r\n", re.DOTALL)
+"""What may cut a secret in two and is none of it: an AMQP frame's end and the next one's head, a chunk's."""
+
+
+class Start(NamedTuple):
+    """Where a secret begins."""
+
+    at: int
+    """Its first byte."""
+    kind: str
+    depth: int = 0
+    """Of JSON: how many backslashes stand before its closing quote. Of what has a length: that."""
+
+
+def starts(data: bytes | bytearray, at: int) -> Start | None:
+    """Return the first secret that begins behind *at*, None if there is none."""
+    plain = bytes(data[at:]).lower()
+    if not any(word in plain for word in _WORDS):
+        return None
+    found = _STARTS.search(data, at)
+    if found is None:
+        return None
+    kind = found.lastgroup or ""
+    if kind == "fernet":
+        return Start(found.start(), kind)
+    if kind == "open":
+        return Start(found.end(), "json", len(found["open"]))
+    if kind == "id":
+        return Start(found.end(), "json")
+    if kind == "plain":
+        return Start(found.end(), kind, int.from_bytes(data[found.end() - 4 : found.end()], "big"))
+    return Start(found.end(), kind)
+
+
+def end_of(start: Start, data: bytes | bytearray, begin: int, seen: int) -> int:
+    """Return where the secret of *start* ends, of which *data* holds what follows from *begin*; -1 if later.
+
+    What is before *seen* was looked at.
+    """
+    if start.kind == "plain":
+        end = begin + start.depth
+        return end if end <= len(data) else -1
+    if start.kind == "json":
+        return _closing_quote(data, max(begin, seen - 16), start.depth)
+    if start.kind == "sql":
+        found = _SQL_END.match(data, begin)
+        return found.end() - 1 if found else -1
+    ending = _ENDS[start.kind].search(data, max(begin, seen))
+    return ending.start() if ending else -1
+
+
+def _closing_quote(data: bytes | bytearray, at: int, depth: int) -> int:
+    """JSON inside of JSON quotes its quotes: the closing one has *depth* backslashes, others more."""
+    while (at := data.find(b'"', at)) >= 0:
+        slashes = 0
+        while slashes < at and data[at - 1 - slashes] == 0x5C:
+            slashes += 1
+        if slashes % (2 * (depth + 1)) == depth:
+            return at - depth
+        at += 1
+    return -1
+
+
+def inserted(data: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield where the values of secret columns are in INSERT statements of data[at:end], without quotes."""
+    for statement in _INSERT.finditer(data, at, end):
+        columns = [name.strip(b" `\n\t") for name in statement[1].split(b",")]
+        if not _COLUMNS.intersection(columns):
+            continue
+        position = statement.end()
+        for column in columns:
+            value = _VALUE.match(data, position)
+            if value is None:
+                break
+            if column in _COLUMNS and value[1][:1] == b"'":
+                yield value.start(1) + 1, value.end(1) - 1
+            position = value.end()
+            if data[position : position + 1] != b",":
+                break
+            position += 1

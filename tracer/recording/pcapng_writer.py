@@ -1,0 +1,66 @@
+"""Blocks of a pcapng file, as they are written: section header, one interface for each plane, packets.
+
+Every block is whole and aligned, and follows from no later one: a file whose writer was killed is good up
+to its last block.
+
+Source: draft-ietf-opsawg-pcapng.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+__all__ = ["Described", "interface_block", "packet_block", "section_block"]
+
+_NAME, _DESCRIPTION, _FILTER, _RESOLUTION, _HARDWARE, _APPLICATION = 2, 3, 11, 9, 2, 4
+_NANOSECONDS = b"\x09"
+_PACKET = struct.Struct("<7I")
+
+
+class Described(NamedTuple):
+    """One interface of a file."""
+
+    name: str
+    """The plane: readers find it there."""
+    description: str
+    """The interface that was sniffed."""
+    link_type: int
+    bpf: str = ""
+
+
+def section_block(application: str) -> bytes:
+    """Return the section header, of a length that is not known yet."""
+    body = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _option(_APPLICATION, application.encode()) + bytes(4)
+    return _block(0x0A0D0D0A, body)
+
+
+def interface_block(interface: Described) -> bytes:
+    """Return an interface description, with times in nanoseconds."""
+    options = _option(_NAME, interface.name.encode()) + _option(_DESCRIPTION, interface.description.encode())
+    options += _option(_RESOLUTION, _NANOSECONDS)
+    if interface.bpf:
+        # The first byte says that what follows is a libpcap filter string.
+        options += _option(_FILTER, b"\0" + interface.bpf.encode())
+    return _block(1, struct.pack("<HHI", interface.link_type, 0, 0) + options + bytes(4))
+
+
+def packet_block(interface: int, time_ns: int, data: bytes, wire_bytes: int) -> bytes:
+    """Return an enhanced packet block."""
+    padding = -len(data) & 3
+    length = 32 + len(data) + padding
+    head = _PACKET.pack(
+        6, length, interface, time_ns >> 32 & 0xFFFFFFFF, time_ns & 0xFFFFFFFF, len(data), wire_bytes
+    )
+    return b"".join((head, data, bytes(padding), length.to_bytes(4, "little")))
+
+
+def _option(code: int, value: bytes) -> bytes:
+    value = value[:0xFFFF]
+    return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) & 3)
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    body += bytes(-len(body) & 3)
+    length = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + length + body + length

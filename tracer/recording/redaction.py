@@ -1,0 +1,361 @@
+"""Secrets overwritten in captured packets, in place and with their lengths kept.
+
+Tokens, passwords, user data and the like are replaced by a pseudonym of the same length, the same for the
+same secret within one run: so a token still joins two calls, frames and lengths stay true, and tracer's
+verdict is that of the original. Secrets are found by their names, by their form (patterns.py), and, once
+found, wherever else they stand. Rows that a database sends are overwritten as a whole: nothing reads them.
+
+Data are read in the order of their streams. A packet waits until what may be the rest of a secret has come,
+for a second at most. Not looked into: what is encrypted or compressed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterator, Sequence
+
+from tracer.layers import Layers
+from tracer.model import PacketFields, SegmentFields
+from tracer.recording.patterns import FRAMING, Start, end_of, inserted, starts
+from tracer.recording.rows import login_secret, packets, row
+
+__all__ = ["Redactor"]
+
+HELD_NS = 1_000_000_000
+TAIL_BYTES = 512
+"""So much of what came before is looked at again: a name may be cut by the end of a packet."""
+LONGEST_BYTES = 256 << 10
+"""A secret that is longer is overwritten piece by piece."""
+MOST_STREAMS = 20_000
+PATCH_BYTES = 1_024
+MOST_PATCHES = 4_000
+"""Of one stream, kept for what is sent again."""
+MOST_KNOWN, LEAST_KNOWN_BYTES, PROBE_BYTES = 256, 8, 24
+"""Shorter secrets are not looked for elsewhere: 'password' stands in too many places."""
+_MASK = 0xFFFFFFFF
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" * 4
+_TLS = re.compile(rb"[\x14-\x17]\x03[\0-\x04]")
+
+
+class _Stream:
+    """One direction of a connection. Positions count its bytes from the first one seen, and do not wrap."""
+
+    __slots__ = (
+        "base",
+        "behind",
+        "data",
+        "known_to",
+        "next_seq",
+        "open",
+        "passed",
+        "patches",
+        "port",
+        "row",
+        "seen",
+    )
+
+    def __init__(self, seq: int, port: int) -> None:
+        self.next_seq = seq
+        self.port = port
+        """Of the database at the other end or at this one; 0 for others. Negative: what it sends."""
+        self.base = 0
+        """Position of the first byte of `data`."""
+        self.data = bytearray()
+        self.passed = 0
+        """Behind the last secret."""
+        self.seen = 0
+        """Up to where secrets were looked for."""
+        self.known_to = 0
+        """Up to where known secrets were looked for."""
+        self.open: Start | None = None
+        """A secret whose end has not come; its `at` is a position."""
+        self.row = 0
+        """Where the next packet of the database begins; -1 when that is not known."""
+        self.patches: list[tuple[int, bytes]] = []
+        """(position, what to write there), by position; none longer than PATCH_BYTES"""
+        self.behind: list[tuple[SegmentFields, _Held]] = []
+        """What came ahead of a hole."""
+
+    @property
+    def end(self) -> int:
+        return self.base + len(self.data)
+
+    @property
+    def safe(self) -> int:
+        """Up to where no more will be overwritten."""
+        safe = self.end - TAIL_BYTES
+        if self.open is not None:
+            safe = min(safe, self.open.at)
+        return min(safe, self.row) if self.port and self.row >= 0 else safe
+
+
+class _Held:
+    """A packet that waits."""
+
+    __slots__ = ("at", "begin", "end", "packet", "stream")
+
+    def __init__(self, packet: PacketFields) -> None:
+        self.packet = packet
+        self.stream: _Stream | None = None
+        self.at = 0
+        """Where in the packet the payload begins."""
+        self.begin = self.end = -1
+        """Positions of the payload in its stream; -1 while it waits behind a hole."""
+
+    @property
+    def is_settled(self) -> bool:
+        return self.stream is None or 0 <= self.end <= self.stream.safe
+
+
+class Redactor:
+    """Receives packets and gives them back, in the same order, without secrets.
+
+    *database_ports* are those at which MySQL is spoken.
+    """
+
+    def __init__(self, database_ports: Collection[int] = (3306,)) -> None:
+        self._layers = Layers()
+        self._database_ports = frozenset(database_ports)
+        self._held: deque[_Held] = deque()
+        self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
+        self._key = secrets.token_bytes(16)
+        self._known: OrderedDict[bytes, list[bytes]] = OrderedDict()
+        """First bytes of a secret -> the secrets that begin so"""
+        self._probe: re.Pattern[bytes] | None = None
+        self.overwritten = 0
+        """Pieces that were overwritten."""
+
+    def receive(self, packets: Sequence[PacketFields]) -> list[PacketFields]:
+        """Return the packets that are settled: of those that were received, and of earlier ones."""
+        for packet in packets:
+            self._take(packet)
+        return list(self._settled(packets[-1][0] - HELD_NS)) if packets else []
+
+    def flush(self) -> list[PacketFields]:
+        """Return all that is held, at the end."""
+        return list(self._settled(1 << 62))
+
+    def _settled(self, before_ns: int) -> Iterator[PacketFields]:
+        held = self._held
+        while held and (held[0].is_settled or held[0].packet[0] < before_ns):
+            each = held.popleft()
+            stream = each.stream
+            if stream is None:
+                yield each.packet
+                continue
+            if each.end < 0:
+                self._skip_hole(stream)
+            if each.end > stream.safe:
+                self._cut(stream, each.end)
+            yield _patched(each, stream)
+
+    # --- streams ---
+
+    def _take(self, packet: PacketFields) -> None:
+        held = _Held(packet)
+        self._held.append(held)
+        segment = next(iter(self._layers.read((packet,), {})), None)
+        if segment is None or not segment[5]:
+            return
+        # Behind the payload is padding at most.
+        held.at = packet[1].rfind(segment[5])
+        if held.at < 0:
+            return
+        flow, flags = segment[1], segment[4]
+        stream = self._streams.get(flow)
+        if stream is None or flags & 2 or abs(_ahead(segment[2], stream.next_seq)) > 1 << 28:
+            stream = self._streams[flow] = self._begin(segment)
+            self._streams.move_to_end(flow)
+            if len(self._streams) > MOST_STREAMS:
+                self._streams.popitem(last=False)
+        held.stream = stream
+        self._place(stream, segment, held)
+
+    def _begin(self, segment: SegmentFields) -> _Stream:
+        flow = segment[1]
+        size = 8 if len(flow) < 36 else 32
+        source, target = (int.from_bytes(flow[size + n : size + n + 2], "big") for n in (0, 2))
+        ports = self._database_ports
+        port = -source if source in ports else target if target in ports else 0
+        return _Stream(segment[2] & _MASK, port)
+
+    def _place(self, stream: _Stream, segment: SegmentFields, held: _Held) -> None:
+        seq, payload = segment[2], segment[5]
+        ahead = _ahead(seq, stream.next_seq)
+        if ahead > 0:
+            stream.behind.append((segment, held))
+            return
+        held.begin = stream.end + ahead
+        held.end = held.begin + len(payload)
+        if held.begin < 0:
+            # From before what was seen first: looked at by itself.
+            stream = held.stream = _Stream(seq, stream.port)
+            held.begin, held.end, ahead = 0, len(payload), 0
+        new = payload[-ahead:] if ahead else payload
+        if held.end <= stream.end or not new:
+            return
+        stream.data += new
+        stream.next_seq = (stream.next_seq + len(new)) & _MASK
+        if segment[6]:
+            # Cut by the snap length: the rest of it was never captured.
+            stream.next_seq = (stream.next_seq + segment[6]) & _MASK
+            stream.row = -1
+        self._scan(stream)
+        if stream.behind:
+            waiting, stream.behind = stream.behind, []
+            for later, its in waiting:
+                self._place(stream, later, its)
+
+    def _skip_hole(self, stream: _Stream) -> None:
+        """Go on behind a hole that nothing has filled."""
+        first = min(stream.behind, key=lambda item: _ahead(item[0][2], stream.next_seq))
+        stream.next_seq = first[0][2]
+        stream.row = -1
+        waiting, stream.behind = stream.behind, []
+        for segment, held in waiting:
+            self._place(stream, segment, held)
+
+    # --- secrets ---
+
+    def _scan(self, stream: _Stream) -> None:
+        if stream.port:
+            self._scan_database(stream)
+        if stream.port >= 0:
+            self._scan_patterns(stream)
+        self._scan_known(stream)
+        stream.seen = stream.end
+        begin = min(stream.open.at if stream.open else stream.end, stream.end - TAIL_BYTES)
+        if stream.port and stream.row >= 0:
+            begin = min(begin, stream.row)
+        if begin - stream.base > 64 << 10:
+            del stream.data[: begin - stream.base]
+            stream.base = begin
+
+    def _scan_database(self, stream: _Stream) -> None:
+        """Overwrite rows, the login's proof, and what is inserted into secret columns."""
+        data, base = stream.data, stream.base
+        if stream.row < 0:
+            # Behind a hole: a packet begins where a segment does, as a rule.
+            stream.row = stream.seen
+        at = stream.row - base
+        if _TLS.match(data, at):
+            stream.port = 0
+            return
+        for begin, end in packets(data, at):
+            if stream.port < 0:
+                self._overwrite(stream, row(data, begin, end), end)
+            elif found := login_secret(data, begin, end):
+                self._overwrite(stream, *found)
+            else:
+                for value in inserted(data, begin, end):
+                    self._secret(stream, *value)
+            stream.row = end + base
+
+    def _scan_patterns(self, stream: _Stream) -> None:
+        data, base = stream.data, stream.base
+        at = max(0, stream.seen - base - TAIL_BYTES)
+        at = max(at, stream.passed - base)
+        while True:
+            if stream.open is None:
+                start = starts(data, at)
+                if start is None:
+                    return
+                stream.open = start._replace(at=start.at + base)
+            begin = stream.open.at - base
+            end = end_of(stream.open, data, begin, stream.seen - base)
+            if end < 0:
+                if len(data) - begin > LONGEST_BYTES:
+                    self._cut(stream, stream.end)
+                return
+            self._secret(stream, begin, end)
+            stream.open = None
+            at = max(end, begin)
+            stream.passed = at + base
+
+    def _cut(self, stream: _Stream, position: int) -> None:
+        """Overwrite what is there of a secret whose end has not come, up to *position* and beyond."""
+        if stream.open is not None and stream.open.at < position:
+            begin, end = stream.open.at - stream.base, len(stream.data)
+            self._overwrite(stream, begin, end)
+            left = stream.open.depth - (end - begin) if stream.open.kind == "plain" else stream.open.depth
+            stream.open = stream.open._replace(at=stream.end, depth=max(0, left))
+        if stream.port and 0 <= stream.row < position:
+            # A row or a statement whose end has not come: all of it.
+            self._overwrite(stream, stream.row - stream.base + 5, len(stream.data))
+
+    def _scan_known(self, stream: _Stream) -> None:
+        if self._probe is None:
+            return
+        data = stream.data
+        at = max(0, stream.known_to - stream.base - TAIL_BYTES)
+        for found in self._probe.finditer(data, at):
+            for secret in self._known.get(found[0], ()):
+                if data.startswith(secret, found.start()):
+                    self._overwrite(stream, found.start(), found.start() + len(secret))
+                    break
+        stream.known_to = stream.end
+
+    def _secret(self, stream: _Stream, begin: int, end: int) -> None:
+        secret = bytes(stream.data[begin:end])
+        self._overwrite(stream, begin, end)
+        if LEAST_KNOWN_BYTES <= len(secret) <= 64 << 10 and len(secret.split()) == 1:
+            probe = secret[:PROBE_BYTES]
+            if probe not in self._known:
+                self._known[probe] = [secret]
+                if len(self._known) > MOST_KNOWN:
+                    self._known.popitem(last=False)
+                self._probe = re.compile(b"|".join(re.escape(p) for p in self._known))
+            elif secret not in self._known[probe] and len(self._known[probe]) < 16:
+                self._known[probe].append(secret)
+
+    def _overwrite(self, stream: _Stream, begin: int, end: int) -> None:
+        """Patch data[begin:end], all but what frames it."""
+        if end <= begin:
+            return
+        whole = bytes(stream.data[begin:end])
+        pieces, at = [], 0
+        for framing in FRAMING.finditer(whole) if stream.port == 0 else ():
+            pieces.append((at, framing.start()))
+            at = framing.end()
+        pieces.append((at, len(whole)))
+        text = self._pseudonym(b"".join(whole[a:b] for a, b in pieces))
+        used = 0
+        for a, b in pieces:
+            for start in range(a, b, PATCH_BYTES):
+                size = min(PATCH_BYTES, b - start)
+                insort(stream.patches, (stream.base + begin + start, text[used : used + size]))
+                used += size
+        if len(stream.patches) > 2 * MOST_PATCHES:
+            del stream.patches[:MOST_PATCHES]
+        self.overwritten += 1
+
+    def _pseudonym(self, secret: bytes) -> bytes:
+        """Return as many letters and digits as *secret* has bytes, that stand for it in this run."""
+        seed = hashlib.blake2b(secret, key=self._key, digest_size=32).digest()
+        return hashlib.shake_128(seed).digest(len(secret)).translate(_ALPHABET)
+
+
+def _patched(held: _Held, stream: _Stream) -> PacketFields:
+    packet = held.packet
+    size = held.end - held.begin
+    first = bisect_left(stream.patches, (held.begin - PATCH_BYTES, b""))
+    last = bisect_left(stream.patches, (held.end, b""))
+    if first == last:
+        return packet
+    patches = [(at - held.begin, text) for at, text in stream.patches[first:last]]
+    data = bytearray(packet[1])
+    for at, text in patches:
+        begin, end = max(0, at), min(size, at + len(text))
+        if begin < end:
+            data[held.at + begin : held.at + end] = text[begin - at : end - at]
+    return (packet[0], bytes(data), *packet[2:])
+
+
+def _ahead(a: int, b: int) -> int:
+    """Return how far sequence number *a* is ahead of *b*; negative when behind (RFC 9293 §3.4)."""
+    distance = (a - b) & _MASK
+    return distance - (_MASK + 1) if distance >= 1 << 31 else distance
