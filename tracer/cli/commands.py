@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import comparing, formats, grammars, live, options, output, recording
+from tracer.cli import comparing, extracting, formats, grammars, live, options, output, recording
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -338,6 +338,7 @@ def baseline(
     return INTERRUPTED if report.partial else CONFORMS
 
 
+program.add_command(extracting.extract)
 program.add_command(comparing.compare)
 program.add_command(grammars.grammar)
 
