@@ -8,6 +8,7 @@ between is of the message too, and is taken then. Handshakes and bare acknowledg
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from tracer import __version__
 from tracer.errors import UsageError
 from tracer.layers import Layers
 from tracer.model import CallRecord, Capture, PacketFields, Verdict
-from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
+from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block, statistics_block
 from tracer.recording.redaction import Redactor
 from tracer.sources import open_capture
 
@@ -149,18 +150,24 @@ def _read(capture: Capture) -> Iterator[list[PacketFields]]:
 
 
 def _file(taken: Sequence[tuple[PacketFields, Capture, str]]) -> Iterator[bytes]:
-    """An interface for each capture and link type, named after the plane, then the packets by time."""
+    """An interface for each capture and link type, named after the plane, then the packets by time, then when
+    the captures ended: that a creation is stuck is told by the silence after it."""
     interfaces: dict[tuple[int, int], int] = {}
-    yield section_block(f"tracer {__version__}")
+    ends: dict[int, int] = {}
+    yield section_block(f"tracer extract {__version__}")
     for packet, capture, _ in taken:
         key = (capture.number, packet[3])
         if key not in interfaces:
             interfaces[key] = len(interfaces)
             file = capture.path.rsplit("/", 1)[-1]
             yield interface_block(Described(capture.plane or file.split(".")[0], file, packet[3]))
+            ends[interfaces[key]] = max(capture.last_ns or 0, capture.ended_ns or 0)
     for packet, capture, words in taken:
         block = packet_block(interfaces[capture.number, packet[3]], max(packet[0], 0), packet[1], packet[2])
         yield _with_comment(block, f"{words} (frame {packet[4][1]} of {capture.path})")
+    counts = Counter((capture.number, packet[3]) for packet, capture, _ in taken)
+    for key, interface in interfaces.items():
+        yield statistics_block(interface, ends[interface], counts[key])
 
 
 def _with_comment(block: bytes, words: str) -> bytes:
