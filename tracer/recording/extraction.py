@@ -17,7 +17,13 @@ from tracer import __version__
 from tracer.errors import UsageError
 from tracer.layers import Layers
 from tracer.model import CallRecord, Capture, PacketFields, Verdict
-from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block, statistics_block
+from tracer.recording.pcapng_writer import (
+    Described,
+    interface_block,
+    packet_block,
+    section_block,
+    statistics_block,
+)
 from tracer.recording.redaction import Redactor
 from tracer.sources import open_capture
 

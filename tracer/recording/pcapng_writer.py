@@ -57,7 +57,7 @@ def packet_block(interface: int, time_ns: int, data: bytes, wire_bytes: int) -> 
 
 
 def statistics_block(interface: int, ended_ns: int, packets: int) -> bytes:
-    """Return an interface statistics block: when the recording ended, and how many packets there are of it."""
+    """Return an interface statistics block: when the recording ended, and how many packets it holds."""
     end = struct.pack("<II", ended_ns >> 32 & 0xFFFFFFFF, ended_ns & 0xFFFFFFFF)
     head = struct.pack("<3I", interface, ended_ns >> 32 & 0xFFFFFFFF, ended_ns & 0xFFFFFFFF)
     options = _option(_END_TIME, end) + _option(_DELIVERED, struct.pack("<Q", packets))
