@@ -123,6 +123,7 @@ def check(
     (the report so far is printed).
     """
     with output.destination(target, captures) as file:
+        output.ready(form, file)
         collector = formats.loaded("otlp", "--otlp") if otlp else None
         from tracer.pipeline import Settings
 
@@ -156,7 +157,9 @@ def check(
 @options.captures
 @options.grammar
 @options.topology
-@options.form("text", "jsonl", words="jsonl is one object a line.")
+@options.form(
+    "text", "jsonl", "parquet", words="jsonl: one object a line; parquet: a table for DuckDB and pandas."
+)
 @options.anonymize
 @options.target
 @options.calls_since
@@ -181,11 +184,13 @@ def calls(
       tracer calls Internal_base.pcap | grep 'nova-compute > '
       tracer calls incident/ --format jsonl -o calls.jsonl
       tracer calls incident/ --format jsonl | jq 'select(.traces | length > 1)'
+      tracer calls incident/ --format parquet -o calls.parquet
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
     with output.destination(target, captures) as file, progress(manner) as heard:
+        output.ready(form, file)
         from tracer import pipeline
         from tracer.reports import calls as report
 
@@ -197,6 +202,9 @@ def calls(
             records = anonymous_calls(records)
         if form == "jsonl":
             report.write_lines(records, file)
+        elif form == "parquet":
+            file.flush()
+            file.buffer.writelines(formats.loaded(form, "--format parquet").call_pieces(records))
         else:
             report.write_text(records, file, color=output.colourful(file, manner))
     return CONFORMS
@@ -242,6 +250,7 @@ def show(
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
     with output.destination(target, captures) as file:
+        output.ready(form, file)
         from tracer import reports
         from tracer.pipeline import Settings
 
