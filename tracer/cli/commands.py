@@ -125,6 +125,8 @@ def check(
     with output.destination(target, captures) as file:
         output.ready(form, file)
         collector = formats.loaded("otlp", "--otlp") if otlp else None
+        if collector is not None:
+            collector.endpoint(otlp)
         from tracer.pipeline import Settings
 
         settings = Settings(
@@ -147,7 +149,7 @@ def check(
 
             console.render(report, output.console(file, manner), manner.verbose)
     if collector is not None:
-        output.say(f"sent {collector.send(report, otlp)} spans to {otlp}", manner)
+        output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", manner)
     if not report.verdicts:
         output.say(_nothing(report, found, where, since_ns, until_ns), manner)
     return exit_code(report)
