@@ -39,6 +39,7 @@ FORMATS = {
     "otlp": Format("tracer.reports.otlp", "OpenTelemetry spans", "otlp"),
     "har": Format("tracer.reports.har", "the REST calls", "har"),
     "parquet": Format("tracer.reports.parquet", "the steps for DuckDB and pandas", "parquet", binary=True),
+    "ocel": Format("tracer.reports.ocel", "an event log (OCEL 2.0) for process miners", "ocel"),
     "junit": Format("tracer.reports.junit", "JUnit XML, a test case for each trace"),
 }
 
