@@ -6,12 +6,19 @@ import random
 from collections.abc import Iterable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tracer import reassembly
 from tracer.model import TO_CLIENT, TO_SERVER, Capture, Closed, Connection, Data, Gap, Segment
-from tracer.reassembly import HOLE_NS, HOLE_PACKETS, PENDING_BYTES, UNANSWERED_NS, Event, Reassembler
+from tracer.reassembly import reassembler
+from tracer.reassembly.reassembler import (
+    HOLE_NS,
+    HOLE_PACKETS,
+    PENDING_BYTES,
+    UNANSWERED_NS,
+    Event,
+    Reassembler,
+)
 
 CLIENT, SERVER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
 SECOND = 1_000_000_000
@@ -374,7 +381,7 @@ def test_what_waits_is_bounded() -> None:
 
 def test_what_waits_is_bounded_over_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many connections with a hole each stay under the bound in all."""
-    monkeypatch.setattr(reassembly, "PENDING_TOTAL_BYTES", 10_000)
+    monkeypatch.setattr(reassembler, "PENDING_TOTAL_BYTES", 10_000)
     talk = Talk()
     total = received = 0
     for port in range(40000, 40100):
@@ -600,7 +607,7 @@ def test_a_certain_connection_does_not_turn() -> None:
 def test_idle_connections_are_forgotten_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """After two hours without a packet the connection ends as idle; what comes then is a joined one."""
     talk = Talk().hello().send(">", 1, b"GET")
-    talk.send(">", 4, b"HEAD", after_ns=reassembly.FORGET_IDLE_NS + reassembly.FORGET_EVERY_NS)
+    talk.send(">", 4, b"HEAD", after_ns=reassembler.FORGET_IDLE_NS + reassembler.FORGET_EVERY_NS)
     assert talk.told()[:2] == [(">", b"GET"), ("idle",)]
 
 
@@ -612,13 +619,13 @@ def test_closed_connections_leave_no_trace() -> None:
         one.reassembler, one.now_ns = talk.reassembler, talk.now_ns
         one.hello().send(">", 1, flags="FA").send("<", 1, flags="FA", ack=2)
     talk.ports = (50000, 8774)
-    talk.hello().send(">", 1, b"x", after_ns=3 * reassembly.FORGET_CLOSED_NS)
+    talk.hello().send(">", 1, b"x", after_ns=3 * reassembler.FORGET_CLOSED_NS)
     assert len(talk.reassembler._halves) == 2
 
 
 def test_the_number_of_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many at once: the oldest are given up, both of their directions, and counted."""
-    monkeypatch.setattr(reassembly, "MAX_CONNECTIONS", 100)
+    monkeypatch.setattr(reassembler, "MAX_CONNECTIONS", 100)
     talk = Talk()
     for port in range(20000, 20400):
         talk.ports = (port, 8774)
@@ -720,6 +727,7 @@ def test_a_leap_behind_an_end_that_waited() -> None:
         max_size=60,
     )
 )
+@example([("<", 7, b"", "S", 0, 0, 0), ("<", 20, b"late", "", 0, 0, 0), (">", 0, b"", "R", 0, 0, 0)])
 def test_hostile_segments(sent: list[tuple[str, int, bytes, str, int, int, int]]) -> None:
     """Any segments at all: no exception, no negative gap, nothing behind the end of a connection."""
     talk = Talk()

@@ -78,7 +78,7 @@ def test_a_reply_that_came_too_late(tmp_path: Path) -> None:
     [note] = told(verdict, "reply")
     assert note.call is not None
     what = f"call select_destinations of nova-conductor (message ID {note.call.message_id})"
-    assert note.message == f"{what} was answered after 18.0 s, 3.0 s too late: its caller had given up"
+    assert note.message == f"{what} was answered after 18.0 s, 3 s too late: its caller had given up"
 
 
 @pytest.mark.parametrize("breaks", [{}, {"6": "failure"}, {"8b": "503"}])

@@ -96,7 +96,7 @@ def test_silence_is_told_before_the_stall_limit() -> None:
     "end, external, words",
     [
         ("07:04:03.0", "07:04:03.0", "was not answered in the 8.5 s captured"),
-        ("07:03:54.0", "", "was not answered in the 0.1 s captured; its caller gave up after at most 16.0 s"),
+        ("07:03:54.0", "", "was not answered in the 93 ms captured; its caller gave up after at most 16.0 s"),
     ],
 )
 def test_never_is_not_said_of_a_few_seconds(end: str, external: str, words: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from judging import only, run, statuses
 
 from tracer.correlation import material
-from tracer.correlation.index import CallIndex
+from tracer.correlation.index import CallIndex, RecentCalls
 from tracer.model import Call, ConnectFacts, Connection, Endpoint
 
 
@@ -49,3 +49,22 @@ def test_a_step_that_was_forgotten_is_no_missing_one(tmp_path: Path, monkeypatch
     assert verdict.verdict == "inconclusive", verdict.deviations
     assert found["7"] == "unobserved"
     assert "missing" not in found.values()
+
+
+def test_recent_calls_keep_the_last_and_count_the_others() -> None:
+    recent = RecentCalls(max_calls=2)
+    for number in range(2):
+        recent.add(call(number))
+    assert (recent.forgotten, recent.may_lack(0)) == (0, False)
+    recent.add(call(2))
+    assert ([c.serial for c in recent], recent.forgotten) == ([1, 2], 1)
+    assert (recent.may_lack(0), recent.may_lack(1)) == (True, False)
+    recent.discard(lambda found: found.serial == 1)
+    assert [c.serial for c in recent] == [2]
+
+
+def test_a_portal_request_that_was_forgotten_is_no_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(material, "RecentCalls", partial(RecentCalls, max_calls=0))
+    assert statuses(only(run(tmp_path)))["1"] == "unobserved"

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from tracer.conformance.case import Case
 from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
+from tracer.conformance.times import time_words
 from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
 
 __all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered"]
@@ -122,15 +123,17 @@ def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
                 continue  # the capture ends in its middle
             said = "was never answered" if sight.would_show("6") else "has no answer in the captures"
             if after_ns < (gave_up_ns - call.started_ns if gave_up_ns else sight.stall_ns):
-                said = f"was not answered in the {_seconds(after_ns)} captured"
+                said = f"was not answered in the {time_words(after_ns)} captured"
             if gave_up_ns:
                 # The answer to a poll tells that the VM is in error, not since when.
                 most = "" if recorded_ns else "at most "
-                said += f"; its caller gave up after {most}{_seconds(gave_up_ns - call.started_ns)}"
+                said += f"; its caller gave up after {most}{time_words(gave_up_ns - call.started_ns)}"
             notes.append(Note("reply", step, f"{what} {said}", record))
         elif gave_up_ns and facts.answered_ns > gave_up_ns:
             took, late = facts.answered_ns - call.started_ns, facts.answered_ns - gave_up_ns
-            said = f"was answered after {_seconds(took)}, {_seconds(late)} too late: its caller had given up"
+            said = (
+                f"was answered after {time_words(took)}, {time_words(late)} too late: its caller had given up"
+            )
             notes.append(Note("reply", step, f"{what} {said}", record))
     return notes[-_MOST:]
 
@@ -183,7 +186,7 @@ def _messages(case: Case, sight: StepSight) -> list[Note]:
         words = fate.format(queue=queue[:_TEXT_LIMIT], consumer=consumer)
         seen_ns = sight.seen_for_ns(record.plane, call.started_ns)
         if record.result in ("undelivered", "unacked") and seen_ns < sight.stall_ns:
-            words += f" in the {_seconds(seen_ns)} captured"
+            words += f" in the {time_words(seen_ns)} captured"
         notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
     return notes[-_MOST:]
 
@@ -208,7 +211,3 @@ def faults_recorded(case: Case) -> list[Call]:
 
 def _step_of(case: Case, call: Call) -> str | None:
     return next((min(w.steps | w.failed, default=None) for w in case.witnesses if w.call is call), None)
-
-
-def _seconds(nanoseconds: int) -> str:
-    return f"{nanoseconds / 1e9:.1f} s"

@@ -12,6 +12,7 @@ from tracer.conformance.case import Case, Witness
 from tracer.conformance.grammar import Step
 from tracer.conformance.outcome import GOOD, Ending
 from tracer.conformance.sight import StepSight
+from tracer.conformance.times import time_words
 from tracer.conformance.words import expected_words
 from tracer.model import Call, Deviation
 
@@ -54,7 +55,7 @@ def _with_deadlines(
 
     def within(name: str) -> tuple[str, ...]:
         title = f": {known[name].title}"
-        time = f", within {_seconds(known[name].deadline_ns or 0)}"
+        time = f", within {time_words(known[name].deadline_ns or 0)}"
         return tuple(f"{way.removesuffix(title)}{time}{title}" for way in ways(name))
 
     return within
@@ -83,10 +84,10 @@ def _late(
     if end_ns - due_ns <= allowed_ns:
         return None
     how = "had no answer" if waits else "ended"
-    took = _seconds(end_ns - due_ns)
+    took = time_words(end_ns - due_ns)
     return (
         step.name,
-        f"step {step.name} {how} {took} after {after}; its deadline is {_seconds(allowed_ns)}",
+        f"step {step.name} {how} {took} after {after}; its deadline is {time_words(allowed_ns)}",
         last,
     )
 
@@ -103,8 +104,8 @@ def _never_came(
     waited_ns, allowed_ns = until_ns - due_ns, step.deadline_ns or 0
     if waited_ns <= allowed_ns:
         return None
-    waited = f"step {step.name} had not come {_seconds(waited_ns)} after {after}"
-    return step.name, f"{waited}; its deadline is {_seconds(allowed_ns)}", None
+    waited = f"step {step.name} had not come {time_words(waited_ns)} after {after}"
+    return step.name, f"{waited}; its deadline is {time_words(allowed_ns)}", None
 
 
 def _due(own: Mapping[str, Sequence[Witness]], step: str, before_ns: int) -> tuple[int, str]:
@@ -119,14 +120,3 @@ def _due(own: Mapping[str, Sequence[Witness]], step: str, before_ns: int) -> tup
             if due_ns < time_ns <= before_ns:
                 due_ns, after = time_ns, f"step {name}"
     return (due_ns, after) if after else (before_ns, "its beginning")
-
-
-def _seconds(nanoseconds: int) -> str:
-    seconds = nanoseconds / 1e9
-    return (
-        f"{seconds * 1000:.0f} ms"
-        if seconds < 0.95
-        else f"{seconds:g} s"
-        if seconds == int(seconds)
-        else f"{seconds:.1f} s"
-    )

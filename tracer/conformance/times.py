@@ -8,7 +8,17 @@ from dataclasses import replace
 from tracer.conformance.case import Witness
 from tracer.model import StepResult
 
-__all__ = ["times_of", "with_waits"]
+__all__ = ["time_words", "times_of", "with_waits"]
+
+
+def time_words(nanoseconds: int) -> str:
+    """Return how long something took, or may take, as in 250 ms, 15.2 s, 30 s, 2.5 min."""
+    seconds = nanoseconds / 1e9
+    if seconds < 0.95:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds >= 120:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds:g} s" if seconds == int(seconds) else f"{seconds:.1f} s"
 
 
 def times_of(witnesses: Sequence[Witness]) -> tuple[int | None, int | None]:

@@ -11,6 +11,7 @@ from tracer.conformance.grammar import Grammar
 from tracer.conformance.legs import expected_of
 from tracer.conformance.outcome import Ending, blind_host, failing_of_attempt
 from tracer.conformance.sight import StepSight
+from tracer.conformance.times import time_words
 from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
 
 __all__ = [
@@ -40,13 +41,6 @@ _BROKER = {
 _UNFETCHED = ("undelivered", "unacked", "unroutable")
 REFUSED = "Connection refused"
 """Nobody's words, but a reset."""
-
-
-def _seconds(nanoseconds: int) -> str:
-    seconds = nanoseconds / 1e9
-    if seconds < 0.95:
-        return f"{seconds * 1000:.0f} ms"
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def _cap(text: str) -> str:
@@ -202,7 +196,7 @@ def _unanswered_words(case: Case, last: CallRecord) -> str:
     for witness in case.witnesses:
         facts = witness.call.facts
         if witness.record is last and isinstance(facts, RpcFacts) and facts.answered_ns is not None:
-            took = _seconds(facts.answered_ns - witness.call.started_ns)
+            took = time_words(facts.answered_ns - witness.call.started_ns)
             return f"was answered by {last.callee} only after {took}"
     return f"was never answered by {last.callee}"
 
@@ -242,7 +236,7 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     if step is None:
         return between_words(ending)
     quiet_ns = sight.captured_until_ns(step) - case.last_own_ns()
-    text = f"step {step} never came in {_seconds(quiet_ns)}, owed by {owed_by(case, step)}"
+    text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
     message = _last_message(case)
     waits = message is not None and sight.owed_by_broker(step)
     if waits and message is not None:
@@ -254,7 +248,7 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     if last is not None and last.result == "?" and last.protocol == "REST":
         asker = owed_by(case, step) or last.caller
         return (
-            f"step {step} has not ended in {_seconds(quiet_ns)}: {last.callee} owes {asker}"
+            f"step {step} has not ended in {time_words(quiet_ns)}: {last.callee} owes {asker}"
             f" the answer to {last.operation}"
         )
     if last is not None and last.result in ("none", "refused", "?"):
@@ -326,7 +320,7 @@ def summary_words(
     case: Case, ending: Ending, sight: StepSight, steps: Sequence[StepResult], deviations: Sequence[Deviation]
 ) -> str:
     """Return the verdict in one sentence, the answer first."""
-    took = _seconds(max(0, ending.time_ns - case.first_ns))
+    took = time_words(max(0, ending.time_ns - case.first_ns))
     if ending.outcome in ("rejected", "error"):
         return f"{failure_words(case, ending)} (after {took})"
     if ending.outcome == "stuck":

@@ -20,6 +20,9 @@ __all__ = ["assemble"]
 
 _FORK = frozenset({"schedule_and_build_instances", "select_destinations", "build_and_run_instance"})
 
+PORTAL_NS = 60_000_000_000
+"""How long a request to the portal may have been under way before anything was done for it."""
+
 
 def assemble(material: Material) -> list[Trace]:
     """Return one trace per VM, and one per request that made none, in order of start."""
@@ -47,11 +50,20 @@ def assemble(material: Material) -> list[Trace]:
     traces.sort(key=lambda trace: trace.calls[0].started_ns)
     for number, trace in enumerate(traces, 1):
         trace.number = number
-        since_ns = trace.calls[0].started_ns
-        trace.curtailed = material.by_request.may_lack(
-            trace.request_id, since_ns
-        ) or material.by_uuid.may_lack(trace.server_id, since_ns)
+        trace.curtailed = _may_lack(material, trace)
     return traces
+
+
+def _may_lack(material: Material, trace: Trace) -> bool:
+    """Tell whether calls of *trace* may have been dropped for lack of room."""
+    since_ns = trace.calls[0].started_ns
+    return (
+        material.by_request.may_lack(trace.request_id, since_ns)
+        or material.by_uuid.may_lack(trace.server_id, since_ns)
+        or material.loose.may_lack(since_ns)
+        # The request to the portal comes first: without it the trace seems to begin later.
+        or material.portal.may_lack(since_ns - PORTAL_NS)
+    )
 
 
 # --- the calls of a request -----------------------------------------------------------------------

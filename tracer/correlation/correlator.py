@@ -56,7 +56,7 @@ class Correlator:
             if new:
                 self._sql(call, facts)
         elif isinstance(facts, ConnectFacts) and new:
-            self._material.loose.append(call)
+            self._material.loose.add(call)
 
     def traces(self, *, in_flight: bool = False) -> list[Trace]:
         """Return the traces that were seen, in order of their start.
@@ -99,6 +99,9 @@ class Correlator:
         return {
             "ids": sum(index.forgotten for index in indexes),
             "calls of one id": sum(index.left_out for index in indexes),
+            "requests to the portal": self._material.portal.forgotten,
+            "logins": self._material.logins.forgotten,
+            "calls without an id": self._material.loose.forgotten,
         }
 
     # --- REST ---
@@ -142,9 +145,9 @@ class Correlator:
         if _VRM.search(facts.path):
             self._vrm(call, facts)
         elif asked and (facts.name or not material.creates) and not call.connection.server_role:
-            material.portal.append(call)
+            material.portal.add(call)
         elif facts.method in ("POST", "GET") and "/auth/tokens" in facts.path:
-            material.logins.append(call)
+            material.logins.add(call)
 
     def _vrm(self, call: Call, facts: RestFacts) -> None:
         known = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)
@@ -156,7 +159,7 @@ class Correlator:
         elif not self._material.creates or ("/tasks/" not in facts.path and "/vms/" not in facts.path):
             # Logins and the like. For a VM that is being made, a task that nobody named is that of an older
             # operation; a VM that is there may have been made before the capture.
-            self._material.loose.append(call)
+            self._material.loose.add(call)
 
     def _learn_uris(self, call: Call, facts: RestFacts) -> None:
         owner = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)

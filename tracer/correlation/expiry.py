@@ -6,8 +6,8 @@ that joined it, and what belongs to no trace is forgotten by its age, in capture
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
 
 from tracer.correlation.index import CallIndex
 from tracer.correlation.material import Material
@@ -48,7 +48,7 @@ def retire(material: Material, traces: Iterable[Trace]) -> set[str]:
         if (kept := [leg for leg in candidates if leg.serial not in legs])
     ]
     for calls in (material.portal, material.loose, material.logins):
-        _drop(calls, lambda call: call.serial in serials)
+        calls.discard(lambda call: call.serial in serials)
     return keys
 
 
@@ -71,7 +71,7 @@ def forget(
         if all(_is_old(call, before_ns) for call in material.changes[server_id]):
             del material.changes[server_id]
     for calls in (material.portal, material.loose, material.logins):
-        _drop(calls, lambda call: _is_old(call, before_ns) and call.serial not in serials)
+        calls.discard(lambda call: _is_old(call, before_ns) and call.serial not in serials)
     legs = {leg.serial for leg in material.legs}
     for serial in [s for s in material.validations if s not in legs]:
         del material.validations[serial]
@@ -99,13 +99,6 @@ def _is_old(call: Call, before_ns: int) -> bool:
         # Its answer may still come: reassembly closes what is idle.
         return False
     return max(call.started_ns, call.ended_ns or 0) < before_ns
-
-
-def _drop(calls: deque[Call], is_done: Callable[[Call], bool]) -> None:
-    kept = [call for call in calls if not is_done(call)]
-    if len(kept) < len(calls):
-        calls.clear()
-        calls.extend(kept)
 
 
 def forget_oldest(table: OrderedDict[str, None], most: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 
 from tracer.model import Call
 
-__all__ = ["CallIndex"]
+__all__ = ["CallIndex", "RecentCalls"]
 
 
 class CallIndex:
@@ -59,3 +59,37 @@ class CallIndex:
     def discard(self, key: str) -> None:
         self._calls.pop(key, None)
         self._full.discard(key)
+
+
+class RecentCalls:
+    """Calls without a key, in the order in which they came; the oldest are dropped for lack of room."""
+
+    def __init__(self, max_calls: int = 20_000) -> None:
+        self._calls: deque[Call] = deque()
+        self._max_calls = max_calls
+        self.forgotten = 0
+        self._forgotten_ns = -1
+
+    def add(self, call: Call) -> None:
+        self._calls.append(call)
+        if len(self._calls) > self._max_calls:
+            dropped = self._calls.popleft()
+            self.forgotten += 1
+            self._forgotten_ns = max(self._forgotten_ns, dropped.started_ns)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self._calls)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def may_lack(self, since_ns: int) -> bool:
+        """Tell whether calls that began at *since_ns* or later may have been dropped."""
+        return since_ns <= self._forgotten_ns
+
+    def discard(self, is_over: Callable[[Call], bool]) -> None:
+        """Drop the calls of which nobody will ask any more."""
+        kept = [call for call in self._calls if not is_over(call)]
+        if len(kept) < len(self._calls):
+            self._calls.clear()
+            self._calls.extend(kept)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tracer.correlation.index import CallIndex
+from tracer.correlation.index import CallIndex, RecentCalls
 from tracer.model import Call, Endpoint, RestFacts, RpcFacts
 
 __all__ = ["NEAR_NS", "PORTAL", "SKEW_NS", "Begins", "Material", "Request", "rest"]
@@ -55,10 +55,10 @@ class Material:
         """serial of a leg -> token validations made for it"""
         self.quota: list[tuple[Call, list[Call]]] = []
         """Quota reads with the legs that were open at that service then."""
-        self.portal: deque[Call] = deque(maxlen=20_000)
+        self.portal = RecentCalls()
         """Requests to the portal that may begin a trace."""
-        self.logins: deque[Call] = deque(maxlen=20_000)
-        self.loose: deque[Call] = deque(maxlen=20_000)
+        self.logins = RecentCalls()
+        self.loose = RecentCalls()
         """Failed connections and VRM calls without an id."""
         self.states: dict[str, dict[str, Call]] = {}
         """server id -> status -> first poll that showed it"""

@@ -7,6 +7,7 @@ shown (`record`), because a connection may name itself minutes after its first b
 
 from tracer.topology.file import GivenTopology, load_topology
 from tracer.topology.planes import Planes
-from tracer.topology.roles import Roles, Topology
+from tracer.topology.roles import Roles
+from tracer.topology.topology import Topology
 
 __all__ = ["GivenTopology", "Planes", "Roles", "Topology", "load_topology"]

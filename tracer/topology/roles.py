@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from functools import lru_cache
 from typing import Any
 
 from tracer.model import (
     AmqpMethod,
     Call,
-    CallRecord,
-    Capture,
     ConnectFacts,
     Connection,
     Endpoint,
@@ -27,97 +24,19 @@ from tracer.model import (
     SqlLogin,
 )
 from tracer.topology.file import GivenTopology
-from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE, Planes
-
-__all__ = ["Roles", "Topology"]
-
-PORT_ROLES = {
-    8774: "nova-api",
-    5000: "keystone",
-    35357: "keystone",
-    9292: "glance-api",
-    9696: "neutron-server",
-    8776: "cinder-api",
-    8778: "placement",
-    3306: "db",
-    5672: "rabbitmq",
-    7443: "vrm",
-    7070: "vrm",
-}
-_SERVICES = frozenset(PORT_ROLES.values())
-API_ROLES = _SERVICES - {"db", "rabbitmq", "vrm"}
-PROGRAMS = {
-    "nova-api": "nova-api",
-    "nova-api-wsgi": "nova-api",
-    "nova-osapi_compute": "nova-api",
-    "nova-conductor": "nova-conductor",
-    "nova-scheduler": "nova-scheduler",
-    "nova-compute": "nova-compute",
-    "fc-nova-compute": "nova-compute",
-    "neutron-server": "neutron-server",
-    "neutron-api": "neutron-server",
-    "cinder-api": "cinder-api",
-    "cinder-scheduler": "cinder-scheduler",
-    "cinder-volume": "cinder-volume",
-    "glance-api": "glance-api",
-    "placement-api": "placement",
-}
-TOPICS = {
-    "conductor": "nova-conductor",
-    "scheduler": "nova-scheduler",
-    "compute": "nova-compute",
-    "compute-alt": "nova-compute",
-    "cinder-scheduler": "cinder-scheduler",
-    "cinder-volume": "cinder-volume",
-    "q-plugin": "neutron-server",
-    "q-server-resource-versions": "neutron-server",
-    "q-reports-plugin": "neutron-server",
-}
-_PATH_ROLES = (
-    (re.compile(r"/service/(session|sites)\b"), "vrm"),
-    (re.compile(r"(/identity)?/v3/(auth|users|projects|domains|limits)\b|/v2\.0/tokens"), "keystone"),
-    (
-        re.compile(
-            r"/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)\b"
-        ),
-        "neutron-server",
-    ),
-    (re.compile(r"/v2/(images|schemas)\b"), "glance-api"),
-    (
-        re.compile(
-            r"/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)\b"
-        ),
-        "placement",
-    ),
-    (re.compile(r"/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)\b"), "cinder-api"),
-    (re.compile(r"(/compute)?/v2(\.\d+)?(/[0-9a-f]{32})?/(servers|os-[\w-]+|flavors)\b"), "nova-api"),
+from tracer.topology.signs import (
+    INSIDE,
+    PORT_ROLES,
+    PROGRAMS,
+    RPC_CALLERS,
+    SERVICES,
+    TOPICS,
+    program,
+    role_by_path,
+    sql_caller,
 )
-_RPC_CALLERS = {
-    "schedule_and_build_instances": "nova-api",
-    "select_destinations": "nova-conductor",
-    "build_and_run_instance": "nova-conductor",
-    "build_instances": "nova-compute",
-    "external_instance_event": "nova-api",
-    "terminate_instance": "nova-api",
-    "stop_instance": "nova-api",
-    "start_instance": "nova-api",
-    "reboot_instance": "nova-api",
-    "attach_volume": "nova-api",
-    "reserve_block_device_name": "nova-api",
-    "object_action": "nova-compute",
-    "object_class_action_versions": "nova-compute",
-    "object_backport_versions": "nova-compute",
-    "update_instance_info": "nova-compute",
-    "sync_instance_info": "nova-compute",
-    "delete_instance_info": "nova-compute",
-}
-"""Who sends these, where a connection says nothing of itself; `build_instances` of old releases comes
-from nova-api and is then told by its address."""
-_API_TABLES = frozenset({"request_specs", "build_requests", "instance_mappings"})
-_CELL_TABLES = re.compile(
-    r"instances|instance_(?!mappings)\w+|block_device_mapping|services|compute_nodes|migrations"
-)
-_UA_PROGRAM = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
+
+__all__ = ["Roles"]
 
 REMEMBERED = 100_000
 
@@ -154,8 +73,8 @@ class Roles:
         """Learn from connection names and consumed queues."""
         arguments, connection = message.arguments, message.connection
         if message.name == "connection.start-ok":
-            program, _, rest = str(arguments.get("connection_name", "")).partition(":")
-            role = PROGRAMS.get(program.rpartition("/")[2])
+            name, _, rest = str(arguments.get("connection_name", "")).partition(":")
+            role = PROGRAMS.get(name.rpartition("/")[2])
             if role:
                 self._acts_as(connection, role)
                 self._programs[connection.client.address, rest.partition(":")[0]] = role
@@ -209,8 +128,8 @@ class Roles:
             connection.client_role = "lb"
             self._proxied.add(connection.client.address)
             self._learn_front(connection, facts)
-        elif program := _program(facts.user_agent):
-            self._acts_as(connection, program)
+        elif role := program(facts.user_agent):
+            self._acts_as(connection, role)
         else:
             self._asked[connection.client.address, connection.server] = None
             _trim(self._asked)
@@ -231,7 +150,7 @@ class Roles:
         server = connection.server
         role = self._told.get(server)
         if role is None:
-            role = _role_by_path(path)
+            role = role_by_path(path)
             if role:
                 self._told[server] = role
                 _trim(self._told)
@@ -247,13 +166,13 @@ class Roles:
         host = host.strip("[]")
         outer = Endpoint(host, int(port)) if port.isdigit() and _is_address(host) else None
         if outer is not None and outer != connection.server:
-            self._front(outer, _role_by_path(facts.path) or PORT_ROLES.get(outer.port, ""))
+            self._front(outer, role_by_path(facts.path) or PORT_ROLES.get(outer.port, ""))
 
     def front_outside(self, connection: Connection) -> None:
         """Take the server of an API call on the external plane for a proxy."""
         server = connection.server
         role = connection.server_role
-        if role in _SERVICES and role != "vrm" and self._given.role(server.address, server.port) is None:
+        if role in SERVICES and role != "vrm" and self._given.role(server.address, server.port) is None:
             self._front(server, role)
 
     def _front(self, endpoint: Endpoint, role: str) -> None:
@@ -365,7 +284,7 @@ class Roles:
 
     def alone(self, address: str) -> str | None:
         """Return the role of *address* when everything seen there is of one role."""
-        served = set(self._serves.get(address, {}).values()) & (_SERVICES | {"sc"})
+        served = set(self._serves.get(address, {}).values()) & (SERVICES | {"sc"})
         acting = self._acts.get(address, set())
         if address in self._proxied:
             return "lb" if not served and not acting else None
@@ -387,7 +306,7 @@ class Roles:
         if isinstance(facts, RpcFacts) and facts.mode == "reply" and call.parent is not None:
             return self.callee(call.parent)
         if end is None:
-            return _RPC_CALLERS.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
+            return RPC_CALLERS.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
         endpoint = end.endpoint
         role = self._given.role(endpoint.address, endpoint.port)
         if role is None and isinstance(facts, RestFacts) and call.front is None and facts.forwarded_for:
@@ -399,15 +318,15 @@ class Roles:
         if role:
             return role
         if isinstance(facts, RpcFacts):
-            return _RPC_CALLERS.get(facts.method) or endpoint.address
+            return RPC_CALLERS.get(facts.method) or endpoint.address
         if isinstance(facts, SqlFacts):
-            return _sql_caller(facts) or endpoint.address
+            return sql_caller(facts) or endpoint.address
         return self._rest_caller(call, endpoint)
 
     def _behind_proxy(self, call: Call, facts: RestFacts) -> str | None:
         """Return who is behind a proxy whose outer leg was not seen, when that is a service."""
         client = facts.forwarded_for.rpartition(",")[2].strip()
-        role = _program(facts.user_agent) or self.alone(client)
+        role = program(facts.user_agent) or self.alone(client)
         return role if role in PROGRAMS.values() else None
 
     def _rest_caller(self, call: Call, endpoint: Endpoint) -> str:
@@ -453,7 +372,7 @@ class Roles:
             address not in self._acts
             and address not in self._front_addresses
             and address not in self._proxied
-            and not set(self._serves.get(address, {}).values()) & (_SERVICES - {"sc"})
+            and not set(self._serves.get(address, {}).values()) & (SERVICES - {"sc"})
         )
 
     def _calls_api(self, call: Call) -> bool:
@@ -476,7 +395,7 @@ class Roles:
             return "db"
         if endpoint in self.fronts:
             behind = call.connection.server_role or self.fronts[endpoint]
-            return behind if behind and self.caller(call) in _INSIDE else "lb"
+            return behind if behind and self.caller(call) in INSIDE else "lb"
         role = call.connection.server_role or self._serves.get(endpoint.address, {}).get(endpoint.port)
         role = role or PORT_ROLES.get(endpoint.port)
         if role:
@@ -504,128 +423,8 @@ class Roles:
         return topic[:64] or "?"
 
 
-_INSIDE = frozenset(PROGRAMS.values()) | {"keystone", "placement", "glance-api", "cinder-api", "nova-api"}
-"""Services that call others through the proxy: the two legs are one hop of the flow. The SC's request to
-the proxy and the proxy's to nova-api are two documented steps."""
-
-
-class Topology:
-    """Planes and roles together: what a call is shown as."""
-
-    def __init__(self, captures: list[Capture], given: GivenTopology | None = None) -> None:
-        self.given = given or GivenTopology()
-        self._captures = captures
-        self.planes = Planes(captures, self.given)
-        self.roles = Roles(self.given)
-
-    def observe(self, call: Call, new: bool = True) -> None:
-        """Learn from *call*, which has begun (*new*) or changed."""
-        self.roles.observe(call)
-        if not new and call.back is None:
-            return
-        connection = call.connection
-        self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
-        if isinstance(call.facts, RestFacts):
-            if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
-                # On the external plane the documents know an API only behind its proxy.
-                self.roles.front_outside(connection)
-            if connection.server_role == "vrm":
-                self.planes.observe(connection, "vrm")
-            if call.facts.forwarded_for:
-                self.planes.observe(connection, "behind")
-            elif connection.client_role in _INSIDE:
-                self.planes.observe(connection, "service")
-            if call.back is not None:
-                self.planes.observe(connection, "front")
-
-    def plane_of(self, connection: Connection) -> str:
-        """Return the plane of *connection*: given, else inferred."""
-        return self.planes.given(connection) or self.planes.inferred(connection)
-
-    def plane(self, call: Call, caller: str) -> str:
-        """Return the plane of *call*."""
-        given = self.planes.given(call.connection)
-        if given is not None:
-            return given
-        plane = self.planes.inferred(call.connection)
-        if plane == INTERNAL_BASE and caller in ("admin", "sc"):
-            # One flat network: only the documents tell that these two steps are outside.
-            return EXTERNAL_API
-        return plane
-
-    def record(self, call: Call, step: str | None = None, ambiguous: bool = False) -> CallRecord:
-        """Return *call* as it is shown: roles, plane and evidence resolved."""
-        caller, callee = self.caller(call), self.callee(call)
-        through = call.connection.server in self.roles.fronts and callee != "lb"
-        frames = call.frames
-        if through and call.back is not None:
-            frames = frames + call.back.frames
-        facts = call.facts
-        own = facts.answered_id if isinstance(facts, RestFacts) else ""
-        return CallRecord(
-            call.index,
-            self.plane(call, caller),
-            call.protocol,
-            caller,
-            callee,
-            call.operation,
-            call.result,
-            call.started_ns,
-            None if call.ended_ns is None else max(0, call.ended_ns - call.started_ns),
-            tuple(dict.fromkeys((self._captures[capture].path, number) for capture, number in frames)),
-            step,
-            ambiguous,
-            call.error,
-            "lb" if through else "",
-            str(call.caller.endpoint.address) if call.caller else "",
-            str(call.callee.endpoint.address) if call.callee else "",
-            own or getattr(facts, "request_id", ""),
-            action=getattr(facts, "action", ""),
-            message_id=getattr(facts, "msg_id", ""),
-            queue=getattr(facts, "routing_key", ""),
-        )
-
-    def caller(self, call: Call) -> str:
-        """Return the role that made *call*."""
-        return self.roles.caller(call)
-
-    def callee(self, call: Call) -> str:
-        """Return the role that *call* is made to.
-
-        A stranger on the external plane knows an API only behind its proxy, seen or not.
-        """
-        callee = self.roles.callee(call)
-        if (
-            callee in API_ROLES
-            and self.roles.is_stranger(call)
-            and self.plane_of(call.connection) == EXTERNAL_API
-        ):
-            return "lb"
-        return callee
-
-
 def _behind(back: Call) -> str:
     return back.connection.server_role or PORT_ROLES.get(back.connection.server.port, "")
-
-
-@lru_cache(maxsize=1024)
-def _program(user_agent: str) -> str:
-    match = _UA_PROGRAM.match(user_agent)
-    return PROGRAMS.get(match.group(1), "") if match else ""
-
-
-@lru_cache(maxsize=1024)
-def _role_by_path(path: str) -> str:
-    return next((role for pattern, role in _PATH_ROLES if pattern.match(path)), "")
-
-
-def _sql_caller(facts: SqlFacts) -> str:
-    """Return who writes this table or reads these limits, on a connection that says nothing else."""
-    if facts.quota or (facts.table in _API_TABLES and facts.verb == "INSERT"):
-        return "nova-api"
-    if _CELL_TABLES.fullmatch(facts.table) or facts.table in _API_TABLES:
-        return "nova-conductor"
-    return ""
 
 
 def _is_address(text: str) -> bool:

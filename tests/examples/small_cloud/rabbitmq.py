@@ -1,7 +1,7 @@
 """A real RabbitMQ of one's own: on free ports, with its own data folder, gone with the test.
 
-It listens on the loopback interface only, shares nothing with a broker that the machine may run already, and can
-be killed and started again, as brokers are.
+It listens on the loopback interface only, shares nothing with a broker that the machine may run already, and
+can be killed and started again, as brokers are.
 """
 
 from __future__ import annotations

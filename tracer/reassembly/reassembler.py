@@ -1,15 +1,7 @@
-"""Segments in, the bytes of each direction in order out: TCP reassembly for a passive observer.
-
-Strategy. In-order data goes straight through. Data ahead of a hole waits; the hole is declared lost
-only after 48 later packets of its connection or one second of capture time (a mirror port reorders,
-and shows an ACK before the data it acknowledges: zeek #335, PcapPlusPlus #851), at a reset, or when the
-capture ends. Nothing is invented: a hole becomes a `Gap` with its size. Both directions may be there,
-or only one; a connection may have begun before the capture.
-"""
+"""The reassembler: strategy and limits in the package's own words."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -20,20 +12,18 @@ from tracer.model import (
     Closed,
     Connection,
     Data,
-    Endpoint,
     Frames,
     Gap,
     Segment,
     SegmentFields,
 )
+from tracer.reassembly.halves import MASK, Half, Opening, ahead, endpoints, reverse
 
 __all__ = ["Event", "Reassembler"]
 
 Event = Data | Gap | Closed
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-_MASK = 0xFFFFFFFF
-_HALF = 0x80000000
 
 HOLE_PACKETS = 48
 """Later packets of the connection after which a hole is lost (Arkime gives up after 256)."""
@@ -58,94 +48,6 @@ ABSURD_BYTES = 1 << 28
 """A jump of more than this, either way, is no hole: the stream is another one."""
 
 
-class _Half:
-    """One direction of a connection."""
-
-    __slots__ = (
-        "acked",
-        "connection",
-        "direction",
-        "fin",
-        "fin_frames",
-        "finished",
-        "last_ns",
-        "later",
-        "next_seq",
-        "peer",
-        "pending",
-        "pending_bytes",
-        "probed",
-        "since_later",
-        "since_ns",
-        "start",
-        "strayed",
-    )
-
-    def __init__(self, connection: Connection, direction: int) -> None:
-        self.connection = connection
-        self.direction = direction
-        self.peer: _Half = self
-        self.next_seq = -1
-        """Next byte expected; -1 before anything was seen."""
-        self.start = -1
-        """First byte, by the SYN or its answer; -1 while that was not seen."""
-        self.probed = False
-        """The first packet of a joined connection had no data: it may be a keep-alive probe."""
-        self.strayed = -1
-        """What was expected before the last absurd jump; -1 without one."""
-        self.acked = -1
-        """Highest acknowledgement that the other end sent for this direction."""
-        self.last_ns = 0
-        self.pending: list[tuple[int, Segment, int]] = []
-        """Segments behind a hole, in order of seq: seq, segment, and `later` when it came."""
-        self.pending_bytes = 0
-        self.since_ns = 0
-        """When the first hole was noticed, in capture time and in `later`."""
-        self.since_later = 0
-        self.later = 0
-        """Packets of the connection since the first of the holes that are open now."""
-        self.fin = -1
-        self.fin_frames: Frames = ()
-        self.finished = False
-
-
-class _Opening:
-    """A connection whose SYN was seen and not answered yet."""
-
-    __slots__ = ("attempts", "frames", "half", "ip_id", "last_ns")
-
-    def __init__(self, half: _Half, segment: Segment) -> None:
-        self.half = half
-        self.last_ns = segment.time_ns
-        self.ip_id = segment.ip_id
-        """Of the last SYN: the same packet seen twice is one attempt."""
-        self.frames = segment.frames
-        self.attempts = 1
-
-
-def _ahead(a: int, b: int) -> int:
-    """Return how far sequence number *a* is ahead of *b*; negative when behind (RFC 9293 §3.4)."""
-    distance = (a - b) & _MASK
-    return distance - (_MASK + 1) if distance >= _HALF else distance
-
-
-def _endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
-    size = 4 if len(flow) < 36 else 16
-    family = socket.AF_INET if size == 4 else socket.AF_INET6
-    source, destination = flow[:size], flow[size : 2 * size]
-    ports = flow[2 * size : 2 * size + 4]
-    return (
-        Endpoint(socket.inet_ntop(family, source), int.from_bytes(ports[:2], "big")),
-        Endpoint(socket.inet_ntop(family, destination), int.from_bytes(ports[2:], "big")),
-    )
-
-
-def _reverse(flow: bytes) -> bytes:
-    size = 4 if len(flow) < 36 else 16
-    at = 2 * size
-    return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]
-
-
 class Reassembler:
     """Turns segments of all connections, in time order, into Data, Gap and Closed.
 
@@ -156,10 +58,10 @@ class Reassembler:
     def __init__(self, captures: Sequence[Capture], server_ports: Collection[int] = ()) -> None:
         self._captures = captures
         self._ports = frozenset(server_ports)
-        self._halves: dict[bytes, _Half] = {}
-        self._openings: dict[int, _Opening] = {}
-        self._holes: dict[_Half, None] = {}
-        self._uncertain: dict[int, _Half] = {}
+        self._halves: dict[bytes, Half] = {}
+        self._openings: dict[int, Opening] = {}
+        self._holes: dict[Half, None] = {}
+        self._uncertain: dict[int, Half] = {}
         self._number = 0
         self._swept_ns = 0
         self._sweep_ns = SWEEP_NS
@@ -194,7 +96,7 @@ class Reassembler:
                         openings.pop(half.connection.number, None)
                     if not payload:
                         continue
-                    half.next_seq = (seq + len(payload)) & _MASK
+                    half.next_seq = (seq + len(payload)) & MASK
                     connection = half.connection
                     if connection.deaf and half.direction and not half.peer.pending:
                         continue
@@ -207,7 +109,7 @@ class Reassembler:
 
     # --- everything else ---
 
-    def _receive_slowly(self, segment: Segment, half: _Half | None) -> list[Event]:
+    def _receive_slowly(self, segment: Segment, half: Half | None) -> list[Event]:
         events: list[Event] = []
         time_ns, flags = segment.time_ns, segment.flags
         if time_ns >= self._sweep_ns:
@@ -241,7 +143,7 @@ class Reassembler:
         if segment.payload or segment.missing_bytes:
             events += self._late(segment, half) if half.finished else self._accept(segment, half)
         if flags & FIN and half.fin < 0 and not half.finished:
-            half.fin = (segment.seq + len(segment.payload) + segment.missing_bytes) & _MASK
+            half.fin = (segment.seq + len(segment.payload) + segment.missing_bytes) & MASK
             half.fin_frames = segment.frames
             if half.fin != half.next_seq and not half.pending:
                 self._wait(half, time_ns)
@@ -256,9 +158,9 @@ class Reassembler:
         events += self._finish(half, time_ns)
         return events
 
-    def _synchronise(self, segment: Segment, half: _Half | None, events: list[Event]) -> None:
+    def _synchronise(self, segment: Segment, half: Half | None, events: list[Event]) -> None:
         """Take a SYN or SYN-ACK."""
-        first = (segment.seq + 1) & _MASK
+        first = (segment.seq + 1) & MASK
         if half is not None and self._same_connection(segment, half, first):
             if half.connection.joined and not half.finished:
                 # Packets out of time order: data came before its SYN.
@@ -294,21 +196,21 @@ class Reassembler:
             self.turn(connection)
         connection.certain = True
         if half.peer.next_seq < 0 and not half.finished:
-            self._openings[connection.number] = _Opening(half, segment)
+            self._openings[connection.number] = Opening(half, segment)
 
     @staticmethod
-    def _same_connection(segment: Segment, half: _Half, first: int) -> bool:
+    def _same_connection(segment: Segment, half: Half, first: int) -> bool:
         if half.next_seq < 0:
             return not half.finished
         if half.start >= 0:
             again = half.finished and half.peer.finished and segment.time_ns - half.last_ns >= COPY_NS
             return half.start == first and not again
         # Data came before its SYN.
-        distance = _ahead(half.next_seq, first)
+        distance = ahead(half.next_seq, first)
         return 0 <= distance < 65536 and segment.time_ns - half.connection.first_ns < HOLE_NS
 
     @staticmethod
-    def _resumes(segment: Segment, half: _Half) -> bool:
+    def _resumes(segment: Segment, half: Half) -> bool:
         """Tell whether a later capture goes on with a connection of an earlier one, not where that ended."""
         return (
             not half.finished
@@ -319,16 +221,16 @@ class Reassembler:
         )
 
     @staticmethod
-    def _is_new(segment: Segment, half: _Half) -> bool:
+    def _is_new(segment: Segment, half: Half) -> bool:
         """Tell whether data after the end belongs to another connection whose SYN was lost."""
         if not segment.payload:
             return False
         if half.next_seq < 0:
             return True
-        return not -ABSURD_BYTES < _ahead(segment.seq, half.next_seq) <= 1
+        return not -ABSURD_BYTES < ahead(segment.seq, half.next_seq) <= 1
 
-    def _open(self, segment: Segment, joined: bool) -> _Half:
-        source, destination = _endpoints(segment.flow)
+    def _open(self, segment: Segment, joined: bool) -> Half:
+        source, destination = endpoints(segment.flow)
         certain = True
         if segment.flags & SYN:
             to_server = not segment.flags & ACK
@@ -342,14 +244,14 @@ class Reassembler:
         connection = Connection(
             self._number, client, server, segment.time_ns, joined, certain, segment.vlan, segment.interface
         )
-        half = _Half(connection, TO_SERVER if to_server else TO_CLIENT)
-        half.peer = _Half(connection, TO_CLIENT if to_server else TO_SERVER)
+        half = Half(connection, TO_SERVER if to_server else TO_CLIENT)
+        half.peer = Half(connection, TO_CLIENT if to_server else TO_SERVER)
         half.peer.peer = half
         half.last_ns = half.peer.last_ns = segment.time_ns
         if not certain:
             self._uncertain[connection.number] = half
         self._halves[segment.flow] = half
-        self._halves[_reverse(segment.flow)] = half.peer
+        self._halves[reverse(segment.flow)] = half.peer
         return half
 
     @staticmethod
@@ -375,20 +277,20 @@ class Reassembler:
 
     # --- data that is not simply the next ---
 
-    def _accept(self, segment: Segment, half: _Half) -> list[Event]:
+    def _accept(self, segment: Segment, half: Half) -> list[Event]:
         size = len(segment.payload) + segment.missing_bytes
-        ahead = _ahead(segment.seq, half.next_seq)
-        if not -ABSURD_BYTES <= ahead <= ABSURD_BYTES:
+        by = ahead(segment.seq, half.next_seq)
+        if not -ABSURD_BYTES <= by <= ABSURD_BYTES:
             return self._stray(segment, half)
-        if ahead == 1 and half.probed:
-            half.next_seq, ahead = segment.seq, 0
+        if by == 1 and half.probed:
+            half.next_seq, by = segment.seq, 0
         counters = self._captures[segment.frames[0][0]]
-        if ahead + size <= 0:
+        if by + size <= 0:
             # One byte behind is a keep-alive probe (RFC 9293 §3.8.4), not a retransmission.
-            if not (size == 1 and ahead == -1):
+            if not (size == 1 and by == -1):
                 counters.duplicate_segments += 1
             return []
-        if ahead > 0:
+        if by > 0:
             self._hold(segment, half)
             if half.pending_bytes > PENDING_BYTES or self._pending_total > PENDING_TOTAL_BYTES:
                 return self._give_up(half, segment.time_ns)
@@ -399,7 +301,7 @@ class Reassembler:
         events += self._drain(half)
         return events
 
-    def _stray(self, segment: Segment, half: _Half) -> list[Event]:
+    def _stray(self, segment: Segment, half: Half) -> list[Event]:
         """Follow a stream that goes on somewhere else: the ports began again unseen, or damage.
 
         One damaged sequence number must not cost the connection: what fits in where the stream was
@@ -412,21 +314,21 @@ class Reassembler:
             # Its end was among what waited.
             return events + self._late(segment, half)
         before, half.strayed = half.strayed, half.next_seq
-        back = before >= 0 and -ABSURD_BYTES <= _ahead(segment.seq, before) <= ABSURD_BYTES
+        back = before >= 0 and -ABSURD_BYTES <= ahead(segment.seq, before) <= ABSURD_BYTES
         events.append(self._gap(half, 0, segment.time_ns, segment.frames))
         half.next_seq = before if back else segment.seq
         return events + self._accept(segment, half)
 
-    def _late(self, segment: Segment, half: _Half) -> list[Event]:
+    def _late(self, segment: Segment, half: Half) -> list[Event]:
         """Take data of a direction that has ended: a repetition, or what nobody received."""
-        if _ahead(segment.seq, half.next_seq) + len(segment.payload) + segment.missing_bytes <= 0:
+        if ahead(segment.seq, half.next_seq) + len(segment.payload) + segment.missing_bytes <= 0:
             self._captures[segment.frames[0][0]].duplicate_segments += 1
         return []
 
-    def _deliver(self, segment: Segment, half: _Half) -> list[Event]:
+    def _deliver(self, segment: Segment, half: Half) -> list[Event]:
         """Return the part of *segment* that is new, and a gap for what the snap length cut."""
         events: list[Event] = []
-        behind = -_ahead(segment.seq, half.next_seq)
+        behind = -ahead(segment.seq, half.next_seq)
         payload = segment.payload[behind:] if behind else segment.payload
         missing = segment.missing_bytes - max(0, behind - len(segment.payload))
         half.last_ns = segment.time_ns
@@ -435,14 +337,14 @@ class Reassembler:
             events.append(Data(half.connection, half.direction, segment.time_ns, payload, segment.frames))
         if missing > 0:
             events.append(self._gap(half, missing, segment.time_ns, segment.frames))
-        half.next_seq = (segment.seq + len(segment.payload) + segment.missing_bytes) & _MASK
+        half.next_seq = (segment.seq + len(segment.payload) + segment.missing_bytes) & MASK
         return events
 
-    def _hold(self, segment: Segment, half: _Half) -> None:
+    def _hold(self, segment: Segment, half: Half) -> None:
         pending, seq = half.pending, segment.seq
         size = len(segment.payload) + segment.missing_bytes
         at = len(pending)
-        while at and _ahead(pending[at - 1][0], seq) > 0:
+        while at and ahead(pending[at - 1][0], seq) > 0:
             at -= 1
         if at and pending[at - 1][0] == seq and len(pending[at - 1][1].payload) >= size:
             self._captures[segment.frames[0][0]].duplicate_segments += 1
@@ -452,21 +354,21 @@ class Reassembler:
         half.pending_bytes += size
         self._pending_total += size
 
-    def _wait(self, half: _Half, time_ns: int) -> None:
+    def _wait(self, half: Half, time_ns: int) -> None:
         if half not in self._holes:
             self._holes[half] = None
             half.since_ns, half.since_later, half.later = time_ns, 0, 0
 
-    def _drain(self, half: _Half) -> list[Event]:
+    def _drain(self, half: Half) -> list[Event]:
         """Return the data that waited and is next now."""
         events: list[Event] = []
         pending = half.pending
-        while pending and _ahead(pending[0][0], half.next_seq) <= 0:
+        while pending and ahead(pending[0][0], half.next_seq) <= 0:
             seq, segment, _ = pending.pop(0)
             size = len(segment.payload) + segment.missing_bytes
             half.pending_bytes -= size
             self._pending_total -= size
-            if _ahead(seq, half.next_seq) + size > 0:
+            if ahead(seq, half.next_seq) + size > 0:
                 events += self._deliver(segment, half)
             else:
                 self._captures[segment.frames[0][0]].duplicate_segments += 1
@@ -478,7 +380,7 @@ class Reassembler:
             self._holes.pop(half, None)
         return events
 
-    def _gap(self, half: _Half, size_bytes: int, time_ns: int, frames: Frames = ()) -> Gap:
+    def _gap(self, half: Half, size_bytes: int, time_ns: int, frames: Frames = ()) -> Gap:
         connection = half.connection
         capture = self._captures[frames[0][0] if frames else connection.captures[0]]
         capture.gaps += 1
@@ -487,39 +389,40 @@ class Reassembler:
         connection.lost_bytes += size_bytes
         return Gap(connection, half.direction, time_ns, size_bytes, half.last_ns, frames)
 
-    def _give_up(self, half: _Half, time_ns: int) -> list[Event]:
+    def _give_up(self, half: Half, time_ns: int) -> list[Event]:
         """Declare the first hole of *half* lost and return what follows it."""
         events: list[Event] = []
         if half.pending:
             seq, segment, _ = half.pending[0]
-            events.append(self._gap(half, _ahead(seq, half.next_seq), time_ns, segment.frames))
+            events.append(self._gap(half, ahead(seq, half.next_seq), time_ns, segment.frames))
             half.next_seq = seq
             events += self._drain(half)
         else:
             self._holes.pop(half, None)
             if half.fin >= 0 and half.fin != half.next_seq:
-                lost = _ahead(half.fin, half.next_seq)
+                lost = ahead(half.fin, half.next_seq)
                 events.append(self._gap(half, lost if 0 < lost <= ABSURD_BYTES else 0, time_ns))
                 half.next_seq = half.fin
         return events + self._finish(half, time_ns)
 
     # --- ends ---
 
-    def _finish(self, half: _Half, time_ns: int) -> list[Event]:
+    def _finish(self, half: Half, time_ns: int) -> list[Event]:
         if half.fin < 0 or half.finished or half.pending or half.fin != half.next_seq:
             return []
         half.finished = True
         self._holes.pop(half, None)
-        half.next_seq = (half.fin + 1) & _MASK
+        half.next_seq = (half.fin + 1) & MASK
         half.last_ns = time_ns
         return [Closed(half.connection, time_ns, "fin", half.direction, half.fin_frames)]
 
-    def _reset(self, segment: Segment, half: _Half) -> list[Event]:
+    def _reset(self, segment: Segment, half: Half) -> list[Event]:
         connection = half.connection
         opening = self._openings.pop(connection.number, None)
         if half.finished and half.peer.finished:
             return []
-        if opening is not None and half.direction == TO_CLIENT:
+        # Data behind a hole: somebody did answer, unseen.
+        if opening is not None and half.direction == TO_CLIENT and not opening.half.pending:
             half.finished = half.peer.finished = True
             return [
                 Closed(
@@ -533,7 +436,7 @@ class Reassembler:
             ]
         return self._end(half, segment.time_ns, "reset", segment.frames)
 
-    def _end(self, half: _Half, time_ns: int, how: str, frames: Frames = ()) -> list[Event]:
+    def _end(self, half: Half, time_ns: int, how: str, frames: Frames = ()) -> list[Event]:
         """Close both directions, giving out what waits behind holes first."""
         events: list[Event] = []
         opening = self._openings.pop(half.connection.number, None)
@@ -557,11 +460,11 @@ class Reassembler:
         events.append(Closed(half.connection, time_ns, how, half.direction, frames))
         return events
 
-    def _tail(self, half: _Half, time_ns: int) -> list[Event]:
+    def _tail(self, half: Half, time_ns: int) -> list[Event]:
         """Return a gap for bytes that the other end acknowledged and that never came."""
         if half.finished or half.next_seq < 0 or half.acked < 0:
             return []
-        lost = _ahead(half.acked, half.next_seq)
+        lost = ahead(half.acked, half.next_seq)
         # One more is the FIN's own number.
         if 1 < lost < ABSURD_BYTES:
             half.next_seq = half.acked

@@ -1,0 +1,100 @@
+"""One direction of a connection, as far as it was seen, and the arithmetic of its sequence numbers."""
+
+from __future__ import annotations
+
+import socket
+
+from tracer.model import Connection, Endpoint, Frames, Segment
+
+__all__ = ["MASK", "Half", "Opening", "ahead", "endpoints", "reverse"]
+
+MASK = 0xFFFFFFFF
+_WRAP = 0x80000000
+
+
+class Half:
+    """One direction of a connection."""
+
+    __slots__ = (
+        "acked",
+        "connection",
+        "direction",
+        "fin",
+        "fin_frames",
+        "finished",
+        "last_ns",
+        "later",
+        "next_seq",
+        "peer",
+        "pending",
+        "pending_bytes",
+        "probed",
+        "since_later",
+        "since_ns",
+        "start",
+        "strayed",
+    )
+
+    def __init__(self, connection: Connection, direction: int) -> None:
+        self.connection = connection
+        self.direction = direction
+        self.peer: Half = self
+        self.next_seq = -1
+        """Next byte expected; -1 before anything was seen."""
+        self.start = -1
+        """First byte, by the SYN or its answer; -1 while that was not seen."""
+        self.probed = False
+        """The first packet of a joined connection had no data: it may be a keep-alive probe."""
+        self.strayed = -1
+        """What was expected before the last absurd jump; -1 without one."""
+        self.acked = -1
+        """Highest acknowledgement that the other end sent for this direction."""
+        self.last_ns = 0
+        self.pending: list[tuple[int, Segment, int]] = []
+        """Segments behind a hole, in order of seq: seq, segment, and `later` when it came."""
+        self.pending_bytes = 0
+        self.since_ns = 0
+        """When the first hole was noticed, in capture time and in `later`."""
+        self.since_later = 0
+        self.later = 0
+        """Packets of the connection since the first of the holes that are open now."""
+        self.fin = -1
+        self.fin_frames: Frames = ()
+        self.finished = False
+
+
+class Opening:
+    """A connection whose SYN was seen and not answered yet."""
+
+    __slots__ = ("attempts", "frames", "half", "ip_id", "last_ns")
+
+    def __init__(self, half: Half, segment: Segment) -> None:
+        self.half = half
+        self.last_ns = segment.time_ns
+        self.ip_id = segment.ip_id
+        """Of the last SYN: the same packet seen twice is one attempt."""
+        self.frames = segment.frames
+        self.attempts = 1
+
+
+def ahead(a: int, b: int) -> int:
+    """Return how far sequence number *a* is ahead of *b*; negative when behind (RFC 9293 §3.4)."""
+    distance = (a - b) & MASK
+    return distance - (MASK + 1) if distance >= _WRAP else distance
+
+
+def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
+    size = 4 if len(flow) < 36 else 16
+    family = socket.AF_INET if size == 4 else socket.AF_INET6
+    source, destination = flow[:size], flow[size : 2 * size]
+    ports = flow[2 * size : 2 * size + 4]
+    return (
+        Endpoint(socket.inet_ntop(family, source), int.from_bytes(ports[:2], "big")),
+        Endpoint(socket.inet_ntop(family, destination), int.from_bytes(ports[2:], "big")),
+    )
+
+
+def reverse(flow: bytes) -> bytes:
+    size = 4 if len(flow) < 36 else 16
+    at = 2 * size
+    return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]

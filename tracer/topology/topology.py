@@ -1,0 +1,106 @@
+"""What a call is shown as: its plane and its roles, asked when it is shown."""
+
+from __future__ import annotations
+
+from tracer.model import Call, CallRecord, Capture, ConnectFacts, Connection, RestFacts
+from tracer.topology.file import GivenTopology
+from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE, Planes
+from tracer.topology.roles import Roles
+from tracer.topology.signs import API_ROLES, INSIDE
+
+__all__ = ["Topology"]
+
+
+class Topology:
+    """Planes and roles together: what a call is shown as."""
+
+    def __init__(self, captures: list[Capture], given: GivenTopology | None = None) -> None:
+        self.given = given or GivenTopology()
+        self._captures = captures
+        self.planes = Planes(captures, self.given)
+        self.roles = Roles(self.given)
+
+    def observe(self, call: Call, new: bool = True) -> None:
+        """Learn from *call*, which has begun (*new*) or changed."""
+        self.roles.observe(call)
+        if not new and call.back is None:
+            return
+        connection = call.connection
+        self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
+        if isinstance(call.facts, RestFacts):
+            if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
+                # On the external plane the documents know an API only behind its proxy.
+                self.roles.front_outside(connection)
+            if connection.server_role == "vrm":
+                self.planes.observe(connection, "vrm")
+            if call.facts.forwarded_for:
+                self.planes.observe(connection, "behind")
+            elif connection.client_role in INSIDE:
+                self.planes.observe(connection, "service")
+            if call.back is not None:
+                self.planes.observe(connection, "front")
+
+    def plane_of(self, connection: Connection) -> str:
+        """Return the plane of *connection*: given, else inferred."""
+        return self.planes.given(connection) or self.planes.inferred(connection)
+
+    def plane(self, call: Call, caller: str) -> str:
+        """Return the plane of *call*."""
+        given = self.planes.given(call.connection)
+        if given is not None:
+            return given
+        plane = self.planes.inferred(call.connection)
+        if plane == INTERNAL_BASE and caller in ("admin", "sc"):
+            # One flat network: only the documents tell that these two steps are outside.
+            return EXTERNAL_API
+        return plane
+
+    def record(self, call: Call, step: str | None = None, ambiguous: bool = False) -> CallRecord:
+        """Return *call* as it is shown: roles, plane and evidence resolved."""
+        caller, callee = self.caller(call), self.callee(call)
+        through = call.connection.server in self.roles.fronts and callee != "lb"
+        frames = call.frames
+        if through and call.back is not None:
+            frames = frames + call.back.frames
+        facts = call.facts
+        own = facts.answered_id if isinstance(facts, RestFacts) else ""
+        return CallRecord(
+            call.index,
+            self.plane(call, caller),
+            call.protocol,
+            caller,
+            callee,
+            call.operation,
+            call.result,
+            call.started_ns,
+            None if call.ended_ns is None else max(0, call.ended_ns - call.started_ns),
+            tuple(dict.fromkeys((self._captures[capture].path, number) for capture, number in frames)),
+            step,
+            ambiguous,
+            call.error,
+            "lb" if through else "",
+            str(call.caller.endpoint.address) if call.caller else "",
+            str(call.callee.endpoint.address) if call.callee else "",
+            own or getattr(facts, "request_id", ""),
+            action=getattr(facts, "action", ""),
+            message_id=getattr(facts, "msg_id", ""),
+            queue=getattr(facts, "routing_key", ""),
+        )
+
+    def caller(self, call: Call) -> str:
+        """Return the role that made *call*."""
+        return self.roles.caller(call)
+
+    def callee(self, call: Call) -> str:
+        """Return the role that *call* is made to.
+
+        A stranger on the external plane knows an API only behind its proxy, seen or not.
+        """
+        callee = self.roles.callee(call)
+        if (
+            callee in API_ROLES
+            and self.roles.is_stranger(call)
+            and self.plane_of(call.connection) == EXTERNAL_API
+        ):
+            return "lb"
+        return callee
