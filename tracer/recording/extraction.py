@@ -76,13 +76,18 @@ def extract(verdicts: Iterable[Verdict], captures: Sequence[Capture], *, raw: bo
 
 
 def _calls(verdicts: Iterable[Verdict]) -> Mapping[str, list[tuple[str, frozenset[int]]]]:
-    """For each capture the calls that are seen in it: what is to be said of them, and their frames."""
-    found: dict[str, dict[int, tuple[str, frozenset[int]]]] = {}
+    """For each capture the messages that are seen in it: what is to be said of them, and their frames.
+
+    An acknowledgement is one of its own: between it and its message others may pass.
+    """
+    found: dict[str, dict[tuple[int, bool], tuple[str, frozenset[int]]]] = {}
     for verdict in verdicts:
         for call in verdict.calls:
-            for path in {path for path, _ in call.evidence}:
-                frames = frozenset(frame for where, frame in call.evidence if where == path)
-                found.setdefault(path, {})[call.index] = (_words(call), frames)
+            for is_fate, evidence in enumerate((call.evidence, call.fate)):
+                for path in {path for path, _ in evidence}:
+                    frames = frozenset(frame for where, frame in evidence if where == path)
+                    words = f"{_words(call)}, acknowledged" if is_fate else _words(call)
+                    found.setdefault(path, {})[call.index, bool(is_fate)] = (words, frames)
     return {path: list(own.values()) for path, own in found.items()}
 
 
