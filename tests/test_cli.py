@@ -170,8 +170,8 @@ MISTAKES = [
     (["chek", "x"], "no command 'chek'; did you mean check?"),
     (
         ["nope"],
-        "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, compare, grammar,"
-        " completion",
+        "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, extract, compare,"
+        " grammar, completion",
     ),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
@@ -558,6 +558,7 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
                 "capture",
                 "replay",
                 "baseline",
+                "extract",
                 "compare",
                 "grammar",
                 "completion",

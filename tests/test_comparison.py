@@ -54,6 +54,27 @@ def test_a_run_against_itself_has_no_difference() -> None:
     assert told(found) == []
     assert not found.breaks
     assert next(iter(report.text(found))) == "b (13 traces) against a (13): no difference that holds"
+    assert not [line for line in report.text(found) if "are tested from" in line]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        (run(good(1)), run(), ["b (0 traces) against a (1): nothing to compare"]),
+        (run(), run(), ["b (0 traces) against a (0): nothing to compare"]),
+        (
+            run(good(1)),
+            run(good(1)),
+            [
+                "b (1 trace) against a (1): no difference that holds",
+                "  times are tested from 8 creations on each side",
+            ],
+        ),
+    ],
+)
+def test_too_little_to_compare_is_said(before: bytes, after: bytes, lines: list[str]) -> None:
+    assert list(report.text(compared(before, after)))[: len(lines)] == lines
+    assert b"nothing to compare" in report.html(compared(before, run()))
 
 
 def test_a_new_deviation_breaks_conformance_and_one_that_is_gone_does_not() -> None:
@@ -156,6 +177,37 @@ def test_the_statistics_are_those_of_scipy() -> None:
         assert _fisher((x, n), (y, m)) == pytest.approx(theirs, rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"schema": "tracer.check/0", "traces": 7}', "schema 'tracer.check/0'; known is tracer.check/1"),
+        (b'{"schema": "tracer.baseline/1"}', "schema 'tracer.baseline/1'"),
+        (b'{"log": {}}', "it names no schema"),
+        (b'{"schema": "tracer.check/1"}', "required field `grammar`"),
+        (b'{"schema": "tracer.check/1", "grammar": "g", "traces": [{}]}', r"\$\.traces\[0\]"),
+    ],
+)
+def test_what_a_file_is_instead_is_told(data: bytes, words: str) -> None:
+    with pytest.raises(UsageError, match=f"^last.json: no report of `tracer check --format json`: .*{words}"):
+        decode(data, "last.json")
+
+
+def test_members_of_later_versions_may_be_missing() -> None:
+    """What the first reports of that schema did not have is not asked for."""
+    document = json.loads(run(good(1)))
+    known = ("id", "verdict", "outcome", "steps", "deviations", "calls")
+    for trace in document["traces"]:
+        for key in set(trace) - set(known):
+            del trace[key]
+        for step in trace["steps"]:
+            for key in set(step) - {"step", "title", "status", "started", "duration_ms"}:
+                del step[key]
+        for call in trace["calls"]:
+            for key in set(call) - {"line", "step"}:
+                del call[key]
+    assert told(compared(json.dumps(document).encode(), run(good(1)))) == []
+
+
 def test_reports_that_are_none_or_on_two_grammars_are_usage_errors() -> None:
     for data in (b"", b"[]", b'{"schema": "x", "grammar": "g", "traces": []}', b'{"schema": 7}'):
         with pytest.raises(UsageError, match=r"last\.json"):
@@ -178,6 +230,10 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         out = capsys.readouterr()
         assert "\x1b" not in out.out
         assert out.err.count("\n") == (code in (2, 5))
+    (tmp_path / "part.json").write_bytes(run(good(1)).replace(b'"grammar"', b'"partial":true,"grammar"', 1))
+    with pytest.raises(SystemExit):
+        main(["compare", a, str(tmp_path / "part.json")])
+    assert "part.json: its run was interrupted" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["compare", a, b, "--format", "json"])
     document = json.loads(capsys.readouterr().out)

@@ -17,7 +17,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-COMMANDS = {"baseline", "calls", "capture", "check", "compare", "grammar", "replay", "show", "watch"}
+COMMANDS = {
+    "baseline",
+    "calls",
+    "capture",
+    "check",
+    "compare",
+    "extract",
+    "grammar",
+    "replay",
+    "show",
+    "watch",
+}
 
 Block = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 

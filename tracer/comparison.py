@@ -70,6 +70,12 @@ class Document(msgspec.Struct):
     schema: str
     grammar: str
     traces: list[_Trace]
+    partial: bool = False
+    """The run was interrupted: it holds the traces up to then."""
+
+
+class _Headed(msgspec.Struct):
+    schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +123,24 @@ class Comparison:
 
 def decode(data: bytes, name: str) -> Document:
     """Read a report of `tracer check --format json`; UsageError when it is none."""
+    none = f"{name}: no report of `tracer check --format json`"
     try:
-        document = msgspec.json.decode(data, type=Document)
+        schema = msgspec.json.decode(data, type=_Headed).schema
+        if schema != "tracer.check/1":
+            told = f"schema {schema[:60]!r}; known is tracer.check/1" if schema else "it names no schema"
+            raise UsageError(f"{none}: {told}")
+        return msgspec.json.decode(data, type=Document)
     except msgspec.DecodeError as error:
-        raise UsageError(f"{name}: no report of `tracer check --format json`: {error}") from None
-    if document.schema != "tracer.check/1":
-        raise UsageError(f"{name}: schema {document.schema[:60]!r}; known is tracer.check/1")
-    return document
+        raise UsageError(f"{none}: {error}") from None
 
 
 def compare(before: Document, after: Document, names: tuple[str, str]) -> Comparison:
     """Return what is different in *after*. UsageError for reports on different grammars."""
     if before.grammar != after.grammar:
-        raise UsageError(f"checked against two grammars: {before.grammar[:60]} and {after.grammar[:60]}")
+        raise UsageError(
+            f"checked against two grammars: {before.grammar[:60]} and {after.grammar[:60]};"
+            " --grammar says against which one captures are checked"
+        )
     sides = (before.traces, after.traces)
     found = Comparison(names, (len(sides[0]), len(sides[1])))
     found.steps = _steps(sides)

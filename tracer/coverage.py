@@ -127,7 +127,7 @@ class Coverage:
             given = [] if plane == "*" else [c.number for c in mine if c.plane is not None]
             mine = [c for c in mine if c.number in at or c.number in given] or mine
         starts = [c.first_ns for c in mine if c.first_ns is not None]
-        lasts = [c.last_ns for c in mine if c.last_ns is not None]
+        lasts = [max(c.last_ns, c.ended_ns or 0) for c in mine if c.last_ns is not None]
         return (min(starts), max(lasts)) if starts and lasts else (0, 0)
 
     def unseen(

@@ -289,3 +289,24 @@ def test_repr_of_a_call_holds_no_secret() -> None:
     assert TOKEN not in repr(call)
     assert "s3cret" not in repr(call)
     assert "broker-password" not in repr(call)
+
+
+@pytest.mark.parametrize(("acknowledges", "told_"), [(True, "cast ping ok"), (False, "cast ping unacked")])
+def test_a_hole_before_the_delivery_loses_no_acknowledgement(acknowledges: bool, told_: str) -> None:
+    """A delivery waits for the lost bytes before it; the acknowledgement on its own stream does not."""
+    bus = Bus()
+    bus.api.say(1, publish("nova", "conductor", message()))
+    bus.conductor.hear(1.1, deliver("nova", "conductor", message("other", unique=2), 1), lost=True)
+    bus.conductor.hear(1.2, deliver("nova", "conductor", message(), 2))
+    if acknowledges:
+        bus.conductor.say(1.201, ack(2))
+    bus.api.say(60, publish("nova", "nowhere", message("later", unique=3)))
+    assert told_ in told(bus.calls())
+
+
+def test_an_old_acknowledgement_is_not_of_a_later_delivery() -> None:
+    """One that came before the delivery of its number was of a channel that was opened anew since."""
+    bus = Bus(joined=True)
+    bus.conductor.say(0.5, ack(1))
+    sent(bus, "confirmed", "delivered")
+    assert told(bus.calls()) == ["cast ping unacked"]

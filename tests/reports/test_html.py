@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -408,6 +409,27 @@ def test_many_traces_are_small(write: Write, build: SimpleNamespace) -> None:
     """2,000 shall be under 15 MB; these are more alike than real ones, so they must be far smaller."""
     report = build.report(*(build.conforming(n) for n in range(200)))
     assert write(report).stat().st_size < 200 * 4000
+
+
+def test_many_creations_are_opened_filtered_and_sorted(browser: Any, tmp_path: Path) -> None:
+    """A short form of the benchmark of 2,000, by its own hands; without times."""
+    benchmark = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "html_2000.py"))
+    report = benchmark["report"](60, ["example:fail-quota-403", "example:fail-no-valid-host"])
+    path = tmp_path / "many.html"
+    path.write_bytes(b"".join(html.pieces(report)))
+    assert path.stat().st_size < 60 * benchmark["MOST_BYTES"] / 2000 + 150_000
+    with opened(browser, path, **DESKTOP) as page:
+        left = []
+        for what, act, done in benchmark["ACTS"]:
+            page.evaluate(benchmark["DRAWN"], [act, done])
+            left.append((what, page.inner_text("#shown")))
+    assert left[:5] == [
+        ("filter by a name", "1 of 60"),
+        ("no filter", "60"),
+        ("filter by an error", "40 of 60"),
+        ("filter by nothing", "0 of 60"),
+        ("no filter again", "60"),
+    ]
 
 
 # --- with real captures ---------------------------------------------------------------------------

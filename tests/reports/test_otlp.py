@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,18 +112,27 @@ def test_hostile_text_and_times_are_taken(build: SimpleNamespace) -> None:
 
 
 @contextmanager
-def collector(status: int = 200) -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
-    """A collector of the official messages, over HTTP."""
+def collector(*statuses: int) -> Iterator[tuple[str, list[ExportTraceServiceRequest], list[str]]]:
+    """A collector of the official messages, over HTTP: its address, what it took, and how that was encoded.
+
+    It answers with the *statuses* in turn, then with 200, and takes what it answers 200 to.
+    """
     received: list[ExportTraceServiceRequest] = []
+    encodings: list[str] = []
+    left = list(statuses)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
+            encodings.append(self.headers.get("Content-Encoding", ""))
+            if encodings[-1] == "gzip":
                 body = gzip.decompress(body)
-            if self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf":
+            status = left.pop(0) if left else 200
+            right = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
+            if status == 200 and right:
                 received.append(ExportTraceServiceRequest.FromString(body))
             self.send_response(status)
+            self.send_header("Retry-After", "0")
             self.end_headers()
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 
@@ -131,28 +141,84 @@ def collector(status: int = 200) -> Iterator[tuple[str, list[ExportTraceServiceR
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", received
+    yield f"http://127.0.0.1:{server.server_port}", received, encodings
     server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1/traces"])
 def test_a_collector_gets_what_the_file_holds(build: SimpleNamespace, path: str) -> None:
     report = build.report(build.stopped_at_8b(), build.rescheduled())
-    with collector() as (url, received):
+    with collector() as (url, received, encodings):
         sent = otlp.send(report, url + path)
     inside = {key for message in received for key in by_id(message)}
     assert inside == {key for message in decoded(report) for key in by_id(message)}
     assert sent == len(inside)
+    assert set(encodings) == {"gzip"}
 
 
-def test_a_collector_that_refuses_is_an_error(build: SimpleNamespace) -> None:
-    with collector(status=400) as (url, _), pytest.raises(TracerError, match="did not take the spans"):
+def test_the_environment_chooses_the_compression(
+    build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    with collector() as (url, received, encodings):
         otlp.send(build.report(build.conforming()), url)
+    assert received
+    assert set(encodings) == {""}
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_collector_that_is_busy_is_asked_again(build: SimpleNamespace, status: int) -> None:
+    report = build.report(build.conforming())
+    with collector(status, status) as (url, received, encodings):
+        sent = otlp.send(report, url)
+    assert len(encodings) == len(received) + 2
+    assert sum(len(by_id(message)) for message in received) == sent
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+def test_a_collector_that_refuses_is_an_error(build: SimpleNamespace, status: int) -> None:
+    with (
+        collector(status) as (url, received, encodings),
+        pytest.raises(TracerError, match=f"did not take the spans: it answered {status} "),
+    ):
+        otlp.send(build.report(build.conforming()), url)
+    assert (received, len(encodings)) == ([], 1)
+
+
+def test_a_collector_that_is_not_there_is_an_error(
+    build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, and without the password of its address."""
+    monkeypatch.setattr(otlp, "_TIMEOUT_S", 1.5)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(TracerError, match=r"^--otlp http://…@127\.0\.0\.1:\d+: .*: Connection refused$"):
+        otlp.send(build.report(build.conforming()), f"http://user:Geheim@127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("url", ["localhost:4318", "ftp://x", "http://[::1", "http://", "http://x:0", "x"])
+def test_what_is_no_address_is_said_before_the_work(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["check", "no-such-capture.pcap", "--otlp", url])
+    assert end.value.code == 2
+    assert "no address of a collector; write http://HOST:4318" in capsys.readouterr().err
 
 
 def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with collector() as (url, received), pytest.raises(SystemExit) as end:
+    with collector() as (url, received, _), pytest.raises(SystemExit) as end:
         main(["check", "example:fail-quota-403", "--otlp", url])
     assert end.value.code == 1
     assert "sent" in capsys.readouterr().err
     assert sum(len(by_id(message)) for message in received) > 50
+
+
+def test_a_collector_that_fails_costs_no_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with collector(400) as (url, _, __), pytest.raises(SystemExit) as end:
+        main(["check", "example:fail-400", "--otlp", url, "--format", "json"])
+    assert end.value.code == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["summary"]["traces"] == 1
+    assert told.err.count("\n") == 1

@@ -30,6 +30,8 @@ __all__ = ["RpcCalls"]
 
 UNACKED_LIMIT = 4_096
 """Of one channel; RabbitMQ's prefetch is rarely more than some hundreds."""
+EARLY_LIMIT = 256
+"""Of one channel; a hole in the stream of deliveries holds up no more of them than a second brings."""
 REMEMBERED = 50_000
 """Messages whose delivery, acknowledgement or reply may still come; the oldest are forgotten."""
 ALIKE = 64
@@ -60,6 +62,8 @@ class RpcCalls:
         """Channels that asked so without a tag (basic.consume before its -ok), or by basic.get."""
         self._unacked: dict[_Ack, dict[int, Call]] = {}
         """(connection, channel) -> delivery tag -> call"""
+        self._early: dict[_Ack, dict[int, AmqpMethod]] = {}
+        """Acknowledgements of what was not delivered yet: lost bytes held the delivery up, not them."""
         self._outstanding: dict[_Ack, list[Call]] = {}
         """Publishes of a channel, for a broker's nack."""
         self._replied_keys: set[tuple[str, str]] = set()
@@ -233,6 +237,10 @@ class RpcCalls:
             if len(waiting) > UNACKED_LIMIT:
                 # A consumer that never acknowledges, or whose acknowledgements are not captured.
                 del waiting[next(iter(waiting))]
+            early = self._early.get(channel, {}).pop(tag, None)
+            # An older one was for another delivery, before the channel was opened anew.
+            if early is not None and early.time_ns >= message.time_ns:
+                self._acknowledged(channel, early)
 
     def _wants_no_ack(self, channel: _Ack, message: AmqpContent) -> bool:
         if message.name == "basic.get-ok":
@@ -276,11 +284,17 @@ class RpcCalls:
         return []
 
     def _acknowledged(self, key: _Ack, message: AmqpMethod) -> list[Call]:
-        waiting = self._unacked.get(key)
+        waiting = self._unacked.get(key, {})
         tag = message.arguments.get("delivery_tag")
-        if not waiting or not isinstance(tag, int):
+        if not isinstance(tag, int):
             return []
-        tags = [t for t in waiting if t <= tag] if message.arguments.get("multiple") else [tag]
+        several = bool(message.arguments.get("multiple"))
+        tags = [t for t in waiting if t <= tag] if several else [tag]
+        if not several and tag not in waiting:
+            early = self._early.setdefault(key, {})
+            early[tag] = message
+            if len(early) > EARLY_LIMIT:
+                del early[next(iter(early))]
         calls = [waiting.pop(t) for t in tags if t in waiting]
         for call in calls:
             facts = _facts(call)
@@ -290,6 +304,7 @@ class RpcCalls:
             else:
                 self._set_result(call, "undelivered" if message.arguments.get("requeue") else "error")
             call.ended_ns = message.time_ns
+            call.fate = message.frames
             call.closed = facts.mode != "call"
         return calls
 
@@ -356,7 +371,7 @@ class RpcCalls:
         number = closed.connection.number
         if closed.how == "fin" and closed.direction == TO_SERVER:
             return []
-        for table in (self._unacked, self._outstanding, self._no_ack):
+        for table in (self._unacked, self._early, self._outstanding, self._no_ack):
             for key in [key for key in table if key[0] == number]:
                 del table[key]
         self._asks_no_ack = {key for key in self._asks_no_ack if key[0] != number}

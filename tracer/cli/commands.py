@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import comparing, formats, grammars, live, options, output, recording
+from tracer.cli import comparing, extracting, formats, grammars, live, options, output, recording
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -123,7 +123,10 @@ def check(
     (the report so far is printed).
     """
     with output.destination(target, captures) as file:
+        output.ready(form, file)
         collector = formats.loaded("otlp", "--otlp") if otlp else None
+        if collector is not None:
+            collector.endpoint(otlp)
         from tracer.pipeline import Settings
 
         settings = Settings(
@@ -146,7 +149,7 @@ def check(
 
             console.render(report, output.console(file, manner), manner.verbose)
     if collector is not None:
-        output.say(f"sent {collector.send(report, otlp)} spans to {otlp}", manner)
+        output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", manner)
     if not report.verdicts:
         output.say(_nothing(report, found, where, since_ns, until_ns), manner)
     return exit_code(report)
@@ -156,7 +159,9 @@ def check(
 @options.captures
 @options.grammar
 @options.topology
-@options.form("text", "jsonl", words="jsonl is one object a line.")
+@options.form(
+    "text", "jsonl", "parquet", words="jsonl: one object a line; parquet: a table for DuckDB and pandas."
+)
 @options.anonymize
 @options.target
 @options.calls_since
@@ -181,11 +186,13 @@ def calls(
       tracer calls Internal_base.pcap | grep 'nova-compute > '
       tracer calls incident/ --format jsonl -o calls.jsonl
       tracer calls incident/ --format jsonl | jq 'select(.traces | length > 1)'
+      tracer calls incident/ --format parquet -o calls.parquet
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
     with output.destination(target, captures) as file, progress(manner) as heard:
+        output.ready(form, file)
         from tracer import pipeline
         from tracer.reports import calls as report
 
@@ -197,6 +204,9 @@ def calls(
             records = anonymous_calls(records)
         if form == "jsonl":
             report.write_lines(records, file)
+        elif form == "parquet":
+            file.flush()
+            file.buffer.writelines(formats.loaded(form, "--format parquet").call_pieces(records))
         else:
             report.write_text(records, file, color=output.colourful(file, manner))
     return CONFORMS
@@ -242,6 +252,7 @@ def show(
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
     with output.destination(target, captures) as file:
+        output.ready(form, file)
         from tracer import reports
         from tracer.pipeline import Settings
 
@@ -338,6 +349,7 @@ def baseline(
     return INTERRUPTED if report.partial else CONFORMS
 
 
+program.add_command(extracting.extract)
 program.add_command(comparing.compare)
 program.add_command(grammars.grammar)
 

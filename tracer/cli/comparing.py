@@ -63,6 +63,9 @@ def compare(
 
         settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
         documents = [_document(name, settings, manner) for name in (before, after)]
+        for name, document in zip((before, after), documents, strict=True):
+            if document.partial:
+                output.say(f"warning: {name}: its run was interrupted; later traces are not in it", manner)
         found = comparison.compare(documents[0], documents[1], (before, after))
         file.flush()
         if form == "json":

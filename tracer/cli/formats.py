@@ -26,6 +26,8 @@ class Format(NamedTuple):
     """What it is, for --help."""
     extra: str = ""
     """The extra of pyproject.toml that installs what it needs."""
+    binary: bool = False
+    """No terminal can show it."""
 
 
 FORMATS = {
@@ -36,6 +38,8 @@ FORMATS = {
     "csv": Format("tracer.reports.csv", "the steps for spreadsheets"),
     "otlp": Format("tracer.reports.otlp", "OpenTelemetry spans", "otlp"),
     "har": Format("tracer.reports.har", "the REST calls", "har"),
+    "parquet": Format("tracer.reports.parquet", "the steps for DuckDB and pandas", "parquet", binary=True),
+    "ocel": Format("tracer.reports.ocel", "an event log (OCEL 2.0) for process miners", "ocel"),
     "junit": Format("tracer.reports.junit", "JUnit XML, a test case for each trace"),
 }
 

@@ -29,6 +29,7 @@ __all__ = [
     "destination",
     "discard_stdout",
     "plain",
+    "ready",
     "say",
     "tell",
     "write_report",
@@ -113,6 +114,19 @@ def _same_file(path: Path, capture: str) -> bool:
 def discard_stdout() -> None:
     """Send what is still to come nowhere, so that no flush at the end fails again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def ready(form: str, file: TextIO) -> None:
+    """Raise UsageError, before the work, for a format that cannot be made here or that *file* cannot show."""
+    from tracer.cli import formats
+
+    chosen = formats.FORMATS.get(form)
+    if chosen is None:
+        return
+    if chosen.binary and file.isatty():
+        raise UsageError(f"--format {form} is no text for a terminal; name a file with -o")
+    if chosen.extra:
+        formats.loaded(form, f"--format {form}")
 
 
 def write_report(form: str, report: Report, file: TextIO) -> None:

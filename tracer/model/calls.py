@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tracer.model.packets import Frame
+from tracer.model.packets import Frame, Frames
 from tracer.model.streams import Connection, Endpoint
 
 __all__ = ["CLIENT", "SERVER", "Call", "ConnectFacts", "End", "RestFacts", "RpcFacts", "SqlFacts", "Trace"]
@@ -183,6 +183,8 @@ class Call:
     parent: Call | None = None
     """What it belongs to: of a reply the call that it answers; of a token validation the request whose
     token is validated."""
+    fate: Frames = ()
+    """RPC: where its consumer acknowledges it, or refuses to."""
 
     @property
     def asked(self) -> str:

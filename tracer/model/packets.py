@@ -31,6 +31,8 @@ class Capture:
     """Captured bytes of packets, without record headers."""
     first_ns: int | None = None
     last_ns: int | None = None
+    ended_ns: int | None = None
+    """When the recording ended, where the file is an extract that says so: nothing came after `last_ns`."""
     truncated_packets: int = 0
     """Packets cut by the snap length."""
     interfaces: dict[int, str] = field(default_factory=dict)

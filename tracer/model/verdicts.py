@@ -43,6 +43,8 @@ class CallRecord:
     """RPC: the id that oslo.messaging names when it waits for the reply in vain."""
     queue: str = ""
     """RPC: the routing key, which names the queue."""
+    fate: tuple[tuple[str, int], ...] = ()
+    """RPC: (path, frame) of the consumer's acknowledgement. Not shown: it holds nothing to read."""
 
     @property
     def line(self) -> str:

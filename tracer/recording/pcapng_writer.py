@@ -11,9 +11,10 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-__all__ = ["Described", "interface_block", "packet_block", "section_block"]
+__all__ = ["Described", "interface_block", "packet_block", "section_block", "statistics_block"]
 
 _NAME, _DESCRIPTION, _FILTER, _RESOLUTION, _HARDWARE, _APPLICATION = 2, 3, 11, 9, 2, 4
+_END_TIME, _DELIVERED = 3, 8
 _NANOSECONDS = b"\x09"
 _PACKET = struct.Struct("<7I")
 
@@ -53,6 +54,14 @@ def packet_block(interface: int, time_ns: int, data: bytes, wire_bytes: int) -> 
         6, length, interface, time_ns >> 32 & 0xFFFFFFFF, time_ns & 0xFFFFFFFF, len(data), wire_bytes
     )
     return b"".join((head, data, bytes(padding), length.to_bytes(4, "little")))
+
+
+def statistics_block(interface: int, ended_ns: int, packets: int) -> bytes:
+    """Return an interface statistics block: when the recording ended, and how many packets it holds."""
+    end = struct.pack("<II", ended_ns >> 32 & 0xFFFFFFFF, ended_ns & 0xFFFFFFFF)
+    head = struct.pack("<3I", interface, ended_ns >> 32 & 0xFFFFFFFF, ended_ns & 0xFFFFFFFF)
+    options = _option(_END_TIME, end) + _option(_DELIVERED, struct.pack("<Q", packets))
+    return _block(5, head + options + bytes(4))
 
 
 def _option(code: int, value: bytes) -> bytes:

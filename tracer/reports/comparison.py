@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tracer.comparison import Comparison, StepPair
+from tracer.comparison import LEAST, Comparison, StepPair
 from tracer.reports import duration, plain, plural
 
 __all__ = ["SCHEMA", "html", "json", "text"]
@@ -21,6 +21,10 @@ def text(found: Comparison) -> Iterator[str]:
     for change in found.changes:
         sure = "" if change.p is None else f"  (p = {change.p:.1g})"
         yield f"  {'✗' if change.breaks else '·'} {change.kind:<9} {plain(change.words, _LIMIT)}{sure}"
+    if 0 < min(found.counts) < LEAST:
+        yield f"  times are tested from {LEAST} creations on each side"
+    if not found.steps:
+        return
     yield ""
     yield f"  {'step':<5} {'what':<46} {'came':>16} {'median':>20} {'change':>8} {'p':>8}"
     for pair in found.steps:
@@ -44,6 +48,8 @@ def answer(found: Comparison) -> str:
     before, after = (plain(name, 200) for name in found.names)
     worse = sum(change.breaks for change in found.changes)
     told = plural(len(found.changes), "difference") if found.changes else "no difference that holds"
+    if not all(found.counts):
+        told = "nothing to compare"
     told += f", {worse} {'breaks' if worse == 1 else 'break'} conformance" if worse else ""
     return f"{after} ({plural(found.counts[1], 'trace')}) against {before} ({found.counts[0]}): {told}"
 

@@ -12,13 +12,16 @@ import base64
 import hashlib
 import json
 import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -27,17 +30,19 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from tracer import __version__
-from tracer.errors import TracerError
+from tracer.errors import TracerError, UsageError
 from tracer.model import CallRecord, Report, StepResult, Verdict
 from tracer.reports import plain, refused
 
-__all__ = ["pieces", "send", "spans"]
+__all__ = ["endpoint", "pieces", "send", "shown", "spans"]
 
 _SCOPE = InstrumentationScope("tracer", __version__)
 _UUID = re.compile(r"req-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
 _IDS = ("traceId", "spanId", "parentSpanId")
 _BATCH = 512
 _TIMEOUT_S = 10
+"""For one batch, with the tries after the first."""
+_COMPRESSIONS = ("OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION")
 
 
 def pieces(report: Report) -> Iterator[bytes]:
@@ -49,23 +54,93 @@ def pieces(report: Report) -> Iterator[bytes]:
         yield b'{"resourceSpans":[]}\n'
 
 
-def send(report: Report, url: str) -> int:
-    """Send all spans to a collector by HTTP; return how many. TracerError when it does not take them."""
-    endpoint = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1/traces"
-    # What goes wrong there is our one line of error, not the exporter's own.
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    exporter = OTLPSpanExporter(endpoint=endpoint, timeout=_TIMEOUT_S)
-    sent = 0
+def endpoint(url: str) -> str:
+    """Return where a collector at *url* takes spans. UsageError when it is no address of HTTP."""
     try:
-        for verdict in report.verdicts:
-            made = list(spans(verdict))
-            for start in range(0, len(made), _BATCH):
-                if exporter.export(made[start : start + _BATCH]) is not SpanExportResult.SUCCESS:
-                    raise TracerError(f"--otlp {url}: the collector did not take the spans")
-            sent += len(made)
-    finally:
-        exporter.shutdown()  # type: ignore[no-untyped-call]
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise UsageError(f"--otlp {url}: no address of a collector; write http://HOST:4318")
+    return url if parts.path.strip("/") else f"{url.rstrip('/')}/v1/traces"
+
+
+def send(report: Report, url: str) -> int:
+    """Send all spans to a collector by HTTP; return how many. TracerError when it does not take them.
+
+    Compressed by gzip, which every collector takes (OTLP/HTTP Request). Of the environment,
+    OTEL_EXPORTER_OTLP_HEADERS, …_CERTIFICATE and …_COMPRESSION hold, as for any exporter.
+    """
+    chosen = any(name in os.environ for name in _COMPRESSIONS)
+    sent = 0
+    with _reasons() as reasons:
+        exporter = OTLPSpanExporter(
+            endpoint=endpoint(url), timeout=_TIMEOUT_S, compression=None if chosen else Compression.Gzip
+        )
+        try:
+            for verdict in report.verdicts:
+                made = list(spans(verdict))
+                for start in range(0, len(made), _BATCH):
+                    batch = made[start : start + _BATCH]
+                    if exporter.export(batch) is not SpanExportResult.SUCCESS:
+                        raise TracerError(_refused(url, reasons, sent))
+                    sent += len(batch)
+        finally:
+            exporter.shutdown()  # type: ignore[no-untyped-call]
     return sent
+
+
+def shown(url: str) -> str:
+    """Return the URL without the password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
+@contextmanager
+def _reasons() -> Iterator[list[str]]:
+    """What the exporter says of its failures: it says so in its log only, where nobody asked for it."""
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                heard.append(record.getMessage())
+
+    logger, listener = logging.getLogger("opentelemetry"), Listener()
+    before = logger.propagate
+    logger.addHandler(listener)
+    logger.propagate = False
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(listener)
+        logger.propagate = before
+
+
+_ANSWERED = re.compile(r"code: (\d{3}), reason: (.*)", re.DOTALL)
+_SYSTEM = re.compile(r"\[Errno -?\d+\] ([\w ]+)")
+_TRANSIENT = re.compile(r"Transient error (.*) encountered while", re.DOTALL)
+
+
+def _refused(url: str, reasons: Sequence[str], sent: int) -> str:
+    hint = "; 4317 is gRPC's port, OTLP over HTTP is at 4318" if urlsplit(url).port == 4317 else ""
+    before = f" after {sent:,} of them" if sent else ""
+    why = plain(_why(reasons), 300)
+    return f"--otlp {shown(url)}: the collector did not take the spans{before}: {why}{hint}"
+
+
+def _why(reasons: Sequence[str]) -> str:
+    """The exporter's reason in short; its last one may only tell that it gives up."""
+    for words in reversed(reasons):
+        if found := _ANSWERED.search(words):
+            return f"it answered {found[1]} {found[2]}"
+        if found := _SYSTEM.search(words):
+            return found[1].strip()
+        if "time" in words and "max retries or shutdown" not in words:
+            return f"no answer within {_TIMEOUT_S} s"
+        if found := _TRANSIENT.search(words):
+            return found[1]
+    return reasons[-1] if reasons else "no reason is known"
 
 
 def spans(verdict: Verdict) -> Iterator[ReadableSpan]:

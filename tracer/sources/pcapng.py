@@ -23,9 +23,12 @@ SECTION_HEADER = b"\x0a\x0d\x0d\x0a"
 """Type of the section header block: the same in either byte order."""
 
 _ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
-_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 0x0A0D0D0A, 1, 2, 3, 6
+_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _STATISTICS, _PACKET = 0x0A0D0D0A, 1, 2, 3, 5, 6
 _KNOWN_TYPES = frozenset((_SECTION, *range(1, 11), 0xBAD, 0x40000BAD))
 _NAME, _DESCRIPTION, _RESOLUTION, _OFFSET = 2, 3, 9, 14
+_APPLICATION, _END_TIME, _DELIVERED = 4, 3, 8
+_EXTRACT = b"tracer extract "
+"""What wrote a section whose interfaces tell when they ended."""
 
 _LONGEST_BLOCK_BYTES = (16 << 20) + (64 << 10)
 _SEARCH_BYTES = 1 << 20
@@ -107,12 +110,16 @@ class PcapngReader:
         self._structs = _STRUCTS[order]
         self._interfaces: list[_Interface] = []
         self._declared = 0
+        self._is_extract = False
+        self._delivered = 0
+        self._ended_ns = _END_OF_TIME_NS
         self._counts = _Counts(0, 0, 0, _END_OF_TIME_NS, -1, 0)
         self._takers = {
             _INTERFACE: self._interface,
             _PACKET: self._packet,
             _SIMPLE_PACKET: self._simple_packet,
             _OLD_PACKET: self._old_packet,
+            _STATISTICS: self._statistics,
         }
 
     def batches(self) -> Iterator[list[PacketFields]]:
@@ -188,7 +195,7 @@ class PcapngReader:
         packet = None
         kind = self._structs.block.unpack_from(buffer, offset)[0]
         if kind == _SECTION:
-            self._section(buffer, offset)
+            self._section(buffer, offset, offset + length - 4)
         elif take := self._takers.get(kind):
             packet = take(buffer, offset + 8, offset + length - 4)
         return buffer, offset + length, packet
@@ -287,9 +294,32 @@ class PcapngReader:
             offset += length
         return True
 
-    def _section(self, buffer: bytes, offset: int) -> None:
+    def _section(self, buffer: bytes, offset: int, end: int) -> None:
         self._structs = _STRUCTS[_ORDERS[buffer[offset + 8 : offset + 12]]]
         self._interfaces = []
+        application = self._options(buffer, offset + 24, end).get(_APPLICATION, b"")
+        self._is_extract = application.startswith(_EXTRACT)
+
+    def _statistics(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
+        """Take when the interfaces of an extract ended: the first that did.
+
+        Only of one that is whole: who cuts packets off leaves these times, and would make silence of them.
+        """
+        if not self._is_extract or end - offset < 12:
+            return None
+        identifier = self._structs.length.unpack_from(buffer, offset)[0]
+        options = self._options(buffer, offset + 12, end)
+        stamp, delivered = options.get(_END_TIME, b""), options.get(_DELIVERED, b"")
+        if identifier >= len(self._interfaces) or len(stamp) != 8 or len(delivered) != 8:
+            return None
+        high, low = self._structs.block.unpack(stamp)
+        _, _, _, multiplier, divisor, offset_ns = self._interfaces[identifier]
+        ended_ns = (high << 32 | low) * multiplier // divisor + offset_ns
+        if 0 <= ended_ns < _END_OF_TIME_NS:
+            self._ended_ns = min(ended_ns, self._ended_ns)
+            self._delivered += struct.unpack(self._structs.order + "Q", delivered)[0]
+            self._capture.ended_ns = self._ended_ns if self._delivered == self._counts.number else None
+        return None
 
     def _interface(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         if end - offset < 8 or self._declared >= _MOST_INTERFACES:

@@ -85,6 +85,7 @@ class Topology:
             action=getattr(facts, "action", ""),
             message_id=getattr(facts, "msg_id", ""),
             queue=getattr(facts, "routing_key", ""),
+            fate=tuple((self._captures[capture].path, number) for capture, number in call.fate),
         )
 
     def caller(self, call: Call) -> str:

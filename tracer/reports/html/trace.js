@@ -91,7 +91,7 @@ function callsOf(trace, step, show) {
   const all = [...shapes.values()].sort((a, b) => b.call.bad - a.call.bad);
   const made = all.slice(0, 4).map(({ call, count }) => el("button", { type: "button", class: call.bad ? "bad" : "", on: { click: () => show(call.position) } },
     `${call.caller} > ${call.callee} ${call.operation} ${call.result}${count > 1 ? ` ×${count}` : ""}`));
-  return [...made, all.length > 4 ? el("span", { class: "quiet" }, `and ${all.length - 4} more kinds of calls`) : null];
+  return [...made, all.length > 4 ? el("span", { class: "quiet" }, all.length === 5 ? "and 1 more kind of call" : `and ${all.length - 4} more kinds of calls`) : null];
 }
 
 function elsewhere(trace) {

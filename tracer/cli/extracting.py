@@ -1,0 +1,67 @@
+"""`tracer extract`: the packets of one trace, for Wireshark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tracer.cli import options, output
+from tracer.cli.options import Manner
+from tracer.cli.output import CONFORMS
+from tracer.cli.progress import progress
+from tracer.errors import UsageError
+
+__all__ = ["extract"]
+
+
+@click.command(short_help="Write exactly the packets of one creation.")
+@options.captures
+@options.trace
+@click.option("--write", "-w", "target", metavar="FILE", type=click.Path(), required=True, help="Where to.")
+@click.option("--raw", is_flag=True, help="Leave tokens, passwords and user data in the packets.")
+@options.grammar
+@options.topology
+@options.since
+@options.until
+@options.manner
+@click.pass_obj
+def extract(
+    manner: Manner,
+    captures: tuple[str, ...],
+    trace: str | None,
+    target: str,
+    raw: bool,
+    grammar: str,
+    topology: Path | None,
+    since_ns: int | None,
+    until_ns: int | None,
+) -> int:
+    """Writes exactly the packets of one creation to a pcapng file.
+
+    \b
+    Examples:
+      tracer extract incident/ --trace web-1 -w web-1.pcapng
+      tracer extract incident/ --trace req-2f3ede67 -w raw.pcapng --raw
+
+    Each packet has a comment with step, call and where it was: in Wireshark,
+    `frame.comment contains "step 8b"`. Secrets are overwritten in place, lengths
+    kept, unless --raw. The captures must be files: they are read three times.
+    """
+    with output.destination(Path(target), captures) as file:
+        from tracer import pipeline, reports
+        from tracer.recording import extraction
+
+        if "-" in captures:
+            raise UsageError("extract reads its captures more than once: give files, not standard input")
+        settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)
+        with progress(manner) as heard:
+            report = pipeline.check(captures, settings, heard)
+        chosen = reports.chosen(report.verdicts, trace)
+        made = extraction.extract(chosen, report.captures, raw=raw)
+        file.flush()
+        file.buffer.writelines(made.blocks)
+    kept = "secrets left in" if raw else f"{made.overwritten:,} pieces of secrets overwritten"
+    traces = reports.plural(len(chosen), "trace")
+    output.say(f"{reports.plural(made.packets, 'packet')} of {traces}; {kept}", manner)
+    return CONFORMS
