@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Sequence
-from itertools import chain, count
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pika
 from pika.adapters.utils import connection_workflow
+from pika.exceptions import AMQPError
 
+from tracer.conformance import load
 from tracer.model import AmqpContent, AmqpMethod, Capture, Connection, Message
 from tracer.pipeline import Settings, _Run
-from tracer.conformance import load
 from tracer.sources import open_capture
 
 AMQP = 5672
@@ -41,21 +43,54 @@ def recorded(path: Path) -> list[AmqpContent | AmqpMethod]:
     return sorted(tap.said, key=lambda message: message.time_ns)
 
 
-def packets_of(source: Path, target: Path, wanted: Callable[[int, int], bool], shift_ns: int = 0) -> int:
-    """Write those packets of *source* whose ports are *wanted*, *shift_ns* later, as pcap; how many."""
-    written = 0
-    with target.open("wb") as file:
-        file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 1))
-        capture = Capture(0, str(source))
-        for time_ns, data, wire, _, _, _ in chain.from_iterable(open_capture(str(source), capture)):
-            if data[12:14] != b"\x08\x00" or data[23] != 6:
-                continue
+def packets_of(source: Path, wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield time, length on the wire and bytes of those packets of *source* whose ports are *wanted*."""
+    capture = Capture(0, str(source))
+    for time_ns, data, wire, _, _, _ in chain.from_iterable(open_capture(str(source), capture)):
+        if data[12:14] == b"\x08\x00" and data[23] == 6:
             ports = struct.unpack_from(">HH", data, 14 + (data[14] & 15) * 4)
             if wanted(*ports):
-                seconds, rest = divmod(time_ns + shift_ns, 1_000_000_000)
-                file.write(struct.pack("<IIII", seconds, rest, len(data), wire) + data)
-                written += 1
-    return written
+                yield time_ns, wire, data
+
+
+def record(time_ns: int, wire: int, data: bytes) -> bytes:
+    """One packet in a pcap file."""
+    return struct.pack("<IIII", *divmod(time_ns, 1_000_000_000), len(data), wire) + data
+
+
+HEAD = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 1)
+"""Of a pcap file: nanoseconds, Ethernet."""
+
+
+def write_packets(source: Path, target: Path, wanted: Callable[[int, int], bool]) -> None:
+    """Write those packets of *source* whose ports are *wanted*."""
+    target.write_bytes(HEAD + b"".join(record(*packet) for packet in packets_of(source, wanted)))
+
+
+class Clock:
+    """When something recorded is due now: *first_ns* of the recording is *ahead_s* from here."""
+
+    def __init__(self, first_ns: int, speed: float, ahead_s: float = 0.5) -> None:
+        self._first_ns, self._speed = first_ns, speed
+        self._begin_ns = time.time_ns() + int(ahead_s * 1e9)
+
+    def due_ns(self, time_ns: int) -> int:
+        return self._begin_ns + int((time_ns - self._first_ns) / self._speed)
+
+    def wait(self, time_ns: int) -> None:
+        left_ns = self.due_ns(time_ns) - time.time_ns()
+        if left_ns > 0:
+            time.sleep(left_ns / 1e9)
+
+
+def pour(source: Path, pipe: Path, wanted: Callable[[int, int], bool], clock: Clock) -> None:
+    """Send packets through *pipe* as they are due, with the time of now."""
+    packets = list(packets_of(source, wanted))
+    with pipe.open("wb", buffering=0) as file:
+        file.write(HEAD)
+        for time_ns, wire, data in packets:
+            clock.wait(time_ns)
+            file.write(record(clock.due_ns(time_ns), wire, data))
 
 
 def is_amqp(source: int, destination: int) -> bool:
@@ -80,7 +115,11 @@ class Cloud:
 
     def connect(self) -> None:
         """Make exchanges, queues and consumers."""
-        names = {m.connection.number: str(m.arguments.get("connection_name", "")) for m in self._said if m.name == "connection.start-ok"}
+        names = {
+            m.connection.number: str(m.arguments.get("connection_name", ""))
+            for m in self._said
+            if m.name == "connection.start-ok"
+        }
         for message in self._said:
             number = message.connection.number
             if isinstance(message, AmqpContent) and number not in self._clients:
@@ -102,10 +141,9 @@ class Cloud:
         channel.basic_ack(method.delivery_tag)
         self._arrived += 1
 
-    def play(self, begin: int = 0, end: int | None = None, pause_s: float = 0.0) -> None:
+    def play(self, begin: int = 0, end: int | None = None) -> None:
         """Publish the messages from *begin* to *end*, each when the one before has arrived."""
-        published = [m for m in self._said if isinstance(m, AmqpContent) and m.name == "basic.publish"]
-        for message in published[begin:end]:
+        for message in self.to_publish()[begin:end]:
             client = self._clients[message.connection.number]
             exchange, key = _where(message)
             before = self._arrived
@@ -116,17 +154,31 @@ class Cloud:
                 assert time.monotonic() < until_s, f"not delivered: {exchange} {key}"
                 for each in self._clients.values():
                     each.connection.process_data_events(0)
-            if pause_s:
-                time.sleep(pause_s)
 
-    def count(self) -> int:
-        """How many messages there are to publish."""
-        return sum(1 for m in self._said if isinstance(m, AmqpContent) and m.name == "basic.publish")
+    def play_at(self, clock: Clock) -> None:
+        """Publish all messages when they are due."""
+        clients = list(self._clients.values())
+        for message in self.to_publish():
+            while clock.due_ns(message.time_ns) > time.time_ns():
+                for each in clients:
+                    each.connection.process_data_events(0)
+            exchange, key = _where(message)
+            self._clients[message.connection.number].channel.basic_publish(exchange, key, message.body)
+            self.published += 1
+        until_s = time.monotonic() + 1
+        while time.monotonic() < until_s:
+            for each in clients:
+                each.connection.process_data_events(0)
+
+    def to_publish(self) -> list[AmqpContent]:
+        """The messages, in their order."""
+        return [m for m in self._said if isinstance(m, AmqpContent) and m.name == "basic.publish"]
 
     def close(self) -> None:
         """Leave the broker as it was."""
         for client in self._clients.values():
-            if client.connection.is_open:
+            # Of a broker that was killed nothing is left.
+            with suppress(AMQPError):
                 for name in client.queues:
                     client.channel.queue_delete(name)
                 client.connection.close()
@@ -134,8 +186,6 @@ class Cloud:
 
 class Client:
     """One connection, from an address of the loopback network that ends like the recorded one."""
-
-    _ports = count(20_000)
 
     def __init__(self, url: str, recorded: Connection, name: str) -> None:
         parameters = pika.URLParameters(url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from brokered import Cloud, is_amqp, packets_of, recorded
-from streams import CAPTURES, ROOT
+from brokered import Clock, Cloud, is_amqp, packets_of, pour, recorded, write_packets
+from rabbitmq import RabbitMQ, broker, why_not
+from streams import CAPTURES
 
 from tracer import pipeline
 from tracer.events import Event
@@ -20,9 +20,6 @@ from tracer.live.follow import Patience
 from tracer.live.run import open_watch
 from tracer.model import Report, Verdict
 from tracer.pipeline import Settings
-
-sys.path.insert(0, str(ROOT / "tests" / "examples" / "small_cloud"))
-from rabbitmq import RabbitMQ, broker, why_not
 
 WHY_NOT = why_not()
 needs_broker = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
@@ -42,7 +39,11 @@ class Listening:
     """A watch in a thread of its own, and what it tells."""
 
     def __init__(
-        self, sources: Sequence[str], urls: Sequence[str], stall_s: float = 60, patience: Patience | None = None
+        self,
+        sources: Sequence[str],
+        urls: Sequence[str],
+        stall_s: float = 60,
+        patience: Patience | None = None,
     ) -> None:
         self.events: list[Event] = []
         self.run = open_watch(sources, Settings(stall_s=stall_s), self.events.append, patience, brokers=urls)
@@ -69,10 +70,14 @@ class Listening:
         return self.reports[0]
 
 
+def internal(name: str) -> Path:
+    return next((CAPTURES / name).glob("Internal_base*"))
+
+
 @contextmanager
 def cloud(rabbit: RabbitMQ, name: str) -> Iterator[Cloud]:
     """The clients of a shipped capture."""
-    running = Cloud(rabbit.url(), recorded(next((CAPTURES / name).glob("Internal_base*"))))
+    running = Cloud(rabbit.url(), recorded(internal(name)))
     running.connect()
     try:
         yield running
@@ -93,7 +98,7 @@ def told(verdict: Verdict) -> tuple[object, ...]:
 def offline(name: str, folder: Path, stall_s: float) -> dict[str, tuple[object, ...]]:
     """What `tracer check` says of the sniffed AMQP of a capture alone."""
     path = folder / "Internal_base.pcap"
-    packets_of(next((CAPTURES / name).glob("Internal_base*")), path, is_amqp)
+    write_packets(internal(name), path, is_amqp)
     report = pipeline.check([str(path)], Settings(stall_s=stall_s))
     return {verdict.id: told(verdict) for verdict in report.verdicts}
 
@@ -108,7 +113,9 @@ def offline(name: str, folder: Path, stall_s: float) -> dict[str, tuple[object, 
         ("fail-conductor-down", 2),
     ],
 )
-def test_the_rpc_side_of_the_sniffed_wire(rabbit: RabbitMQ, tmp_path: Path, name: str, stall_s: float) -> None:
+def test_the_rpc_side_of_the_sniffed_wire(
+    rabbit: RabbitMQ, tmp_path: Path, name: str, stall_s: float
+) -> None:
     expected = offline(name, tmp_path, stall_s)
     with cloud(rabbit, name) as clients:
         listening = Listening([], [rabbit.url()], stall_s)
@@ -119,3 +126,120 @@ def test_the_rpc_side_of_the_sniffed_wire(rabbit: RabbitMQ, tmp_path: Path, name
     assert {v.id: told(v) for v in report.verdicts} == expected
     assert listening.troubles() == []
     assert [c.calls for c in report.captures] == [clients.published]
+
+
+def steps(report: Report) -> dict[str, str]:
+    """step -> status of the only trace."""
+    (verdict,) = report.verdicts
+    return {step.step: step.status for step in verdict.steps}
+
+
+def test_a_broker_that_dies_and_comes_back(rabbit: RabbitMQ) -> None:
+    """It keeps its trace open, says what it could not see, and misses nothing that was never sent."""
+    with cloud(rabbit, "ok-image") as clients:
+        asked = place(clients, b"schedule_and_build_instances") + 1
+        built = place(clients, b"build_and_run_instance")
+        listening = Listening([], [rabbit.url()])
+        clients.play(0, asked)
+        time.sleep(1.5)
+        rabbit.kill()
+    try:
+        listening.until("RPC is unobserved until it is back: trying to connect again")
+    finally:
+        rabbit.start()
+    # A broker that starts anew does not trace.
+    told = listening.until("trace is off").message
+    assert "rabbitmqctl trace_on -p / switches it on" in told
+    rabbit.ctl("trace_on")
+    listening.until("RPC is seen again; what passed for")
+    with cloud(rabbit, "ok-image") as clients:
+        clients.play(built)
+        report = listening.end()
+    found = steps(report)
+    assert [found[step] for step in RPC_STEPS] == ["seen", "unobserved", "unobserved", "seen"]
+    assert "missing" not in found.values()
+    assert [verdict.outcome for verdict in report.verdicts] == ["active"]
+    assert report.captures[0].anomalies["times without the firehose"] == 1
+
+
+def place(clients: Cloud, method: bytes) -> int:
+    """Where the first message that asks for *method* stands among the published."""
+    return next(at for at, m in enumerate(clients.to_publish()) if method in m.body[:200])
+
+
+@pytest.mark.parametrize("sniffed", [False, True], ids=["REST and SQL sniffed", "AMQP sniffed as well"])
+def test_rest_and_sql_from_packets_rpc_from_the_broker(
+    rabbit: RabbitMQ, tmp_path: Path, sniffed: bool
+) -> None:
+    """One trace over both, with the verdict of the whole capture; what both tell of is one call."""
+    name, speed = "ok-image", 4.0
+    expected = pipeline.check([str(CAPTURES / name)], Settings())
+    with cloud(rabbit, name) as clients:
+        first_ns = next(packets_of(internal(name), lambda *_: True))[0]
+        clock = Clock(first_ns, speed, ahead_s=1.5)
+        threads = []
+        for path in (internal(name), next((CAPTURES / name).glob("External_api*"))):
+            pipe = tmp_path / path.name.partition(".")[0]
+            os.mkfifo(pipe)
+            wanted = (lambda *_: True) if sniffed else (lambda *ports: not is_amqp(*ports))
+            threads.append(threading.Thread(target=pour, args=(path, pipe, wanted, clock), daemon=True))
+        for thread in threads:
+            thread.start()
+        pipes = [f"{plane}={tmp_path / plane}" for plane in ("Internal_base", "External_api")]
+        listening = Listening(pipes, [rabbit.url()])
+        clients.play_at(clock)
+        for thread in threads:
+            thread.join(30)
+        report = listening.end()
+    assert listening.troubles() == []
+    (verdict,), (wanted_verdict,) = report.verdicts, expected.verdicts
+    assert told(verdict) == told(wanted_verdict)
+    assert [(s.step, s.status) for s in verdict.steps] == [(s.step, s.status) for s in wanted_verdict.steps]
+    assert (verdict.verdict, len(verdict.calls)) == ("conforms", len(wanted_verdict.calls))
+
+
+def test_without_the_inner_plane_its_rest_is_unobserved(rabbit: RabbitMQ, tmp_path: Path) -> None:
+    """A broker shows RPC alone: nothing else of its plane is missing."""
+    name = "ok-image"
+    with cloud(rabbit, name) as clients:
+        path = next((CAPTURES / name).glob("External_api*"))
+        clock = Clock(next(packets_of(path, lambda *_: True))[0], 20.0, ahead_s=1.5)
+        pipe = tmp_path / "External_api"
+        os.mkfifo(pipe)
+        thread = threading.Thread(target=pour, args=(path, pipe, lambda *_: True, clock), daemon=True)
+        thread.start()
+        listening = Listening([f"External_api={pipe}"], [rabbit.url()])
+        clients.play_at(clock)
+        thread.join(30)
+        report = listening.end()
+    found = steps(report)
+    assert [found[step] for step in RPC_STEPS] == ["seen"] * 4
+    assert {found[step] for step in ("3", "4c", "4d", "8b", "8c")} == {"unobserved"}
+
+
+def test_only_queues_of_its_own(rabbit: RabbitMQ) -> None:
+    """Exclusive, auto-deleting, bounded; gone with the watch. No exchange is made."""
+    exchanges = rabbit.ctl("list_exchanges", "-q", "name")
+    listening = Listening([], [rabbit.url()])
+    made = rabbit.ctl(
+        "list_queues", "-q", "name", "exclusive", "auto_delete", "durable", "arguments"
+    ).splitlines()
+    assert rabbit.ctl("list_exchanges", "-q", "name") == exchanges
+    listening.end()
+    queues = [line.split("\t") for line in made if line.startswith("tracer.")]
+    assert len(queues) == 2 and len(made) == 3
+    for _, exclusive, auto_delete, durable, arguments in queues:
+        assert (exclusive, auto_delete, durable) == ("true", "true", "false")
+        assert "x-max-length" in arguments and "x-max-length-bytes" in arguments and "drop-head" in arguments
+    assert "tracer" not in rabbit.ctl("list_queues", "-q", "name")
+
+
+def test_trace_that_is_off(rabbit: RabbitMQ) -> None:
+    rabbit.ctl("trace_off")
+    try:
+        listening = Listening([], [rabbit.url()])
+        listening.until("rabbitmqctl trace_on -p / switches it on")
+    finally:
+        rabbit.ctl("trace_on")
+    listening.until("RPC is seen again")
+    listening.end()

@@ -135,7 +135,9 @@ class Feed:
         if ready:
             self._newest_ns = max(self._newest_ns, ready[-1][0])
         if self._sightings is not None:
-            ready = self._in_order([*self._join(self._sightings, ready), *self._sightings.flush(), *self._late])
+            ready = self._in_order(
+                [*self._join(self._sightings, ready), *self._sightings.flush(), *self._late]
+            )
             self._late = []
         return ready
 

@@ -28,6 +28,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pika
+from pika import exceptions
 from pika.adapters.select_connection import SelectConnection
 
 from tracer.errors import SourceError
@@ -204,7 +205,10 @@ class RabbitMQ:
 
         tick()
         if self._error is None:
-            connection.ioloop.start()
+            try:
+                connection.ioloop.start()
+            except (exceptions.AMQPError, OSError) as error:
+                self._fail(refusal(self.broker, error))
         if pending is not None:
             with contextlib.suppress(Exception):
                 connection.ioloop.remove_timeout(pending)
@@ -438,12 +442,16 @@ class RabbitMQ:
             self._blind_ns = 0
             self._unseen.append((max(since_ns, self._told_ns), max(now_ns, self._told_ns)))
             passed_s = (now_ns - since_ns) / 1e9
-            self._say(f"{self.broker.name}: RPC is seen again; what passed for {passed_s:.0f} s is unobserved")
+            self._say(
+                f"{self.broker.name}: RPC is seen again; what passed for {passed_s:.0f} s is unobserved"
+            )
 
     def _blocked(self, _: Any, frame: Any) -> None:
         why = str(getattr(frame.method, "reason", ""))
         self.state = f"blocks publishers: {why}"
-        self._say(f"{self.broker.name}: the broker blocks all that publish: {why}. RPC hangs until it does no more")
+        self._say(
+            f"{self.broker.name}: the broker blocks all that publish: {why}. RPC hangs until it does no more"
+        )
 
     def _unblocked(self, *_: Any) -> None:
         self.state = ""

@@ -197,7 +197,9 @@ class Firehose:
         _trim(self._by_pid)
         says = str(headers.get("user_provided_name") or "")
         if says:
-            heard.append(self._method(time_ns, (connection, 0), "connection.start-ok", {"connection_name": says}))
+            heard.append(
+                self._method(time_ns, (connection, 0), "connection.start-ok", {"connection_name": says})
+            )
 
     def _method(
         self, time_ns: int, where: tuple[Connection, int], name: str, arguments: dict[str, str]

@@ -74,7 +74,9 @@ def refusal(broker: Broker, error: BaseException) -> str:
             if code == 403:
                 return f"{broker.name}: it refuses user {broker.user!r}: look at user and password in the URL"
             if "not found" in text:
-                return f"{broker.name}: it has no vhost {broker.vhost!r}: `rabbitmqctl list_vhosts` tells which"
+                return (
+                    f"{broker.name}: it has no vhost {broker.vhost!r}: `rabbitmqctl list_vhosts` tells which"
+                )
             if code == 530:
                 allow = f"rabbitmqctl set_permissions -p {broker.vhost} {broker.user} '' '' ''"
                 return f"{broker.name}: user {broker.user!r} may not enter vhost {broker.vhost!r} ({allow})"
@@ -88,7 +90,7 @@ def refusal(broker: Broker, error: BaseException) -> str:
             return f"{broker.name}: what listens there does not speak AMQP 0-9-1: look at the port"
         if isinstance(each, exceptions.AMQPHeartbeatTimeout):
             return f"{broker.name}: it says nothing any more"
-        if isinstance(each, TimeoutError | exceptions.AMQPConnectorException) and "imeout" in repr(each):
+        if isinstance(each, TimeoutError) or "Timeout" in type(each).__name__:
             return f"{broker.name}: no answer within {CONNECT_S} s: look at address and port"
         if isinstance(each, OSError) and each.strerror:
             return f"{broker.name}: cannot be reached: {each.strerror}"
@@ -97,7 +99,9 @@ def refusal(broker: Broker, error: BaseException) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield what *error* wraps, the innermost first."""
-    inner = [each for each in (*error.args, *getattr(error, "exceptions", ())) if isinstance(each, BaseException)]
+    inner = [
+        each for each in (*error.args, *getattr(error, "exceptions", ())) if isinstance(each, BaseException)
+    ]
     for name in ("exception", "last_exception", "__cause__"):
         each = getattr(error, name, None)
         if isinstance(each, BaseException) and each is not error:
