@@ -141,34 +141,26 @@ class Cloud:
         channel.basic_ack(method.delivery_tag)
         self._arrived += 1
 
-    def play(self, begin: int = 0, end: int | None = None) -> None:
-        """Publish the messages from *begin* to *end*, each when the one before has arrived."""
+    def play(self, begin: int = 0, end: int | None = None, clock: Clock | None = None) -> None:
+        """Publish the messages from *begin* to *end*, at once or by *clock*.
+
+        Each when the one before has arrived: what was asked for by a message comes behind it.
+        """
         for message in self.to_publish()[begin:end]:
-            client = self._clients[message.connection.number]
+            while clock is not None and clock.due_ns(message.time_ns) > time.time_ns():
+                self._serve()
             exchange, key = _where(message)
             before = self._arrived
-            client.channel.basic_publish(exchange, key, message.body)
+            self._clients[message.connection.number].channel.basic_publish(exchange, key, message.body)
             self.published += 1
             until_s = time.monotonic() + WAIT_S
             while unique(message) in self._delivered and self._arrived == before:
                 assert time.monotonic() < until_s, f"not delivered: {exchange} {key}"
-                for each in self._clients.values():
-                    each.connection.process_data_events(0)
+                self._serve()
 
-    def play_at(self, clock: Clock) -> None:
-        """Publish all messages when they are due."""
-        clients = list(self._clients.values())
-        for message in self.to_publish():
-            while clock.due_ns(message.time_ns) > time.time_ns():
-                for each in clients:
-                    each.connection.process_data_events(0)
-            exchange, key = _where(message)
-            self._clients[message.connection.number].channel.basic_publish(exchange, key, message.body)
-            self.published += 1
-        until_s = time.monotonic() + 1
-        while time.monotonic() < until_s:
-            for each in clients:
-                each.connection.process_data_events(0)
+    def _serve(self) -> None:
+        for each in self._clients.values():
+            each.connection.process_data_events(0)
 
     def to_publish(self) -> list[AmqpContent]:
         """The messages, in their order."""
