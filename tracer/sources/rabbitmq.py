@@ -377,13 +377,13 @@ class RabbitMQ:
         self._side.basic_publish("", self._queue, b"", pika.BasicProperties(message_id=str(self._sent)))
 
     def _probe_traced(self, key: str, headers: dict[str, Any]) -> None:
-        number = headers.get("properties", {}).get("message_id", "")
-        if key == "publish." and number.isdigit():
-            self._traced = max(self._traced, int(number))
+        properties = headers.get("properties")
+        if key == "publish." and type(properties) is dict:
+            self._traced = max(self._traced, _probe_number(properties.get("message_id")))
 
     def _probe_returned(self, properties: Any) -> None:
         """Take a probe that came back. Its trace was queued before it."""
-        number = int(properties.message_id or 0)
+        number = _probe_number(properties.message_id)
         sent_ns = self._probes.pop(number, 0)
         self._returned = max(self._returned, number)
         if not sent_ns:
@@ -462,6 +462,11 @@ class RabbitMQ:
 
 
 _OURS: dict[str, bool] = {"exclusive": True, "auto_delete": True}
+
+
+def _probe_number(name: object) -> int:
+    """Return which probe is called *name*; 0 for what somebody else sent to our queue."""
+    return int(name) if type(name) is str and name.isdecimal() and len(name) < 12 else 0
 
 
 def _limits(messages: int, size_bytes: int) -> dict[str, Any]:
