@@ -35,7 +35,7 @@ from tracer.errors import SourceError
 from tracer.model import Capture, Endpoint, Heard
 from tracer.sources.live import monotonic_s, wall_ns
 from tracer.sources.rabbitmq_messages import EVENTS, OWN, TRACE, Delivery, Firehose
-from tracer.sources.rabbitmq_url import CONNECT_S, Broker, refusal
+from tracer.sources.rabbitmq_url import CONNECT_S, Broker, allow, refusal
 
 __all__ = ["RabbitMQ"]
 
@@ -168,13 +168,17 @@ class RabbitMQ:
     # --- the connection ---
 
     def _connect(self) -> None:
+        def ended(connection: Any, error: BaseException) -> None:
+            self._fail(refusal(self.broker, error))
+            connection.ioloop.stop()
+
         self._error = None
         try:
             self._connection = SelectConnection(
                 self.broker.parameters,
                 on_open_callback=self._opened,
-                on_open_error_callback=lambda _, error: self._fail(refusal(self.broker, error)),
-                on_close_callback=lambda _, error: self._fail(refusal(self.broker, error)),
+                on_open_error_callback=ended,
+                on_close_callback=ended,
             )
         except Exception as error:  # whatever a client library raises: the broker is not there
             self._connection = None
@@ -311,11 +315,7 @@ class RabbitMQ:
         broker = self.broker
         words = f"{broker.name}: it refuses to tell: {code} {text}"
         if code == 403:
-            words = (
-                f"{broker.name}: user {broker.user!r} may not listen there: rabbitmqctl set_permissions -p"
-                f" {broker.vhost} {broker.user} '^tracer\\.' '^(tracer\\.|amq\\.default$)'"
-                " '^(tracer\\.|amq\\.rabbitmq\\.)'"
-            )
+            words = f"{broker.name}: user {broker.user!r} may not listen there: {allow(broker)}"
         elif code == 404:
             words = f"{broker.name}: vhost {broker.vhost!r} has no exchange {TRACE}: is that RabbitMQ?"
         self._fail(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pika import exceptions
 
 from tracer.errors import UsageError
 
-__all__ = ["PASSWORD", "Broker", "broker_of", "refusal"]
+__all__ = ["PASSWORD", "Broker", "allow", "broker_of", "refusal"]
 
 PASSWORD = "TRACER_AMQP_PASSWORD"  # noqa: S105  # where it may stand, instead of the command line
 HEARTBEAT_S = 20
@@ -70,17 +71,7 @@ def refusal(broker: Broker, error: BaseException) -> str:
         if isinstance(each, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError):
             return f"{broker.name}: it refuses user {broker.user!r}: look at user and password in the URL"
         if isinstance(each, exceptions.ProbableAccessDeniedError | exceptions.ConnectionClosedByBroker):
-            code, text = getattr(each, "reply_code", 0), str(getattr(each, "reply_text", ""))
-            if code == 403:
-                return f"{broker.name}: it refuses user {broker.user!r}: look at user and password in the URL"
-            if "not found" in text:
-                return (
-                    f"{broker.name}: it has no vhost {broker.vhost!r}: `rabbitmqctl list_vhosts` tells which"
-                )
-            if code == 530:
-                allow = f"rabbitmqctl set_permissions -p {broker.vhost} {broker.user} '' '' ''"
-                return f"{broker.name}: user {broker.user!r} may not enter vhost {broker.vhost!r} ({allow})"
-            return f"{broker.name}: it closes the connection: {code} {text}"
+            return f"{broker.name}: {_closed(broker, str(each))}"
         if isinstance(each, ssl.SSLError):
             what = each.verify_message if isinstance(each, ssl.SSLCertVerificationError) else each.reason
             return f"{broker.name}: no TLS with it: {what} (SSL_CERT_FILE names your own authority)"
@@ -95,6 +86,25 @@ def refusal(broker: Broker, error: BaseException) -> str:
         if isinstance(each, OSError) and each.strerror:
             return f"{broker.name}: cannot be reached: {each.strerror}"
     return f"{broker.name}: the connection broke off"
+
+
+def allow(broker: Broker) -> str:
+    """Return the command that gives the user the rights that listening takes, and no more."""
+    rights = r"'^tracer\.' '^(tracer\.|amq\.default$)' '^(tracer\.|amq\.rabbitmq\.)'"
+    return f"rabbitmqctl set_permissions -p {broker.vhost} {broker.user} {rights}"
+
+
+def _closed(broker: Broker, said: str) -> str:
+    """Return why the broker ended the connection, out of what the client library makes of it."""
+    found = re.search(r"\((\d+)\) (.*)", said, re.DOTALL)
+    code, text = (int(found[1]), found[2].strip("'\"")) if found else (0, said)
+    if code == 403:
+        return f"it refuses user {broker.user!r}: look at user and password in the URL"
+    if "not found" in text:
+        return f"it has no vhost {broker.vhost!r}: `rabbitmqctl list_vhosts` tells which"
+    if code == 530:
+        return f"user {broker.user!r} may not enter vhost {broker.vhost!r}: {allow(broker)}"
+    return f"it closes the connection: {' '.join(text.split())[:200]}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
