@@ -20,7 +20,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "live"), str(HERE.parent / "examples" / "small_cloud"), str(HERE.parent.parent)]
+sys.path[:0] = [
+    str(HERE.parent / "live"),
+    str(HERE.parent / "examples" / "small_cloud"),
+    str(HERE.parent.parent),
+]
 
 import pika  # noqa: E402
 from brokered import recorded  # noqa: E402
@@ -156,7 +160,11 @@ def main(count: int) -> None:
     print(f"{rates['tracer watch --amqp'] / bare:.2f} of the faster bare consumer (goal: 0.50)")
 
 
-CONSUMERS = {"pika BlockingConnection": blocking, "pika SelectConnection": select, "tracer watch --amqp": watch}
+CONSUMERS = {
+    "pika BlockingConnection": blocking,
+    "pika SelectConnection": select,
+    "tracer watch --amqp": watch,
+}
 
 
 def _best(run: Callable[[str, Callable[[], None], int], float], running: Broker, count: int) -> float:

@@ -277,7 +277,9 @@ def refused(url: str) -> str:
 def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
     at = f"127.0.0.1:{rabbit.port}"
     assert "it refuses user 'guest': look at user and password" in refused(f"amqp://guest:secret@{at}/")
-    assert "it has no vhost 'nova': `rabbitmqctl list_vhosts` tells which" in refused(f"amqp://guest:guest@{at}/nova")
+    assert "it has no vhost 'nova': `rabbitmqctl list_vhosts` tells which" in refused(
+        f"amqp://guest:guest@{at}/nova"
+    )
     rabbit.ctl("add_user", "viewer", "secret")
     url = f"amqp://viewer:secret@{at}/"
     try:

@@ -20,7 +20,7 @@ UNSEEN = "times without the firehose"
 
 
 class Brokers:
-    """The brokers among the *sources* of a run; *captures* are their counters as the run has processed them."""
+    """The brokers among the *sources* of a run; *captures* hold what the run has processed of them."""
 
     def __init__(self, sources: Sequence[LiveSource], captures: Sequence[Capture]) -> None:
         pairs = zip(sources, captures, strict=True)

@@ -246,7 +246,7 @@ class Watch(Stages):
             planes.append(
                 Plane(
                     capture.path,
-                    capture.plane or "",
+                    capture.plane or ("broker" if capture.protocol else ""),
                     capture.packets,
                     capture.packets if capture.protocol else 0,
                     per_second=rate.of(capture.packets, now_s),
