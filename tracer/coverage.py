@@ -43,7 +43,8 @@ class Coverage:
         """role -> addresses at which it was called, refused or not"""
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
-        self._planes: set[str] | None = None
+        self._planes: dict[str, set[str]] = {}
+        """Protocol -> planes on which it could be seen; '' is any."""
         self._drops: list[tuple[Capture, int, int]] = []
         """(capture, since, until): packets that the kernel dropped before anybody saw them"""
         self._undecoded: dict[str, str] = {}
@@ -62,7 +63,7 @@ class Coverage:
         key = (protocol, connection.client.address, connection.server.address)
         if key not in self._pairs and len(self._pairs) < MAX_PAIRS:
             self._pairs[key] = connection
-            self._planes = None
+            self._planes.clear()
 
     def undecoded(self, connection: Connection, reason: str) -> None:
         """Take note of a connection of which nothing can be read."""
@@ -80,9 +81,10 @@ class Coverage:
         seconds.update(range(since, min(gap.time_ns // SECOND_NS, since + 3600) + 1))
 
     def dropped(self, capture: Capture, since_ns: int, until_ns: int) -> None:
-        """Take note that *capture* lost packets in that time, nobody knows which."""
+        """Take note that *capture* lost packets in that time, nobody knows which; of a broker, messages."""
         if self._drops and self._drops[-1][0] is capture and since_ns - self._drops[-1][2] <= SECOND_NS:
-            since_ns = self._drops.pop()[1]
+            _, begun_ns, ended_ns = self._drops.pop()
+            since_ns, until_ns = min(begun_ns, since_ns), max(ended_ns, until_ns)
         self._drops.append((capture, since_ns, until_ns))
 
     def forget(self, before_ns: int) -> None:
@@ -100,19 +102,30 @@ class Coverage:
         """Return one connection of each pair of addresses that spoke."""
         return self._pairs.values()
 
-    def planes(self) -> set[str]:
-        """Return the planes of which there is a capture or a connection."""
-        if self._planes is None:
-            self._planes = {c.plane for c in self._captures if c.plane}
-            self._planes |= {self._plane_of(connection) for connection in self._pairs.values()}
-        return self._planes
+    def planes(self, protocol: str = "") -> set[str]:
+        """Return the planes of which there is a capture or a connection that could show *protocol*."""
+        found = self._planes.get(protocol)
+        if found is None:
+            found = self._planes[protocol] = {c.plane for c in self._able(protocol) if c.plane}
+            able = {c.number for c in self._able(protocol)}
+            found |= {self._plane_of(c) for c in self._pairs.values() if not able.isdisjoint(c.captures)}
+        return found
+
+    def _able(self, protocol: str) -> list[Capture]:
+        """Return the captures that could show *protocol*: a broker's firehose shows RPC alone."""
+        return [c for c in self._captures if not (c.protocol and protocol and c.protocol != protocol)]
+
+    def _is_told(self, protocol: str) -> bool:
+        """Tell whether a server itself tells of *protocol*: no wire can hide it."""
+        return bool(protocol) and any(c.protocol == protocol for c in self._captures)
 
     def span_ns(self, plane: str, protocol: str = "", ends: Iterable[str] = ()) -> tuple[int, int]:
         """Return when the capture of *plane* begins and ends ('*': of all); (0, 0) without packets.
 
         Of several capture points, those count that saw packets between the *ends* (addresses).
         """
-        mine = [c for c in self._captures if plane == "*" or c.plane is None or c.plane == plane]
+        able = self._able(protocol)
+        mine = [c for c in able if plane == "*" or c.plane is None or c.plane == plane]
         if protocol and (plane == "*" or any(c.plane is None for c in mine)):
             medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
             some = {*ends, *(self._addresses_of(medium) if medium else ())}
@@ -143,7 +156,7 @@ class Coverage:
 
         *names* are the roles, for the words. Without *strict* an end that was never seen is no reason.
         """
-        if plane != "*" and plane not in self.planes():
+        if plane != "*" and plane not in self.planes(protocol):
             return f"{plane} is not captured"
         hidden = self._unreadable(protocol, set(caller), set(callee), names)
         if hidden is not None:
@@ -170,6 +183,8 @@ class Coverage:
         """Return that the server of this leg was seen, but nothing of it can be read (TLS, compression)."""
         medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
+        if self._is_told(protocol):
+            return None
         reasons = [self._undecoded[a] for a in servers if a in self._undecoded]
         read = any((protocol, c, s) in self._pairs for s in servers for c in callers or {""})
         if not reasons or read:
@@ -183,7 +198,7 @@ class Coverage:
 
     def _way(self, some: set[str], others: set[str], protocol: str) -> bool:
         """Tell whether packets between any of these addresses pass a capture point."""
-        taps = any(c.plane for c in self._captures)
+        taps = any(c.plane for c in self._able(protocol))
         for a in some:
             for b in others:
                 if (protocol, a, b) in self._pairs or (protocol, b, a) in self._pairs:
@@ -213,8 +228,9 @@ class Coverage:
         self, protocol: str, caller: Iterable[str], callee: Iterable[str], since_ns: int, until_ns: int
     ) -> bool:
         """Tell whether bytes between these ends are missing in that time."""
-        if any(since <= until_ns and until >= since_ns for _, since, until in self._drops):
-            return True
+        for capture, since, until in self._drops:
+            if since <= until_ns and until >= since_ns and capture.protocol in ("", protocol):
+                return True
         callers, callees = set(caller), set(callee)
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
         for (spoken, client, server), seconds in self._holes.items():
@@ -235,7 +251,7 @@ class Coverage:
     def broke_off(self, plane: str, until_ns: int) -> str | None:
         """Return the path of a capture of *plane* that is cut before *until_ns*."""
         for capture in self._captures:
-            mine = capture.plane in (None, plane) or plane == "*"
+            mine = (capture.plane in (None, plane) or plane == "*") and not capture.protocol
             if mine and capture.broke_off and (capture.last_ns is None or capture.last_ns < until_ns):
                 return capture.path
         return None

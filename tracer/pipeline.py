@@ -342,7 +342,10 @@ class Stages:
     def _seen(self, traces: int) -> tuple[tuple[str, int], ...]:
         names = {"REST": "REST calls", "RPC": "RPC messages", "SQL": "SQL statements"}
         skipped = sum(c.skipped_statements for c in self.captures)
-        counts = [("packets", sum(c.packets for c in self.captures))]
+        packets = sum(c.packets for c in self.captures if not c.protocol)
+        told = sum(c.packets for c in self.captures if c.protocol)
+        counts = [("packets", packets)] if packets or not told else []
+        counts += [("messages of the firehose", told)] if told else []
         counts += [(names[p], n + (skipped if p == "SQL" else 0)) for p, n in sorted(self._counts.items())]
         if skipped and "SQL" not in self._counts:
             counts.append((names["SQL"], skipped))

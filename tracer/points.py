@@ -181,6 +181,10 @@ class Sightings:
             ready.append(oldest)
         return ready
 
+    def holds(self) -> bool:
+        """Tell whether segments wait for other sightings of theirs."""
+        return bool(self._held)
+
     def flush(self) -> list[SegmentFields]:
         """Return all that is held."""
         ready = list(self._held.values())

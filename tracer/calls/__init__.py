@@ -104,7 +104,7 @@ class Calls:
         protocol = closed.connection.protocol
         if protocol == "http1":
             return self._rest.closed(closed)
-        if protocol == "amqp091":
+        if protocol in ("amqp091", "firehose"):
             return self._rpc.closed(closed)
         return self._sql.closed(closed) if protocol == "mysql" else []
 

@@ -4,6 +4,12 @@ What the broker did with a message is its result: *unroutable* (returned), *unde
 consumer got it), *unacked* (delivered, not acknowledged), *ok* (acknowledged, or delivered to a consumer
 that acknowledges nothing). oslo.messaging acknowledges before it works, so *ok* does not say that the
 work was done.
+
+A broker's firehose tells publish and delivery, no acknowledgement: delivered is *ok* there. What is sniffed
+and told by the firehose as well is one call, by the unique id: the publish of a message from the other kind of
+capture point adds its frames. The sniffed connection stays the call's own, since Wireshark shows it, and a
+sniffed delivery's *unacked* is never made *ok* by the firehose. The copies that a firehose makes, seen when its
+listener's wire is sniffed, are no calls.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from tracer.model import (
     AmqpMethod,
     Call,
     Closed,
+    Connection,
     End,
     RpcFacts,
 )
@@ -37,6 +44,8 @@ REMEMBERED = 50_000
 ALIKE = 64
 """Messages of one exchange, key and size without a unique id that wait for their other leg."""
 
+FIREHOSE = "amq.rabbitmq."
+"""How the broker's own exchanges for tracing and events begin."""
 _BUILD_METHODS = frozenset(
     {"schedule_and_build_instances", "select_destinations", "build_and_run_instance", "build_instances"}
 )
@@ -75,6 +84,8 @@ class RpcCalls:
 
     def content(self, message: AmqpContent) -> list[Call]:
         """Return the call that *message* begins or carries on."""
+        if str(message.arguments.get("exchange", "")).startswith(FIREHOSE):
+            return []
         envelope = oslo.read(message.body, message.truncated)
         if message.name == "basic.return":
             return self._returned(message, envelope)
@@ -83,6 +94,8 @@ class RpcCalls:
         size_key = (str(message.arguments.get("exchange", "")), _key(message), message.body_bytes)
         if call is None and not unique:
             call = self._other_leg(message, size_key)
+        if call is not None and message.name == "basic.publish" and _is_told_twice(call, message):
+            return self._told_twice(call, message)
         if call is None or (message.name == "basic.publish" and _facts(call).published):
             if envelope is not None and envelope.kind == "reply" and envelope.ending is False:
                 return self._heartbeat(message, envelope)
@@ -207,7 +220,26 @@ class RpcCalls:
             self._never_delivered[call.serial] = call
             _trim(self._never_delivered)
 
+    def _told_twice(self, call: Call, message: AmqpContent) -> list[Call]:
+        """Take the other account of a publish that is known: sniffed, and told by the broker."""
+        call.started_ns = min(call.started_ns, message.time_ns)
+        if _is_told(message.connection):
+            call.frames.extend(message.frames)
+            return [call]
+        call.frames[:0] = message.frames
+        call.connection = message.connection
+        call.caller = End(message.connection, CLIENT)
+        self._outstanding.setdefault((message.connection.number, message.channel), []).append(call)
+        return [call]
+
     def _delivered(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
+        told = _is_told(message.connection)
+        if told and facts.consumer is not None and not _is_told(facts.consumer.connection):
+            # Sniffed already, and what becomes of it will be.
+            call.frames.extend(message.frames)
+            return
+        if not told and facts.consumer is not None and _is_told(facts.consumer.connection):
+            facts.consumer = None
         facts.delivered = True
         facts.redelivered = facts.redelivered or bool(message.arguments.get("redelivered"))
         self._never_delivered.pop(call.serial, None)
@@ -224,8 +256,8 @@ class RpcCalls:
         call.frames.extend(message.frames)
         call.ended_ns = message.end_ns
         channel = (message.connection.number, message.channel)
-        if self._wants_no_ack(channel, message):
-            facts.no_ack = True
+        if told or self._wants_no_ack(channel, message):
+            facts.no_ack = not told
             self._set_result(call, "ok")
             call.closed = facts.mode != "call"
             return
@@ -402,6 +434,16 @@ class RpcCalls:
 def _facts(call: Call) -> RpcFacts:
     assert isinstance(call.facts, RpcFacts)  # noqa: S101  # every call made here holds them
     return call.facts
+
+
+def _is_told(connection: Connection) -> bool:
+    """Tell whether the broker itself tells of *connection*, which nobody sniffed."""
+    return connection.protocol == "firehose"
+
+
+def _is_told_twice(call: Call, message: AmqpContent) -> bool:
+    """Tell whether *message* is the publish of *call* once more, from the other kind of capture point."""
+    return _facts(call).published and _is_told(call.connection) != _is_told(message.connection)
 
 
 def _key(message: AmqpContent) -> str:

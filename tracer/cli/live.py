@@ -29,6 +29,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 @click.command(short_help="Follow creations while they happen.")
 @options.interfaces
+@options.brokers
 @options.bpf
 @options.packets
 @options.autostop
@@ -42,6 +43,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 def watch(
     manner: Manner,
     interfaces: tuple[str, ...],
+    brokers: tuple[str, ...],
     bpf: str | None,
     packets: int | None,
     duration_s: float | None,
@@ -58,6 +60,7 @@ def watch(
       tracer watch -i External_api=eth0 -i Internal_base=eth1
       tracer watch -i External_api=/run/ext.fifo -i Internal_base=/run/int.fifo
       tracer watch -i Internal_base=-       what is piped in, as below
+      tracer watch -i External_api=eth0 --amqp amqp://tracer:secret@ctl1/
 
     From a host without Python: ssh ctl1 tcpdump -U -w - | tracer watch -i PLANE=-
 
@@ -75,7 +78,7 @@ def watch(
     settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
 
     def begin(tell: Callable[[Event], None]) -> Watch:
-        run = open_watch(interfaces, settings, tell, bpf=bpf)
+        run = open_watch(interfaces, settings, tell, bpf=bpf, brokers=brokers)
         privileges.drop()
         return run
 

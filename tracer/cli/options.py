@@ -30,6 +30,7 @@ __all__ = [
     "autostop",
     "baseline",
     "bpf",
+    "brokers",
     "calls_since",
     "calls_until",
     "captures",
@@ -256,6 +257,15 @@ interfaces = click.option(
     metavar="PLANE=WHAT",
     multiple=True,
     help="An interface, a named pipe, or - for standard input; one plane each. Repeat it.",
+)
+
+
+brokers = click.option(
+    "--amqp",
+    "brokers",
+    metavar="URL",
+    multiple=True,
+    help="Listen to a broker's firehose: amqp://USER:PASSWORD@HOST/VHOST, or amqps://. Repeat it.",
 )
 
 

@@ -184,6 +184,9 @@ def _messages(case: Case, sight: StepSight) -> list[Note]:
         consumer = f"{record.callee} ({record.callee_address})" if record.callee_address else record.callee
         step = _step_of(case, call)
         words = fate.format(queue=queue[:_TEXT_LIMIT], consumer=consumer)
+        if call.connection.protocol == "firehose":
+            # It tells that no queue took a message; returned is only what its sender wanted back.
+            words = words.removesuffix(", the broker returned it")
         seen_ns = sight.seen_for_ns(record.plane, call.started_ns)
         if record.result in ("undelivered", "unacked") and seen_ns < sight.stall_ns:
             words += f" in the {time_words(seen_ns)} captured"

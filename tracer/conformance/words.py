@@ -254,8 +254,16 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     if last is not None and last.result in ("none", "refused", "?"):
         return f"{text}: {call_words(last)}"
     if message is not None and message.result == "ok" and _is_newest(case, message):
-        return f"{text}: {message.operation} {_BROKER['ok']}"
+        fate = "was delivered, then silence" if _is_told(case, message) else _BROKER["ok"]
+        return f"{text}: {message.operation} {fate}"
     return text
+
+
+def _is_told(case: Case, message: CallRecord) -> bool:
+    """Tell whether the broker's firehose told of *message*, which tells nothing of acknowledgements."""
+    facts = [w.call.facts for w in case.witnesses if w.record is message and w.call is not None]
+    ends = [f.consumer for f in facts if isinstance(f, RpcFacts)]
+    return any(end is not None and end.connection.protocol == "firehose" for end in ends)
 
 
 def _is_newest(case: Case, message: CallRecord) -> bool:

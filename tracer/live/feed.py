@@ -1,4 +1,4 @@
-"""Several live sources, one stream of segments in time order.
+"""Several live sources, one stream of segments, and of what brokers tell, in time order.
 
 What is in hand is given out up to the time that every source has reached; a source that has been silent for
 a moment is not waited for. Where the sources are live (their packets carry the time of the wall), what is
@@ -13,11 +13,13 @@ from operator import itemgetter
 from queue import SimpleQueue
 
 from tracer.layers import Layers
-from tracer.model import Capture, SegmentFields
+from tracer.model import Capture, Heard, SegmentFields
 from tracer.points import Clocks, Sightings
 from tracer.sources.live import Arrivals, Decode, LiveSource, Reader, hear, wall_ns
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "Item"]
+
+Item = SegmentFields | Heard
 
 WINDOW_NS = 20_000_000
 """How far segments of one source may be out of order (points.py)."""
@@ -28,19 +30,22 @@ AHEAD = 20_000
 
 
 class Feed:
-    """The segments of all *sources*, in time order, each packet once."""
+    """The segments of all *sources* and what brokers among them tell, in time order, each packet once."""
 
     def __init__(self, sources: Sequence[LiveSource]) -> None:
-        self._arrivals: Arrivals[SegmentFields] = SimpleQueue()
+        self._arrivals: Arrivals[Item] = SimpleQueue()
         self._readers = [Reader(source, _decoder(source.capture), self._arrivals) for source in sources]
-        self._pending: list[SegmentFields] = []
+        self._pending: list[Item] = []
+        self._late: list[Item] = []
+        """Heard while segments of the same time wait for their other sightings."""
         self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
-        named = [source.capture.plane for source in sources]
+        named = [source.capture.plane for source in sources if not source.capture.protocol]
         apart = None not in named and len(set(named)) == len(named)
         self._clocks = Clocks()
         # A tap per plane: no packet can be in two of them.
         self._sightings = None if apart or len(named) < 2 else Sightings(self._clocks)
         self._newest_ns = 0
+        self._hears = any(source.capture.protocol for source in sources)
         self.ended = False
         """True when all sources have ended and all of them was given out."""
 
@@ -81,7 +86,7 @@ class Feed:
         """Return the time up to which all that the source of *capture* has was given out, or is in hand."""
         return self._by_capture[capture.number].known_ns()
 
-    def segments(self, timeout_s: float) -> list[SegmentFields]:
+    def segments(self, timeout_s: float) -> list[Item]:
         """Return the segments that are next, in time order; none when none came in time."""
         idle = not any(r.backlog for r in self._readers)
         hear(self._arrivals, timeout_s if idle else 0)
@@ -93,7 +98,8 @@ class Feed:
         self._pending.sort(key=itemgetter(0))
         ready = self._split(watermark_ns)
         for segment in ready:
-            self._by_capture[segment[8][0][0]].in_hand -= 1
+            number = segment.capture if isinstance(segment, Heard) else segment[8][0][0]
+            self._by_capture[number].in_hand -= 1
         if ready:
             self._newest_ns = max(self._newest_ns, ready[-1][0])
         if self._newest_ns < watermark_ns < 1 << 62:
@@ -104,7 +110,8 @@ class Feed:
         if all(r.ended and not r.backlog for r in self._readers) and not self._pending:
             self.ended = True
             if self._sightings is not None:
-                ready += self._sightings.flush()
+                ready = self._in_order([*ready, *self._sightings.flush(), *self._late])
+                self._late = []
         return ready
 
     def stop(self) -> None:
@@ -117,7 +124,7 @@ class Feed:
         """Whether, after `stop`, there is more to come of what was captured before."""
         return any(r.backlog or (r.source.ends_on_stop and not r.ended) for r in self._readers)
 
-    def rest(self) -> list[SegmentFields]:
+    def rest(self) -> list[Item]:
         """Return all that is in hand, without waiting for anybody."""
         hear(self._arrivals, 0)
         for reader in self._readers:
@@ -128,17 +135,35 @@ class Feed:
         if ready:
             self._newest_ns = max(self._newest_ns, ready[-1][0])
         if self._sightings is not None:
-            ready = self._join(self._sightings, ready) + self._sightings.flush()
+            ready = self._in_order(
+                [*self._join(self._sightings, ready), *self._sightings.flush(), *self._late]
+            )
+            self._late = []
         return ready
 
-    def _take(self, reader: Reader[SegmentFields]) -> None:
+    def _take(self, reader: Reader[Item]) -> None:
         batch = reader.take()
         offset_ns = self._clocks.offset_ns(reader.source.capture.number)
         if offset_ns:
             batch = [(segment[0] - offset_ns, *segment[1:]) for segment in batch]
         self._pending += batch
 
-    def _join(self, sightings: Sightings, ready: list[SegmentFields]) -> list[SegmentFields]:
+    def _join(self, sightings: Sightings, ready: list[Item]) -> list[Item]:
+        joined = self._joined(sightings, [item for item in ready if not isinstance(item, Heard)])
+        self._late += [item for item in ready if isinstance(item, Heard)]
+        until_ns = joined[-1][0] if joined else 0
+        if not sightings.holds():
+            until_ns = self._newest_ns
+        passed = [item for item in self._late if item[0] <= until_ns]
+        del self._late[: len(passed)]
+        return self._in_order([*joined, *passed])
+
+    @staticmethod
+    def _in_order(items: list[Item]) -> list[Item]:
+        items.sort(key=itemgetter(0))
+        return items
+
+    def _joined(self, sightings: Sightings, ready: list[SegmentFields]) -> list[SegmentFields]:
         joined = sightings.read(ready)
         if not self._pending and not any(r.is_waited_for() for r in self._readers):
             joined += sightings.flush()
@@ -146,7 +171,7 @@ class Feed:
             joined += sightings.release(wall_ns() - LAG_NS - WINDOW_NS)
         return joined
 
-    def _split(self, until_ns: int) -> list[SegmentFields]:
+    def _split(self, until_ns: int) -> list[Item]:
         """Return what is pending up to *until_ns* and keep the rest."""
         pending = self._pending
         if not pending or pending[-1][0] <= until_ns:
@@ -171,7 +196,10 @@ class Feed:
         return max(reached_ns, wall_ns() - LAG_NS) if self.is_live else reached_ns
 
 
-def _decoder(capture: Capture) -> Decode[SegmentFields]:
+def _decoder(capture: Capture) -> Decode[Item]:
     """Return what finds the TCP segments in packets of *capture* and counts what cannot be read."""
+    if capture.protocol:
+        # What a broker tells is no packets.
+        return lambda heard: heard
     read, anomalies = Layers().read, capture.anomalies
-    return lambda packets: read(packets, anomalies)
+    return lambda packets: [*read(packets, anomalies)]

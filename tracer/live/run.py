@@ -31,8 +31,9 @@ def open_watch(
     tell: Callable[[Event], None],
     patience: Patience | None = None,
     bpf: str | None = None,
+    brokers: Sequence[str] = (),
 ) -> Watch:
-    """Return a live run over the sources that *interfaces* mean, all of them open.
+    """Return a live run over the sources that *interfaces* mean and the *brokers* (URLs), all of them open.
 
     *bpf* replaces the filter for interfaces, which comes from the protocols' ports. Raises UsageError,
     GrammarError or SourceError.
@@ -40,15 +41,39 @@ def open_watch(
     given = given_topology(settings)
     grammar = load(settings.grammar)
     arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
-    if not arguments:
-        raise UsageError("watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-")
+    if not arguments and not brokers:
+        raise UsageError(
+            "watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-, or a broker with --amqp URL"
+        )
     wanted = proposed_filter(given) if bpf is None else bpf
     sources = [_source(argument, number, wanted) for number, argument in enumerate(arguments)]
+    sources += open_brokers(brokers, len(sources))
     for source in sources:
         source.open()
     run = Watch(sources, given, settings, grammar, tell, patience)
     require_known(grammar, run.allowed)
     return run
+
+
+def open_brokers(urls: Sequence[str], number: int = 0) -> list[LiveSource]:
+    """Return the firehoses of the brokers at *urls*, not open yet; the first one's capture is *number*.
+
+    Raises UsageError, whose words hold no password.
+    """
+    if not urls:
+        return []
+    # Only who listens to a broker pays for the client's import.
+    from tracer.sources.rabbitmq import RabbitMQ
+    from tracer.sources.rabbitmq_url import broker_of
+
+    found = [broker_of(url) for url in urls]
+    names = [broker.name for broker in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"--amqp: {twice} is given twice")
+    return [
+        RabbitMQ(broker, Capture(number + at, broker.name, protocol="RPC")) for at, broker in enumerate(found)
+    ]
 
 
 def open_replay(

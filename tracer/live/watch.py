@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from tracer.conformance import Grammar
 from tracer.errors import SourceError
 from tracer.events import Event, Picture, Plane
-from tracer.live.feed import Feed
+from tracer.live.brokers import LOST, Brokers
+from tracer.live.feed import Feed, Item
 from tracer.live.follow import Follow, Patience
 from tracer.live.queues import Queues
-from tracer.model import AmqpMethod, Call, Capture, Closed, Data, Message, Report, SegmentFields, Trace
+from tracer.model import AmqpMethod, Call, Capture, Closed, Data, Heard, Message, Report, SegmentFields, Trace
 from tracer.pipeline import Settings, Stages, trace_id
 from tracer.reassembly import Event as StreamEvent
 from tracer.sources.live import LiveSource, monotonic_s
@@ -65,6 +67,8 @@ class Watch(Stages):
         self._tell = tell
         self._feed = Feed(sources)
         self.queues = Queues()
+        self._brokers = Brokers(sources, captures)
+        self._hears = any(capture.protocol for capture in captures)
         self._patience = patience or Patience(stall_ns=int(settings.stall_s * 1e9))
         checker = self.checker()
         self.follow = Follow(
@@ -117,7 +121,25 @@ class Watch(Stages):
             self._receive(self._feed.segments(WAIT_S / 2))
         self._receive(self._feed.rest())
 
-    def _receive(self, segments: Sequence[SegmentFields]) -> None:
+    def _receive(self, items: Sequence[Item]) -> None:
+        """Take *items* in their order: segments, and what brokers tell."""
+        if not self._hears:
+            self._segments_in(items)  # type: ignore[arg-type]
+            return
+        for kind, group in groupby(items, type):
+            if kind is Heard:
+                self._heard(group)  # type: ignore[arg-type]
+            else:
+                self._segments_in([*group])  # type: ignore[list-item]
+
+    def _heard(self, told: Iterable[Heard]) -> None:
+        for _, _, message in told:
+            if type(message) is Closed:
+                self._hole_or_end(message)
+            else:
+                self._message(message)  # type: ignore[arg-type]
+
+    def _segments_in(self, segments: Sequence[SegmentFields]) -> None:
         decode = self._decoders.receive
         for event in self._reassembler.read((segments,)):
             for message in decode(event):
@@ -133,7 +155,7 @@ class Watch(Stages):
 
     def _hole_or_end(self, event: StreamEvent) -> None:
         super()._hole_or_end(event)
-        if type(event) is Closed and event.connection.protocol == "amqp091":
+        if type(event) is Closed and event.connection.protocol in ("amqp091", "firehose"):
             self.queues.closed(event)
 
     def _new_or_changed(self, changed: Sequence[Call]) -> None:  # type: ignore[override]
@@ -149,6 +171,7 @@ class Watch(Stages):
 
     def _look(self, now_s: float, *, last: bool = False) -> None:
         now_ns = self._feed.now_ns()
+        self._brokers.follow(self.coverage, self._tell)
         self._follow_sources(now_ns, last=last)
         if not now_ns:
             return
@@ -187,8 +210,10 @@ class Watch(Stages):
                 # The source is ahead of what is processed: it lost them somewhere in between.
                 since_ns = self._looked_ns or read.first_ns or now_ns
                 self.coverage.dropped(capture, since_ns, max(now_ns, read.last_ns or 0))
-                capture.anomalies["packets dropped by the kernel"] += lost
-                words = f"the kernel dropped {lost:,} packet{'s' if lost > 1 else ''} on {capture.path}"
+                dropped = "packet" if not capture.protocol else "message"
+                capture.anomalies["packets dropped by the kernel" if not capture.protocol else LOST] += lost
+                who = "kernel" if not capture.protocol else "broker"
+                words = f"the {who} dropped {lost:,} {dropped}{'s' if lost > 1 else ''} on {capture.path}"
                 self._tell(Event("trouble", now_ns, message=words))
 
     def _troubles(self) -> None:
@@ -221,12 +246,13 @@ class Watch(Stages):
             planes.append(
                 Plane(
                     capture.path,
-                    capture.plane or "",
+                    capture.plane or ("broker" if capture.protocol else ""),
                     capture.packets,
+                    capture.packets if capture.protocol else 0,
                     per_second=rate.of(capture.packets, now_s),
                     dropped=source.dropped,
                     gaps=capture.gaps,
-                    state=self._feed.state(source.capture),
+                    state=self._brokers.state(capture) or self._feed.state(source.capture),
                 )
             )
         traces = self.follow.open()
@@ -245,6 +271,7 @@ class Watch(Stages):
 
     def _end(self) -> Report:
         now_ns = self._feed.now_ns()
+        self._brokers.follow(self.coverage, self._tell)
         self._follow_sources(now_ns, last=True)
         self._finish()
         for event in self.follow.look(max(now_ns, self._last_ns), last=True):
@@ -280,4 +307,5 @@ def _twin(capture: Capture) -> Capture:
         capture.plane,
         interfaces=capture.interfaces,
         anomalies=capture.anomalies,
+        protocol=capture.protocol,
     )

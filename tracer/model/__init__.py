@@ -13,6 +13,7 @@ from tracer.model.calls import CLIENT, SERVER, Call, ConnectFacts, End, RestFact
 from tracer.model.messages import (
     AmqpContent,
     AmqpMethod,
+    Heard,
     HttpRequest,
     HttpResponse,
     Message,
@@ -46,6 +47,7 @@ __all__ = [
     "Frame",
     "Frames",
     "Gap",
+    "Heard",
     "HttpRequest",
     "HttpResponse",
     "Message",

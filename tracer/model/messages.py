@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tracer.model.packets import Frames
-from tracer.model.streams import TO_SERVER, Connection
+from tracer.model.streams import TO_SERVER, Closed, Connection
 
 __all__ = [
     "AmqpContent",
     "AmqpMethod",
+    "Heard",
     "HttpRequest",
     "HttpResponse",
     "Message",
@@ -177,3 +178,12 @@ class Undecoded(NamedTuple):
 Message = (
     HttpRequest | HttpResponse | AmqpMethod | AmqpContent | SqlLogin | SqlStatement | SqlResult | Undecoded
 )
+
+
+class Heard(NamedTuple):
+    """What a broker itself tells; the time comes first, as in the segments that it is merged with."""
+
+    time_ns: int
+    """When it was told."""
+    capture: int
+    message: AmqpMethod | AmqpContent | Closed

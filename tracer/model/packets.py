@@ -53,6 +53,8 @@ class Capture:
     undecoded_streams: int = 0
     undecoded: Counter[str] = field(default_factory=Counter)
     """Why streams of this capture were not decoded -> how many."""
+    protocol: str = ""
+    """What alone it can show: RPC, of a broker's firehose, whose `packets` are messages. Empty: all."""
 
 
 class Packet(NamedTuple):

@@ -161,7 +161,7 @@ def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
     Longer and longer names are tried for all of them alike: beginning, name up to the first dot, file
     name; then, of equal names in several folders, as much of the path as tells them apart, or a number.
     """
-    last = {path: path.rsplit("/", 1)[-1] for path in paths}
+    last = {path: _broker_name(path) or path.rsplit("/", 1)[-1] for path in paths}
     stems = {path: name.split(".", 1)[0] or name for path, name in last.items()}
     cuts = [{path: stem[:width] for path, stem in stems.items()} for width in (3, 5, 8)] if short else []
     for names in (*cuts, stems, last):
@@ -175,6 +175,16 @@ def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
             return {path: plain(name, 60) for path, name in names.items()}
     # As many as there are names: the legend at the end of the report says which is which.
     return {path: plain(f"{stem[:8]}{number}", 60) for number, (path, stem) in enumerate(shown.items(), 1)}
+
+
+def _broker_name(path: str) -> str:
+    """The name of a broker's firehose, which is no file: broker-HOST-VHOST; '' for all others."""
+    scheme, _, rest = path.partition("://")
+    if scheme not in ("amqp", "amqps"):
+        return ""
+    host, _, vhost = rest.partition("/")
+    words = (host.replace(":5672", "").replace(".", "-"), "" if vhost == "%2F" else vhost)
+    return "-".join(("broker", *filter(None, words)))
 
 
 def fragment(evidence: tuple[str, int], names: Mapping[str, str]) -> str:

@@ -424,7 +424,8 @@ def _place(cluster: Cluster) -> str:
 
 def _nothing(page: Page, report: Report) -> None:
     packets = sum(capture.packets for capture in report.captures)
-    where = f"{plural(len(report.captures), 'capture')} ({plural(packets, 'packet')})"
+    what = "message" if all(capture.protocol for capture in report.captures) else "packet"
+    where = f"{plural(len(report.captures), 'capture')} ({plural(packets, what)})"
     if report.left_out:
         count = len(report.left_out)
         words = "The one trace" if count == 1 else f"None of {count} traces"
@@ -455,7 +456,8 @@ def _captures(page: Page, report: Report) -> None:
         name = f"{page.names[capture.path]}# is " if abbreviated else ""
         text = Text.assemble((f"{name}{plain(capture.path, 200)}", "cyan"))
         if page.verbose or lost:
-            text.append(f"  {plural(capture.packets, 'packet')}, {plural(capture.calls, 'call')}", "dim")
+            what = "message" if capture.protocol else "packet"
+            text.append(f"  {plural(capture.packets, what)}, {plural(capture.calls, 'call')}", "dim")
         if page.verbose:
             planes = ", ".join(plain(plane, 40) for plane in sorted(capture.planes))
             text.append(f", {planes or 'no plane'}", "dim")

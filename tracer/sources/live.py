@@ -7,10 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from tracer.model import Capture, PacketFields, SegmentFields
-from tracer.sources.streams import Deliver
+from tracer.model import Capture, Heard, PacketFields, SegmentFields
 
 __all__ = ["Arrivals", "LiveSource", "Reader", "hear", "monotonic_s", "wall_ns"]
 
@@ -24,9 +23,10 @@ FIRST_S = 5.0
 SLOTS = 64
 """Batches of one source that may wait: then its thread waits, and the kernel buffers."""
 
-Item = TypeVar("Item", SegmentFields, PacketFields)
+Item = TypeVar("Item", PacketFields, SegmentFields | Heard)
 """What a source is read as; its time comes first."""
-Decode = Callable[[list[PacketFields]], list[Item]]
+Decode = Callable[[list[Any]], list[Item]]
+"""Of packets; of what a broker told."""
 Arrivals = SimpleQueue["tuple[Reader[Item], list[Item] | None, int]"]
 
 
@@ -41,7 +41,7 @@ def monotonic_s() -> float:
 
 
 class LiveSource(Protocol):
-    """What a source of packets must offer."""
+    """What a source of packets must offer, or a broker that tells what passes through it."""
 
     capture: Capture
     ends_on_stop: bool
@@ -55,8 +55,8 @@ class LiveSource(Protocol):
     def stop(self) -> None:
         """Let `read` hand over what is there and end, where it can."""
 
-    def read(self, deliver: Deliver) -> None:
-        """Hand over packets until the source ends: in a thread of its own, so it may block."""
+    def read(self, deliver: Callable[[list[Any], int], None]) -> None:
+        """Hand over packets, or what was heard, until the source ends: in a thread of its own, so it may block."""
 
 
 class Reader(Generic[Item]):
@@ -94,7 +94,7 @@ class Reader(Generic[Item]):
             self.error = error
         self._arrivals.put((self, None, 0))
 
-    def _deliver(self, packets: list[PacketFields], reached_ns: int) -> None:
+    def _deliver(self, packets: list[Any], reached_ns: int) -> None:
         batch = self._decode(packets)
         if batch:
             self._slots.acquire()

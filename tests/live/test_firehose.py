@@ -1,0 +1,320 @@
+"""A real broker's firehose gives the RPC-side steps that its sniffed wire gives."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pika
+import pytest
+from brokered import Clock, Cloud, is_amqp, packets_of, pour, recorded, write_packets
+from rabbitmq import RabbitMQ, broker, why_not
+from streams import CAPTURES, ROOT
+
+from tracer import pipeline
+from tracer.events import Event
+from tracer.live.follow import Patience
+from tracer.live.run import open_brokers, open_watch
+from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
+from tracer.pipeline import Settings
+from tracer.sources import rabbitmq
+
+WHY_NOT = why_not()
+needs_broker = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
+pytestmark = needs_broker
+RPC_STEPS = ("4e", "5", "6", "7")
+
+
+@pytest.fixture(scope="module")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """One broker for the tests of this file, with its firehose on."""
+    with broker(tmp_path_factory.mktemp("rabbit")) as running:
+        running.ctl("trace_on")
+        yield running
+
+
+class Listening:
+    """A watch in a thread of its own, and what it tells."""
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        urls: Sequence[str],
+        stall_s: float = 60,
+        patience: Patience | None = None,
+    ) -> None:
+        self.events: list[Event] = []
+        self.run = open_watch(sources, Settings(stall_s=stall_s), self.events.append, patience, brokers=urls)
+        self.reports: list[Report] = []
+        self._thread = threading.Thread(target=lambda: self.reports.append(self.run.run()), daemon=True)
+        self._thread.start()
+
+    def until(self, words: str, seconds: float = 30) -> Event:
+        """The first trouble that holds *words*."""
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            for event in list(self.events):
+                if words in event.message:
+                    return event
+            time.sleep(0.02)
+        raise AssertionError(f"nobody said {words!r}: {self.troubles()}")
+
+    def troubles(self) -> list[str]:
+        return [event.message for event in list(self.events) if event.kind == "trouble"]
+
+    def end(self) -> Report:
+        self.run.stop()
+        self._thread.join(30)
+        if self._thread.is_alive():
+            faulthandler.dump_traceback()
+        return self.reports[0]
+
+
+def internal(name: str) -> Path:
+    return next((CAPTURES / name).glob("Internal_base*"))
+
+
+@contextmanager
+def cloud(rabbit: RabbitMQ, name: str) -> Iterator[Cloud]:
+    """The clients of a shipped capture."""
+    running = Cloud(rabbit.url(), recorded(internal(name)))
+    running.connect()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def told(verdict: Verdict) -> tuple[object, ...]:
+    """What a verdict says of the RPC side."""
+    steps = [
+        (s.step, s.status, [(c.caller, c.callee, c.operation, c.result) for c in s.calls])
+        for s in verdict.steps
+        if s.step in RPC_STEPS
+    ]
+    return verdict.id, verdict.server_id, verdict.outcome, verdict.stopped_at, verdict.attempts, steps
+
+
+def lines(call: CallRecord) -> tuple[str, ...]:
+    """A call without its place and time."""
+    return call.protocol, call.caller, call.callee, call.operation, call.result
+
+
+def offline(name: str, folder: Path, stall_s: float) -> dict[str, tuple[object, ...]]:
+    """What `tracer check` says of the sniffed AMQP of a capture alone."""
+    path = folder / "Internal_base.pcap"
+    write_packets(internal(name), path, is_amqp)
+    report = pipeline.check([str(path)], Settings(stall_s=stall_s))
+    return {verdict.id: told(verdict) for verdict in report.verdicts}
+
+
+@pytest.mark.parametrize(
+    ("name", "stall_s"),
+    [
+        ("ok-image", 60),
+        ("ok-concurrent-20", 60),
+        ("fail-no-valid-host", 60),
+        ("fail-vrm-500-reschedule", 60),
+        ("fail-conductor-down", 2),
+    ],
+)
+def test_the_rpc_side_of_the_sniffed_wire(
+    rabbit: RabbitMQ, tmp_path: Path, name: str, stall_s: float
+) -> None:
+    expected = offline(name, tmp_path, stall_s)
+    with cloud(rabbit, name) as clients:
+        listening = Listening([], [rabbit.url()], stall_s)
+        clients.play()
+        if stall_s < 10:
+            time.sleep(stall_s + 1)
+        report = listening.end()
+    assert {v.id: told(v) for v in report.verdicts} == expected
+    assert listening.troubles() == []
+    assert [c.calls for c in report.captures] == [clients.published]
+
+
+def steps(report: Report) -> dict[str, str]:
+    """step -> status of the only trace."""
+    (verdict,) = report.verdicts
+    return {step.step: step.status for step in verdict.steps}
+
+
+def test_a_broker_that_dies_and_comes_back(rabbit: RabbitMQ) -> None:
+    """It keeps its trace open, says what it could not see, and misses nothing that was never sent."""
+    with cloud(rabbit, "ok-image") as clients:
+        asked = place(clients, b"schedule_and_build_instances") + 1
+        built = place(clients, b"build_and_run_instance")
+        listening = Listening([], [rabbit.url()])
+        clients.play(0, asked)
+        time.sleep(1.5)
+        rabbit.kill()
+    try:
+        listening.until("RPC is unobserved until it is back: trying to connect again")
+    finally:
+        rabbit.start()
+    # A broker that starts anew does not trace.
+    told = listening.until("trace is off").message
+    assert "rabbitmqctl trace_on -p / switches it on" in told
+    rabbit.ctl("trace_on")
+    listening.until("RPC is seen again; what passed for")
+    with cloud(rabbit, "ok-image") as clients:
+        clients.play(built)
+        report = listening.end()
+    found = steps(report)
+    assert [found[step] for step in RPC_STEPS] == ["seen", "unobserved", "unobserved", "seen"]
+    assert "missing" not in found.values()
+    assert [verdict.outcome for verdict in report.verdicts] == ["active"]
+    assert report.captures[0].anomalies["times without the firehose"] == 1
+
+
+def place(clients: Cloud, method: bytes) -> int:
+    """Where the first message that asks for *method* stands among the published."""
+    return next(at for at, m in enumerate(clients.to_publish()) if method in m.body[:200])
+
+
+@pytest.mark.parametrize("sniffed", [False, True], ids=["REST and SQL sniffed", "AMQP sniffed as well"])
+def test_rest_and_sql_from_packets_rpc_from_the_broker(
+    rabbit: RabbitMQ, tmp_path: Path, sniffed: bool
+) -> None:
+    """One trace over both, with the verdict of the whole capture; what both tell of is one call."""
+    name = "fail-vrm-500-reschedule"
+    expected = pipeline.check([str(CAPTURES / name)], Settings())
+    with cloud(rabbit, name) as clients:
+        first_ns = next(packets_of(internal(name), lambda *_: True))[0]
+        clock = Clock(first_ns, 1.0, ahead_s=1.5)
+        threads = []
+        for path in (internal(name), next((CAPTURES / name).glob("External_api*"))):
+            pipe = tmp_path / path.name.partition(".")[0]
+            os.mkfifo(pipe)
+            wanted = (lambda *_: True) if sniffed else (lambda *ports: not is_amqp(*ports))
+            threads.append(threading.Thread(target=pour, args=(path, pipe, wanted, clock), daemon=True))
+        for thread in threads:
+            thread.start()
+        pipes = [f"{plane}={tmp_path / plane}" for plane in ("Internal_base", "External_api")]
+        listening = Listening(pipes, [rabbit.url()])
+        clients.play(clock=clock)
+        for thread in threads:
+            thread.join(30)
+        report = listening.end()
+    assert listening.troubles() == []
+    (verdict,), (wanted_verdict,) = report.verdicts, expected.verdicts
+    assert told(verdict) == told(wanted_verdict)
+    assert [(s.step, s.status) for s in verdict.steps] == [(s.step, s.status) for s in wanted_verdict.steps]
+    assert verdict.verdict == wanted_verdict.verdict
+    counted, wanted_calls = (Counter(map(lines, v.calls)) for v in (verdict, wanted_verdict))
+    if not sniffed:
+        # It holds no id and is found by its host's address, which on this broker is another one.
+        wanted_calls -= Counter({("REST", "nova-compute", "vrm", "POST /service/session", "200"): 2})
+    assert counted == wanted_calls
+
+
+def test_without_the_inner_plane_its_rest_is_unobserved(rabbit: RabbitMQ, tmp_path: Path) -> None:
+    """A broker shows RPC alone: nothing else of its plane is missing."""
+    name = "fail-vrm-500-reschedule"
+    with cloud(rabbit, name) as clients:
+        path = next((CAPTURES / name).glob("External_api*"))
+        clock = Clock(next(packets_of(path, lambda *_: True))[0], 1.0, ahead_s=1.5)
+        pipe = tmp_path / "External_api"
+        os.mkfifo(pipe)
+        thread = threading.Thread(target=pour, args=(path, pipe, lambda *_: True, clock), daemon=True)
+        thread.start()
+        listening = Listening([f"External_api={pipe}"], [rabbit.url()])
+        clients.play(clock=clock)
+        thread.join(30)
+        report = listening.end()
+    found = steps(report)
+    assert [found[step] for step in RPC_STEPS] == ["seen"] * 4
+    assert {found[step] for step in ("3", "4c", "4d", "8b", "8c")} == {"unobserved"}
+
+
+def test_only_queues_of_its_own(rabbit: RabbitMQ) -> None:
+    """Exclusive, auto-deleting, bounded; gone with the watch. No exchange is made."""
+    exchanges = rabbit.ctl("list_exchanges", "-q", "name")
+    listening = Listening([], [rabbit.url()])
+    made = rabbit.ctl(
+        "list_queues", "-q", "name", "exclusive", "auto_delete", "durable", "arguments"
+    ).splitlines()
+    assert rabbit.ctl("list_exchanges", "-q", "name") == exchanges
+    listening.end()
+    queues = [line.split("\t") for line in made if line.startswith("tracer.")]
+    assert len(queues) == 2 and len(made) == 3
+    for _, exclusive, auto_delete, durable, arguments in queues:
+        assert (exclusive, auto_delete, durable) == ("true", "true", "false")
+        assert "x-max-length" in arguments and "x-max-length-bytes" in arguments and "drop-head" in arguments
+    assert "tracer" not in rabbit.ctl("list_queues", "-q", "name")
+
+
+def test_trace_that_is_off(rabbit: RabbitMQ) -> None:
+    rabbit.ctl("trace_off")
+    try:
+        listening = Listening([], [rabbit.url()])
+        listening.until("rabbitmqctl trace_on -p / switches it on")
+    finally:
+        rabbit.ctl("trace_on")
+    listening.until("RPC is seen again")
+    listening.end()
+
+
+def refused(url: str) -> str:
+    """What the command says of a broker that it cannot listen to; one line, no password, and 2."""
+    command = [sys.executable, "-m", "tracer", "watch", "--amqp", url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    words = done.stderr.decode()
+    assert (done.returncode, done.stdout, words.count("\n")) == (2, b"", 1)
+    assert "secret" not in words
+    return words
+
+
+def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
+    at = f"127.0.0.1:{rabbit.port}"
+    assert "it refuses user 'guest': look at user and password" in refused(f"amqp://guest:secret@{at}/")
+    assert "it has no vhost 'nova': `rabbitmqctl list_vhosts` tells which" in refused(
+        f"amqp://guest:guest@{at}/nova"
+    )
+    rabbit.ctl("add_user", "viewer", "secret")
+    url = f"amqp://viewer:secret@{at}/"
+    try:
+        assert "rabbitmqctl set_permissions -p / viewer" in (no_entry := refused(url))
+        rabbit.ctl("set_permissions", "-p", "/", "viewer", "", "", "")
+        assert "rabbitmqctl set_permissions -p / viewer" in (no_rights := refused(url))
+        assert "may not enter" in no_entry and "may not listen" in no_rights
+        # As told: these rights are enough, and they are no more than for queues of its own.
+        rights = shlex.split(no_rights.partition("set_permissions")[2])
+        rabbit.ctl("set_permissions", *rights)
+        listening = Listening([], [url])
+        listening.end()
+        assert listening.troubles() == []
+    finally:
+        rabbit.ctl("delete_user", "viewer")
+
+
+def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that does not come after: the queue stays small, and each message is taken or counted."""
+    monkeypatch.setattr(rabbitmq, "MOST_MESSAGES", 100)
+    monkeypatch.setattr(rabbitmq, "LOST_BYTES", 1 << 30)
+    (source,) = open_brokers([rabbit.url()])
+    source.open()
+    count, body = 4_000, b"x" * 10_000
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as publisher:
+        channel = publisher.channel()
+        channel.confirm_delivery()
+        for _ in range(count):
+            channel.basic_publish("amq.topic", "nobody", body)
+    heard: list[Heard] = []
+    thread = threading.Thread(target=source.read, args=(lambda told, _: heard.extend(told),))
+    thread.start()
+    time.sleep(3)
+    source.stop()
+    thread.join(10)
+    published = [h for h in heard if isinstance(h.message, AmqpContent) and h.message.name == "basic.publish"]
+    assert source.dropped > 0
+    assert len(published) + source.dropped == pytest.approx(count, abs=20)

@@ -1,0 +1,473 @@
+"""A broker that tells what passes through it: RabbitMQ's firehose, and the events of who is connected.
+
+The firehose (`rabbitmqctl trace_on -p VHOST`) publishes each message once more when it is published and once
+more when it is delivered, with its body. It is the broker that tells, so that TLS hides nothing. On it are
+
+- one queue of ours, bound to amq.rabbitmq.trace and, where that plugin is on, amq.rabbitmq.event. Exclusive,
+  auto-deleting, bounded in messages and bytes, the oldest dropped when it is full: a watch that is too slow, or
+  hangs, never fills the broker's memory;
+- one more, to which the broker dead-letters what it drops there. Nobody reads it: it is purged now and then,
+  and the answer counts what was lost;
+- probes: once a second a message without content to our own queue. One that comes back untraced says that
+  trace is off, one that does not come back that nothing is known, and the time it takes how far we are behind.
+
+Exchanges are declared passively. Of the cloud's own queues none is touched.
+
+A message carries the time at which it came here: the firehose holds none. What came before the connection
+broke is known up to then; from then until the first traced probe behind the next connection all is unseen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pika
+from pika import exceptions
+from pika.adapters.select_connection import SelectConnection
+
+from tracer.errors import SourceError
+from tracer.model import Capture, Endpoint, Heard
+from tracer.sources.live import monotonic_s, wall_ns
+from tracer.sources.rabbitmq_messages import EVENTS, OWN, TRACE, Delivery, Firehose
+from tracer.sources.rabbitmq_url import CONNECT_S, Broker, allow, refusal
+
+__all__ = ["RabbitMQ"]
+
+MOST_MESSAGES, MOST_BYTES = 50_000, 128 << 20
+"""What our queue holds at most, in the broker's memory."""
+LOST_MESSAGES, LOST_BYTES = 100_000, 8 << 20
+BATCH = 256
+FLUSH_S = 0.02
+PROBE_S = 1.0
+FIRST_S = 5.0
+"""How long the first answers are waited for."""
+LEAVE_S = 2.0
+"""How long, at the end, what the broker has in hand is waited for."""
+BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Before the next attempts to connect; the last one for ever."""
+BEHIND_S = 5.0
+
+TellHeard = Callable[[list[Heard], int], None]
+_Step = Callable[[Callable[..., None]], object]
+
+
+class RabbitMQ:
+    """The firehose of one vhost of one broker.
+
+    `read` hands over what it tells, `news` and `unseen` what happened to it.
+    """
+
+    ends_on_stop = True
+
+    def __init__(self, broker: Broker, capture: Capture) -> None:
+        self.broker = broker
+        self.capture = capture
+        self.dropped = 0
+        """Messages that the broker dropped because our queue was full."""
+        self.state = "connecting"
+        """How it is doing, in a few words; '' while all is well."""
+        self.knows_peers = False
+        """Whether the event exchange tells who is connected."""
+        self._firehose = Firehose(capture, Endpoint("0.0.0.0", int(broker.parameters.port)))  # noqa: S104
+        self._news: deque[tuple[int, str]] = deque()
+        self._unseen: deque[tuple[int, int]] = deque()
+        self._blind_ns = 0
+        """Since when nothing is known; 0 while all is seen."""
+        self._told_ns = 0
+        """Up to when that was handed out by `unseen`."""
+        self._deliver: TellHeard | None = None
+        self._batch: list[Delivery] = []
+        self._connection: SelectConnection | None = None
+        self._error: str | None = None
+        self._stop = threading.Event()
+        self._left_s = 0.0
+        self._forget_connection()
+
+    def _forget_connection(self) -> None:
+        self._queue = OWN + secrets.token_hex(8)
+        self._lost_queue = self._queue + ".lost"
+        self._channel: Any = None
+        self._side: Any = None
+        """For what may be refused: probes."""
+        self._ready = False
+        self._setup: Generator[_Step, Any, None] | None = None
+        self._probes: dict[int, int] = {}
+        """Probe -> when it was sent."""
+        self._sent = self._traced = self._returned = 0
+        self._probed_s = 0.0
+        self._purging = False
+        self._leaving = 0
+        """The probe behind which all is handed over, when the run ends."""
+        self._is_off = False
+
+    # --- what a live source offers ---
+
+    def open(self) -> None:
+        """Connect and listen: messages are kept from now on. Raises SourceError with the way out."""
+        # What it has to say of a broken connection we say ourselves, and without the password.
+        logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
+        until_s = monotonic_s() + CONNECT_S + FIRST_S
+        self._connect()
+        self._loop(until=lambda: self._is_known() or monotonic_s() > until_s)
+        if self._error is not None or not self._ready:
+            raise SourceError(self._error or f"{self.broker.name}: no answer within {CONNECT_S} s")
+        self.capture.first_ns = self.capture.last_ns = wall_ns()
+
+    def stop(self) -> None:
+        """Hand over what the broker has, then end."""
+        self._stop.set()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def read(self, deliver: TellHeard) -> None:
+        """Hand over what the broker tells until `stop`, over restarts of the broker."""
+        self._deliver = deliver
+        attempt = 0
+        while True:
+            if self._connection is not None:
+                self._loop(until=self._has_left)
+                attempt = 0 if self._ready else attempt
+            if self._stopping:
+                break
+            self._broke_off(attempt)
+            self._wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)])
+            attempt += 1
+            if not self._stopping:
+                self._forget_connection()
+                self._connect()
+        self._flush()
+        self._close()
+
+    def news(self) -> list[tuple[int, str]]:
+        """Return what there is to say since the last time: (when, words)."""
+        return [self._news.popleft() for _ in range(len(self._news))]
+
+    def unseen(self) -> list[tuple[int, int]]:
+        """Return the times (since, until) in which messages passed unseen, as known since the last time."""
+        found = [self._unseen.popleft() for _ in range(len(self._unseen))]
+        since_ns = self._blind_ns
+        if since_ns:
+            now_ns = wall_ns()
+            found.append((max(since_ns, self._told_ns), now_ns))
+            self._told_ns = now_ns
+        return found
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether messages pass unseen now."""
+        return bool(self._blind_ns)
+
+    # --- the connection ---
+
+    def _connect(self) -> None:
+        def ended(connection: Any, error: BaseException) -> None:
+            self._fail(refusal(self.broker, error))
+            connection.ioloop.stop()
+
+        self._error = None
+        try:
+            self._connection = SelectConnection(
+                self.broker.parameters,
+                on_open_callback=self._opened,
+                on_open_error_callback=ended,
+                on_close_callback=ended,
+            )
+        except Exception as error:  # whatever a client library raises: the broker is not there
+            self._connection = None
+            self._error = refusal(self.broker, error)
+
+    def _fail(self, words: str) -> None:
+        self._error = self._error or words
+        self._stop_loop()
+
+    def _stop_loop(self) -> None:
+        if self._connection is not None:
+            self._connection.ioloop.stop()
+
+    def _loop(self, until: Callable[[], bool]) -> None:
+        """Serve the connection until it fails or *until* says so."""
+        connection = self._connection
+        if connection is None or self._error is not None:
+            return
+        pending: Any = None
+
+        def tick() -> None:
+            nonlocal pending
+            self._tick()
+            if until():
+                self._stop_loop()
+            else:
+                pending = connection.ioloop.call_later(FLUSH_S, tick)
+
+        tick()
+        if self._error is None:
+            try:
+                connection.ioloop.start()
+            except (exceptions.AMQPError, OSError) as error:
+                self._fail(refusal(self.broker, error))
+        if pending is not None:
+            with contextlib.suppress(Exception):
+                connection.ioloop.remove_timeout(pending)
+
+    def _close(self) -> None:
+        """Leave: our queues go with the connection."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if connection.is_open:
+            until_s = monotonic_s() + LEAVE_S
+            with contextlib.suppress(Exception):
+                connection.ioloop.call_later(LEAVE_S, connection.ioloop.stop)
+                connection.close()
+                while not connection.is_closed and monotonic_s() < until_s:
+                    connection.ioloop.start()
+
+    def _broke_off(self, attempt: int) -> None:
+        """Say that the connection is gone; the first time, since when nothing is seen."""
+        now_ns = wall_ns()
+        words = self._error or f"{self.broker.name}: the connection broke off"
+        self.state = words.removeprefix(f"{self.broker.name}: ")
+        self._flush()
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.ioloop.close()
+        self._connection = None
+        if not attempt:
+            self._go_blind(self.capture.last_ns or now_ns)
+            self._say(f"{words}. RPC is unobserved until it is back: trying to connect again", now_ns)
+            self._hand_over(self._firehose.reset(now_ns))
+
+    def _wait(self, seconds: float) -> None:
+        until_s = monotonic_s() + seconds
+        while not self._stopping and (left_s := until_s - monotonic_s()) > 0:
+            self._flush()
+            self._stop.wait(min(left_s, FLUSH_S))
+
+    # --- setting up: one step after the other, each waits for the broker's answer ---
+
+    def _opened(self, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(self._blocked)
+        connection.add_on_connection_unblocked_callback(self._unblocked)
+        self._setup = self._set_up(connection)
+        self._advance(None)
+
+    def _advance(self, answer: Any) -> None:
+        if self._setup is None:
+            return
+        try:
+            step = self._setup.send(answer)
+        except StopIteration:
+            self._setup = None
+            return
+        step(self._advance)
+
+    def _set_up(self, connection: Any) -> Generator[_Step, Any, None]:
+        channel = yield lambda done: connection.channel(on_open_callback=done)
+        channel.add_on_close_callback(self._channel_closed)
+        yield lambda done: channel.exchange_declare(TRACE, passive=True, callback=done)
+        yield lambda done: channel.queue_declare(
+            self._lost_queue, **_OURS, arguments=_limits(LOST_MESSAGES, LOST_BYTES), callback=done
+        )
+        limits = _limits(MOST_MESSAGES, MOST_BYTES) | {
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self._lost_queue,
+        }
+        yield lambda done: channel.queue_declare(self._queue, **_OURS, arguments=limits, callback=done)
+        self.knows_peers = yield from self._bind_events(connection, channel)
+        yield lambda done: channel.queue_bind(self._queue, TRACE, "publish.#", callback=done)
+        yield lambda done: channel.queue_bind(self._queue, TRACE, "deliver.#", callback=done)
+        yield lambda done: channel.basic_consume(
+            self._queue, self._arrived, auto_ack=True, exclusive=True, callback=done
+        )
+        channel.add_on_cancel_callback(lambda _: self._fail(f"{self.broker.name}: our queue is gone"))
+        self._side = yield lambda done: connection.channel(on_open_callback=done)
+        self._side.add_on_close_callback(self._side_closed)
+        self._channel = channel
+        self._ready = True
+        self._probe()
+
+    def _bind_events(self, connection: Any, channel: Any) -> Generator[_Step, Any, bool]:
+        """Bind to the event exchange if there is one and we may; on a channel of its own, which a no closes."""
+        asking = yield lambda done: connection.channel(on_open_callback=done)
+
+        def ask(done: Callable[..., None]) -> None:
+            asking.add_on_close_callback(lambda _, __: done(None))
+            asking.exchange_declare(EVENTS, passive=True, callback=done)
+
+        if (yield ask) is None:
+            return False
+        for kind in ("connection.*", "channel.*", "consumer.*"):
+            yield lambda done, kind=kind: channel.queue_bind(self._queue, EVENTS, kind, callback=done)  # type: ignore[misc]
+        return True
+
+    def _channel_closed(self, _: Any, error: Any) -> None:
+        if self._stopping:
+            return
+        code, text = getattr(error, "reply_code", 0), str(getattr(error, "reply_text", error))
+        broker = self.broker
+        words = f"{broker.name}: it refuses to tell: {code} {text}"
+        if code == 403:
+            words = f"{broker.name}: user {broker.user!r} may not listen there: {allow(broker)}"
+        elif code == 404:
+            words = f"{broker.name}: vhost {broker.vhost!r} has no exchange {TRACE}: is that RabbitMQ?"
+        self._fail(words)
+
+    def _side_closed(self, _: Any, error: Any) -> None:
+        """Without the right to publish to our own queue there are no probes: silence tells nothing then."""
+        if not self._stopping and self._connection is not None and self._connection.is_open:
+            self._side = None
+            if getattr(error, "reply_code", 0) == 403:
+                words = "may not publish to amq.default: whether trace is on cannot be told"
+                self._say(f"{self.broker.name}: user {self.broker.user!r} {words}")
+
+    # --- what arrives ---
+
+    def _arrived(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
+        headers, key = properties.headers, method.routing_key
+        if method.exchange == TRACE and type(headers) is dict:
+            keys = headers.get("routing_keys")
+            if keys and type(keys) is list and keys[0] == self._queue:
+                self._probe_traced(key, headers)
+                return
+        elif method.exchange == "":
+            self._probe_returned(properties)
+            return
+        self._batch.append((wall_ns(), method.exchange, key, headers or {}, body))
+        if len(self._batch) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        if self._deliver is None:
+            self._batch = batch
+            return
+        if batch:
+            self.capture.last_ns = batch[-1][0]
+        self._hand_over(self._firehose.read(batch))
+
+    def _hand_over(self, heard: list[Heard]) -> None:
+        if self._deliver is not None:
+            self._deliver(heard, wall_ns())
+
+    def _tick(self) -> None:
+        self._flush()
+        now_s = monotonic_s()
+        if self._ready and now_s - self._probed_s >= PROBE_S:
+            self._probed_s = now_s
+            self._probe()
+            self._count_lost()
+
+    # --- probes: is trace on, and how far are we behind ---
+
+    def _probe(self) -> None:
+        if self._side is None or not self._side.is_open:
+            return
+        self._sent += 1
+        self._probes[self._sent] = wall_ns()
+        if len(self._probes) > 10_000:
+            del self._probes[next(iter(self._probes))]
+        self._side.basic_publish("", self._queue, b"", pika.BasicProperties(message_id=str(self._sent)))
+
+    def _probe_traced(self, key: str, headers: dict[str, Any]) -> None:
+        properties = headers.get("properties")
+        if key == "publish." and type(properties) is dict:
+            self._traced = max(self._traced, _probe_number(properties.get("message_id")))
+
+    def _probe_returned(self, properties: Any) -> None:
+        """Take a probe that came back. Its trace was queued before it."""
+        number = _probe_number(properties.message_id)
+        sent_ns = self._probes.pop(number, 0)
+        self._returned = max(self._returned, number)
+        if not sent_ns:
+            return
+        now_ns = wall_ns()
+        if self._traced >= number:
+            self._see_again(sent_ns)
+            behind_s = (now_ns - sent_ns) / 1e9
+            self.state = f"{behind_s:.0f} s behind" if behind_s > BEHIND_S else ""
+            self.capture.last_ns = max(self.capture.last_ns or 0, sent_ns)
+        elif not self._is_off:
+            self._is_off = True
+            self._go_blind(self.capture.last_ns or sent_ns)
+            vhost = self.broker.vhost
+            self.state = "trace is off"
+            self._say(
+                f"{self.broker.name}: trace is off, so RPC is unobserved: rabbitmqctl trace_on -p {vhost} switches"
+                " it on (the broker then publishes and delivers each message once more), trace_off off again"
+            )
+
+    def _is_known(self) -> bool:
+        """Tell whether the first probe has come back: whether trace is on."""
+        return self._ready and (self._returned > 0 or self._side is None)
+
+    def _has_left(self) -> bool:
+        """Tell whether, after `stop`, all has come that the broker had for us."""
+        if not self._stopping:
+            return False
+        if not self._leaving:
+            self._left_s = monotonic_s() + LEAVE_S
+            self._probe()
+            self._leaving = self._sent
+        return self._side is None or self._returned >= self._leaving or monotonic_s() > self._left_s
+
+    def _count_lost(self) -> None:
+        """Ask how many messages were dropped: purging tells how many the other queue had."""
+        if not self._purging:
+            self._purging = True
+            self._channel.queue_purge(self._lost_queue, callback=self._counted)
+
+    def _counted(self, frame: Any) -> None:
+        self._purging = False
+        lost = int(frame.method.message_count)
+        if lost:
+            self.dropped += lost
+
+    # --- what is seen, and what is not ---
+
+    def _go_blind(self, since_ns: int) -> None:
+        if not self._blind_ns:
+            self._blind_ns = self._told_ns = since_ns
+
+    def _see_again(self, now_ns: int) -> None:
+        since_ns, self._is_off = self._blind_ns, False
+        if since_ns:
+            self._blind_ns = 0
+            self._unseen.append((max(since_ns, self._told_ns), max(now_ns, self._told_ns)))
+            passed_s = (now_ns - since_ns) / 1e9
+            self._say(
+                f"{self.broker.name}: RPC is seen again; what passed for {passed_s:.0f} s is unobserved"
+            )
+
+    def _blocked(self, _: Any, frame: Any) -> None:
+        why = str(getattr(frame.method, "reason", ""))
+        self.state = f"blocks publishers: {why}"
+        self._say(
+            f"{self.broker.name}: the broker blocks all that publish: {why}. RPC hangs until it does no more"
+        )
+
+    def _unblocked(self, *_: Any) -> None:
+        self.state = ""
+        self._say(f"{self.broker.name}: the broker takes messages again")
+
+    def _say(self, words: str, time_ns: int = 0) -> None:
+        self._news.append((time_ns or wall_ns(), words))
+
+
+_OURS: dict[str, bool] = {"exclusive": True, "auto_delete": True}
+
+
+def _probe_number(name: object) -> int:
+    """Return which probe is called *name*; 0 for what somebody else sent to our queue."""
+    return int(name) if type(name) is str and name.isdecimal() and len(name) < 12 else 0
+
+
+def _limits(messages: int, size_bytes: int) -> dict[str, Any]:
+    return {"x-max-length": messages, "x-max-length-bytes": size_bytes, "x-overflow": "drop-head"}
