@@ -2,8 +2,8 @@
 
     python tests/benchmarks/live_long_run.py [--seconds 1800] [--grows] [CAPTURE_FOLDER…]
 
-Printed now and then: capture time so far, resident memory, open traces and all that are kept, verdicts. Ends with
-1 when memory grew by more than a tenth from the middle of the run to its end, or a trace stayed open.
+Printed now and then: capture time so far, resident memory, open traces and all that are kept, verdicts. Ends
+with 1 when memory grew by more than a tenth from the middle of the run to its end, or a trace stayed open.
 `--grows` counts Python's objects by type as well, and says at the end which became more since the middle.
 CI runs the short form: tests/live/test_long_run.py.
 """

@@ -91,6 +91,7 @@ class Calls:
     def forget(self, before_ns: int, kept: Collection[int]) -> None:
         """Forget messages older than *before_ns* that wait for something, but for the serials *kept*."""
         self._rpc.forget(before_ns, kept)
+        self._proxies.forget(before_ns)
 
     def flush(self) -> Iterable[Call]:
         """Return the calls of which the end of the capture tells something."""

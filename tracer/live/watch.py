@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from tracer.conformance import Grammar
 from tracer.errors import SourceError
@@ -15,7 +15,7 @@ from tracer.live.queues import Queues
 from tracer.model import AmqpMethod, Call, Capture, Closed, Data, Message, Report, SegmentFields, Trace
 from tracer.pipeline import Settings, Stages, trace_id
 from tracer.reassembly import Event as StreamEvent
-from tracer.sources.live import LiveSource, monotonic_s
+from tracer.sources.live import LiveSource, monotonic_s, wall_ns
 from tracer.topology import GivenTopology
 
 __all__ = ["Limits", "Watch"]
@@ -155,12 +155,17 @@ class Watch(Stages):
         if not last:
             self._pass_time(now_ns)
         self._calls.numbering.advance(now_ns)
-        for event in self.follow.look(now_ns, last=last):
-            self._tell(event)
+        self._tell_all(self.follow.look(now_ns, last=last))
         if now_ns - self._forgot_ns > FORGET_EVERY_NS:
             self._forget(now_ns)
         self._looked_s, self._looked_ns = monotonic_s(), now_ns
         self._look_s = self._looked_s - now_s
+
+    def _tell_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.kind == "verdict" and self._feed.was_live:
+                event = replace(event, lag_ns=max(0, wall_ns() - event.time_ns))
+            self._tell(event)
 
     def _pass_time(self, now_ns: int) -> None:
         """Let time do its work in reassembly, also while nothing comes: unanswered SYNs, holes."""
@@ -239,6 +244,7 @@ class Watch(Stages):
             history.verdicts + Counter(verdict.verdict for verdict in done),
             history.outcomes + Counter(verdict.outcome for verdict in done),
             self._call_rate.of(self._newest, now_s),
+            Counter(self._counts),
         )
 
     # --- the end ---
@@ -247,8 +253,7 @@ class Watch(Stages):
         now_ns = self._feed.now_ns()
         self._follow_sources(now_ns, last=True)
         self._finish()
-        for event in self.follow.look(max(now_ns, self._last_ns), last=True):
-            self._tell(event)
+        self._tell_all(self.follow.look(max(now_ns, self._last_ns), last=True))
         for event in self.follow.end(max(now_ns, self._last_ns)):
             self._tell(event)
         history = self.follow.history
