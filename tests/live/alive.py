@@ -1,4 +1,4 @@
-"""Recorded scenarios as if they happened now: through pipes, packets with the time of the wall, at their pace.
+"""Recorded scenarios as if they happened now: through pipes, at their pace, with the time of the wall.
 
     python tests/live/alive.py FOLDER PIPE_DIR --speed 10 --per-minute 200 --seconds 60 [--nova-sql ADDRESS…]
 
@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from turns import Recording
+
+from tracer.sources.live import wall_ns
 
 HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 RECORD = struct.Struct("<IIII")
@@ -69,7 +71,7 @@ def send(packets: Iterator[Timed], fds: Sequence[int], late: Callable[[float], N
     for fd in fds:
         os.write(fd, HEADER)
     begun_s, count, now_s = time.monotonic(), 0, 0.0
-    wall_ns = time.time_ns()
+    begun_ns = wall_ns()
     waiting: list[bytearray] = [bytearray() for _ in fds]
     for since_ns, plane, data, wire in packets:
         due_s = since_ns / 1e9
@@ -83,11 +85,11 @@ def send(packets: Iterator[Timed], fds: Sequence[int], late: Callable[[float], N
             elif now_s - due_s > LATE_S:
                 delay_s = now_s - due_s
                 begun_s += delay_s
-                wall_ns += int(delay_s * 1e9)
+                begun_ns += int(delay_s * 1e9)
                 now_s = due_s
                 if late is not None:
                     late(delay_s)
-        stamp_ns = wall_ns + since_ns
+        stamp_ns = begun_ns + since_ns
         waiting[plane] += RECORD.pack(*divmod(stamp_ns, 1_000_000_000), len(data), wire) + data
         count += 1
     for fd, buffer in zip(fds, waiting, strict=True):

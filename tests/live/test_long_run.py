@@ -1,4 +1,4 @@
-"""A run that does not end: memory follows what is open. The long form is tests/benchmarks/live_long_run.py."""
+"""A run that does not end: memory follows what is open. For longer: tests/benchmarks/live_long_run.py."""
 
 from __future__ import annotations
 

@@ -172,8 +172,13 @@ def test_credentials_are_sent_and_not_shown() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "x", "file:///etc/passwd", "ftp://host/", "http://", "http:///path", "http://h:99999/", "http://[x/"]
-    + ["http://host/a b", "http://host/\nX-Header: 1", "http://hôte/"],
+    ["", "x", "file:///etc/passwd", "ftp://host/", "http://", "http:///path", "http://h:99999/"]
+    + [
+        "http://[x/",
+        "http://host/a b",
+        "http://host/\nX-Header: 1",
+        "http://hôte/",
+    ],  # one a line would be a page
 )
 def test_what_is_no_url_of_the_web_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--notify"):

@@ -1,7 +1,7 @@
 """A recorded scenario again and again, each time as other traffic of another time.
 
 A turn has client ports and ids (UUIDs, and 32 hexadecimal digits, as oslo.messaging's) of its own, so that
-each of its creations is a new one. At its end the connections that are still open are reset: they do not go on.
+each of its creations is a new one. At its end connections that are still open are reset: they do not go on.
 """
 
 from __future__ import annotations

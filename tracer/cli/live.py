@@ -19,6 +19,7 @@ from tracer.errors import UsageError
 
 if TYPE_CHECKING:
     from tracer.events import Event, Picture
+    from tracer.live.checkpoint import Keeper
     from tracer.live.notify import Notifier
     from tracer.live.watch import Watch
     from tracer.model import Report
@@ -41,6 +42,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 @options.allow
 @options.metrics
 @options.notify
+@options.checkpoint
 @options.manner
 @click.pass_obj
 def watch(
@@ -56,6 +58,7 @@ def watch(
     allow: tuple[str, ...],
     metrics: str | None,
     notify: str | None,
+    checkpoint: Path | None,
 ) -> int:
     """Follows creations while they happen, and gives each its verdict.
 
@@ -85,7 +88,7 @@ def watch(
         privileges.drop()
         return run
 
-    hearers = _Hearers(metrics, notify, grammar)
+    hearers = _Hearers(metrics, notify, grammar, checkpoint)
     return _exit_code(_follow(begin, form, packets, duration_s, manner, hearers))
 
 
@@ -185,16 +188,28 @@ def _form(form: str, file: TextIO) -> str:
 
 
 class _Hearers:
-    """Who else hears of a run: Prometheus, and whoever is notified."""
+    """Who else hears of a run: Prometheus, whoever is notified, and a run to come."""
 
-    def __init__(self, metrics: str | None, notify: str | None, grammar: str) -> None:
+    def __init__(
+        self, metrics: str | None, notify: str | None, grammar: str, checkpoint: Path | None = None
+    ) -> None:
         self._metrics, self._notify, self._grammar = metrics, notify, grammar
+        self._checkpoint = checkpoint
 
     def begin(self, listener: _Listener, manner: Manner, stack: ExitStack) -> None:
         """Let them hear what *listener* does. Their threads begin here: privileges are gone by now.
 
-        Raises UsageError for an address that cannot be had or makes no sense.
+        Raises UsageError for an address that cannot be had, and for a file that is no checkpoint.
         """
+        if self._checkpoint is not None and listener.run is not None:
+            from tracer.live.checkpoint import Keeper, load
+
+            state = load(self._checkpoint)
+            if state is not None:
+                listener.run.resume(state)
+            keeper = listener.keeper = Keeper(self._checkpoint, listener.run.state)
+            keeper.begin()
+            listener.run.before_end = keeper.write
         if self._notify is not None:
             from tracer.live.notify import Notifier
             from tracer.reports.events import json_line
@@ -218,21 +233,25 @@ class _Listener:
         self.run: Watch | None = None
         self.metrics: Metrics | None = None
         self.notifier: Notifier | None = None
+        self.keeper: Keeper | None = None
 
     @property
     def is_shown(self) -> bool:
         """Whether anybody wants pictures, or has troubles of its own to tell now and then."""
-        return any(each is not None for each in (self.draw, self.metrics, self.notifier))
+        return any(each is not None for each in (self.draw, self.metrics, self.notifier, self.keeper))
 
     def show(self, picture: Picture) -> None:
         if self.draw is not None:
             self.draw(picture)
         if self.metrics is not None:
             self.metrics.show(picture)
-        if self.notifier is not None and (words := self.notifier.trouble()):
-            from tracer.events import Event
+        if self.keeper is not None:
+            self.keeper.look()
+        for each in (self.notifier, self.keeper):
+            if each is not None and (words := each.trouble()):
+                from tracer.events import Event
 
-            self.tell(Event("trouble", picture.now_ns, message=words))
+                self.tell(Event("trouble", picture.now_ns, message=words))
 
     def tell(self, event: Event) -> None:
         for hearer in (self.metrics, self.notifier):
