@@ -59,6 +59,8 @@ class Event:
     revised: bool = False
     """A verdict that was told before and is another one now."""
     quiet_ns: int = 0
+    lag_ns: int | None = None
+    """From its last packet to its being told, where packets carry the time of the wall."""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,3 +106,5 @@ class Picture:
     """Of the traces that are done."""
     outcomes: Counter[str] = field(default_factory=Counter)
     calls_per_second: float = 0.0
+    calls: Counter[str] = field(default_factory=Counter)
+    """Of all the run, by protocol."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count
 
 from tracer.calls.bodies import wants_body
@@ -29,6 +29,7 @@ from tracer.model import (
     HttpRequest,
     HttpResponse,
     Message,
+    RpcFacts,
     SqlLogin,
     SqlResult,
     SqlStatement,
@@ -91,6 +92,18 @@ class Calls:
     def forget(self, before_ns: int, kept: Collection[int]) -> None:
         """Forget messages older than *before_ns* that wait for something, but for the serials *kept*."""
         self._rpc.forget(before_ns, kept)
+        self._proxies.forget(before_ns)
+
+    def restore(self, calls: Sequence[Call]) -> None:
+        """Go on behind *calls* of an earlier run, whose serials are 1 and up."""
+        for call in calls:
+            next(self._serials)
+            if call.protocol == "RPC" and isinstance(call.facts, RpcFacts):
+                self._rpc.restore(call)
+            elif call.protocol == "REST" and not call.closed:
+                self._rest.restore(call)
+        self._newest = len(calls)
+        self.numbering.restore(calls)
 
     def flush(self) -> Iterable[Call]:
         """Return the calls of which the end of the capture tells something."""
@@ -145,6 +158,13 @@ class Numbering:
 
     def begun(self, call: Call) -> None:
         self._calls.append(call)
+
+    def restore(self, calls: Iterable[Call]) -> None:
+        """Go on behind *calls*, of which the last may have no number yet."""
+        for call in calls:
+            self._next = max(self._next, call.index + 1)
+            if not call.index:
+                self._calls.append(call)
 
     def skipped(self, time_ns: int, frames: Frames) -> None:
         """Take note of a statement that becomes no call; it has a number all the same."""

@@ -41,6 +41,12 @@ class ProxyLegs:
             if facts.answered_id:
                 self._ended(call, facts)
 
+    def forget(self, before_ns: int) -> None:
+        """Forget answers given before *before_ns*: the answer of the other leg has come, or never will."""
+        answered = self._answered
+        while answered and (next(iter(answered.values())).ended_ns or 0) < before_ns:
+            answered.popitem(last=False)
+
     def _begun(self, call: Call, facts: RestFacts) -> None:
         if facts.forwarded_for:
             client = facts.forwarded_for.rpartition(",")[2].strip()

@@ -15,6 +15,7 @@ from tracer.model import (
     Closed,
     Connection,
     End,
+    Endpoint,
     Frame,
     HttpRequest,
     HttpResponse,
@@ -37,6 +38,12 @@ class RestCalls:
         """Answers whose request has not been seen, or is still held back behind a hole."""
         self._given_up: set[int] = set()
         """Connections whose client has closed its side."""
+        self._orphans: dict[tuple[Endpoint, Endpoint], Call] = {}
+        """Requests of an earlier run whose answer may come on what seems another connection."""
+
+    def restore(self, call: Call) -> None:
+        """Expect the answer to *call*, which an earlier run has seen."""
+        self._orphans[call.connection.client, call.connection.server] = call
 
     def request(self, message: HttpRequest) -> Call:
         """Return the call that *message* begins."""
@@ -71,6 +78,8 @@ class RestCalls:
         connection = message.connection
         waiting = self._open.get(connection.number)
         call = waiting.pop(message.exchange, None) if waiting else None
+        if call is None and self._orphans and connection.joined:
+            call = self._orphans.pop((connection.client, connection.server), None)
         if call is None:
             facts = RestFacts("?", "", broken=True)
             call = self._begin(connection, facts, message.time_ns, [])

@@ -131,6 +131,16 @@ class RpcCalls:
             self._by_msg[facts.msg_id] = call
             _trim(self._by_msg)
 
+    def restore(self, call: Call) -> None:
+        """Expect what may still come of *call*, which an earlier run has seen.
+
+        Whether it was delivered since then, nobody knows.
+        """
+        facts = _facts(call)
+        if call.result in ("undelivered", "unacked"):
+            call.result = "?"
+        self._remember(call, facts.unique_id, (facts.exchange, facts.routing_key, -1))
+
     def _begin(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> Call:
         facts = self._read(message, envelope)
         call = Call(

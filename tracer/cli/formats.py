@@ -15,7 +15,7 @@ from tracer.errors import UsageError
 if TYPE_CHECKING:
     from tracer.model import Report
 
-__all__ = ["FORMATS", "loaded", "pieces"]
+__all__ = ["FORMATS", "loaded", "needing", "pieces"]
 
 
 class Format(NamedTuple):
@@ -57,10 +57,15 @@ def pieces(name: str, report: Report) -> Iterator[bytes]:
 def loaded(name: str, asked: str) -> Any:
     """Return the module of a format; UsageError says what was *asked* for and what to install."""
     chosen = FORMATS[name]
+    return needing(chosen.extra, chosen.module, asked)
+
+
+def needing(extra: str, module: str, asked: str) -> Any:
+    """Return *module*, which needs what the *extra* installs; UsageError as of `loaded`."""
     try:
-        return import_module(chosen.module)
+        return import_module(module)
     except ModuleNotFoundError as error:
-        if not chosen.extra:
+        if not extra:
             raise
-        install = f"pip install 'cloudvm-tracer[{chosen.extra}]'"
+        install = f"pip install 'cloudvm-tracer[{extra}]'"
         raise UsageError(f"{asked} needs {error.name}, which is not installed: {install}") from None

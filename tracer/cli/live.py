@@ -6,21 +6,24 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import click
 
-from tracer.cli import options, output
+from tracer.cli import formats, options, output
 from tracer.cli.options import Manner
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
-    from tracer.events import Event
+    from tracer.events import Event, Picture
+    from tracer.live.checkpoint import Keeper
+    from tracer.live.notify import Notifier
     from tracer.live.watch import Watch
     from tracer.model import Report
+    from tracer.reports.metrics import Metrics
 
 __all__ = ["replay", "stoppable", "watch"]
 
@@ -38,6 +41,9 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 @options.form("auto", "view", "text", "jsonl", words="auto: view on a terminal, jsonl on a pipe.")
 @options.stall
 @options.allow
+@options.metrics
+@options.notify
+@options.checkpoint
 @options.manner
 @click.pass_obj
 def watch(
@@ -52,6 +58,9 @@ def watch(
     form: str,
     stall_s: float,
     allow: tuple[str, ...],
+    metrics: str | None,
+    notify: str | None,
+    checkpoint: Path | None,
 ) -> int:
     """Follows creations while they happen, and gives each its verdict.
 
@@ -82,7 +91,8 @@ def watch(
         privileges.drop()
         return run
 
-    return _exit_code(_follow(begin, form, packets, duration_s, manner))
+    hearers = _Hearers(metrics, notify, grammar, checkpoint)
+    return _exit_code(_follow(begin, form, packets, duration_s, manner, hearers))
 
 
 @click.command(short_help="Play captures again, into the live view.")
@@ -136,8 +146,9 @@ def _follow(
     packets: int | None,
     duration_s: float | None,
     manner: Manner,
+    hearers: _Hearers | None = None,
 ) -> Report:
-    """Run what *begin* makes, told in *form*; the report is told too."""
+    """Run what *begin* makes, told in *form*; the report is told too, and *hearers* of all but that."""
     from tracer.live.watch import Limits
     from tracer.reports import events
 
@@ -147,16 +158,19 @@ def _follow(
     listener = _Listener()
     run = begin(listener.tell)
     listener.run = run
-    with stoppable(run):
+    with ExitStack() as stack:
+        stack.enter_context(stoppable(run))
+        if hearers is not None:
+            hearers.begin(listener, manner, stack)
         if form == "view":
             from tracer.reports import live
 
-            with live.view(output.console(sys.stdout, manner)) as view:
-                listener.write = view.tell
-                report = run.run(Limits(packets, duration_s), view.draw)
+            view = stack.enter_context(live.view(output.console(sys.stdout, manner)))
+            listener.write = view.tell
+            listener.draw = view.draw
         else:
             listener.write = events.writer(sys.stdout, form)
-            report = run.run(Limits(packets, duration_s))
+        report = run.run(Limits(packets, duration_s), listener.show if listener.is_shown else None)
     with output.destination(None, ()) as file:
         if form == "jsonl":
             file.buffer.write(events.report_line(report))
@@ -176,14 +190,76 @@ def _form(form: str, file: TextIO) -> str:
     return "text" if os.environ.get("TERM", "dumb") == "dumb" else "view"
 
 
+class _Hearers:
+    """Who else hears of a run: Prometheus, whoever is notified, and a run to come."""
+
+    def __init__(
+        self, metrics: str | None, notify: str | None, grammar: str, checkpoint: Path | None = None
+    ) -> None:
+        self._metrics, self._notify, self._grammar = metrics, notify, grammar
+        self._checkpoint = checkpoint
+
+    def begin(self, listener: _Listener, manner: Manner, stack: ExitStack) -> None:
+        """Let them hear what *listener* does. Their threads begin here: privileges are gone by now.
+
+        Raises UsageError for an address that cannot be had, and for a file that is no checkpoint.
+        """
+        if self._checkpoint is not None and listener.run is not None:
+            from tracer.live.checkpoint import Keeper, load
+
+            state = load(self._checkpoint)
+            if state is not None:
+                listener.run.resume(state)
+            keeper = listener.keeper = Keeper(self._checkpoint, listener.run.state)
+            keeper.begin()
+            listener.run.before_end = keeper.write
+        if self._notify is not None:
+            from tracer.live.notify import Notifier
+            from tracer.reports.events import json_line
+
+            notifier = listener.notifier = Notifier(self._notify, json_line)
+            stack.callback(lambda: output.say(notifier.close(), manner))
+        if self._metrics is not None:
+            posted = listener.notifier.counts if listener.notifier is not None else dict
+            module = formats.needing("metrics", "tracer.reports.metrics", "--metrics")
+            listener.metrics = module.Metrics(self._metrics, Path(self._grammar).stem, posted)
+            stack.enter_context(listener.metrics)
+            output.say(f"metrics at {listener.metrics.url}", manner)
+
+
 class _Listener:
-    """Hands events on; when nobody reads them any more, the run ends."""
+    """Hands events and pictures on; when nobody reads the events any more, the run ends."""
 
     def __init__(self) -> None:
         self.write: Callable[[Event], None] | None = None
+        self.draw: Callable[[Picture], None] | None = None
         self.run: Watch | None = None
+        self.metrics: Metrics | None = None
+        self.notifier: Notifier | None = None
+        self.keeper: Keeper | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody wants pictures, or has troubles of its own to tell now and then."""
+        return any(each is not None for each in (self.draw, self.metrics, self.notifier, self.keeper))
+
+    def show(self, picture: Picture) -> None:
+        if self.draw is not None:
+            self.draw(picture)
+        if self.metrics is not None:
+            self.metrics.show(picture)
+        if self.keeper is not None:
+            self.keeper.look()
+        for each in (self.notifier, self.keeper):
+            if each is not None and (words := each.trouble()):
+                from tracer.events import Event
+
+                self.tell(Event("trouble", picture.now_ns, message=words))
 
     def tell(self, event: Event) -> None:
+        for hearer in (self.metrics, self.notifier):
+            if hearer is not None:
+                hearer.tell(event)
         if self.write is None:
             return
         try:

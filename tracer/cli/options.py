@@ -34,12 +34,15 @@ __all__ = [
     "calls_since",
     "calls_until",
     "captures",
+    "checkpoint",
     "every",
     "form",
     "grammar",
     "interfaces",
     "manner",
+    "metrics",
     "most_files",
+    "notify",
     "otlp",
     "packets",
     "report_form",
@@ -301,6 +304,24 @@ autostop = click.option(
 )
 packets = click.option(
     "--count", "-c", "packets", metavar="N", type=click.IntRange(1), help="Stop after so many packets."
+)
+
+metrics = click.option(
+    "--metrics",
+    metavar="[ADDRESS:]PORT",
+    help="Answer Prometheus there; on 127.0.0.1 unless an address is given.",
+)
+notify = click.option(
+    "--notify",
+    metavar="URL",
+    help="POST the JSON line of each creation that is stuck or failed there, and of its recovery.",
+)
+checkpoint = click.option(
+    "--checkpoint",
+    metavar="FILE",
+    type=click.Path(),
+    callback=_path,
+    help="Keep open creations there; a watch that is started again goes on with them.",
 )
 
 

@@ -150,7 +150,10 @@ class StepSight:
         # A server that is active has all its steps behind it, and one that failed the step that did.
         ended_ns = trace.active_ns or trace.failed_ns or 0
         closed = until_ns != 0 or ended_ns > since_ns
-        until_ns = until_ns or max(ended_ns, self._case.last_own_ns(), since_ns)
+        last_ns = max(ended_ns, self._case.last_own_ns(), since_ns)
+        if not until_ns or self._case.step_calls(step):
+            # One that was seen is lacking in another attempt, which is later than the steps around this one.
+            until_ns = last_ns
         return min(since_ns, until_ns), until_ns, closed
 
     def captured_until_ns(self, step: str | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from tracer.correlation import expiry
 from tracer.correlation.assembly import assemble
@@ -87,6 +87,14 @@ class Correlator:
         uuids = {trace.server_id for trace in open_traces}
         serials = {call.serial for trace in open_traces for call in trace.calls}
         expiry.forget(self._material, before_ns, keys, serials, uuids)
+
+    def calls_since(self, since_ns: int) -> list[Call]:
+        """Return the calls begun since then that may still be found to belong to a trace."""
+        material = self._material
+        kept: list[Iterable[Call]] = [calls for _, calls in material.by_request.items()]
+        kept += [calls for _, calls in material.by_uuid.items()]
+        kept += [material.portal, material.logins, material.loose, [call for call, _ in material.quota]]
+        return [call for calls in kept for call in calls if call.started_ns >= since_ns]
 
     def has_candidates(self) -> bool:
         """Tell whether there is anything of which a trace can be made."""

@@ -83,13 +83,16 @@ def forget(
 
 
 def _forget_keys(index: CallIndex, before_ns: int, kept: Collection[str]) -> None:
-    """The index is in the order in which its keys were last heard of."""
+    """Drop keys last heard of before *before_ns*, and of the others the calls that are older."""
     old = []
     for key, calls in index.oldest():
-        if not _is_old(calls[-1], before_ns):
-            break
-        if key not in kept:
+        if key in kept or not _is_old(calls[0], before_ns):
+            continue
+        if _is_old(calls[-1], before_ns):
             old.append(key)
+        else:
+            # A service's periodic tasks go on under one id for as long as it runs.
+            calls[:] = [call for call in calls if not _is_old(call, before_ns)]
     for key in old:
         index.discard(key)
 

@@ -60,6 +60,11 @@ class Feed:
         running = [r for r in self._readers if not r.ended and r.newest_ns]
         return bool(running) and all(r.is_live for r in running)
 
+    @property
+    def was_live(self) -> bool:
+        """Whether what came last, of any source, carried the time of the wall."""
+        return any(r.is_live for r in self._readers)
+
     def now_ns(self) -> int:
         """Return the time up to which all is known: the wall's, less a lag, or that of a recording."""
         return max(self._newest_ns, wall_ns() - 2 * LAG_NS) if self.is_live else self._newest_ns

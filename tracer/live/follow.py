@@ -134,6 +134,33 @@ class Follow:
     def traces(self) -> list[Trace]:
         return [f.trace for f in self._followed.values()]
 
+    # --- across a restart ---
+
+    @property
+    def opened(self) -> int:
+        """How many traces were opened so far."""
+        return self._count
+
+    def count_from(self, opened: int) -> None:
+        """Give the next trace the number behind *opened*."""
+        self._count = max(self._count, opened)
+
+    def told(self) -> list[tuple[OpenTrace, Trace, dict[str, str]]]:
+        """Return the traces in progress, each with its calls and the steps that were told."""
+        return [
+            (f.open, f.trace, f.told)
+            for f in self._followed.values()
+            if f.open is not None and not f.open.is_done
+        ]
+
+    def resume(self, trace: Trace, number: int, told: dict[str, str], announced: str) -> None:
+        """Go on with *trace* as one that was opened before under that number."""
+        followed = self._followed[number] = _Followed(number, trace, told=told)
+        verdict = replace(self._checker.check(trace), id=self._name(trace))
+        followed.open = OpenTrace(number, verdict, verdict.ended_ns, announced=announced)
+        for key in _keys(trace):
+            self._by_key.setdefault(key, followed)
+
     # --- matching what was assembled to what is known ---
 
     def _match(self, now_ns: int, last: bool) -> list[Event]:

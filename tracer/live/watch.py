@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from tracer.conformance import Grammar
-from tracer.errors import SourceError
+from tracer.errors import SourceError, UsageError
 from tracer.events import Event, Picture, Plane
 from tracer.live.brokers import LOST, Brokers
+from tracer.live.checkpoint import MOST_CALLS, SCHEMA, KeptTrace, State, in_order, pack, unpack, whole
 from tracer.live.feed import Feed, Item
 from tracer.live.follow import Follow, Patience
 from tracer.live.queues import Queues
-from tracer.model import AmqpMethod, Call, Capture, Closed, Data, Heard, Message, Report, SegmentFields, Trace
+from tracer.model import (
+    AmqpMethod,
+    Call,
+    Capture,
+    Closed,
+    Connection,
+    Data,
+    Endpoint,
+    Heard,
+    Message,
+    Report,
+    RpcFacts,
+    SegmentFields,
+    Trace,
+)
 from tracer.pipeline import Settings, Stages, trace_id
 from tracer.reassembly import Event as StreamEvent
-from tracer.sources.live import LiveSource, monotonic_s
+from tracer.sources.live import LiveSource, monotonic_s, wall_ns
 from tracer.topology import GivenTopology
 
 __all__ = ["Limits", "Watch"]
@@ -81,6 +96,13 @@ class Watch(Stages):
         self._rates = [_Rate() for _ in sources]
         self._call_rate = _Rate()
         self._segments = 0
+        self._resumed_ns = 0
+        """Up to when an earlier run has seen, whose traces this one goes on with; 0 without one."""
+        self._ends: dict[tuple[Endpoint, Endpoint], Connection] = {}
+        """Connections of that run of which it knew who is at an end."""
+        self._began: list[int | None] = [None for _ in captures]
+        self.before_end: Callable[[], None] = lambda: None
+        """Called when all is taken in, before the traces that are open are closed."""
 
     # --- running ---
 
@@ -111,6 +133,8 @@ class Watch(Stages):
             if limits.packets is not None and sum(c.packets for c in self.captures) >= limits.packets:
                 break
         self._drain()
+        self._look(monotonic_s())
+        self.before_end()
         return self._end()
 
     def _drain(self) -> None:
@@ -158,7 +182,19 @@ class Watch(Stages):
         if type(event) is Closed and event.connection.protocol in ("amqp091", "firehose"):
             self.queues.closed(event)
 
+    def _recognise(self, connection: Connection) -> None:
+        """Let a connection that an earlier run knew be who it was: it names itself only once."""
+        known = self._ends.get((connection.client, connection.server)) if connection.joined else None
+        if known is not None:
+            connection.client_role = connection.client_role or known.client_role
+            connection.server_role = connection.server_role or known.server_role
+
     def _new_or_changed(self, changed: Sequence[Call]) -> None:  # type: ignore[override]
+        if self._ends:
+            for call in changed:
+                self._recognise(call.connection)
+                if isinstance(call.facts, RpcFacts) and call.facts.consumer is not None:
+                    self._recognise(call.facts.consumer.connection)
         super()._new_or_changed(changed)
         for call in changed:
             if call.protocol == "RPC":
@@ -175,15 +211,22 @@ class Watch(Stages):
         self._follow_sources(now_ns, last=last)
         if not now_ns:
             return
+        if self._resumed_ns:
+            self._say_hole(now_ns)
         if not last:
             self._pass_time(now_ns)
         self._calls.numbering.advance(now_ns)
-        for event in self.follow.look(now_ns, last=last):
-            self._tell(event)
+        self._tell_all(self.follow.look(now_ns, last=last))
         if now_ns - self._forgot_ns > FORGET_EVERY_NS:
             self._forget(now_ns)
         self._looked_s, self._looked_ns = monotonic_s(), now_ns
         self._look_s = self._looked_s - now_s
+
+    def _tell_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.kind == "verdict" and self._feed.was_live:
+                event = replace(event, lag_ns=max(0, wall_ns() - event.time_ns))
+            self._tell(event)
 
     def _pass_time(self, now_ns: int) -> None:
         """Let time do its work in reassembly, also while nothing comes: unanswered SYNs, holes."""
@@ -196,7 +239,7 @@ class Watch(Stages):
             read = source.capture
             capture.packets, capture.size_bytes = read.packets, read.size_bytes
             capture.truncated_packets = read.truncated_packets
-            capture.first_ns = read.first_ns
+            capture.first_ns = self._began[capture.number] or read.first_ns
             ended = self._feed.state(read) == "ended"
             if read.last_ns is not None:
                 # What was read and not handed over yet has not been seen.
@@ -236,6 +279,110 @@ class Watch(Stages):
         oldest_ns = min((trace.calls[0].started_ns for trace in traces if trace.calls), default=now_ns)
         self.coverage.forget(min(before_ns, oldest_ns))
 
+    # --- across a restart ---
+
+    def state(self) -> State:
+        """Return what a watch that is started again needs to go on with the open traces."""
+        history = self.follow.history
+        open_ = self.follow.told()
+        unsure = [t.calls[0].started_ns for _, t, _ in open_ if t.created is None or not t.created.closed]
+        calls = whole(self.correlator.calls_since(min(unsure))) if unsure else []
+        traces, left_out = [], 0
+        for shown, trace, told in reversed(open_):
+            if len(calls) + len(trace.calls) > MOST_CALLS:
+                left_out += 1
+                continue
+            traces.append((shown, trace, told))
+            calls += trace.calls + trace.polls
+        calls = whole(calls)
+        places = {call.serial: place for place, call in enumerate(calls)}
+        kept, connections = pack(calls)
+        done = [trace.verdict for trace in self.follow.open() if trace.is_done]
+        return State(
+            SCHEMA,
+            self._grammar.name,
+            [(capture.path, capture.plane) for capture in self.captures],
+            self._feed.now_ns() or self._resumed_ns,
+            [capture.first_ns for capture in self.captures],
+            self.follow.opened,
+            history.verdicts + Counter(verdict.verdict for verdict in done),
+            history.outcomes + Counter(verdict.outcome for verdict in done),
+            [
+                KeptTrace(
+                    shown.number,
+                    trace.request_id,
+                    trace.server_id,
+                    places[trace.calls[0].serial],
+                    dict(told),
+                    shown.announced,
+                )
+                for shown, trace, told in reversed(traces)
+            ],
+            left_out,
+            connections,
+            kept,
+        )
+
+    def resume(self, state: State) -> None:
+        """Go on with the traces of *state*, before anything is read.
+
+        Raises UsageError when it is that of a run of another grammar or other sources.
+        """
+        paths = [capture.path for capture in self.captures]
+        for what, theirs, ours in (
+            ("grammar", state.grammar, self._grammar.name),
+            ("sources", [path for path, _ in state.sources], paths),
+        ):
+            if theirs != ours:
+                raise UsageError(
+                    f"--checkpoint: it is of a run with other {what} ({theirs}): name another file,"
+                    f" or the same {what}"
+                )
+        calls = unpack(state)
+        self._calls.restore(calls)
+        self._began = list(state.first_ns)
+        for call in calls:
+            for end in (call.caller, call.callee, getattr(call.facts, "consumer", None)):
+                if end is not None and (end.connection.client_role or end.connection.server_role):
+                    self._ends[end.connection.client, end.connection.server] = end.connection
+        for capture, first_ns in zip(self.captures, state.first_ns, strict=True):
+            capture.first_ns, capture.last_ns = first_ns, state.until_ns
+        self._resumed_ns = state.until_ns
+        for call, begins in in_order(calls):
+            closed, call.closed = call.closed, call.closed and not begins
+            self._new_or_changed((call,))
+            call.closed = closed
+        # They were counted when they happened.
+        self._counts.clear()
+        for capture in self.captures:
+            capture.calls = 0
+        self.follow.history.verdicts.update(state.verdicts)
+        self.follow.history.outcomes.update(state.outcomes)
+        found = self.correlator.traces(in_flight=True)
+        for kept in state.traces:
+            first = calls[kept.call]
+            mine = [
+                trace
+                for trace in found
+                if (first in trace.calls or trace.request_id == kept.request_id != "")
+                and (not kept.server_id or trace.server_id in ("", kept.server_id))
+            ]
+            if mine:
+                found.remove(mine[0])
+                self.follow.resume(mine[0], kept.number, dict(kept.told), kept.announced)
+        self.follow.count_from(state.opened)
+
+    def _say_hole(self, now_ns: int) -> None:
+        """Take note of the time between the runs: nothing of it was seen."""
+        since_ns, self._resumed_ns = self._resumed_ns, 0
+        first_ns = min((s.capture.first_ns for s in self._sources if s.capture.first_ns), default=now_ns)
+        words = f"goes on with {len(self.follow.open())} open traces"
+        if first_ns > since_ns:
+            for capture in self.captures:
+                self.coverage.dropped(capture, since_ns, first_ns)
+            words += f"; what happened in the {(first_ns - since_ns) / 1e9:,.1f} s before was not seen"
+        self._tell(Event("trouble", now_ns, message=words))
+
     def picture(self) -> Picture:
         """Return how things are, for a live view."""
         now_ns = self._feed.now_ns()
@@ -265,6 +412,7 @@ class Watch(Stages):
             history.verdicts + Counter(verdict.verdict for verdict in done),
             history.outcomes + Counter(verdict.outcome for verdict in done),
             self._call_rate.of(self._newest, now_s),
+            Counter(self._counts),
         )
 
     # --- the end ---
@@ -274,8 +422,7 @@ class Watch(Stages):
         self._brokers.follow(self.coverage, self._tell)
         self._follow_sources(now_ns, last=True)
         self._finish()
-        for event in self.follow.look(max(now_ns, self._last_ns), last=True):
-            self._tell(event)
+        self._tell_all(self.follow.look(max(now_ns, self._last_ns), last=True))
         for event in self.follow.end(max(now_ns, self._last_ns)):
             self._tell(event)
         history = self.follow.history

@@ -1,0 +1,87 @@
+"""A run that does not end: memory follows what is open. For longer: tests/benchmarks/live_long_run.py."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+import pytest
+from streams import CAPTURES
+from turns import Recording, Together, Turns
+
+from tracer.conformance import load
+from tracer.live import history
+from tracer.live.follow import Patience
+from tracer.live.watch import Watch
+from tracer.pipeline import Settings
+from tracer.topology import GivenTopology
+
+BEGIN_NS = 1_700_000_000_000_000_000
+PAUSE_NS = 60_000_000_000
+FORGET_NS = 300_000_000_000
+NEUTRON = (9696).to_bytes(2, "big")
+NAMES = ["fail-no-valid-host", "fail-conductor-down", "fail-quota-403"]
+
+
+def after(turns: int) -> tuple[Watch, Counter[str]]:
+    """A run of so many turns, and how many of tracer's objects it has left, by type."""
+    recordings = [Recording.of(CAPTURES / name) for name in NAMES]
+    planes = range(len(recordings[0].planes))
+    together = Together(len(planes), turns)
+    sources = [Turns(recordings, plane, together, BEGIN_NS, PAUSE_NS) for plane in planes]
+    patience = Patience(stall_ns=20_000_000_000, forget_ns=FORGET_NS)
+    run = Watch(sources, GivenTopology(), Settings(), load("cloudvm_create"), lambda event: None, patience)
+    run.run()
+    gc.collect()
+    kinds = Counter(type(each).__qualname__ for each in gc.get_objects() if _is_ours(each))
+    return run, kinds
+
+
+def _is_ours(each: object) -> bool:
+    return type(each).__module__.startswith("tracer.")
+
+
+def test_memory_and_open_traces_are_the_same_after_more_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the traffic leaves about as many calls, connections and traces behind.
+
+    About: it depends on when it was last looked. Of those that are done a number is kept: here a small one,
+    so that it is reached.
+    """
+    monkeypatch.setattr(history, "WHOLE", 3)
+    monkeypatch.setattr(history, "SLIM", 3)
+    run, before = after(15)
+    done = sum(run.follow.history.verdicts.values())
+    del run
+    run, later = after(60)
+    assert sum(run.follow.history.verdicts.values()) == 4 * done
+    assert done == 15 // 3 * 4, "every turn's creations are its own: one, one and two"
+    assert before["Call"] > 100 and before["Connection"] > 50, "something is counted"
+    grown = {kind: (before[kind], count) for kind, count in later.items() if count > 1.5 * before[kind] + 50}
+    assert grown == {}
+
+
+def test_a_trace_that_is_stuck_is_given_up_in_the_end() -> None:
+    """Nothing stays open for ever: who is stuck has a verdict, too, when it is forgotten."""
+    run, _ = after(18)
+    assert run.follow.history.outcomes["stuck"] == 18 // 3
+    assert run.follow.traces() == run.follow.open() == []
+
+
+def test_one_id_that_never_ends_is_cut_to_size() -> None:
+    """A service does its periodic tasks under one request id for as long as it runs."""
+    recording = Recording.of(
+        CAPTURES / "fail-vrm-500-reschedule", lambda data: NEUTRON in (data[34:36], data[36:38])
+    )
+    # Ids are left as they are: all that happens later happens under the same ones.
+    recording.packets = [packet._replace(ids_at=()) for packet in recording.packets]
+    assert {packet.plane for packet in recording.packets} == {1}
+    together = Together(2, 60)
+    sources = [Turns([recording], plane, together, BEGIN_NS, PAUSE_NS) for plane in range(2)]
+    run = Watch(sources, GivenTopology(), Settings(), load("cloudvm_create"), lambda event: None)
+    run.run()
+    material = run.correlator._material
+    longest = max(
+        len(calls) for index in (material.by_request, material.by_uuid) for _, calls in index.items()
+    )
+    assert longest > 0
+    assert longest < 500, "those of the last ten minutes: ten turns of sixty"
