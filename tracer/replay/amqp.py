@@ -1,0 +1,606 @@
+"""Recorded AMQP onto a test broker: each recorded connection and channel is one there, each method one there.
+
+Order is kept strictly: each declaration is answered, each message confirmed, and each delivery has come before the
+next is sent. So a queue gets its messages in recorded order whoever published them, and nobody answers what was
+not delivered to him. Among several consumers of one queue the broker chooses, as it always does: whichever of
+them gets the message acknowledges it when the recorded one did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pika
+from pika import exceptions as failures
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
+
+from tracer.errors import SourceError
+from tracer.model import TO_SERVER, AmqpContent, AmqpMethod, Closed, Connection
+from tracer.replay.broker import Broker, Exchange, Queue, decoded, live_name
+from tracer.replay.connecting import connect
+from tracer.replay.ownership import Ownership
+from tracer.replay.plan import Plan
+from tracer.replay.summary import AmqpSummary
+from tracer.sources.live import monotonic_s
+
+__all__ = ["OntoBroker"]
+
+WAIT_S = 5.0
+"""How long a delivery is waited for; SHORT_S after many in vain."""
+SHORT_S = 0.2
+PATIENCE = 10
+"""Deliveries that may fail to come in a row before the wait becomes short."""
+REMEMBERED = 20_000
+"""Messages that are remembered as published, and deliveries that nobody asked for yet."""
+CUT = "messages cut in the captures (snap length, lost packets)"
+
+
+class RawProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is not typed
+    """Properties as they were sent, byte for byte: decoding and encoding changes number types in headers."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        self.raw = raw
+
+    def encode(self) -> list[bytes]:
+        return [self.raw]
+
+
+class _Live:
+    """One recorded connection on the broker."""
+
+    def __init__(self, connection: BlockingConnection) -> None:
+        self.connection = connection
+        self.channels: dict[int, BlockingChannel] = {}
+        self.confirming: set[int] = set()
+        self.consumers: dict[tuple[int, str], str] = {}
+        """(channel, consumer tag) -> queue"""
+
+
+class _Arrived:
+    """Deliveries of one queue that the recording has not come to yet."""
+
+    __slots__ = ("by_key", "order")
+
+    def __init__(self) -> None:
+        self.order: deque[tuple[bytes, BlockingChannel, int, bool]] = deque()
+        """Key, channel, delivery tag, whether it needs no acknowledgement"""
+
+    def take(self, key: bytes) -> tuple[BlockingChannel, int, bool] | None:
+        for at, (its, channel, tag, no_ack) in enumerate(self.order):
+            if its == key:
+                del self.order[at]
+                return channel, tag, no_ack
+        return None
+
+
+class OntoBroker:
+    """Receives the messages of a recording and does on the broker what they say."""
+
+    def __init__(
+        self,
+        parameters: pika.ConnectionParameters,
+        summary: AmqpSummary,
+        plan: Plan,
+        left_out: Counter[str],
+        *,
+        force: bool,
+        keep: bool,
+    ) -> None:
+        self._parameters = parameters
+        self._summary = summary
+        self._plan = plan
+        self._left_out = left_out
+        self._force = force
+        self._keep = keep
+        self._names: dict[int, str] = {}
+        self._lives: dict[int, _Live] = {}
+        self._seen = Broker()
+        self._arrived: dict[str, _Arrived] = {}
+        self._on_queue: dict[str, dict[int, None]] = {}
+        """queue -> recorded connections that consume it"""
+        self._published: OrderedDict[bytes, int] = OrderedDict()
+        self._tags: dict[tuple[int, int], dict[int, tuple[BlockingChannel, int, bool]]] = {}
+        """Recorded channel -> recorded delivery tag -> what was delivered instead"""
+        self._in_vain = 0
+        self._deferred: dict[tuple[int, int, str], Any] = {}
+        """Methods that wait for the name that the broker gives"""
+        self._admin: BlockingConnection | None = None
+        self._own: Ownership | None = None
+
+    # --- begin and end ---
+
+    def open(self) -> None:
+        """Claim the names, and declare what was there before the recording. Raises SourceError, UsageError."""
+        logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
+        summary, broker = self._summary, self._plan.broker
+        self._admin = connect(self._parameters, summary.where, "tracer replay")
+        own = Ownership(self._admin, summary.where)
+        own.claim(broker.exchanges, [live_name(queue) for queue in broker.queues], force=self._force)
+        self._own = own
+        summary.foreign = [f"{kind} {name}" for kind, name in sorted(own.foreign)]
+        channel = self._admin.channel()
+        pairs = broker.inferred_bindings
+        for name, exchange in broker.exchanges.items():
+            if not exchange.declared or exchange.early or any(name == e for _, e, _ in pairs):
+                channel = self._before(channel, partial(_declare_exchange, name=name, exchange=exchange))
+        for name, queue in broker.queues.items():
+            if queue.exclusive:
+                continue
+            if not queue.declared or queue.early or any(name == q for q, _, _ in pairs):
+                channel = self._before(channel, partial(_declare_queue, name=name, queue=queue))
+        for pair in pairs:
+            channel = self._before(channel, partial(_bind, pair=pair))
+        channel.close()
+
+    def _before(self, channel: BlockingChannel, do: Callable[[BlockingChannel], object]) -> BlockingChannel:
+        """Do what must be done before the first message; return a channel that is open."""
+        assert self._admin is not None  # noqa: S101  # opened first
+        try:
+            do(channel)
+        except failures.ChannelClosedByBroker as error:
+            self._left_out[f"declarations that the broker refused: {error.reply_text}"] += 1
+            return self._admin.channel()
+        return channel
+
+    def close(self) -> None:
+        """Count what is left in the queues, end all connections, and delete what is own."""
+        own, admin = self._own, self._admin
+        if own is None or admin is None:
+            if admin is not None and admin.is_open:
+                admin.close()
+            return
+        try:
+            self._count_left(admin)
+            for number in list(self._lives):
+                self._end(number)
+            own.release(keep=self._keep)
+            self._summary.kept = self._keep
+            admin.close()
+        except failures.AMQPError as error:
+            raise SourceError(
+                f"--amqp {self._summary.where}: lost before the end ({_words(error)}): what was declared may still be"
+                " there; the next replay clears it away"
+            ) from None
+
+    def _count_left(self, admin: BlockingConnection) -> None:
+        channel = admin.channel()
+        for name in self._plan.broker.queues:
+            try:
+                ready = channel.queue_declare(live_name(name), passive=True).method.message_count
+            except failures.ChannelClosedByBroker:
+                channel = admin.channel()
+                continue
+            if ready:
+                self._summary.undelivered[name] = ready
+        channel.close()
+
+    # --- receiving ---
+
+    def receive(self, message: AmqpMethod | AmqpContent | Closed) -> None:
+        """Do what *message* says. Raises SourceError when the broker is gone."""
+        if isinstance(message, Closed):
+            self._closed(message)
+            return
+        try:
+            self._try(message)
+        except failures.ChannelClosedByBroker:
+            self._summary.channel_errors += 1
+            self._drop_channel(message)
+        except (failures.DuplicateConsumerTag, failures.NackError, ValueError, TypeError):
+            self._left_out["methods that pika or the broker refused"] += 1
+        except failures.AMQPError:
+            # It ended this connection, or all is lost: the next method on it will tell.
+            self._forget(message.connection.number)
+            self._left_out["methods on connections that the broker ended"] += 1
+
+    def _try(self, message: AmqpMethod | AmqpContent) -> None:
+        if isinstance(message, AmqpContent):
+            self._content(message)
+            self._seen.content(message)
+            return
+        self._seen.method(message)
+        try:
+            self._method(message)
+        except failures.ChannelWrongStateError:
+            # Something earlier closed it, and this is the first that notices.
+            self._drop_channel(message)
+            self._method(message)
+
+    def _closed(self, closed: Closed) -> None:
+        number = closed.connection.number
+        if closed.how in ("fin", "reset", "reused"):
+            self._end(number)
+            self._seen.closed(number)
+            self._names.pop(number, None)
+
+    def _method(self, message: AmqpMethod) -> None:
+        if message.name.startswith("connection."):
+            self._of_connection(message)
+            return
+        at = message.connection.number, message.channel
+        if message.direction != TO_SERVER:
+            self._answered(message, at)
+            return
+        if message.name == "channel.open":
+            self._drop_channel(message)
+            self._channel(message.connection, message.channel)
+        elif message.name == "channel.close":
+            if (live := self._lives.get(at[0])) and (channel := live.channels.get(at[1])) and channel.is_open:
+                channel.close()
+            self._drop_channel(message)
+        elif message.name in ("basic.ack", "basic.nack", "basic.reject"):
+            self._acknowledge(message, at)
+        elif (method := decoded(message.raw)) is not None:
+            self._do(message, method)
+
+    def _of_connection(self, message: AmqpMethod) -> None:
+        number = message.connection.number
+        if message.name == "connection.start-ok":
+            self._names[number] = str(message.arguments.get("connection_name", ""))
+        elif message.name == "connection.open":
+            self._live(message.connection)
+        elif message.name == "connection.close":
+            self._end(number)
+
+    def _answered(self, message: AmqpMethod, at: tuple[int, int]) -> None:
+        """Do what waited for a name that the broker gave."""
+        waiting = self._deferred.pop((*at, message.name), None)
+        if waiting is None:
+            return
+        channel = self._channel(message.connection, message.channel)
+        if message.name == "queue.declare-ok":
+            queue = Queue(waiting.durable, waiting.exclusive, waiting.auto_delete, waiting.arguments)
+            _declare_queue(channel, str(message.arguments["queue"]), queue)
+        else:
+            queue_name = self._seen.consumers.get((*at, str(message.arguments["consumer_tag"])), "")
+            tag = str(message.arguments["consumer_tag"])
+            self._consume(message.connection, message.channel, tag, queue_name, waiting)
+
+    def _do(self, message: AmqpMethod, method: Any) -> None:
+        channel = self._channel(message.connection, message.channel)
+        at = message.connection.number, message.channel
+        match message.name:
+            case "exchange.declare":
+                if method.passive:
+                    channel.exchange_declare(method.exchange, passive=True)
+                    return
+                kind = Exchange(
+                    method.type, method.durable, method.auto_delete, method.internal, method.arguments
+                )
+                _declare_exchange(channel, method.exchange, kind)
+            case "exchange.delete":
+                if self._may_delete("exchange", method.exchange):
+                    channel.exchange_delete(method.exchange, method.if_unused)
+            case "exchange.bind":
+                channel.exchange_bind(method.destination, method.source, method.routing_key, method.arguments)
+            case "exchange.unbind":
+                channel.exchange_unbind(
+                    method.destination, method.source, method.routing_key, method.arguments
+                )
+            case "queue.declare" if not method.queue:
+                self._deferred[(*at, "queue.declare-ok")] = method
+            case "queue.declare":
+                if method.passive:
+                    channel.queue_declare(live_name(method.queue), passive=True)
+                    return
+                queue = Queue(method.durable, method.exclusive, method.auto_delete, method.arguments)
+                _declare_queue(channel, method.queue, queue)
+            case "queue.bind":
+                queue_name = live_name(self._seen.queue_meant(message))
+                channel.queue_bind(queue_name, method.exchange, method.routing_key, method.arguments)
+            case "queue.unbind":
+                queue_name = live_name(self._seen.queue_meant(message))
+                channel.queue_unbind(queue_name, method.exchange, method.routing_key, method.arguments)
+            case "queue.purge":
+                if self._may_delete("queue", live_name(self._seen.queue_meant(message))):
+                    channel.queue_purge(live_name(self._seen.queue_meant(message)))
+            case "queue.delete":
+                if self._may_delete("queue", live_name(self._seen.queue_meant(message))):
+                    name = live_name(self._seen.queue_meant(message))
+                    channel.queue_delete(name, method.if_unused, method.if_empty)
+            case "basic.qos":
+                channel.basic_qos(method.prefetch_size, method.prefetch_count, method.global_qos)
+            case "basic.consume" if not method.consumer_tag:
+                self._deferred[(*at, "basic.consume-ok")] = method
+            case "basic.consume":
+                queue_name = self._seen.queue_meant(message)
+                self._consume(message.connection, message.channel, method.consumer_tag, queue_name, method)
+            case "basic.cancel":
+                self._cancel(message, method.consumer_tag)
+            case "basic.get":
+                self._deferred[(*at, "got")] = method
+            case "basic.recover":
+                channel.basic_recover(method.requeue)
+            case "confirm.select":
+                self._confirm(message.connection.number, message.channel, channel)
+            case "tx.select":
+                self._left_out["transactions: their messages are sent at once"] += 1
+
+    def _may_delete(self, kind: str, name: str) -> bool:
+        if self._own is not None and self._own.is_own(kind, name):
+            return True
+        self._left_out["deletions of what is not a replay's own"] += 1
+        return False
+
+    # --- contents ---
+
+    def _content(self, message: AmqpContent) -> None:
+        whole = not message.truncated and len(message.body) == message.body_bytes and message.raw_header
+        if message.name == "basic.publish":
+            if whole:
+                self._publish(
+                    message, self._channel(message.connection, message.channel), message.connection.number
+                )
+            else:
+                self._left_out[CUT] += 1
+        elif message.name in ("basic.deliver", "basic.get-ok"):
+            if not whole:
+                self._left_out["deliveries of " + CUT] += 1
+                return
+            key = _key(message)
+            if key not in self._published and not message.arguments["redelivered"]:
+                self._supply(message)
+            if message.name == "basic.get-ok":
+                self._get(message)
+            else:
+                self._deliver(message, key)
+
+    def _publish(self, message: AmqpContent, channel: BlockingChannel, number: int) -> None:
+        self._confirm(number, message.channel, channel)
+        exchange, key = str(message.arguments["exchange"]), str(message.arguments["routing_key"])
+        self._remember(_key(message))
+        self._summary.published += 1
+        try:
+            channel.basic_publish(
+                exchange,
+                key if exchange else live_name(key),
+                message.body,
+                RawProperties(message.raw_header[12:]),
+                bool(message.arguments.get("mandatory", False)),
+            )
+        except failures.UnroutableError:
+            self._summary.returned += 1
+
+    def _remember(self, key: bytes) -> None:
+        self._published[key] = self._published.pop(key, 0) + 1
+        if len(self._published) > REMEMBERED:
+            self._published.popitem(last=False)
+
+    def _supply(self, message: AmqpContent) -> None:
+        """Publish what the recording shows as delivered only."""
+        assert self._admin is not None  # noqa: S101  # opened first
+        channel = self._admin.channel()
+        try:
+            self._publish(message, channel, -1)
+            self._summary.published -= 1
+            self._summary.supplied += 1
+        finally:
+            if channel.is_open:
+                channel.close()
+
+    def _deliver(self, message: AmqpContent, key: bytes) -> None:
+        """Wait until the message has come to a consumer of its queue."""
+        queue = self._seen.queue_of(message)
+        connection, tag = message.connection, str(message.arguments["consumer_tag"])
+        live = self._live(connection)
+        if (message.channel, tag) not in live.consumers:
+            self._consume(connection, message.channel, tag, queue, None)
+        arrived = self._arrived.setdefault(queue, _Arrived())
+        begun_s, wait_s = monotonic_s(), WAIT_S if self._in_vain < PATIENCE else SHORT_S
+        freed = False
+        while (found := arrived.take(key)) is None:
+            waited_s = monotonic_s() - begun_s
+            if waited_s > wait_s:
+                self._summary.not_delivered += 1
+                self._in_vain += 1
+                return
+            if waited_s > SHORT_S / 2 and not freed:
+                # A prefetch limit may keep it back behind what the recording does not show.
+                freed = True
+                self._free(arrived)
+            self._pump(queue, connection.number)
+        self._in_vain = 0
+        self._summary.delivered += 1
+        if not found[2]:
+            self._tags.setdefault((connection.number, message.channel), {})[
+                int(message.arguments["delivery_tag"])
+            ] = found
+
+    def _pump(self, queue: str, first: int) -> None:
+        """Take in what the broker has sent to the consumers of *queue*."""
+        numbers = [first, *(n for n in self._on_queue.get(queue, ()) if n != first)]
+        for number in numbers:
+            live = self._lives.get(number)
+            if live is not None and live.connection.is_open:
+                live.connection.process_data_events(0.01 if len(numbers) == 1 else 0.001)
+
+    def _free(self, arrived: _Arrived) -> None:
+        """Acknowledge what was delivered and is not recorded so."""
+        while arrived.order:
+            _, channel, tag, no_ack = arrived.order.popleft()
+            self._summary.unasked += 1
+            if not no_ack and channel.is_open:
+                channel.basic_ack(tag)
+
+    def _get(self, message: AmqpContent) -> None:
+        at = message.connection.number, message.channel
+        method = self._deferred.pop((*at, "got"), None)
+        channel = self._channel(message.connection, message.channel)
+        queue = method.queue if method is not None and method.queue else str(message.arguments["routing_key"])
+        no_ack = bool(method.no_ack) if method is not None else False
+        got, _, _ = channel.basic_get(live_name(queue), no_ack)
+        if got is None:
+            self._summary.not_delivered += 1
+            return
+        self._summary.delivered += 1
+        if not no_ack:
+            self._tags.setdefault(at, {})[int(message.arguments["delivery_tag"])] = (
+                channel,
+                got.delivery_tag,
+                no_ack,
+            )
+
+    def _acknowledge(self, message: AmqpMethod, at: tuple[int, int]) -> None:
+        tag, multiple = int(message.arguments["delivery_tag"]), bool(message.arguments.get("multiple", False))
+        known = self._tags.get(at, {})
+        meant = [each for each in known if each == tag or (multiple and (not tag or each <= tag))]
+        if not meant:
+            self._left_out["acknowledgements of what was not delivered here"] += 1
+        for each in meant:
+            channel, live_tag, _ = known.pop(each)
+            if not channel.is_open:
+                continue
+            self._summary.acknowledged += 1
+            if message.name == "basic.ack":
+                channel.basic_ack(live_tag)
+            elif message.name == "basic.reject":
+                channel.basic_reject(live_tag, bool(message.arguments["requeue"]))
+            else:
+                channel.basic_nack(live_tag, requeue=bool(message.arguments["requeue"]))
+
+    # --- consumers ---
+
+    def _consume(
+        self, connection: Connection, channel_number: int, tag: str, queue: str, method: Any
+    ) -> None:
+        channel = self._channel(connection, channel_number)
+        no_ack = bool(method.no_ack) if method is not None else False
+        arrived = self._arrived.setdefault(queue, _Arrived())
+
+        def take(its: BlockingChannel, delivery: Any, properties: RawProperties, body: bytes) -> None:
+            if len(arrived.order) > REMEMBERED:
+                self._free(arrived)
+            key = _digest(delivery.exchange, delivery.routing_key if delivery.exchange else "", body)
+            arrived.order.append((key, its, delivery.delivery_tag, no_ack))
+
+        channel.basic_consume(
+            live_name(queue),
+            take,
+            auto_ack=no_ack,
+            exclusive=bool(method.exclusive) if method is not None else False,
+            consumer_tag=tag,
+            arguments=method.arguments if method is not None else None,
+        )
+        self._lives[connection.number].consumers[channel_number, tag] = queue
+        self._on_queue.setdefault(queue, {})[connection.number] = None
+
+    def _cancel(self, message: AmqpMethod, tag: str) -> None:
+        live = self._lives.get(message.connection.number)
+        queue = live.consumers.pop((message.channel, tag), None) if live is not None else None
+        if live is not None and queue is not None:
+            live.channels[message.channel].basic_cancel(tag)
+            self._left(message.connection.number, live, queue)
+
+    def _left(self, number: int, live: _Live, queue: str) -> None:
+        """Take note that a consumer of *queue* is gone."""
+        if queue not in live.consumers.values():
+            self._on_queue.get(queue, {}).pop(number, None)
+            if not self._on_queue.get(queue):
+                self._on_queue.pop(queue, None)
+                self._arrived.pop(queue, None)
+
+    # --- connections and channels ---
+
+    def _live(self, connection: Connection) -> _Live:
+        live = self._lives.get(connection.number)
+        if live is None or not live.connection.is_open:
+            self._forget(connection.number)
+            name = self._names.get(connection.number) or self._plan.names.get(connection.number, "")
+            live = _Live(connect(self._parameters, self._summary.where, name or "tracer replay"))
+            self._lives[connection.number] = live
+        return live
+
+    def _channel(self, connection: Connection, number: int) -> BlockingChannel:
+        live = self._live(connection)
+        channel = live.channels.get(number)
+        if channel is None or not channel.is_open:
+            live.confirming.discard(number)
+            channel = live.channels[number] = live.connection.channel()
+        return channel
+
+    def _confirm(self, number: int, channel_number: int, channel: BlockingChannel) -> None:
+        live = self._lives.get(number)
+        if live is None:
+            channel.confirm_delivery()
+        elif channel_number not in live.confirming:
+            live.confirming.add(channel_number)
+            channel.confirm_delivery()
+
+    def _drop_channel(self, message: AmqpMethod | AmqpContent) -> None:
+        number = message.connection.number
+        self._tags.pop((number, message.channel), None)
+        live = self._lives.get(number)
+        if live is None:
+            return
+        channel = live.channels.pop(message.channel, None)
+        if channel is not None and channel.is_open:
+            channel.close()
+        live.confirming.discard(message.channel)
+        for key in [key for key in live.consumers if key[0] == message.channel]:
+            self._left(number, live, live.consumers.pop(key))
+
+    def _forget(self, number: int) -> None:
+        live = self._lives.pop(number, None)
+        for at in [at for at in self._tags if at[0] == number]:
+            del self._tags[at]
+        if live is not None:
+            queues = set(live.consumers.values())
+            live.consumers.clear()
+            for queue in queues:
+                self._left(number, live, queue)
+
+    def _end(self, number: int) -> None:
+        live = self._lives.get(number)
+        self._forget(number)
+        if live is not None and live.connection.is_open:
+            try:
+                live.connection.close()
+            except failures.AMQPError:
+                return
+
+
+def _declare_exchange(channel: BlockingChannel, name: str, exchange: Exchange) -> None:
+    channel.exchange_declare(
+        name,
+        exchange.kind,
+        durable=exchange.durable,
+        auto_delete=exchange.auto_delete,
+        internal=exchange.internal,
+        arguments=exchange.arguments,
+    )
+
+
+def _declare_queue(channel: BlockingChannel, name: str, queue: Queue) -> None:
+    channel.queue_declare(
+        live_name(name),
+        durable=queue.durable,
+        exclusive=queue.exclusive,
+        auto_delete=queue.auto_delete,
+        arguments=queue.arguments,
+    )
+
+
+def _bind(channel: BlockingChannel, pair: tuple[str, str, str]) -> None:
+    queue, exchange, key = pair
+    channel.queue_bind(live_name(queue), exchange, key)
+
+
+def _key(message: AmqpContent) -> bytes:
+    exchange = str(message.arguments["exchange"])
+    return _digest(exchange, str(message.arguments["routing_key"]) if exchange else "", message.body)
+
+
+def _digest(exchange: str, key: str, body: bytes) -> bytes:
+    """Return what tells a message from others. Through the default exchange the key is the queue."""
+    head = f"{exchange}\0{key}\0".encode()
+    return hashlib.blake2b(head + body, digest_size=16).digest()
+
+
+def _words(error: Exception) -> str:
+    return str(getattr(error, "reply_text", "")) or type(error).__name__
