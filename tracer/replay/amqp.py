@@ -1,14 +1,13 @@
-"""Recorded AMQP onto a test broker: each recorded connection and channel is one there, each method one there.
+"""Recorded AMQP onto a test broker: a connection, a channel and a method there for each in the recording.
 
-Order is kept strictly: each declaration is answered, each message confirmed, and each delivery has come before the
-next is sent. So a queue gets its messages in recorded order whoever published them, and nobody answers what was
-not delivered to him. Among several consumers of one queue the broker chooses, as it always does: whichever of
-them gets the message acknowledges it when the recorded one did.
+Order is kept strictly: each declaration is answered, each message confirmed, and each delivery has come
+before the next is sent. So a queue gets its messages in recorded order whoever published them, and nobody
+answers what was not delivered to him. Among several consumers of one queue the broker chooses, as it always
+does: whichever of them gets the message acknowledges it when the recorded one did.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
@@ -21,7 +20,16 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 
 from tracer.errors import SourceError
 from tracer.model import TO_SERVER, AmqpContent, AmqpMethod, Closed, Connection
-from tracer.replay.broker import Broker, Exchange, Queue, decoded, live_name
+from tracer.replay.broker import (
+    REMEMBERED,
+    Broker,
+    Exchange,
+    Queue,
+    decoded,
+    digest,
+    digest_of,
+    live_name,
+)
 from tracer.replay.connecting import connect
 from tracer.replay.ownership import Ownership
 from tracer.replay.plan import Plan
@@ -35,8 +43,6 @@ WAIT_S = 5.0
 SHORT_S = 0.2
 PATIENCE = 10
 """Deliveries that may fail to come in a row before the wait becomes short."""
-REMEMBERED = 20_000
-"""Messages that are remembered as published, and deliveries that nobody asked for yet."""
 CUT = "messages cut in the captures (snap length, lost packets)"
 
 
@@ -116,7 +122,10 @@ class OntoBroker:
     # --- begin and end ---
 
     def open(self) -> None:
-        """Claim the names, and declare what was there before the recording. Raises SourceError, UsageError."""
+        """Claim the names, and declare what was there before the recording.
+
+        Raises SourceError or UsageError.
+        """
         logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
         summary, broker = self._summary, self._plan.broker
         self._admin = connect(self._parameters, summary.where, "tracer replay")
@@ -164,8 +173,8 @@ class OntoBroker:
             admin.close()
         except failures.AMQPError as error:
             raise SourceError(
-                f"--amqp {self._summary.where}: lost before the end ({_words(error)}): what was declared may still be"
-                " there; the next replay clears it away"
+                f"--amqp {self._summary.where}: lost before the end ({_words(error)}): what was declared may"
+                " still be there; the next replay clears it away"
             ) from None
 
     def _count_left(self, admin: BlockingConnection) -> None:
@@ -343,7 +352,7 @@ class OntoBroker:
             if not whole:
                 self._left_out["deliveries of " + CUT] += 1
                 return
-            key = _key(message)
+            key = digest_of(message)
             if key not in self._published and not message.arguments["redelivered"]:
                 self._supply(message)
             if message.name == "basic.get-ok":
@@ -354,7 +363,7 @@ class OntoBroker:
     def _publish(self, message: AmqpContent, channel: BlockingChannel, number: int) -> None:
         self._confirm(number, message.channel, channel)
         exchange, key = str(message.arguments["exchange"]), str(message.arguments["routing_key"])
-        self._remember(_key(message))
+        self._remember(digest_of(message))
         self._summary.published += 1
         try:
             channel.basic_publish(
@@ -476,7 +485,7 @@ class OntoBroker:
         def take(its: BlockingChannel, delivery: Any, properties: RawProperties, body: bytes) -> None:
             if len(arrived.order) > REMEMBERED:
                 self._free(arrived)
-            key = _digest(delivery.exchange, delivery.routing_key if delivery.exchange else "", body)
+            key = digest(delivery.exchange, delivery.routing_key, body)
             arrived.order.append((key, its, delivery.delivery_tag, no_ack))
 
         channel.basic_consume(
@@ -589,17 +598,6 @@ def _declare_queue(channel: BlockingChannel, name: str, queue: Queue) -> None:
 def _bind(channel: BlockingChannel, pair: tuple[str, str, str]) -> None:
     queue, exchange, key = pair
     channel.queue_bind(live_name(queue), exchange, key)
-
-
-def _key(message: AmqpContent) -> bytes:
-    exchange = str(message.arguments["exchange"])
-    return _digest(exchange, str(message.arguments["routing_key"]) if exchange else "", message.body)
-
-
-def _digest(exchange: str, key: str, body: bytes) -> bytes:
-    """Return what tells a message from others. Through the default exchange the key is the queue."""
-    head = f"{exchange}\0{key}\0".encode()
-    return hashlib.blake2b(head + body, digest_size=16).digest()
 
 
 def _words(error: Exception) -> str:

@@ -15,8 +15,10 @@ Source: AMQP 0-9-1 section 3.1.3; oslo.messaging, _drivers/amqpdriver.py.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +28,10 @@ from pika.exceptions import AMQPError
 
 from tracer.model import TO_SERVER, AmqpContent, AmqpMethod
 
-__all__ = ["Broker", "Exchange", "Queue", "decoded", "live_name"]
+__all__ = ["REMEMBERED", "Broker", "Exchange", "Queue", "decoded", "digest", "digest_of", "live_name"]
+
+REMEMBERED = 20_000
+"""Messages that are remembered as published."""
 
 _METHODS: Mapping[int, Any] = spec.methods
 _ABSENT = re.compile(r"no (exchange|queue) '(.*?)' in vhost")
@@ -44,6 +49,17 @@ def decoded(payload: bytes) -> Any:
         return None if kind is None else kind().decode(payload, 4)
     except (struct.error, LookupError, ValueError, TypeError, OverflowError, AMQPError):
         return None
+
+
+def digest(exchange: str, key: str, body: bytes) -> bytes:
+    """Return what tells a message from others. Through the default exchange the key is the queue."""
+    head = f"{exchange}\0{key if exchange else ''}\0".encode()
+    return hashlib.blake2b(head + body, digest_size=16).digest()
+
+
+def digest_of(message: AmqpContent) -> bytes:
+    """Return the digest of a recorded message."""
+    return digest(str(message.arguments["exchange"]), str(message.arguments["routing_key"]), message.body)
 
 
 def live_name(queue: str) -> str:
@@ -72,6 +88,8 @@ class Queue:
     arguments: dict[str, Any] | None = None
     declared: bool = False
     early: bool = False
+    since: int = 0
+    """Message before which it was declared."""
 
 
 @dataclass(slots=True)
@@ -80,8 +98,8 @@ class Broker:
 
     exchanges: dict[str, Exchange] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
-    bound: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
-    """queue -> (exchange, routing key)"""
+    bound: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
+    """queue -> (exchange, routing key) -> since which message; 0: since before the recording"""
     inferred_bindings: dict[tuple[str, str, str], None] = field(default_factory=dict)
     """(queue, exchange, routing key), which the recording does not hold"""
     consumers: dict[Key, str] = field(default_factory=dict)
@@ -95,6 +113,10 @@ class Broker:
     """Consumers that wait for the tag that the broker gives them."""
     _last: dict[tuple[int, int], str] = field(default_factory=dict)
     """Queue that a channel declared last: '' in later methods means it."""
+    _count: int = 0
+    """Messages so far."""
+    _sent: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
+    """Digest of a message -> its number"""
     _published: dict[tuple[str, str], None] = field(default_factory=dict)
     _arrived: set[tuple[str, str]] = field(default_factory=set)
     """(exchange, routing key) of what was delivered or returned"""
@@ -121,7 +143,8 @@ class Broker:
                 queue = self.queue_meant(message)
                 self._use_queue(queue)
                 self._use_exchange(method.exchange)
-                self.bound.setdefault(queue, set()).add((method.exchange, method.routing_key))
+                bindings = self.bound.setdefault(queue, {})
+                bindings.setdefault((method.exchange, method.routing_key), self._count)
             case "basic.consume":
                 queue, tag = self.queue_meant(message), str(message.arguments["consumer_tag"])
                 self._use_queue(queue)
@@ -146,6 +169,10 @@ class Broker:
         if message.name == "basic.publish":
             self._use_exchange(exchange)
             self._published[exchange, key] = None
+            self._count += 1
+            self._sent[digest_of(message)] = self._count
+            if len(self._sent) > REMEMBERED:
+                self._sent.popitem(last=False)
         elif message.name == "basic.return":
             self._arrived.add((exchange, key))
         elif message.name == "basic.deliver":
@@ -153,7 +180,7 @@ class Broker:
             self._use_exchange(exchange)
             queue = self.queue_of(message)
             self._use_queue(queue)
-            self._lead(exchange, key, queue)
+            self._lead(exchange, key, queue, self._sent.get(digest_of(message), self._count + 1))
         elif message.name == "basic.get-ok":
             self._arrived.add((exchange, key))
 
@@ -180,7 +207,7 @@ class Broker:
             if exchange.startswith("amq.") or self._leads_somewhere(exchange, key):
                 continue
             self._use_queue(key)
-            self._lead(exchange, key, key)
+            self._lead(exchange, key, key, self._count + 1)
         self._published.clear()
         self._arrived.clear()
 
@@ -236,12 +263,13 @@ class Broker:
                     method.arguments,
                     declared=True,
                     early=known is not None and not method.exclusive,
+                    since=self._count if known is None else known.since,
                 )
         self._last[at] = method.queue
 
     def _named(self, at: tuple[int, int], queue: str) -> None:
         if queue.startswith("amq.gen-"):
-            self.queues.setdefault(queue, Queue(declared=True))
+            self.queues.setdefault(queue, Queue(declared=True, since=self._count))
             self._last[at] = queue
 
     def _use_exchange(self, name: str) -> None:
@@ -252,23 +280,29 @@ class Broker:
         if name and name not in self.queues:
             self.queues[name] = Queue()
 
-    def _lead(self, exchange: str, key: str, queue: str) -> None:
-        """See to it that what is published to *exchange* with *key* comes to *queue*."""
-        if not exchange or self._covers(exchange, key, queue):
+    def _lead(self, exchange: str, key: str, queue: str, number: int) -> None:
+        """See to it that message *number*, published to *exchange* with *key*, comes to *queue*."""
+        known = self.queues[queue]
+        if not known.exclusive and known.since >= number:
+            # It was there before a client declared it, as clients do with what may be there.
+            known.early, known.since = True, 0
+        if not exchange or self._covers(exchange, key, queue, number):
             return
-        self.bound.setdefault(queue, set()).add((exchange, key))
+        self.bound.setdefault(queue, {})[exchange, key] = 0
         self.inferred_bindings[queue, exchange, key] = None
 
     def _leads_somewhere(self, exchange: str, key: str) -> bool:
         if not exchange:
             return key in self.queues
-        return any(self._covers(exchange, key, queue) for queue in self.bound)
+        return any(self._covers(exchange, key, queue, self._count + 1) for queue in self.bound)
 
-    def _covers(self, exchange: str, key: str, queue: str) -> bool:
+    def _covers(self, exchange: str, key: str, queue: str, number: int) -> bool:
         known = self.exchanges.get(exchange)
         kind = known.kind if known else exchange.removeprefix("amq.")
-        for source, pattern in self.bound.get(queue, ()):
-            if source == exchange and (
+        for (source, pattern), since in self.bound.get(queue, {}).items():
+            if source != exchange or since >= number:
+                continue
+            if (
                 kind in ("fanout", "headers")
                 or pattern == key
                 or (kind == "topic" and _matches(pattern, key))

@@ -11,6 +11,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["Ids", "told", "words"]
@@ -34,10 +35,8 @@ def words(text: str) -> set[str]:
 def told(body: bytes, location: str, token: str) -> set[str]:
     """Return the recorded ids and tokens for which the live twin of an answer may tell others."""
     found = {token} if token else set()
-    try:
+    with suppress(ValueError, RecursionError):
         found.update(_ids(json.loads(body), "", 0))
-    except (ValueError, RecursionError):
-        pass
     found.update(_segments(location))
     return found
 
@@ -53,7 +52,7 @@ class Ids:
         return len(self._live)
 
     def learn(self, recorded: str, live: str) -> None:
-        """Take *live* for *recorded*. What was learnt first stays: an answer that made a thing comes before lists."""
+        """Take *live* for *recorded*. What was learnt first stays: a thing is made before it is listed."""
         if recorded == live or not recorded or not live or recorded in self._live:
             return
         self._put(recorded, live)
@@ -82,7 +81,7 @@ class Ids:
             self.learn(its, other)
 
     def mapped(self, text: str) -> str:
-        """Return *text* with every known recorded id replaced, in one go: what was put in is not looked at again."""
+        """Return *text* with every known recorded id replaced; what was put in is not looked at again."""
         live = self._live
         if not live:
             return text

@@ -1,8 +1,8 @@
 """Which exchanges and queues on a broker are a replay's own, so that it never takes others for its own.
 
 A durable queue holds one message: the names that a replay is about to declare. It outlives a replay that is
-killed, and one that was asked to keep what it declared; the next one clears that away. An exclusive queue says
-that a replay is under way. Nothing of another name is ever deleted.
+killed, and one that was asked to keep what it declared; the next one clears that away. An exclusive queue
+says that a replay is under way. Nothing of another name is ever deleted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.exceptions import ChannelClosedByBroker
 
 from tracer.errors import SourceError, UsageError
+from tracer.reports import plain
 
 __all__ = ["LEDGER", "Ownership"]
 
@@ -92,7 +93,7 @@ class Ownership:
             self._delete(left.get("exchanges", []), left.get("queues", []))
         except (ValueError, AttributeError, TypeError):
             raise UsageError(
-                f"--amqp {self.where}: the queue {LEDGER} is not as tracer left it: look into it, and delete it"
+                f"--amqp {self.where}: queue {LEDGER} is not as tracer left it: look into it and delete it"
             ) from None
 
     def _write(self) -> None:
@@ -127,7 +128,7 @@ class Ownership:
 
     def _refusal(self) -> str:
         found = sorted(self.foreign)
-        named = ", ".join(f"{kind} {name}" for kind, name in found[:_NAMED])
+        named = ", ".join(f"{kind} {plain(name)}" for kind, name in found[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         return (
             f"--amqp {self.where}: the broker already has {named}{more}, which no replay declared: is it the"

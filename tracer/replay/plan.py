@@ -123,7 +123,7 @@ def make_plan(
             plan.roles[server] = topology.callee(call)
     inner = set(plan.roles.values())
     for server in fronts:
-        # Requests pass a proxy and come again behind it: where both were captured, only the latter are the service's.
+        # Requests pass a proxy and come again behind it: where both are there, the latter are the service's.
         behind = topology.roles.fronts.get(server, "")
         plan.roles[server] = "lb" if not behind or behind in inner else topology.callee(samples[server])
     # Of what was answered and never asked in sight, nothing is known.

@@ -1,10 +1,10 @@
-"""Recorded REST requests to test endpoints: in recorded order, with live ids and tokens in the place of recorded ones.
+"""Recorded REST requests to test endpoints, in recorded order, with live ids and tokens for recorded ones.
 
 Each recorded connection is one to the endpoint, and requests on different connections overlap as they did. A
 request that holds an id or a token out of a recorded answer waits until that request was answered live.
 
-Heads and bodies are as they were sent, secrets included: they are held until the request is answered, live tokens
-until the replay ends. None is printed.
+Heads and bodies are as they were sent, secrets included: they are held until the request is answered, live
+tokens until the replay ends. None is printed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,8 @@ ANSWER_LIMIT = 4 << 20
 """Bytes of a live answer that are looked at for ids."""
 MOST_OPEN = 10_000
 _OWN = frozenset(
-    (
-        "host content-length transfer-encoding connection keep-alive proxy-connection proxy-authorization te trailer"
-        " upgrade expect accept-encoding"
-    ).split()
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"}
+    | {"proxy-authorization", "te", "trailer", "upgrade", "expect", "accept-encoding"}
 )
 """Headers of one hop (RFC 9110 §7.6.1), and those that a client sets by itself."""
 CUT = "requests cut in the captures (snap length, lost packets)"
@@ -227,7 +225,7 @@ class ToEndpoints:
     def _waits(
         self, number: int, path: str, headers: list[tuple[str, str]], body: bytes
     ) -> list[Future[None]]:
-        """Return what a request must wait for: the one before on its connection, and the answers it builds on."""
+        """Return what a request waits for: the one before on its connection, the answers it builds on."""
         found = [self._last[number]] if number in self._last else []
         with self._lock:
             if self._promised:

@@ -67,6 +67,8 @@ class Onward:
             dry_run=self._targets.dry_run,
         )
         if self._broker is not None:
+            if not (plan.published or plan.delivered or plan.broker.queues or plan.broker.exchanges):
+                raise UsageError("--amqp: the captures hold no AMQP that can be read" + _unread(plan))
             summary.amqp = _amqp_summary(plan, self._broker[1])
         servers = self._servers(plan, summary)
         for why, count in plan.undecoded.items():
@@ -152,6 +154,11 @@ class Onward:
                 onto.receive(message)
             elif rest is not None and message.connection.protocol == "http1":
                 rest.receive(message)
+
+
+def _unread(plan: Plan) -> str:
+    why = ", ".join(f"{count:,} of {why}" for why, count in plan.undecoded.most_common(3))
+    return f"; connections that cannot be read: {why}" if why else ""
 
 
 def _rest_argument(text: str) -> tuple[str, Target, str]:

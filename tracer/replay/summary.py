@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from tracer.reports import plain
+
 __all__ = ["AmqpSummary", "RestSummary", "Summary"]
 
 
@@ -108,7 +110,7 @@ class Summary:
             lines += _rest_text(rest, self.dry_run)
         if self.mapped:
             lines.append(f"      {self.mapped:,} ids and tokens replaced by those of live answers")
-        lines += [f"left out: {count:,} {why}" for why, count in self.left_out.most_common()]
+        lines += [f"left out: {count:,} {plain(why, 200)}" for why, count in self.left_out.most_common()]
         if self.stopped:
             lines.append("stopped before the end of the captures")
         lines.append(self._pace())
@@ -118,7 +120,8 @@ class Summary:
         speed = f"{self.speed:g} times faster" if self.speed not in (0.0, 1.0) else "at its pace"
         speed = speed if self.speed else "as fast as possible"
         if self.dry_run:
-            return f"nothing was sent (--dry-run); the captures span {self.recorded_s:,.1f} s, to be sent {speed}"
+            span = f"the captures span {self.recorded_s:,.1f} s"
+            return f"nothing was sent (--dry-run); {span}, to be sent {speed}"
         behind = f", at worst {self.behind_s:,.1f} s behind" if self.speed and self.behind_s >= 0.5 else ""
         return f"{self.recorded_s:,.1f} s of recorded traffic in {self.took_s:,.1f} s, {speed}{behind}"
 
@@ -154,7 +157,7 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
             f" {amqp.returned:,} returned (recorded {amqp.returned_recorded:,}), {left:,} undelivered"
         )
         held = sorted(amqp.undelivered.items(), key=lambda item: -item[1])
-        lines += [f"      undelivered in {queue}: {count:,}" for queue, count in held[:10]]
+        lines += [f"      undelivered in {plain(queue)}: {count:,}" for queue, count in held[:10]]
         if len(held) > 10:
             lines.append(f"      undelivered in {len(held) - 10} more queues")
     notes = [
@@ -172,7 +175,7 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
             f"      {len(amqp.vhosts)} vhosts were recorded ({', '.join(amqp.vhosts)}), all sent to one"
         )
     if amqp.foreign:
-        lines.append(f"      used though not a replay's own (--force): {len(amqp.foreign)} names; they stay")
+        lines.append(f"      {len(amqp.foreign):,} of the names were there before (--force) and stay")
     if not dry_run:
         lines.append(
             "      what was declared is kept; the next replay clears it away"
