@@ -24,12 +24,11 @@ def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
 def to_role(name: str, *roles: str) -> list[Exchanged]:
     """The recorded exchanges with servers of these roles, told by the addresses in `tracer calls`."""
     folder = str(CAPTURES / name)
-    servers = {
-        (call.callee_address, int(call.operation.rpartition(":")[2] or 0) if "CONNECT" in call.operation else 0)
+    addresses = {
+        call.callee_address
         for call in pipeline.calls([folder], Settings())
-        if call.protocol == "REST" and call.callee in roles and not call.through
+        if call.protocol == "REST" and call.callee in roles and not call.via
     }
-    addresses = {address for address, _ in servers}
     return [e for e in exchanged(messages(folder)) if e.request.connection.server.address in addresses]
 
 

@@ -17,7 +17,10 @@ from typing import Any
 
 from recording import Exchanged
 
-UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|gAAAAA[\w-]{40,}=*")
+ID = re.compile(
+    rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|gAAAAA[\w-]{40,}=*|live-[0-9a-f]{32}-token"
+    rb"|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"
+)
 
 
 def introduced(exchanges: list[Exchanged]) -> set[bytes]:
@@ -26,10 +29,10 @@ def introduced(exchanges: list[Exchanged]) -> set[bytes]:
     found: set[bytes] = set()
     order = sorted(
         [(e.request.end_ns, 0, e.request.raw_head + e.request.body) for e in exchanges]
-        + [(e.answer.end_ns, 1, _told(e)) for e in exchanges]
+        + [(e.answer.end_ns, 1, _tells(e)) for e in exchanges]
     )
     for _, is_answer, text in order:
-        ids = set(UUID.findall(text))
+        ids = set(ID.findall(text))
         if is_answer:
             found |= ids - asked
         else:
@@ -37,7 +40,7 @@ def introduced(exchanges: list[Exchanged]) -> set[bytes]:
     return found
 
 
-def _told(exchange: Exchanged) -> bytes:
+def _tells(exchange: Exchanged) -> bytes:
     """What of an answer may name things: request ids and the like are nobody's to use."""
     head = exchange.answer.raw_head
     named = [line for line in head.split(b"\r\n") if line.lower().startswith((b"location:", b"x-subject-token:"))]
@@ -57,7 +60,8 @@ class Twin:
         self._back = {own: recorded for recorded, own in self._own.items()}
         self._answers: dict[bytes, deque[Exchanged]] = defaultdict(deque)
         for each in exchanges:
-            self._answers[each.request.raw_head.split(b" HTTP/1")[0]].append(each)
+            line = each.request.raw_head.split(b" HTTP/1")[0]
+            self._answers[line + b"\n" + each.request.body].append(each)
         self._lock = threading.Lock()
         self.handed_out: set[bytes] = set()
 
@@ -65,8 +69,8 @@ class Twin:
         """Status, Location, X-Subject-Token and body for a request; None for one that was not recorded."""
         with self._lock:
             self.received.append((line, head, body))
-            self.early |= set(UUID.findall(line + head + body)) & set(self._own)
-            recorded = UUID.sub(lambda m: self._back.get(m[0], m[0]), line)
+            self.early |= set(ID.findall(line + head + body)) & set(self._own)
+            recorded = ID.sub(lambda m: self._back.get(m[0], m[0]), line + b"\n" + body)
             waiting = self._answers.get(recorded)
             if not waiting:
                 self.unexpected.append(line)
@@ -80,15 +84,16 @@ class Twin:
             )
 
     def _told(self, text: bytes) -> bytes:
-        told = UUID.sub(lambda m: self._own.get(m[0], m[0]), text)
-        self.handed_out |= set(UUID.findall(told)) & set(self._back)
+        told = ID.sub(lambda m: self._own.get(m[0], m[0]), text)
+        self.handed_out |= set(ID.findall(told)) & set(self._back)
         return told
 
 
 def _other(recorded: bytes) -> bytes:
     if recorded.startswith(b"gAAAAA"):
         return b"live-" + uuid.uuid4().hex.encode() + b"-token"
-    return str(uuid.uuid4()).encode()
+    own = uuid.uuid4()
+    return (str(own) if b"-" in recorded else own.hex).encode()
 
 
 def _header(head: bytes, name: bytes) -> bytes:
