@@ -8,7 +8,8 @@ inferred that lets the same message take the same way:
     delivered through another exchange        a queue with the routing key as its name, bound with it:
                                               so oslo.messaging names them
     published, never delivered nor returned   such a queue, without a consumer: nobody can tell from outside
-                                              whether there was one, and so the message can be looked at
+                                              whether there was one, and so the message can be looked at.
+                                              Only where connections were open before the capture began
 
 Source: AMQP 0-9-1 section 3.1.3; oslo.messaging, _drivers/amqpdriver.py.
 """
@@ -192,8 +193,11 @@ class Broker:
         for key in [key for key in self.consumers if key[0] == connection]:
             del self.consumers[key]
 
-    def finish(self) -> None:
-        """Infer what the end of the recording tells: queues that hold what nobody fetched."""
+    def finish(self, *, midstream: bool) -> None:
+        """Infer what the end of the recording tells: queues that hold what nobody fetched.
+
+        Where no connection was open before the recording (not *midstream*), what was declared is known.
+        """
         for kind, name in self.absent:
             table: dict[str, Any] = self.exchanges if kind == "exchange" else self.queues
             if name in table and not table[name].declared:
@@ -203,6 +207,8 @@ class Broker:
                 continue
             known = self.exchanges.get(exchange)
             if not key or (known is not None and known.kind in ("fanout", "headers")):
+                continue
+            if not midstream and known is not None and known.declared:
                 continue
             if exchange.startswith("amq.") or self._leads_somewhere(exchange, key):
                 continue

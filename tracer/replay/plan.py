@@ -113,7 +113,7 @@ def make_plan(
             calls.forget(message.time_ns - FORGET_NS, ())
             topology.roles.forget(message.time_ns - FORGET_NS)
     learn(list(calls.flush()))
-    plan.broker.finish()
+    plan.broker.finish(midstream=bool(joined))
     plan.first_ns = min((c.first_ns for c in reading.captures if c.first_ns is not None), default=0)
     plan.last_ns = max((c.last_ns for c in reading.captures if c.last_ns is not None), default=0)
     fronts = [server for server in samples if topology.roles.is_front(server)]

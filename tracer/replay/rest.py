@@ -248,6 +248,7 @@ class ToEndpoints:
             live_headers = [(name, self.ids.mapped(value)) for name, value in headers]
             live_body = self.ids.mapped(body.decode("latin-1")).encode("latin-1", "replace")
             exchange.summary.sent += 1
+            exchange.summary.old_tokens += ("x-auth-token", dict(headers).get("x-auth-token")) in live_headers
             self.mapped += (live_path, live_headers, live_body) != (target.prefix + path, headers, body)
         try:
             answer = line.ask(method, live_path, live_headers, live_body)

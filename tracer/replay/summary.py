@@ -25,7 +25,7 @@ class AmqpSummary:
     returned: int = 0
     returned_recorded: int = 0
     undelivered: dict[str, int] = field(default_factory=dict)
-    """queue -> messages in it at the end"""
+    """queue -> messages in it at the end: never delivered, or given back"""
     not_delivered: int = 0
     """Recorded as delivered, and not delivered within the time that they were waited for."""
     unasked: int = 0
@@ -59,6 +59,8 @@ class RestSummary:
     same: int = 0
     different: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(recorded status, live status) -> requests; 'none' is no answer"""
+    old_tokens: int = 0
+    """Sent with a token that no recorded answer of a replayed role had given: the recorded one."""
     uncompared: int = 0
     """The recording holds no answer that could be compared."""
     problems: Counter[str] = field(default_factory=Counter)
@@ -79,7 +81,7 @@ class Summary:
     amqp: AmqpSummary | None = None
     rest: list[RestSummary] = field(default_factory=list)
     mapped: int = 0
-    """Ids and tokens for which a live one stood in."""
+    """Requests with live ids or tokens in the place of recorded ones."""
     left_out: Counter[str] = field(default_factory=Counter)
 
     def json(self) -> str:
@@ -109,7 +111,7 @@ class Summary:
         for rest in self.rest:
             lines += _rest_text(rest, self.dry_run)
         if self.mapped:
-            lines.append(f"      {self.mapped:,} ids and tokens replaced by those of live answers")
+            lines.append(f"      {self.mapped:,} requests held ids or tokens of live answers in place of recorded ones")
         lines += [f"left out: {count:,} {plain(why, 200)}" for why, count in self.left_out.most_common()]
         if self.stopped:
             lines.append("stopped before the end of the captures")
@@ -154,12 +156,12 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
         lines.append(
             f"      {amqp.published:,} messages published (recorded {amqp.published_recorded:,}),"
             f" {amqp.delivered:,} delivered (recorded {amqp.delivered_recorded:,}),"
-            f" {amqp.returned:,} returned (recorded {amqp.returned_recorded:,}), {left:,} undelivered"
+            f" {amqp.returned:,} returned (recorded {amqp.returned_recorded:,}), {left:,} left in queues"
         )
         held = sorted(amqp.undelivered.items(), key=lambda item: -item[1])
-        lines += [f"      undelivered in {plain(queue)}: {count:,}" for queue, count in held[:10]]
+        lines += [f"      left in queue {plain(queue)}: {count:,}" for queue, count in held[:10]]
         if len(held) > 10:
-            lines.append(f"      undelivered in {len(held) - 10} more queues")
+            lines.append(f"      and in {len(held) - 10} more queues")
     notes = [
         (amqp.not_delivered, "recorded as delivered did not arrive"),
         (amqp.unasked, "were delivered that the captures do not show as delivered"),
@@ -201,6 +203,11 @@ def _rest_text(rest: RestSummary, dry_run: bool) -> list[str]:
         f"      recorded {recorded}, now {live}: {count:,}"
         for (recorded, live), count in rest.different.most_common()
     ]
+    if rest.old_tokens:
+        lines.append(
+            f"      {rest.old_tokens:,} held the recorded token: no replayed answer gave another"
+            " (--rest keystone=URL would)"
+        )
     if rest.uncompared:
         lines.append(f"      {rest.uncompared:,} without a recorded answer to compare with")
     lines += [f"      no answer: {why}: {count:,}" for why, count in rest.problems.most_common(5)]
