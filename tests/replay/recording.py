@@ -33,8 +33,8 @@ def published(found: list[Message | Closed]) -> list[tuple[str, str, bytes, byte
 def delivered(found: list[Message | Closed]) -> dict[str, list[tuple[str, str, bytes]]]:
     """queue -> (exchange, routing key, body) of what was delivered from it, in order.
 
-    The queue is that which the consumer named when it began, else the routing key, oslo.messaging's rule; of a
-    fanout the exchange stands for it.
+    The queue is that which the consumer named when it began, else the routing key, oslo.messaging's rule; of
+    a fanout the exchange stands for it.
     """
     consumers: dict[tuple[int, int, str], str] = {}
     queues = defaultdict(list)
@@ -60,9 +60,7 @@ class Exchanged(NamedTuple):
 
 def exchanged(found: list[Message | Closed]) -> list[Exchanged]:
     """All recorded requests that were answered, in the order of their requests."""
-    answers = {
-        (m.connection.number, m.exchange): m for m in found if isinstance(m, HttpResponse)
-    }
+    answers = {(m.connection.number, m.exchange): m for m in found if isinstance(m, HttpResponse)}
     return [
         Exchanged(m, answers[m.connection.number, m.exchange])
         for m in found

@@ -52,7 +52,9 @@ class Firehose:
     def taken(self) -> list[tuple[str, str, str, dict[str, Any], bytes]]:
         """(publish or deliver, name of exchange or queue, routing key, properties, body), in order."""
         found = []
-        for method, properties, body in self.channel.consume(self.queue, auto_ack=True, inactivity_timeout=0.5):
+        for method, properties, body in self.channel.consume(
+            self.queue, auto_ack=True, inactivity_timeout=0.5
+        ):
             if method is None:
                 break
             kind, _, name = method.routing_key.partition(".")
@@ -65,7 +67,9 @@ class Firehose:
 
 def names(rabbit: RabbitMQ) -> set[str]:
     """The queues and exchanges on the broker that are not its own."""
-    found = rabbit.ctl("-q", "list_queues", "name").split() + rabbit.ctl("-q", "list_exchanges", "name").split()
+    found = (
+        rabbit.ctl("-q", "list_queues", "name").split() + rabbit.ctl("-q", "list_exchanges", "name").split()
+    )
     return {name for name in found if name != "name" and not name.startswith("amq.")}
 
 
@@ -89,9 +93,7 @@ def test_the_broker_sees_what_was_recorded(rabbit: RabbitMQ, name: str, undelive
     for kind, queue, key, _, body in seen:
         if kind == "deliver":
             found[queue.partition("_replayed")[0]].append((key, body))
-    assert dict(found) == {
-        queue: [(key, body) for _, key, body in those] for queue, those in wanted.items()
-    }
+    assert dict(found) == {queue: [(key, body) for _, key, body in those] for queue, those in wanted.items()}
     amqp = summary["amqp"]
     assert amqp["undelivered"] == undelivered
     assert (amqp["published"], amqp["delivered"]) == (len(expected), sum(map(len, wanted.values())))
@@ -143,7 +145,9 @@ def test_a_broker_with_such_names_is_refused_and_left_as_it_was(rabbit: RabbitMQ
             # Forced, it uses what is there and deletes nothing of it.
             assert names(rabbit) == before
             bodies = [channel.basic_get("scheduler", auto_ack=True)[2] for _ in range(3)]
-            assert bodies[0] == b"the cloud's own" and b"select_destinations" in bodies[1] and bodies[2] is None
+            assert (
+                bodies[0] == b"the cloud's own" and b"select_destinations" in bodies[1] and bodies[2] is None
+            )
         finally:
             channel.queue_delete("scheduler")
             channel.exchange_delete("nova")
@@ -240,5 +244,3 @@ def test_a_capture_without_amqp() -> None:
 def test_standard_input_cannot_be_read_twice() -> None:
     done = replay("-", "--amqp", "amqp://127.0.0.1:1/")
     assert (done.returncode, done.stdout) == (2, "") and "save the stream to a file" in done.stderr
-
-

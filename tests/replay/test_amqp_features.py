@@ -148,9 +148,9 @@ def test_a_session_is_replayed_as_it_was(
     was, now = messages(first), messages(relay.write(tmp_path / "again"))
     own = [each for each in published(now) if each[1] != "tracer-replay.names"]
     assert [renamed(each) for each in own] == [renamed(each) for each in published(was)]
-    assert {k.replace("replayed.gen-", "amq.gen-"): [b for *_, b in v] for k, v in delivered(now).items()} == {
-        k: [b for *_, b in v] for k, v in delivered(was).items()
-    }
+    assert {
+        k.replace("replayed.gen-", "amq.gen-"): [b for *_, b in v] for k, v in delivered(now).items()
+    } == {k: [b for *_, b in v] for k, v in delivered(was).items()}
     assert rabbit.ctl("-q", "list_queues", "name") == ""
 
 
@@ -160,9 +160,7 @@ def renamed(message: tuple[str, str, bytes, bytes]) -> tuple[str, str, bytes, by
     return exchange, key.replace("amq.gen-", "replayed.gen-"), properties, body
 
 
-def record(
-    port: int, session: Callable[[BlockingChannel, BlockingChannel], None], folder: Path
-) -> Path:
+def record(port: int, session: Callable[[BlockingChannel, BlockingChannel], None], folder: Path) -> Path:
     relay = Relay(port)
     parameters = pika.ConnectionParameters("127.0.0.1", relay.port)
     ends = [pika.BlockingConnection(parameters) for _ in range(2)]

@@ -1,7 +1,7 @@
 """A twin of the recorded services: answers as they did, but with other ids and tokens.
 
-What it gives out is drawn from the recorded answers, with every UUID, token and host id replaced by one of its
-own. It knows which recorded request a request stands for by putting the recorded ids back.
+What it gives out is drawn from the recorded answers, with every UUID, token and host id replaced by one of
+its own. It knows which recorded request a request stands for by putting the recorded ids back.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ID = re.compile(
 )
 
 
-def introduced(exchanges: list[Exchanged]) -> set[bytes]:
+def introduced(exchanges: list[Exchanged], methods: tuple[str, ...] = ()) -> set[bytes]:
     """Ids and tokens that an answer told before any request held them."""
     asked: set[bytes] = set()
     found: set[bytes] = set()
     order = sorted(
         [(e.request.end_ns, 0, e.request.raw_head + e.request.body) for e in exchanges]
-        + [(e.answer.end_ns, 1, _tells(e)) for e in exchanges]
+        + [(e.answer.end_ns, 1, _tells(e)) for e in exchanges if not methods or e.request.method in methods]
     )
     for _, is_answer, text in order:
         ids = set(ID.findall(text))
@@ -43,25 +43,32 @@ def introduced(exchanges: list[Exchanged]) -> set[bytes]:
 def _tells(exchange: Exchanged) -> bytes:
     """What of an answer may name things: request ids and the like are nobody's to use."""
     head = exchange.answer.raw_head
-    named = [line for line in head.split(b"\r\n") if line.lower().startswith((b"location:", b"x-subject-token:"))]
+    named = [
+        line for line in head.split(b"\r\n") if line.lower().startswith((b"location:", b"x-subject-token:"))
+    ]
     return b"\r\n".join(named) + b"\r\n" + exchange.answer.body
 
 
 class Twin:
     """Answers the requests of *exchanges*, whichever service they were to."""
 
-    def __init__(self, exchanges: list[Exchanged]) -> None:
+    def __init__(self, roles: dict[str, list[Exchanged]], methods: tuple[str, ...] = ()) -> None:
+        """*roles*: each is reached under a path of its name. *methods*: only what answers to these introduce
+        gets other ids; all, if there are none.
+        """
+        exchanges = [each for its in roles.values() for each in its]
         self.received: list[tuple[bytes, bytes, bytes]] = []
         """(request line, headers, body) as they came"""
         self.unexpected: list[bytes] = []
         self.early: set[bytes] = set()
         """Recorded ids that came in a request although an answer had told another one."""
-        self._own = {each: _other(each) for each in introduced(exchanges)}
+        self._own = {each: _other(each) for each in introduced(exchanges, methods)}
         self._back = {own: recorded for recorded, own in self._own.items()}
         self._answers: dict[bytes, deque[Exchanged]] = defaultdict(deque)
-        for each in exchanges:
-            line = each.request.raw_head.split(b" HTTP/1")[0]
-            self._answers[line + b"\n" + each.request.body].append(each)
+        for role, each in ((role, each) for role, its in roles.items() for each in its):
+            first, _, head = each.request.raw_head.partition(b"\n")
+            line = first.split(b" HTTP/1")[0].replace(b" ", f" /{role}".encode(), 1)
+            self._answers[_known_by(line, head, each.request.body)].append(each)
         self._lock = threading.Lock()
         self.handed_out: set[bytes] = set()
 
@@ -70,7 +77,7 @@ class Twin:
         with self._lock:
             self.received.append((line, head, body))
             self.early |= set(ID.findall(line + head + body)) & set(self._own)
-            recorded = ID.sub(lambda m: self._back.get(m[0], m[0]), line + b"\n" + body)
+            recorded = ID.sub(lambda m: self._back.get(m[0], m[0]), _known_by(line, head, body))
             waiting = self._answers.get(recorded)
             if not waiting:
                 self.unexpected.append(line)
@@ -87,6 +94,12 @@ class Twin:
         told = ID.sub(lambda m: self._own.get(m[0], m[0]), text)
         self.handed_out |= set(ID.findall(told)) & set(self._back)
         return told
+
+
+def _known_by(line: bytes, head: bytes, body: bytes) -> bytes:
+    """What tells a request from others: many services ask the same at once, in the name of other requests."""
+    named = re.findall(rb"(?im)^(x-openstack-request-id):[ \t]*(.*?)\r?$", head)
+    return b"\n".join((line, *(b": ".join((n.lower(), v)) for n, v in sorted(named)), body))
 
 
 def _other(recorded: bytes) -> bytes:
@@ -113,7 +126,9 @@ def serving(twin: Any, delay_s: float = 0.0) -> Iterator[str]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             line = f"{self.command} {self.path}".encode("latin-1")
-            found = twin.answer(line, bytes(self.headers), body)
+            # As bytes, the headers would be folded.
+            head = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+            found = twin.answer(line, head.encode("latin-1"), body)
             if delay_s:
                 threading.Event().wait(delay_s)
             status, location, token, content = found or (599, b"", b"", b"")

@@ -7,6 +7,7 @@ recorded  captures in, messages with the bytes they came as
 broker    what of exchanges, queues, bindings and consumers a recording shows, and what follows from it
 plan      the first reading
 amqp      onto a broker
+sessions  the recorded connections as they live there
 ownership which exchanges and queues on a broker are a replay's own
 ids       which live id stands for which recorded one
 rest      to HTTP endpoints

@@ -9,7 +9,7 @@ does: whichever of them gets the message acknowledges it when the recorded one d
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,20 +19,20 @@ from pika import exceptions as failures
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from tracer.errors import SourceError
-from tracer.model import TO_SERVER, AmqpContent, AmqpMethod, Closed, Connection
+from tracer.model import TO_SERVER, AmqpContent, AmqpMethod, Closed
 from tracer.replay.broker import (
     REMEMBERED,
     Broker,
     Exchange,
     Queue,
     decoded,
-    digest,
     digest_of,
     live_name,
 )
 from tracer.replay.connecting import connect
 from tracer.replay.ownership import Ownership
 from tracer.replay.plan import Plan
+from tracer.replay.sessions import Arrived, Sessions
 from tracer.replay.summary import AmqpSummary
 from tracer.sources.live import monotonic_s
 
@@ -57,34 +57,6 @@ class RawProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is not 
         return [self.raw]
 
 
-class _Live:
-    """One recorded connection on the broker."""
-
-    def __init__(self, connection: BlockingConnection) -> None:
-        self.connection = connection
-        self.channels: dict[int, BlockingChannel] = {}
-        self.confirming: set[int] = set()
-        self.consumers: dict[tuple[int, str], str] = {}
-        """(channel, consumer tag) -> queue"""
-
-
-class _Arrived:
-    """Deliveries of one queue that the recording has not come to yet."""
-
-    __slots__ = ("by_key", "order")
-
-    def __init__(self) -> None:
-        self.order: deque[tuple[bytes, BlockingChannel, int, bool]] = deque()
-        """Key, channel, delivery tag, whether it needs no acknowledgement"""
-
-    def take(self, key: bytes) -> tuple[BlockingChannel, int, bool] | None:
-        for at, (its, channel, tag, no_ack) in enumerate(self.order):
-            if its == key:
-                del self.order[at]
-                return channel, tag, no_ack
-        return None
-
-
 class OntoBroker:
     """Receives the messages of a recording and does on the broker what they say."""
 
@@ -104,15 +76,9 @@ class OntoBroker:
         self._left_out = left_out
         self._force = force
         self._keep = keep
-        self._names: dict[int, str] = {}
-        self._lives: dict[int, _Live] = {}
+        self._sessions = Sessions(parameters, summary, plan.names)
         self._seen = Broker()
-        self._arrived: dict[str, _Arrived] = {}
-        self._on_queue: dict[str, dict[int, None]] = {}
-        """queue -> recorded connections that consume it"""
         self._published: OrderedDict[bytes, int] = OrderedDict()
-        self._tags: dict[tuple[int, int], dict[int, tuple[BlockingChannel, int, bool]]] = {}
-        """Recorded channel -> recorded delivery tag -> what was delivered instead"""
         self._in_vain = 0
         self._deferred: dict[tuple[int, int, str], Any] = {}
         """Methods that wait for the name that the broker gives"""
@@ -166,8 +132,7 @@ class OntoBroker:
             return
         try:
             self._count_left(admin)
-            for number in list(self._lives):
-                self._end(number)
+            self._sessions.end_all()
             own.release(keep=self._keep)
             self._summary.kept = self._keep
             admin.close()
@@ -200,12 +165,12 @@ class OntoBroker:
             self._try(message)
         except failures.ChannelClosedByBroker:
             self._summary.channel_errors += 1
-            self._drop_channel(message)
+            self._sessions.drop_channel(message.connection.number, message.channel)
         except (failures.DuplicateConsumerTag, failures.NackError, ValueError, TypeError):
             self._left_out["methods that pika or the broker refused"] += 1
         except failures.AMQPError:
             # It ended this connection, or all is lost: the next method on it will tell.
-            self._forget(message.connection.number)
+            self._sessions.forget(message.connection.number)
             self._left_out["methods on connections that the broker ended"] += 1
 
     def _try(self, message: AmqpMethod | AmqpContent) -> None:
@@ -218,15 +183,15 @@ class OntoBroker:
             self._method(message)
         except failures.ChannelWrongStateError:
             # Something earlier closed it, and this is the first that notices.
-            self._drop_channel(message)
+            self._sessions.drop_channel(message.connection.number, message.channel)
             self._method(message)
 
     def _closed(self, closed: Closed) -> None:
         number = closed.connection.number
         if closed.how in ("fin", "reset", "reused"):
-            self._end(number)
+            self._sessions.end(number)
             self._seen.closed(number)
-            self._names.pop(number, None)
+            self._sessions.names.pop(number, None)
 
     def _method(self, message: AmqpMethod) -> None:
         if message.name.startswith("connection."):
@@ -237,12 +202,10 @@ class OntoBroker:
             self._answered(message, at)
             return
         if message.name == "channel.open":
-            self._drop_channel(message)
-            self._channel(message.connection, message.channel)
+            self._sessions.drop_channel(message.connection.number, message.channel)
+            self._sessions.channel(message.connection, message.channel)
         elif message.name == "channel.close":
-            if (live := self._lives.get(at[0])) and (channel := live.channels.get(at[1])) and channel.is_open:
-                channel.close()
-            self._drop_channel(message)
+            self._sessions.drop_channel(message.connection.number, message.channel)
         elif message.name in ("basic.ack", "basic.nack", "basic.reject"):
             self._acknowledge(message, at)
         elif (method := decoded(message.raw)) is not None:
@@ -251,28 +214,28 @@ class OntoBroker:
     def _of_connection(self, message: AmqpMethod) -> None:
         number = message.connection.number
         if message.name == "connection.start-ok":
-            self._names[number] = str(message.arguments.get("connection_name", ""))
+            self._sessions.names[number] = str(message.arguments.get("connection_name", ""))
         elif message.name == "connection.open":
-            self._live(message.connection)
+            self._sessions.live(message.connection)
         elif message.name == "connection.close":
-            self._end(number)
+            self._sessions.end(number)
 
     def _answered(self, message: AmqpMethod, at: tuple[int, int]) -> None:
         """Do what waited for a name that the broker gave."""
         waiting = self._deferred.pop((*at, message.name), None)
         if waiting is None:
             return
-        channel = self._channel(message.connection, message.channel)
+        channel = self._sessions.channel(message.connection, message.channel)
         if message.name == "queue.declare-ok":
             queue = Queue(waiting.durable, waiting.exclusive, waiting.auto_delete, waiting.arguments)
             _declare_queue(channel, str(message.arguments["queue"]), queue)
         else:
             queue_name = self._seen.consumers.get((*at, str(message.arguments["consumer_tag"])), "")
             tag = str(message.arguments["consumer_tag"])
-            self._consume(message.connection, message.channel, tag, queue_name, waiting)
+            self._sessions.consume(message.connection, message.channel, tag, queue_name, waiting)
 
     def _do(self, message: AmqpMethod, method: Any) -> None:
-        channel = self._channel(message.connection, message.channel)
+        channel = self._sessions.channel(message.connection, message.channel)
         at = message.connection.number, message.channel
         match message.name:
             case "exchange.declare":
@@ -319,15 +282,17 @@ class OntoBroker:
                 self._deferred[(*at, "basic.consume-ok")] = method
             case "basic.consume":
                 queue_name = self._seen.queue_meant(message)
-                self._consume(message.connection, message.channel, method.consumer_tag, queue_name, method)
+                self._sessions.consume(
+                    message.connection, message.channel, method.consumer_tag, queue_name, method
+                )
             case "basic.cancel":
-                self._cancel(message, method.consumer_tag)
+                self._sessions.cancel(*at, method.consumer_tag)
             case "basic.get":
                 self._deferred[(*at, "got")] = method
             case "basic.recover":
                 channel.basic_recover(method.requeue)
             case "confirm.select":
-                self._confirm(message.connection.number, message.channel, channel)
+                self._sessions.confirm(message.connection.number, message.channel, channel)
             case "tx.select":
                 self._left_out["transactions: their messages are sent at once"] += 1
 
@@ -344,7 +309,9 @@ class OntoBroker:
         if message.name == "basic.publish":
             if whole:
                 self._publish(
-                    message, self._channel(message.connection, message.channel), message.connection.number
+                    message,
+                    self._sessions.channel(message.connection, message.channel),
+                    message.connection.number,
                 )
             else:
                 self._left_out[CUT] += 1
@@ -361,7 +328,7 @@ class OntoBroker:
                 self._deliver(message, key)
 
     def _publish(self, message: AmqpContent, channel: BlockingChannel, number: int) -> None:
-        self._confirm(number, message.channel, channel)
+        self._sessions.confirm(number, message.channel, channel)
         exchange, key = str(message.arguments["exchange"]), str(message.arguments["routing_key"])
         self._remember(digest_of(message))
         self._summary.published += 1
@@ -397,10 +364,10 @@ class OntoBroker:
         """Wait until the message has come to a consumer of its queue."""
         queue = self._seen.queue_of(message)
         connection, tag = message.connection, str(message.arguments["consumer_tag"])
-        live = self._live(connection)
+        live = self._sessions.live(connection)
         if (message.channel, tag) not in live.consumers:
-            self._consume(connection, message.channel, tag, queue, None)
-        arrived = self._arrived.setdefault(queue, _Arrived())
+            self._sessions.consume(connection, message.channel, tag, queue, None)
+        arrived = self._sessions.arrived.setdefault(queue, Arrived())
         begun_s, wait_s = monotonic_s(), WAIT_S if self._in_vain < PATIENCE else SHORT_S
         freed = False
         while (found := arrived.take(key)) is None:
@@ -412,35 +379,19 @@ class OntoBroker:
             if waited_s > SHORT_S / 2 and not freed:
                 # A prefetch limit may keep it back behind what the recording does not show.
                 freed = True
-                self._free(arrived)
-            self._pump(queue, connection.number)
+                self._sessions.free(arrived)
+            self._sessions.pump(queue, connection.number)
         self._in_vain = 0
         self._summary.delivered += 1
         if not found[2]:
-            self._tags.setdefault((connection.number, message.channel), {})[
+            self._sessions.tags.setdefault((connection.number, message.channel), {})[
                 int(message.arguments["delivery_tag"])
             ] = found
-
-    def _pump(self, queue: str, first: int) -> None:
-        """Take in what the broker has sent to the consumers of *queue*."""
-        numbers = [first, *(n for n in self._on_queue.get(queue, ()) if n != first)]
-        for number in numbers:
-            live = self._lives.get(number)
-            if live is not None and live.connection.is_open:
-                live.connection.process_data_events(0.01 if len(numbers) == 1 else 0.001)
-
-    def _free(self, arrived: _Arrived) -> None:
-        """Acknowledge what was delivered and is not recorded so."""
-        while arrived.order:
-            _, channel, tag, no_ack = arrived.order.popleft()
-            self._summary.unasked += 1
-            if not no_ack and channel.is_open:
-                channel.basic_ack(tag)
 
     def _get(self, message: AmqpContent) -> None:
         at = message.connection.number, message.channel
         method = self._deferred.pop((*at, "got"), None)
-        channel = self._channel(message.connection, message.channel)
+        channel = self._sessions.channel(message.connection, message.channel)
         queue = method.queue if method is not None and method.queue else str(message.arguments["routing_key"])
         no_ack = bool(method.no_ack) if method is not None else False
         got, _, _ = channel.basic_get(live_name(queue), no_ack)
@@ -449,7 +400,7 @@ class OntoBroker:
             return
         self._summary.delivered += 1
         if not no_ack:
-            self._tags.setdefault(at, {})[int(message.arguments["delivery_tag"])] = (
+            self._sessions.tags.setdefault(at, {})[int(message.arguments["delivery_tag"])] = (
                 channel,
                 got.delivery_tag,
                 no_ack,
@@ -457,7 +408,7 @@ class OntoBroker:
 
     def _acknowledge(self, message: AmqpMethod, at: tuple[int, int]) -> None:
         tag, multiple = int(message.arguments["delivery_tag"]), bool(message.arguments.get("multiple", False))
-        known = self._tags.get(at, {})
+        known = self._sessions.tags.get(at, {})
         meant = [each for each in known if each == tag or (multiple and (not tag or each <= tag))]
         if not meant:
             self._left_out["acknowledgements of what was not delivered here"] += 1
@@ -472,106 +423,6 @@ class OntoBroker:
                 channel.basic_reject(live_tag, bool(message.arguments["requeue"]))
             else:
                 channel.basic_nack(live_tag, requeue=bool(message.arguments["requeue"]))
-
-    # --- consumers ---
-
-    def _consume(
-        self, connection: Connection, channel_number: int, tag: str, queue: str, method: Any
-    ) -> None:
-        channel = self._channel(connection, channel_number)
-        no_ack = bool(method.no_ack) if method is not None else False
-        arrived = self._arrived.setdefault(queue, _Arrived())
-
-        def take(its: BlockingChannel, delivery: Any, properties: RawProperties, body: bytes) -> None:
-            if len(arrived.order) > REMEMBERED:
-                self._free(arrived)
-            key = digest(delivery.exchange, delivery.routing_key, body)
-            arrived.order.append((key, its, delivery.delivery_tag, no_ack))
-
-        channel.basic_consume(
-            live_name(queue),
-            take,
-            auto_ack=no_ack,
-            exclusive=bool(method.exclusive) if method is not None else False,
-            consumer_tag=tag,
-            arguments=method.arguments if method is not None else None,
-        )
-        self._lives[connection.number].consumers[channel_number, tag] = queue
-        self._on_queue.setdefault(queue, {})[connection.number] = None
-
-    def _cancel(self, message: AmqpMethod, tag: str) -> None:
-        live = self._lives.get(message.connection.number)
-        queue = live.consumers.pop((message.channel, tag), None) if live is not None else None
-        if live is not None and queue is not None:
-            live.channels[message.channel].basic_cancel(tag)
-            self._left(message.connection.number, live, queue)
-
-    def _left(self, number: int, live: _Live, queue: str) -> None:
-        """Take note that a consumer of *queue* is gone."""
-        if queue not in live.consumers.values():
-            self._on_queue.get(queue, {}).pop(number, None)
-            if not self._on_queue.get(queue):
-                self._on_queue.pop(queue, None)
-                self._arrived.pop(queue, None)
-
-    # --- connections and channels ---
-
-    def _live(self, connection: Connection) -> _Live:
-        live = self._lives.get(connection.number)
-        if live is None or not live.connection.is_open:
-            self._forget(connection.number)
-            name = self._names.get(connection.number) or self._plan.names.get(connection.number, "")
-            live = _Live(connect(self._parameters, self._summary.where, name or "tracer replay"))
-            self._lives[connection.number] = live
-        return live
-
-    def _channel(self, connection: Connection, number: int) -> BlockingChannel:
-        live = self._live(connection)
-        channel = live.channels.get(number)
-        if channel is None or not channel.is_open:
-            live.confirming.discard(number)
-            channel = live.channels[number] = live.connection.channel()
-        return channel
-
-    def _confirm(self, number: int, channel_number: int, channel: BlockingChannel) -> None:
-        live = self._lives.get(number)
-        if live is None:
-            channel.confirm_delivery()
-        elif channel_number not in live.confirming:
-            live.confirming.add(channel_number)
-            channel.confirm_delivery()
-
-    def _drop_channel(self, message: AmqpMethod | AmqpContent) -> None:
-        number = message.connection.number
-        self._tags.pop((number, message.channel), None)
-        live = self._lives.get(number)
-        if live is None:
-            return
-        channel = live.channels.pop(message.channel, None)
-        if channel is not None and channel.is_open:
-            channel.close()
-        live.confirming.discard(message.channel)
-        for key in [key for key in live.consumers if key[0] == message.channel]:
-            self._left(number, live, live.consumers.pop(key))
-
-    def _forget(self, number: int) -> None:
-        live = self._lives.pop(number, None)
-        for at in [at for at in self._tags if at[0] == number]:
-            del self._tags[at]
-        if live is not None:
-            queues = set(live.consumers.values())
-            live.consumers.clear()
-            for queue in queues:
-                self._left(number, live, queue)
-
-    def _end(self, number: int) -> None:
-        live = self._lives.get(number)
-        self._forget(number)
-        if live is not None and live.connection.is_open:
-            try:
-                live.connection.close()
-            except failures.AMQPError:
-                return
 
 
 def _declare_exchange(channel: BlockingChannel, name: str, exchange: Exchange) -> None:

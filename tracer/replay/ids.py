@@ -139,10 +139,14 @@ def _segments(url: str) -> list[str]:
 
 def _paired(ours: list[Any], theirs: list[Any]) -> list[tuple[Any, Any]]:
     """Return which members of two lists are the same."""
-    named = [_by_name(ours), _by_name(theirs)]
-    if named[0] is not None and named[1] is not None:
-        return [(value, named[1][name]) for name, value in named[0].items() if name in named[1]]
-    return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else []
+    one, other = _by_name(ours), _by_name(theirs)
+    pairs = []
+    if one is not None and other is not None:
+        pairs = [(value, other[name]) for name, value in one.items() if name in other]
+        # Those whose names, too, are other ones.
+        ours = [value for name, value in one.items() if name not in other]
+        theirs = [value for name, value in other.items() if name not in one]
+    return pairs + (list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else [])
 
 
 def _by_name(members: list[Any]) -> dict[str, Any] | None:

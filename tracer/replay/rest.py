@@ -143,11 +143,17 @@ class _Line:
 class ToEndpoints:
     """Receives the HTTP messages of a recording and sends the requests to the endpoints of their servers.
 
-    *targets*: server in the recording -> where to, and what counts it.
+    *targets*: server in the recording -> where to, and what counts it. *in_step*: a request waits for all
+    that had been answered before it in the recording, so that as many are under way at once as were then;
+    without, the caller keeps the pace, and a request waits only for the answers that it builds on.
     """
 
     def __init__(
-        self, targets: Mapping[Endpoint, tuple[Target, RestSummary]], left_out: Counter[str]
+        self,
+        targets: Mapping[Endpoint, tuple[Target, RestSummary]],
+        left_out: Counter[str],
+        *,
+        in_step: bool,
     ) -> None:
         self._targets = targets
         self._left_out = left_out
@@ -158,6 +164,9 @@ class ToEndpoints:
         self._last: dict[int, Future[None]] = {}
         """Recorded connection -> its latest request, which the next one waits for"""
         self._lines: dict[int, _Line] = {}
+        self._in_step = in_step
+        self._before: list[Future[None]] = []
+        """What was answered in the recording and may not be live."""
         self._promised: dict[str, Future[None]] = {}
         """Recorded id -> the request whose live answer may tell another one"""
         self._stopped = False
@@ -226,7 +235,9 @@ class ToEndpoints:
         self, number: int, path: str, headers: list[tuple[str, str]], body: bytes
     ) -> list[Future[None]]:
         """Return what a request waits for: the one before on its connection, the answers it builds on."""
+        self._before = [each for each in self._before if not each.done()]
         found = [self._last[number]] if number in self._last else []
+        found += self._before
         with self._lock:
             if self._promised:
                 held = words("\n".join((path, *(value for _, value in headers), body.decode("latin-1"))))
@@ -277,6 +288,8 @@ class ToEndpoints:
 
     def _answered(self, message: HttpResponse, exchange: _Exchange) -> None:
         del self._open[message.connection.number, message.exchange]
+        if self._in_step:
+            self._before.append(exchange.done)
         heads = dict(_headers(message.raw_head))
         body = b"" if message.truncated else message.body
         answer = _Answer(message.status, heads.get("location", ""), heads.get("x-subject-token", ""), body)

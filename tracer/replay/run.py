@@ -97,7 +97,7 @@ class Onward:
             onto = OntoBroker(
                 self._broker[0], summary.amqp, plan, summary.left_out, force=targets.force, keep=targets.keep
             )
-        rest = ToEndpoints(servers, summary.left_out) if servers else None
+        rest = ToEndpoints(servers, summary.left_out, in_step=not self._speed) if servers else None
         begun_s = monotonic_s()
         try:
             if onto is not None:

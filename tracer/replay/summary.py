@@ -111,7 +111,9 @@ class Summary:
         for rest in self.rest:
             lines += _rest_text(rest, self.dry_run)
         if self.mapped:
-            lines.append(f"      {self.mapped:,} requests held ids or tokens of live answers in place of recorded ones")
+            lines.append(
+                f"      {self.mapped:,} requests held ids or tokens of live answers in place of recorded ones"
+            )
         lines += [f"left out: {count:,} {plain(why, 200)}" for why, count in self.left_out.most_common()]
         if self.stopped:
             lines.append("stopped before the end of the captures")
