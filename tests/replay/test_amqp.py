@@ -10,12 +10,17 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
 from rabbitmq import RabbitMQ, broker, why_not
 from recording import CAPTURES, ROOT, delivered, messages, published
+from relay import Relay
+
+from tracer import pipeline
+from tracer.pipeline import Settings
 
 pytestmark = pytest.mark.skipif(
     why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())
@@ -124,6 +129,24 @@ def test_properties_are_the_recorded_bytes(rabbit: RabbitMQ, monkeypatch: pytest
         assert raw == expected and len(raw) > 10
         channel.exchange_delete("nova")
     assert "1 of the names were there before (--force) and stay" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["ok-image", "fail-scheduler-down", "fail-conductor-down", "ok-volume"])
+def test_a_capture_of_the_replay_shows_the_same_rpc(rabbit: RabbitMQ, name: str, tmp_path: Path) -> None:
+    """Who called whom, what, in which order and with which result, as `tracer calls` tells of both."""
+    relay = Relay(rabbit.port)
+    url = rabbit.url().replace(str(rabbit.port), str(relay.port))
+    assert replay(f"example:{name}", "--speed", "max", "--amqp", url).returncode == 0
+    again = relay.write(tmp_path)
+    assert rpc(str(again)) == rpc(str(CAPTURES / name))
+
+
+def rpc(capture: str) -> list[tuple[str, str, str, str]]:
+    return [
+        (call.caller, call.callee, call.operation, call.result)
+        for call in pipeline.calls([capture], Settings())
+        if call.protocol == "RPC" and call.queue not in OWN
+    ]
 
 
 def test_a_broker_with_such_names_is_refused_and_left_as_it_was(rabbit: RabbitMQ) -> None:

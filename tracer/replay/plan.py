@@ -19,6 +19,7 @@ from tracer.model import (
     HttpRequest,
     Message,
     RestFacts,
+    RpcFacts,
     Undecoded,
 )
 from tracer.protocols import PORTS
@@ -26,6 +27,7 @@ from tracer.replay.broker import Broker
 from tracer.replay.recorded import read
 from tracer.sources import CaptureArgument
 from tracer.topology import GivenTopology, Topology
+from tracer.topology.roles import PROGRAMS
 
 __all__ = ["Plan", "make_plan"]
 
@@ -87,6 +89,7 @@ def make_plan(
     calls = Calls(ports)
     samples: dict[Endpoint, Call] = {}
     joined: dict[int, Connection] = {}
+    senders: dict[int, Call] = {}
     newest = 0
 
     def learn(changed: Sequence[Call]) -> None:
@@ -96,6 +99,8 @@ def make_plan(
             newest = max(newest, call.serial)
             if isinstance(call.facts, RestFacts) and call.facts.method != "?":
                 samples[call.connection.server] = call
+            elif isinstance(call.facts, RpcFacts) and call.caller and call.caller.connection.joined:
+                senders[call.caller.connection.number] = call
 
     for count, message in enumerate(reading.messages):
         if stopped():
@@ -117,7 +122,12 @@ def make_plan(
     plan.first_ns = min((c.first_ns for c in reading.captures if c.first_ns is not None), default=0)
     plan.last_ns = max((c.last_ns for c in reading.captures if c.last_ns is not None), default=0)
     fronts = [server for server in samples if topology.roles.is_front(server)]
-    plan.names = {n: f"{each.client_role}:0:replayed" for n, each in joined.items() if each.client_role}
+    for number, connection in joined.items():
+        # In the form of oslo.messaging, which tells roles to whoever captures the replay.
+        sent = senders.get(number)
+        role = connection.client_role or (topology.caller(sent) if sent is not None else "")
+        if role in PROGRAMS:
+            plan.names[number] = f"{role}:0:replayed"
     for server, call in samples.items():
         if server not in fronts:
             plan.roles[server] = topology.callee(call)
