@@ -58,6 +58,7 @@ __all__ = [
     "given_topology",
     "learn",
     "require_known",
+    "segments",
     "trace_id",
 ]
 
@@ -388,21 +389,6 @@ class _Run(Stages):
             self._progress.opened(argument.path, os.path.getsize(argument.path) if plain else None)
         return packets
 
-    def _segments(self) -> Iterator[list[SegmentFields]]:
-        """Return the segments of all captures in time order, in batches, each packet once."""
-        streams = [
-            in_time_order(_decode(packets, capture))
-            for packets, capture in zip(self._packets, self.captures, strict=True)
-        ]
-        if len(streams) == 1:
-            return streams[0]
-        named = [capture.plane for capture in self.captures]
-        if None not in named and len(set(named)) == len(named):
-            # A tap per plane: no packet can be in two of them.
-            return merge(streams)
-        clocks = Clocks()
-        return join_sightings(merge(streams, clocks), clocks)
-
     def read(self) -> bool:
         """Read all captures; return True when the user interrupted."""
         with _rare_collections():
@@ -413,7 +399,7 @@ class _Run(Stages):
         partial = False
         countdown = TICK
         try:
-            for event in self._reassembler.read(self._segments()):
+            for event in self._reassembler.read(segments(self._packets, self.captures)):
                 for message in decode(event):
                     self._message(message)
                 if type(event) is not Data:
@@ -476,6 +462,21 @@ def trace_id(trace: Trace) -> str:
 def given_topology(settings: Settings) -> GivenTopology:
     """Return what the topology file of *settings* says, nothing without one."""
     return load_topology(settings.topology) if settings.topology else GivenTopology()
+
+
+def segments(
+    packets: Sequence[Iterator[list[PacketFields]]], captures: Sequence[Capture]
+) -> Iterator[list[SegmentFields]]:
+    """Return the segments of all *captures* in time order, in batches, each packet once."""
+    streams = [in_time_order(_decode(each, capture)) for each, capture in zip(packets, captures, strict=True)]
+    if len(streams) == 1:
+        return streams[0]
+    named = [capture.plane for capture in captures]
+    if None not in named and len(set(named)) == len(named):
+        # A tap per plane: no packet can be in two of them.
+        return merge(streams)
+    clocks = Clocks()
+    return join_sightings(merge(streams, clocks), clocks)
 
 
 def _decode(batches: Iterator[list[PacketFields]], capture: Capture) -> Iterator[list[SegmentFields]]:

@@ -732,3 +732,23 @@ def test_agrees_with_pika(exchange: str, key: str, properties: dict[str, Any], t
     (content,) = Talk().data(wire + (body(text) if text else b"")).contents()
     assert content.arguments == {"exchange": exchange, "routing_key": key, "mandatory": False}
     assert (content.properties, content.body) == (properties, text)
+
+
+def test_what_is_to_be_sent_again_comes_with_its_bytes() -> None:
+    """The payloads of the method and header frames; of the connection's own methods, which hold credentials, none."""
+    payloads = header(5, headers={"n": 1}, reply_to="x")
+    wire = method(pika.spec.Connection.StartOk(mechanism="PLAIN", response="\0guest\0hidden"), 0)
+    wire += method(pika.spec.Basic.Qos(0, 7, False)) + method(
+        pika.spec.Basic.Publish(exchange="nova", routing_key="conductor")
+    )
+    talk = Talk(raw=True).data(HEADER + wire + payloads + body(b"hello"))
+    start, qos, content = talk.messages
+    assert (start.raw, qos.name, qos.raw) == (
+        b"",
+        "basic.qos",
+        method(pika.spec.Basic.Qos(0, 7, False))[7:-1],
+    )
+    assert content.raw_header == payloads[7:-1]
+    assert b"nova" in content.raw_method and b"hidden" not in repr(talk.messages).encode()
+    [plain] = Talk().data(HEADER + wire + payloads + body(b"hello")).contents()
+    assert (plain.raw_method, plain.raw_header) == (b"", b"")

@@ -817,3 +817,20 @@ def test_buffers_are_bounded() -> None:
     for number in range(2_000):
         decoder.receive(Data(link, TO_SERVER, number, os.urandom(1448), ((0, number),)))
     assert len(decoder._streams[TO_SERVER].buffer) < 200_000
+
+
+def test_what_is_to_be_sent_again_comes_as_it_was_sent() -> None:
+    """The head with its secrets and the body as it was compressed; nothing of them is in the repr."""
+    body = gzip.compress(b'{"auth": 1}')
+    request = post(body, b"X-Auth-Token: hidden", b"Content-Encoding: gzip")
+    reply = answer(b"{}", b"X-Subject-Token: hidden")
+    script = events([(">", request), ("<", reply)])
+    asked, answered = decode(script, raw=True)
+    assert isinstance(asked, HttpRequest) and isinstance(answered, HttpResponse)
+    assert asked.raw_head + asked.body == request
+    assert answered.raw_head + answered.body == reply
+    assert asked.headers["x-auth-token"] != "hidden" and "hidden" not in repr([asked, answered])
+    plain_asked, plain_answered = decode(script)
+    assert isinstance(plain_asked, HttpRequest) and isinstance(plain_answered, HttpResponse)
+    assert (plain_asked.raw_head, plain_answered.raw_head) == (b"", b"")
+    assert plain_asked.body == b'{"auth": 1}'

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import comparing, extracting, formats, grammars, live, options, output, recording
+from tracer.cli import (
+    comparing,
+    extracting,
+    formats,
+    grammars,
+    live,
+    options,
+    output,
+    recording,
+    replaying,
+)
 from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
@@ -281,7 +291,7 @@ def show(
 
 program.add_command(live.watch)
 program.add_command(recording.capture)
-program.add_command(live.replay)
+program.add_command(replaying.replay)
 
 
 @program.command(short_help="Learn how long steps take in good creations.")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tracer.model import Report
     from tracer.reports.metrics import Metrics
 
-__all__ = ["replay", "stoppable", "watch"]
+__all__ = ["follow", "stoppable", "watch"]
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -92,46 +92,7 @@ def watch(
         return run
 
     hearers = _Hearers(metrics, notify, grammar, checkpoint)
-    return _exit_code(_follow(begin, form, packets, duration_s, manner, hearers))
-
-
-@click.command(short_help="Play captures again, into the live view.")
-@options.captures
-@options.speed
-@options.grammar
-@options.topology
-@options.form("auto", "view", "text", "jsonl", words="as of watch.")
-@options.stall
-@options.allow
-@options.manner
-@click.pass_obj
-def replay(
-    manner: Manner,
-    captures: tuple[str, ...],
-    speed: float,
-    grammar: str,
-    topology: Path | None,
-    form: str,
-    stall_s: float,
-    allow: tuple[str, ...],
-) -> int:
-    """Plays captures again, at their recorded pace, into the live view.
-
-    \b
-    Examples:
-      tracer replay example:ok-concurrent-20            as it was
-      tracer replay incident/ --speed 10                ten times faster
-      tracer replay incident/ --speed max --format text the events alone
-
-    CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
-    them, - for standard input, or example:NAME for one that comes with tracer.
-    """
-    from tracer.live.run import open_replay
-    from tracer.pipeline import Settings
-
-    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
-    _follow(lambda tell: open_replay(captures, settings, speed, tell), form, None, None, manner)
-    return output.CONFORMS
+    return _exit_code(follow(begin, form, packets, duration_s, manner, hearers))
 
 
 def _exit_code(report: Report) -> int:
@@ -140,7 +101,7 @@ def _exit_code(report: Report) -> int:
     return exit_code(report)
 
 
-def _follow(
+def follow(
     begin: Callable[[Callable[[Event], None]], Watch],
     form: str,
     packets: int | None,

@@ -56,6 +56,8 @@ class HttpRequest(NamedTuple):
     truncated: bool
     """Bytes of it are not in the capture."""
     direction: int = TO_SERVER
+    raw_head: bytes = b""
+    """As sent, secrets and all; empty unless asked for."""
 
     def __repr__(self) -> str:
         what = f"{self.method} {_path(self.target)}"
@@ -75,6 +77,8 @@ class HttpResponse(NamedTuple):
     headers: dict[str, str]
     body: bytes
     truncated: bool
+    raw_head: bytes = b""
+    """As sent, secrets and all; empty unless asked for."""
 
     def __repr__(self) -> str:
         return f"HttpResponse({self.status}, {len(self.body)} bytes, {_place(self.frames)})"
@@ -92,6 +96,11 @@ class AmqpMethod(NamedTuple):
     """As in the specification: 'basic.ack', 'connection.start-ok', 'queue.declare' ..."""
     arguments: dict[str, str | int | bool]
     """By the specification's names with '_'; only those that a stage needs; no credentials."""
+    raw: bytes = b""
+    """The payload of its frame; empty unless asked for, and always for the connection's own methods."""
+
+    def __repr__(self) -> str:
+        return f"AmqpMethod({self.name}, channel {self.channel}, {_place(self.frames)})"
 
 
 class AmqpContent(NamedTuple):
@@ -117,6 +126,10 @@ class AmqpContent(NamedTuple):
     body_bytes: int
     """Its declared size."""
     truncated: bool
+    raw_method: bytes = b""
+    """The payload of its method frame; empty unless asked for."""
+    raw_header: bytes = b""
+    """The payload of its header frame, which holds the properties; empty unless asked for."""
 
     def __repr__(self) -> str:
         return f"AmqpContent({self.name}, {self.body_bytes} bytes, {_place(self.frames)})"

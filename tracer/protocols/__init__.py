@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tracer.model import (
     TO_CLIENT,
@@ -26,7 +26,7 @@ from tracer.protocols.amqp091 import Amqp091
 from tracer.protocols.http1 import Http1
 from tracer.protocols.mysql import MySql
 
-__all__ = ["BUILTIN", "PORTS", "Decoder", "Decoders", "Options"]
+__all__ = ["BUILTIN", "PORTS", "RAW_LIMIT", "Decoder", "Decoders", "Options"]
 
 
 class Decoder(Protocol):
@@ -51,6 +51,8 @@ BUILTIN: tuple[type[Decoder], ...] = (Http1, Amqp091, MySql)
 PORTS: dict[int, str] = {port: decoder.name for decoder in BUILTIN for port in decoder.ports}
 """Server port -> protocol; a topology file adds to it."""
 
+RAW_LIMIT = 16 << 20
+"""Bytes of a body that are kept where it is to be sent again."""
 UNKNOWN_AFTER = 12
 """Pieces of data without anything known in them, after which a connection is given up."""
 
@@ -63,6 +65,8 @@ class Options:
     wants_statement: Callable[[bytes], bool] | None = None
     skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None
     """Told of each statement that was not wanted: its time and frames."""
+    raw: bool = False
+    """Hand on what was sent as it was sent, secrets and all: for sending it again."""
 
 
 class Decoders:
@@ -79,6 +83,7 @@ class Decoders:
         self._by_name = {decoder.name: decoder for decoder in BUILTIN}
         self._ports = dict(ports)
         self._options = options
+        self._raw: dict[str, Any] = {"raw": True, "body_limit": RAW_LIMIT} if options.raw else {}
         self._turn = turn
         self._decoders: dict[int, Decoder] = {}
         self._tries: dict[int, int] = {}
@@ -140,7 +145,9 @@ class Decoders:
 
     def _make(self, kind: type[Decoder], connection: Connection) -> Decoder:
         if kind is Http1:
-            return Http1(connection, wants_body=self._options.wants_body)
+            return Http1(connection, wants_body=self._options.wants_body, **self._raw)
+        if kind is Amqp091:
+            return Amqp091(connection, **self._raw)
         if kind is MySql:
             return MySql(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
         return kind(connection)  # type: ignore[call-arg]

@@ -82,6 +82,7 @@ class Amqp091:
     """Decoder of one connection.
 
     *body_limit*: bytes of a body that are kept; what is beyond is counted in `body_bytes` only.
+    *raw*: methods and contents are given with the bytes they came as, and basic.qos is given too.
     """
 
     name: ClassVar[str] = "amqp091"
@@ -115,9 +116,10 @@ class Amqp091:
             seen, at = True, stop + 1
         return direction if seen else None
 
-    def __init__(self, connection: Connection, *, body_limit: int = BODY_LIMIT) -> None:
+    def __init__(self, connection: Connection, *, body_limit: int = BODY_LIMIT, raw: bool = False) -> None:
         self._connection = connection
         self._body_limit = body_limit
+        self._raw = raw
         self._frame_max = DEFAULT_FRAME_MAX
         self._directions = (
             Direction(TO_SERVER, connection.joined),
@@ -340,7 +342,7 @@ class Amqp091:
         if channel in stream.contents:
             self._finish(stream, channel, messages)
         method = METHODS.get(_METHOD_ID.unpack_from(payload)) if len(payload) >= 4 else None
-        if method is None or not method.emitted:
+        if method is None or not (method.emitted or (self._raw and method.name == "basic.qos")):
             return
         arguments = method.decode(payload)
         if arguments is None:
@@ -349,7 +351,9 @@ class Amqp091:
         if method.content:
             if len(stream.contents) >= _MOST_PENDING:
                 self._finish(stream, next(iter(stream.contents)), messages)
-            stream.contents[channel] = Content(method.name, arguments, mark)
+            content = stream.contents[channel] = Content(method.name, arguments, mark)
+            if self._raw:
+                content.raw_method = payload
             return
         if method.name == "connection.tune-ok":
             lowest, highest = _FRAME_MAX_BOUNDS
@@ -360,8 +364,12 @@ class Amqp091:
             if channel in other.contents:
                 self._finish(other, channel, messages)
         frames = evidence(mark, stream.last)
+        # Those of the connection hold credentials.
+        raw = payload if self._raw and not method.name.startswith("connection.") else b""
         messages.append(
-            AmqpMethod(self._connection, stream.direction, mark[1], frames, channel, method.name, arguments)
+            AmqpMethod(
+                self._connection, stream.direction, mark[1], frames, channel, method.name, arguments, raw
+            )
         )
 
     def _header(self, stream: Direction, channel: int, payload: bytes, messages: list[Message]) -> None:
@@ -374,6 +382,8 @@ class Amqp091:
             return
         content.body_bytes = _BODY_SIZE.unpack_from(payload, 4)[0]
         content.properties = properties_of(payload)
+        if self._raw:
+            content.raw_header = payload
         if content.body_bytes == 0:
             self._finish(stream, channel, messages)
 
@@ -401,6 +411,8 @@ class Amqp091:
                 parts[0] if len(parts) == 1 else b"".join(parts),
                 max(content.body_bytes, 0),
                 content.truncated or content.received != content.body_bytes,
+                content.raw_method,
+                content.raw_header,
             )
         )
 

@@ -44,6 +44,8 @@ class Content:
         "name",
         "parts",
         "properties",
+        "raw_header",
+        "raw_method",
         "received",
         "truncated",
     )
@@ -59,6 +61,7 @@ class Content:
         self.kept = 0
         self.parts: list[bytes] = []
         self.truncated = False
+        self.raw_method = self.raw_header = b""
 
     def add(self, part: bytes, limit: int) -> None:
         if self.kept < limit:

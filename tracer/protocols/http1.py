@@ -73,7 +73,8 @@ class Http1:
 
     *wants_body* says whose body to keep (all when None), up to *body_limit* bytes before
     decompression. Of a response that it is asked about, method and target are those of the request,
-    or '' when that is not known.
+    or '' when that is not known. With *raw*, messages hold their heads as they were sent, and requests their
+    bodies as they were compressed.
 
     A response can be emitted before its request when the request's direction waited for a lost
     segment; their `exchange` is equal all the same. An answer that comes before the end of the
@@ -106,13 +107,19 @@ class Http1:
         return None
 
     def __init__(
-        self, connection: Connection, *, wants_body: WantsBody | None = None, body_limit: int = BODY_LIMIT
+        self,
+        connection: Connection,
+        *,
+        wants_body: WantsBody | None = None,
+        body_limit: int = BODY_LIMIT,
+        raw: bool = False,
     ) -> None:
         # Gaps from before this decoder was made count as well.
         joined = connection.joined or connection.gaps > 0
         self._connection = connection
         self._wants_body = wants_body
         self._body_limit = body_limit
+        self._raw = raw
         self._streams = (Stream(TO_SERVER, joined), Stream(TO_CLIENT, joined))
         self._exchanges = Exchanges(joined)
         self._opaque = False
@@ -268,6 +275,8 @@ class Http1:
             message = MessageUnderWay(head, start, stream.mark, answered.exchange, answered.method)
             self._frame(message, answered.target)
         stream.message = message
+        if self._raw:
+            message.raw = raw
         if cut:
             message.truncated = True
             message.keep = 0
@@ -438,6 +447,7 @@ class Http1:
                 head.headers,
                 message.content(),
                 message.truncated,
+                message.raw,
             )
         )
         if head.status == 101:
@@ -462,6 +472,7 @@ class Http1:
                 message.content(),
                 message.truncated,
                 stream.direction,
+                message.raw,
             )
         )
         if self._held:

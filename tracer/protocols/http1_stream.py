@@ -31,7 +31,7 @@ class Mark(NamedTuple):
 class MessageUnderWay:
     """A message whose head is known, while its body arrives."""
 
-    __slots__ = ("asked", "body", "emitted", "end", "exchange", "head", "keep", "start", "truncated")
+    __slots__ = ("asked", "body", "emitted", "end", "exchange", "head", "keep", "raw", "start", "truncated")
 
     def __init__(self, head: Head, start: Mark, end: Mark, exchange: int, asked: str) -> None:
         self.head = head
@@ -44,6 +44,8 @@ class MessageUnderWay:
         self.keep = 0
         self.emitted = False
         self.truncated = False
+        self.raw = b""
+        """The head as it was sent, where that is asked for."""
 
     @property
     def is_request(self) -> bool:
@@ -62,7 +64,11 @@ class MessageUnderWay:
         return end if start == end else end + start
 
     def content(self) -> bytes:
-        return self.body.content(self.head.headers.get("content-encoding", "")) if self.keep else b""
+        if not self.keep:
+            return b""
+        # What is to be sent again stays compressed.
+        as_sent = self.raw and self.is_request
+        return self.body.content("" if as_sent else self.head.headers.get("content-encoding", ""))
 
 
 class Stream:

@@ -1,0 +1,114 @@
+"""What `tracer replay` does: captures again, into the live view or to targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.cli import options, output
+from tracer.cli.live import follow, stoppable
+from tracer.cli.options import Manner
+from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracer.pipeline import Settings
+    from tracer.replay.run import Targets
+
+__all__ = ["replay"]
+
+
+@click.command(short_help="Play captures again: into the live view, onto a test broker, to test endpoints.")
+@options.captures
+@options.speed
+@click.option("--amqp", metavar="URL", help="Send the AMQP messages to this test broker.")
+@click.option(
+    "--rest",
+    metavar="ROLE=URL",
+    multiple=True,
+    help="Send the requests to ROLE (or ADDRESS:PORT) to this test endpoint. Repeat it.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--force", is_flag=True, help="Use a broker that has exchanges or queues of the same names.")
+@click.option("--keep", is_flag=True, help="Leave on the broker what was declared.")
+@options.grammar
+@options.topology
+@options.form(
+    "auto", "view", "text", "jsonl", "json", words="as of watch; with --amqp or --rest: text or json."
+)
+@options.stall
+@options.allow
+@options.manner
+@click.pass_obj
+def replay(
+    manner: Manner,
+    captures: tuple[str, ...],
+    speed: float,
+    amqp: str | None,
+    rest: tuple[str, ...],
+    dry_run: bool,
+    force: bool,
+    keep: bool,
+    grammar: str,
+    topology: Path | None,
+    form: str,
+    stall_s: float,
+    allow: tuple[str, ...],
+) -> int:
+    """Plays captures again, at their recorded pace: into the live view, or
+    to test systems.
+
+    \b
+    Examples:
+      tracer replay example:ok-concurrent-20            as it was
+      tracer replay incident/ --speed 10                ten times faster
+      tracer replay incident/ --speed max --format text the events alone
+      tracer replay incident/ --amqp amqp://guest:guest@localhost/
+      tracer replay incident/ --rest nova-api=http://localhost:8774
+
+    CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
+    them, - for standard input, or example:NAME for one that comes with tracer.
+
+    --amqp declares exchanges, queues and consumers as recorded, sends each
+    message byte for byte, and deletes at the end what it declared. It refuses
+    a broker that has exchanges or queues of these names already.
+
+    --rest sends the requests that a role was sent; ids and tokens that a live
+    answer gives in the place of recorded ones are used from then on.
+    """
+    from tracer.pipeline import Settings
+    from tracer.replay.run import Targets
+
+    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+    targets = Targets(amqp, rest, force, keep, dry_run)
+    if amqp is not None or rest:
+        return _send(captures, settings, targets, speed, form, manner)
+    for name in ("force", "keep", "dry_run"):
+        if getattr(targets, name):
+            raise UsageError(f"--{name.replace('_', '-')}: where to? Name a target with --amqp or --rest")
+    if form == "json":
+        raise UsageError("--format json: for a replay with --amqp or --rest; the live view has jsonl")
+    from tracer.live.run import open_replay
+
+    follow(lambda tell: open_replay(captures, settings, speed, tell), form, None, None, manner)
+    return output.CONFORMS
+
+
+def _send(
+    captures: tuple[str, ...], settings: Settings, targets: Targets, speed: float, form: str, manner: Manner
+) -> int:
+    from tracer.pipeline import given_topology
+    from tracer.replay.run import Onward
+
+    if form not in ("auto", "text", "json"):
+        raise UsageError(f"--format {form}: with --amqp or --rest there is text and json")
+    if targets.amqp is None and (targets.force or targets.keep):
+        raise UsageError(f"--{'force' if targets.force else 'keep'}: only of --amqp")
+    run = Onward(captures, given_topology(settings), targets, speed)
+    with stoppable(run):
+        summary = run.run()
+    with output.destination(None, ()) as file:
+        text = summary.json() if form == "json" else summary.text()
+        file.write(f"{text}\n")
+    return output.CONFORMS

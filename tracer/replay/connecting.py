@@ -1,0 +1,79 @@
+"""A broker's URL, and a connection to it; whatever goes wrong, the password is not told."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import unquote, urlsplit
+
+import pika
+from pika import exceptions as failures
+from pika.adapters.blocking_connection import BlockingConnection
+
+from tracer.errors import SourceError, UsageError
+
+__all__ = ["broker_at", "connect"]
+
+BLOCKED_S = 60.0
+"""A broker that is out of memory or disk takes nothing: so long is it waited for."""
+
+
+def broker_at(url: str) -> tuple[pika.ConnectionParameters, str]:
+    """Return what *url* (amqp://USER:PASSWORD@HOST:PORT/VHOST) means, and how to name it to people.
+
+    Raises UsageError.
+    """
+    form = "write amqp://USER:PASSWORD@HOST:PORT/VHOST"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise UsageError(f"--amqp: that is no URL; {form}") from None
+    if parts.scheme not in ("amqp", "amqps"):
+        raise UsageError(f"--amqp: a broker's URL begins with amqp:// or amqps://; {form}")
+    if not host:
+        raise UsageError(f"--amqp: the URL names no host; {form}")
+    try:
+        parameters = pika.URLParameters(url)
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"--amqp: options of the URL make no sense; {form}") from None
+    parameters.heartbeat = 0
+    parameters.blocked_connection_timeout = BLOCKED_S
+    port = port or (5671 if parts.scheme == "amqps" else 5672)
+    vhost = unquote(parts.path[1:]) or "/"
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return parameters, f"{where}, vhost {vhost}"
+
+
+def connect(parameters: pika.ConnectionParameters, where: str, name: str) -> BlockingConnection:
+    """Return a connection that calls itself *name*. Raises SourceError."""
+    parameters.client_properties = {"connection_name": name}
+    try:
+        return BlockingConnection(parameters)
+    except failures.ProbableAuthenticationError:
+        why = "it refuses this user and password"
+    except failures.ProbableAccessDeniedError:
+        why = "this user may not enter that vhost, or there is none of that name"
+    except failures.IncompatibleProtocolError:
+        why = "what answers there does not speak AMQP 0-9-1"
+    except (failures.AMQPError, OSError) as error:
+        why = _reason(error)
+    raise SourceError(f"--amqp {where}: no connection to the broker: {why}")
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost reason that the system gave, in a few words."""
+    pending, seen = [error], 0
+    found = ""
+    while pending and seen < 20:
+        seen += 1
+        each = pending.pop(0)
+        if isinstance(each, socket.gaierror):
+            return "no such host"
+        if isinstance(each, OSError) and each.strerror:
+            found = each.strerror
+        pending += [inner for inner in each.args if isinstance(inner, BaseException)]
+        inner = getattr(each, "exception", None) or each.__cause__ or each.__context__
+        if isinstance(inner, BaseException):
+            pending.append(inner)
+        pending += [e for e in getattr(each, "exceptions", ()) if isinstance(e, BaseException)]
+    return found or "it did not answer"

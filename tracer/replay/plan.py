@@ -1,0 +1,164 @@
+"""The first reading: what is in the captures, who serves what, and what a broker must have beforehand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tracer.calls import Calls, wants_body
+from tracer.errors import UsageError
+from tracer.model import (
+    TO_SERVER,
+    AmqpContent,
+    AmqpMethod,
+    Call,
+    Closed,
+    Connection,
+    Endpoint,
+    HttpRequest,
+    Message,
+    RestFacts,
+    RpcFacts,
+    Undecoded,
+)
+from tracer.protocols import PORTS
+from tracer.replay.broker import Broker
+from tracer.replay.recorded import read
+from tracer.sources import CaptureArgument
+from tracer.topology import GivenTopology, Topology
+from tracer.topology.signs import PROGRAMS
+
+__all__ = ["Plan", "make_plan"]
+
+FORGET_NS = 120_000_000_000
+TICK = 4_096
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a recording holds for a replay."""
+
+    broker: Broker = field(default_factory=Broker)
+    roles: dict[Endpoint, str] = field(default_factory=dict)
+    """Role of each server of HTTP requests."""
+    requests: Counter[Endpoint] = field(default_factory=Counter)
+    published: int = 0
+    delivered: int = 0
+    returned: int = 0
+    channel_errors: int = 0
+    names: dict[int, str] = field(default_factory=dict)
+    """Connection to a broker that does not say its name, as it began before the capture -> a name that tells
+    its role."""
+    vhosts: set[str] = field(default_factory=set)
+    undecoded: Counter[str] = field(default_factory=Counter)
+    """Why connections cannot be read, and how many"""
+    first_ns: int = 0
+    last_ns: int = 0
+
+    def targets(self, role: str) -> set[Endpoint]:
+        """Return the servers that *role* means: a role, or one server as ADDRESS:PORT.
+
+        Raises UsageError, with the roles that there are, when nothing was asked of it.
+        """
+        found = {server for server, its in self.roles.items() if role in (its, str(server))}
+        if found:
+            return found
+        there = ", ".join(f"{name} ({count:,})" for name, count in self.by_role().items())
+        raise UsageError(
+            f"--rest {role}: the captures hold no request to it; "
+            + (f"there are requests to {there}" if there else "they hold no HTTP request at all")
+        )
+
+    def by_role(self) -> dict[str, int]:
+        """Return how many requests each role was sent, the most first."""
+        found: Counter[str] = Counter()
+        for server, count in self.requests.items():
+            found[self.roles[server]] += count
+        return dict(found.most_common())
+
+
+def make_plan(
+    arguments: Sequence[CaptureArgument], given: GivenTopology, stopped: Callable[[], bool]
+) -> Plan:
+    """Read the captures once and return what they hold. Raises SourceError."""
+    plan = Plan()
+    ports = {**PORTS, **given.ports}
+    reading = read(arguments, ports, wants_body)
+    topology = Topology(reading.captures, given)
+    calls = Calls(ports)
+    samples: dict[Endpoint, Call] = {}
+    joined: dict[int, Connection] = {}
+    senders: dict[int, Call] = {}
+    newest = 0
+
+    def learn(changed: Sequence[Call]) -> None:
+        nonlocal newest
+        for call in changed:
+            topology.observe(call, call.serial > newest)
+            newest = max(newest, call.serial)
+            if isinstance(call.facts, RestFacts) and call.facts.method != "?":
+                samples[call.connection.server] = call
+            elif isinstance(call.facts, RpcFacts) and call.caller and call.caller.connection.joined:
+                senders[call.caller.connection.number] = call
+
+    for count, message in enumerate(reading.messages):
+        if stopped():
+            break
+        _take(plan, message)
+        if isinstance(message, AmqpMethod | AmqpContent) and message.connection.joined:
+            joined[message.connection.number] = message.connection
+        if isinstance(message, AmqpMethod):
+            topology.roles.method(message)
+        elif isinstance(message, Undecoded):
+            topology.roles.undecoded(message.connection)
+        learn(list(calls.receive(message)))
+        if not count % TICK:
+            calls.numbering.advance(message.time_ns)
+            calls.forget(message.time_ns - FORGET_NS, ())
+            topology.roles.forget(message.time_ns - FORGET_NS)
+    learn(list(calls.flush()))
+    plan.broker.finish(midstream=bool(joined))
+    plan.first_ns = min((c.first_ns for c in reading.captures if c.first_ns is not None), default=0)
+    plan.last_ns = max((c.last_ns for c in reading.captures if c.last_ns is not None), default=0)
+    fronts = [server for server in samples if topology.roles.is_front(server)]
+    for number, connection in joined.items():
+        # In the form of oslo.messaging, which tells roles to whoever captures the replay.
+        sent = senders.get(number)
+        role = connection.client_role or (topology.caller(sent) if sent is not None else "")
+        if role in PROGRAMS:
+            plan.names[number] = f"{role}:0:replayed"
+    for server, call in samples.items():
+        if server not in fronts:
+            plan.roles[server] = topology.callee(call)
+    inner = set(plan.roles.values())
+    for server in fronts:
+        # Requests pass a proxy and come again behind it: where both are there, the latter are the service's.
+        behind = topology.roles.fronts.get(server, "")
+        plan.roles[server] = "lb" if not behind or behind in inner else topology.callee(samples[server])
+    # Of what was answered and never asked in sight, nothing is known.
+    for server in plan.requests:
+        plan.roles.setdefault(server, str(server))
+    return plan
+
+
+def _take(plan: Plan, message: Message | Closed) -> None:
+    match message:
+        case AmqpContent():
+            plan.broker.content(message)
+            plan.published += message.name == "basic.publish"
+            plan.delivered += message.name in ("basic.deliver", "basic.get-ok")
+            plan.returned += message.name == "basic.return"
+        case AmqpMethod():
+            if message.name == "connection.open":
+                plan.vhosts.add(str(message.arguments.get("virtual_host", "/")))
+            elif message.name == "channel.close" and message.direction != TO_SERVER:
+                plan.channel_errors += 1
+            plan.broker.method(message)
+        case HttpRequest():
+            plan.requests[message.connection.server] += 1
+        case Undecoded():
+            plan.undecoded[f"{message.reason} on port {message.connection.server.port}"] += 1
+        case Closed():
+            if message.how != "fin":
+                plan.broker.closed(message.connection.number)

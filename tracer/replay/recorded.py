@@ -1,0 +1,86 @@
+"""Captures in, messages out, with the bytes they came as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tracer.errors import UsageError
+from tracer.examples import example_path
+from tracer.model import Capture, Closed, Data, Gap, Message, SegmentFields
+from tracer.pipeline import segments
+from tracer.protocols import Decoders, Options
+from tracer.reassembly import Event, Reassembler
+from tracer.sources import CaptureArgument, open_capture, resolve
+from tracer.topology import GivenTopology
+from tracer.topology.planes import KNOWN_PLANES
+
+__all__ = ["Reading", "read", "resolve_twice"]
+
+PORTS_AT = (8, 32)
+"""Where the ports stand in a flow: behind two addresses, of IPv4 or of IPv6."""
+WantsBody = Callable[[str, str, dict[str, str], int], bool]
+
+
+@dataclass(slots=True)
+class Reading:
+    """One reading of captures: what comes out of it in order, and what was found about them."""
+
+    captures: list[Capture]
+    messages: Iterator[Message | Closed]
+    gaps: list[int] = field(default_factory=lambda: [0, 0])
+    """Holes in the streams, and the bytes known to be in them."""
+
+
+def resolve_twice(captures: Sequence[str], given: GivenTopology) -> list[CaptureArgument]:
+    """Return the captures that the words mean. Raises SourceError, and UsageError for a stream."""
+    found = resolve([example_path(each) for each in captures], {*KNOWN_PLANES, *given.plane_names})
+    if any(argument.path == "-" for argument in found.captures):
+        raise UsageError("- : a replay to a target reads its captures twice: save the stream to a file first")
+    return list(found.captures)
+
+
+def read(
+    arguments: Sequence[CaptureArgument], ports: Mapping[int, str], wants_body: WantsBody | None
+) -> Reading:
+    """Return the messages of the captures, in the order in which they were complete.
+
+    SQL is left unread: it is four fifths of the packets, and of no use here. Raises SourceError.
+    """
+    captures = [Capture(number, each.path, each.plane) for number, each in enumerate(arguments)]
+    packets = [open_capture(each.path, capture) for each, capture in zip(arguments, captures, strict=True)]
+    reassembler = Reassembler(captures, ports)
+    options = Options(wants_body, raw=True)
+    decoders = Decoders(ports, options, reassembler.turn)
+    gaps = [0, 0]
+    unread = {port for port, protocol in ports.items() if protocol == "mysql"}
+
+    def messages() -> Iterator[Message | Closed]:
+        for event in reassembler.read(_without(segments(packets, captures), unread)):
+            yield from _of(event)
+        last_ns = max((c.last_ns or 0 for c in captures), default=0)
+        for event in reassembler.flush(last_ns):
+            yield from _of(event)
+
+    def _of(event: Event) -> Iterator[Message | Closed]:
+        yield from decoders.receive(event)
+        if type(event) is Gap:
+            gaps[0] += 1
+            gaps[1] += event.size_bytes
+        elif type(event) is not Data:
+            yield event  # type: ignore[misc]
+
+    return Reading(captures, messages(), gaps)
+
+
+def _without(batches: Iterator[list[SegmentFields]], ports: Collection[int]) -> Iterator[list[SegmentFields]]:
+    """Yield the segments that are neither to nor from *ports*."""
+    unwanted = {port.to_bytes(2, "big") for port in ports}
+    for batch in batches:
+        wanted: list[SegmentFields] = []
+        for segment in batch:
+            flow = segment[1]
+            at = PORTS_AT[len(flow) >= 36]
+            if flow[at : at + 2] not in unwanted and flow[at + 2 : at + 4] not in unwanted:
+                wanted.append(segment)
+        yield wanted

@@ -1,0 +1,399 @@
+"""Recorded REST requests to test endpoints, in recorded order, with live ids and tokens for recorded ones.
+
+Each recorded connection is one to the endpoint, and requests on different connections overlap as they did. A
+request that holds an id or a token out of a recorded answer waits until that request was answered live.
+
+Heads and bodies are as they were sent, secrets included: they are held until the request is answered, live
+tokens until the replay ends. None is printed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import select
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tracer.errors import UsageError
+from tracer.model import Closed, Endpoint, HttpRequest, HttpResponse
+from tracer.protocols import RAW_LIMIT
+from tracer.replay.ids import Ids, told, words
+from tracer.replay.summary import RestSummary
+
+__all__ = ["Target", "ToEndpoints", "endpoint_at"]
+
+TIMEOUT_S = 60.0
+WORKERS = 32
+MOST_WAITING = 256
+"""Requests that wait or are under way; then the recording waits."""
+ANSWER_LIMIT = 4 << 20
+"""Bytes of a live answer that are looked at for ids."""
+MOST_OPEN = 10_000
+_OWN = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"}
+    | {"proxy-authorization", "te", "trailer", "upgrade", "expect", "accept-encoding"}
+)
+"""Headers of one hop (RFC 9110 §7.6.1), and those that a client sets by itself."""
+CUT = "requests cut in the captures (snap length, lost packets)"
+
+
+class Target(NamedTuple):
+    """Where the requests to one role go."""
+
+    host: str
+    port: int
+    tls: bool
+    prefix: str
+    """Path before the recorded one, without a slash at its end."""
+
+
+def endpoint_at(role: str, url: str) -> Target:
+    """Return what the URL of `--rest ROLE=URL` means. Raises UsageError, which does not tell the URL."""
+    form = f"write {role}=http://HOST:PORT"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise UsageError(f"--rest {role}: that is no URL; {form}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"--rest {role}: a URL begins with http:// or https:// and names a host; {form}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise UsageError(f"--rest {role}: neither a user nor a query belongs into the URL; {form}")
+    tls = parts.scheme == "https"
+    return Target(host, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+
+
+class _Answer(NamedTuple):
+    status: int
+    location: str
+    token: str
+    body: bytes
+
+
+@dataclass(eq=False, slots=True)
+class _Exchange:
+    """A request under way or answered, until its recorded answer came too."""
+
+    summary: RestSummary
+    done: Future[None] = field(default_factory=Future)
+    """Set when its live answer came, and was compared with the recorded one if that came before."""
+    recorded: _Answer | None = None
+    live: _Answer | None = None
+    failed: bool = False
+    ended: bool = False
+    """The recording holds no answer any more."""
+    promised: set[str] = field(default_factory=set)
+    """Recorded ids for which its live answer may have others."""
+
+
+class _Line:
+    """One connection to an endpoint."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._client: http.client.HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> _Answer:
+        """Send one request and return the answer. Raises OSError or http.client.HTTPException."""
+        client = self._open()
+        client.putrequest(method, path, skip_accept_encoding=True)
+        for name, value in headers:
+            client.putheader(name, value)
+        client.putheader("Accept-Encoding", "identity")
+        if body or method in ("POST", "PUT", "PATCH"):
+            client.putheader("Content-Length", str(len(body)))
+        client.endheaders(body or None)
+        response = client.getresponse()
+        kept = response.read(ANSWER_LIMIT)
+        if response.read(1):
+            # The rest of a body that is too long is not worth its time.
+            self.close()
+        answer = _Answer(
+            response.status,
+            response.getheader("Location", ""),
+            response.getheader("X-Subject-Token", ""),
+            kept,
+        )
+        if response.will_close:
+            self.close()
+        return answer
+
+    def _open(self) -> http.client.HTTPConnection:
+        client = self._client
+        if client is not None and client.sock is not None and select.select([client.sock], [], [], 0)[0]:
+            # Readable without a request: the server has closed it.
+            self.close()
+            client = None
+        if client is None:
+            kind = http.client.HTTPSConnection if self._target.tls else http.client.HTTPConnection
+            client = self._client = kind(self._target.host, self._target.port, timeout=TIMEOUT_S)
+        return client
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+class ToEndpoints:
+    """Receives the HTTP messages of a recording and sends the requests to the endpoints of their servers.
+
+    *targets*: server in the recording -> where to, and what counts it. *in_step*: a request waits for all
+    that had been answered before it in the recording, so that as many are under way at once as were then;
+    without, the caller keeps the pace, and a request waits only for the answers that it builds on.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[Endpoint, tuple[Target, RestSummary]],
+        left_out: Counter[str],
+        *,
+        in_step: bool,
+    ) -> None:
+        self._targets = targets
+        self._left_out = left_out
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="sends requests")
+        self._slots = threading.Semaphore(MOST_WAITING)
+        self._open: OrderedDict[tuple[int, int], _Exchange] = OrderedDict()
+        self._last: dict[int, Future[None]] = {}
+        """Recorded connection -> its latest request, which the next one waits for"""
+        self._lines: dict[int, _Line] = {}
+        self._in_step = in_step
+        self._before: list[Future[None]] = []
+        """What was answered in the recording and may not be live."""
+        self._promised: dict[str, Future[None]] = {}
+        """Recorded id -> the request whose live answer may tell another one"""
+        self._stopped = False
+        self.ids = Ids()
+        self.mapped = 0
+        """Requests that were sent with other ids than recorded."""
+
+    def receive(self, message: HttpRequest | HttpResponse | Closed) -> None:
+        """Send a request, compare an answer, or end a connection."""
+        if isinstance(message, HttpRequest):
+            if message.connection.server in self._targets:
+                self._request(message)
+        elif isinstance(message, HttpResponse):
+            exchange = self._open.get((message.connection.number, message.exchange))
+            if exchange is not None:
+                self._answered(message, exchange)
+        else:
+            self._closed(message)
+
+    def close(self, *, at_once: bool) -> None:
+        """Wait for what is under way, *at_once* only for what has begun; then forget all secrets."""
+        self._stopped = at_once
+        self._pool.shutdown(wait=True, cancel_futures=at_once)
+        for line in self._lines.values():
+            line.close()
+        for exchange in self._open.values():
+            exchange.ended = True
+            self._compare(exchange)
+        self._open.clear()
+        self.ids = Ids()
+
+    # --- requests ---
+
+    def _request(self, message: HttpRequest) -> None:
+        target, summary = self._targets[message.connection.server]
+        why = _unsendable(message)
+        if why:
+            self._left_out[why] += 1
+            return
+        number = message.connection.number
+        headers = _headers(message.raw_head)
+        path = _path(message.raw_head)
+        exchange = _Exchange(summary)
+        self._open[number, message.exchange] = exchange
+        if len(self._open) > MOST_OPEN:
+            self._settle(self._open.popitem(last=False)[1])
+        waits = self._waits(number, path, headers, message.body)
+        self._last[number] = exchange.done
+        line = self._lines.setdefault(number, _Line(target))
+        self._slots.acquire()
+
+        def send() -> None:
+            try:
+                for each in waits:
+                    each.result()
+                if not self._stopped:
+                    self._send(line, target, exchange, message.method, path, headers, message.body)
+            finally:
+                self._slots.release()
+                if not exchange.done.done():
+                    exchange.done.set_result(None)
+
+        self._pool.submit(send)
+
+    def _waits(
+        self, number: int, path: str, headers: list[tuple[str, str]], body: bytes
+    ) -> list[Future[None]]:
+        """Return what a request waits for: the one before on its connection, the answers it builds on."""
+        self._before = [each for each in self._before if not each.done()]
+        found = [self._last[number]] if number in self._last else []
+        found += self._before
+        with self._lock:
+            if self._promised:
+                held = words("\n".join((path, *(value for _, value in headers), body.decode("latin-1"))))
+                found += [self._promised[word] for word in held if word in self._promised]
+        return list(dict.fromkeys(found))
+
+    def _send(
+        self,
+        line: _Line,
+        target: Target,
+        exchange: _Exchange,
+        method: str,
+        path: str,
+        headers: list[tuple[str, str]],
+        body: bytes,
+    ) -> None:
+        with self._lock:
+            live_path = target.prefix + self.ids.mapped(path)
+            live_headers = [(name, self.ids.mapped(value)) for name, value in headers]
+            live_body = self.ids.mapped(body.decode("latin-1")).encode("latin-1", "replace")
+            exchange.summary.sent += 1
+            exchange.summary.old_tokens += ("x-auth-token", dict(headers).get("x-auth-token")) in live_headers
+            self.mapped += (live_path, live_headers, live_body) != (target.prefix + path, headers, body)
+        try:
+            answer = line.ask(method, live_path, live_headers, live_body)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            line.close()
+            with self._lock:
+                exchange.failed = True
+                exchange.summary.problems[_why(error)] += 1
+                self._fulfil(exchange)
+            return
+        with self._lock:
+            exchange.live = answer
+            self._fulfil(exchange)
+
+    def _fulfil(self, exchange: _Exchange) -> None:
+        """Learn from a live answer whose recorded one came before it; those who wait for it may go on."""
+        if exchange.recorded is not None:
+            self._learn(exchange)
+        for word in exchange.promised:
+            if self._promised.get(word) is exchange.done:
+                del self._promised[word]
+        if exchange.recorded is not None or exchange.ended:
+            self._compare(exchange)
+
+    # --- recorded answers ---
+
+    def _answered(self, message: HttpResponse, exchange: _Exchange) -> None:
+        del self._open[message.connection.number, message.exchange]
+        if self._in_step:
+            self._before.append(exchange.done)
+        heads = dict(_headers(message.raw_head))
+        body = b"" if message.truncated else message.body
+        answer = _Answer(message.status, heads.get("location", ""), heads.get("x-subject-token", ""), body)
+        with self._lock:
+            exchange.recorded = answer
+            if exchange.live is not None:
+                self._learn(exchange)
+                self._compare(exchange)
+            elif exchange.failed:
+                self._compare(exchange)
+            else:
+                exchange.promised = told(body, answer.location, answer.token)
+                for word in exchange.promised:
+                    self._promised.setdefault(word, exchange.done)
+
+    def _learn(self, exchange: _Exchange) -> None:
+        recorded, live = exchange.recorded, exchange.live
+        if recorded is None or live is None or (recorded.status < 400) != (live.status < 400):
+            return
+        self.ids.learn(recorded.token, live.token)
+        if recorded.location and live.location:
+            self.ids.learn_url(recorded.location, live.location)
+        self.ids.learn_json(recorded.body, live.body)
+
+    def _closed(self, closed: Closed) -> None:
+        number = closed.connection.number
+        if closed.how == "fin":
+            return
+        for key in [key for key in self._open if key[0] == number]:
+            self._settle(self._open.pop(key))
+        last, line = self._last.pop(number, None), self._lines.pop(number, None)
+        if line is not None:
+            if last is None or last.done():
+                line.close()
+            else:
+                last.add_done_callback(_closing(line))
+
+    def _settle(self, exchange: _Exchange) -> None:
+        """Take note that the recording will not tell the answer."""
+        with self._lock:
+            exchange.ended = True
+            if exchange.live is not None or exchange.failed:
+                self._compare(exchange)
+
+    def _compare(self, exchange: _Exchange) -> None:
+        recorded, live, summary = exchange.recorded, exchange.live, exchange.summary
+        exchange.recorded = exchange.live = None
+        if live is None and not exchange.failed:
+            return
+        status = str(live.status) if live is not None else "none"
+        if recorded is None:
+            summary.uncompared += 1
+        elif str(recorded.status) == status:
+            summary.same += 1
+        else:
+            summary.different[str(recorded.status), status] += 1
+
+
+def _closing(line: _Line) -> Callable[[object], None]:
+    return lambda _: line.close()
+
+
+def _unsendable(message: HttpRequest) -> str:
+    """Return why a request cannot be sent; '' when it can."""
+    declared = message.headers.get("content-length", "")
+    if message.method == "CONNECT":
+        return "CONNECT requests: what follows is no HTTP"
+    if message.truncated:
+        return CUT
+    if len(message.body) >= RAW_LIMIT or (declared.isdigit() and int(declared) > RAW_LIMIT):
+        return f"requests with a body of more than {RAW_LIMIT >> 20} MiB"
+    if declared.isdigit() and int(declared) != len(message.body):
+        return CUT
+    return ""
+
+
+def _headers(head: bytes) -> list[tuple[str, str]]:
+    """Return the headers of a head that are sent again, names in lower case; a folded line is joined."""
+    found: list[tuple[str, str]] = []
+    for line in head.decode("latin-1").split("\n")[1:]:
+        line = line.rstrip("\r")
+        if line[:1] in (" ", "\t") and found:
+            found[-1] = found[-1][0], f"{found[-1][1]} {line.strip()}"
+            continue
+        name, colon, value = line.partition(":")
+        if colon and name:
+            found.append((name.strip().lower(), value.strip()))
+    return [(name, value) for name, value in found if name not in _OWN]
+
+
+def _path(head: bytes) -> str:
+    """Return path and query of a request's head."""
+    target = head.partition(b"\n")[0].decode("latin-1").partition(" ")[2].rpartition(" ")[0].strip()
+    if target.startswith("/") or target == "*":
+        return target
+    parts = urlsplit(target)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT_S:g} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return {"RemoteDisconnected": "connection closed without an answer"}.get(
+        type(error).__name__, f"not an HTTP answer ({type(error).__name__})"
+    )

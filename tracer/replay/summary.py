@@ -1,0 +1,216 @@
+"""What came of a replay: counts, and what they are as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracer.reports import plain
+
+__all__ = ["AmqpSummary", "RestSummary", "Summary"]
+
+
+@dataclass(slots=True)
+class AmqpSummary:
+    """Onto a broker. What was recorded stands beside what happened."""
+
+    where: str
+    published: int = 0
+    published_recorded: int = 0
+    delivered: int = 0
+    delivered_recorded: int = 0
+    acknowledged: int = 0
+    returned: int = 0
+    returned_recorded: int = 0
+    undelivered: dict[str, int] = field(default_factory=dict)
+    """queue -> messages in it at the end: never delivered, or given back"""
+    not_delivered: int = 0
+    """Recorded as delivered, and not delivered within the time that they were waited for."""
+    unasked: int = 0
+    """Delivered, and not recorded so."""
+    supplied: int = 0
+    """Published by tracer itself: the recording holds the delivery alone."""
+    channel_errors: int = 0
+    channel_errors_recorded: int = 0
+    exchanges: int = 0
+    exchanges_inferred: int = 0
+    queues: int = 0
+    queues_inferred: int = 0
+    bindings: int = 0
+    bindings_inferred: int = 0
+    consumers: int = 0
+    consumers_inferred: int = 0
+    vhosts: list[str] = field(default_factory=list)
+    kept: bool = False
+    foreign: list[str] = field(default_factory=list)
+    """Used though they are not a replay's own (--force)."""
+
+
+@dataclass(slots=True)
+class RestSummary:
+    """To one role."""
+
+    role: str
+    url: str
+    recorded: int = 0
+    sent: int = 0
+    same: int = 0
+    different: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(recorded status, live status) -> requests; 'none' is no answer"""
+    old_tokens: int = 0
+    """Sent with a token that no recorded answer of a replayed role had given: the recorded one."""
+    uncompared: int = 0
+    """The recording holds no answer that could be compared."""
+    problems: Counter[str] = field(default_factory=Counter)
+    """Why there was no answer."""
+
+
+@dataclass(slots=True)
+class Summary:
+    captures: list[str]
+    recorded_s: float
+    speed: float
+    """0: as fast as possible"""
+    took_s: float = 0.0
+    behind_s: float = 0.0
+    """By how much the latest message was late, at worst."""
+    dry_run: bool = False
+    stopped: bool = False
+    amqp: AmqpSummary | None = None
+    rest: list[RestSummary] = field(default_factory=list)
+    mapped: int = 0
+    """Requests with live ids or tokens in the place of recorded ones."""
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def json(self) -> str:
+        """Return the summary as JSON, schema tracer.replay/1."""
+        amqp = self.amqp
+        found: dict[str, Any] = {
+            "schema": "tracer.replay/1",
+            "captures": self.captures,
+            "recorded_s": round(self.recorded_s, 3),
+            "speed": self.speed or "max",
+            "took_s": round(self.took_s, 3),
+            "behind_s": round(self.behind_s, 3),
+            "dry_run": self.dry_run,
+            "stopped": self.stopped,
+            "amqp": None if amqp is None else {n: getattr(amqp, n) for n in AmqpSummary.__slots__},
+            "rest": [_rest_json(each) for each in self.rest],
+            "mapped": self.mapped,
+            "left_out": dict(self.left_out.most_common()),
+        }
+        return json.dumps(found, indent=2, ensure_ascii=False)
+
+    def text(self) -> str:
+        """Return the summary for people."""
+        lines: list[str] = []
+        if self.amqp is not None:
+            lines += _amqp_text(self.amqp, self.dry_run)
+        for rest in self.rest:
+            lines += _rest_text(rest, self.dry_run)
+        if self.mapped:
+            lines.append(
+                f"      {self.mapped:,} requests held ids or tokens of live answers in place of recorded ones"
+            )
+        lines += [f"left out: {count:,} {plain(why, 200)}" for why, count in self.left_out.most_common()]
+        if self.stopped:
+            lines.append("stopped before the end of the captures")
+        lines.append(self._pace())
+        return "\n".join(lines)
+
+    def _pace(self) -> str:
+        speed = f"{self.speed:g} times faster" if self.speed not in (0.0, 1.0) else "at its pace"
+        speed = speed if self.speed else "as fast as possible"
+        if self.dry_run:
+            span = f"the captures span {self.recorded_s:,.1f} s"
+            return f"nothing was sent (--dry-run); {span}, to be sent {speed}"
+        behind = f", at worst {self.behind_s:,.1f} s behind" if self.speed and self.behind_s >= 0.5 else ""
+        return f"{self.recorded_s:,.1f} s of recorded traffic in {self.took_s:,.1f} s, {speed}{behind}"
+
+
+def _rest_json(rest: RestSummary) -> dict[str, Any]:
+    found: dict[str, Any] = {name: getattr(rest, name) for name in RestSummary.__slots__}
+    found["different"] = [
+        {"recorded": recorded, "live": live, "requests": count}
+        for (recorded, live), count in rest.different.most_common()
+    ]
+    return found
+
+
+def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
+    lines = [f"AMQP  {'would be sent to' if dry_run else 'sent to'} {amqp.where}"]
+    parts = [
+        _declared(amqp.exchanges, amqp.exchanges_inferred, "exchange"),
+        _declared(amqp.queues, amqp.queues_inferred, "queue"),
+        _declared(amqp.bindings, amqp.bindings_inferred, "binding"),
+        _declared(amqp.consumers, amqp.consumers_inferred, "consumer"),
+    ]
+    lines.append(f"      {', '.join(parts)}")
+    if dry_run:
+        lines.append(
+            f"      {amqp.published_recorded:,} messages published, {amqp.delivered_recorded:,} delivered,"
+            f" {amqp.returned_recorded:,} returned in the captures"
+        )
+    else:
+        left = sum(amqp.undelivered.values())
+        lines.append(
+            f"      {amqp.published:,} messages published (recorded {amqp.published_recorded:,}),"
+            f" {amqp.delivered:,} delivered (recorded {amqp.delivered_recorded:,}),"
+            f" {amqp.returned:,} returned (recorded {amqp.returned_recorded:,}), {left:,} left in queues"
+        )
+        held = sorted(amqp.undelivered.items(), key=lambda item: -item[1])
+        lines += [f"      left in queue {plain(queue)}: {count:,}" for queue, count in held[:10]]
+        if len(held) > 10:
+            lines.append(f"      and in {len(held) - 10} more queues")
+    notes = [
+        (amqp.not_delivered, "recorded as delivered did not arrive"),
+        (amqp.unasked, "were delivered that the captures do not show as delivered"),
+        (amqp.supplied, "were published by tracer itself: the captures hold their delivery alone"),
+    ]
+    lines += [f"      {count:,} {words}" for count, words in notes if count]
+    if amqp.channel_errors or amqp.channel_errors_recorded:
+        lines.append(
+            f"      channel errors: {amqp.channel_errors:,} (recorded {amqp.channel_errors_recorded:,})"
+        )
+    if len(amqp.vhosts) > 1:
+        lines.append(
+            f"      {len(amqp.vhosts)} vhosts were recorded ({', '.join(amqp.vhosts)}), all sent to one"
+        )
+    if amqp.foreign:
+        lines.append(f"      {len(amqp.foreign):,} of the names were there before (--force) and stay")
+    if not dry_run:
+        lines.append(
+            "      what was declared is kept; the next replay clears it away"
+            if amqp.kept
+            else "      what was declared is deleted"
+        )
+    return lines
+
+
+def _declared(count: int, inferred: int, what: str) -> str:
+    told = f" ({inferred:,} inferred)" if inferred else ""
+    return f"{count:,} {what}{'' if count == 1 else 's'}{told}"
+
+
+def _rest_text(rest: RestSummary, dry_run: bool) -> list[str]:
+    if dry_run:
+        return [f"REST  {rest.recorded:,} requests to {rest.role} would be sent to {rest.url}"]
+    lines = [
+        f"REST  {rest.sent:,} of {rest.recorded:,} requests to {rest.role} sent to {rest.url}:"
+        f" {rest.same:,} with the recorded status, {rest.different.total():,} with another"
+    ]
+    lines += [
+        f"      recorded {recorded}, now {live}: {count:,}"
+        for (recorded, live), count in rest.different.most_common()
+    ]
+    if rest.old_tokens:
+        lines.append(
+            f"      {rest.old_tokens:,} held the recorded token: no replayed answer gave another"
+            " (--rest keystone=URL would)"
+        )
+    if rest.uncompared:
+        lines.append(f"      {rest.uncompared:,} without a recorded answer to compare with")
+    lines += [f"      no answer: {why}: {count:,}" for why, count in rest.problems.most_common(5)]
+    return lines
