@@ -108,3 +108,14 @@ def test_a_message_that_is_published_twice_on_the_wire_is_two_calls() -> None:
 def test_the_copies_of_a_firehose_on_a_sniffed_wire_are_no_calls() -> None:
     copies = [content("basic.deliver", SNIFFED[1], 9, exchange) for exchange in ("amq.rabbitmq.trace",)]
     assert len(calls((PUBLISH, DELIVER, *copies))) == 1
+
+
+def test_nothing_is_undelivered_while_the_broker_tells_nothing() -> None:
+    """What was published before may have been delivered; when that is told later it counts."""
+    stage = Calls({})
+    told = content("basic.publish", TOLD[0], 2)
+    (call,) = stage.receive(told)
+    assert [*stage.unseen(7)] == [] and call.result == "undelivered"
+    assert [*stage.unseen(0)] == [call] and call.result == "?"
+    stage.receive(TOLD_DELIVER)
+    assert call.result == "ok"

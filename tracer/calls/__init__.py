@@ -92,6 +92,10 @@ class Calls:
         """Forget messages older than *before_ns* that wait for something, but for the serials *kept*."""
         self._rpc.forget(before_ns, kept)
 
+    def unseen(self, capture: int) -> Iterable[Call]:
+        """Return the calls whose fate cannot be known any more: the broker of *capture* tells nothing now."""
+        return self._rpc.unseen(capture)
+
     def flush(self) -> Iterable[Call]:
         """Return the calls of which the end of the capture tells something."""
         self.numbering.flush()

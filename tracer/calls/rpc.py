@@ -404,6 +404,19 @@ class RpcCalls:
         ]:
             del self._unjoined[key]
 
+    def unseen(self, capture: int) -> list[Call]:
+        """Say `?` instead of *undelivered*: the broker of *capture* tells nothing now."""
+        calls = [
+            call
+            for call in self._never_delivered.values()
+            if _is_told(call.connection) and capture in call.connection.captures
+        ]
+        for call in calls:
+            del self._never_delivered[call.serial]
+            if call.result == "undelivered":
+                call.result = "?"
+        return calls
+
     def flush(self) -> list[Call]:
         """Say `?` instead of *undelivered* where deliveries to that consumer cannot be seen."""
         calls = []
