@@ -2,9 +2,9 @@
 
     python tests/benchmarks/firehose_rate.py [messages]
 
-A RabbitMQ of its own, its firehose on. Each consumer connects, and is held while recorded messages are published
-and delivered on the broker; then it reads what has piled up. What it takes a second is the rate above which its
-queue begins to grow. The bare consumers count messages and do nothing else; the watch does all it does.
+A RabbitMQ of its own, its firehose on. Each consumer connects, and is held while recorded messages are
+published and delivered on the broker; then it reads what has piled up. What it takes a second is the rate
+above which its queue begins to grow. The bare consumers only count messages; the watch does all it does.
 Goal: at least half of the faster bare one.
 """
 

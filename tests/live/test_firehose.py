@@ -26,7 +26,7 @@ from tracer.live.follow import Patience
 from tracer.live.run import open_brokers, open_watch
 from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
 from tracer.pipeline import Settings
-from tracer.sources import rabbitmq
+from tracer.sources import rabbitmq_queues
 
 WHY_NOT = why_not()
 needs_broker = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
@@ -84,9 +84,9 @@ def internal(name: str) -> Path:
 
 
 @contextmanager
-def cloud(rabbit: RabbitMQ, name: str) -> Iterator[Cloud]:
+def cloud(rabbit: RabbitMQ, name: str, vhost: str = "%2F") -> Iterator[Cloud]:
     """The clients of a shipped capture."""
-    running = Cloud(rabbit.url(), recorded(internal(name)))
+    running = Cloud(rabbit.url(vhost), recorded(internal(name)))
     running.connect()
     try:
         yield running
@@ -283,9 +283,10 @@ def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
     rabbit.ctl("add_user", "viewer", "secret")
     url = f"amqp://viewer:secret@{at}/"
     try:
-        assert "rabbitmqctl set_permissions -p / viewer" in (no_entry := refused(url))
+        no_entry = refused(url)
         rabbit.ctl("set_permissions", "-p", "/", "viewer", "", "", "")
-        assert "rabbitmqctl set_permissions -p / viewer" in (no_rights := refused(url))
+        no_rights = refused(url)
+        assert all("rabbitmqctl set_permissions -p / viewer" in words for words in (no_entry, no_rights))
         assert "may not enter" in no_entry and "may not listen" in no_rights
         # As told: these rights are enough, and they are no more than for queues of its own.
         rights = shlex.split(no_rights.partition("set_permissions")[2])
@@ -299,8 +300,8 @@ def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
 
 def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that does not come after: the queue stays small, and each message is taken or counted."""
-    monkeypatch.setattr(rabbitmq, "MOST_MESSAGES", 100)
-    monkeypatch.setattr(rabbitmq, "LOST_BYTES", 1 << 30)
+    monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
+    monkeypatch.setattr(rabbitmq_queues, "LOST_BYTES", 1 << 30)
     (source,) = open_brokers([rabbit.url()])
     source.open()
     count, body = 4_000, b"x" * 10_000
@@ -318,3 +319,29 @@ def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: p
     published = [h for h in heard if isinstance(h.message, AmqpContent) and h.message.name == "basic.publish"]
     assert source.dropped > 0
     assert len(published) + source.dropped == pytest.approx(count, abs=20)
+
+
+def test_without_the_event_exchange(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects is not known then; that is said, and the rest works."""
+    monkeypatch.setattr(rabbitmq_queues, "EVENTS", "amq.rabbitmq.no-such-plugin")
+    with cloud(rabbit, "fail-no-valid-host") as clients:
+        listening = Listening([], [rabbit.url()])
+        clients.play()
+        report = listening.end()
+    (said,) = listening.troubles()
+    assert "rabbitmq-plugins enable rabbitmq_event_exchange" in said
+    assert [verdict.stopped_at for verdict in report.verdicts] == ["6"]
+
+
+def test_two_cells(rabbit: RabbitMQ) -> None:
+    rabbit.ctl("add_vhost", "cell1")
+    rabbit.ctl("set_permissions", "-p", "cell1", "guest", ".*", ".*", ".*")
+    rabbit.ctl("trace_on", "-p", "cell1")
+    with cloud(rabbit, "fail-no-valid-host") as one, cloud(rabbit, "ok-image", "cell1") as other:
+        listening = Listening([], [rabbit.url(), rabbit.url("cell1")])
+        one.play()
+        other.play()
+        report = listening.end()
+    assert sorted(verdict.outcome for verdict in report.verdicts) == ["active", "error"]
+    assert [capture.calls for capture in report.captures] == [one.published, other.published]
+    assert listening.troubles() == []

@@ -1,4 +1,4 @@
-"""What a firehose tells becomes the messages that a sniffed connection would give; URLs keep their password."""
+"""What a firehose tells becomes the messages of a sniffed connection; URLs keep their password."""
 
 from __future__ import annotations
 

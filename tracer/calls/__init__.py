@@ -105,6 +105,10 @@ class Calls:
         self._newest = len(calls)
         self.numbering.restore(calls)
 
+    def unseen(self, capture: int) -> Iterable[Call]:
+        """Return the calls whose fate cannot be known any more: the broker of *capture* tells nothing now."""
+        return self._rpc.unseen(capture)
+
     def flush(self) -> Iterable[Call]:
         """Return the calls of which the end of the capture tells something."""
         self.numbering.flush()

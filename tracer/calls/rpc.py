@@ -6,10 +6,10 @@ that acknowledges nothing). oslo.messaging acknowledges before it works, so *ok*
 work was done.
 
 A broker's firehose tells publish and delivery, no acknowledgement: delivered is *ok* there. What is sniffed
-and told by the firehose as well is one call, by the unique id: the publish of a message from the other kind of
-capture point adds its frames. The sniffed connection stays the call's own, since Wireshark shows it, and a
-sniffed delivery's *unacked* is never made *ok* by the firehose. The copies that a firehose makes, seen when its
-listener's wire is sniffed, are no calls.
+and told by the firehose as well is one call, by the unique id: the publish of a message from the other kind
+of capture point adds its frames. The sniffed connection stays the call's own, since Wireshark shows it, and a
+sniffed delivery's *unacked* is never made *ok* by the firehose. The copies that a firehose makes, seen when
+its listener's wire is sniffed, are no calls.
 """
 
 from __future__ import annotations
@@ -428,6 +428,19 @@ class RpcCalls:
             key for key, calls in self._unjoined.items() if not calls or calls[-1].started_ns < before_ns
         ]:
             del self._unjoined[key]
+
+    def unseen(self, capture: int) -> list[Call]:
+        """Say `?` instead of *undelivered*: the broker of *capture* tells nothing now."""
+        calls = [
+            call
+            for call in self._never_delivered.values()
+            if _is_told(call.connection) and capture in call.connection.captures
+        ]
+        for call in calls:
+            del self._never_delivered[call.serial]
+            if call.result == "undelivered":
+                call.result = "?"
+        return calls
 
     def flush(self) -> list[Call]:
         """Say `?` instead of *undelivered* where deliveries to that consumer cannot be seen."""

@@ -27,17 +27,24 @@ class Brokers:
         self._brokers = [(cast("RabbitMQ", s), capture) for s, capture in pairs if capture.protocol]
         self._blind: set[int] = set()
 
-    def follow(self, coverage: Coverage, tell: Callable[[Event], None]) -> None:
-        """Tell what has happened to the brokers, and let *coverage* know what could not be seen."""
+    def follow(self, coverage: Coverage, tell: Callable[[Event], None]) -> list[int]:
+        """Tell what has happened to the brokers, and let *coverage* know what could not be seen.
+
+        Return the captures of which something was not.
+        """
+        unseen = []
         for source, capture in self._brokers:
             for time_ns, words in source.news():
                 tell(Event("trouble", time_ns, message=words))
             spans = source.unseen()
             for since_ns, until_ns in spans:
                 coverage.dropped(capture, since_ns, until_ns)
+            if spans:
+                unseen.append(capture.number)
             if spans and capture.number not in self._blind:
                 capture.anomalies[UNSEEN] += 1
             (self._blind.add if source.is_blind else self._blind.discard)(capture.number)
+        return unseen
 
     def state(self, capture: Capture) -> str:
         """Return how the broker of *capture* is doing; '' while all is well, or when it is no broker."""

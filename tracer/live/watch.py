@@ -207,7 +207,7 @@ class Watch(Stages):
 
     def _look(self, now_s: float, *, last: bool = False) -> None:
         now_ns = self._feed.now_ns()
-        self._brokers.follow(self.coverage, self._tell)
+        self._follow_brokers()
         self._follow_sources(now_ns, last=last)
         if not now_ns:
             return
@@ -227,6 +227,10 @@ class Watch(Stages):
             if event.kind == "verdict" and self._feed.was_live:
                 event = replace(event, lag_ns=max(0, wall_ns() - event.time_ns))
             self._tell(event)
+
+    def _follow_brokers(self) -> None:
+        for capture in self._brokers.follow(self.coverage, self._tell):
+            self._new_or_changed([*self._calls.unseen(capture)])
 
     def _pass_time(self, now_ns: int) -> None:
         """Let time do its work in reassembly, also while nothing comes: unanswered SYNs, holes."""
@@ -253,6 +257,8 @@ class Watch(Stages):
                 # The source is ahead of what is processed: it lost them somewhere in between.
                 since_ns = self._looked_ns or read.first_ns or now_ns
                 self.coverage.dropped(capture, since_ns, max(now_ns, read.last_ns or 0))
+                if capture.protocol:
+                    self._new_or_changed([*self._calls.unseen(capture.number)])
                 dropped = "packet" if not capture.protocol else "message"
                 capture.anomalies["packets dropped by the kernel" if not capture.protocol else LOST] += lost
                 who = "kernel" if not capture.protocol else "broker"
@@ -419,7 +425,7 @@ class Watch(Stages):
 
     def _end(self) -> Report:
         now_ns = self._feed.now_ns()
-        self._brokers.follow(self.coverage, self._tell)
+        self._follow_brokers()
         self._follow_sources(now_ns, last=True)
         self._finish()
         self._tell_all(self.follow.look(max(now_ns, self._last_ns), last=True))

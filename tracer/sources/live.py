@@ -56,7 +56,7 @@ class LiveSource(Protocol):
         """Let `read` hand over what is there and end, where it can."""
 
     def read(self, deliver: Callable[[list[Any], int], None]) -> None:
-        """Hand over packets, or what was heard, until the source ends: in a thread of its own, so it may block."""
+        """Hand over packets, or what was heard, until the source ends: in its own thread, so it may block."""
 
 
 class Reader(Generic[Item]):

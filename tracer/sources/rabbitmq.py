@@ -4,12 +4,12 @@ The firehose (`rabbitmqctl trace_on -p VHOST`) publishes each message once more 
 more when it is delivered, with its body. It is the broker that tells, so that TLS hides nothing. On it are
 
 - one queue of ours, bound to amq.rabbitmq.trace and, where that plugin is on, amq.rabbitmq.event. Exclusive,
-  auto-deleting, bounded in messages and bytes, the oldest dropped when it is full: a watch that is too slow, or
-  hangs, never fills the broker's memory;
+  auto-deleting, bounded in messages and bytes, the oldest dropped when it is full: a watch that is too slow
+  never fills the broker's memory;
 - one more, to which the broker dead-letters what it drops there. Nobody reads it: it is purged now and then,
   and the answer counts what was lost;
 - probes: once a second a message without content to our own queue. One that comes back untraced says that
-  trace is off, one that does not come back that nothing is known, and the time it takes how far we are behind.
+  trace is off, and the time it takes how far we are behind.
 
 Exchanges are declared passively. Of the cloud's own queues none is touched.
 
@@ -34,14 +34,12 @@ from pika.adapters.select_connection import SelectConnection
 from tracer.errors import SourceError
 from tracer.model import Capture, Endpoint, Heard
 from tracer.sources.live import monotonic_s, wall_ns
-from tracer.sources.rabbitmq_messages import EVENTS, OWN, TRACE, Delivery, Firehose
+from tracer.sources.rabbitmq_messages import OWN, TRACE, Delivery, Firehose
+from tracer.sources.rabbitmq_queues import Step, listen
 from tracer.sources.rabbitmq_url import CONNECT_S, Broker, allow, refusal
 
 __all__ = ["RabbitMQ"]
 
-MOST_MESSAGES, MOST_BYTES = 50_000, 128 << 20
-"""What our queue holds at most, in the broker's memory."""
-LOST_MESSAGES, LOST_BYTES = 100_000, 8 << 20
 BATCH = 256
 FLUSH_S = 0.02
 PROBE_S = 1.0
@@ -54,7 +52,6 @@ BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 BEHIND_S = 5.0
 
 TellHeard = Callable[[list[Heard], int], None]
-_Step = Callable[[Callable[..., None]], object]
 
 
 class RabbitMQ:
@@ -96,7 +93,7 @@ class RabbitMQ:
         self._side: Any = None
         """For what may be refused: probes."""
         self._ready = False
-        self._setup: Generator[_Step, Any, None] | None = None
+        self._setup: Generator[Step, Any, None] | None = None
         self._probes: dict[int, int] = {}
         """Probe -> when it was sent."""
         self._sent = self._traced = self._returned = 0
@@ -269,44 +266,21 @@ class RabbitMQ:
             return
         step(self._advance)
 
-    def _set_up(self, connection: Any) -> Generator[_Step, Any, None]:
+    def _set_up(self, connection: Any) -> Generator[Step, Any, None]:
         channel = yield lambda done: connection.channel(on_open_callback=done)
         channel.add_on_close_callback(self._channel_closed)
-        yield lambda done: channel.exchange_declare(TRACE, passive=True, callback=done)
-        yield lambda done: channel.queue_declare(
-            self._lost_queue, **_OURS, arguments=_limits(LOST_MESSAGES, LOST_BYTES), callback=done
-        )
-        limits = _limits(MOST_MESSAGES, MOST_BYTES) | {
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": self._lost_queue,
-        }
-        yield lambda done: channel.queue_declare(self._queue, **_OURS, arguments=limits, callback=done)
-        self.knows_peers = yield from self._bind_events(connection, channel)
-        yield lambda done: channel.queue_bind(self._queue, TRACE, "publish.#", callback=done)
-        yield lambda done: channel.queue_bind(self._queue, TRACE, "deliver.#", callback=done)
-        yield lambda done: channel.basic_consume(
-            self._queue, self._arrived, auto_ack=True, exclusive=True, callback=done
-        )
         channel.add_on_cancel_callback(lambda _: self._fail(f"{self.broker.name}: our queue is gone"))
+        self.knows_peers = yield from listen(
+            connection, channel, self._queue, self._lost_queue, self._arrived
+        )
+        if not self.knows_peers and self._deliver is None:
+            words = "services that connect do not tell their names here: rabbitmq-plugins enable"
+            self._say(f"{self.broker.name}: {words} rabbitmq_event_exchange would let them")
         self._side = yield lambda done: connection.channel(on_open_callback=done)
         self._side.add_on_close_callback(self._side_closed)
         self._channel = channel
         self._ready = True
         self._probe()
-
-    def _bind_events(self, connection: Any, channel: Any) -> Generator[_Step, Any, bool]:
-        """Bind to the event exchange if there is one and we may; on a channel of its own, which a no closes."""
-        asking = yield lambda done: connection.channel(on_open_callback=done)
-
-        def ask(done: Callable[..., None]) -> None:
-            asking.add_on_close_callback(lambda _, __: done(None))
-            asking.exchange_declare(EVENTS, passive=True, callback=done)
-
-        if (yield ask) is None:
-            return False
-        for kind in ("connection.*", "channel.*", "consumer.*"):
-            yield lambda done, kind=kind: channel.queue_bind(self._queue, EVENTS, kind, callback=done)  # type: ignore[misc]
-        return True
 
     def _channel_closed(self, _: Any, error: Any) -> None:
         if self._stopping:
@@ -400,8 +374,9 @@ class RabbitMQ:
             vhost = self.broker.vhost
             self.state = "trace is off"
             self._say(
-                f"{self.broker.name}: trace is off, so RPC is unobserved: rabbitmqctl trace_on -p {vhost} switches"
-                " it on (the broker then publishes and delivers each message once more), trace_off off again"
+                f"{self.broker.name}: trace is off, so RPC is unobserved: rabbitmqctl trace_on -p {vhost}"
+                " switches it on (the broker then publishes and delivers each message once more),"
+                " trace_off off again"
             )
 
     def _is_known(self) -> bool:
@@ -461,13 +436,6 @@ class RabbitMQ:
         self._news.append((time_ns or wall_ns(), words))
 
 
-_OURS: dict[str, bool] = {"exclusive": True, "auto_delete": True}
-
-
 def _probe_number(name: object) -> int:
     """Return which probe is called *name*; 0 for what somebody else sent to our queue."""
     return int(name) if type(name) is str and name.isdecimal() and len(name) < 12 else 0
-
-
-def _limits(messages: int, size_bytes: int) -> dict[str, Any]:
-    return {"x-max-length": messages, "x-max-length-bytes": size_bytes, "x-overflow": "drop-head"}

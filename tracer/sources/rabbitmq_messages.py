@@ -52,7 +52,7 @@ _NOWHERE = "0.0.0.0"  # noqa: S104  # nobody's address: a connection whose ends 
 
 
 class Firehose:
-    """Reads the deliveries of one broker. *server* is where it listens, for connections without an address."""
+    """Reads the deliveries of one broker. *server* is where it listens, where a connection has no address."""
 
     def __init__(self, capture: Capture, server: Endpoint) -> None:
         self._capture = capture

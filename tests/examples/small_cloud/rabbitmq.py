@@ -7,13 +7,14 @@ can be killed and started again, as brokers are.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_S = 90.0
@@ -137,11 +138,15 @@ def broker(folder: Path, address: str = "127.0.0.1") -> Iterator[RabbitMQ]:
 
 
 def free_port(address: str) -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now.
+
+    Below those that the system gives to clients: one that connects while the broker is down would take it.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((address, port))
+            return port
 
 
 def _program(name: str) -> str:
