@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,30 @@ def test_a_session_is_replayed_as_it_was(
     assert {
         k.replace("replayed.gen-", "amq.gen-"): [b for *_, b in v] for k, v in delivered(now).items()
     } == {k: [b for *_, b in v] for k, v in delivered(was).items()}
+    assert rabbit.ctl("-q", "list_queues", "name") == ""
+
+
+def test_a_broker_that_dies_is_said_and_what_is_left_is_cleared_away_later(rabbit: RabbitMQ) -> None:
+    command = [sys.executable, "-m", "tracer", "replay", "example:ok-image", "--amqp", rabbit.url()]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as connection:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                connection.channel().queue_declare("tracer-replay.names", passive=True)
+                break
+            except pika.exceptions.ChannelClosedByBroker:
+                time.sleep(0.1)
+        connection.close()
+    rabbit.kill()
+    output, errors = process.communicate(timeout=60)
+    rabbit.start()
+    assert (process.returncode, output) == (2, "")
+    assert "the next replay clears it away" in errors and errors.count("\n") == 1
+    assert "tracer-replay.names" in rabbit.ctl("-q", "list_queues", "name")
+    again = [*command[:4], "example:fail-scheduler-down", "--speed", "max", "--amqp", rabbit.url()]
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
     assert rabbit.ctl("-q", "list_queues", "name") == ""
 
 

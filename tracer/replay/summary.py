@@ -206,10 +206,7 @@ def _rest_text(rest: RestSummary, dry_run: bool) -> list[str]:
         for (recorded, live), count in rest.different.most_common()
     ]
     if rest.old_tokens:
-        lines.append(
-            f"      {rest.old_tokens:,} held the recorded token: no replayed answer gave another"
-            " (--rest keystone=URL would)"
-        )
+        lines.append(f"      {rest.old_tokens:,} held the recorded token: no replayed answer gave another")
     if rest.uncompared:
         lines.append(f"      {rest.uncompared:,} without a recorded answer to compare with")
     lines += [f"      no answer: {why}: {count:,}" for why, count in rest.problems.most_common(5)]
