@@ -19,20 +19,29 @@ import sys
 import tempfile
 from collections import Counter
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
+from tracer.model import Capture
+from tracer.sources import open_capture
 from tracer.sources.live import wall_ns
 
 LIVE = Path(__file__).parent.parent / "live"
 SETTLE_S = 30
 GOAL_S = 1.0
-SPAN_S = 290
 PLANES = ("External_api", "Internal_base")
+
+
+def _span_s(folder: Path) -> float:
+    """Return how long what is recorded there takes."""
+    path = min((p for p in folder.iterdir() if ".pcap" in p.name), key=lambda p: p.stat().st_size)
+    times = [p[0] for p in chain.from_iterable(open_capture(str(path), Capture(0, "")))]
+    return (times[-1] - times[0]) / 1e9
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", nargs="?", default="/tmp/cap/load-300")
+    parser.add_argument("folder", nargs="?", default="captures/ok-concurrent-20")
     parser.add_argument("--per-minute", type=float, default=200)
     parser.add_argument("--seconds", type=float, default=90)
     parser.add_argument("--speed", type=float, default=10)
@@ -42,6 +51,7 @@ def main() -> int:
     words = [given.folder, "PIPES", "--creations", len(truth["creates"]), "--speed", given.speed]
     words += ["--per-minute", given.per_minute, "--seconds", given.seconds]
     words += ["--nova-sql", *given.nova_sql] if given.nova_sql else []
+    span_s = _span_s(Path(given.folder))
     lags: list[tuple[float, float]] = []
     verdicts: Counter[str] = Counter()
     begun_s = 0.0
@@ -68,7 +78,7 @@ def main() -> int:
         sender.wait()
     passed_s = wall_ns() / 1e9 - begun_s
     # Until as many turns run side by side as ever will, and those that are done are forgotten.
-    from_s = min(SPAN_S / given.speed + SETTLE_S, passed_s / 2)
+    from_s = min(span_s / given.speed + SETTLE_S, passed_s / 2)
     steady = sorted(lag for at_s, lag in lags if at_s > from_s)
     print(f"{dict(verdicts)}, {len(steady)} of them from second {from_s:.0f} on")
     if not steady:

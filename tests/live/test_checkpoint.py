@@ -1,4 +1,4 @@
-"""A watch that is killed and started again goes on with its open traces; what was between it does not claim."""
+"""A watch that is killed and started again goes on with its open traces, and guesses at nothing between."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def killed_and_started_again(
 
 
 def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Killed in the middle of a creation, started at once: the same trace, told once, its verdict at the end."""
+    """Killed in the middle of a creation, started at once: the same trace, told once, with its verdict."""
     first, second = killed_and_started_again(tmp_path, "fail-vrm-500-reschedule", 2.5, 2.5, "7")
     [opened] = [e for e in first if e["event"] == "trace_opened"]
     assert [e for e in second if e["event"] == "trace_opened"] == []

@@ -1,7 +1,7 @@
 """The open traces of a run in a file, so that a watch that is started again goes on with them.
 
 Kept are their calls, the steps that were told, their numbers, and how many traces were done before; no byte
-of a packet, and no digest of a secret: equal tokens have equal names in the file, which mean nothing elsewhere.
+of a packet, and no digest of a secret: equal tokens have equal names in the file, good for nothing elsewhere.
 What is read back is checked like any other input, and given to the stages as if the calls happened again.
 """
 

@@ -25,6 +25,8 @@ WINDOW_NS = 20_000_000
 """How far segments of one source may be out of order (points.py)."""
 LAG_NS = 250_000_000
 """Live packets older than this are not held back for a slower source."""
+BEHIND = 4
+"""Batches that have arrived and wait: more of them is no mere burst."""
 AHEAD = 20_000
 """Segments of one recorded source that are taken in ahead of the others."""
 
@@ -59,6 +61,11 @@ class Feed:
         """Whether what comes in now carries the time of the wall."""
         running = [r for r in self._readers if not r.ended and r.newest_ns]
         return bool(running) and all(r.is_live for r in running)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more comes than is taken."""
+        return self._arrivals.qsize() > BEHIND
 
     @property
     def was_live(self) -> bool:

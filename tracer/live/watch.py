@@ -42,8 +42,9 @@ DRAIN_S = 60.0
 """What the kernel had captured when the run was ended is processed, if it takes no longer."""
 LOOK_EVERY_S = 0.1
 SHOW_EVERY_S = 0.25
-LOOK_SHARE = 1
-"""A look that took long is not repeated before that many times as long has passed."""
+LOOK_SHARE, BEHIND_SHARE = 1, 5
+"""A look that took long is not repeated before so many times as long has passed; the second while more comes
+than is processed: then what waits is late by more than looks are."""
 FORGET_EVERY_NS = 10_000_000_000
 STREAM_NS = 60_000_000_000
 """Calls without a trace are kept at least that long behind the stall limit."""
@@ -123,7 +124,8 @@ class Watch(Stages):
             self._receive(feed.segments(WAIT_S))
             self._troubles()
             now_s = monotonic_s()
-            if now_s - self._looked_s >= max(LOOK_EVERY_S, LOOK_SHARE * self._look_s):
+            share = BEHIND_SHARE if feed.is_behind else LOOK_SHARE
+            if now_s - self._looked_s >= max(LOOK_EVERY_S, share * self._look_s):
                 self._look(now_s)
             if show is not None and now_s - shown_s >= SHOW_EVERY_S:
                 shown_s = now_s
