@@ -119,6 +119,8 @@ def test_tshark_reads_it_with_the_comments(tmp_path: Path, capsys: pytest.Captur
         (["-", "--trace", "x", "-w", "x.pcapng"], "more than once"),
         (["example:fail-quota-403", "--trace", "nobody", "-w", "x.pcapng"], "no trace 'nobody'"),
         (["example:fail-quota-403", "--trace", "quota-b"], "extract needs"),
+        (["example:fail-quota-403", "-w", "x.pcapng"], "known: quota-a (req-"),
+        (["example:fail-400", "--trace", "x", "-w", "gone/x.pcapng"], "-w gone/x.pcapng: cannot be written"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import re
 from dataclasses import replace
@@ -12,12 +13,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.parquet import read_table
 
 from tracer.cli.formats import FORMATS, pieces
 from tracer.examples import example_names
 from tracer.model import Report
 from tracer.pipeline import Settings, check
 from tracer.reports.anonymous import anonymous, anonymous_calls
+from tracer.reports.html.compact import Packer
 
 ROOT = Path(__file__).parent.parent.parent
 ADDRESS = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
@@ -33,13 +36,25 @@ def secrets(report: Report) -> set[str]:
     return found - {""}
 
 
+def readable(form: str, report: Report) -> str:
+    """All that a report says, also what is packed in it."""
+    written = b"".join(pieces(form, report))
+    if form == "parquet":
+        return str(read_table(io.BytesIO(written)).to_pylist())
+    packed = ""
+    if form == "html":
+        packer = Packer(report)
+        packed = str([packer.members(verdict) for verdict in report.verdicts]) + str(packer.shapes)
+    return written.decode("utf-8", "replace") + packed
+
+
 @pytest.mark.parametrize("name", example_names())
 def test_nothing_of_the_cloud_is_left(name: str) -> None:
     with contextlib.chdir(ROOT):
         report = check([f"captures/{name}"], Settings(stall_s=20))
     mailed = anonymous(report)
     for form in FORMATS:
-        text = b"".join(pieces(form, mailed)).decode("utf-8", "replace")
+        text = readable(form, mailed)
         text = text.replace("captures alone", "").replace('id="captures"', "").replace("captures/NAME", "")
         assert [
             word for word in secrets(report) if re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)

@@ -48,10 +48,12 @@ def extract(
     `frame.comment contains "step 8b"`. Secrets are overwritten in place, lengths
     kept, unless --raw. The captures must be files: they are read three times.
     """
-    with output.destination(Path(target), captures) as file:
+    with output.destination(Path(target), captures, "-w") as file:
         from tracer import pipeline, reports
         from tracer.recording import extraction
 
+        if file.isatty():
+            raise UsageError("packets are no text for a terminal; name a file with -w")
         if "-" in captures:
             raise UsageError("extract reads its captures more than once: give files, not standard input")
         settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)

@@ -67,12 +67,12 @@ def plain(text: str, limit: int) -> str:
 
 
 @contextmanager
-def destination(path: Path | None, captures: Sequence[str]) -> Iterator[TextIO]:
+def destination(path: Path | None, captures: Sequence[str], option: str = "-o") -> Iterator[TextIO]:
     """Where results go. That a file cannot be written is found out before the work; what it held before
     stays until then."""
     if path is None or str(path) == "-":
         if sys.stdout is None:
-            raise UsageError("standard output is closed; name a file for the result with -o")
+            raise UsageError(f"standard output is closed; name a file for the result with {option}")
         try:
             yield sys.stdout
             sys.stdout.flush()
@@ -81,12 +81,12 @@ def destination(path: Path | None, captures: Sequence[str]) -> Iterator[TextIO]:
             discard_stdout()
         return
     if any(_same_file(path, capture) for capture in captures):
-        raise UsageError(f"-o {path}: that is a capture to be read; it would be overwritten")
+        raise UsageError(f"{option} {path}: that is a capture to be read; it would be overwritten")
     existed = path.exists()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UsageError(f"-o {path}: cannot be written: {reason(error)}") from None
+        raise UsageError(f"{option} {path}: cannot be written: {reason(error)}") from None
     with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
         try:
             yield file

@@ -233,6 +233,7 @@ def _call(call: CallRecord, names: _Pseudonyms) -> CallRecord:
         callee_address=names.text(call.callee_address),
         message_id=names.text(call.message_id),
         queue=names.text(call.queue),
+        fate=tuple((names.path(path), frame) for path, frame in call.fate),
     )
 
 
