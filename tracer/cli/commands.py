@@ -7,7 +7,7 @@ raises becomes one in `tracer.cli.main`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +24,13 @@ from tracer.cli import (
     recording,
     replaying,
 )
-from tracer.cli.options import Manner, Where
+from tracer.cli.options import Asked, Manner
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
-    from tracer.model import Report, Verdict
-    from tracer.pipeline import Settings
+    from tracer.model import Report
 
 __all__ = ["exit_code", "program"]
 
@@ -101,21 +100,15 @@ def program(context: click.Context) -> int:
 @options.baseline
 @options.manner
 @click.pass_obj
+@options.asked
 def check(
     manner: Manner,
+    asked: Asked,
     captures: tuple[str, ...],
-    grammar: str,
-    topology: Path | None,
     form: str,
     anonymize: bool,
     otlp: str | None,
     target: Path | None,
-    stall_s: float,
-    since_ns: int | None,
-    until_ns: int | None,
-    where: Where,
-    allow: tuple[str, ...],
-    baseline: Path | None,
 ) -> int:
     """Checks every VM creation in the captures against its documented steps.
 
@@ -137,19 +130,7 @@ def check(
         collector = formats.loaded("otlp", "--otlp") if otlp else None
         if collector is not None:
             collector.endpoint(otlp)
-        from tracer.pipeline import Settings
-
-        settings = Settings(
-            grammar=grammar,
-            topology=topology,
-            stall_s=stall_s,
-            since_ns=since_ns,
-            until_ns=until_ns,
-            allow=allow,
-            steps=where.steps,
-            baseline=baseline,
-        )
-        report, found = _report(captures, settings, where.fits, manner)
+        report, found = _report(captures, asked, manner)
         report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
@@ -161,7 +142,7 @@ def check(
     if collector is not None:
         output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", manner)
     if not report.verdicts:
-        output.say(_nothing(report, found, where, since_ns, until_ns), manner)
+        output.say(_nothing(report, found, asked), manner)
     return exit_code(report)
 
 
@@ -178,16 +159,14 @@ def check(
 @options.calls_until
 @options.manner
 @click.pass_obj
+@options.asked
 def calls(
     manner: Manner,
+    asked: Asked,
     captures: tuple[str, ...],
-    grammar: str,
-    topology: Path | None,
     form: str,
     anonymize: bool,
     target: Path | None,
-    since_ns: int | None,
-    until_ns: int | None,
 ) -> int:
     """Prints every call that the captures hold: REST, RPC and SQL, in time order.
 
@@ -206,8 +185,7 @@ def calls(
         from tracer import pipeline
         from tracer.reports import calls as report
 
-        settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)
-        records = pipeline.calls(captures, settings, heard)
+        records = pipeline.calls(captures, asked.settings(), heard)
         if anonymize:
             from tracer.reports.anonymous import anonymous_calls
 
@@ -236,19 +214,15 @@ def calls(
 @options.allow
 @options.manner
 @click.pass_obj
+@options.asked
 def show(
     manner: Manner,
+    asked: Asked,
     captures: tuple[str, ...],
     trace: str | None,
-    grammar: str,
-    topology: Path | None,
     form: str,
     anonymize: bool,
     target: Path | None,
-    stall_s: float,
-    since_ns: int | None,
-    until_ns: int | None,
-    allow: tuple[str, ...],
 ) -> int:
     """Draws one creation as a ladder diagram, with time deltas and frame numbers.
 
@@ -264,17 +238,8 @@ def show(
     with output.destination(target, captures) as file:
         output.ready(form, file)
         from tracer import reports
-        from tracer.pipeline import Settings
 
-        settings = Settings(
-            grammar=grammar,
-            topology=topology,
-            stall_s=stall_s,
-            since_ns=since_ns,
-            until_ns=until_ns,
-            allow=allow,
-        )
-        report, _ = _report(captures, settings, lambda _: True, manner)
+        report, _ = _report(captures, asked, manner)
         chosen = reports.chosen(report.verdicts, trace)
         report = dataclasses.replace(report, verdicts=chosen)
         report = _mailable(report) if anonymize else report
@@ -306,17 +271,12 @@ program.add_command(replaying.replay)
 @options.allow
 @options.manner
 @click.pass_obj
+@options.asked
 def baseline(
     manner: Manner,
+    asked: Asked,
     captures: tuple[str, ...],
-    grammar: str,
-    topology: Path | None,
     target: Path | None,
-    stall_s: float,
-    since_ns: int | None,
-    until_ns: int | None,
-    where: Where,
-    allow: tuple[str, ...],
 ) -> int:
     """Writes how long each step takes in the creations that conform.
 
@@ -338,16 +298,7 @@ def baseline(
         from tracer import pipeline, reports
         from tracer.baseline import LEAST
 
-        settings = pipeline.Settings(
-            grammar=grammar,
-            topology=topology,
-            stall_s=stall_s,
-            since_ns=since_ns,
-            until_ns=until_ns,
-            allow=allow,
-            steps=where.steps,
-        )
-        report, _ = _report(captures, settings, where.fits, manner)
+        report, _ = _report(captures, asked, manner)
         learnt, count = pipeline.learn(report)
         file.write(learnt.decode())
     left_out = len(report.verdicts) - count
@@ -390,17 +341,15 @@ def completion(shell: str) -> int:
 # --- what they have in common ---------------------------------------------------------------------
 
 
-def _report(
-    captures: Sequence[str], settings: Settings, selection: Callable[[Verdict], bool], manner: Manner
-) -> tuple[Report, int]:
+def _report(captures: Sequence[str], asked: Asked, manner: Manner) -> tuple[Report, int]:
     """The report on the traces that are asked for, and how many traces there were."""
     from tracer import pipeline
 
     with progress(manner) as heard:
-        report = pipeline.check(captures, settings, heard)
+        report = pipeline.check(captures, asked.settings(), heard)
     for words in report.remarks:
         output.say(f"warning: {words}", manner)
-    chosen = [verdict for verdict in report.verdicts if selection(verdict)]
+    chosen = [verdict for verdict in report.verdicts if asked.where.fits(verdict)]
     return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
 
 
@@ -423,18 +372,19 @@ def exit_code(report: Report) -> int:
     return INCONCLUSIVE if "inconclusive" in verdicts else CONFORMS
 
 
-def _nothing(report: Report, found: int, where: Where, since_ns: int | None, until_ns: int | None) -> str:
+def _nothing(report: Report, found: int, asked: Asked) -> str:
     """Why there is nothing to report, for standard error."""
     if found:
+        where = asked.where
         return f"the one trace does not fit {where}" if found == 1 else f"none of {found} traces fits {where}"
     from tracer import reports
 
     if report.left_out:
-        times = [("from", since_ns), ("before", until_ns)]
-        asked = " and ".join(f"{word} {reports.timestamp(at)}" for word, at in times if at is not None)
+        times = [("from", asked.since_ns), ("before", asked.until_ns)]
+        given = " and ".join(f"{word} {reports.timestamp(at)}" for word, at in times if at is not None)
         count, starts = len(report.left_out), reports.starts_words(report.left_out)
         none = "the one trace does not start" if count == 1 else f"none of {count} traces starts"
-        return f"{none} {asked}: {starts}"
+        return f"{none} {given}: {starts}"
     return f"no trace found; the captures hold {reports.seen_instead(report)}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.cli import options, output
-from tracer.cli.options import Manner
+from tracer.cli.options import Asked, Manner
 from tracer.cli.output import CONFORMS, DEVIATES, NO_TRACE
 from tracer.cli.progress import progress
 
@@ -30,16 +30,14 @@ __all__ = ["compare"]
 @options.allow
 @options.manner
 @click.pass_obj
+@options.asked
 def compare(
     manner: Manner,
+    asked: Asked,
     before: str,
     after: str,
-    grammar: str,
-    topology: Path | None,
     form: str,
     target: Path | None,
-    stall_s: float,
-    allow: tuple[str, ...],
 ) -> int:
     """Tells what is different in AFTER: before and after an upgrade, say.
 
@@ -58,10 +56,9 @@ def compare(
     """
     with output.destination(target, (before, after)) as file:
         from tracer import comparison
-        from tracer.pipeline import Settings
         from tracer.reports import comparison as report
 
-        settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+        settings = asked.settings()
         documents = [_document(name, settings, manner) for name in (before, after)]
         for name, document in zip((before, after), documents, strict=True):
             if document.partial:

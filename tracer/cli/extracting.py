@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tracer.cli import options, output
-from tracer.cli.options import Manner
+from tracer.cli.options import Asked, Manner
 from tracer.cli.output import CONFORMS
 from tracer.cli.progress import progress
 from tracer.errors import UsageError
@@ -26,16 +26,14 @@ __all__ = ["extract"]
 @options.until
 @options.manner
 @click.pass_obj
+@options.asked
 def extract(
     manner: Manner,
+    asked: Asked,
     captures: tuple[str, ...],
     trace: str | None,
     target: str,
     raw: bool,
-    grammar: str,
-    topology: Path | None,
-    since_ns: int | None,
-    until_ns: int | None,
 ) -> int:
     """Writes exactly the packets of one creation to a pcapng file.
 
@@ -56,7 +54,7 @@ def extract(
             raise UsageError("packets are no text for a terminal; name a file with -w")
         if "-" in captures:
             raise UsageError("extract reads its captures more than once: give files, not standard input")
-        settings = pipeline.Settings(grammar=grammar, topology=topology, since_ns=since_ns, until_ns=until_ns)
+        settings = asked.settings()
         with progress(manner) as heard:
             report = pipeline.check(captures, settings, heard)
         chosen = reports.chosen(report.verdicts, trace)

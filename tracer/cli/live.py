@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import click
 
 from tracer.cli import formats, options, output
-from tracer.cli.options import Manner
+from tracer.cli.options import Asked, Manner
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,18 +46,16 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 @options.checkpoint
 @options.manner
 @click.pass_obj
+@options.asked
 def watch(
     manner: Manner,
+    asked: Asked,
     interfaces: tuple[str, ...],
     brokers: tuple[str, ...],
     bpf: str | None,
     packets: int | None,
     duration_s: float | None,
-    grammar: str,
-    topology: Path | None,
     form: str,
-    stall_s: float,
-    allow: tuple[str, ...],
     metrics: str | None,
     notify: str | None,
     checkpoint: Path | None,
@@ -81,17 +79,16 @@ def watch(
     not run, 3 none deviates but one is inconclusive, 5 no trace found.
     """
     from tracer.live.run import open_watch
-    from tracer.pipeline import Settings
     from tracer.sources import privileges
 
-    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+    settings = asked.settings()
 
     def begin(tell: Callable[[Event], None]) -> Watch:
         run = open_watch(interfaces, settings, tell, bpf=bpf, brokers=brokers)
         privileges.drop()
         return run
 
-    hearers = _Hearers(metrics, notify, grammar, checkpoint)
+    hearers = _Hearers(metrics, notify, asked.grammar, checkpoint)
     return _exit_code(follow(begin, form, packets, duration_s, manner, hearers))
 
 

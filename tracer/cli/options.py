@@ -5,9 +5,10 @@ A value that makes no sense is refused here, before a capture is opened or the p
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,14 +20,17 @@ from tracer.errors import UsageError
 
 if TYPE_CHECKING:
     from tracer.model import Verdict
+    from tracer.pipeline import Settings
 
 __all__ = [
     "COMPLETE_VARIABLE",
     "PROGRAM_NAME",
     "SHELLS",
+    "Asked",
     "Manner",
     "allow",
     "anonymize",
+    "asked",
     "autostop",
     "baseline",
     "bpf",
@@ -135,6 +139,66 @@ def manner(function: Function) -> Function:
     ):
         function = add(function)
     return function
+
+
+class Where:
+    """The conditions of --where, and whether a trace fits them."""
+
+    def __init__(self, conditions: Sequence[str]) -> None:
+        self.conditions = conditions
+        self.fits: Callable[[Verdict], bool] = lambda _: True
+        self.steps: tuple[str, ...] = ()
+        if conditions:
+            from tracer import reports
+
+            self.fits = reports.selection(conditions)
+            self.steps = reports.named_steps(conditions)
+
+    def __str__(self) -> str:
+        return " ".join(f"--where {condition}" for condition in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of the captures is to be checked, and how: the answers of the options that many commands share."""
+
+    grammar: str = "cloudvm_create"
+    topology: Path | None = None
+    stall_s: float = 60.0
+    since_ns: int | None = None
+    until_ns: int | None = None
+    allow: tuple[str, ...] = ()
+    where: Where = field(default_factory=lambda: Where(()))
+    baseline: Path | None = None
+
+    def settings(self) -> Settings:
+        """Return them as a run takes them."""
+        from tracer.pipeline import Settings
+
+        return Settings(
+            self.grammar,
+            self.topology,
+            self.stall_s,
+            self.since_ns,
+            self.until_ns,
+            self.allow,
+            self.where.steps,
+            self.baseline,
+        )
+
+
+_SHARED = tuple(each.name for each in fields(Asked))
+
+
+def asked(function: Callable[..., int]) -> Callable[..., int]:
+    """Give the command one `Asked` in the place of those of its options that many commands share."""
+
+    @functools.wraps(function)
+    def gathered(*arguments: object, **answers: object) -> int:
+        shared: dict[str, Any] = {name: answers.pop(name) for name in _SHARED if name in answers}
+        return function(*arguments, asked=Asked(**shared), **answers)
+
+    return gathered
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -412,23 +476,6 @@ target = click.option(
     callback=_path,
     help="Write the result there, not to standard output.",
 )
-
-
-class Where:
-    """The conditions of --where, and whether a trace fits them."""
-
-    def __init__(self, conditions: Sequence[str]) -> None:
-        self.conditions = conditions
-        self.fits: Callable[[Verdict], bool] = lambda _: True
-        self.steps: tuple[str, ...] = ()
-        if conditions:
-            from tracer import reports
-
-            self.fits = reports.selection(conditions)
-            self.steps = reports.named_steps(conditions)
-
-    def __str__(self) -> str:
-        return " ".join(f"--where {condition}" for condition in self.conditions)
 
 
 def _where(_: click.Context, __: click.Parameter, conditions: Sequence[str]) -> Where:

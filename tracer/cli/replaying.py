@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tracer.cli import options, output
 from tracer.cli.live import follow, stoppable
-from tracer.cli.options import Manner
+from tracer.cli.options import Asked, Manner
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,8 +40,10 @@ __all__ = ["replay"]
 @options.allow
 @options.manner
 @click.pass_obj
+@options.asked
 def replay(
     manner: Manner,
+    asked: Asked,
     captures: tuple[str, ...],
     speed: float,
     amqp: str | None,
@@ -50,11 +51,7 @@ def replay(
     dry_run: bool,
     force: bool,
     keep: bool,
-    grammar: str,
-    topology: Path | None,
     form: str,
-    stall_s: float,
-    allow: tuple[str, ...],
 ) -> int:
     """Plays captures again, at their recorded pace: into the live view, or
     to test systems.
@@ -77,10 +74,9 @@ def replay(
     --rest sends the requests that a role was sent; ids and tokens that a live
     answer gives in the place of recorded ones are used from then on.
     """
-    from tracer.pipeline import Settings
     from tracer.replay.run import Targets
 
-    settings = Settings(grammar=grammar, topology=topology, stall_s=stall_s, allow=allow)
+    settings = asked.settings()
     targets = Targets(amqp, rest, force, keep, dry_run)
     if amqp is not None or rest:
         return _send(captures, settings, targets, speed, form, manner)
