@@ -735,7 +735,7 @@ def test_agrees_with_pika(exchange: str, key: str, properties: dict[str, Any], t
 
 
 def test_what_is_to_be_sent_again_comes_with_its_bytes() -> None:
-    """The payloads of the method and header frames; of the connection's own methods, which hold credentials, none."""
+    """The payloads of method and header frames; of the connection's own methods, with credentials, none."""
     payloads = header(5, headers={"n": 1}, reply_to="x")
     wire = method(pika.spec.Connection.StartOk(mechanism="PLAIN", response="\0guest\0hidden"), 0)
     wire += method(pika.spec.Basic.Qos(0, 7, False)) + method(

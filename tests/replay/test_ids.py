@@ -95,7 +95,7 @@ def test_members_of_a_list_are_paired_by_their_names() -> None:
         # What is no id stays: a status, a time, a name.
         ('{"status": "BUILD"}', '{"status": "ACTIVE"}', "BUILD", "BUILD"),
         ('{"name": "vm-one"}', '{"name": "vm-two"}', "vm-one", "vm-one"),
-        ('{"valid": "2026-01-01T00:00:00Z"}', '{"valid": "2027-01-01T00:00:00Z"}', "2026-01-01", "2026-01-01"),
+        ('{"valid": "2026-01-01T00:00:00Z"}', '{"valid": "2027-01-01T00:00:00Z"}', "2026-01", "2026-01"),
         # Lists of different lengths tell nothing.
         (f'{{"p": ["{RECORDED[0]}"]}}', '{"p": []}', RECORDED[0], RECORDED[0]),
         # Elsewhere without dashes.
