@@ -35,7 +35,10 @@ class Patience:
 
     stall_ns: int = 60_000_000_000
     settle_ns: int = 30_000_000_000
-    """A verdict is final after that."""
+    """A verdict is final after that,"""
+    settle_busy_ns: int = 10_000_000_000
+    """or after that, while there are more traces than `most_settling`: each costs time in every look."""
+    most_settling: int = 60
     forget_ns: int = 3_600_000_000_000
     """A trace that is stuck is given up after that."""
     stray_ns: int = 600_000_000_000
@@ -284,26 +287,28 @@ class Follow:
             trace = followed.trace
             key = trace.request_id if trace.request_id else f"#{followed.number}"
             groups.setdefault(key, []).append(followed)
-        excess = len(self._followed) - self._patience.most_open
+        patience = self._patience
+        excess = len(self._followed) - patience.most_open
+        is_busy = len(self._followed) > patience.most_settling
+        settle_ns = min(patience.settle_ns, patience.settle_busy_ns) if is_busy else patience.settle_ns
         for group in groups.values():
-            if excess > 0 or all(self._is_over(f, now_ns) for f in group):
+            if excess > 0 or all(self._is_over(f, now_ns, settle_ns) for f in group):
                 excess -= len(group)
                 self._correlator.retire([f.trace for f in group])
                 for followed in group:
                     events += self.close(followed, now_ns)
 
-    def _is_over(self, followed: _Followed, now_ns: int) -> bool:
+    def _is_over(self, followed: _Followed, now_ns: int, settle_ns: int) -> bool:
         if followed.open is None:
             return False
-        patience = self._patience
         if followed.done_ns is None:
-            return now_ns - followed.open.quiet_since_ns > patience.forget_ns
+            return now_ns - followed.open.quiet_since_ns > self._patience.forget_ns
         age_ns = now_ns - max(followed.done_ns, followed.open.verdict.ended_ns)
-        if age_ns < patience.settle_ns:
+        if age_ns < settle_ns:
             return False
         # The portal's own call waits for the VM and more.
         waits = any(isinstance(c.facts, RestFacts) and not c.closed for c in followed.trace.calls)
-        return not waits or age_ns > 4 * patience.settle_ns
+        return not waits or age_ns > 4 * settle_ns
 
     def close(self, followed: _Followed, now_ns: int) -> list[Event]:
         """End a trace: its verdict goes to the history, and is told if it was not."""
