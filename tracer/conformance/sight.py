@@ -92,8 +92,6 @@ class StepSight:
             return "the capture may have begun behind it"
         if begin_ns > since_ns:
             return f"the capture of {where} may have begun behind it"
-        # Of a creation that is known to have succeeded, every step came before that.
-        closed = closed or self._case.trace.active_ns is not None
         if end_ns < (until_ns if closed else since_ns):
             return f"the capture of {where} may end before it"
         if sight.one_way(leg.protocol, callers, callees):
