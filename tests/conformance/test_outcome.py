@@ -10,7 +10,7 @@ import pytest
 from judging import judge, only, run, statuses
 
 from tracer.pipeline import Settings
-from tracer.testing.cloud import Cloud
+from tracer.testing.cloud import TOKEN, Cloud
 from tracer.testing.creation import Creation
 
 
@@ -134,3 +134,27 @@ def test_a_statement_that_failed_beside_another_creation(tmp_path: Path) -> None
     Creation(cloud, at=100.05, name="web-2").run()
     found = {v.name: (v.outcome, v.stopped_at) for v in judge(cloud, tmp_path).verdicts}
     assert found == {"web-1": ("rejected", "4d"), "web-2": ("active", None)}
+
+
+@pytest.mark.parametrize(
+    "status, stopped",
+    [
+        (None, "3"),
+        ("unanswered", "4b"),
+        ("refused", "4b"),
+    ],
+)
+def test_everybody_gave_up_waiting(status: str | None, stopped: str, tmp_path: Path) -> None:
+    """No request on the way in was answered, all connections are closed: it hangs at the innermost call."""
+    cloud = Cloud()
+    cloud.background(0, 260)
+    cloud.rest(100, "admin", "sc", "POST", "/sc/cloudhosts", "unanswered", took=20, body={"name": "web-1"})
+    asked = {"server": {"name": "web-1"}}
+    cloud.from_outside(100.01, "nova-api", "POST", "/v2.1/servers", "unanswered", 20, body=asked)
+    if status is not None:
+        token = {"X-Subject-Token": TOKEN}
+        cloud.rest(100.1, "nova-api", "keystone", "GET", "/v3/auth/tokens", 200, headers=token)
+        networks = ("nova-api", "neutron-server", "GET", "/v2.0/networks?id=1e645f04")
+        cloud.rest(100.2, *networks, status, took=21, request_id=cloud.fresh_id("req-"))
+    verdict = only(judge(cloud, tmp_path))
+    assert (verdict.outcome, verdict.stopped_at) == ("stuck", stopped), verdict.summary

@@ -296,7 +296,9 @@ def silent(case: Case, sight: StepSight, stall_ns: int) -> Ending:
     _first_absent(case, sight, ending)
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
     end_ns = sight.captured_until_ns(owed)
-    if end_ns - last_ns >= stall_ns and sight.quiet_is_known(owed, last_ns):
+    # Where a call is seen to wait, its end would be seen as well.
+    waits = _unanswered(case, case.attempts[-1].since_ns if case.attempts else 0) is not None
+    if end_ns - last_ns >= stall_ns and (waits or sight.quiet_is_known(owed, last_ns)):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
     return ending
@@ -314,7 +316,9 @@ def _first_absent(case: Case, sight: StepSight, ending: Ending) -> None:
     last_seen = -1
     for i, step in enumerate(steps):
         again = len(case.attempts) > 1 and step.name.startswith("8")
-        if any(w.call.started_ns >= since_ns or not again for w in case.step_calls(step.name)):
+        made = case.step_calls(step.name)
+        made += [w for w in case.witnesses if step.name in w.failed and _given_up(w)]
+        if any(w.call.started_ns >= since_ns or not again for w in made):
             last_seen = i
     if unanswered is not None:
         ending.stopped_at = unanswered
@@ -332,8 +336,22 @@ def _first_absent(case: Case, sight: StepSight, ending: Ending) -> None:
     ending.between = (before, visible or steps[-1].name)
 
 
+def _given_up(witness: Witness) -> bool:
+    """Tell whether a request on its way in was made, and its connection closed without an answer."""
+    return witness.record.result == "none" and witness.record.caller in ("admin", "sc", "lb")
+
+
 def _unanswered(case: Case, since_ns: int) -> str | None:
-    """Return the step of nova-compute's call that still waits for its answer, if it is the last one."""
+    """Return the step of the last call that waits for its answer: nova-compute's, or nova-api's."""
+    created = case.trace.created
+    if created is not None and not case.attempts:
+        culprit = _failing_in_api(case, created)
+        last_ns = max((w.call.started_ns for w in case.witnesses if w.steps), default=0)
+        if culprit is not None and culprit.call.started_ns >= last_ns:
+            return _culprit_step(culprit)
+        leg = next((w for w in case.witnesses if w.call is created and _given_up(w)), None)
+        if leg is not None and created.started_ns >= last_ns:
+            return min(leg.failed, default=None)
     waiting = [
         w
         for w in case.witnesses
