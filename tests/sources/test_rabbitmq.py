@@ -13,7 +13,7 @@ from tracer.errors import SourceError, UsageError
 from tracer.model import AmqpContent, AmqpMethod, Capture, Closed, Endpoint, Heard
 from tracer.sources.rabbitmq import RabbitMQ
 from tracer.sources.rabbitmq_messages import BODY_LIMIT, EVENTS, TRACE, UNREADABLE, Firehose
-from tracer.sources.rabbitmq_url import PASSWORD, broker_of
+from tracer.sources.rabbitmq_url import PASSWORD, broker_of, refusal
 
 NAME = "10.0.0.31:40000 -> 10.0.0.9:5672"
 
@@ -239,3 +239,12 @@ def test_nobody_listens() -> None:
 
 def test_no_such_host() -> None:
     assert opened("amqp://u:secret@no-such-host.invalid/").endswith("no such host")
+
+
+def test_errors_that_wrap_each_other() -> None:
+    inner, outer = ConnectionRefusedError(111, "Connection refused"), ValueError()
+    outer.args = (inner, outer)
+    inner.__cause__ = outer
+    assert (
+        refusal(broker_of("amqp://h/"), outer) == "amqp://h:5672/%2F: cannot be reached: Connection refused"
+    )

@@ -274,8 +274,10 @@ class RabbitMQ:
             connection, channel, self._queue, self._lost_queue, self._arrived
         )
         if not self.knows_peers and self._deliver is None:
-            words = "services that connect do not tell their names here: rabbitmq-plugins enable"
-            self._say(f"{self.broker.name}: {words} rabbitmq_event_exchange would let them")
+            words = f"which services connect is not told in vhost {self.broker.vhost!r}: the plugin"
+            self._say(
+                f"{self.broker.name}: {words} rabbitmq_event_exchange would, in one vhost, '/' unless set"
+            )
         self._side = yield lambda done: connection.channel(on_open_callback=done)
         self._side.add_on_close_callback(self._side_closed)
         self._channel = channel

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
@@ -107,15 +106,13 @@ def _closed(broker: Broker, said: str) -> str:
     return f"it closes the connection: {' '.join(text.split())[:200]}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield what *error* wraps, the innermost first."""
-    inner = [
-        each for each in (*error.args, *getattr(error, "exceptions", ())) if isinstance(each, BaseException)
-    ]
-    for name in ("exception", "last_exception", "__cause__"):
-        each = getattr(error, name, None)
-        if isinstance(each, BaseException) and each is not error:
-            inner.append(each)
-    for each in inner:
-        yield from _causes(each)
-    yield error
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return *error* and what it wraps, the innermost first; each once, since they may wrap each other."""
+    found = [error]
+    for each in found:
+        wrapped = [*each.args, *getattr(each, "exceptions", ())]
+        wrapped += [getattr(each, name, None) for name in ("exception", "last_exception", "__cause__")]
+        for inner in wrapped:
+            if isinstance(inner, BaseException) and not any(inner is known for known in found):
+                found.append(inner)
+    return found[::-1]
