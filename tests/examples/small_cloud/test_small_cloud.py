@@ -25,6 +25,16 @@ def test_a_creation_goes_as_documented(tracer: Any, cloud: Cloud) -> None:
     assert trace.step("8c").within("5s")
 
 
+def test_one_capture_point_will_do(tracer: Any, cloud: Cloud) -> None:
+    """All interfaces of a host at once: the planes are told by the traffic."""
+    with tracer.record("any", settle=0.3, allow=cloud.unseen) as traffic:
+        cloud.boot("web-any")
+    trace = traffic.only(name="web-any")
+    assert trace.conforms()
+    assert trace.step("2").on("External_api")
+    assert trace.step("8b").on("Internal_base")
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_broken_step_is_named(step: str, tracer: Any, cloud: Cloud) -> None:
     """Whoever refuses or fails: the failure's message names the step, and the VM."""
