@@ -21,7 +21,7 @@ from tracer.reports.json import call_members
 
 __all__ = ["CALLS", "STEPS", "call_pieces", "pieces"]
 
-_GROUP_ROWS = 20_000
+_GROUP_ROWS = 5_000
 _TEXT_LIMIT = 2000
 _TEXT, _NUMBER, _FLAG, _MS = pyarrow.string(), pyarrow.int64(), pyarrow.bool_(), pyarrow.float64()
 _TIME = pyarrow.timestamp("us", tz="UTC")
