@@ -130,7 +130,7 @@ def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
     [opened] = [e for e in first if e["event"] == "trace_opened"]
     assert [e for e in second if e["event"] == "trace_opened"] == []
     [verdict] = [e for e in second if e["event"] == "verdict"]
-    assert (verdict["trace"], verdict["server_id"]) == (opened["trace"], opened["server_id"])
+    assert (verdict["trace"], verdict["name"]) == (opened["trace"], opened["name"])
     assert verdict["outcome"] == "active"
     assert verdict["verdict"] in ("conforms", "inconclusive")
     told = [(e["step"], e["status"]) for e in first + second if e["event"] == "step_seen"]

@@ -85,3 +85,24 @@ def test_one_id_that_never_ends_is_cut_to_size() -> None:
     )
     assert longest > 0
     assert longest < 500, "those of the last ten minutes: ten turns of sixty"
+
+
+def test_a_message_that_comes_again_and_again_keeps_no_other() -> None:
+    """What was published a second time is as young as that, and what is older behind it is forgotten."""
+    broker = (5672).to_bytes(2, "big")
+    recording = Recording.of(
+        CAPTURES / "fail-no-valid-host", lambda data: broker in (data[34:36], data[36:38])
+    )
+    known = len(recording.packets) // 3
+    recording.packets = [
+        packet._replace(ids_at=()) if number < known else packet
+        for number, packet in enumerate(recording.packets)
+    ]
+    remembered = []
+    for turns in (20, 60):
+        together = Together(2, turns)
+        sources = [Turns([recording], plane, together, BEGIN_NS, PAUSE_NS) for plane in range(2)]
+        run = Watch(sources, GivenTopology(), Settings(), load("cloudvm_create"), lambda event: None)
+        run.run()
+        remembered.append(len(run._calls._rpc._by_unique))
+    assert 0 < remembered[1] < 1.5 * remembered[0] + 20, remembered

@@ -78,6 +78,7 @@ class ProxyLegs:
         other = self._answered.get(key)
         if other is None or other.connection is call.connection:
             self._answered[key] = call
+            self._answered.move_to_end(key)
             if len(self._answered) > ANSWERED_LIMIT:
                 self._answered.popitem(last=False)
             return

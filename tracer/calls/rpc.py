@@ -122,6 +122,8 @@ class RpcCalls:
     def _remember(self, call: Call, unique: str, likeness: _Likeness) -> None:
         if unique:
             self._by_unique[unique] = call
+            # One that is published again is as young as its last time: the table is in order of age.
+            self._by_unique.move_to_end(unique)
             _trim(self._by_unique)
         else:
             self._unjoined.setdefault(likeness, deque(maxlen=ALIKE)).append(call)
@@ -129,6 +131,7 @@ class RpcCalls:
         facts = _facts(call)
         if facts.msg_id and facts.mode == "call":
             self._by_msg[facts.msg_id] = call
+            self._by_msg.move_to_end(facts.msg_id)
             _trim(self._by_msg)
 
     def restore(self, call: Call) -> None:
