@@ -245,8 +245,9 @@ def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
     if turned_away:
         return f"{text}: {call_words(turned_away[-1])}"
     last = case.records[ending.call.serial] if ending.call is not None else None
-    if last is not None and last.result == "?" and last.protocol == "REST":
-        asker = owed_by(case, step) or last.caller
+    asker = owed_by(case, step) or (last.caller if last is not None else "")
+    # Who owes the step and owes an answer owes that to the one who asked.
+    if last is not None and last.result == "?" and last.protocol == "REST" and last.callee != asker:
         return (
             f"step {step} has not ended in {time_words(quiet_ns)}: {last.callee} owes {asker}"
             f" the answer to {last.operation}"

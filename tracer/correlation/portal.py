@@ -95,7 +95,7 @@ def _around(call: Call, leg: Call) -> bool:
 
 
 def refused_at_portal(material: Material, requests: list[Request]) -> list[Request]:
-    """Return requests that the SC refused without asking the cloud."""
+    """Return requests that the SC refused, or never answered, without asking the cloud."""
     taken = {request.portal.serial for request in requests if request.portal is not None}
     callers = {leg.connection.client.address for request in requests for leg in request.legs}
     callers |= {login.connection.client.address for login in material.logins}
@@ -104,7 +104,9 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
     for call in material.portal:
         facts = rest(call)
         sc = call.connection.server.address
-        if call.serial in taken or facts.status < 400 or facts.forwarded_for:
+        if call.serial in taken or facts.forwarded_for:
+            continue
+        if facts.status < 400 and not _is_unanswered(call):
             continue
         if callers and sc not in callers and any(c != sc for c in callers):
             continue
@@ -120,3 +122,9 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
         )
         refused.append(request)
     return refused
+
+
+def _is_unanswered(call: Call) -> bool:
+    """Tell whether *call* has no answer, where one would have been seen: both ways, and nothing lost."""
+    connection = call.connection
+    return not rest(call).status and connection.seen == 3 and not connection.gaps

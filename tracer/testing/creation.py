@@ -48,7 +48,10 @@ class Creation(Building):
     # --- 1, 2, 3 ---
 
     def step_1(self) -> None:
-        """403: the SC refuses by itself. "silent": it never answers. "login 503": it gets no token."""
+        """403: the SC refuses by itself. "silent": it never answers. "login 503": it gets no token.
+
+        "login silent": it never gets an answer to that, and never answers.
+        """
         cloud, begun, how = self.cloud, self.now, self.broken("1")
         body = {"name": self.name, "image": IMAGE, "network": NETWORK, "password": SECRETS["portal password"]}
         status: int | str = 202
@@ -56,21 +59,23 @@ class Creation(Building):
         if how == "403":
             self.wait(0.05)
             status, answer = 403, {"error": "the order is not allowed"}
-        elif how == "login 503":
+        elif how == "silent":
+            status = "silent"
+        elif how in ("login 503", "login silent"):
             login = {"auth": {"identity": {"password": {"user": {"password": SECRETS["service password"]}}}}}
             cloud.from_outside(
                 self.wait(),
                 "keystone",
                 "POST",
                 "/v3/auth/tokens",
-                503,
+                503 if how == "login 503" else "silent",
                 0.01,
                 token="",
                 body=login,
                 legs="outer",
             )
             self.wait(0.05)
-            status, answer = 502, {"error": "cannot log in"}
+            status, answer = (502, {"error": "cannot log in"}) if how == "login 503" else ("silent", None)
         else:
             self.log_in()
             refusal = self.step_2()
