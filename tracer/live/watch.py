@@ -49,6 +49,8 @@ FORGET_EVERY_NS = 10_000_000_000
 STREAM_NS = 60_000_000_000
 """Calls without a trace are kept at least that long behind the stall limit."""
 
+BEHIND_S = 0.5
+
 Tell = Callable[[Event], None]
 
 
@@ -124,8 +126,11 @@ class Watch(Stages):
             self._receive(feed.segments(WAIT_S))
             self._troubles()
             now_s = monotonic_s()
-            share = BEHIND_SHARE if feed.is_behind else LOOK_SHARE
-            if now_s - self._looked_s >= max(LOOK_EVERY_S, share * self._look_s):
+            pause_s = max(LOOK_EVERY_S, LOOK_SHARE * self._look_s)
+            if feed.is_live and feed.is_behind:
+                # Not for long: the rarer the looks, the more there is to do in each.
+                pause_s = max(pause_s, min(BEHIND_SHARE * self._look_s, BEHIND_S))
+            if now_s - self._looked_s >= pause_s:
                 self._look(now_s)
             if show is not None and now_s - shown_s >= SHOW_EVERY_S:
                 shown_s = now_s
