@@ -20,7 +20,7 @@ from tracer.model import CallRecord, RestFacts, RpcFacts, Trace, Verdict
 
 __all__ = ["Follow", "Patience"]
 
-CHECKS_S, URGENT_S = 0.25, 1.0
+CHECKS_S, URGENT_S = 0.1, 1.0
 """Real time that one look spends on checks, and on those of traces that may have come to their end."""
 UNANSWERED_NS = 5_000_000_000
 """A creation known by its RPC alone waits so long for its POST to be answered."""
@@ -37,8 +37,10 @@ class Patience:
     settle_ns: int = 30_000_000_000
     """A verdict is final after that,"""
     settle_busy_ns: int = 10_000_000_000
-    """or after that, while there are more traces than `most_settling`: each costs time in every look."""
+    """or after that, while there are more traces than `most_settling`: each costs time in every look;"""
     most_settling: int = 60
+    settle_good_ns: int = 3_000_000_000
+    """that of a creation that conforms is after that: nothing that comes late makes it better or worse."""
     forget_ns: int = 3_600_000_000_000
     """A trace that is stuck is given up after that."""
     stray_ns: int = 600_000_000_000
@@ -304,6 +306,9 @@ class Follow:
         if followed.done_ns is None:
             return now_ns - followed.open.quiet_since_ns > self._patience.forget_ns
         age_ns = now_ns - max(followed.done_ns, followed.open.verdict.ended_ns)
+        verdict = followed.open.verdict
+        if verdict.verdict == "conforms":
+            settle_ns = min(settle_ns, self._patience.settle_good_ns)
         if age_ns < settle_ns:
             return False
         # The portal's own call waits for the VM and more.
