@@ -300,3 +300,20 @@ def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, 
     report = pipeline.check([*map(str, kept(tmp_path))], Settings(topology=topology))
     (verdict,) = (verdict for verdict in report.verdicts if verdict.server_id == SERVER)
     assert [s.status for s in verdict.steps if s.step in ("4e", "5", "6", "7")] == ["seen"] * 4
+
+
+def test_more_traces_than_are_kept(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
+    """One that nobody looks at any more may have deviated: no claim about the others is true then."""
+    limits = "import tracer.live.history as history\nhistory.WHOLE = history.SLIM = 3\n"
+    (tmp_path / "sitecustomize.py").write_text(limits, encoding="utf-8")
+    test = """
+PATH = next(pathlib.Path(FOLDER).glob("Internal_base*"))
+
+def test_it(tracer, url):
+    traffic = played(tracer, amqp=url, allow="inconclusive")
+    with pytest.raises(SourceError, match="too many traces for one recording with a broker: 14 of the first"):
+        traffic.conforms()
+"""
+    test = test.replace("FOLDER", repr(str(ROOT / "captures" / "ok-concurrent-20")))
+    ran = tried(tmp_path, installed, rabbit, test)
+    assert ran.returncode == 0, ran.stdout
