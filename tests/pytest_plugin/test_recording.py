@@ -2,53 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from recorded_runs import RAW, SECRET, kept, run
 
-import tracer
-
-ROOT = Path(tracer.__file__).parent.parent
-RAW = os.geteuid() == 0 and sys.platform == "linux"
 pytestmark = pytest.mark.skipif(not RAW, reason="recording needs CAP_NET_RAW")
-SECRET = "gAAAAAB-a-token-that-nobody-may-see"
-CONVERSATION = f'''
-import http.server, json, threading, urllib.request
-
-NAME, TOKEN = "web-1", "{SECRET}"
-
-class Api(http.server.BaseHTTPRequestHandler):
-    """A nova-api that takes a creation."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        answer = json.dumps({{"server": {{"id": "6ef71c2d-0f7c-4b8e-9a51-3e2f8a1c9b40"}}}}).encode()
-        self.send_response(202)
-        self.send_header("X-OpenStack-Request-ID", "req-2f3ede67-5c1b-4f3c-9a6e-0b7f4b2f9d01")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
-
-def create():
-    server = http.server.HTTPServer(("127.0.0.1", 8774), Api)
-    threading.Thread(target=server.handle_request, daemon=True).start()
-    body = json.dumps({{"server": {{"name": NAME}}}}).encode()
-    asked = urllib.request.Request(
-        "http://127.0.0.1:8774/v2.1/servers",
-        body,
-        {{"Content-Type": "application/json", "X-Auth-Token": TOKEN}},
-    )
-    assert urllib.request.urlopen(asked).status == 202
-    server.server_close()
-'''
 RECORDS = """
 from conversation import create
 
@@ -59,38 +19,6 @@ def test_it(tracer):
     assert traffic.only().name == "web-1"
     assert traffic.only().request_id == "req-2f3ede67-5c1b-4f3c-9a6e-0b7f4b2f9d01"
 """
-
-
-def run(
-    folder: Path, installed: list[str], test: str, *arguments: str, before: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    (folder / "conversation.py").write_text(CONVERSATION, encoding="utf-8")
-    (folder / "test_recorded.py").write_text(test, encoding="utf-8")
-    command = [
-        *before,
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-rs",
-        *installed,
-        *arguments,
-    ]
-    path = os.pathsep.join([str(ROOT), str(folder), *filter(None, sys.path)])
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-
-
-def kept(folder: Path) -> list[Path]:
-    return sorted((folder / "tracer-captures").rglob("*.pcapng"))
 
 
 def test_what_a_test_does_is_recorded_and_checked(tmp_path: Path, installed: list[str]) -> None:

@@ -49,3 +49,7 @@ class Brokers:
     def state(self, capture: Capture) -> str:
         """Return how the broker of *capture* is doing; '' while all is well, or when it is no broker."""
         return next((s.state for s, c in self._brokers if c.number == capture.number), "")
+
+    def silent(self) -> list[str]:
+        """Return why brokers that are there tell nothing, before the run: the news of each that matters."""
+        return [source.news()[-1][1] for source, _ in self._brokers if source.is_blind]

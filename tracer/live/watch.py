@@ -109,6 +109,10 @@ class Watch(Stages):
 
     # --- running ---
 
+    def silent_brokers(self) -> list[str]:
+        """Return why brokers tell nothing, for a run that shall not begin then; only before `run`."""
+        return self._brokers.silent()
+
     def stop(self) -> None:
         """End the run soon, with its report. May be called by a signal or another thread."""
         self._stopping = True

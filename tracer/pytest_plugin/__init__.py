@@ -33,6 +33,8 @@ FAILED = pytest.StashKey[bool]()
 """Whether a phase of a test has failed so far."""
 KEPT = pytest.StashKey[list[Path]]()
 """Folders of what was recorded while a test ran."""
+HEARD = pytest.StashKey[list[str]]()
+"""Brokers that were listened to while a test ran, without user and password."""
 HELP = {
     "grammar": "what to check against: the name of a grammar, or a file",
     "topology": "planes, roles and ports (TOML)",
@@ -137,13 +139,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put ladders into the report as sections of their own."""
+    """Put ladders into the report as sections of their own; let no password of a broker stay in it."""
     report = yield
     if report.failed:
         item.stash[FAILED] = True
     if report.when == "call":
         sections: list[tuple[str, str]] = item.stash.get(SECTIONS, [])
         report.sections.extend(sections)
+    if item.stash.get(HEARD, None):
+        from tracer.pytest_plugin.recording import scrub
+
+        scrub(report)
     return report
 
 

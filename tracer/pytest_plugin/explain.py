@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.pytest_plugin import KEPT, SECTIONS
+from tracer.pytest_plugin import HEARD, KEPT, SECTIONS
 from tracer.testing.claims import Claim, denied
 
 __all__ = ["add", "draw"]
@@ -26,7 +26,7 @@ def add(item: pytest.Item, error: AssertionError) -> None:
 
 def tell(item: pytest.Item, error: AssertionError, claim: Claim) -> None:
     """Add what *claim* has to say."""
-    if item.stash.get(KEPT, None):
+    if item.stash.get(KEPT, None) or item.stash.get(HEARD, None):
         from tracer.pytest_plugin.recording import kept_words
 
         # First, since a story ends with a legend that names the same place.

@@ -13,7 +13,7 @@ import pytest
 
 from tracer.errors import UsageError
 from tracer.pipeline import Settings
-from tracer.pytest_plugin import KEPT
+from tracer.pytest_plugin import HEARD, KEPT
 from tracer.pytest_plugin.settings import Asked, locate, of_item
 from tracer.testing import Traffic, conforms
 from tracer.testing.step import nanoseconds
@@ -65,8 +65,9 @@ class Tracer:
 
     def record(
         self,
-        planes: Mapping[str, str] | str,
+        planes: Mapping[str, str] | str | None = None,
         *more: str,
+        amqp: str | Sequence[str] | None = None,
         bpf: str | None = None,
         settle: str | float | timedelta = 1.0,
         grammar: str | os.PathLike[str] | None = None,
@@ -80,15 +81,29 @@ class Tracer:
         is a filter in tcpdump's words, by default the ports of the protocols. When the block ends, recording
         goes on for *settle*. Secrets are overwritten as they are written, unless --tracer-raw; the captures
         are kept as --tracer-keep says.
-        """
-        from tracer.pytest_plugin.recording import Recording, folder_of, interfaces_of
 
+        *amqp* is the URL of a RabbitMQ with its firehose on (amqp://USER:PASSWORD@HOST/VHOST), or several:
+        beside interfaces, or alone. The password may stand in TRACER_AMQP_PASSWORD. What brokers tell is
+        checked as it comes and not kept, so against *grammar* alone.
+        """
+        from tracer.pytest_plugin.recording import Recording, folder_of, interfaces_of, without_user
+
+        interfaces = interfaces_of(planes, more)
+        brokers = [] if amqp is None else [amqp] if isinstance(amqp, str) else [*amqp]
+        if not interfaces and not brokers:
+            raise UsageError(
+                "record what? tracer.record({'Internal_base': 'eth1'}), or tracer.record(amqp='amqp://…')"
+            )
         folders = self._item.stash.setdefault(KEPT, [])
         folder = folder_of(self._item, len(folders) + 1)
-        folders.append(folder)
+        if interfaces:
+            folders.append(folder)
+        heard = self._item.stash.setdefault(HEARD, [])
+        heard += [shown for shown in map(without_user, brokers) if shown not in heard]
         return Recording(
             self._item,
-            interfaces_of(planes, more),
+            interfaces,
+            brokers,
             folder,
             self._settings(grammar, topology, allow, stall),
             bpf,

@@ -1,67 +1,173 @@
 """The process that records while a test runs: `python -m tracer.pytest_plugin.recorder`.
 
 A process of its own, because it gives up all privileges once its sockets are open, and because a busy test
-must not cost packets. It says `ready` on standard output, records until its standard input ends (so it never
-outlives the test), and says then what was dropped. A mistake is one line on standard error, with exit code 2;
-or 13 when it is a privilege that is missing.
+must not cost packets. It is asked by one line on its standard input (other users of the machine may read
+arguments, and the URL of a broker holds a password), says `ready` on standard output, records until its
+standard input ends (so it never outlives the test), and says then what it has. A mistake is one line on
+standard error, with the exit code of its kind.
+
+The packets of interfaces go into files, which are checked when the recording is over. A broker's firehose
+tells messages and no packets: there is nothing of it to keep in a file of packets. With a broker all that is
+recorded is checked as it comes, as `tracer watch` does, and the report is handed over; the files are then
+for a person to look into.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracer.errors import TracerError
-from tracer.live.run import proposed_filter
+from tracer.errors import GrammarError, SourceError, TracerError, UsageError
+from tracer.events import Event
+from tracer.live.run import open_watch, proposed_filter
+from tracer.live.watch import Watch
+from tracer.model import Report
 from tracer.pipeline import Settings, given_topology
 from tracer.recording.recorder import Recorder
 from tracer.recording.rotation import Rotation
 from tracer.recording.run import open_recording
 from tracer.sources.interface import Interface
+from tracer.sources.privileges import drop
+
+__all__ = ["MISTAKES", "NO_PRIVILEGE", "main"]
 
 NO_PRIVILEGE = 13
-COULD_NOT_RUN = 2
+MISTAKES: dict[int, type[TracerError]] = {2: UsageError, 3: SourceError, 4: GrammarError}
+"""Exit code -> what could not be begun."""
+
+
+class _Listening:
+    """A watch in a thread of its own."""
+
+    def __init__(self, asked: dict[str, Any], settings: Settings) -> None:
+        self.troubles: list[str] = []
+        self._report: Report | None = None
+        self._error: BaseException | None = None
+        self.run: Watch = open_watch(
+            asked["interfaces"], settings, self._hear, bpf=asked["filter"], brokers=asked["brokers"]
+        )
+        silent = self.run.silent_brokers()
+        if silent:
+            # It would go on and call RPC unobserved: a test that asks for it wants to know now.
+            raise SourceError(silent[0])
+        self._thread = threading.Thread(target=self._listen, name="listens")
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == "trouble":
+            self.troubles.append(event.message)
+
+    def _listen(self) -> None:
+        try:
+            self._report = self.run.run()
+        except BaseException as error:
+            self._error = error
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def report(self) -> tuple[Report, int]:
+        """Wait for the end; return the report, and how many verdicts there was no room for in it.
+
+        Raises what ended the run before.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._report is not None  # noqa: S101  # there is one or the other
+        return self._report, self.run.follow.history.dropped.total()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What is to run, with all sockets open and no privilege left."""
+
+    recorder: Recorder | None
+    interfaces: Sequence[Interface]
+    listening: _Listening | None
+
+    def stop(self) -> None:
+        if self.recorder is not None:
+            self.recorder.stop()
+        if self.listening is not None:
+            self.listening.run.stop()
+
+    def run(self) -> dict[str, Any]:
+        """Record until `stop`; return what there is to tell."""
+        told: dict[str, Any] = {"packets": 0, "dropped": {}, "troubles": [], "report": None, "left_out": 0}
+        if self.listening is not None:
+            self.listening.start()
+        if self.recorder is not None:
+            try:
+                self.recorder.run()
+            finally:
+                self.stop()
+            told["packets"] = self.recorder.packets.total()
+            told["dropped"] = {source.name: source.dropped for source in self.interfaces if source.dropped}
+            told["troubles"] += self.recorder.troubles
+        if self.listening is not None:
+            told["report"], told["left_out"] = self.listening.report()
+            told["troubles"] += self.listening.troubles
+        return told
 
 
 def main() -> int:
-    """Record as the JSON in the first argument asks: folder, interfaces, filter, redact, topology."""
+    """Record as the JSON in the first line of standard input asks.
+
+    folder, interfaces, brokers (URLs), filter, redact; and for what is checked as it comes grammar, topology,
+    stall_s, allow.
+    """
     # An interrupt at the terminal reaches all processes of the run; this one ends when the test does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked = json.loads(sys.argv[1])
+    asked = json.loads(sys.stdin.readline())
     try:
-        recorder, sources = _opened(asked)
+        opened = _open(asked)
     except TracerError as error:
         print(error, file=sys.stderr)
-        return NO_PRIVILEGE if isinstance(error.__context__, PermissionError) else COULD_NOT_RUN
-    threading.Thread(target=_wait, args=(recorder,), daemon=True).start()
+        if isinstance(error.__context__, PermissionError):
+            return NO_PRIVILEGE
+        return next(code for code, kind in MISTAKES.items() if isinstance(error, kind))
+    threading.Thread(target=_wait, args=(opened,), daemon=True).start()
     print("ready", flush=True)
-    recorder.run()
-    told = {
-        "packets": sum(recorder.packets.values()),
-        "dropped": {source.name: source.dropped for source in sources if source.dropped},
-        "troubles": recorder.troubles,
-    }
-    print(json.dumps(told), flush=True)
+    try:
+        told = opened.run()
+    except TracerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    # Nothing else fits all that may stand in a report: names that came over the wire hold anything.
+    print(base64.b64encode(pickle.dumps(told)).decode(), flush=True)
     return 0
 
 
-def _wait(recorder: Recorder) -> None:
+def _wait(opened: _Opened) -> None:
     sys.stdin.read()
-    recorder.stop()
+    opened.stop()
 
 
-def _opened(asked: dict[str, Any]) -> tuple[Recorder, list[Interface]]:
-    """Return the recorder with its sockets open, and its sources."""
-    given = given_topology(Settings(topology=Path(asked["topology"]) if asked["topology"] else None))
+def _open(asked: dict[str, Any]) -> _Opened:
+    settings = Settings(
+        grammar=asked["grammar"],
+        topology=Path(asked["topology"]) if asked["topology"] else None,
+        stall_s=asked["stall_s"],
+        allow=tuple(asked["allow"]),
+    )
+    listening = _Listening(asked, settings) if asked["brokers"] else None
+    if listening is not None and not asked["interfaces"]:
+        drop()
+        return _Opened(None, (), listening)
+    given = given_topology(settings)
     bpf = proposed_filter(given) if asked["filter"] is None else asked["filter"]
-    recorder, _, sources = open_recording(
+    recorder, _, interfaces = open_recording(
         asked["interfaces"], Path(asked["folder"]), Rotation(), given, bpf, redact=asked["redact"]
     )
-    return recorder, sources
+    return _Opened(recorder, interfaces, listening)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 import re
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pytest
 
 from tracer.errors import SourceError, UsageError
 from tracer.model import Report
 from tracer.pipeline import Settings
-from tracer.pytest_plugin import FAILED, KEPT
-from tracer.pytest_plugin.recorder import NO_PRIVILEGE
+from tracer.pytest_plugin import FAILED, HEARD, KEPT, SECTIONS
 from tracer.testing import Traffic
+from tracer.testing.traffic import INCONCLUSIVE
 
-__all__ = ["Recording", "folder_of", "interfaces_of", "keep", "kept_words"]
+__all__ = ["Recording", "folder_of", "interfaces_of", "keep", "kept_words", "scrub", "without_user"]
 
 READY_S = 60.0
 SETTLE_S = 1.0
@@ -37,67 +41,98 @@ class Recording(Traffic):
         self,
         item: pytest.Item,
         interfaces: Sequence[str],
+        brokers: Sequence[str],
         folder: Path,
         settings: Settings,
         bpf: str | None,
         settle_s: float,
     ) -> None:
-        super().__init__([str(folder)], settings)
+        super().__init__([str(folder)] if interfaces else [], settings)
         self._item, self._interfaces, self._folder = item, interfaces, folder
-        self._bpf, self._settle_s = bpf, settle_s
+        self._brokers, self._bpf, self._settle_s = brokers, bpf, settle_s
         self._child: subprocess.Popen[str] | None = None
         self._state = "not begun"
+        self._told: Report | None = None
+        """What was checked as it came, with a broker."""
+        self._left_out = 0
         self.dropped: dict[str, int] = {}
         """Interface -> packets that the kernel had to drop."""
         self.packets = 0
+        """Of interfaces, as they stand in the captures."""
+        self.messages = 0
+        """That brokers told of: each is told when it is published and when it is delivered."""
+        self.troubles: list[str] = []
+        """What went wrong meanwhile: a broker that was gone for a while, an interface that ended."""
 
     def __repr__(self) -> str:
-        return f"<traffic recorded on {', '.join(self._interfaces)}: {self._state}>"
+        return f"<traffic recorded on {self._where}: {self._state}>"
 
     @property
     def folder(self) -> Path:
-        """Where the captures are."""
+        """Where the captures are. Of a broker's messages there are none."""
         return self._folder
 
+    @property
+    def _where(self) -> str:
+        return ", ".join([*self._interfaces, *map(without_user, self._brokers)])
+
     def __enter__(self) -> Recording:
-        """Return when every packet from now on is recorded.
+        """Return when every packet and every message from now on is recorded.
 
         Without the privilege to sniff the test is skipped, or fails under --tracer-strict. Raises UsageError
-        for interfaces that are not there.
+        for interfaces that are not there, SourceError for a broker that cannot be listened to or does not
+        trace.
         """
         __tracebackhide__ = True
-        config = self._item.config
-        asked = {
-            "folder": str(self._folder),
-            "interfaces": list(self._interfaces),
-            "filter": self._bpf,
-            "redact": not config.getoption("tracer_raw"),
-            "topology": str(self.settings.topology) if self.settings.topology else "",
-        }
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._child = subprocess.Popen(  # noqa: S603  # this Python, and JSON as one argument
-            [sys.executable, "-m", "tracer.pytest_plugin.recorder", json.dumps(asked)],
+        self._child = child = subprocess.Popen(
+            [sys.executable, "-m", "tracer.pytest_plugin.recorder"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
-        timer = threading.Timer(READY_S, self._child.kill)
+        timer = threading.Timer(READY_S, child.kill)
         timer.start()
-        ready = self._child.stdout.readline() if self._child.stdout else ""
+        ready = self._ask(child)
         timer.cancel()
         if ready != "ready\n":
-            self._give_up(self._child)
+            self._give_up(child)
         self._state = "recording"
         return self
+
+    def _ask(self, child: subprocess.Popen[str]) -> str:
+        """Tell *child* what to record; return what it says to that."""
+        config, settings = self._item.config, self.settings
+        asked = {
+            "folder": str(self._folder),
+            "interfaces": list(self._interfaces),
+            "brokers": list(self._brokers),
+            "filter": self._bpf,
+            "redact": not config.getoption("tracer_raw"),
+            "grammar": settings.grammar,
+            "topology": str(settings.topology) if settings.topology else "",
+            "stall_s": settings.stall_s,
+            "allow": [kind for kind in settings.allow if kind != INCONCLUSIVE],
+        }
+        assert child.stdin is not None and child.stdout is not None  # noqa: S101  # they are pipes
+        with suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(asked) + "\n")
+            child.stdin.flush()
+        return child.stdout.readline()
 
     def _give_up(self, child: subprocess.Popen[str]) -> None:
         """Say why nothing can be recorded: skip, fail or raise."""
         __tracebackhide__ = True
+        # Here only: this module is imported where nothing is recorded, too.
+        from tracer.pytest_plugin.recorder import MISTAKES, NO_PRIVILEGE
+
         _, errors = child.communicate()
+        self._state = "not begun"
         reason = errors.strip().rpartition("\n")[2] or f"the recorder did not start in {READY_S:g} s"
         if child.returncode != NO_PRIVILEGE:
-            raise UsageError(reason)
+            # What the command line calls --amqp is an argument here.
+            raise MISTAKES.get(child.returncode, SourceError)(scrubbed(reason).removeprefix("--"))
         if self._item.config.getoption("tracer_strict"):
             pytest.fail(f"tracer: {reason}", pytrace=False)
         pytest.skip(f"tracer: {reason}")
@@ -105,7 +140,7 @@ class Recording(Traffic):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the recording, with all that was captured written."""
+        """End the recording, with all that was captured written and all that brokers told checked."""
         child = self._child
         if child is None:
             return
@@ -115,24 +150,88 @@ class Recording(Traffic):
         if child.returncode != 0:
             self._state = "broken off"
             if error is None:
-                raise SourceError(f"the recording broke off: {errors.strip()[-500:]}")
+                raise SourceError(f"the recording broke off: {scrubbed(errors.strip()[-500:])}")
             return
-        told = json.loads(output.strip().rpartition("\n")[2])
-        self.packets, self.dropped = told["packets"], told["dropped"]
-        self._state = f"{self.packets} packets" + (f", {self.dropped} dropped" if self.dropped else "")
+        line = output.strip().rpartition("\n")[2]
+        told = pickle.loads(base64.b64decode(line))  # noqa: S301  # of our own process, by a pipe of its own
+        self.packets, self.dropped, self.troubles = told["packets"], told["dropped"], told["troubles"]
+        self._told, self._left_out = told["report"], told["left_out"]
+        self._state = f"{self.packets} packets" if self._interfaces else ""
+        if self._told is not None:
+            self.messages = sum(capture.packets for capture in self._told.captures if capture.protocol)
+            self._state += f"{', ' * bool(self._state)}{self.messages} messages"
+        self._state += f", {self.dropped} dropped" if self.dropped else ""
+        if self.troubles:
+            sections = self._item.stash.setdefault(SECTIONS, [])
+            sections.append(("tracer: while it was recorded", "\n".join(self.troubles)))
 
     @cached_property
     def report(self) -> Report:
         if self._state in ("not begun", "recording"):
             raise UsageError("traffic is checked when its recording is over: ask behind the `with` block")
-        if not self.packets:
-            where = ", ".join(self._interfaces)
-            raise SourceError(f"nothing was recorded on {where}: no packet of the protocols passed there")
+        told = self._told
+        # A broker also tells who connects: messages without a call are nothing to check.
+        if not self.packets and not any(capture.calls for capture in (told.captures if told else ())):
+            what = ["packet of the protocols"] * bool(self._interfaces) + ["RPC"] * bool(self._brokers)
+            nothing = f"no {' and no '.join(what)} passed there"
+            more = f" ({'; '.join(self.troubles)})" if self.troubles else ""
+            raise SourceError(f"nothing was recorded on {self._where}: {nothing}{more}")
+        if self._left_out:
+            # One of them may have deviated.
+            raise SourceError(
+                f"too many traces for one recording with a broker: {self._left_out:,} of the first are not"
+                " kept. Record shorter, or from interfaces alone"
+            )
+        if told is not None:
+            return told
         return Traffic(self.captures, self.settings).report
 
+    def _again(self, settings: Settings) -> Traffic:
+        if self._brokers:
+            raise UsageError(
+                "what a broker tells is checked as it comes and not kept, so against one grammar alone"
+                f" ({self.settings.grammar}): record with tracer.record(…, grammar={settings.grammar!r})"
+            )
+        return super()._again(settings)
 
-def interfaces_of(planes: Mapping[str, str] | str, more: Sequence[str]) -> list[str]:
+
+_USER = re.compile(r"(\w+://)(?!USER:PASSWORD@)[^\s'\"]*:[^\s'\"]*@")
+"""Also where the scheme is wrong: that is when a message shows a URL. What a message advises is left."""
+
+
+def without_user(url: str) -> str:
+    """Return *url* without user and password, whatever else is wrong with it."""
+    return re.sub(r"^(\w+://)?.*@", r"\1", url, flags=re.DOTALL)
+
+
+def scrubbed(words: str) -> str:
+    """Return *words* with no user and password in URLs."""
+    return _USER.sub(r"\1…@", words)
+
+
+def scrub(report: pytest.TestReport) -> None:
+    """Take passwords in URLs of brokers out of *report*: pytest shows arguments and locals of tests."""
+    report.longrepr = _scrubbed(report.longrepr)
+    report.sections = [(title, scrubbed(text)) for title, text in report.sections]
+
+
+def _scrubbed(shown: Any) -> Any:
+    """Return what a report shows without passwords; what pytest made of a traceback is changed in place."""
+    if isinstance(shown, str):
+        return scrubbed(shown)
+    if type(shown) in (list, tuple):
+        return type(shown)(map(_scrubbed, shown))
+    # The parts of a traceback are objects of pytest's, which hold strings, lists and one another.
+    if type(shown).__module__.startswith("_pytest."):
+        for name, value in list(vars(shown).items()):
+            setattr(shown, name, _scrubbed(value))
+    return shown
+
+
+def interfaces_of(planes: Mapping[str, str] | str | None, more: Sequence[str]) -> list[str]:
     """Return the words of `-i` that are meant: PLANE=INTERFACE, or an interface for a capture point."""
+    if planes is None:
+        return [*more]
     first = [planes] if isinstance(planes, str) else [f"{plane}={name}" for plane, name in planes.items()]
     return [*first, *more]
 
@@ -164,11 +263,16 @@ def keep(item: pytest.Item, folders: Sequence[Path]) -> None:
 
 def kept_words(item: pytest.Item) -> str:
     """Return where the captures of a failed test are, in words; empty when none were recorded."""
-    folders = item.stash.get(KEPT, [])
-    if not folders:
-        return ""
-    if item.config.getoption("tracer_keep") == "none":
-        return "captures: not kept (--tracer-keep=failed keeps those of failures)"
-    raw = item.config.getoption("tracer_raw")
-    secrets = "with all secrets, for --tracer-raw" if raw else "secrets overwritten"
-    return f"captures: {', '.join(map(str, folders))} ({secrets})"
+    folders, brokers = item.stash.get(KEPT, []), item.stash.get(HEARD, [])
+    words = []
+    if folders and item.config.getoption("tracer_keep") == "none":
+        words = ["not kept (--tracer-keep=failed keeps those of failures)"]
+    elif folders:
+        raw = item.config.getoption("tracer_raw")
+        secrets = "with all secrets, for --tracer-raw" if raw else "secrets overwritten"
+        words = [f"{', '.join(map(str, folders))} ({secrets})"]
+    if brokers:
+        # Numbers are those of each interface, and a file holds the packets of all.
+        counted = ", and '#' counts the packets of an interface" if folders else ""
+        words.append(f"none of {', '.join(brokers)}: messages are checked as they come{counted}")
+    return f"captures: {'; '.join(words)}" if words else ""
