@@ -100,7 +100,7 @@ def _share_quota_reads(material: Material, requests: list[Request]) -> None:
         chosen = open_ if len(open_) == 1 else (narrow or open_)
         for request in chosen:
             request.calls.append(call)
-            if len(chosen) > 1:
+            if len(chosen) > 1 or call.serial in material.shared_reads:
                 request.ambiguous.add(call.serial)
 
 

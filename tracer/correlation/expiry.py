@@ -23,6 +23,7 @@ def retire(material: Material, traces: Iterable[Trace]) -> set[str]:
     """
     keys: set[str] = set()
     serials: set[int] = set()
+    shared: set[int] = set()
     legs: set[int] = set()
     known = {leg.serial for leg in material.legs}
     for trace in traces:
@@ -31,8 +32,7 @@ def retire(material: Material, traces: Iterable[Trace]) -> set[str]:
             for leg in (call, call.front, call.back):
                 if leg is not None and leg.serial in known:
                     legs.add(leg.serial)
-            if call.serial not in trace.ambiguous:
-                serials.add(call.serial)
+            (shared if call.serial in trace.ambiguous else serials).add(call.serial)
     for key in keys:
         material.by_request.discard(key)
         material.by_uuid.discard(key)
@@ -41,15 +41,21 @@ def retire(material: Material, traces: Iterable[Trace]) -> set[str]:
     for serial in legs:
         material.validations.pop(serial, None)
     material.legs = [leg for leg in material.legs if leg.serial not in legs]
-    # A read that may be another's is left to those that still wait.
-    material.quota = [
-        (call, kept)
-        for call, candidates in material.quota
-        if (kept := [leg for leg in candidates if leg.serial not in legs])
-    ]
+    material.quota = _left_to_others(material, legs, serials)
+    material.shared_reads = (material.shared_reads | shared) & {call.serial for call, _ in material.quota}
     for calls in (material.portal, material.loose, material.logins):
         calls.discard(lambda call: call.serial in serials)
     return keys
+
+
+def _left_to_others(material: Material, legs: set[int], own: set[int]) -> list[tuple[Call, list[Call]]]:
+    """Return the quota reads that are not *own*, with the requests that may have made them but for *legs*."""
+    left = []
+    for call, candidates in material.quota:
+        kept = [leg for leg in candidates if leg.serial not in legs]
+        if kept and call.serial not in own:
+            left.append((call, kept))
+    return left
 
 
 def forget(

@@ -55,6 +55,8 @@ class Material:
         """serial of a leg -> token validations made for it"""
         self.quota: list[tuple[Call, list[Call]]] = []
         """Quota reads with the legs that were open at that service then."""
+        self.shared_reads: set[int] = set()
+        """Serials of those that a trace may have made which was retired: they stay ambiguous."""
         self.portal = RecentCalls()
         """Requests to the portal that may begin a trace."""
         self.logins = RecentCalls()

@@ -20,7 +20,7 @@ from tracer.model import CallRecord, RestFacts, RpcFacts, Trace, Verdict
 
 __all__ = ["Follow", "Patience"]
 
-CHECKS_S, URGENT_S = 0.1, 1.0
+CHECKS_S, URGENT_S = 0.03, 1.0
 """Real time that one look spends on checks, and on those of traces that may have come to their end."""
 UNANSWERED_NS = 5_000_000_000
 """A creation known by its RPC alone waits so long for its POST to be answered."""

@@ -40,7 +40,7 @@ __all__ = ["Limits", "Watch"]
 WAIT_S = 0.1
 DRAIN_S = 60.0
 """What the kernel had captured when the run was ended is processed, if it takes no longer."""
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.2
 SHOW_EVERY_S = 0.25
 LOOK_SHARE, BEHIND_SHARE = 1, 5
 """A look that took long is not repeated before so many times as long has passed; the second while more comes
