@@ -182,6 +182,8 @@ NO_URLS = [
     "http://host/a b",
     "http://host/\nX-Header: 1",
     "http://hôte/",
+    "http://a..b/",
+    f"http://{'a' * 64}.example/",
 ]
 
 
@@ -189,3 +191,15 @@ NO_URLS = [
 def test_what_is_no_url_of_the_web_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--notify"):
         Notifier(url, json_line)
+
+
+def test_a_proxy_that_can_be_no_host_is_a_trouble_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the client library raises, the next notification is tried as well."""
+    monkeypatch.setenv("http_proxy", "http://a..b:3128/")
+    monkeypatch.delenv("no_proxy", raising=False)
+    notifier = Notifier("http://receiver.invalid/", json_line, pauses_s=())
+    for number in (1, 2):
+        notifier.tell(event("verdict", FAILED, number))
+    until(lambda: notifier.counts()["failed"] == 2)
+    assert "notifications do not arrive" in notifier.trouble()
+    assert notifier.close().startswith("2 of 2 notifications did not arrive")
