@@ -194,6 +194,7 @@ def test_a_redacted_or_cut_capture_says_what_it_left_out(tmp_path: Path) -> None
         ("nova-api=localhost:8774", "begins with http://"),
         ("nova-api=http://", "names a host"),
         ("nova-api=http://user:hidden@localhost", "neither a user nor a query"),
+        ("nova-api=http://user:12/hidden@localhost", "neither a user nor a query"),
         ("nova-api=http://localhost:port", "that is no URL"),
         ("swift=http://localhost:1", "no request to it; there are requests to"),
         ("172.28.0.99:1=http://localhost:1", "no request to it"),

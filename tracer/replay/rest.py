@@ -62,7 +62,7 @@ def endpoint_at(role: str, url: str) -> Target:
         raise UsageError(f"--rest {role}: that is no URL; {form}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"--rest {role}: a URL begins with http:// or https:// and names a host; {form}")
-    if parts.username is not None or parts.query or parts.fragment:
+    if "@" in url or parts.query or parts.fragment:
         raise UsageError(f"--rest {role}: neither a user nor a query belongs into the URL; {form}")
     tls = parts.scheme == "https"
     return Target(host, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
