@@ -102,6 +102,23 @@ CASES["sql insert"] = (
     3306,
     _query(f"INSERT INTO instances (name, user_data, n) VALUES ('it''s', '{HIDDEN}''{HIDDEN}', 3)"),
 )
+CASES["sql login by password"] = (
+    3306,
+    b"\x04\0\0\x01"
+    + bytes(4)
+    + bytes((len(HIDDEN) + 1, 0, 0, 3))
+    + HIDDEN.encode()
+    + b"\0"
+    + _query("SELECT 1"),
+)
+CASES["sql change of user"] = (
+    3306,
+    bytes((len(HIDDEN) + 7 + 5, 0, 0, 0, 0x11))
+    + b"nova\0"
+    + bytes((len(HIDDEN),))
+    + HIDDEN.encode()
+    + b"cell\0",
+)
 CASES["sql update"] = (3306, _query(f"UPDATE instances SET user_data='{HIDDEN}', n=3"))
 
 
