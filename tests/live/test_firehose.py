@@ -58,7 +58,7 @@ class Listening:
         self._thread = threading.Thread(target=lambda: self.reports.append(self.run.run()), daemon=True)
         self._thread.start()
 
-    def until(self, words: str, seconds: float = 30) -> Event:
+    def until(self, words: str, seconds: float = 60) -> Event:
         """The first trouble that holds *words*."""
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
@@ -73,7 +73,7 @@ class Listening:
 
     def end(self) -> Report:
         self.run.stop()
-        self._thread.join(30)
+        self._thread.join(60)
         if self._thread.is_alive():
             faulthandler.dump_traceback()
         return self.reports[0]
@@ -190,7 +190,7 @@ def test_rest_and_sql_from_packets_rpc_from_the_broker(
     expected = pipeline.check([str(CAPTURES / name)], Settings())
     with cloud(rabbit, name) as clients:
         first_ns = next(packets_of(internal(name), lambda *_: True))[0]
-        clock = Clock(first_ns, 1.0, ahead_s=1.5)
+        clock = Clock(first_ns, 1.0, ahead_s=4)
         threads = []
         for path in (internal(name), next((CAPTURES / name).glob("External_api*"))):
             pipe = tmp_path / path.name.partition(".")[0]
@@ -203,7 +203,7 @@ def test_rest_and_sql_from_packets_rpc_from_the_broker(
         listening = Listening(pipes, [rabbit.url()])
         clients.play(clock=clock)
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         report = listening.end()
     assert listening.troubles() == []
     (verdict,), (wanted_verdict,) = report.verdicts, expected.verdicts
@@ -222,14 +222,14 @@ def test_without_the_inner_plane_its_rest_is_unobserved(rabbit: RabbitMQ, tmp_pa
     name = "fail-vrm-500-reschedule"
     with cloud(rabbit, name) as clients:
         path = next((CAPTURES / name).glob("External_api*"))
-        clock = Clock(next(packets_of(path, lambda *_: True))[0], 1.0, ahead_s=1.5)
+        clock = Clock(next(packets_of(path, lambda *_: True))[0], 1.0, ahead_s=4)
         pipe = tmp_path / "External_api"
         os.mkfifo(pipe)
         thread = threading.Thread(target=pour, args=(path, pipe, lambda *_: True, clock), daemon=True)
         thread.start()
         listening = Listening([f"External_api={pipe}"], [rabbit.url()])
         clients.play(clock=clock)
-        thread.join(30)
+        thread.join(60)
         report = listening.end()
     found = steps(report)
     assert [found[step] for step in RPC_STEPS] == ["seen"] * 4

@@ -30,7 +30,9 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
 
 
 def wait(channel: BlockingChannel, got: list[Any], count: int) -> None:
+    until_s = time.monotonic() + 60
     while len(got) < count:
+        assert time.monotonic() < until_s, f"{len(got)} of {count} came"
         channel.connection.process_data_events(0.1)
 
 
