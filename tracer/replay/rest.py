@@ -170,6 +170,8 @@ class ToEndpoints:
         self._promised: dict[str, Future[None]] = {}
         """Recorded id -> the request whose live answer may tell another one"""
         self._stopped = False
+        self._bug: BaseException | None = None
+        """What ended a thread that no traffic may end: raised when all is over."""
         self.ids = Ids()
         self.mapped = 0
         """Requests that were sent with other ids than recorded."""
@@ -197,6 +199,8 @@ class ToEndpoints:
             self._compare(exchange)
         self._open.clear()
         self.ids = Ids()
+        if self._bug is not None:
+            raise self._bug
 
     # --- requests ---
 
@@ -224,6 +228,9 @@ class ToEndpoints:
                     each.result()
                 if not self._stopped:
                     self._send(line, target, exchange, message.method, path, headers, message.body)
+            except BaseException as error:
+                # The pool would keep it to itself.
+                self._bug = self._bug or error
             finally:
                 self._slots.release()
                 if not exchange.done.done():
