@@ -99,6 +99,8 @@ class Layers:
 
     def __init__(self) -> None:
         self._fragments = Fragments()
+        self.fragment_at = -1
+        """Where in a packet of the last `read` the data of an IP fragment begin; -1 when none was one."""
 
     def read(
         self, packets: Iterable[PacketFields], anomalies: MutableMapping[str, int]
@@ -113,7 +115,7 @@ class Layers:
         """
         segments: list[SegmentFields] = []
         append = segments.append
-        known = -1
+        self.fragment_at = known = -1
         fast_bytes, start, unpack, unpack_tagged = _NEVER
         for packet in packets:
             time_ns, data, _, link_type, frame, interface = packet
@@ -292,6 +294,8 @@ class Layers:
         ip_id: int,
     ) -> Found:
         """Keep a fragment; go on with its datagram once that is complete."""
+        if self.fragment_at < 0:
+            self.fragment_at = walk.offset
         if protocol not in _WALKED:
             return None
         if not walk.goes_deeper():

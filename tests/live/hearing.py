@@ -61,7 +61,7 @@ class Receiver:
             server.server_close()
 
 
-def until(happens: Callable[[], object], seconds: float = 20) -> None:
+def until(happens: Callable[[], object], seconds: float = 60) -> None:
     """Wait until it does; fail when it does not."""
     end_s = time.monotonic() + seconds
     while not happens():

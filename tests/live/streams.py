@@ -58,7 +58,7 @@ def _send(pipe: Path, content: bytes, write: Write, hold: threading.Event | None
     try:
         write(fd, content)
         if hold is not None:
-            hold.wait(30)
+            hold.wait(120)
     except BrokenPipeError:
         pass
     finally:

@@ -60,7 +60,7 @@ class Wire:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         return found
 
     def send(self, fds: list[int], since_s: float, until_s: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
+import math
 import os
 import shlex
 import subprocess
@@ -26,6 +28,7 @@ from tracer.live.follow import Patience
 from tracer.live.run import open_brokers, open_watch
 from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
 from tracer.pipeline import Settings
+from tracer.sources import rabbitmq as source_of_firehose
 from tracer.sources import rabbitmq_queues
 
 WHY_NOT = why_not()
@@ -58,7 +61,7 @@ class Listening:
         self._thread = threading.Thread(target=lambda: self.reports.append(self.run.run()), daemon=True)
         self._thread.start()
 
-    def until(self, words: str, seconds: float = 30) -> Event:
+    def until(self, words: str, seconds: float = 60) -> Event:
         """The first trouble that holds *words*."""
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
@@ -73,7 +76,7 @@ class Listening:
 
     def end(self) -> Report:
         self.run.stop()
-        self._thread.join(30)
+        self._thread.join(60)
         if self._thread.is_alive():
             faulthandler.dump_traceback()
         return self.reports[0]
@@ -203,7 +206,7 @@ def test_rest_and_sql_from_packets_rpc_from_the_broker(
         listening = Listening(pipes, [rabbit.url()])
         clients.play(clock=clock)
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         report = listening.end()
     assert listening.troubles() == []
     (verdict,), (wanted_verdict,) = report.verdicts, expected.verdicts
@@ -229,7 +232,7 @@ def test_without_the_inner_plane_its_rest_is_unobserved(rabbit: RabbitMQ, tmp_pa
         thread.start()
         listening = Listening([f"External_api={pipe}"], [rabbit.url()])
         clients.play(clock=clock)
-        thread.join(30)
+        thread.join(60)
         report = listening.end()
     found = steps(report)
     assert [found[step] for step in RPC_STEPS] == ["seen"] * 4
@@ -319,6 +322,48 @@ def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: p
     published = [h for h in heard if isinstance(h.message, AmqpContent) and h.message.name == "basic.publish"]
     assert source.dropped > 0
     assert len(published) + source.dropped == pytest.approx(count, abs=20)
+
+
+def test_what_was_dropped_just_before_the_end_is_counted(
+    rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for once a second, and once more at the end: nothing is called missing for it."""
+    monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
+    monkeypatch.setattr(source_of_firehose, "PROBE_S", math.inf)
+    (source,) = open_brokers([rabbit.url()])
+    source.open()
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as publisher:
+        channel = publisher.channel()
+        channel.confirm_delivery()
+        for _ in range(2_000):
+            channel.basic_publish("amq.topic", "nobody", b"x" * 10_000)
+    thread = threading.Thread(target=source.read, args=(lambda *_: None,))
+    thread.start()
+    source.stop()
+    thread.join(60)
+    assert source.dropped > 0
+
+
+def test_a_broker_that_refuses_again_and_again_is_left_with_no_connection(rabbit: RabbitMQ) -> None:
+    """Rights are taken away: each attempt ends its connection, and the watch goes on when they are back."""
+    rights = ("set_permissions", "-p", "/", "viewer")
+    rabbit.ctl("add_user", "viewer", "secret")
+    rabbit.ctl(*rights, ".*", ".*", ".*")
+    gc.collect()
+    gc.disable()
+    try:
+        listening = Listening([], [rabbit.url().replace("guest:guest", "viewer:secret")])
+        rabbit.ctl(*rights, "", "", "")
+        rabbit.ctl("close_all_connections", "-p", "/", "rights are taken away")
+        listening.until("RPC is unobserved until it is back")
+        time.sleep(6)
+        assert rabbit.ctl("-q", "list_connections", "user").split().count("viewer") <= 1
+        rabbit.ctl(*rights, ".*", ".*", ".*")
+        listening.until("RPC is seen again")
+        listening.end()
+    finally:
+        gc.enable()
+        rabbit.ctl("delete_user", "viewer")
 
 
 def test_without_the_event_exchange(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from streams import CAPTURES, ROOT
-from wires import inside, why_not, wires
+from wires import inside, listens, why_not, wires
 
 from tracer import pipeline
 from tracer.pipeline import Settings
@@ -36,14 +36,7 @@ def start(space: str, *arguments: str, sources: tuple[str, ...] = TAPS) -> subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    until = time.monotonic() + 20
-    while time.monotonic() < until and process.poll() is None:
-        found = subprocess.run(inside(space, "cat", "/proc/net/packet"), capture_output=True, check=True)
-        if found.stdout.count(b"\n") > len(sources):
-            # The last of the sockets is there, but may not have its ring yet.
-            time.sleep(0.5)
-            break
-        time.sleep(0.05)
+    listens(process)
     return process
 
 
@@ -116,7 +109,7 @@ def test_a_limit_of_packets() -> None:
     with wires(["w0", "w1"]) as space:
         process = start(space, "-c", "200", "-f", "tcp")
         resend(space, "fail-quota-403", 100)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert sum(c["packets"] for c in report(output)["captures"]) >= 200
 
 
@@ -124,9 +117,11 @@ def test_a_limit_of_packets() -> None:
 @pytest.mark.parametrize(("bpf", "some"), [("port 8774", True), ("port 9", False)])
 def test_a_filter_of_its_own(bpf: str, some: bool) -> None:
     with wires(["w0", "w1"]) as space:
-        process = start(space, "-a", "duration:3", "-f", bpf)
+        process = start(space, "-f", bpf)
         resend(space, "fail-quota-403", 100)
-        output, _ = process.communicate(timeout=30)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
     assert (sum(c["packets"] for c in report(output)["captures"]) > 0) is some
 
 
@@ -137,7 +132,7 @@ def test_a_wire_that_is_cut_ends_the_run() -> None:
         resend(space, "fail-quota-403", 100)
         for name in ("w0", "w1"):
             subprocess.run(["ip", "-n", space, "link", "set", name, "down"], check=True)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     told = [json.loads(line)["message"] for line in output.splitlines() if b'"trouble"' in line]
     assert sorted(told) == [f"w{n}: no packets any more: Network is down" for n in range(2)]
     assert len(report(output)["traces"]) == 2
@@ -154,7 +149,7 @@ def test_a_wire_that_is_cut_ends_the_run() -> None:
 def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
     with wires(["w0"]) as space:
         command = inside(space, sys.executable, "-m", "tracer", "watch", *arguments)
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in done.stderr.decode() and done.stderr.count(b"\n") == 1
 
@@ -167,7 +162,7 @@ def test_without_the_privilege_it_says_which_and_how_to_give_it() -> None:
         " from tracer.cli import main; main(['watch', '-i', 'Internal_base=lo'])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=30, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"CAP_NET_RAW" in done.stderr and b"setcap cap_net_raw+ep /" in done.stderr
@@ -178,17 +173,12 @@ def test_without_the_privilege_it_says_which_and_how_to_give_it() -> None:
 def test_privileges_are_given_up_once_the_sockets_are_open() -> None:
     with wires(["w0", "w1"]) as space:
         process = start(space)
-        # `ip netns exec` becomes the command: same process.
-        until = time.monotonic() + 20
-        status: dict[str, str] = {}
-        while time.monotonic() < until:
-            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
-            status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-            if int(status["CapEff"], 16) == 0:
-                break
-            time.sleep(0.05)
+        # `start` has waited for the effective ones to be gone.
+        lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
     assert status["NoNewPrivs"] == "1"
     assert process.returncode == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -143,18 +144,27 @@ def test_nobody_waits_for_a_receiver_that_does_not_answer(monkeypatch: pytest.Mo
 
 def test_a_watch_says_once_that_notifications_do_not_arrive(tmp_path: Path) -> None:
     hold = threading.Event()
-    with pipes(tmp_path, files("fail-quota-403"), hold=hold) as sources:
-        url = "http://user:s3cret@127.0.0.1:9/key-s3cret"
-        process = command("-i", sources[0], "-i", sources[1], "--notify", url, "-a", "duration:16")
-        output, errors = process.communicate(timeout=60)
+    with socket.socket() as nobody, pipes(tmp_path, files("fail-quota-403"), hold=hold) as sources:
+        nobody.bind(("127.0.0.1", 0))
+        place = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        url = f"{place.replace('//', '//user:s3cret@')}/key-s3cret"
+        process = command("-i", sources[0], "-i", sources[1], "--notify", url)
+        assert process.stdout is not None
+        output = b""
+        for line in process.stdout:
+            output += line
+            if b'"event":"trouble"' in line:
+                break
         hold.set()
+        rest, errors = process.communicate(timeout=60)
+        output += rest
     assert process.returncode == 1, "the code is that of the traces"
     troubles = [
         line["message"] for line in map(json.loads, output.splitlines()) if line["event"] == "trouble"
     ]
-    assert troubles == ["notifications do not arrive at http://127.0.0.1:9: Connection refused"]
+    assert troubles == [f"notifications do not arrive at {place}: Connection refused"]
     assert errors.decode().splitlines() == [
-        "tracer: 1 of 1 notifications did not arrive at http://127.0.0.1:9: Connection refused"
+        f"tracer: 1 of 1 notifications did not arrive at {place}: Connection refused"
     ]
     assert b"s3cret" not in output + errors
 
@@ -182,6 +192,8 @@ NO_URLS = [
     "http://host/a b",
     "http://host/\nX-Header: 1",
     "http://hôte/",
+    "http://a..b/",
+    f"http://{'a' * 64}.example/",
 ]
 
 
@@ -189,3 +201,15 @@ NO_URLS = [
 def test_what_is_no_url_of_the_web_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--notify"):
         Notifier(url, json_line)
+
+
+def test_a_proxy_that_can_be_no_host_is_a_trouble_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the client library raises, the next notification is tried as well."""
+    monkeypatch.setenv("http_proxy", "http://a..b:3128/")
+    monkeypatch.delenv("no_proxy", raising=False)
+    notifier = Notifier("http://receiver.invalid/", json_line, pauses_s=())
+    for number in (1, 2):
+        notifier.tell(event("verdict", FAILED, number))
+    until(lambda: notifier.counts()["failed"] == 2)
+    assert "notifications do not arrive" in notifier.trouble()
+    assert notifier.close().startswith("2 of 2 notifications did not arrive")

@@ -168,7 +168,7 @@ def test_a_signal_ends_it_with_the_report(number: int, tmp_path: Path) -> None:
             if b'"verdict"' in line and json.loads(line)["event"] == "verdict":
                 break
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=60)
         hold.set()
     report = lines(rest)[-1]["report"]
     assert (process.returncode, errors) == (0, b"")
@@ -179,7 +179,7 @@ def test_a_signal_ends_it_with_the_report(number: int, tmp_path: Path) -> None:
 def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
     with pipes(tmp_path, files("ok-image")) as sources:
         process = command("-i", sources[0], "-i", sources[1], "-c", "100")
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode in (0, 3, 5)
     assert lines(output)[-1]["event"] == "report"
 
@@ -187,8 +187,8 @@ def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
 def test_a_limit_of_time_ends_it(tmp_path: Path) -> None:
     hold = threading.Event()
     with pipes(tmp_path, files("ok-image"), hold=hold) as sources:
-        process = command("-i", sources[0], "-i", sources[1], "-a", "duration:3", "--format", "text")
-        output, _ = process.communicate(timeout=30)
+        process = command("-i", sources[0], "-i", sources[1], "-a", "duration:10", "--format", "text")
+        output, _ = process.communicate(timeout=60)
         hold.set()
     assert process.returncode == 0
     assert "1 trace: 1 conforms" in output.decode()
@@ -208,7 +208,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES)
 def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
     process = command(*arguments, stdin=subprocess.DEVNULL)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (2, b"")
     assert words in errors.decode() and errors.count(b"\n") == 1
 
@@ -218,7 +218,7 @@ def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
 )
 def test_what_is_no_capture_stops_it(content: bytes, words: str) -> None:
     process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
-    _, errors = process.communicate(content, timeout=30)
+    _, errors = process.communicate(content, timeout=60)
     assert process.returncode == 2
     assert words in errors.decode()
 
@@ -247,7 +247,7 @@ def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(30) in (0, 1, 3, 5)
+        assert process.wait(60) in (0, 1, 3, 5)
         assert process.stderr is not None and process.stderr.read() == b""
     assert os.path.exists(sources[0])
 

@@ -147,7 +147,7 @@ def _terminal(arguments: list[str], **environment: str) -> tuple[int, str]:
             except OSError:
                 break
     os.close(main)
-    return process.wait(10), output.decode()
+    return process.wait(60), output.decode()
 
 
 @pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])

@@ -62,6 +62,18 @@ def inside(space: str, *command: str) -> list[str]:
     return ["ip", "netns", "exec", space, *command]
 
 
+def listens(process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    """Wait until the command that `inside` began has its sockets open, or has ended.
+
+    It gives up its privileges then, and the namespace's `ip` has become it: it is the same process.
+    """
+    until_s = time.monotonic() + seconds
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None and "CapEff:\t0000000000000000" not in status.read_text(encoding="ascii"):
+        assert time.monotonic() < until_s, "it does not listen"
+        time.sleep(0.02)
+
+
 def send(captures: dict[str, Path], speed: float) -> int:
     """Send the packets of *captures* (interface -> file) at their recorded pace times *speed*; how many.
 

@@ -9,6 +9,11 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP, TCP, UDP, fragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
+from scapy.layers.l2 import Ether
+from scapy.layers.vxlan import VXLAN
+from scapy.packet import Raw
 
 from tracer import pipeline
 from tracer.model import Capture, PacketFields
@@ -96,6 +101,23 @@ def _query(text: str) -> bytes:
 CASES["sql insert"] = (
     3306,
     _query(f"INSERT INTO instances (name, user_data, n) VALUES ('it''s', '{HIDDEN}''{HIDDEN}', 3)"),
+)
+CASES["sql login by password"] = (
+    3306,
+    b"\x04\0\0\x01"
+    + bytes(4)
+    + bytes((len(HIDDEN) + 1, 0, 0, 3))
+    + HIDDEN.encode()
+    + b"\0"
+    + _query("SELECT 1"),
+)
+CASES["sql change of user"] = (
+    3306,
+    bytes((len(HIDDEN) + 7 + 5, 0, 0, 0, 0x11))
+    + b"nova\0"
+    + bytes((len(HIDDEN),))
+    + HIDDEN.encode()
+    + b"cell\0",
 )
 CASES["sql update"] = (3306, _query(f"UPDATE instances SET user_data='{HIDDEN}', n=3"))
 
@@ -192,3 +214,49 @@ def test_a_hole_does_not_stop_it() -> None:
     found = redacted([packets[0], packets[2]])
     assert len(found) == 2
     assert HIDDEN.encode() not in found[1][1]
+
+
+def _whole(content: bytes) -> list[PacketFields]:
+    return _sent(8774, content, [])
+
+
+@pytest.mark.parametrize("kind", ["IPv4", "IPv6", "VXLAN"])
+def test_fragments_hold_nothing_of_a_secret(kind: str) -> None:
+    """Each may be the middle of one: the first alone tells its name."""
+    content = b"GET / HTTP/1.1\r\nX-Auth-Token: " + HIDDEN.encode() * 100 + b"\r\n\r\n"
+    tcp = TCP(sport=40000, dport=8774, seq=1000) / Raw(content)
+    if kind == "IPv6":
+        pieces = fragment6(IPv6(src="::1", dst="::2") / IPv6ExtHdrFragment() / tcp, 900)  # type: ignore[no-untyped-call]
+    else:
+        inner = IP(src="10.0.0.1", dst="10.0.0.2") / tcp
+        if kind == "VXLAN":
+            inner = IP(src="10.0.1.1", dst="10.0.1.2") / UDP(dport=4789) / VXLAN(vni=7) / Ether() / inner
+        pieces = fragment(inner, 800)  # type: ignore[no-untyped-call]
+    frames = [bytes(Ether() / piece) for piece in pieces]
+    assert len(frames) > 2
+    packets = [(10**18 + n, data, len(data), 1, (0, n + 1), 0) for n, data in enumerate(frames)]
+    found = redacted(packets)
+    assert [(p[0], len(p[1]), *p[2:]) for p in found] == [(p[0], len(p[1]), *p[2:]) for p in packets]
+    assert not any(HIDDEN.encode()[at : at + 8] in p[1] for p in found for at in range(len(HIDDEN) - 8))
+    # What is known from there is a secret elsewhere, too.
+    again = redacted([*packets, *_sent(5000, b"GET /" + HIDDEN.encode() * 100 + b" HTTP/1.1\r\n\r\n", [])])
+    assert HIDDEN.encode() not in again[-1][1]
+
+
+def test_what_is_no_tcp_is_looked_at_as_well() -> None:
+    """With -f, anything may be recorded: a service's log, sent by UDP."""
+    told = b'<14>nova-api: {"password": "' + HIDDEN.encode() + b'", "name": "web-1"} {"token": "' + b"x" * 50
+    data = bytes(Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=5, dport=514) / Raw(told))
+    [found] = redacted([(10**18, data, len(data), 1, (0, 1), 0)])
+    assert HIDDEN.encode() not in found[1] and b"x" * 8 not in found[1]
+    assert b'"name": "web-1"' in found[1] and len(found[1]) == len(data)
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up() -> None:
+    """A packet of an hour ahead, whose stream says no more, is not waited for."""
+    [late] = _whole(b"GET / HTTP/1.1\r\n")
+    hour_ns = 3_600_000_000_000
+    redactor = Redactor()
+    assert redactor.receive([late]) == []
+    others = [(late[0] - hour_ns, *p[1:]) for p in _sent(8775, b"x" * 2_000, list(range(1, 2_000, 100)))]
+    assert len(redactor.receive(others)) > len(others) / 2

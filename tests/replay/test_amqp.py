@@ -57,9 +57,7 @@ class Firehose:
     def taken(self) -> list[tuple[str, str, str, dict[str, Any], bytes]]:
         """(publish or deliver, name of exchange or queue, routing key, properties, body), in order."""
         found = []
-        for method, properties, body in self.channel.consume(
-            self.queue, auto_ack=True, inactivity_timeout=0.5
-        ):
+        for method, properties, body in self.channel.consume(self.queue, auto_ack=True, inactivity_timeout=2):
             if method is None:
                 break
             kind, _, name = method.routing_key.partition(".")
@@ -193,7 +191,7 @@ def test_what_is_kept_is_cleared_away_by_the_next_replay(rabbit: RabbitMQ) -> No
 def test_a_replay_that_is_ended_leaves_nothing_for_long(rabbit: RabbitMQ, number: int) -> None:
     command = [sys.executable, "-m", "tracer", "replay", "example:ok-image", "--amqp", rabbit.url()]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     with client(rabbit) as connection:
         while time.monotonic() < until:
             try:
@@ -205,7 +203,7 @@ def test_a_replay_that_is_ended_leaves_nothing_for_long(rabbit: RabbitMQ, number
     other = replay("example:fail-scheduler-down", "--speed", "max", "--amqp", rabbit.url())
     assert (other.returncode, other.stdout) == (2, "") and "another replay" in other.stderr
     process.send_signal(number)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     if number == signal.SIGTERM:
         assert (process.returncode, errors) == (0, "") and "stopped before the end" in output
     else:
@@ -239,6 +237,9 @@ def test_the_pace_is_kept(rabbit: RabbitMQ) -> None:
         (["--amqp", "http://guest:hidden@127.0.0.1/"], "begins with amqp://"),
         (["--amqp", "amqp://guest:hidden@127.0.0.1:x/"], "that is no URL"),
         (["--amqp", "amqp://"], "names no host"),
+        (["--amqp", "amqp://guest:12/hidden@127.0.0.1/"], "as %2F"),
+        (["--amqp", "amqp://guest:hidden@a..b/"], "that is no URL"),
+        (["--amqp", "amqp://guest:hidden@127.0.0.1:1/?ssl_options=("], "Connection refused"),
         (["--force"], "--force: where to?"),
         (["--dry-run"], "--dry-run: where to?"),
         (["--format", "json"], "--format json"),

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from pika.adapters.blocking_connection import BlockingChannel
 from rabbitmq import RabbitMQ, broker, why_not
 from recording import ROOT, delivered, messages, published
 from relay import Relay
+
+from tracer.errors import SourceError
+from tracer.replay.amqp import OntoBroker
+from tracer.replay.broker import Exchange
+from tracer.replay.connecting import broker_at
+from tracer.replay.ownership import LEDGER
+from tracer.replay.plan import Plan
+from tracer.replay.summary import AmqpSummary
 
 pytestmark = pytest.mark.skipif(
     why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())
@@ -30,7 +39,9 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
 
 
 def wait(channel: BlockingChannel, got: list[Any], count: int) -> None:
+    until_s = time.monotonic() + 60
     while len(got) < count:
+        assert time.monotonic() < until_s, f"{len(got)} of {count} came"
         channel.connection.process_data_events(0.1)
 
 
@@ -177,6 +188,21 @@ def test_a_broker_that_dies_is_said_and_what_is_left_is_cleared_away_later(rabbi
     done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert rabbit.ctl("-q", "list_queues", "name") == ""
+
+
+def test_a_declaration_that_ends_the_connection_is_said(rabbit: RabbitMQ) -> None:
+    """An exchange of a type that only a plugin of the recorded broker knew."""
+    plan = Plan()
+    plan.broker.exchanges["delayed"] = Exchange("x-no-such-type")
+    parameters, where = broker_at(rabbit.url())
+    onto = OntoBroker(parameters, AmqpSummary(where), plan, Counter(), force=False, keep=False)
+    try:
+        with pytest.raises(SourceError, match=r"exchange type .*the next replay clears it away"):
+            onto.open()
+    finally:
+        onto.close()
+        with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as connection:
+            connection.channel().queue_delete(LEDGER)
 
 
 def renamed(message: tuple[str, str, bytes, bytes]) -> tuple[str, str, bytes, bytes]:

@@ -15,6 +15,9 @@ from twin import Twin, serving
 
 from tracer import pipeline
 from tracer.pipeline import Settings
+from tracer.replay.ids import Ids
+from tracer.replay.rest import ToEndpoints, endpoint_at
+from tracer.replay.summary import RestSummary
 
 
 def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -194,6 +197,7 @@ def test_a_redacted_or_cut_capture_says_what_it_left_out(tmp_path: Path) -> None
         ("nova-api=localhost:8774", "begins with http://"),
         ("nova-api=http://", "names a host"),
         ("nova-api=http://user:hidden@localhost", "neither a user nor a query"),
+        ("nova-api=http://user:12/hidden@localhost", "neither a user nor a query"),
         ("nova-api=http://localhost:port", "that is no URL"),
         ("swift=http://localhost:1", "no request to it; there are requests to"),
         ("172.28.0.99:1=http://localhost:1", "no request to it"),
@@ -203,6 +207,21 @@ def test_a_mistake_is_one_line_and_2(argument: str, words: str) -> None:
     done = replay("example:fail-quota-403", "--rest", argument)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr and done.stderr.count("\n") == 1 and "hidden" not in done.stderr
+
+
+def test_a_bug_in_a_sending_thread_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool keeps to itself what its threads raise."""
+
+    def broken(*_: object) -> str:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Ids, "mapped", broken)
+    request = to_role("fail-quota-403", "nova-api")[0].request
+    target = endpoint_at("nova-api", "http://localhost:1"), RestSummary("nova-api", "")
+    sender = ToEndpoints({request.connection.server: target}, Counter(), in_step=False)
+    sender.receive(request)
+    with pytest.raises(RuntimeError, match="a bug"):
+        sender.close(at_once=False)
 
 
 def test_one_server_by_its_address() -> None:

@@ -212,6 +212,10 @@ def test_a_password_that_is_not_on_the_command_line(monkeypatch: pytest.MonkeyPa
         "amqp://u:secret@/x",
         "amqp://u:secret@h:port/x",
         "amqp://u:secret@h:99999/",
+        "amqp://a..b/",
+        "amqp://u:12/secret@h/",
+        "amqp://u:12?secret@h/",
+        "amqp://u:12#secret@h/",
     ],
 )
 def test_no_url_of_a_broker(url: str) -> None:

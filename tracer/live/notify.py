@@ -183,7 +183,8 @@ class Notifier:
         except URLError as error:
             cause = error.reason
             return (getattr(cause, "strerror", "") or _words(cause)), True
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:
+            # ValueError: a host that cannot be one, of a proxy in the environment or of the URL.
             return _words(error), True
 
 
@@ -198,9 +199,11 @@ def _parted(url: str) -> tuple[str, dict[str, str], str]:
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port is not None else ""
+        host = parts.hostname or ""
+        # An empty label, or one that is too long, is no host for anybody.
+        host.encode("idna")
     except ValueError:
         raise UsageError("--notify: that is no URL: write http://HOST/PATH or https://HOST/PATH") from None
-    host = parts.hostname or ""
     # urlsplit drops line feeds: what it passes over cannot be what was meant.
     plain = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in ("http", "https") or not host or not plain:

@@ -6,7 +6,8 @@ verdict is that of the original. Secrets are found by their names, by their form
 found, wherever else they stand. Rows that a database sends are overwritten as a whole: nothing reads them.
 
 Data are read in the order of their streams. A packet waits until what may be the rest of a secret has come,
-for a second at most. Not looked into: what is encrypted or compressed.
+for a second at most. An IP fragment is overwritten as a whole, since it may be the middle of a secret; what
+is no TCP is looked at packet by packet. Not looked into: what is encrypted or compressed.
 """
 
 from __future__ import annotations
@@ -133,15 +134,16 @@ class Redactor:
         """Return the packets that are settled: of those that were received, and of earlier ones."""
         for packet in packets:
             self._take(packet)
-        return list(self._settled(packets[-1][0] - HELD_NS)) if packets else []
+        return list(self._settled(packets[-1][0])) if packets else []
 
     def flush(self) -> list[PacketFields]:
         """Return all that is held, at the end."""
         return list(self._settled(1 << 62))
 
-    def _settled(self, before_ns: int) -> Iterator[PacketFields]:
+    def _settled(self, now_ns: int) -> Iterator[PacketFields]:
         held = self._held
-        while held and (held[0].is_settled or held[0].packet[0] < before_ns):
+        # One that is far ahead is of a clock that was set back: nobody knows when its time will come.
+        while held and (held[0].is_settled or abs(now_ns - held[0].packet[0]) > HELD_NS):
             each = held.popleft()
             stream = each.stream
             if stream is None:
@@ -159,12 +161,16 @@ class Redactor:
         held = _Held(packet)
         self._held.append(held)
         segment = next(iter(self._layers.read((packet,), {})), None)
+        if self._layers.fragment_at >= 0:
+            held.packet = self._without_data(packet, self._layers.fragment_at)
+            # Of the datagram that it completes, the stream has to know; no packet waits for it.
+            held = _Held(packet)
+        elif segment is None:
+            held.packet = self._alone(packet)
         if segment is None or not segment[5]:
             return
         # Behind the payload is padding at most.
         held.at = packet[1].rfind(segment[5])
-        if held.at < 0:
-            return
         flow, flags = segment[1], segment[4]
         stream = self._streams.get(flow)
         if stream is None or flags & 2 or abs(_ahead(segment[2], stream.next_seq)) > 1 << 28:
@@ -174,6 +180,21 @@ class Redactor:
                 self._streams.popitem(last=False)
         held.stream = stream
         self._place(stream, segment, held)
+
+    def _without_data(self, packet: PacketFields, begin: int) -> PacketFields:
+        """Return *packet* with all from *begin* on overwritten."""
+        kept, data = packet[1][:begin], packet[1][begin:]
+        self.overwritten += bool(data)
+        return (packet[0], kept + self._pseudonym(data), *packet[2:])
+
+    def _alone(self, packet: PacketFields) -> PacketFields:
+        """Return *packet* without the secrets that can be told by it alone."""
+        stream, held = _Stream(0, 0), _Held(packet)
+        stream.data += packet[1]
+        held.begin, held.end = 0, len(packet[1])
+        self._scan(stream)
+        self._cut(stream, held.end)
+        return _patched(held, stream)
 
     def _begin(self, segment: SegmentFields) -> _Stream:
         flow = segment[1]

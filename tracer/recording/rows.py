@@ -3,7 +3,7 @@
 What tells how a statement ended (OK, ERR, EOF, column counts and definitions) is left as it is. A packet is
 judged by its first bytes alone: a row that looks like an OK keeps seven of them.
 
-Source: MySQL client/server protocol, "Text Resultset", "OK_Packet".
+Source: MySQL client/server protocol, "Text Resultset", "OK_Packet", "Connection Phase", "COM_CHANGE_USER".
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Iterator
 __all__ = ["login_secret", "packets", "row"]
 
 _OK, _EOF, _ERROR, _GREETING = 0x00, 0xFE, 0xFF, 0x0A
+_CHANGE_USER = 0x11
+_LAST_ANSWER, _ANSWER_BYTES = 8, 1_024
+"""A login takes a handful of packets, and none is long."""
 _OK_BYTES = 16
 _KEPT_BYTES = 7
 
@@ -41,10 +44,21 @@ def row(data: bytes | bytearray, begin: int, end: int) -> int:
 
 
 def login_secret(data: bytes | bytearray, begin: int, end: int) -> tuple[int, int] | None:
-    """Return where in a client's first packet the answer to the challenge is; None if it is no login."""
-    if end - begin < 34 or data[begin - 1] != 1:
+    """Return where in a client's packet data[begin:end] the answer to a challenge is; None if there is none.
+
+    That of a login, of COM_CHANGE_USER, and of a later challenge (another method, as with LDAP or PAM, may
+    send the password itself): commands have the number 0, and so have all but the answers.
+    """
+    number = data[begin - 1]
+    if 2 <= number <= _LAST_ANSWER:
+        return (begin, end) if 0 < end - begin <= _ANSWER_BYTES else None
+    if number == 1 and end - begin >= 34:
+        name_at = begin + 32
+    elif number == 0 and end > begin and data[begin] == _CHANGE_USER:
+        name_at = begin + 1
+    else:
         return None
-    name = data.find(b"\0", begin + 32, end)
+    name = data.find(b"\0", name_at, end)
     if name < 0 or name + 1 >= end:
         return None
     return name + 2, min(name + 2 + data[name + 1], end)

@@ -93,13 +93,24 @@ class OntoBroker:
         Raises SourceError or UsageError.
         """
         logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
+        self._admin = connect(self._parameters, self._summary.where, "tracer replay")
+        try:
+            self._prepare(self._admin)
+        except failures.AMQPError as error:
+            # Some mistakes end the connection, such as an exchange of a type that a plugin would bring.
+            self._own = None
+            raise SourceError(
+                f"--amqp {self._summary.where}: the broker ended the connection ({_words(error)}): what was"
+                " declared may still be there; the next replay clears it away"
+            ) from None
+
+    def _prepare(self, admin: BlockingConnection) -> None:
         summary, broker = self._summary, self._plan.broker
-        self._admin = connect(self._parameters, summary.where, "tracer replay")
-        own = Ownership(self._admin, summary.where)
+        own = Ownership(admin, summary.where)
         own.claim(broker.exchanges, [live_name(queue) for queue in broker.queues], force=self._force)
         self._own = own
         summary.foreign = [f"{kind} {name}" for kind, name in sorted(own.foreign)]
-        channel = self._admin.channel()
+        channel = admin.channel()
         pairs = broker.inferred_bindings
         for name, exchange in broker.exchanges.items():
             if not exchange.declared or exchange.early or any(name == e for _, e, _ in pairs):

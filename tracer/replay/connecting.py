@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from urllib.parse import unquote, urlsplit
 
 import pika
 from pika import exceptions as failures
 from pika.adapters.blocking_connection import BlockingConnection
 
-from tracer.errors import SourceError, UsageError
+from tracer.errors import SourceError
+from tracer.reports import plain
+from tracer.sources.rabbitmq_url import broker_of
 
 __all__ = ["broker_at", "connect"]
 
@@ -18,30 +19,17 @@ BLOCKED_S = 60.0
 
 
 def broker_at(url: str) -> tuple[pika.ConnectionParameters, str]:
-    """Return what *url* (amqp://USER:PASSWORD@HOST:PORT/VHOST) means, and how to name it to people.
+    """Return how to connect to the broker that *url* names, and how to name it to people.
 
-    Raises UsageError.
+    The URL is as of `tracer watch --amqp`. Raises UsageError, whose words hold no password.
     """
-    form = "write amqp://USER:PASSWORD@HOST:PORT/VHOST"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise UsageError(f"--amqp: that is no URL; {form}") from None
-    if parts.scheme not in ("amqp", "amqps"):
-        raise UsageError(f"--amqp: a broker's URL begins with amqp:// or amqps://; {form}")
-    if not host:
-        raise UsageError(f"--amqp: the URL names no host; {form}")
-    try:
-        parameters = pika.URLParameters(url)
-    except (ValueError, TypeError, KeyError):
-        raise UsageError(f"--amqp: options of the URL make no sense; {form}") from None
+    broker = broker_of(url)
+    parameters = broker.parameters
+    # A replay waits for what is due, and serves no heartbeat meanwhile.
     parameters.heartbeat = 0
     parameters.blocked_connection_timeout = BLOCKED_S
-    port = port or (5671 if parts.scheme == "amqps" else 5672)
-    vhost = unquote(parts.path[1:]) or "/"
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return parameters, f"{where}, vhost {vhost}"
+    host = f"[{parameters.host}]" if ":" in parameters.host else parameters.host
+    return parameters, f"{host}:{parameters.port}, vhost {plain(broker.vhost, 255)}"
 
 
 def connect(parameters: pika.ConnectionParameters, where: str, name: str) -> BlockingConnection:

@@ -62,7 +62,7 @@ def endpoint_at(role: str, url: str) -> Target:
         raise UsageError(f"--rest {role}: that is no URL; {form}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"--rest {role}: a URL begins with http:// or https:// and names a host; {form}")
-    if parts.username is not None or parts.query or parts.fragment:
+    if "@" in url or parts.query or parts.fragment:
         raise UsageError(f"--rest {role}: neither a user nor a query belongs into the URL; {form}")
     tls = parts.scheme == "https"
     return Target(host, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
@@ -170,6 +170,8 @@ class ToEndpoints:
         self._promised: dict[str, Future[None]] = {}
         """Recorded id -> the request whose live answer may tell another one"""
         self._stopped = False
+        self._bug: BaseException | None = None
+        """What ended a thread that no traffic may end: raised when all is over."""
         self.ids = Ids()
         self.mapped = 0
         """Requests that were sent with other ids than recorded."""
@@ -197,6 +199,8 @@ class ToEndpoints:
             self._compare(exchange)
         self._open.clear()
         self.ids = Ids()
+        if self._bug is not None:
+            raise self._bug
 
     # --- requests ---
 
@@ -224,6 +228,9 @@ class ToEndpoints:
                     each.result()
                 if not self._stopped:
                     self._send(line, target, exchange, message.method, path, headers, message.body)
+            except BaseException as error:
+                # The pool would keep it to itself.
+                self._bug = self._bug or error
             finally:
                 self._slots.release()
                 if not exchange.done.done():

@@ -101,6 +101,8 @@ class RabbitMQ:
         self._purging = False
         self._leaving = 0
         """The probe behind which all is handed over, when the run ends."""
+        self._counts_last = False
+        """All is handed over, and what was dropped meanwhile is asked for."""
         self._is_off = False
 
     # --- what a live source offers ---
@@ -113,7 +115,9 @@ class RabbitMQ:
         self._connect()
         self._loop(until=lambda: self._is_known() or monotonic_s() > until_s)
         if self._error is not None or not self._ready:
-            raise SourceError(self._error or f"{self.broker.name}: no answer within {CONNECT_S} s")
+            words = self._error or f"{self.broker.name}: no answer within {CONNECT_S} s"
+            self._close()
+            raise SourceError(words)
         self.capture.first_ns = self.capture.last_ns = wall_ns()
 
     def stop(self) -> None:
@@ -226,6 +230,8 @@ class RabbitMQ:
                 connection.close()
                 while not connection.is_closed and monotonic_s() < until_s:
                     connection.ioloop.start()
+        with contextlib.suppress(Exception):
+            connection.ioloop.close()
 
     def _broke_off(self, attempt: int) -> None:
         """Say that the connection is gone; the first time, since when nothing is seen."""
@@ -233,10 +239,9 @@ class RabbitMQ:
         words = self._error or f"{self.broker.name}: the connection broke off"
         self.state = words.removeprefix(f"{self.broker.name}: ")
         self._flush()
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                self._connection.ioloop.close()
-        self._connection = None
+        # A channel may have been refused or cancelled while its connection is well: it would live on, and our
+        # queue with it, until the broker misses a heartbeat.
+        self._close()
         if not attempt:
             self._go_blind(self.capture.last_ns or now_ns)
             self._say(f"{words}. RPC is unobserved until it is back: trying to connect again", now_ns)
@@ -386,14 +391,21 @@ class RabbitMQ:
         return self._ready and (self._returned > 0 or self._side is None)
 
     def _has_left(self) -> bool:
-        """Tell whether, after `stop`, all has come that the broker had for us."""
+        """Tell whether, after `stop`, all has come that the broker had, and what it dropped is known."""
         if not self._stopping:
             return False
         if not self._leaving:
             self._left_s = monotonic_s() + LEAVE_S
             self._probe()
             self._leaving = self._sent
-        return self._side is None or self._returned >= self._leaving or monotonic_s() > self._left_s
+        if not self._ready or monotonic_s() > self._left_s:
+            return True
+        if self._side is not None and self._returned < self._leaving:
+            return False
+        if not self._purging and not self._counts_last:
+            self._counts_last = True
+            self._count_lost()
+        return not self._purging
 
     def _count_lost(self) -> None:
         """Ask how many messages were dropped: purging tells how many the other queue had."""

@@ -20,6 +20,7 @@ PASSWORD = "TRACER_AMQP_PASSWORD"  # noqa: S105  # where it may stand, instead o
 HEARTBEAT_S = 20
 """A broker that says nothing for twice that long is gone."""
 CONNECT_S = 10
+FORM = "write amqp://USER:PASSWORD@HOST:5672/VHOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,17 @@ def broker_of(url: str) -> Broker:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        # An empty label, or one that is too long, is no host for anybody.
+        (host or "").encode("idna")
     except ValueError:
-        raise UsageError("--amqp: that is no URL: write amqp://USER:PASSWORD@HOST:5672/VHOST") from None
-    if parts.scheme not in ("amqp", "amqps") or not host:
-        raise UsageError("--amqp: write amqp://USER:PASSWORD@HOST:5672/VHOST, or amqps:// for TLS")
+        raise UsageError(f"--amqp: that is no URL: {FORM}") from None
+    if parts.scheme not in ("amqp", "amqps"):
+        raise UsageError(f"--amqp: a broker's URL begins with amqp://, or amqps:// for TLS: {FORM}")
+    if not host:
+        raise UsageError(f"--amqp: the URL names no host: {FORM}")
+    if "@" in url and "@" not in parts.netloc:
+        # What was read as port and vhost is a part of the password, and would be shown.
+        raise UsageError(f"--amqp: write / ? # and @ of a password as %2F %3F %23 and %40: {FORM}")
     secure = parts.scheme == "amqps"
     port = port or (5671 if secure else 5672)
     # An empty path is the vhost '/', which %2F is too.
