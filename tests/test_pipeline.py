@@ -505,6 +505,26 @@ def test_two_at_once_one_over_quota(tmp_path: Path) -> None:
     assert found == {"web-1": ("conforms", "active", None), "web-2": ("deviates", "rejected", "4c")}
 
 
+@pytest.mark.parametrize(
+    ("apart", "orders"),
+    [
+        (5.0, {"web-1": ("2", None), "web-2": ("1", None)}),
+        (0.002, {"web-1": (None, ("1", "2")), "web-2": (None, ("1", "2"))}),
+    ],
+)
+def test_two_orders_refused_by_the_sc(
+    apart: float, orders: dict[str, tuple[str | None, tuple[str, str] | None]], tmp_path: Path
+) -> None:
+    """One gets no token, the other is not allowed. At once, whose login failed is not known."""
+    cloud = Cloud()
+    cloud.background(0, 260)
+    Creation(cloud, at=100, name="web-1", breaks={"1": "login 503"}).run()
+    Creation(cloud, at=100 + apart, name="web-2", breaks={"1": "403"}).run()
+    found = judge(cloud, tmp_path).verdicts
+    assert {v.name: (v.stopped_at, v.stopped_between) for v in found} == orders
+    assert {v.outcome for v in found} == {"rejected"}
+
+
 def test_no_creation_no_trace(tmp_path: Path) -> None:
     """Noise alone gives no trace, and says what was there instead."""
     cloud = Cloud()

@@ -118,7 +118,10 @@ def _refused_by_portal(case: Case, sight: StepSight, ending: Ending) -> None:
     logins = [
         c for c in case.trace.calls if "/auth/tokens" in c.operation or c.operation.startswith("CONNECT")
     ]
-    if logins:
+    if logins and all(c.serial in case.trace.ambiguous for c in logins):
+        # Another order's, perhaps: then the SC refused by itself.
+        ending.between = ("1", "2")
+    elif logins:
         bad = [c for c in logins if c.result[:1] not in "23?"]
         if bad:
             ending.call = bad[0]

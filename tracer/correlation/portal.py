@@ -95,33 +95,55 @@ def _around(call: Call, leg: Call) -> bool:
 
 
 def refused_at_portal(material: Material, requests: list[Request]) -> list[Request]:
-    """Return requests that the SC refused, or never answered, without asking the cloud."""
-    taken = {request.portal.serial for request in requests if request.portal is not None}
+    """Return requests that the SC refused, or never answered, without asking the cloud.
+
+    The SC's logins are told apart by time alone: one that several orders were waiting for is ambiguous.
+    """
+    taken = {request.portal.serial: request for request in requests if request.portal is not None}
     callers = {leg.connection.client.address for request in requests for leg in request.legs}
     callers |= {login.connection.client.address for login in material.logins}
     logins = sorted(material.logins, key=lambda login: login.started_ns)
-    refused = []
+    refused: list[Request] = []
+    waiting: dict[int, list[Request]] = {}
+    """login -> the requests whose orders waited while it was made"""
     for call in material.portal:
-        facts = rest(call)
-        sc = call.connection.server.address
-        if call.serial in taken or facts.forwarded_for:
+        request = taken.get(call.serial)
+        is_new = request is None and _came_no_further(call, callers)
+        if is_new:
+            request = Request(portal=call, server_ids=list(() if material.creates else rest(call).ids[:1]))
+            request.add([call])
+            refused.append(request)
+        if request is None:
             continue
-        if facts.status < 400 and not _is_unanswered(call):
-            continue
-        if callers and sc not in callers and any(c != sc for c in callers):
-            continue
-        request = Request(portal=call, server_ids=list(() if material.creates else facts.ids[:1]))
-        request.add([call])
-        since = bisect_left(logins, call.started_ns - SKEW_NS, key=lambda login: login.started_ns)
-        until_ns = 1 << 62 if call.ended_ns is None else call.ended_ns + SKEW_NS
-        until = bisect_right(logins, until_ns, lo=since, key=lambda login: login.started_ns)
-        request.add(
-            login
-            for login in logins[since:until]
-            if login.connection.client.address == sc and login.front is None
-        )
-        refused.append(request)
+        for login in _logins_within(logins, call, request):
+            waiting.setdefault(login.serial, []).append(request)
+            if is_new:
+                request.add([login])
+    for request in refused:
+        request.ambiguous |= {c.serial for c in request.calls if len(waiting.get(c.serial, ())) > 1}
     return refused
+
+
+def _came_no_further(call: Call, callers: set[str]) -> bool:
+    """Tell whether *call* is an order that the SC refused or never answered; *callers* ask the cloud."""
+    facts = rest(call)
+    sc = call.connection.server.address
+    if facts.forwarded_for or (facts.status < 400 and not _is_unanswered(call)):
+        return False
+    return not callers or sc in callers
+
+
+def _logins_within(logins: list[Call], order: Call, request: Request) -> list[Call]:
+    """Return the SC's logins while *order* waited; where it led further, those before that began."""
+    until_ns = 1 << 62 if order.ended_ns is None else order.ended_ns + SKEW_NS
+    if request.first is not None:
+        until_ns = request.first.started_ns
+    begin = bisect_left(logins, order.started_ns - SKEW_NS, key=lambda login: login.started_ns)
+    end = bisect_right(logins, until_ns, lo=begin, key=lambda login: login.started_ns)
+    sc = order.connection.server.address
+    return [
+        login for login in logins[begin:end] if login.connection.client.address == sc and login.front is None
+    ]
 
 
 def _is_unanswered(call: Call) -> bool:
