@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -168,3 +169,30 @@ def test_a_mistake_says_what_to_do(mistake: str, tmp_path: Path, installed: list
     assert ran.returncode == 1, ran.stdout
     assert MISTAKES[mistake] in ran.stdout
     assert kept(tmp_path) == []
+
+
+def test_an_interface_that_goes_away_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    """The recorder says why it broke off; the plugin passes that on."""
+    asked = {
+        "folder": str(tmp_path / "kept"),
+        "interfaces": ["Internal_base=w0"],
+        "filter": None,
+        "redact": True,
+        "topology": "",
+    }
+    begin = 'ip link add w0 type veth peer name w1 && ip link set w0 up && exec "$@"'
+    recorder = [sys.executable, "-m", "tracer.pytest_plugin.recorder", json.dumps(asked)]
+    with subprocess.Popen(
+        ["unshare", "-n", "sh", "-c", begin, "sh", *recorder],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        down = ["nsenter", "-t", str(process.pid), "-n", "ip", "link", "set", "w0", "down"]
+        subprocess.run(down, check=True)
+        assert process.wait(60) == 2
+        assert process.stderr.read() == "w0: no packets any more: Network is down\n"

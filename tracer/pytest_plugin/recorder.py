@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tracer.errors import TracerError
+from tracer.errors import TracerError, reason
 from tracer.live.run import proposed_filter
 from tracer.pipeline import Settings, given_topology
 from tracer.recording.recorder import Recorder
@@ -39,7 +39,12 @@ def main() -> int:
         return NO_PRIVILEGE if isinstance(error.__context__, PermissionError) else COULD_NOT_RUN
     threading.Thread(target=_wait, args=(recorder,), daemon=True).start()
     print("ready", flush=True)
-    recorder.run()
+    try:
+        recorder.run()
+    except (TracerError, OSError) as error:
+        # The interface has gone, or the disk is full.
+        print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)
+        return COULD_NOT_RUN
     told = {
         "packets": sum(recorder.packets.values()),
         "dropped": {source.name: source.dropped for source in sources if source.dropped},
