@@ -410,6 +410,10 @@ class _Run(Stages):
                     self._tick(event.time_ns)
         except KeyboardInterrupt:
             partial = True
+        for capture in self.captures:
+            for since_ns, until_ns, count in capture.drops:
+                self.coverage.dropped(capture, since_ns, until_ns)
+                capture.anomalies["packets dropped by the kernel"] += count
         self._finish()
         self._tick(self._last_ns)
         return partial

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from recorded_runs import RAW, SECRET, kept, run
+from recorded_runs import RAW, ROOT, SECRET, kept, run
+
+from tracer.pytest_plugin.recorder import BROKE_OFF
 
 pytestmark = pytest.mark.skipif(not RAW, reason="recording needs CAP_NET_RAW")
 RECORDS = """
@@ -96,3 +102,36 @@ def test_a_mistake_says_what_to_do(mistake: str, tmp_path: Path, installed: list
     assert ran.returncode == 1, ran.stdout
     assert MISTAKES[mistake] in ran.stdout
     assert kept(tmp_path) == []
+
+
+def test_an_interface_that_goes_away_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    """The recorder says why it broke off; the plugin passes that on."""
+    asked = {
+        "folder": str(tmp_path / "kept"),
+        "interfaces": ["Internal_base=w0"],
+        "filter": None,
+        "redact": True,
+        "topology": "",
+        "brokers": [],
+        "grammar": "cloudvm_create",
+        "stall_s": 60,
+        "allow": [],
+    }
+    begin = 'ip link add w0 type veth peer name w1 && ip link set w0 up && exec "$@"'
+    recorder = [sys.executable, "-m", "tracer.pytest_plugin.recorder"]
+    with subprocess.Popen(
+        ["unshare", "-n", "sh", "-c", begin, "sh", *recorder],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ready\n"
+        down = ["nsenter", "-t", str(process.pid), "-n", "ip", "link", "set", "w0", "down"]
+        subprocess.run(down, check=True)
+        assert process.wait(60) == BROKE_OFF
+        assert process.stderr.read() == "w0: no packets any more: Network is down\n"

@@ -260,3 +260,18 @@ def test_a_clock_that_is_set_back_holds_nothing_up() -> None:
     assert redactor.receive([late]) == []
     others = [(late[0] - hour_ns, *p[1:]) for p in _sent(8775, b"x" * 2_000, list(range(1, 2_000, 100)))]
     assert len(redactor.receive(others)) > len(others) / 2
+
+
+def test_ten_thousand_rows_at_once_are_all_overwritten() -> None:
+    """What is kept of a stream for what is sent again is bounded, but not before it was written once."""
+    rows = b"".join(
+        len(text).to_bytes(3, "little") + bytes((number % 255 + 1,)) + text
+        for number in range(10_000)
+        for text in [b"\x0bsecret%05d" % number]
+    )
+    packets = _sent(8774, rows, list(range(1_400, len(rows), 1_400)))
+    # From the database to its client.
+    sent = [(*p[:1], p[1][:34] + p[1][36:38] + p[1][34:36] + p[1][38:], *p[2:]) for p in packets]
+    sent = [(*p[:1], p[1][:34] + (3306).to_bytes(2, "big") + p[1][36:], *p[2:]) for p in sent]
+    for batch in (1, 100_000):
+        assert b"secret" not in _stream(redacted(sent, batch))

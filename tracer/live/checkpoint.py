@@ -135,6 +135,8 @@ def save(path: Path, state: State) -> int:
         with open(fd, "wb") as file:
             os.fchmod(fd, 0o600)
             file.write(content)
+            file.flush()
+            os.fsync(fd)
         beside.replace(path)
     except OSError:
         with suppress(OSError):

@@ -27,6 +27,8 @@ class Queues:
         self._waiting: OrderedDict[int, Call] = OrderedDict()
         self._consumers: OrderedDict[str, set[_Consumer]] = OrderedDict()
         self._queue_of: dict[_Consumer, str] = {}
+        self._is_full = False
+        """Consumers were left out for lack of room: nobody is said to have none any more."""
         self._asked: dict[tuple[int, int], str] = {}
         """Where a consumer's tag was left to the broker: the queue that was asked for."""
 
@@ -78,7 +80,8 @@ class Queues:
             self._comes((facts.consumer.connection.number, -1, facts.routing_key), facts.routing_key)
 
     def _comes(self, consumer: _Consumer, queue: str) -> None:
-        if consumer not in self._queue_of and len(self._queue_of) < MOST_QUEUES:
+        self._is_full |= len(self._queue_of) >= MOST_QUEUES
+        if consumer not in self._queue_of and not self._is_full:
             self._queue_of[consumer] = queue
             self._set(queue).add(consumer)
 
@@ -98,11 +101,12 @@ class Queues:
         found = self._consumers.setdefault(queue, set())
         while len(self._consumers) > MOST_QUEUES:
             self._consumers.popitem(last=False)
+            self._is_full = True
         return found
 
     def has_no_consumer(self, queue: str) -> bool:
         """Tell whether *queue* is known to have none."""
-        return queue in self._consumers and not self._consumers[queue]
+        return not self._is_full and queue in self._consumers and not self._consumers[queue]
 
     def forget(self, before_ns: int) -> None:
         """Forget messages published before *before_ns*."""
@@ -118,7 +122,7 @@ class Queues:
             key = call.facts.routing_key or call.facts.exchange
             queue = found.get(key)
             if queue is None:
-                known = self._consumers.get(key)
+                known = None if self._is_full else self._consumers.get(key)
                 consumers = None if known is None else len(known)
                 queue = found[key] = BrokerQueue(key, 0, consumers, call.started_ns)
             queue.waiting += 1

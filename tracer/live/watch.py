@@ -98,7 +98,7 @@ class Watch(Stages):
         self._looked_ns = self._forgot_ns = 0
         self._rates = [_Rate() for _ in sources]
         self._call_rate = _Rate()
-        self._segments = 0
+        self._taken_in = 0
         self._resumed_ns = 0
         """Up to when an earlier run has seen, whose traces this one goes on with; 0 without one."""
         self._ends: dict[tuple[Endpoint, Endpoint], Connection] = {}
@@ -158,6 +158,7 @@ class Watch(Stages):
 
     def _receive(self, items: Sequence[Item]) -> None:
         """Take *items* in their order: segments, and what brokers tell."""
+        self._taken_in += len(items)
         if not self._hears:
             self._segments_in(items)  # type: ignore[arg-type]
             return
@@ -181,7 +182,6 @@ class Watch(Stages):
                 self._message(message)
             if type(event) is not Data:
                 self._hole_or_end(event)
-        self._segments += len(segments)
 
     def _message(self, message: Message) -> None:
         if type(message) is AmqpMethod:
@@ -280,7 +280,7 @@ class Watch(Stages):
         for capture, error in self._feed.errors():
             if not isinstance(error, SourceError):
                 raise error
-            if not self._segments:
+            if not self._taken_in:
                 raise error
             self._tell(Event("trouble", self._feed.now_ns(), message=str(error)))
             self.captures[capture.number].anomalies[str(error)] += 1

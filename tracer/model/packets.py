@@ -33,6 +33,8 @@ class Capture:
     last_ns: int | None = None
     ended_ns: int | None = None
     """When the recording ended, where the file is an extract that says so: nothing came after `last_ns`."""
+    drops: list[tuple[int, int, int]] = field(default_factory=list)
+    """(since, until, packets): what the recorder's kernel dropped, where the file says so."""
     truncated_packets: int = 0
     """Packets cut by the snap length."""
     interfaces: dict[int, str] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracer.errors import GrammarError, SourceError, TracerError, UsageError
+from tracer.errors import GrammarError, SourceError, TracerError, UsageError, reason
 from tracer.events import Event
 from tracer.live.run import open_watch, proposed_filter
 from tracer.live.watch import Watch
@@ -37,9 +37,9 @@ from tracer.recording.run import open_recording
 from tracer.sources.interface import Interface
 from tracer.sources.privileges import drop
 
-__all__ = ["MISTAKES", "NO_PRIVILEGE", "main"]
+__all__ = ["BROKE_OFF", "MISTAKES", "NO_PRIVILEGE", "main"]
 
-NO_PRIVILEGE = 13
+NO_PRIVILEGE, BROKE_OFF = 13, 1
 MISTAKES: dict[int, type[TracerError]] = {2: UsageError, 3: SourceError, 4: GrammarError}
 """Exit code -> what could not be begun."""
 
@@ -138,9 +138,10 @@ def main() -> int:
     print("ready", flush=True)
     try:
         told = opened.run()
-    except TracerError as error:
-        print(error, file=sys.stderr)
-        return 1
+    except (TracerError, OSError) as error:
+        # The interface has gone, or the disk is full.
+        print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)
+        return BROKE_OFF
     # Nothing else fits all that may stand in a report: names that came over the wire hold anything.
     print(base64.b64encode(pickle.dumps(told)).decode(), flush=True)
     return 0

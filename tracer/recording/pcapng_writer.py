@@ -11,10 +11,10 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-__all__ = ["Described", "interface_block", "packet_block", "section_block", "statistics_block"]
+__all__ = ["Described", "drops_block", "interface_block", "packet_block", "section_block", "statistics_block"]
 
 _NAME, _DESCRIPTION, _FILTER, _RESOLUTION, _HARDWARE, _APPLICATION = 2, 3, 11, 9, 2, 4
-_END_TIME, _DELIVERED = 3, 8
+_END_TIME, _DROPPED, _DELIVERED = 3, 5, 8
 _NANOSECONDS = b"\x09"
 _PACKET = struct.Struct("<7I")
 
@@ -59,8 +59,18 @@ def packet_block(interface: int, time_ns: int, data: bytes, wire_bytes: int) -> 
 def statistics_block(interface: int, ended_ns: int, packets: int) -> bytes:
     """Return an interface statistics block: when the recording ended, and how many packets it holds."""
     end = struct.pack("<II", ended_ns >> 32 & 0xFFFFFFFF, ended_ns & 0xFFFFFFFF)
-    head = struct.pack("<3I", interface, ended_ns >> 32 & 0xFFFFFFFF, ended_ns & 0xFFFFFFFF)
-    options = _option(_END_TIME, end) + _option(_DELIVERED, struct.pack("<Q", packets))
+    return _statistics(
+        interface, ended_ns, _option(_END_TIME, end) + _option(_DELIVERED, struct.pack("<Q", packets))
+    )
+
+
+def drops_block(interface: int, time_ns: int, dropped: int) -> bytes:
+    """Return an interface statistics block: how many packets the kernel dropped up to *time_ns* in all."""
+    return _statistics(interface, time_ns, _option(_DROPPED, struct.pack("<Q", dropped)))
+
+
+def _statistics(interface: int, time_ns: int, options: bytes) -> bytes:
+    head = struct.pack("<3I", interface, time_ns >> 32 & 0xFFFFFFFF, time_ns & 0xFFFFFFFF)
     return _block(5, head + options + bytes(4))
 
 

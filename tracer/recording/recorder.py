@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 from tracer.errors import SourceError
 from tracer.model import PacketFields
-from tracer.recording.pcapng_writer import packet_block
+from tracer.recording.pcapng_writer import drops_block, packet_block
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files
 from tracer.sources.live import Arrivals, LiveSource, Reader, hear, monotonic_s, wall_ns
@@ -40,6 +40,8 @@ class Recorder:
         self._stopping = False
         self.packets: Counter[int] = Counter()
         """capture -> packets written"""
+        self._dropped = [0 for _ in sources]
+        """As written."""
         self.troubles: list[str] = []
         """Why sources ended before their time."""
 
@@ -58,6 +60,7 @@ class Recorder:
         while not self._stopping and not all(reader.ended for reader in self._readers):
             self._take(WAIT_S)
             self._write(wall_ns() - HELD_NS)
+            self._write_drops()
             if duration_s is not None and monotonic_s() - begun_s >= duration_s:
                 break
             if packets is not None and self.packets.total() >= packets:
@@ -66,6 +69,7 @@ class Recorder:
         self._write(1 << 62)
         if self._redactor is not None:
             self._put(self._redactor.flush())
+        self._write_drops()
         self._files.close()
 
     def _take(self, timeout_s: float) -> None:
@@ -101,6 +105,19 @@ class Recorder:
         if ready and self._redactor is not None:
             ready = self._redactor.receive(ready)
         self._put(ready)
+
+    def _write_drops(self) -> None:
+        """Say in the file what the kernel dropped since it was last said there."""
+        dropped = [source.dropped for source in self._sources]
+        if dropped == self._dropped:
+            return
+        now_ns = wall_ns()
+        blocks = {n: drops_block(n, now_ns, count) for n, count in enumerate(dropped) if count}
+        told = [block for n, block in blocks.items() if dropped[n] != self._dropped[n]]
+        self._dropped = dropped
+        self._files.add(told, now_ns)
+        # Of what earlier files lack, a later one says that it is not its own.
+        self._files.preface = b"".join(blocks.values())
 
     def _put(self, ready: list[PacketFields]) -> None:
         for start in range(0, len(ready), BLOCKS):

@@ -50,6 +50,7 @@ class _Stream:
         "behind",
         "data",
         "known_to",
+        "most_patches",
         "next_seq",
         "open",
         "passed",
@@ -78,6 +79,7 @@ class _Stream:
         """Where the next packet of the database begins; -1 when that is not known."""
         self.patches: list[tuple[int, bytes]] = []
         """(position, what to write there), by position; none longer than PATCH_BYTES"""
+        self.most_patches = 2 * MOST_PATCHES
         self.behind: list[tuple[SegmentFields, _Held]] = []
         """What came ahead of a hole."""
 
@@ -350,9 +352,17 @@ class Redactor:
                 size = min(PATCH_BYTES, b - start)
                 insort(stream.patches, (stream.base + begin + start, text[used : used + size]))
                 used += size
-        if len(stream.patches) > 2 * MOST_PATCHES:
-            del stream.patches[:MOST_PATCHES]
+        if len(stream.patches) > stream.most_patches:
+            self._forget_patches(stream)
         self.overwritten += 1
+
+    def _forget_patches(self, stream: _Stream) -> None:
+        """Forget the oldest patches, but none of a packet that still waits for them."""
+        waiting = (held.begin for held in self._held if held.stream is stream and held.begin >= 0)
+        oldest = min(waiting, default=stream.base) - PATCH_BYTES
+        count = min(bisect_left(stream.patches, (oldest, b"")), len(stream.patches) - MOST_PATCHES)
+        del stream.patches[: max(0, count)]
+        stream.most_patches = len(stream.patches) + MOST_PATCHES
 
     def _pseudonym(self, secret: bytes) -> bytes:
         """Return as many letters and digits as *secret* has bytes, that stand for it in this run."""

@@ -46,6 +46,8 @@ class Files:
         """Files that are there, the oldest first."""
         self.size_bytes = 0
         """Of all that was written."""
+        self.preface = b""
+        """Blocks that a new file begins with, behind its head."""
 
     def prepare(self) -> None:
         """Make the folder, if need be. Raises UsageError when nothing can be written there.
@@ -64,8 +66,14 @@ class Files:
 
     def write(self, blocks: Sequence[bytes], time_ns: int) -> None:
         """Write *blocks*, of packets up to *time_ns*, into one file. Raises OSError when the disk is full."""
+        if self._is_full() or self._is_old(time_ns):
+            self.close()
+        self.add(blocks, time_ns)
+
+    def add(self, blocks: Sequence[bytes], time_ns: int) -> None:
+        """Write *blocks*, which are about what was written last, into the same file. Raises OSError."""
         rotation = self._rotation
-        if self._fd < 0 or self._is_full() or self._is_old(time_ns):
+        if self._fd < 0:
             self._next(time_ns)
         data = b"".join(blocks)
         view = memoryview(data)
@@ -96,9 +104,10 @@ class Files:
                 break
             except FileExistsError:
                 continue
-        os.write(self._fd, self._head)
-        self._size_bytes, self._begun_ns = len(self._head), time_ns
-        self.size_bytes += len(self._head)
+        head = self._head + self.preface
+        os.write(self._fd, head)
+        self._size_bytes, self._begun_ns = len(head), time_ns
+        self.size_bytes += len(head)
         self.written.append(path)
 
     def close(self) -> None:

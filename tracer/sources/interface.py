@@ -187,7 +187,7 @@ class Interface:
                 time_ns = seconds * 1_000_000_000 + nanoseconds
                 number += 1
                 size_bytes += captured
-                capture.truncated_packets += captured < wire and not status & _VLAN_VALID
+                capture.truncated_packets += len(data) < wire
                 link_type = _LINK_TYPES.get(hardware, 1)
                 found.append((time_ns, data, wire, link_type, (capture.number, number), 0))
             at += step

@@ -46,8 +46,10 @@ class LiveSource(Protocol):
     capture: Capture
     ends_on_stop: bool
     """Whether `stop` ends it soon."""
-    dropped: int
-    """Packets that the kernel dropped, so far."""
+
+    @property
+    def dropped(self) -> int:
+        """Packets that the kernel dropped, so far."""
 
     def open(self) -> None:
         """Raise SourceError for what can never be read, before anything is started."""

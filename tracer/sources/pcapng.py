@@ -26,7 +26,7 @@ _ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _STATISTICS, _PACKET = 0x0A0D0D0A, 1, 2, 3, 5, 6
 _KNOWN_TYPES = frozenset((_SECTION, *range(1, 11), 0xBAD, 0x40000BAD))
 _NAME, _DESCRIPTION, _RESOLUTION, _OFFSET = 2, 3, 9, 14
-_APPLICATION, _END_TIME, _DELIVERED = 4, 3, 8
+_APPLICATION, _END_TIME, _DROPPED, _DROPPED_BY_OS, _DELIVERED = 4, 3, 5, 7, 8
 _EXTRACT = b"tracer extract "
 """What wrote a section whose interfaces tell when they ended."""
 
@@ -113,6 +113,8 @@ class PcapngReader:
         self._is_extract = False
         self._delivered = 0
         self._ended_ns = _END_OF_TIME_NS
+        self._dropped: dict[int, tuple[int, int | None]] = {}
+        """interface -> packets that the kernel dropped up to its last statistics, and when that was"""
         self._counts = _Counts(0, 0, 0, _END_OF_TIME_NS, -1, 0)
         self._takers = {
             _INTERFACE: self._interface,
@@ -301,25 +303,52 @@ class PcapngReader:
         self._is_extract = application.startswith(_EXTRACT)
 
     def _statistics(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
-        """Take when the interfaces of an extract ended: the first that did.
+        """Take what the kernel dropped; and of an extract when its interfaces ended: the first that did.
 
-        Only of one that is whole: who cuts packets off leaves these times, and would make silence of them.
+        That only of one that is whole: who cuts packets off leaves these times, and would make silence of
+        them.
         """
-        if not self._is_extract or end - offset < 12:
+        if end - offset < 12:
             return None
         identifier = self._structs.length.unpack_from(buffer, offset)[0]
-        options = self._options(buffer, offset + 12, end)
-        stamp, delivered = options.get(_END_TIME, b""), options.get(_DELIVERED, b"")
-        if identifier >= len(self._interfaces) or len(stamp) != 8 or len(delivered) != 8:
+        if identifier >= len(self._interfaces):
             return None
-        high, low = self._structs.block.unpack(stamp)
-        _, _, _, multiplier, divisor, offset_ns = self._interfaces[identifier]
-        ended_ns = (high << 32 | low) * multiplier // divisor + offset_ns
+        options = self._options(buffer, offset + 12, end)
+        self._take_drops(identifier, self._time_ns(identifier, buffer[offset + 4 : offset + 12]), options)
+        stamp, delivered = options.get(_END_TIME, b""), options.get(_DELIVERED, b"")
+        if not self._is_extract or len(stamp) != 8 or len(delivered) != 8:
+            return None
+        ended_ns = self._time_ns(identifier, stamp)
         if 0 <= ended_ns < _END_OF_TIME_NS:
             self._ended_ns = min(ended_ns, self._ended_ns)
             self._delivered += struct.unpack(self._structs.order + "Q", delivered)[0]
             self._capture.ended_ns = self._ended_ns if self._delivered == self._counts.number else None
         return None
+
+    def _time_ns(self, identifier: int, stamp: bytes) -> int:
+        high, low = self._structs.block.unpack(stamp)
+        _, _, _, multiplier, divisor, offset_ns = self._interfaces[identifier]
+        return int((high << 32 | low) * multiplier // divisor + offset_ns)
+
+    def _take_drops(self, identifier: int, time_ns: int, options: dict[int, bytes]) -> None:
+        """Take note of packets that were dropped between the last statistics of an interface and these.
+
+        A count behind no packet at all is that of an earlier file of the same recording.
+        """
+        counts = [options.get(code, b"") for code in (_DROPPED, _DROPPED_BY_OS)]
+        count = max(
+            (struct.unpack(self._structs.order + "Q", c)[0] for c in counts if len(c) == 8), default=0
+        )
+        key = self._interfaces[identifier].key
+        before, since_ns = self._dropped.get(key, (0, None))
+        if not self._counts.number or not 0 <= time_ns < _END_OF_TIME_NS:
+            self._dropped[key] = (count, None)
+            return
+        if count > before:
+            first_ns = since_ns if since_ns is not None else self._capture.first_ns
+            begin_ns = min(first_ns if first_ns is not None else time_ns, time_ns)
+            self._capture.drops.append((begin_ns, time_ns, count - before))
+        self._dropped[key] = (count, time_ns)
 
     def _interface(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         if end - offset < 8 or self._declared >= _MOST_INTERFACES:

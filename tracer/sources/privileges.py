@@ -22,9 +22,12 @@ def drop() -> None:
     behind = _behind_sudo()
     if behind is not None:
         user, group = behind
+        # Each by itself: one that is refused keeps nobody from giving up the others.
         with suppress(OSError):
             os.setgroups([])
+        with suppress(OSError):
             os.setgid(group)
+        with suppress(OSError):
             os.setuid(user)
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)

@@ -27,8 +27,11 @@ class CaptureStream:
     def __init__(self, path: str, capture: Capture) -> None:
         self.path = path
         self.capture = capture
-        self.dropped = 0
-        """A stream does not tell what its sender lost."""
+
+    @property
+    def dropped(self) -> int:
+        """What its sender lost, where the stream tells: pcapng does, at its end mostly."""
+        return sum(count for _, _, count in self.capture.drops)
 
     def open(self) -> None:
         """Raise SourceError for what can never be read, before anything is started."""
