@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
@@ -188,36 +189,54 @@ def place(clients: Cloud, method: bytes) -> int:
 def test_rest_and_sql_from_packets_rpc_from_the_broker(
     rabbit: RabbitMQ, tmp_path: Path, sniffed: bool
 ) -> None:
-    """One trace over both, with the verdict of the whole capture; what both tell of is one call."""
+    """One trace over both, with the verdict of the whole capture; what both tell of is one call.
+
+    Messages carry the time at which they came. Where the machine is short of CPU they come too late to stand
+    where they belong among the packets: then once more.
+    """
+    expected = pipeline.check([str(CAPTURES / "fail-vrm-500-reschedule")], Settings())
+    wanted = whole(expected)
+    if not sniffed:
+        # It holds no id and is found by its host's address, which on this broker is another one.
+        wanted[-1] -= Counter({("REST", "nova-compute", "vrm", "POST /service/session", "200"): 2})
+    found: list[Any] = []
+    for attempt in range(3):
+        if found != wanted:
+            folder = tmp_path / str(attempt)
+            folder.mkdir()
+            found = whole(combined(rabbit, folder, sniffed))
+    assert found == wanted
+
+
+def whole(report: Report) -> list[Any]:
+    """What is told of the only trace, and its calls without place and time."""
+    (verdict,) = report.verdicts
+    statuses = [(step.step, step.status) for step in verdict.steps]
+    return [told(verdict), statuses, verdict.verdict, Counter(map(lines, verdict.calls))]
+
+
+def combined(rabbit: RabbitMQ, folder: Path, sniffed: bool) -> Report:
+    """The report on packets from streams and messages from the broker, at their recorded pace."""
     name = "fail-vrm-500-reschedule"
-    expected = pipeline.check([str(CAPTURES / name)], Settings())
     with cloud(rabbit, name) as clients:
         first_ns = next(packets_of(internal(name), lambda *_: True))[0]
         clock = Clock(first_ns, 1.0, ahead_s=1.5)
         threads = []
         for path in (internal(name), next((CAPTURES / name).glob("External_api*"))):
-            pipe = tmp_path / path.name.partition(".")[0]
+            pipe = folder / path.name.partition(".")[0]
             os.mkfifo(pipe)
             wanted = (lambda *_: True) if sniffed else (lambda *ports: not is_amqp(*ports))
             threads.append(threading.Thread(target=pour, args=(path, pipe, wanted, clock), daemon=True))
         for thread in threads:
             thread.start()
-        pipes = [f"{plane}={tmp_path / plane}" for plane in ("Internal_base", "External_api")]
+        pipes = [f"{plane}={folder / plane}" for plane in ("Internal_base", "External_api")]
         listening = Listening(pipes, [rabbit.url()])
         clients.play(clock=clock)
         for thread in threads:
             thread.join(60)
         report = listening.end()
     assert listening.troubles() == []
-    (verdict,), (wanted_verdict,) = report.verdicts, expected.verdicts
-    assert told(verdict) == told(wanted_verdict)
-    assert [(s.step, s.status) for s in verdict.steps] == [(s.step, s.status) for s in wanted_verdict.steps]
-    assert verdict.verdict == wanted_verdict.verdict
-    counted, wanted_calls = (Counter(map(lines, v.calls)) for v in (verdict, wanted_verdict))
-    if not sniffed:
-        # It holds no id and is found by its host's address, which on this broker is another one.
-        wanted_calls -= Counter({("REST", "nova-compute", "vrm", "POST /service/session", "200"): 2})
-    assert counted == wanted_calls
+    return report
 
 
 def test_without_the_inner_plane_its_rest_is_unobserved(rabbit: RabbitMQ, tmp_path: Path) -> None:
