@@ -47,9 +47,8 @@ def opened(browser: Any, path: Path, place: str = "", **context: Any) -> Iterato
         " { value: { writeText: (text) => { window.copied.push(text); return Promise.resolve(); } } });"
     )
     page.goto(path.as_uri() + place)
-    page.wait_for_function(
-        "document.querySelector('.arrow-row') || document.querySelector('#shown')?.textContent"
-    )
+    # Not by a function: to poll one, Playwright evaluates it in the page, which forbids that.
+    page.wait_for_selector(".arrow-row, #shown:not(:empty)", state="attached")
     yield page
     within.close()
     assert complaints == []

@@ -122,7 +122,7 @@ def measured(path: Path, rounds: int = 5) -> Iterator[tuple[str, list[float]]]:
             page = browser.new_page()
             before = time.perf_counter()
             page.goto(path.as_uri())
-            page.wait_for_function("document.querySelector('#shown')?.textContent")
+            page.wait_for_selector("#shown:not(:empty)", state="attached")
             page.evaluate(
                 "new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
             )

@@ -10,7 +10,7 @@ from streams import CAPTURES
 from turns import Recording, Together, Turns
 
 from tracer.conformance import load
-from tracer.live import history
+from tracer.live import follow, history, watch
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.pipeline import Settings
@@ -21,6 +21,14 @@ PAUSE_NS = 60_000_000_000
 FORGET_NS = 300_000_000_000
 NEUTRON = (9696).to_bytes(2, "big")
 NAMES = ["fail-no-valid-host", "fail-conductor-down", "fail-quota-403"]
+
+
+@pytest.fixture(autouse=True)
+def looks_whenever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded time passes much faster here than looks are made: their pace would tell of the machine."""
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(watch, "LOOK_SHARE", 0)
+    monkeypatch.setattr(follow, "CHECKS_S", 60.0)
 
 
 def after(turns: int) -> tuple[Watch, Counter[str]]:

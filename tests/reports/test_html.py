@@ -133,7 +133,7 @@ def test_the_list_is_filtered(
         assert page.inner_text("#shown") == f"{len(left)} of 7"
         assert page.locator("#none").is_visible() == (not left)
         page.click("#reset")
-        page.wait_for_function("document.querySelector('#shown').textContent === '7'")
+        page.wait_for_selector("#shown:text-is('7')")
         assert len(names(page)) == 7
 
 
@@ -159,7 +159,7 @@ def test_from_the_list_to_a_trace_and_back(browser: Any, write: Write, mixed: Re
         assert "vrm-down" in page.inner_text("#trace h1")
         assert "2 of 3" in page.inner_text(".walk")
         page.click("text=next ›")
-        page.wait_for_function("document.querySelector('#trace h1').textContent.includes('fail-cdown')")
+        page.wait_for_selector("#trace h1:has-text('fail-cdown')")
         page.click("text=all creations")
         page.wait_for_selector("#traces", state="visible")
         assert len(names(page)) == 3
