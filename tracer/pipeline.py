@@ -57,6 +57,7 @@ __all__ = [
     "check",
     "given_topology",
     "learn",
+    "rare_collections",
     "require_known",
     "segments",
     "trace_id",
@@ -391,7 +392,7 @@ class _Run(Stages):
 
     def read(self) -> bool:
         """Read all captures; return True when the user interrupted."""
-        with _rare_collections():
+        with rare_collections():
             return self._read()
 
     def _read(self) -> bool:
@@ -442,7 +443,7 @@ class _Run(Stages):
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def rare_collections() -> Iterator[None]:
     """Look for garbage in cycles a hundred times less often.
 
     Nearly all that a capture gives rise to is freed by reference counts, while each look walks over

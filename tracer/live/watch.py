@@ -30,7 +30,7 @@ from tracer.model import (
     SegmentFields,
     Trace,
 )
-from tracer.pipeline import Settings, Stages, trace_id
+from tracer.pipeline import Settings, Stages, rare_collections, trace_id
 from tracer.reassembly import Event as StreamEvent
 from tracer.sources.live import LiveSource, monotonic_s, wall_ns
 from tracer.topology import GivenTopology
@@ -122,6 +122,10 @@ class Watch(Stages):
 
         Raises SourceError when a source cannot be read at all, before anything else was.
         """
+        with rare_collections():
+            return self._run(limits, show)
+
+    def _run(self, limits: Limits | None, show: Callable[[Picture], None] | None) -> Report:
         limits = limits or Limits()
         begun_s, shown_s = monotonic_s(), 0.0
         feed = self._feed
