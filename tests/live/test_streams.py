@@ -255,6 +255,8 @@ def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:
 class _Losing(CaptureStream):
     """A stream whose sender says what it lost, as an interface does."""
 
+    dropped = 0
+
     def read(self, deliver: Deliver) -> None:
         def deliver_and_lose(packets: list[PacketFields], reached_ns: int) -> None:
             # All that the computes say to neutron-server never reaches us.

@@ -192,7 +192,7 @@ REFUSED = {
     "port": (f"amqp://listener:{PASSWORD}@{{dead}}/", "cannot be reached: Connection refused"),
     "scheme": (
         f"http://listener:{PASSWORD}@{{at}}/",
-        "UsageError: amqp: write amqp://USER:PASSWORD@HOST:5672/VHOST",
+        "write amqp://USER:PASSWORD@HOST:5672/VHOST",
     ),
     "no URL": (f"amqp://listener:{PASSWORD}@[{{at}}/", "UsageError: amqp: that is no URL"),
 }

@@ -85,6 +85,12 @@ CASES = {
     "auth by token": (5000, _json(auth={"identity": {"token": {"id": HIDDEN}}})),
     "fernet": (5000, b"x=gAAAAABk" + b"Zz09-_" * 30 + b"\n"),
     "query": (8774, b"GET /x?a=1&token=" + HIDDEN.encode() + b" HTTP/1.1\r\n\r\n"),
+    "amqp amqplain": (
+        5672,
+        b"\x08AMQPLAIN\0\0\0\x32\x05LOGINS\0\0\0\x04user\x08PASSWORDS\0\0\0\x15"
+        + HIDDEN[:21].encode()
+        + b"\x05en_US",
+    ),
     "amqp plain": (5672, b"\x05PLAIN\0\0\0\x1b\0user\0" + HIDDEN[:21].encode() + b"\x05en_US"),
     "chunked": (
         8774,

@@ -108,7 +108,10 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
     """login -> the requests whose orders waited while it was made"""
     for call in material.portal:
         request = taken.get(call.serial)
-        is_new = request is None and _came_no_further(call, callers)
+        # While more is to come, an order that still waits may go further yet.
+        is_new = (
+            request is None and (call.closed or not material.in_flight) and _came_no_further(call, callers)
+        )
         if is_new:
             request = Request(portal=call, server_ids=list(() if material.creates else rest(call).ids[:1]))
             request.add([call])

@@ -26,7 +26,7 @@ _STARTS = re.compile(
     rb"|`?\b(?:user_data|password|password_hash|admin_pass)`?\s*=\s*(?P<sql>')"
     rb"|(?P<query>[?&](?:token|password|secret|signature|temp_url_sig)=)"
     rb"|(?P<fernet>\bgAAAAA)"
-    rb"|(?P<plain>\x05(?:AMQ)?PLAIN\0\0..)",
+    rb"|(?P<plain>(?:\x05|\x08AMQ)PLAIN\0\0..)",
     re.IGNORECASE | re.DOTALL,
 )
 _INSERT = re.compile(rb"INSERT\s+INTO\s+`?\w+`?\s*\(([^)]*)\)\s*VALUES\s*\(", re.IGNORECASE)
