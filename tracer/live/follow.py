@@ -204,8 +204,6 @@ class Follow:
 
     def _drop(self, number: int) -> _Followed:
         followed = self._followed.pop(number)
-        for key in [key for key in _keys(followed.trace) if self._by_key.get(key) is followed]:
-            del self._by_key[key]
         for key in [key for key, other in self._by_key.items() if other is followed]:
             del self._by_key[key]
         return followed

@@ -45,11 +45,9 @@ SHOW_EVERY_S = 0.25
 LOOK_SHARE, BEHIND_SHARE = 1, 5
 """A look that took long is not repeated before so many times as long has passed; the second while more comes
 than is processed: then what waits is late by more than looks are."""
-FORGET_EVERY_NS = 10_000_000_000
-STREAM_NS = 60_000_000_000
-"""Calls without a trace are kept at least that long behind the stall limit."""
-
 BEHIND_S = 0.5
+"""By more than that looks are not put off for it."""
+FORGET_EVERY_NS = 10_000_000_000
 
 Tell = Callable[[Event], None]
 

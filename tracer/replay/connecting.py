@@ -10,7 +10,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 
 from tracer.errors import SourceError
 from tracer.reports import plain
-from tracer.sources.rabbitmq_url import broker_of
+from tracer.sources.rabbitmq_url import broker_of, causes
 
 __all__ = ["broker_at", "connect"]
 
@@ -50,18 +50,9 @@ def connect(parameters: pika.ConnectionParameters, where: str, name: str) -> Blo
 
 def _reason(error: BaseException) -> str:
     """Return the innermost reason that the system gave, in a few words."""
-    pending, seen = [error], 0
-    found = ""
-    while pending and seen < 20:
-        seen += 1
-        each = pending.pop(0)
+    for each in causes(error):
         if isinstance(each, socket.gaierror):
             return "no such host"
         if isinstance(each, OSError) and each.strerror:
-            found = each.strerror
-        pending += [inner for inner in each.args if isinstance(inner, BaseException)]
-        inner = getattr(each, "exception", None) or each.__cause__ or each.__context__
-        if isinstance(inner, BaseException):
-            pending.append(inner)
-        pending += [e for e in getattr(each, "exceptions", ()) if isinstance(e, BaseException)]
-    return found or "it did not answer"
+            return each.strerror
+    return "it did not answer"

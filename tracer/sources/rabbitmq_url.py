@@ -14,7 +14,7 @@ from pika import exceptions
 
 from tracer.errors import UsageError
 
-__all__ = ["PASSWORD", "Broker", "allow", "broker_of", "refusal"]
+__all__ = ["PASSWORD", "Broker", "allow", "broker_of", "causes", "refusal"]
 
 PASSWORD = "TRACER_AMQP_PASSWORD"  # noqa: S105  # where it may stand, instead of the command line
 HEARTBEAT_S = 20
@@ -55,7 +55,7 @@ def broker_of(url: str) -> Broker:
     # An empty path is the vhost '/', which %2F is too.
     vhost = unquote(parts.path[1:]) or "/"
     user = unquote(parts.username or "guest")
-    given = parts.password if parts.password is not None else None
+    given = parts.password
     password = unquote(given) if given is not None else os.environ.get(PASSWORD, "guest")
     parameters = pika.ConnectionParameters(
         host=host,
@@ -74,7 +74,7 @@ def broker_of(url: str) -> Broker:
 
 def refusal(broker: Broker, error: BaseException) -> str:
     """Return in one line why *broker* cannot be listened to, and the way out."""
-    for each in _causes(error):
+    for each in causes(error):
         if isinstance(each, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError):
             return f"{broker.name}: it refuses user {broker.user!r}: look at user and password in the URL"
         if isinstance(each, exceptions.ProbableAccessDeniedError | exceptions.ConnectionClosedByBroker):
@@ -114,7 +114,7 @@ def _closed(broker: Broker, said: str) -> str:
     return f"it closes the connection: {' '.join(text.split())[:200]}"
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
     """Return *error* and what it wraps, the innermost first; each once, since they may wrap each other."""
     found = [error]
     for each in found:
