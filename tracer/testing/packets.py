@@ -147,10 +147,13 @@ class Network:
         """Capture point -> (time, frame), in order of time."""
         seen: dict[str, list[tuple[int, bytes]]] = {}
         following: dict[Connection, list[int]] = {}
+        free_ns: dict[Connection, int] = {}
         ip_id = 0
         for at, made, side, flags, data, lost in sorted(self.events, key=lambda event: event[0]):
             ends, seqs = (made.client, made.server), following.setdefault(made, [1_000_001, 5_000_001])
-            time_ns = T0_NS + round(at * 1e9)
+            # The segments of a long event take their time: what follows on the connection comes after them.
+            time_ns = max(T0_NS + round(at * 1e9), free_ns.get(made, 0))
+            free_ns[made] = time_ns + len(data)
             points = made.points if made.points is not None else self.points_of(ends[0][0], ends[1][0])
             for start in range(0, max(1, len(data)), MSS):
                 piece = data[start : start + MSS]
