@@ -29,11 +29,11 @@ from typing import Any
 
 import pika
 from pika import exceptions
-from pika.adapters.select_connection import SelectConnection
 
 from tracer.errors import SourceError
 from tracer.model import Capture, Endpoint, Heard
 from tracer.sources.live import monotonic_s, wall_ns
+from tracer.sources.rabbitmq_frames import Deliveries, FirehoseConnection
 from tracer.sources.rabbitmq_messages import OWN, TRACE, Delivery, Firehose
 from tracer.sources.rabbitmq_queues import Step, listen
 from tracer.sources.rabbitmq_url import CONNECT_S, Broker, allow, refusal
@@ -80,7 +80,7 @@ class RabbitMQ:
         """Up to when that was handed out by `unseen`."""
         self._deliver: TellHeard | None = None
         self._batch: list[Delivery] = []
-        self._connection: SelectConnection | None = None
+        self._connection: FirehoseConnection | None = None
         self._error: str | None = None
         self._stop = threading.Event()
         self._left_s = 0.0
@@ -175,12 +175,13 @@ class RabbitMQ:
 
         self._error = None
         try:
-            self._connection = SelectConnection(
+            self._connection = FirehoseConnection(
                 self.broker.parameters,
                 on_open_callback=self._opened,
                 on_open_error_callback=ended,
                 on_close_callback=ended,
             )
+            self._connection.deliveries = Deliveries(self._arrived)
         except Exception as error:  # whatever a client library raises: the broker is not there
             self._connection = None
             self._error = refusal(self.broker, error)
@@ -275,8 +276,9 @@ class RabbitMQ:
         channel = yield lambda done: connection.channel(on_open_callback=done)
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_cancel_callback(lambda _: self._fail(f"{self.broker.name}: our queue is gone"))
+        connection.deliveries.channel = channel.channel_number
         self.knows_peers = yield from listen(
-            connection, channel, self._queue, self._lost_queue, self._arrived
+            connection, channel, self._queue, self._lost_queue, self._delivered
         )
         if not self.knows_peers and self._deliver is None:
             words = f"which services connect is not told in vhost {self.broker.vhost!r}: the plugin"
@@ -311,17 +313,23 @@ class RabbitMQ:
 
     # --- what arrives ---
 
-    def _arrived(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        headers, key = properties.headers, method.routing_key
-        if method.exchange == TRACE and type(headers) is dict:
+    def _delivered(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Take a message that came by way of the client library."""
+        headers, message_id = properties.headers or {}, properties.message_id or ""
+        self._arrived(method.exchange, method.routing_key, headers, message_id, body)
+
+    def _arrived(
+        self, exchange: str, key: str, headers: dict[str, Any], message_id: str, body: bytes
+    ) -> None:
+        if exchange == TRACE:
             keys = headers.get("routing_keys")
             if keys and type(keys) is list and keys[0] == self._queue:
                 self._probe_traced(key, headers)
                 return
-        elif method.exchange == "":
-            self._probe_returned(properties)
+        elif exchange == "":
+            self._probe_returned(message_id)
             return
-        self._batch.append((wall_ns(), method.exchange, key, headers or {}, body))
+        self._batch.append((wall_ns(), exchange, key, headers, body))
         if len(self._batch) >= BATCH:
             self._flush()
 
@@ -362,9 +370,9 @@ class RabbitMQ:
         if key == "publish." and type(properties) is dict:
             self._traced = max(self._traced, _probe_number(properties.get("message_id")))
 
-    def _probe_returned(self, properties: Any) -> None:
+    def _probe_returned(self, message_id: str) -> None:
         """Take a probe that came back. Its trace was queued before it."""
-        number = _probe_number(properties.message_id)
+        number = _probe_number(message_id)
         sent_ns = self._probes.pop(number, 0)
         self._returned = max(self._returned, number)
         if not sent_ns:
