@@ -67,6 +67,7 @@ def test_requests_hold_the_ids_that_live_answers_gave(
     # once, as nearly all of twenty creations is, may cross.
     if name != "ok-concurrent-20":
         assert twin.early == set()
+    assert [each["problems"] for each in summary["rest"]] == [{}] * len(roles)
     assert len(twin.received) == len(recorded) == sum(each["sent"] for each in summary["rest"])
     assert sum(each["same"] for each in summary["rest"]) == len(recorded)
     assert [each["different"] for each in summary["rest"]] == [[]] * len(roles)
