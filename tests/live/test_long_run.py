@@ -69,6 +69,34 @@ def test_memory_and_open_traces_are_the_same_after_more_turns(monkeypatch: pytes
     assert grown == {}
 
 
+def test_what_holds_each_other_is_freed_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python looks for it rarely during a run, since it walks over all that is kept."""
+    freed: list[int] = []
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop" and info["generation"] == 2 and is_running:
+            freed.append(info["collected"])
+
+    def end() -> None:
+        nonlocal is_running
+        is_running = False
+
+    monkeypatch.setattr(watch, "COLLECT_EVERY_S", 0.0)
+    recording = Recording.of(CAPTURES / "fail-no-valid-host")
+    together = Together(2, 10)
+    sources = [Turns([recording], plane, together, BEGIN_NS, PAUSE_NS) for plane in range(2)]
+    run = Watch(sources, GivenTopology(), Settings(), load("cloudvm_create"), lambda event: None)
+    run.before_end = end
+    gc.collect()
+    is_running = True
+    gc.callbacks.append(collected)
+    try:
+        run.run()
+    finally:
+        gc.callbacks.remove(collected)
+    assert sum(freed) > 100
+
+
 def test_a_trace_that_is_stuck_is_given_up_in_the_end() -> None:
     """Nothing stays open for ever: who is stuck has a verdict, too, when it is forgotten."""
     run, _ = after(18)

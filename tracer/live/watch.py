@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ than is processed: then what waits is late by more than looks are."""
 BEHIND_S = 0.5
 """By more than that looks are not put off for it."""
 FORGET_EVERY_NS = 10_000_000_000
+COLLECT_EVERY_S = 60.0
+"""Both directions of a connection, and both legs of a call through a proxy, hold each other."""
 
 Tell = Callable[[Event], None]
 
@@ -94,6 +97,7 @@ class Watch(Stages):
         self._dropped = [0] * len(captures)
         self._looked_s = self._look_s = 0.0
         self._looked_ns = self._forgot_ns = 0
+        self._collected_s = monotonic_s()
         self._rates = [_Rate() for _ in sources]
         self._call_rate = _Rate()
         self._taken_in = 0
@@ -232,6 +236,9 @@ class Watch(Stages):
         self._tell_all(self.follow.look(now_ns, last=last))
         if now_ns - self._forgot_ns > FORGET_EVERY_NS:
             self._forget(now_ns)
+        if now_s - self._collected_s > COLLECT_EVERY_S:
+            self._collected_s = now_s
+            gc.collect()
         self._looked_s, self._looked_ns = monotonic_s(), now_ns
         self._look_s = self._looked_s - now_s
 
