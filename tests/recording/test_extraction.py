@@ -63,6 +63,21 @@ def test_what_is_taken_tells_the_same(name: str, tmp_path: Path) -> None:
         assert now <= then
 
 
+def test_what_is_taken_of_what_was_taken_has_its_answers(tmp_path: Path) -> None:
+    """Parts of both directions of a database's connections are missing: each statement that is there has
+    its result all the same, and so it stays."""
+    report = check(["example:fail-neutron-down-midway"], Settings(stall_s=20))
+    (verdict,), captures = report.verdicts, list(report.captures)
+    for turn in range(3):
+        path = str(tmp_path / f"{turn}.pcapng")
+        taken(path, verdict, captures)
+        report = check([path], Settings(stall_s=20))
+        (verdict,), captures = report.verdicts, list(report.captures)
+        results = [call.result for call in verdict.calls if call.protocol == "SQL"]
+        assert len(results) > 30
+        assert "?" not in results
+
+
 def test_silence_is_told_only_by_an_extract_that_is_whole(tmp_path: Path) -> None:
     """Who cuts packets off an extract leaves its end as it was: what was cut off is not silence."""
     report = check(["example:fail-conductor-down"], Settings(stall_s=20))
