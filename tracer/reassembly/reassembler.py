@@ -147,11 +147,14 @@ class Reassembler:
             half.fin_frames = segment.frames
             if half.fin != half.next_seq and not half.pending:
                 self._wait(half, time_ns)
-        waiting = [side for side in (half, half.peer) if side in self._holes]
-        for side in waiting:
-            side.later += 1
-        if waiting:
-            events += self._give_up_all(half, time_ns, _has_waited)
+        if self._holes:
+            is_due = False
+            for side in (half, half.peer):
+                if side in self._holes:
+                    side.later += 1
+                    is_due = is_due or _has_waited(side)
+            if is_due:
+                events += self._give_up_all(half, time_ns, _has_waited)
         events += self._finish(half, time_ns)
         return events
 
