@@ -368,6 +368,33 @@ def test_holes_do_not_queue() -> None:
     assert talk.stream(">") == b"".join(b"." if i % 10 == 5 else b"x" for i in range(400))
 
 
+@pytest.mark.parametrize("how", ["end", "time", "packets"])
+def test_holes_of_both_directions_are_given_up_in_the_order_of_what_came(how: str) -> None:
+    """Of a conversation of which parts are missing: each answer stays behind its question."""
+    talk = Talk().send(">", 1, b"q0").send("<", 1, b"a0", ack=3)
+    for number in (1, 2, 3):
+        # Before each, four bytes of either direction are missing.
+        talk.send(">", 1 + 6 * number, b"q%d" % number, ack=1 + 6 * number)
+        talk.send("<", 1 + 6 * number, b"a%d" % number, ack=3 + 6 * number)
+    if how == "end":
+        talk.end()
+    elif how == "time":
+        talk.send(">", 21, b"", after_ns=2 * HOLE_NS)
+    else:
+        for _ in range(HOLE_PACKETS + 8):
+            talk.send(">", 21, b"")
+    said = [event[1] for event in talk.told() if len(event) > 1 and isinstance(event[1], bytes)]
+    assert said == [b"q0", b"a0", b"q1", b"a1", b"q2", b"a2", b"q3", b"a3"]
+
+
+def test_a_hole_begins_behind_the_data_that_show_that_nothing_of_it_had_come() -> None:
+    """The server answered q0 knowing no more than q0: what is missing of the client came later than that."""
+    talk = Talk().send(">", 1, b"q0").send("<", 5, b"a0", ack=3).send(">", 7, b"q1").end()
+    [answered_ns] = [e.time_ns for e in talk.events if isinstance(e, Data) and e.payload == b"a0"]
+    [gap] = [event for event in talk.events if isinstance(event, Gap) and event.direction == TO_SERVER]
+    assert gap.since_ns == answered_ns
+
+
 def test_what_waits_is_bounded() -> None:
     """A sender far ahead of a hole does not fill the memory: the hole is given up before 48 packets."""
     talk = Talk().hello()

@@ -101,6 +101,8 @@ class Layers:
         self._fragments = Fragments()
         self.fragment_at = -1
         """Where in a packet of the last `read` the data of an IP fragment begin; -1 when none was one."""
+        self.fragment_start = 0
+        """Where in its datagram that fragment begins."""
 
     def read(
         self, packets: Iterable[PacketFields], anomalies: MutableMapping[str, int]
@@ -295,7 +297,7 @@ class Layers:
     ) -> Found:
         """Keep a fragment; go on with its datagram once that is complete."""
         if self.fragment_at < 0:
-            self.fragment_at = walk.offset
+            self.fragment_at, self.fragment_start = walk.offset, start
         if protocol not in _WALKED:
             return None
         if not walk.goes_deeper():

@@ -318,10 +318,14 @@ class Stages:
             partial,
             () if verdicts else self._seen(len(left_out)),
             _advice(verdicts),
-            remarks=self._given.remarks,
+            remarks=(*self._given.remarks, *self._misnamed()),
             forgotten=self._forgotten(),
             left_out=tuple(sorted(left_out)),
         )
+
+    def _misnamed(self) -> tuple[str, ...]:
+        words = self.topology.misnamed(self.coverage.connections())
+        return (words,) if words else ()
 
     def _forgotten(self) -> tuple[tuple[str, int], ...]:
         found = {"connections": self._reassembler.evicted, **self.correlator.forgotten()}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP, fragment
+from scapy.layers.l2 import Ether
 
 from tracer.cli import main
 from tracer.examples import example_names
@@ -14,6 +17,7 @@ from tracer.model import Capture, PacketFields, Verdict
 from tracer.pipeline import Settings, check
 from tracer.recording.extraction import extract
 from tracer.sources import open_capture
+from tracer.testing.packets import pcap
 
 SECRETS = (b"gAAAA", b"Admin-lab", b"vdcpass")
 """Keystone's Fernet tokens begin with gAAAA; the others are passwords of the lab."""
@@ -59,6 +63,21 @@ def test_what_is_taken_tells_the_same(name: str, tmp_path: Path) -> None:
         assert now <= then
 
 
+def test_what_is_taken_of_what_was_taken_has_its_answers(tmp_path: Path) -> None:
+    """Parts of both directions of a database's connections are missing: each statement that is there has
+    its result all the same, and so it stays."""
+    report = check(["example:fail-neutron-down-midway"], Settings(stall_s=20))
+    (verdict,), captures = report.verdicts, list(report.captures)
+    for turn in range(3):
+        path = str(tmp_path / f"{turn}.pcapng")
+        taken(path, verdict, captures)
+        report = check([path], Settings(stall_s=20))
+        (verdict,), captures = report.verdicts, list(report.captures)
+        results = [call.result for call in verdict.calls if call.protocol == "SQL"]
+        assert len(results) > 30
+        assert "?" not in results
+
+
 def test_silence_is_told_only_by_an_extract_that_is_whole(tmp_path: Path) -> None:
     """Who cuts packets off an extract leaves its end as it was: what was cut off is not silence."""
     report = check(["example:fail-conductor-down"], Settings(stall_s=20))
@@ -87,6 +106,38 @@ def test_exactly_the_packets_of_the_trace(tmp_path: Path) -> None:
     assert all(data in {p[1] for file in originals.values() for p in file} for data in found)
     assert not [data for data in found if (other.name or "?").encode() in data]
     assert len(found) < sum(map(len, originals.values())) / 20
+
+
+def fragmented(packets: Sequence[PacketFields], size_bytes: int) -> list[tuple[int, bytes]]:
+    """The packets, IPv4 in Ethernet, as a link with a small MTU carries them."""
+    found = []
+    for time_ns, data, *_ in packets:
+        pieces = [Ether(data)]
+        if len(data) > size_bytes:
+            pieces = [Ether(data[:14]) / piece for piece in fragment(IP(data[14:]), size_bytes)]  # type: ignore[no-untyped-call]
+        found += [(time_ns, bytes(piece)) for piece in pieces]
+    return found
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("plane", ["External_api", "Internal_base"])
+def test_a_fragmented_packet_is_taken_with_all_its_fragments(plane: str, raw: bool, tmp_path: Path) -> None:
+    """On either plane: the same verdict again, secrets or not, and no datagram lacks a piece."""
+    (source,) = [c for c in check(["example:fail-400"], Settings()).captures if plane in c.path]
+    path = tmp_path / f"{plane}.pcap"
+    path.write_bytes(pcap(fragmented(packets(source.path), 200)))
+    report = check([str(path)], Settings())
+    (verdict,) = report.verdicts
+    made = str(tmp_path / "made.pcapng")
+    taken(made, verdict, list(report.captures), raw=raw)
+    again = check([made], Settings())
+    assert [told(each) for each in again.verdicts] == [told(verdict)]
+    assert not again.captures[0].anomalies
+    assert any(b"gAAAA" in packet[1] for packet in packets(made)) == raw
+    if raw:
+        originals = packets(str(path))
+        found = [packet[1] for packet in packets(made)]
+        assert all(originals[n - 1][1] in found for call in verdict.calls for _, n in call.evidence)
 
 
 def test_tshark_reads_it_with_the_comments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,6 +222,16 @@ def test_a_hole_does_not_stop_it() -> None:
     assert HIDDEN.encode() not in found[1][1]
 
 
+def test_what_comes_behind_two_holes_is_overwritten_as_well() -> None:
+    """It came first of what waits, and the hole before the others is not its own."""
+    port, content = CASES["json"]
+    packets = _sent(port, b"x" * 400 + content, [100, 150, 200, 300])
+    time_ns = packets[-1][0]
+    found = redacted([packets[0], (time_ns, *packets[4][1:]), (time_ns + 1, *packets[2][1:])])
+    assert len(found) == 3
+    assert not any(HIDDEN.encode() in packet[1] for packet in found)
+
+
 def _whole(content: bytes) -> list[PacketFields]:
     return _sent(8774, content, [])
 

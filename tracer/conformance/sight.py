@@ -15,6 +15,9 @@ from tracer.model import Connection, RpcFacts
 __all__ = ["StepSight"]
 
 
+LEAD_NS = 60_000_000_000
+"""A creation that is first seen so shortly behind the begin of a capture may have begun before it, however
+short the stall limit is: that tells how patient somebody is, not how fast the cloud is."""
 _BY_THE_POST = frozenset({"4c"})
 """Steps whose calls hold no id at all, in any release: the quota's reads."""
 
@@ -88,7 +91,9 @@ class StepSight:
         begin_ns, end_ns = sight.span_ns(leg.plane, leg.protocol, callers | callees)
         where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
         first_ns = self._case.first_ns
-        if self._before_first(step) and first_ns - begin_ns < self._stall_ns:
+        first_step = self._first_step()
+        lead_ns = max(self._stall_ns, LEAD_NS)
+        if first_step is None or (self._order(step) < first_step and first_ns - begin_ns < lead_ns):
             return "the capture may have begun behind it"
         if begin_ns > since_ns:
             return f"the capture of {where} may have begun behind it"
@@ -110,10 +115,9 @@ class StepSight:
     def _order(self, step: str) -> int:
         return self._case.grammar.places.get(step, 0)
 
-    def _before_first(self, step: str) -> bool:
-        """Tell whether *step* comes before everything that was seen of this trace."""
-        seen = [self._order(s) for w in self._case.witnesses for s in w.all_steps]
-        return bool(seen) and self._order(step) < min(seen)
+    def _first_step(self) -> int | None:
+        """Return the place of the first step that was seen of this trace; None when none was."""
+        return min((self._order(s) for w in self._case.witnesses for s in w.all_steps), default=None)
 
     def _question_was_seen(self, step: str) -> bool:
         """Tell whether a reply that *step* is would be known for what it is; True for other steps."""

@@ -60,7 +60,7 @@ def _unseen(case: Case, sight: StepSight, ending: Ending, step: Step, passed: bo
 
     *passed* tells that the creation went further than this step.
     """
-    if not passed and (ending.between is None or step.presence != "required"):
+    if not passed and not _may_have_come(case, ending, step):
         return "not_reached", ""
     if passed and step.presence == "inferred":
         return "inferred", ""
@@ -70,6 +70,13 @@ def _unseen(case: Case, sight: StepSight, ending: Ending, step: Step, passed: bo
     if reason:
         return "unobserved", reason
     return ("missing" if needed else "skipped") if passed else "not_reached", ""
+
+
+def _may_have_come(case: Case, ending: Ending, step: Step) -> bool:
+    """Tell whether *step*, behind the last one that was seen, may have come all the same: nobody knows where
+    the creation stopped, but not that it stopped before this step."""
+    places = case.grammar.places
+    return ending.between is not None and places[step.name] <= places.get(ending.between[1], len(places))
 
 
 def _needs_storage(case: Case, step: str) -> bool:

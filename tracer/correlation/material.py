@@ -19,6 +19,7 @@ PORTAL = "sc"
 MOST_NAMES = 100_000
 MOST_SEEDS = 50_000
 MOST_CHANGES = 1_000
+MOST_ORDERS = 100
 
 Begins = Callable[[str, str], frozenset[str]]
 """(protocol, operation) -> the roles to which such a call would begin a trace; none when it does not."""
@@ -45,6 +46,11 @@ class Material:
         self.host_of = host_of
         self.in_flight = False
         """True while more is to come: nothing is guessed then that the answer of a POST will tell."""
+        self.told_before_ns = (0, 0)
+        """In flight, an order that still waits at the portal is told when it began before that: one like
+        those that led to a creation, and any while there was none."""
+        self.orders: set[str] = set()
+        """What the portal was asked when it led to a creation."""
         self.legs: list[Call] = []
         """Requests that begin a trace, every leg of each."""
         self.by_request = CallIndex()
@@ -73,6 +79,11 @@ class Material:
         self.seeds[request_id] = None
         while len(self.seeds) > MOST_SEEDS:
             self.seeds.popitem(last=False)
+
+    def led_further(self, order: Call) -> None:
+        """Take note of what the portal was asked when it asked the cloud for a creation."""
+        if len(self.orders) < MOST_ORDERS:
+            self.orders.add(order.operation)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
         if len(self.states) < 100_000 or server_id in self.states:

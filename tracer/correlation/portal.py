@@ -35,6 +35,7 @@ def find_portal_calls(material: Material, requests: list[Request]) -> None:
         if best is not None:
             taken.add(best.serial)
             request.portal = best
+            material.led_further(best)
             request.add([best])
     _find_lone_portal_calls(material, requests, taken)
 
@@ -108,10 +109,7 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
     """login -> the requests whose orders waited while it was made"""
     for call in material.portal:
         request = taken.get(call.serial)
-        # While more is to come, an order that still waits may go further yet.
-        is_new = (
-            request is None and (call.closed or not material.in_flight) and _came_no_further(call, callers)
-        )
+        is_new = request is None and _is_told(material, call) and _came_no_further(call, callers)
         if is_new:
             request = Request(portal=call, server_ids=list(() if material.creates else rest(call).ids[:1]))
             request.add([call])
@@ -125,6 +123,20 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
     for request in refused:
         request.ambiguous |= {c.serial for c in request.calls if len(waiting.get(c.serial, ())) > 1}
     return refused
+
+
+def _is_told(material: Material, call: Call) -> bool:
+    """Tell whether an order that came no further so far is told: while more is to come, it may go on yet.
+
+    One that waits for long is told, at a portal that is known to call the cloud. Not every order is one for
+    a creation: known are those that led to one before. While none is known, any is told, with more patience.
+    """
+    if call.closed or not material.in_flight:
+        return True
+    if material.orders and call.operation not in material.orders:
+        return False
+    before_ns = material.told_before_ns[not material.orders]
+    return call.started_ns < before_ns and call.connection.server.address in material.addresses_of("sc")
 
 
 def _came_no_further(call: Call, callers: set[str]) -> bool:

@@ -23,7 +23,8 @@ __all__ = ["Follow", "Patience"]
 CHECKS_S, URGENT_S = 0.03, 1.0
 """Real time that one look spends on checks, and on those of traces that may have come to their end."""
 UNANSWERED_NS = 5_000_000_000
-"""A creation known by its RPC alone waits so long for its POST to be answered."""
+"""A creation known by its RPC alone waits so long for its POST to be answered, and an order at the portal for
+its POST to be sent."""
 
 _Key = tuple[str, str | int]
 _Print = tuple[int, ...]
@@ -171,7 +172,8 @@ class Follow:
     def _match(self, now_ns: int, last: bool) -> list[Event]:
         events = []
         taken: set[int] = set()
-        for trace in self._correlator.traces(in_flight=not last):
+        waiting_ns = (now_ns - UNANSWERED_NS, now_ns - self._patience.stall_ns)
+        for trace in self._correlator.traces(in_flight=not last, told_before_ns=waiting_ns):
             if not self._is_selected(trace):
                 continue
             followed = self._known(trace, taken)
@@ -185,10 +187,13 @@ class Follow:
             for key in _keys(trace):
                 self._by_key.setdefault(key, followed)
         for number in [n for n in self._followed if n not in taken]:
-            # Two that turned out to be one.
-            shown = self._drop(number).open
+            gone = self._drop(number)
+            shown = gone.open
             if shown is not None:
+                # Two that turned out to be one; or an order that was told while it waited.
                 words = "turned out to be part of another creation"
+                if gone.trace.created is None and not gone.trace.request_id:
+                    words = "was answered, and nothing was created for it here"
                 events.append(Event("withdrawn", now_ns, shown, shown.verdict, message=words))
         return events
 
@@ -267,7 +272,8 @@ class Follow:
         if asked is not None and (last is None or asked.started_ns > last.started_ns):
             return f"{asked.operation} to {asked.callee} unanswered"
         if last is None:
-            return ""
+            order = next((call for call in verdict.calls if call.step == "1" and call.result == "?"), None)
+            return f"{order.operation} unanswered" if order is not None and not trace.created else ""
         waits = {"undelivered": "not delivered", "unacked": "not acknowledged", "unroutable": "unroutable"}
         if last.result == "ok" and last.operation.startswith("call "):
             return f"{_method(last)} unanswered"
@@ -337,7 +343,8 @@ def _keys(trace: Trace) -> list[_Key]:
     if trace.request_id:
         keys.append(("request", trace.request_id))
     keys += [("call", call.serial) for call in trace.calls if call.operation.endswith("/servers")]
-    if not keys and trace.calls:
+    if trace.calls:
+        # The order at the portal, which was told while it waited, before anything was done for it.
         keys.append(("call", trace.calls[0].serial))
     return keys
 

@@ -384,7 +384,7 @@ class Watch(Stages):
             capture.calls = 0
         self.follow.history.verdicts.update(state.verdicts)
         self.follow.history.outcomes.update(state.outcomes)
-        found = self.correlator.traces(in_flight=True)
+        found = self.correlator.traces(in_flight=True, told_before_ns=(state.until_ns, 0))
         for kept in state.traces:
             first = calls[kept.call]
             mine = [

@@ -78,7 +78,8 @@ class Gap(NamedTuple):
     size_bytes: int
     """0 when unknown (a whole part of the stream is gone)."""
     since_ns: int = 0
-    """Time of the last byte before the hole."""
+    """Time of the last byte before the hole, or of the last data by which the other end shows that it had
+    no more than that."""
     frames: Frames = ()
 
 

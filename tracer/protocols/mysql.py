@@ -238,6 +238,7 @@ class MySql:
         if closed.how != "fin" or closed.direction == TO_SERVER:
             self._cut_command()
             self._client.reset()
+            self._answers.end_commands(out)
         if closed.how != "fin" or closed.direction == TO_CLIENT:
             self._answers.end(out)
         return out

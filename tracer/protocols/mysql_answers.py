@@ -173,6 +173,12 @@ class Answers:
             self._awaited.append(Awaited(_UNKNOWN, gap.since_ns + 1, -1, b""))
             self._reconsider(out)
 
+    def end_commands(self, out: list[Message]) -> None:
+        """The client says no more: what is in doubt was its last command's answer."""
+        if self._doubt is not None:
+            self._awaited.append(Awaited(_UNKNOWN, 1 << 62, -1, b""))
+            self._reconsider(out)
+
     def _reconsider(self, out: list[Message]) -> None:
         """Look again at an answer in doubt, and at those behind it."""
         doubt = self._doubt

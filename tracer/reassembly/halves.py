@@ -33,6 +33,8 @@ class Half:
         "since_ns",
         "start",
         "strayed",
+        "unheard_ns",
+        "unheard_seq",
     )
 
     def __init__(self, connection: Connection, direction: int) -> None:
@@ -49,6 +51,9 @@ class Half:
         """What was expected before the last absurd jump; -1 without one."""
         self.acked = -1
         """Highest acknowledgement that the other end sent for this direction."""
+        self.unheard_seq, self.unheard_ns = -1, 0
+        """Up to where the other end had this direction, as it said with its last data, and when that was:
+        what is missing from there on reached it later."""
         self.last_ns = 0
         self.pending: list[tuple[int, Segment, int]] = []
         """Segments behind a hole, in order of seq: seq, segment, and `later` when it came."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
 from tracer.model import (
@@ -147,14 +147,14 @@ class Reassembler:
             half.fin_frames = segment.frames
             if half.fin != half.next_seq and not half.pending:
                 self._wait(half, time_ns)
-        for waiting in (half, half.peer):
-            if waiting in self._holes:
-                waiting.later += 1
-                while waiting in self._holes and (
-                    waiting.later - waiting.since_later >= HOLE_PACKETS
-                    or waiting.pending_bytes > PENDING_BYTES
-                ):
-                    events += self._give_up(waiting, time_ns)
+        if self._holes:
+            is_due = False
+            for side in (half, half.peer):
+                if side in self._holes:
+                    side.later += 1
+                    is_due = is_due or _has_waited(side)
+            if is_due:
+                events += self._give_up_all(half, time_ns, _has_waited)
         events += self._finish(half, time_ns)
         return events
 
@@ -333,6 +333,8 @@ class Reassembler:
         missing = segment.missing_bytes - max(0, behind - len(segment.payload))
         half.last_ns = segment.time_ns
         half.probed = False
+        if segment.flags & ACK and segment.ack == half.peer.next_seq:
+            half.peer.unheard_seq, half.peer.unheard_ns = segment.ack, segment.time_ns
         if payload:
             events.append(Data(half.connection, half.direction, segment.time_ns, payload, segment.frames))
         if missing > 0:
@@ -387,7 +389,20 @@ class Reassembler:
         capture.lost_bytes += size_bytes
         connection.gaps += 1
         connection.lost_bytes += size_bytes
-        return Gap(connection, half.direction, time_ns, size_bytes, half.last_ns, frames)
+        since_ns = half.last_ns
+        if half.unheard_seq == half.next_seq and half.unheard_ns < time_ns:
+            since_ns = max(since_ns, half.unheard_ns)
+        return Gap(connection, half.direction, time_ns, size_bytes, since_ns, frames)
+
+    def _give_up_all(self, half: Half, time_ns: int, is_due: Callable[[Half], bool]) -> list[Event]:
+        """Give up the holes of both directions that are due, in the order in which what follows them came.
+
+        Else, where parts of a conversation are missing, all questions would come before all answers.
+        """
+        events: list[Event] = []
+        while due := [side for side in (half, half.peer) if side in self._holes and is_due(side)]:
+            events += self._give_up(min(due, key=_came_ns), time_ns)
+        return events
 
     def _give_up(self, half: Half, time_ns: int) -> list[Event]:
         """Declare the first hole of *half* lost and return what follows it."""
@@ -452,9 +467,8 @@ class Reassembler:
             return [
                 Closed(half.connection, time_ns, "unanswered", TO_SERVER, opening.frames, opening.attempts)
             ]
+        events += self._give_up_all(half, time_ns, lambda side: True)
         for side in (half, half.peer):
-            while side.pending or side in self._holes:
-                events += self._give_up(side, time_ns)
             events += self._tail(side, time_ns)
             side.finished = True
         events.append(Closed(half.connection, time_ns, how, half.direction, frames))
@@ -475,8 +489,7 @@ class Reassembler:
         """Do what time alone decides: holes, unanswered SYNs, forgotten connections."""
         events: list[Event] = []
         for half in [h for h in self._holes if time_ns - h.since_ns >= HOLE_NS]:
-            while half in self._holes and time_ns - half.since_ns >= HOLE_NS:
-                events += self._give_up(half, time_ns)
+            events += self._give_up_all(half, time_ns, lambda side: time_ns - side.since_ns >= HOLE_NS)
         for opening in [o for o in self._openings.values() if time_ns - o.last_ns >= UNANSWERED_NS]:
             events += self._end(opening.half, time_ns, "unanswered")
         if time_ns // FORGET_EVERY_NS != self._swept_ns // FORGET_EVERY_NS:
@@ -528,3 +541,13 @@ class Reassembler:
                 half.finished = half.peer.finished = True
             yield from self._end(half, time_ns, "end")
         self._halves.clear()
+
+
+def _came_ns(half: Half) -> int:
+    """Return when what follows the first hole of *half* came."""
+    return half.pending[0][1].time_ns if half.pending else half.since_ns
+
+
+def _has_waited(half: Half) -> bool:
+    """Tell whether a hole of *half* is lost by what came since then."""
+    return half.later - half.since_later >= HOLE_PACKETS or half.pending_bytes > PENDING_BYTES

@@ -2,13 +2,14 @@
 
 The captures are read twice more: a call's evidence names the first and the last frame of its messages,
 and which connections these belong to is found first; all that the connection carried in that direction in
-between is of the message too, and is taken then. Handshakes and bare acknowledgements are left out.
+between is of the message too, and is taken then. A fragmented packet is taken with all its fragments.
+Handshakes and bare acknowledgements are left out.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -31,6 +32,8 @@ __all__ = ["Extraction", "extract"]
 
 _COMMENT = 1
 _COMMENT_BYTES = 4000
+_MOST_FRAGMENTS = 20_000
+"""Packets kept, of captures with fragments, until a datagram may be complete."""
 _HEAD = struct.Struct("<II")
 
 
@@ -102,9 +105,11 @@ def _spans(capture: Capture, calls: Sequence[tuple[str, frozenset[int]]]) -> dic
     flows: dict[int, bytes] = {}
     layers = Layers()
     for batch in _read(capture):
-        evidence = [packet for packet in batch if packet[4][1] in wanted]
-        for segment in layers.read(evidence, {}):
-            flows[segment[8][0][1]] = segment[1]
+        for segment in layers.read(batch, {}):
+            # Several frames: the fragments of one datagram.
+            for _, frame in segment[8]:
+                if frame in wanted:
+                    flows[frame] = segment[1]
     found: dict[bytes, list[_Span]] = {}
     for words, frames in calls:
         own: dict[bytes, list[int]] = {}
@@ -125,19 +130,30 @@ def _taken(
     """
     comments: dict[int, str] = {}
     layers = Layers()
+    fragments: OrderedDict[int, PacketFields] = OrderedDict()
     for batch in _read(capture):
         of_frame = {packet[4][1]: packet for packet in batch}
+        segments = layers.read(batch, {})
+        if layers.fragment_at >= 0:
+            # One of these: a fragment makes no segment before its datagram is complete.
+            known = {segment[8][0][1] for segment in segments}
+            fragments.update((frame, packet) for frame, packet in of_frame.items() if frame not in known)
         fed = []
-        for segment in layers.read(batch, {}):
+        for segment in segments:
             own = spans.get(segment[1])
-            packet = of_frame.get(segment[8][0][1])
-            if own is None or packet is None:
+            if own is None:
                 continue
-            fed.append(packet)
-            number = packet[4][1]
+            number = segment[8][0][1]
             words = dict.fromkeys(span.comment for span in own if span.first <= number <= span.last)
-            if words and (segment[5] or segment[4] & 7):
-                comments[number] = "; ".join(words)
+            for frame in sorted(frame for _, frame in segment[8]):
+                packet = of_frame.get(frame) or fragments.get(frame)
+                if packet is None:
+                    continue
+                fed.append(packet)
+                if words and (segment[5] or segment[4] & 7):
+                    comments[frame] = "; ".join(words)
+        while len(fragments) > _MOST_FRAGMENTS:
+            fragments.popitem(last=False)
         ready = fed if redactor is None else redactor.receive(fed)
         yield from _commented(ready, comments)
     if redactor is not None:

@@ -6,8 +6,9 @@ verdict is that of the original. Secrets are found by their names, by their form
 found, wherever else they stand. Rows that a database sends are overwritten as a whole: nothing reads them.
 
 Data are read in the order of their streams. A packet waits until what may be the rest of a secret has come,
-for a second at most. An IP fragment is overwritten as a whole, since it may be the middle of a secret; what
-is no TCP is looked at packet by packet. Not looked into: what is encrypted or compressed.
+for a second at most. An IP fragment waits for the others of its datagram, too; without them, or as a part of
+what is no TCP, it is overwritten as a whole, since it may be the middle of a secret. What else is no TCP is
+looked at packet by packet. Not looked into: what is encrypted or compressed.
 """
 
 from __future__ import annotations
@@ -109,9 +110,48 @@ class _Held:
         self.begin = self.end = -1
         """Positions of the payload in its stream; -1 while it waits behind a hole."""
 
+    def place(self) -> None:
+        """Take the place in the stream that others have found for it: those who hold a part of a segment."""
+
     @property
     def is_settled(self) -> bool:
         return self.stream is None or 0 <= self.end <= self.stream.safe
+
+
+class _Fragment(_Held):
+    """An IP fragment that waits, for the others of its datagram first."""
+
+    __slots__ = ("data_at", "first", "last", "start", "whole")
+
+    def __init__(self, packet: PacketFields, data_at: int, start: int) -> None:
+        super().__init__(packet)
+        self.data_at, self.start = data_at, start
+        """Where its data begin, in the packet and in the datagram."""
+        self.whole: _Held | None = None
+        """The segment that the complete datagram holds, and what of its payload is here: from, to."""
+        self.first = self.last = 0
+
+    @property
+    def data(self) -> bytes:
+        return self.packet[1][self.data_at :]
+
+    def belongs(self, whole: _Held, payload_at: int, size_bytes: int) -> None:
+        """Tell that the datagram is complete, and where in it the payload of its segment is."""
+        self.whole = whole
+        self.first = min(max(0, self.start - payload_at), size_bytes)
+        self.last = min(max(0, self.start + len(self.data) - payload_at), size_bytes)
+        self.at = self.data_at + max(0, payload_at - self.start)
+
+    def place(self) -> None:
+        whole = self.whole
+        self.stream = whole.stream if whole is not None else None
+        if whole is not None and whole.begin >= 0:
+            self.begin, self.end = whole.begin + self.first, whole.begin + self.last
+
+    @property
+    def is_settled(self) -> bool:
+        self.place()
+        return self.stream is not None and 0 <= self.end <= self.stream.safe
 
 
 class Redactor:
@@ -125,6 +165,8 @@ class Redactor:
         self._database_ports = frozenset(database_ports)
         self._held: deque[_Held] = deque()
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
+        self._fragments: dict[tuple[int, int], _Fragment] = {}
+        """frame -> what waits of a datagram that is not complete"""
         self._key = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, list[bytes]] = OrderedDict()
         """First bytes of a secret -> the secrets that begin so"""
@@ -147,12 +189,14 @@ class Redactor:
         # One that is far ahead is of a clock that was set back: nobody knows when its time will come.
         while held and (held[0].is_settled or abs(now_ns - held[0].packet[0]) > HELD_NS):
             each = held.popleft()
+            each.place()
             stream = each.stream
             if stream is None:
-                yield each.packet
+                yield self._incomplete(each) if isinstance(each, _Fragment) else each.packet
                 continue
-            if each.end < 0:
+            while each.end < 0:
                 self._skip_hole(stream)
+                each.place()
             if each.end > stream.safe:
                 self._cut(stream, each.end)
             yield _patched(each, stream)
@@ -161,16 +205,20 @@ class Redactor:
 
     def _take(self, packet: PacketFields) -> None:
         held = _Held(packet)
-        self._held.append(held)
         segment = next(iter(self._layers.read((packet,), {})), None)
-        if self._layers.fragment_at >= 0:
-            held.packet = self._without_data(packet, self._layers.fragment_at)
-            # Of the datagram that it completes, the stream has to know; no packet waits for it.
-            held = _Held(packet)
-        elif segment is None:
-            held.packet = self._alone(packet)
+        fragment_at = self._layers.fragment_at
+        if fragment_at >= 0:
+            fragment = _Fragment(packet, fragment_at, self._layers.fragment_start)
+            self._fragments[packet[4]] = fragment
+            self._held.append(fragment)
+        else:
+            self._held.append(held)
+            if segment is None:
+                held.packet = self._alone(packet)
         if segment is None or not segment[5]:
             return
+        if fragment_at >= 0:
+            self._complete(segment, held)
         # Behind the payload is padding at most.
         held.at = packet[1].rfind(segment[5])
         flow, flags = segment[1], segment[4]
@@ -183,8 +231,26 @@ class Redactor:
         held.stream = stream
         self._place(stream, segment, held)
 
-    def _without_data(self, packet: PacketFields, begin: int) -> PacketFields:
-        """Return *packet* with all from *begin* on overwritten."""
+    def _complete(self, segment: SegmentFields, whole: _Held) -> None:
+        """Join the fragments of a datagram to the segment in it, where together they are all of it."""
+        found = [self._fragments.pop(frame) for frame in segment[8] if frame in self._fragments]
+        found.sort(key=lambda fragment: fragment.start)
+        datagram = bytearray()
+        for fragment in found:
+            if fragment.start != len(datagram):
+                return
+            datagram += fragment.data
+        payload_at = datagram.rfind(segment[5])
+        # Cut by the snap length, or twisted: what is not in the stream is not looked into.
+        if segment[6] or payload_at < 0:
+            return
+        for fragment in found:
+            fragment.belongs(whole, payload_at, len(segment[5]))
+
+    def _incomplete(self, fragment: _Fragment) -> PacketFields:
+        """Return a fragment, of which the others are not known, with all its data overwritten."""
+        packet, begin = fragment.packet, fragment.data_at
+        self._fragments.pop(packet[4], None)
         kept, data = packet[1][:begin], packet[1][begin:]
         self.overwritten += bool(data)
         return (packet[0], kept + self._pseudonym(data), *packet[2:])
@@ -358,6 +424,8 @@ class Redactor:
 
     def _forget_patches(self, stream: _Stream) -> None:
         """Forget the oldest patches, but none of a packet that still waits for them."""
+        for each in self._held:
+            each.place()
         waiting = (held.begin for held in self._held if held.stream is stream and held.begin >= 0)
         oldest = min(waiting, default=stream.base) - PATCH_BYTES
         count = min(bisect_left(stream.patches, (oldest, b"")), len(stream.patches) - MOST_PATCHES)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tracer.model import Call, CallRecord, Capture, ConnectFacts, Connection, RestFacts
 from tracer.topology.file import GivenTopology
+from tracer.topology.misnamed import misnamed
 from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE, Planes
 from tracer.topology.roles import Roles
 from tracer.topology.signs import API_ROLES, INSIDE
@@ -54,6 +57,10 @@ class Topology:
             # One flat network: only the documents tell that these two steps are outside.
             return EXTERNAL_API
         return plane
+
+    def misnamed(self, connections: Iterable[Connection]) -> str | None:
+        """Return which planes look misnamed by what *connections* carry, in words; None where none does."""
+        return misnamed(self._captures, connections, self.planes.given, self.roles)
 
     def record(self, call: Call, step: str | None = None, ambiguous: bool = False) -> CallRecord:
         """Return *call* as it is shown: roles, plane and evidence resolved."""

@@ -1,0 +1,157 @@
+"""Orders that wait at the portal, looked at each second of capture time: told while they wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tracer.conformance import load
+from tracer.events import Event
+from tracer.layers import Layers
+from tracer.live.follow import Follow, Patience
+from tracer.live.queues import Queues
+from tracer.model import Capture
+from tracer.pipeline import Settings, Stages, trace_id
+from tracer.testing.cloud import SPREAD, Cloud
+from tracer.testing.creation import Creation
+from tracer.testing.packets import T0_NS
+from tracer.topology import GivenTopology
+
+SECOND_NS = 1_000_000_000
+UNTIL_S = 260
+
+
+class _Stepped(Stages):
+    """The stages of a live run, fed by hand."""
+
+    def events_of(self, packets: list[tuple[int, int, bytes]]) -> list[Event]:
+        """Take (time, capture, frame) and look each second; what a look told, with its second as time."""
+        seconds, layers, told = iter(range(UNTIL_S)), Layers(), list[Event]()
+        clock = iter(range(1_000_000)).__next__
+        patience = Patience(checks_s=0)
+        follow = Follow(
+            self.correlator, self.checker(), Queues(), trace_id, patience, lambda: float(clock()) / 1e6
+        )
+        due_ns = T0_NS + next(seconds) * SECOND_NS
+        for number, (time_ns, capture, frame) in enumerate(packets, 1):
+            while time_ns >= due_ns:
+                self._events(self._reassembler.expire(due_ns))
+                for each in self.captures:
+                    each.last_ns = due_ns
+                told += [replace(event, time_ns=due_ns) for event in follow.look(due_ns)]
+                due_ns = T0_NS + next(seconds, 10 * UNTIL_S) * SECOND_NS
+            self.captures[capture].first_ns = self.captures[capture].first_ns or time_ns
+            packet = (time_ns, frame, len(frame), 1, (capture, number), 0)
+            self._events(self._reassembler.read((layers.read((packet,), {}),)))
+        return told
+
+
+def told(build: Callable[[Cloud], None]) -> list[tuple[float, str, str, str | None]]:
+    """Second, event, name and step (of a stall: what is said) of all but the steps of good creations."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, UNTIL_S, every=2)
+    build(cloud)
+    planes = cloud.network.packets()
+    packets = sorted(
+        (time_ns, capture, frame)
+        for capture, plane in enumerate(sorted(planes))
+        for time_ns, frame in planes[plane]
+    )
+    captures = [Capture(number, plane, plane) for number, plane in enumerate(sorted(planes))]
+    run = _Stepped(captures, GivenTopology(), Settings(), load("cloudvm_create"), every_statement=False)
+    return [
+        ((e.time_ns - T0_NS) / 1e9, e.kind, (e.verdict and e.verdict.name) or "", e.message)
+        for e in run.events_of(packets)
+        if e.kind != "step_seen"
+    ]
+
+
+def order(
+    cloud: Cloud, at: float, name: str, status: int | str, took: float, path: str = "cloudhosts"
+) -> None:
+    cloud.rest(
+        at, "admin", "sc", "POST", f"/sc/{path}", status, took=took, token="", body={"name": name}, answer={}
+    )
+
+
+STALLED = "stalled for {} s before step 2, owed by sc: POST /sc/cloudhosts unanswered"
+
+
+def test_an_order_that_hangs_is_told_while_it_waits() -> None:
+    """Where an order was seen to lead to a creation: after seconds, and as stalled at the stall limit."""
+
+    def build(cloud: Cloud) -> None:
+        Creation(cloud, at=20, name="good").run()
+        order(cloud, 100, "hangs", "silent", 0)
+
+    assert [each for each in told(build) if each[2] == "hangs"] == [
+        (106, "trace_opened", "hangs", ""),
+        (160, "stalled", "hangs", STALLED.format(60)),
+    ]
+
+
+def test_where_no_order_has_led_anywhere_it_is_told_at_the_stall_limit() -> None:
+    """All orders hang since before the run began: nobody knows what an order looks like."""
+    found = told(lambda cloud: order(cloud, 100, "hangs", "silent", 0))
+    assert found == [(161, "trace_opened", "hangs", ""), (161, "stalled", "hangs", STALLED.format(61))]
+
+
+def test_an_order_that_goes_on_is_the_same_trace() -> None:
+    """Its request to the cloud comes 20 s later: no second trace, none withdrawn."""
+
+    def build(cloud: Cloud) -> None:
+        Creation(cloud, at=20, name="good").run()
+        late = Creation(cloud, at=120, name="late", breaks={"1": "left out"})
+        late.run()
+        order(cloud, 100, "late", 202, 30)
+
+    kinds = [(at, kind) for at, kind, name, _ in told(build) if name == "late"]
+    assert kinds[0] == (106, "trace_opened")
+    assert [kind for _, kind in kinds] == ["trace_opened", "verdict"]
+
+
+def test_an_order_that_is_refused_late_has_its_verdict_in_the_same_trace() -> None:
+    def build(cloud: Cloud) -> None:
+        Creation(cloud, at=20, name="good").run()
+        order(cloud, 100, "late", 403, 20)
+
+    found = [(at, kind) for at, kind, name, _ in told(build) if name == "late"]
+    assert found == [(106, "trace_opened"), (121, "verdict")]
+
+
+@pytest.mark.parametrize("took", [0.5, 4, 90])
+def test_orders_of_another_kind_are_no_creations(took: float) -> None:
+    """Slow or not: what never led to a creation, where others did, is none."""
+
+    def build(cloud: Cloud) -> None:
+        Creation(cloud, at=20, name="good").run()
+        order(cloud, 100, "disk", 202, took, path="volumes")
+
+    assert [each for each in told(build) if each[2] == "disk"] == []
+
+
+def test_a_request_to_somebody_who_never_calls_the_cloud_is_no_order() -> None:
+    """A stranger asks a stranger: not told while it waits, whatever the path."""
+
+    def build(cloud: Cloud) -> None:
+        made = cloud.network.connection("10.10.0.5", "10.10.0.77", 9000, 99.9)
+        body = b'{"name": "x"}'
+        made.say(100, b"POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    assert told(build) == []
+
+
+def test_what_was_told_and_came_to_nothing_is_withdrawn() -> None:
+    """Accepted without a request to the cloud that was seen: said in so many words."""
+
+    def build(cloud: Cloud) -> None:
+        Creation(cloud, at=20, name="good").run()
+        order(cloud, 100, "odd", 202, 20)
+
+    found = [(at, kind, words) for at, kind, name, words in told(build) if name == "odd"]
+    assert found == [
+        (106, "trace_opened", ""),
+        (121, "withdrawn", "was answered, and nothing was created for it here"),
+    ]

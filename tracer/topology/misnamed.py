@@ -1,0 +1,91 @@
+"""Planes that carry the names of each other: what is spoken on them tells.
+
+Only what is plain counts. The broker, the database and the proxy's legs to the services are on Internal_base;
+the portal, called by the administrator, calls the cloud on External_api. A plane on which both are seen (one
+flat network) is called as its owner likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tracer.model import Capture, Connection
+from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE
+from tracer.topology.roles import Roles
+from tracer.topology.signs import PORT_ROLES
+
+__all__ = ["misnamed"]
+
+_INSIDE = {"amqp091": "AMQP", "mysql": "SQL"}
+
+
+class _Signs:
+    """What was seen on the planes of one name, and in which captures."""
+
+    def __init__(self) -> None:
+        self.inside: set[str] = set()
+        self.outside: set[str] = set()
+        self.captures: set[int] = set()
+
+    @property
+    def is_outside(self) -> bool:
+        """Who calls the cloud and is nobody known may be anything; the portal is called itself."""
+        return self.outside == {"asked", "asks"} and not self.inside
+
+
+def misnamed(
+    captures: Sequence[Capture],
+    connections: Iterable[Connection],
+    given: Callable[[Connection], str | None],
+    roles: Roles,
+) -> str | None:
+    """Return which planes look misnamed and which way round fits, in words; None where names may be right.
+
+    *given* is the plane that the user's names tell of a connection.
+    """
+    signs = {EXTERNAL_API: _Signs(), INTERNAL_BASE: _Signs()}
+    portals, administrators = roles.addresses("sc"), roles.addresses("admin")
+    for connection in connections:
+        seen = signs.get(given(connection) or "")
+        if seen is None:
+            continue
+        client, server = connection.client.address, connection.server
+        if connection.protocol in _INSIDE:
+            seen.inside.add(_INSIDE[connection.protocol])
+        elif connection.client_role == "lb":
+            seen.inside.add("forwarded requests")
+        elif server.address in portals and client in administrators:
+            seen.outside.add("asked")
+        elif client in portals and (server in roles.fronts or server.port in PORT_ROLES):
+            seen.outside.add("asks")
+        else:
+            continue
+        seen.captures.update(connection.captures)
+    external, internal = signs[EXTERNAL_API], signs[INTERNAL_BASE]
+    named = {capture.plane for capture in captures}
+    as_internal = _files(captures, EXTERNAL_API, external, INTERNAL_BASE)
+    as_external = _files(captures, INTERNAL_BASE, internal, EXTERNAL_API)
+    if external.inside and internal.is_outside:
+        words = f"{EXTERNAL_API} and {INTERNAL_BASE} look swapped: {_list(external.inside)} on what is called"
+        words += f" {EXTERNAL_API}, the SC's calls on {INTERNAL_BASE}"
+        fits = as_internal + as_external
+    elif external.inside and "asked" not in external.outside and INTERNAL_BASE not in named:
+        words = f"what is called {EXTERNAL_API} looks like {INTERNAL_BASE}: {_list(external.inside)} on it"
+        fits = as_internal
+    elif internal.is_outside and EXTERNAL_API not in named:
+        words = f"what is called {INTERNAL_BASE} looks like {EXTERNAL_API}: nothing but the SC's calls on it"
+        fits = as_external
+    else:
+        return None
+    return f"{words}; this fits: {' '.join(fits)}" if fits else words
+
+
+def _list(found: Iterable[str]) -> str:
+    *most, last = sorted(found)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _files(captures: Sequence[Capture], named: str, signs: _Signs, plane: str) -> list[str]:
+    """Return the captures that are *named* so and have shown what they are, as arguments for *plane*."""
+    mine = [c for c in captures if c.plane == named and c.number in signs.captures]
+    return [f"{plane}={capture.path}" for capture in mine]
