@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP, fragment
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 from streams import CAPTURES, ROOT, STALL_S, answers, files, pipes, watch, whole
 
 from tracer import pipeline
@@ -22,6 +25,7 @@ from tracer.conformance import load
 from tracer.events import Event
 from tracer.layers import Layers
 from tracer.live.follow import Patience
+from tracer.live.run import open_watch
 from tracer.live.watch import Watch
 from tracer.model import Capture, PacketFields, Report
 from tracer.pipeline import Settings
@@ -312,3 +316,31 @@ def test_a_plane_that_ends_before_the_other_leaves_steps_unobserved(tmp_path: Pa
 
 CUT_NS = 1_795_330_356_000_000_000
 """2026-11-22T06:52:36Z: 3 s into the creation."""
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_datagram_whose_rest_never_comes_is_counted_as_in_the_file(hold: bool, tmp_path: Path) -> None:
+    """Of a request in IP fragments the first one comes alone: at the end of the stream, or of the run."""
+    whole_packet = IP(src="10.0.0.1", dst="10.0.0.2", id=7) / TCP(sport=40000, dport=8774) / Raw(bytes(2_000))
+    [first, *_] = fragment(whole_packet, 800)  # type: ignore[no-untyped-call]
+    packets = [p for batch in open_capture(str(files("ok-image")[1]), Capture(0, "")) for p in batch]
+    data = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / first)
+    blocks = [packet_block(0, packets[0][0], data, len(data))]
+    blocks += [packet_block(0, p[0], p[1], p[2]) for p in packets]
+    head = section_block("test") + interface_block(Described("Internal_base", "test", packets[0][3]))
+    path = tmp_path / "Internal_base.pcapng"
+    path.write_bytes(head + b"".join(blocks))
+    [expected] = pipeline.check([str(path)], Settings()).captures
+    holding = threading.Event()
+    (tmp_path / "pipes").mkdir()
+    with pipes(tmp_path / "pipes", [path], hold=holding) as sources:
+        run = open_watch(
+            sources, Settings(), lambda event: run.stop() if hold and event.kind == "verdict" else None
+        )
+        if not hold:
+            holding.set()
+        report = run.run()
+        holding.set()
+    [capture] = report.captures
+    assert capture.anomalies == expected.anomalies
+    assert expected.anomalies["IP fragments of a datagram that never became complete"] == 1
