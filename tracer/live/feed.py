@@ -144,7 +144,7 @@ class Feed:
         return any(r.backlog or (r.source.ends_on_stop and not r.ended) for r in self._readers)
 
     def rest(self) -> list[Item]:
-        """Return all that is in hand, without waiting for anybody: the end. What comes later is not looked at."""
+        """Return all that is in hand, without waiting for anybody. It is the end: what comes later is left."""
         hear(self._arrivals, 0)
         for reader in self._readers:
             while reader.backlog:
@@ -218,7 +218,7 @@ class Feed:
 
 
 class _Decoding:
-    """Finds the TCP segments in packets of *capture*, in its reader's thread, and counts what cannot be read."""
+    """Finds the TCP segments in packets of *capture*, in its reader's thread; counts what cannot be read."""
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
