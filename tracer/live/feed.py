@@ -144,7 +144,7 @@ class Feed:
         return any(r.backlog or (r.source.ends_on_stop and not r.ended) for r in self._readers)
 
     def rest(self) -> list[Item]:
-        """Return all that is in hand, without waiting for anybody. It is the end: what comes later is left."""
+        """Return all that is in hand, without waiting for anybody: the end. What comes later is left."""
         hear(self._arrivals, 0)
         for reader in self._readers:
             while reader.backlog:
