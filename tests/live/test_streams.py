@@ -180,6 +180,22 @@ def test_a_signal_ends_it_with_the_report(number: int, tmp_path: Path) -> None:
     assert "partial" not in report
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_standard_input_stays_open(number: int) -> None:
+    """The thread that waits for more of it keeps nobody from leaving, with the exit code of the report."""
+    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write(_unpacked(files("ok-image")[1]))
+    process.stdin.flush()
+    while json.loads(process.stdout.readline())["event"] != "verdict":
+        pass
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert (process.wait(60), process.stderr.read()) == (3, b"")
+    process.stdin.close()
+    assert lines(rest)[-1]["event"] == "report"
+
+
 def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
     with pipes(tmp_path, files("ok-image")) as sources:
         process = command("-i", sources[0], "-i", sources[1], "-c", "100")
