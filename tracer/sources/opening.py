@@ -58,8 +58,8 @@ def _open(path: str) -> IO[bytes]:
                 "standard input is a terminal, not a capture: pipe one in (tcpdump -U -w - | tracer check -)"
             )
         try:
-            # A thread that waits in `sys.stdin.buffer` holds its lock: the interpreter, which closes it at the
-            # end, would abort.
+            # A thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter that closes it
+            # when all is over aborts.
             return open(os.dup(sys.stdin.fileno()), "rb", buffering=0)
         except io.UnsupportedOperation:
             return sys.stdin.buffer
