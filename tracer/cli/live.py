@@ -120,22 +120,24 @@ def follow(
         stack.enter_context(stoppable(run))
         if hearers is not None:
             hearers.begin(listener, manner, stack)
-        if form == "view":
-            from tracer.reports import live
+        with ExitStack() as screen:
+            if form == "view":
+                from tracer.reports import live
 
-            view = stack.enter_context(live.view(output.console(sys.stdout, manner)))
-            listener.write = view.tell
-            listener.draw = view.draw
-        else:
-            listener.write = events.writer(sys.stdout, form)
-        report = run.run(Limits(packets, duration_s), listener.show if listener.is_shown else None)
-    with output.destination(None, ()) as file:
-        if form == "jsonl":
-            file.buffer.write(events.report_line(report))
-        else:
-            from tracer.reports import console
+                view = screen.enter_context(live.view(output.console(sys.stdout, manner)))
+                listener.write = view.tell
+                listener.draw = view.draw
+            else:
+                listener.write = events.writer(sys.stdout, form)
+            report = run.run(Limits(packets, duration_s), listener.show if listener.is_shown else None)
+        with output.destination(None, ()) as file:
+            if form == "jsonl":
+                file.buffer.write(events.report_line(report))
+            else:
+                from tracer.reports import console
 
-            console.render(report, output.console(file, manner), manner.verbose)
+                console.render(report, output.console(file, manner), manner.verbose)
+        # The hearers end behind the report: what is still to be sent keeps nobody waiting for it.
     return report
 
 
@@ -176,13 +178,20 @@ class _Hearers:
             from tracer.reports.events import json_line
 
             notifier = listener.notifier = Notifier(self._notify, json_line)
-            stack.callback(lambda: output.say(notifier.close(), manner))
+            stack.callback(_send_the_rest, notifier, manner)
         if self._metrics is not None:
             posted = listener.notifier.counts if listener.notifier is not None else dict
             module = formats.needing("metrics", "tracer.reports.metrics", "--metrics")
             listener.metrics = module.Metrics(self._metrics, Path(self._grammar).stem, posted)
             stack.enter_context(listener.metrics)
             output.say(f"metrics at {listener.metrics.url}", manner)
+
+
+def _send_the_rest(notifier: Notifier, manner: Manner) -> None:
+    """Give notifications that wait their time; Ctrl-C, and SIGTERM, end it now."""
+    for number in _STOPS:
+        signal.signal(number, signal.default_int_handler)
+    output.say(notifier.close(say=lambda words: output.say(words, manner)), manner)
 
 
 class _Listener:
