@@ -143,7 +143,7 @@ def test_nobody_waits_for_a_receiver_that_does_not_answer(monkeypatch: pytest.Mo
 
 
 def test_a_run_that_ends_at_once_waits_for_the_tries(tmp_path: Path) -> None:
-    """The receiver is busy when the verdict comes, and the run is over: it is asked again, and that is said."""
+    """The receiver is busy when the verdict comes, and the run is over: it is asked again."""
     with Receiver(503, 204).listening() as receiver, pipes(tmp_path, files("fail-quota-403")) as sources:
         process = command("-i", sources[0], "-i", sources[1], "--notify", receiver.url)
         output, errors = process.communicate(timeout=60)

@@ -143,12 +143,19 @@ def test_standard_input_and_the_last_line(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (1, b"")
     assert {event["schema"] for event in events} == {"tracer.watch/1"}
     assert [e["event"] for e in events if e["event"] not in ("step_seen",)] == [
+        "watching",
         "trace_opened",
         "verdict",
         "trace_opened",
         "verdict",
         "report",
     ]
+    assert events[0] == {
+        "schema": "tracer.watch/1",
+        "event": "watching",
+        "time": None,
+        "message": f"watching External_api ({pipe}), Internal_base (standard input)",
+    }
     report = events[-1]["report"]
     assert report["schema"] == "tracer.check/1"
     assert [(t["name"], t["outcome"]) for t in report["traces"]] == [
@@ -158,6 +165,25 @@ def test_standard_input_and_the_last_line(tmp_path: Path) -> None:
     steps = [e["step"] for e in events if e["event"] == "step_seen" and e["name"] == "quota-a"]
     # A step is told when it is certain whose it is: 4b may be later than 4c.
     assert sorted(steps) == ["1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8b", "8c"]
+
+
+def test_that_it_watches_is_told_before_anything_comes() -> None:
+    """A script that starts what it wants to see, or the sender of the stream, can wait for it."""
+    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    output, errors = process.communicate(_unpacked(files("ok-image")[1]), timeout=60)
+    assert (first["event"], process.returncode, errors) == ("watching", 3, b"")
+    assert "watching" not in {event["event"] for event in lines(output)}
+
+
+@pytest.mark.parametrize(
+    ("more", "line"), [([], b"tracer: watching Internal_base (standard input)\n"), (["-q"], b"")]
+)
+def test_as_text_that_it_watches_is_a_remark(more: list[str], line: bytes) -> None:
+    process = command("-i", "Internal_base=-", "--format", "text", *more, stdin=subprocess.PIPE)
+    output, errors = process.communicate(_unpacked(files("ok-image")[1]), timeout=60)
+    assert (process.returncode, errors) == (3, line) and b"watching" not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
