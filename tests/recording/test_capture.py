@@ -265,6 +265,33 @@ def test_in_silence_all_that_came_is_in_the_file_soon(number: int, redact: bool,
     assert (b"gAAAAA" in b"".join(packet[1] for packet in recorded)) is not redact
 
 
+@pytest.mark.parametrize("years", [-30, 100])
+def test_a_clock_that_is_wrong_keeps_nothing_waiting(years: int, tmp_path: Path) -> None:
+    """Packets of a host whose clock is years behind or ahead are written while the stream stays open."""
+    begin_ns = time.time_ns() + years * 365 * 86_400 * 10**9
+    head = section_block("test") + interface_block(Described("Internal_base", "x", 1))
+    content = head + b"".join(packet_block(0, begin_ns + n, bytes(60), 60) for n in range(20))
+    folder = tmp_path / "incident"
+    process = record("-i", "Internal_base=-", "-w", str(folder), stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(content)
+    process.stdin.flush()
+    until(lambda: folder.exists() and sum(len(times(path)) for path in folder.iterdir()) == 20)
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert [packet[0] - begin_ns for packet in packets_of(*folder.iterdir())] == list(range(20))
+
+
+@pytest.mark.parametrize("time_ns", [-1, 0, 1 << 64, 10**30])
+def test_a_file_is_begun_at_any_time(time_ns: int, tmp_path: Path) -> None:
+    """What a stream tells may be no time of a calendar: that is the packet's, and ends no recording."""
+    recorded = Files(tmp_path, [Described("Internal_base", "x", 1)], Rotation(), "tracer")
+    recorded.write([packet_block(0, time_ns, b"data", 4)], time_ns)
+    recorded.close()
+    [path] = tmp_path.iterdir()
+    assert len(times(path)) == 1
+
+
 def times(path: Path) -> list[int]:
     """Times of the packets of a file that is still written."""
     try:

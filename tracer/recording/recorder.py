@@ -138,8 +138,8 @@ class Recorder:
         # What is of another time altogether would wait for ever: a clock is wrong.
         far = max(count, bisect_right(pending, wall_ns() + NEAR_NS, key=itemgetter(0)))
         ready, self._pending = pending[:count] + pending[far:], pending[count:far]
-        for packet in ready:
-            self._by_capture[packet[4][0]].in_hand -= 1
+        for capture, taken in Counter(packet[4][0] for packet in ready).items():
+            self._by_capture[capture].in_hand -= taken
         if ready and self._redactor is not None:
             ready = self._redactor.receive(ready)
             self._redacted_s = monotonic_s()
