@@ -47,6 +47,8 @@ class Coverage:
         """Protocol -> planes on which it could be seen; '' is any."""
         self._drops: list[tuple[Capture, int, int]] = []
         """(capture, since, until): packets that the kernel dropped before anybody saw them"""
+        self._interruptions: list[tuple[int, int, str]] = []
+        """(since, until, words): nothing at all was captured, or nothing is left of it"""
         self._undecoded: dict[str, str] = {}
         """address of a server -> why what it says cannot be read"""
 
@@ -87,6 +89,10 @@ class Coverage:
             since_ns, until_ns = min(begun_ns, since_ns), max(ended_ns, until_ns)
         self._drops.append((capture, since_ns, until_ns))
 
+    def interrupted(self, since_ns: int, until_ns: int, words: str) -> None:
+        """Take note that nothing at all is known of that time; *words* say so to the reader."""
+        self._interruptions.append((since_ns, until_ns, words))
+
     def forget(self, before_ns: int) -> None:
         """Forget holes older than *before_ns*."""
         before = before_ns // SECOND_NS
@@ -95,6 +101,7 @@ class Coverage:
             if not seconds:
                 del self._holes[key]
         self._drops = [drop for drop in self._drops if drop[2] >= before_ns]
+        self._interruptions = [each for each in self._interruptions if each[1] >= before_ns]
 
     # --- answering ---
 
@@ -243,6 +250,10 @@ class Coverage:
             if fits and any(first <= second <= last for second in seconds):
                 return True
         return False
+
+    def interruption(self, since_ns: int, until_ns: int) -> str | None:
+        """Return in words when in that time nothing at all is known; None when something always is."""
+        return next((words for s, u, words in self._interruptions if s <= until_ns and u >= since_ns), None)
 
     def cut_short(self) -> bool:
         """Tell whether a snap length has cut so many packets that any message may be unreadable."""

@@ -46,9 +46,10 @@ class Event:
     """One thing that happened in a live run."""
 
     kind: str
-    """trace_opened · step_seen · stalled · resumed · verdict · withdrawn (it is part of another) · trouble"""
+    """watching (all sources are open) · trace_opened · step_seen ·
+    stalled · resumed · verdict · withdrawn (it is part of another) · trouble"""
     time_ns: int
-    """When it happened, in capture time."""
+    """When it happened, in capture time; 0 while there is none."""
     trace: OpenTrace | None = None
     verdict: Verdict | None = None
     """The trace's, at the time of the event."""

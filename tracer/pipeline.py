@@ -526,4 +526,6 @@ def _advised(reason: str) -> list[str]:
         return [f"tap {words[0]} too"]
     if reason.startswith("no ") and "traffic" in reason:
         return [f"capture {words[1]} too: do not filter its port"]
+    if reason.startswith("nothing is known from"):
+        return [f"{reason}: let `tracer capture` run beside it"]
     return [advice for part, advice in _ADVICE if part in reason][:1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import struct
@@ -136,13 +137,18 @@ def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
     told = [(e["step"], e["status"]) for e in first + second if e["event"] == "step_seen"]
     assert len(told) == len(set(told)), "no step is told twice"
     assert {"1", "2", "3", "4e", "5", "6", "7", "8b", "8c"} <= {step for step, _ in told}
+    [trace] = second[-1]["report"]["traces"]
+    now = {s["step"]: s["status"] for s in trace["steps"]}
+    # 4a is a validation of the requester's token while nova-api's call is open: no id tells it again.
+    assert dict(e for e in told if e[1] == "seen").items() <= now.items(), "what was seen stays seen"
+    assert now["4a"] == "seen"
     assert any("goes on with 1 open trace" in e.get("message", "") for e in second)
     [trace] = second[-1]["report"]["traces"]
     assert [s["status"] for s in trace["steps"] if s["status"] == "missing"] == []
 
 
-@pytest.mark.parametrize("again_s", [3.0, 4.0, 5.0])
-def test_what_happened_between_is_not_missing(again_s: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("again_s", "gone"), [(3.0, "7"), (4.0, "8c"), (5.0, "8c")])
+def test_what_happened_between_is_not_missing(again_s: float, gone: str, tmp_path: Path) -> None:
     first, second = killed_and_started_again(tmp_path, "fail-vrm-500-reschedule", 2.0, again_s, "5")
     assert [e["event"] for e in first].count("trace_opened") == 1
     assert [e["event"] for e in second].count("trace_opened") == 0
@@ -152,6 +158,12 @@ def test_what_happened_between_is_not_missing(again_s: float, tmp_path: Path) ->
     assert "missing" not in statuses.values()
     assert all(statuses[step] in ("seen", "inferred") for step in ("1", "2", "3", "4e", "5"))
     assert any("before was not seen" in e.get("message", "") for e in second)
+    # What is unobserved is so for the time between the runs, and the advice is not that of lost packets.
+    [reason] = [s["reason"] for s in trace["steps"] if s["status"] == "unobserved" and s["step"] == gone]
+    moment = r"2026-11-22 07:10:\d\d\.\d{3}"
+    hole = f"nothing is known from {moment} to {moment} UTC, between two runs of the watch"
+    assert re.fullmatch(hole, reason)
+    assert second[-1]["report"]["advice"] == [f"{reason}: let `tracer capture` run beside it"]
 
 
 def test_the_file_is_its_owners_and_holds_no_secret(tmp_path: Path) -> None:

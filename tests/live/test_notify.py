@@ -142,6 +142,59 @@ def test_nobody_waits_for_a_receiver_that_does_not_answer(monkeypatch: pytest.Mo
         assert time.monotonic() - begun_s < 10
 
 
+def test_a_run_that_ends_at_once_waits_for_the_tries(tmp_path: Path) -> None:
+    """The receiver is busy when the verdict comes, and the run is over: it is asked again."""
+    with Receiver(503, 204).listening() as receiver, pipes(tmp_path, files("fail-quota-403")) as sources:
+        process = command("-i", sources[0], "-i", sources[1], "--notify", receiver.url)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and len(receiver.bodies) == 2
+    assert json.loads(output.splitlines()[-1])["event"] == "report"
+    place = receiver.url.removesuffix("/hook")
+    # Where it was tried again before the end, there was nothing to wait for.
+    assert errors.decode() in (
+        "",
+        f"tracer: 1 notification is tried again at {place}, for 10 s at most (Ctrl-C ends that)\n",
+    )
+
+
+def test_at_the_end_what_failed_is_tried_again_while_there_is_time() -> None:
+    said: list[str] = []
+    with Receiver(503, 503, 204).listening() as receiver:
+        notifier = Notifier(receiver.url, json_line, pauses_s=(0.2, 0.2))
+        for number in (1, 2, 3):
+            notifier.tell(event("verdict", FAILED, number))
+        assert notifier.close(wait_s=60, say=said.append) == ""
+    assert [json.loads(body)["trace"] for body in receiver.bodies] == [1, 1, 1, 2, 3]
+    assert said == [
+        f"3 notifications are tried again at {notifier.name}, for 60 s at most (Ctrl-C ends that)"
+    ]
+
+
+def test_an_end_that_comes_before_the_next_try_lets_it_come_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "LAST_TRY_S", 60)
+    with Receiver(503, 204).listening() as receiver:
+        notifier = Notifier(receiver.url, json_line, pauses_s=(3600,))
+        notifier.tell(event("verdict", FAILED))
+        until(lambda: notifier._failing)
+        assert notifier.close(wait_s=60.2) == ""
+        assert len(receiver.bodies) == 2
+
+
+def test_an_interrupt_ends_the_wait_and_no_more() -> None:
+    """What was not delivered is said all the same, with why."""
+
+    def say(words: str) -> None:
+        raise KeyboardInterrupt
+
+    with Receiver(503).listening() as receiver:
+        notifier = Notifier(receiver.url, json_line, pauses_s=(3600,))
+        for number in (1, 2):
+            notifier.tell(event("verdict", FAILED, number))
+        words = notifier.close(wait_s=3600, say=say)
+    assert words == f"2 of 2 notifications did not arrive at {notifier.name}: it answers 503"
+    assert notifier.counts() == {"sent": 0, "failed": 2, "dropped": 0}
+
+
 def test_a_watch_says_once_that_notifications_do_not_arrive(tmp_path: Path) -> None:
     hold = threading.Event()
     with socket.socket() as nobody, pipes(tmp_path, files("fail-quota-403"), hold=hold) as sources:

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP, fragment
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 from streams import CAPTURES, ROOT, STALL_S, answers, files, pipes, watch, whole
 
 from tracer import pipeline
@@ -22,6 +25,7 @@ from tracer.conformance import load
 from tracer.events import Event
 from tracer.layers import Layers
 from tracer.live.follow import Patience
+from tracer.live.run import open_watch
 from tracer.live.watch import Watch
 from tracer.model import Capture, PacketFields, Report
 from tracer.pipeline import Settings
@@ -139,12 +143,19 @@ def test_standard_input_and_the_last_line(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (1, b"")
     assert {event["schema"] for event in events} == {"tracer.watch/1"}
     assert [e["event"] for e in events if e["event"] not in ("step_seen",)] == [
+        "watching",
         "trace_opened",
         "verdict",
         "trace_opened",
         "verdict",
         "report",
     ]
+    assert events[0] == {
+        "schema": "tracer.watch/1",
+        "event": "watching",
+        "time": None,
+        "message": f"watching External_api ({pipe}), Internal_base (standard input)",
+    }
     report = events[-1]["report"]
     assert report["schema"] == "tracer.check/1"
     assert [(t["name"], t["outcome"]) for t in report["traces"]] == [
@@ -154,6 +165,25 @@ def test_standard_input_and_the_last_line(tmp_path: Path) -> None:
     steps = [e["step"] for e in events if e["event"] == "step_seen" and e["name"] == "quota-a"]
     # A step is told when it is certain whose it is: 4b may be later than 4c.
     assert sorted(steps) == ["1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8b", "8c"]
+
+
+def test_that_it_watches_is_told_before_anything_comes() -> None:
+    """A script that starts what it wants to see, or the sender of the stream, can wait for it."""
+    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    output, errors = process.communicate(_unpacked(files("ok-image")[1]), timeout=60)
+    assert (first["event"], process.returncode, errors) == ("watching", 3, b"")
+    assert "watching" not in {event["event"] for event in lines(output)}
+
+
+@pytest.mark.parametrize(
+    ("more", "line"), [([], b"tracer: watching Internal_base (standard input)\n"), (["-q"], b"")]
+)
+def test_as_text_that_it_watches_is_a_remark(more: list[str], line: bytes) -> None:
+    process = command("-i", "Internal_base=-", "--format", "text", *more, stdin=subprocess.PIPE)
+    output, errors = process.communicate(_unpacked(files("ok-image")[1]), timeout=60)
+    assert (process.returncode, errors) == (3, line) and b"watching" not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -174,6 +204,22 @@ def test_a_signal_ends_it_with_the_report(number: int, tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
     assert [t["outcome"] for t in report["traces"]] == ["active"]
     assert "partial" not in report
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_standard_input_stays_open(number: int) -> None:
+    """The thread that waits for more of it keeps nobody from leaving, with the exit code of the report."""
+    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write(_unpacked(files("ok-image")[1]))
+    process.stdin.flush()
+    while json.loads(process.stdout.readline())["event"] != "verdict":
+        pass
+    process.send_signal(number)
+    rest = process.stdout.read()
+    assert (process.wait(60), process.stderr.read()) == (3, b"")
+    process.stdin.close()
+    assert lines(rest)[-1]["event"] == "report"
 
 
 def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
@@ -312,3 +358,31 @@ def test_a_plane_that_ends_before_the_other_leaves_steps_unobserved(tmp_path: Pa
 
 CUT_NS = 1_795_330_356_000_000_000
 """2026-11-22T06:52:36Z: 3 s into the creation."""
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_datagram_whose_rest_never_comes_is_counted_as_in_the_file(hold: bool, tmp_path: Path) -> None:
+    """Of a request in IP fragments the first one comes alone: at the end of the stream, or of the run."""
+    whole_packet = IP(src="10.0.0.1", dst="10.0.0.2", id=7) / TCP(sport=40000, dport=8774) / Raw(bytes(2_000))
+    [first, *_] = fragment(whole_packet, 800)  # type: ignore[no-untyped-call]
+    packets = [p for batch in open_capture(str(files("ok-image")[1]), Capture(0, "")) for p in batch]
+    data = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / first)
+    blocks = [packet_block(0, packets[0][0], data, len(data))]
+    blocks += [packet_block(0, p[0], p[1], p[2]) for p in packets]
+    head = section_block("test") + interface_block(Described("Internal_base", "test", packets[0][3]))
+    path = tmp_path / "Internal_base.pcapng"
+    path.write_bytes(head + b"".join(blocks))
+    [expected] = pipeline.check([str(path)], Settings()).captures
+    holding = threading.Event()
+    (tmp_path / "pipes").mkdir()
+    with pipes(tmp_path / "pipes", [path], hold=holding) as sources:
+        run = open_watch(
+            sources, Settings(), lambda event: run.stop() if hold and event.kind == "verdict" else None
+        )
+        if not hold:
+            holding.set()
+        report = run.run()
+        holding.set()
+    [capture] = report.captures
+    assert capture.anomalies == expected.anomalies
+    assert expected.anomalies["IP fragments of a datagram that never became complete"] == 1

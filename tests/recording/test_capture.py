@@ -8,18 +8,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
-from streams import CAPTURES, ROOT
+import zstandard
+from hearing import until
+from streams import CAPTURES, ROOT, files, pipes
 from wires import inside, listens, why_not, wires
 
 from tracer import pipeline
+from tracer.errors import SourceError
 from tracer.model import Capture
 from tracer.pipeline import Settings
+from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
+from tracer.recording.recorder import Recorder
+from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files, Rotation
-from tracer.sources import open_capture
+from tracer.sources import live, open_capture
+from tracer.sources.streams import CaptureStream
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 NAME = "fail-quota-403"
@@ -128,7 +138,8 @@ def test_killed_at_any_moment_the_file_is_good_up_to_its_last_block(tmp_path: Pa
         (["-i", "lo", "-w", "/proc/nothing"], "-w /proc/nothing: cannot be made"),
         (["-i", "lo", "-w", "x", "-W", "3"], "when is a new file to begin?"),
         (["-i", "lo", "-w", "x", "-C", "0"], "must be more than 0"),
-        (["-i", "Internal_base=-", "-w", "x"], "capture records interfaces"),
+        (["-i", "Internal_base=-", "-i", "External_api=-", "-w", "x"], "standard input is given twice"),
+        (["-i", "Internal_base=/nosuch/fifo", "-w", "x"], "no such file or named pipe"),
     ],
 )
 def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
@@ -138,6 +149,173 @@ def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in done.stderr.decode() and done.stderr.count(b"\n") == 1
+
+
+# --- capture streams ------------------------------------------------------------------------------
+
+
+def record(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tracer", "capture", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def plain(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return zstandard.ZstdDecompressor().stream_reader(file).read()
+
+
+def packets_of(*paths: Path) -> list[tuple[int, bytes, int, int, str]]:
+    """Time, bytes, length, link layer and plane of all packets, in file order."""
+    found = []
+    for path in paths:
+        capture = Capture(0, str(path), path.name.partition(".")[0])
+        for batch in open_capture(str(path), capture):
+            planes = capture.interfaces or {0: str(capture.plane)}
+            found += [(*packet[:4], planes[packet[5]]) for packet in batch]
+        assert not capture.anomalies
+    return found
+
+
+def ordered(packets: Iterable[tuple[int, bytes, int, int, str]]) -> list[tuple[int, bytes, int, int, str]]:
+    return sorted(packets, key=lambda packet: (packet[0], packet[4], packet[1]))
+
+
+def test_standard_input_and_a_pipe_are_recorded_as_they_come(tmp_path: Path) -> None:
+    external, internal = files(NAME)
+    folder = tmp_path / "incident"
+    with pipes(tmp_path, [internal]) as [pipe]:
+        process = record(
+            "-i", "External_api=-", "-i", f"Internal_base={pipe}", "-w", str(folder), stdin=subprocess.PIPE
+        )
+        _, errors = process.communicate(plain(external), timeout=120)
+    assert process.returncode == 0, errors
+    expected = packets_of(external, internal)
+    assert ordered(packets_of(*folder.iterdir())) == ordered(expected)
+    many = Counter(packet[4] for packet in expected)
+    assert f"External_api (standard input): {many['External_api']:,} packets\n" in errors.decode()
+    assert f"Internal_base ({pipe}): {many['Internal_base']:,} packets\n" in errors.decode()
+
+
+@pytest.mark.parametrize("name", [NAME, "ok-concurrent-20"])
+@pytest.mark.parametrize("redact", [False, True])
+def test_recordings_through_pipes_keep_their_order_and_verdicts(
+    name: str, redact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However unevenly the pipes are read: one waits for the other, as long as it speaks."""
+    monkeypatch.setattr(live, "FIRST_S", 600)
+    monkeypatch.setattr(live, "RECORDED_SILENCE_S", 600)
+    paths = files(name)
+    folder = tmp_path / "incident"
+    folder.mkdir()
+    with pipes(tmp_path, paths) as names:
+        sources = [CaptureStream(pipe, Capture(n, pipe, PLANES[n])) for n, pipe in enumerate(names)]
+        Recorder(sources, Files(folder, [], Rotation(), "test"), Redactor() if redact else None).run()
+    times = [packet[0] for packet in packets_of(*folder.iterdir())]
+    assert times == sorted(packet[0] for packet in packets_of(*paths))
+    assert outcomes(folder) == [
+        (v.name, v.verdict, v.outcome, v.stopped_at)
+        for v in pipeline.check([str(CAPTURES / name)], Settings()).verdicts
+    ]
+
+
+def test_each_link_layer_has_an_interface_of_its_own_in_every_file(tmp_path: Path) -> None:
+    """What each stream is told by its packets; files of a ring that are begun later have all of them."""
+    head = (
+        section_block("test")
+        + interface_block(Described("eth7", "x", 1))
+        + interface_block(Described("tun0", "y", 101))
+    )
+    rows = [(n % 2, n * 10_000_000, bytes([n % 256]) * 100) for n in range(600)]
+    content = head + b"".join(packet_block(i, t, data, 1500) for i, t, data in rows)
+    process = record("-i", "-", "-w", str(tmp_path), "-C", "0.002", "-q", stdin=subprocess.PIPE)
+    _, errors = process.communicate(content, timeout=60)
+    assert (process.returncode, errors) == (0, b"")
+    written = sorted(tmp_path.iterdir())
+    assert len(written) > 1
+    assert packets_of(*written) == [(t, data, 1500, (1, 101)[i], ("eth7", "tun0")[i]) for i, t, data in rows]
+
+
+def test_a_stream_that_breaks_off_is_recorded_to_the_break_and_that_is_said(tmp_path: Path) -> None:
+    content = plain(files(NAME)[1])[:100_005]
+    process = record("-i", "Internal_base=-", "-w", str(tmp_path), stdin=subprocess.PIPE)
+    _, errors = process.communicate(content, timeout=60)
+    assert process.returncode == 0
+    count = len(packets_of(*tmp_path.iterdir()))
+    assert f"Internal_base (standard input): {count:,} packets, breaks off\n" in errors.decode() and count
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "empty, 0 bytes"), (b"hello world\n" * 9, "not a capture")]
+)
+def test_what_is_no_capture_stops_it(content: bytes, words: str, tmp_path: Path) -> None:
+    process = record("-i", "Internal_base=-", "-w", str(tmp_path), "-q", stdin=subprocess.PIPE)
+    _, errors = process.communicate(content, timeout=60)
+    assert process.returncode == 2 and words in errors.decode() and errors.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("redact", [False, True])
+def test_in_silence_all_that_came_is_in_the_file_soon(number: int, redact: bool, tmp_path: Path) -> None:
+    """The stream stays open and silent: nothing is held for packets that do not come, and nothing is lost."""
+    internal = files(NAME)[1]
+    expected = [packet[0] for packet in packets_of(internal)]
+    folder = tmp_path / "incident"
+    options = ["--redact"] if redact else []
+    process = record("-i", "Internal_base=-", "-w", str(folder), *options, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(plain(internal))
+    process.stdin.flush()
+
+    def all_there() -> bool:
+        return folder.exists() and len([t for path in folder.iterdir() for t in times(path)]) == len(expected)
+
+    until(all_there)
+    process.send_signal(number)
+    assert process.wait(60) == (-number if number == signal.SIGKILL else 0)
+    process.stdin.close()
+    recorded = packets_of(*folder.iterdir())
+    assert [packet[0] for packet in recorded] == expected
+    assert (b"gAAAAA" in b"".join(packet[1] for packet in recorded)) is not redact
+
+
+@pytest.mark.parametrize("years", [-30, 100])
+def test_a_clock_that_is_wrong_keeps_nothing_waiting(years: int, tmp_path: Path) -> None:
+    """Packets of a host whose clock is years behind or ahead are written while the stream stays open."""
+    begin_ns = time.time_ns() + years * 365 * 86_400 * 10**9
+    head = section_block("test") + interface_block(Described("Internal_base", "x", 1))
+    content = head + b"".join(packet_block(0, begin_ns + n, bytes(60), 60) for n in range(20))
+    folder = tmp_path / "incident"
+    process = record("-i", "Internal_base=-", "-w", str(folder), stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(content)
+    process.stdin.flush()
+    until(lambda: folder.exists() and sum(len(times(path)) for path in folder.iterdir()) == 20)
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert [packet[0] - begin_ns for packet in packets_of(*folder.iterdir())] == list(range(20))
+
+
+@pytest.mark.parametrize("time_ns", [-1, 0, 1 << 64, 10**30])
+def test_a_file_is_begun_at_any_time(time_ns: int, tmp_path: Path) -> None:
+    """What a stream tells may be no time of a calendar: that is the packet's, and ends no recording."""
+    recorded = Files(tmp_path, [Described("Internal_base", "x", 1)], Rotation(), "tracer")
+    recorded.write([packet_block(0, time_ns, b"data", 4)], time_ns)
+    recorded.close()
+    [path] = tmp_path.iterdir()
+    assert len(times(path)) == 1
+
+
+def times(path: Path) -> list[int]:
+    """Times of the packets of a file that is still written."""
+    try:
+        return [packet[0] for batch in open_capture(str(path), Capture(0, "")) for packet in batch]
+    except SourceError:
+        return []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="owners are changed by root")

@@ -97,7 +97,7 @@ class Lossy:
 
 def test_a_recording_tells_its_drops(tmp_path: Path) -> None:
     """In the file in which they were noticed; a later file begins with the count, which is not its own."""
-    files = Files(tmp_path, [Described("Internal_base", "eth0", 1)], Rotation(size_bytes=1), "test")
+    files = Files(tmp_path, [], Rotation(size_bytes=1), "test")
     Recorder([Lossy()], files, None).run()
     told = []
     for path in files.written:

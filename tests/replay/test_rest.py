@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -150,10 +153,59 @@ def test_other_answers_are_counted() -> None:
     assert {each["live"] for each in rest["different"]} == {"403"}
 
 
-def test_nobody_answers() -> None:
-    done = replay("example:fail-quota-403", "--speed", "max", "--rest", "nova-api=http://127.0.0.1:1")
+@contextmanager
+def refusing() -> Iterator[str]:
+    """The URL of a port of this host at which nobody listens, nor will."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{nobody.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_nobody_answers(form: str) -> None:
+    """The summary says what became of the requests; then one line and exit code 2: nothing was replayed."""
+    with refusing() as url:
+        done = replay(
+            "example:fail-quota-403", "--speed", "max", "--format", form, "--rest", f"nova-api={url}"
+        )
+    assert done.returncode == 2
+    if form == "text":
+        assert "recorded 202, now none" in done.stdout and "no answer: Connection refused" in done.stdout
+    else:
+        [rest] = json.loads(done.stdout)["rest"]
+        assert rest["sent"] == rest["problems"]["Connection refused"] > 0
+    assert done.stderr == (
+        f"tracer: error: not one request was answered by {url} (nova-api: Connection refused): see that it"
+        " runs there and can be reached from here, or name another endpoint with --rest nova-api=URL\n"
+    )
+
+
+def test_one_endpoint_of_two_is_dead() -> None:
+    """Whatever the other one answers, what was to be sent there was not replayed: it is named alone."""
+    with refusing() as dead, serving(Fixed(200)) as url:
+        rest = ["--rest", f"keystone={url}", "--rest", f"nova-api={dead}"]
+        done = replay("example:fail-quota-403", "--speed", "max", *rest)
+    assert done.returncode == 2 and dead in done.stderr and url not in done.stderr
+
+
+class Once(Fixed):
+    """An endpoint that answers one request and none after that."""
+
+    def answer(self, line: bytes, head: bytes, body: bytes) -> tuple[int, bytes, bytes, bytes]:
+        if self.received:
+            raise ConnectionAbortedError
+        return super().answer(line, head, body)
+
+
+def test_one_answer_is_enough() -> None:
+    """Some requests without an answer are a result: they are told, and no reason to fail."""
+    with serving(Once(200)) as url:
+        done = replay(
+            "example:fail-quota-403", "--speed", "max", "--format", "json", "--rest", f"nova-api={url}"
+        )
+    [rest] = json.loads(done.stdout)["rest"]
+    assert 0 < sum(rest["problems"].values()) < rest["sent"]
     assert (done.returncode, done.stderr) == (0, "")
-    assert "recorded 202, now none" in done.stdout and "no answer: Connection refused" in done.stdout
 
 
 def test_no_secret_is_told() -> None:

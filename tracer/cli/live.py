@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracer.live.checkpoint import Keeper
     from tracer.live.notify import Notifier
     from tracer.live.watch import Watch
-    from tracer.model import Report
+    from tracer.model import Capture, Report
     from tracer.reports.metrics import Metrics
 
 __all__ = ["follow", "stoppable", "watch"]
@@ -72,8 +72,8 @@ def watch(
     From a host without Python: ssh ctl1 tcpdump -U -w - | tracer watch -i PLANE=-
 
     Ctrl-C ends it with the report of all that was seen. On a pipe there is one
-    JSON object a line: trace_opened, step_seen, stalled, resumed, verdict,
-    trouble; the last one is the report.
+    JSON object a line: watching (once all sources are open), trace_opened,
+    step_seen, stalled, resumed, verdict, trouble; the last one is the report.
 
     Exit codes as of check: 0 every trace conforms, 1 a trace deviates, 2 could
     not run, 3 none deviates but one is inconclusive, 5 no trace found.
@@ -89,7 +89,7 @@ def watch(
         return run
 
     hearers = _Hearers(metrics, notify, asked.grammar, checkpoint)
-    return _exit_code(follow(begin, form, packets, duration_s, manner, hearers))
+    return _exit_code(follow(begin, form, packets, duration_s, manner, hearers, announced=True))
 
 
 def _exit_code(report: Report) -> int:
@@ -105,8 +105,13 @@ def follow(
     duration_s: float | None,
     manner: Manner,
     hearers: _Hearers | None = None,
+    *,
+    announced: bool = False,
 ) -> Report:
-    """Run what *begin* makes, told in *form*; the report is told too, and *hearers* of all but that."""
+    """Run what *begin* makes, told in *form*; the report is told too, and *hearers* of all but that.
+
+    *announced*: that it begins to watch is told, so that who started it may go on.
+    """
     from tracer.live.watch import Limits
     from tracer.reports import events
 
@@ -120,22 +125,28 @@ def follow(
         stack.enter_context(stoppable(run))
         if hearers is not None:
             hearers.begin(listener, manner, stack)
-        if form == "view":
-            from tracer.reports import live
-
-            view = stack.enter_context(live.view(output.console(sys.stdout, manner)))
-            listener.write = view.tell
-            listener.draw = view.draw
-        else:
-            listener.write = events.writer(sys.stdout, form)
-        report = run.run(Limits(packets, duration_s), listener.show if listener.is_shown else None)
-    with output.destination(None, ()) as file:
         if form == "jsonl":
-            file.buffer.write(events.report_line(report))
-        else:
-            from tracer.reports import console
+            listener.write = events.writer(sys.stdout, form)
+        if announced:
+            listener.announce(form, manner)
+        with ExitStack() as screen:
+            if form == "view":
+                from tracer.reports import live
 
-            console.render(report, output.console(file, manner), manner.verbose)
+                view = screen.enter_context(live.view(output.console(sys.stdout, manner)))
+                listener.write = view.tell
+                listener.draw = view.draw
+            elif form == "text":
+                listener.write = events.writer(sys.stdout, form)
+            report = run.run(Limits(packets, duration_s), listener.show if listener.is_shown else None)
+        with output.destination(None, ()) as file:
+            if form == "jsonl":
+                file.buffer.write(events.report_line(report))
+            else:
+                from tracer.reports import console
+
+                console.render(report, output.console(file, manner), manner.verbose)
+        # The hearers end behind the report: what is still to be sent keeps nobody waiting for it.
     return report
 
 
@@ -176,13 +187,20 @@ class _Hearers:
             from tracer.reports.events import json_line
 
             notifier = listener.notifier = Notifier(self._notify, json_line)
-            stack.callback(lambda: output.say(notifier.close(), manner))
+            stack.callback(_send_the_rest, notifier, manner)
         if self._metrics is not None:
             posted = listener.notifier.counts if listener.notifier is not None else dict
             module = formats.needing("metrics", "tracer.reports.metrics", "--metrics")
             listener.metrics = module.Metrics(self._metrics, Path(self._grammar).stem, posted)
             stack.enter_context(listener.metrics)
             output.say(f"metrics at {listener.metrics.url}", manner)
+
+
+def _send_the_rest(notifier: Notifier, manner: Manner) -> None:
+    """Give notifications that wait their time; Ctrl-C, and SIGTERM, end it now."""
+    for number in _STOPS:
+        signal.signal(number, signal.default_int_handler)
+    output.say(notifier.close(say=lambda words: output.say(words, manner)), manner)
 
 
 class _Listener:
@@ -200,6 +218,18 @@ class _Listener:
     def is_shown(self) -> bool:
         """Whether anybody wants pictures, or has troubles of its own to tell now and then."""
         return any(each is not None for each in (self.draw, self.metrics, self.notifier, self.keeper))
+
+    def announce(self, form: str, manner: Manner) -> None:
+        """Tell that all sources are open: an event for a program, a remark for a person."""
+        assert self.run is not None  # noqa: S101  # there is one by now
+        words = "watching " + ", ".join(map(_source_words, self.run.captures))
+        if form == "jsonl":
+            from tracer.events import Event
+
+            # Nothing has come yet: there is no time.
+            self.tell(Event("watching", 0, message=words))
+        else:
+            output.say(words, manner)
 
     def show(self, picture: Picture) -> None:
         if self.draw is not None:
@@ -227,6 +257,11 @@ class _Listener:
             output.discard_stdout()
             if self.run is not None:
                 self.run.stop()
+
+
+def _source_words(capture: Capture) -> str:
+    name = "standard input" if capture.path == "-" else capture.path
+    return f"{capture.plane} ({name})" if capture.plane else name
 
 
 class Stoppable(Protocol):

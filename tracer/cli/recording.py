@@ -53,10 +53,15 @@ def capture(
       tracer capture -i External_api=eth0 -i Internal_base=eth1 -w incident/
       tracer capture -i any -w incident/ -C 200 -W 20        a ring of 20 files
       tracer capture -i Internal_base=eth1 -w shared/ --redact
+      tracer capture -i Internal_base=- -w incident/         what is piped in
+
+    From a host without Python or disk space:
+    ssh ctl1 tcpdump -i eth1 -U -s 0 -w - tcp | tracer capture -i PLANE=- -w DIR
 
     The files are good at any moment, whatever kills the recording. Check them
-    with `tracer check DIR`, also while it goes on. What is recorded is the
-    traffic on the protocols' ports; -f says otherwise.
+    with `tracer check DIR`, also while it goes on. Of interfaces, what is
+    recorded is the traffic on the protocols' ports; -f says otherwise. What is
+    piped in is recorded as it comes, until the streams end.
 
     --redact overwrites tokens, passwords and user data in HTTP, AMQP and SQL,
     and the rows that the database sends. Encrypted or compressed data are left.
@@ -81,8 +86,11 @@ def capture(
         output.say(f"warning: {trouble}", manner)
     for source in sources:
         dropped = f", {source.dropped:,} dropped by the kernel" if source.dropped else ""
-        name = f"{source.capture.plane} ({source.name})" if source.capture.plane else source.name
-        output.say(f"{name}: {recorder.packets[source.capture.number]:,} packets{dropped}", manner)
+        its = source.capture
+        name = "standard input" if its.path == "-" else its.path
+        name = f"{its.plane} ({name})" if its.plane else name
+        dropped += ", breaks off" if its.broke_off else ""
+        output.say(f"{name}: {recorder.packets[its.number]:,} packets{dropped}", manner)
     many = f"{len(files.written)} files" if len(files.written) != 1 else "1 file"
     output.say(f"{many} in {folder}, {files.size_bytes / 1e6:,.1f} MB written", manner)
     return CONFORMS

@@ -9,7 +9,7 @@ import click
 from tracer.cli import options, output
 from tracer.cli.live import follow, stoppable
 from tracer.cli.options import Asked, Manner
-from tracer.errors import UsageError
+from tracer.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from tracer.pipeline import Settings
@@ -107,4 +107,6 @@ def _send(
     with output.destination(None, ()) as file:
         text = summary.json() if form == "json" else summary.text()
         file.write(f"{text}\n")
+    if failure := summary.failure():
+        raise SourceError(failure)
     return output.CONFORMS

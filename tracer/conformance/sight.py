@@ -80,9 +80,15 @@ class StepSight:
         if leg.protocol == "REST" and leg.caller not in ("sc", "lb"):
             callees = callees | self._fronts_of(leg.callee)
         sight = self._sight
-        reason = sight.unseen(leg.plane, leg.protocol, callers, callees, (leg.caller, leg.callee), strict)
+        names = leg.caller, leg.callee
+        reason = sight.unseen(leg.plane, leg.protocol, callers, callees, names, strict)
         if reason is not None:
-            return reason
+            interruption = sight.interruption(*self._window(step)[:2])
+            # Ends that were never seen may have spoken in the time of which nothing is known.
+            may_be = (
+                interruption and sight.unseen(leg.plane, leg.protocol, callers, callees, names, False) is None
+            )
+            return interruption if may_be else reason
         if not self._question_was_seen(step):
             return "a reply is known by its question alone, which is not in the captures"
         if self._case.trace.creates and step in _BY_THE_POST and not self._post_was_seen():
@@ -106,6 +112,9 @@ class StepSight:
             return f"{path} breaks off before it"
         if sight.cut_short():
             return "the packets are cut by the snap length"
+        interruption = sight.interruption(since_ns, until_ns)
+        if interruption is not None:
+            return interruption
         if sight.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
         if self._case.trace.curtailed:

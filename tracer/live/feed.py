@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import itemgetter
 from queue import SimpleQueue
+from threading import Lock
 
 from tracer.layers import Layers
-from tracer.model import Capture, Heard, SegmentFields
+from tracer.model import Capture, Heard, PacketFields, SegmentFields
 from tracer.points import Clocks, Sightings
-from tracer.sources.live import Arrivals, Decode, LiveSource, Reader, hear, wall_ns
+from tracer.sources.live import Arrivals, LiveSource, Reader, hear, wall_ns
 
 __all__ = ["Feed", "Item"]
 
@@ -36,7 +37,13 @@ class Feed:
 
     def __init__(self, sources: Sequence[LiveSource]) -> None:
         self._arrivals: Arrivals[Item] = SimpleQueue()
-        self._readers = [Reader(source, _decoder(source.capture), self._arrivals) for source in sources]
+        self._layers = [_Decoding(source.capture) for source in sources if not source.capture.protocol]
+        decoders = {each.capture.number: each for each in self._layers}
+        # What a broker tells is no packets.
+        self._readers = [
+            Reader(source, decoders.get(source.capture.number, _as_it_is), self._arrivals)
+            for source in sources
+        ]
         self._pending: list[Item] = []
         self._late: list[Item] = []
         """Heard while segments of the same time wait for their other sightings."""
@@ -137,11 +144,13 @@ class Feed:
         return any(r.backlog or (r.source.ends_on_stop and not r.ended) for r in self._readers)
 
     def rest(self) -> list[Item]:
-        """Return all that is in hand, without waiting for anybody."""
+        """Return all that is in hand, without waiting for anybody: the end. What comes later is left."""
         hear(self._arrivals, 0)
         for reader in self._readers:
             while reader.backlog:
                 self._take(reader)
+        for each in self._layers:
+            each.finish()
         self._pending.sort(key=itemgetter(0))
         ready, self._pending = self._pending, []
         if ready:
@@ -208,10 +217,27 @@ class Feed:
         return max(reached_ns, wall_ns() - LAG_NS) if self.is_live else reached_ns
 
 
-def _decoder(capture: Capture) -> Decode[Item]:
-    """Return what finds the TCP segments in packets of *capture* and counts what cannot be read."""
-    if capture.protocol:
-        # What a broker tells is no packets.
-        return lambda heard: heard
-    read, anomalies = Layers().read, capture.anomalies
-    return lambda packets: [*read(packets, anomalies)]
+class _Decoding:
+    """Finds the TCP segments in packets of *capture*, in its reader's thread; counts what cannot be read."""
+
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self._layers = Layers()
+        self._lock = Lock()
+        """The thread of a source that never ends is still reading at the end of the run."""
+        self._finished = False
+
+    def __call__(self, packets: list[PacketFields]) -> list[Item]:
+        with self._lock:
+            return [] if self._finished else [*self._layers.read(packets, self.capture.anomalies)]
+
+    def finish(self) -> None:
+        """Count what waits for the rest of itself, once all was taken."""
+        with self._lock:
+            self._finished = True
+            for anomaly in self._layers.flush():
+                self.capture.anomalies[anomaly] += 1
+
+
+def _as_it_is(heard: list[Item]) -> list[Item]:
+    return heard

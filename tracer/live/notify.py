@@ -2,7 +2,7 @@
 
 A thread of its own sends them, one after the other, so that a receiver that is slow or gone holds nothing
 up: what it does not take is tried again a few times, then counted and left. The room for those that wait is
-bounded; the oldest goes first.
+bounded; the oldest goes first. At the end of a run what waits is given some seconds, tries again included.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -28,7 +29,9 @@ PAUSES_S = (0.5, 2.0, 8.0)
 """Before the second try, the third …"""
 MOST_WAITING = 1_000
 MOST_KNOWN = 10_000
-FLUSH_S = 5.0
+FLUSH_S = 10.0
+LAST_TRY_S = 1.0
+"""A try that has to come sooner than its pause is made so long before that."""
 _TRY_AGAIN = frozenset({408, 425, 429})
 _BAD = frozenset({"rejected", "error", "stuck"})
 
@@ -63,7 +66,11 @@ class Notifier:
         """Traces of which something bad was sent."""
         self._waiting: deque[bytes] = deque()
         self._news = threading.Condition()
-        self._busy = self._closing = self._given_up = False
+        self._busy = self._given_up = False
+        self._failing = ""
+        """Why the one that is being sent was not taken yet."""
+        self._until_s: float | None = None
+        """When a run that has ended waits no longer; None while it goes on."""
         self._counts = Counter(sent=0, failed=0, dropped=0)
         self._trouble = ""
         self._told = False
@@ -113,24 +120,39 @@ class Notifier:
             self._told = True
             return f"notifications do not arrive at {self.name}: {self._trouble}"
 
-    def close(self, wait_s: float = FLUSH_S) -> str:
-        """Send what waits, if it takes no longer than *wait_s*; return in words what was not delivered."""
-        until_s = monotonic_s() + wait_s
+    def close(self, wait_s: float = FLUSH_S, say: Callable[[str], None] = lambda words: None) -> str:
+        """Send what waits, if it takes no longer than *wait_s*; return in words what was not delivered.
+
+        *say* is told, once, that a receiver that does not take it is waited for. A KeyboardInterrupt ends
+        the wait, and no more.
+        """
+        until_s, said = monotonic_s() + wait_s, False
         with self._news:
-            self._closing = True
+            self._until_s = until_s
             self._news.notify_all()
-            while (self._waiting or self._busy) and (left_s := until_s - monotonic_s()) > 0:
-                self._news.wait(left_s)
+            with suppress(KeyboardInterrupt):
+                while (self._waiting or self._busy) and (left_s := until_s - monotonic_s()) > 0:
+                    if self._failing and not said:
+                        said = True
+                        say(self._waits_words(wait_s))
+                    self._news.wait(left_s)
             self._given_up = True
             self._news.notify_all()
             self._counts["failed"] += len(self._waiting) + self._busy
+            self._busy = False
             self._waiting.clear()
             counts = self._counts
             lost = counts["failed"] + counts["dropped"]
             if not lost:
                 return ""
-            why = f": {self._trouble}" if self._trouble else ""
+            why = self._failing or self._trouble
+            why = f": {why}" if why else ""
             return f"{lost} of {lost + counts['sent']} notifications did not arrive at {self.name}{why}"
+
+    def _waits_words(self, wait_s: float) -> str:
+        count = len(self._waiting) + self._busy
+        what = f"{count:,} notifications are" if count != 1 else "1 notification is"
+        return f"{what} tried again at {self.name}, for {wait_s:g} s at most (Ctrl-C ends that)"
 
     # --- the thread ---
 
@@ -145,6 +167,7 @@ class Notifier:
                 self._busy = True
             why = self._send(body)
             with self._news:
+                self._failing = ""
                 if not self._given_up:
                     self._busy = False
                     if why:
@@ -164,12 +187,25 @@ class Notifier:
             why, again = self._post(body)
             if not why or not again or not pause_s:
                 return why
-            with self._news:
-                if self._closing:
-                    # There is no time for pauses.
-                    return why
-                self._news.wait_for(lambda: self._closing, pause_s)
+            if not self._pause(pause_s, why):
+                return why
         return why
+
+    def _pause(self, pause_s: float, why: str) -> bool:
+        """Wait before another try, no longer than there is time for it; return whether to make it."""
+        begun_s = monotonic_s()
+        with self._news:
+            self._failing = why
+            self._news.notify_all()
+            while not self._given_up:
+                due_s = begun_s + pause_s
+                if self._until_s is not None:
+                    due_s = min(due_s, self._until_s - LAST_TRY_S)
+                left_s = due_s - monotonic_s()
+                if left_s <= 0:
+                    return due_s > begun_s
+                self._news.wait(left_s)
+            return False
 
     def _post(self, body: bytes) -> tuple[str, bool]:
         """Return why *body* was not taken ('' when it was), and whether another try may help."""

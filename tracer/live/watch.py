@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import groupby
 
 from tracer.conformance import Grammar
@@ -374,10 +375,15 @@ class Watch(Stages):
         for capture, first_ns in zip(self.captures, state.first_ns, strict=True):
             capture.first_ns, capture.last_ns = first_ns, state.until_ns
         self._resumed_ns = state.until_ns
-        for call, begins in in_order(calls):
-            closed, call.closed = call.closed, call.closed and not begins
+        happened = in_order(calls)
+        answered = {call.serial for call in calls if call.closed}
+        for call in calls:
+            call.closed = False
+        for call, begins in happened:
+            # What a REST call leads to comes while it is open: it is closed when its answer's time comes.
+            call.closed = not begins
             self._new_or_changed((call,))
-            call.closed = closed
+            call.closed = call.serial in answered and not (begins and call.protocol == "REST")
         # They were counted when they happened.
         self._counts.clear()
         for capture in self.captures:
@@ -402,10 +408,11 @@ class Watch(Stages):
         """Take note of the time between the runs: nothing of it was seen."""
         since_ns, self._resumed_ns = self._resumed_ns, 0
         first_ns = min((s.capture.first_ns for s in self._sources if s.capture.first_ns), default=now_ns)
-        words = f"goes on with {len(self.follow.open())} open traces"
+        count = len(self.follow.open())
+        words = f"goes on with {count} open trace{'s' if count != 1 else ''}"
         if first_ns > since_ns:
-            for capture in self.captures:
-                self.coverage.dropped(capture, since_ns, first_ns)
+            span = f"nothing is known from {_moment(since_ns)} to {_moment(first_ns)} UTC"
+            self.coverage.interrupted(since_ns, first_ns, f"{span}, between two runs of the watch")
             words += f"; what happened in the {(first_ns - since_ns) / 1e9:,.1f} s before was not seen"
         self._tell(Event("trouble", now_ns, message=words))
 
@@ -470,6 +477,15 @@ class _Rate:
             self._rate = (count - self._count) / passed_s if self._since_s else 0.0
             self._count, self._since_s = count, now_s
         return self._rate
+
+
+def _moment(time_ns: int) -> str:
+    """Date and time as they stand in reports, of a time that a file may have told."""
+    try:
+        moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return "?"
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}"
 
 
 def _twin(capture: Capture) -> Capture:

@@ -34,7 +34,7 @@ from tracer.pipeline import Settings, given_topology
 from tracer.recording.recorder import Recorder
 from tracer.recording.rotation import Rotation
 from tracer.recording.run import open_recording
-from tracer.sources.interface import Interface
+from tracer.sources.live import LiveSource
 from tracer.sources.privileges import drop
 
 __all__ = ["BROKE_OFF", "MISTAKES", "NO_PRIVILEGE", "main"]
@@ -90,7 +90,7 @@ class _Opened:
     """What is to run, with all sockets open and no privilege left."""
 
     recorder: Recorder | None
-    interfaces: Sequence[Interface]
+    interfaces: Sequence[LiveSource]
     listening: _Listening | None
 
     def stop(self) -> None:
@@ -110,7 +110,9 @@ class _Opened:
             finally:
                 self.stop()
             told["packets"] = self.recorder.packets.total()
-            told["dropped"] = {source.name: source.dropped for source in self.interfaces if source.dropped}
+            told["dropped"] = {
+                source.capture.path: source.dropped for source in self.interfaces if source.dropped
+            }
             told["troubles"] += self.recorder.troubles
         if self.listening is not None:
             told["report"], told["left_out"] = self.listening.report()
@@ -166,7 +168,13 @@ def _open(asked: dict[str, Any]) -> _Opened:
     given = given_topology(settings)
     bpf = proposed_filter(given) if asked["filter"] is None else asked["filter"]
     recorder, _, interfaces = open_recording(
-        asked["interfaces"], Path(asked["folder"]), Rotation(), given, bpf, redact=asked["redact"]
+        asked["interfaces"],
+        Path(asked["folder"]),
+        Rotation(),
+        given,
+        bpf,
+        redact=asked["redact"],
+        streams=False,
     )
     return _Opened(recorder, interfaces, listening)
 

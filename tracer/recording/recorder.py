@@ -1,11 +1,12 @@
 """Several live sources into one row of files, in time order.
 
 Packets wait for half a second, so that those of a slower source get their place: readers sort what is out
-of order by some milliseconds only.
+of order by some milliseconds only. Those of recordings that are sent through pipes wait for the slowest pipe.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
@@ -13,16 +14,21 @@ from queue import SimpleQueue
 
 from tracer.errors import SourceError
 from tracer.model import PacketFields
-from tracer.recording.pcapng_writer import drops_block, packet_block
+from tracer.recording.pcapng_writer import Described, drops_block, packet_block
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files
-from tracer.sources.live import Arrivals, LiveSource, Reader, hear, monotonic_s, wall_ns
+from tracer.sources.interface import Interface
+from tracer.sources.live import NEAR_NS, Arrivals, LiveSource, Reader, hear, monotonic_s, wall_ns
 
 __all__ = ["Recorder"]
 
 WAIT_S = 0.1
 DRAIN_S = 10.0
 HELD_NS = 500_000_000
+SILENCE_S = 1.0
+"""When nothing has come for so long, the redactor waits for no rest of a secret any more."""
+AHEAD = 20_000
+"""Packets of one recorded source that are taken in ahead of the others."""
 BLOCKS = 256
 """Packets that are written at once, at most."""
 
@@ -36,7 +42,15 @@ class Recorder:
         self._redactor = redactor
         self._arrivals: Arrivals[PacketFields] = SimpleQueue()
         self._readers = [Reader(source, _as_they_are, self._arrivals) for source in sources]
+        self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
         self._pending: list[PacketFields] = []
+        self._numbers: dict[tuple[int, int, int], int] = {}
+        """(capture, link type, interface of a pcapng stream) -> number of the interface in the files"""
+        for source in sources:
+            if isinstance(source, Interface):
+                self._number(source.capture.number, source.link_type, 0)
+        self._redacted_s = monotonic_s()
+        """When the redactor was last given packets."""
         self._stopping = False
         self.packets: Counter[int] = Counter()
         """capture -> packets written"""
@@ -57,9 +71,11 @@ class Recorder:
         begun_s = monotonic_s()
         for reader in self._readers:
             reader.start()
-        while not self._stopping and not all(reader.ended for reader in self._readers):
-            self._take(WAIT_S)
-            self._write(wall_ns() - HELD_NS)
+        goes_on = False
+        while not self._stopping and not all(r.ended and not r.backlog for r in self._readers):
+            goes_on = self._take(0 if goes_on else WAIT_S)
+            self._write(self._due_ns())
+            self._let_go()
             self._write_drops()
             if duration_s is not None and monotonic_s() - begun_s >= duration_s:
                 break
@@ -72,17 +88,26 @@ class Recorder:
         self._write_drops()
         self._files.close()
 
-    def _take(self, timeout_s: float) -> None:
-        """Take in what has arrived."""
+    def _take(self, timeout_s: float, *, whole: bool = False) -> bool:
+        """Take in what has arrived; of a recording only so much that the slower ones can catch up.
+
+        Return whether something was.
+        """
         hear(self._arrivals, timeout_s)
+        took = False
+        due_ns = self._due_ns()
         for reader in self._readers:
-            while reader.backlog:
+            while reader.backlog and (
+                whole or reader.is_live or reader.in_hand < AHEAD or reader.newest_ns <= due_ns
+            ):
                 self._pending += reader.take()
+                took = True
             if reader.ended and reader.error is not None:
                 error, reader.error = reader.error, None
                 if not isinstance(error, SourceError) or not self.packets:
                     raise error
                 self.troubles.append(str(error))
+        return took
 
     def _drain(self) -> None:
         """Take in what was captured before the end."""
@@ -92,19 +117,41 @@ class Recorder:
         while monotonic_s() < until_s and any(
             reader.source.ends_on_stop and not reader.ended for reader in self._readers
         ):
-            self._take(WAIT_S)
-        self._take(0)
+            self._take(WAIT_S, whole=True)
+        self._take(0, whole=True)
+
+    def _due_ns(self) -> int:
+        """Return up to which time packets are written: that of half a second ago, for what is live.
+
+        Recordings have times of their own: there it is what all have reached, of those that speak.
+        """
+        if any(reader.is_live and not reader.ended for reader in self._readers):
+            return wall_ns() - HELD_NS
+        return min((reader.known_ns() for reader in self._readers if reader.is_waited_for()), default=1 << 62)
 
     def _write(self, until_ns: int) -> None:
         pending = self._pending
         if not pending:
             return
         pending.sort(key=itemgetter(0))
-        count = next((n for n, packet in enumerate(pending) if packet[0] > until_ns), len(pending))
-        ready, self._pending = pending[:count], pending[count:]
+        count = bisect_right(pending, until_ns, key=itemgetter(0))
+        # What is of another time altogether would wait for ever: a clock is wrong.
+        far = max(count, bisect_right(pending, wall_ns() + NEAR_NS, key=itemgetter(0)))
+        ready, self._pending = pending[:count] + pending[far:], pending[count:far]
+        for capture, taken in Counter(packet[4][0] for packet in ready).items():
+            self._by_capture[capture].in_hand -= taken
         if ready and self._redactor is not None:
             ready = self._redactor.receive(ready)
+            self._redacted_s = monotonic_s()
         self._put(ready)
+
+    def _let_go(self) -> None:
+        """Write what the redactor holds when nothing comes: the time of packets stands still then."""
+        redactor = self._redactor
+        if redactor is None or self._pending or not redactor.holds:
+            return
+        if monotonic_s() - self._redacted_s > SILENCE_S:
+            self._put(redactor.flush())
 
     def _write_drops(self) -> None:
         """Say in the file what the kernel dropped since it was last said there."""
@@ -112,7 +159,9 @@ class Recorder:
         if dropped == self._dropped:
             return
         now_ns = wall_ns()
-        blocks = {n: drops_block(n, now_ns, count) for n, count in enumerate(dropped) if count}
+        blocks = {
+            n: drops_block(self._first_number(n), now_ns, count) for n, count in enumerate(dropped) if count
+        }
         told = [block for n, block in blocks.items() if dropped[n] != self._dropped[n]]
         self._dropped = dropped
         self._files.add(told, now_ns)
@@ -123,8 +172,26 @@ class Recorder:
         for start in range(0, len(ready), BLOCKS):
             part = ready[start : start + BLOCKS]
             self.packets.update(packet[4][0] for packet in part)
-            blocks = [packet_block(p[4][0], p[0], p[1], p[2]) for p in part]
+            blocks = [packet_block(self._number(p[4][0], p[3], p[5]), p[0], p[1], p[2]) for p in part]
             self._files.write(blocks, part[-1][0])
+
+    def _number(self, capture: int, link_type: int, interface: int) -> int:
+        """Return the number in the files of what a packet came from; the first one of it is described."""
+        key = capture, link_type, interface
+        number = self._numbers.get(key)
+        if number is None:
+            source = self._sources[capture]
+            place = "standard input" if source.capture.path == "-" else source.capture.path
+            told = source.capture.interfaces.get(interface, "") or place
+            bpf = (source.bpf or "") if isinstance(source, Interface) else ""
+            described = Described(source.capture.plane or told, told, link_type, bpf)
+            number = self._numbers[key] = self._files.describe(described)
+        return number
+
+    def _first_number(self, capture: int) -> int:
+        """Return the number in the files of the first that is known of *capture*."""
+        known = [number for (its, _, _), number in self._numbers.items() if its == capture]
+        return known[0] if known else self._number(capture, 1, 0)
 
 
 def _as_they_are(packets: list[PacketFields]) -> list[PacketFields]:

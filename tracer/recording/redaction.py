@@ -6,9 +6,10 @@ verdict is that of the original. Secrets are found by their names, by their form
 found, wherever else they stand. Rows that a database sends are overwritten as a whole: nothing reads them.
 
 Data are read in the order of their streams. A packet waits until what may be the rest of a secret has come,
-for a second at most. An IP fragment waits for the others of its datagram, too; without them, or as a part of
-what is no TCP, it is overwritten as a whole, since it may be the middle of a secret. What else is no TCP is
-looked at packet by packet. Not looked into: what is encrypted or compressed.
+for a second at most of capture time; who reads live lets it go by `flush` when nothing comes. An IP fragment
+waits for the others of its datagram, too; without them, or as a part of what is no TCP, it is overwritten as
+a whole, since it may be the middle of a secret. What else is no TCP is looked at packet by packet. Not looked
+into: what is encrypted or compressed.
 """
 
 from __future__ import annotations
@@ -174,6 +175,11 @@ class Redactor:
         self.overwritten = 0
         """Pieces that were overwritten."""
 
+    @property
+    def holds(self) -> bool:
+        """Whether packets wait."""
+        return bool(self._held)
+
     def receive(self, packets: Sequence[PacketFields]) -> list[PacketFields]:
         """Return the packets that are settled: of those that were received, and of earlier ones."""
         for packet in packets:
@@ -181,7 +187,7 @@ class Redactor:
         return list(self._settled(packets[-1][0])) if packets else []
 
     def flush(self) -> list[PacketFields]:
-        """Return all that is held, at the end."""
+        """Return all that is held: at the end, or when nothing has come for a while."""
         return list(self._settled(1 << 62))
 
     def _settled(self, now_ns: int) -> Iterator[PacketFields]:

@@ -19,6 +19,9 @@ from tracer.sources.privileges import give
 
 __all__ = ["Files", "Rotation"]
 
+_LAST_S = 253_402_300_799
+"""The end of the year 9999."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -37,6 +40,7 @@ class Files:
     ) -> None:
         self._folder = folder
         self._head = section_block(program) + b"".join(interface_block(each) for each in interfaces)
+        self._interfaces = len(interfaces)
         self._rotation = rotation
         self._fd = -1
         self._size_bytes = 0
@@ -64,6 +68,15 @@ class Files:
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise UsageError(f"-w {self._folder}: cannot be written to as this user")
 
+    def describe(self, interface: Described) -> int:
+        """Return the number of one more interface, which all files have from now on. Raises OSError."""
+        block = interface_block(interface)
+        self._head += block
+        self._interfaces += 1
+        if self._fd >= 0:
+            self._append(block)
+        return self._interfaces - 1
+
     def write(self, blocks: Sequence[bytes], time_ns: int) -> None:
         """Write *blocks*, of packets up to *time_ns*, into one file. Raises OSError when the disk is full."""
         if self._is_full() or self._is_old(time_ns):
@@ -75,14 +88,16 @@ class Files:
         rotation = self._rotation
         if self._fd < 0:
             self._next(time_ns)
-        data = b"".join(blocks)
+        self._append(b"".join(blocks))
+        while rotation.most_files is not None and len(self.written) > rotation.most_files:
+            self.written.popleft().unlink(missing_ok=True)
+
+    def _append(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
         self._size_bytes += len(data)
         self.size_bytes += len(data)
-        while rotation.most_files is not None and len(self.written) > rotation.most_files:
-            self.written.popleft().unlink(missing_ok=True)
 
     def _is_full(self) -> bool:
         limit = self._rotation.size_bytes
@@ -96,7 +111,8 @@ class Files:
         self.close()
         while True:
             self._number += 1
-            moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+            # A stream may tell any time.
+            moment = datetime.fromtimestamp(min(max(0, time_ns) // 1_000_000_000, _LAST_S), UTC)
             path = self._folder / f"tracer_{self._number:05d}_{moment:%Y%m%d%H%M%S}.pcapng"
             try:
                 # What holds secrets is its owner's alone.

@@ -9,13 +9,14 @@ from tracer import __version__
 from tracer.errors import UsageError
 from tracer.model import Capture
 from tracer.protocols import PORTS
-from tracer.recording.pcapng_writer import Described
 from tracer.recording.recorder import Recorder
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files, Rotation
 from tracer.sources.interface import Interface
-from tracer.sources.live_arguments import resolve_live
+from tracer.sources.live import LiveSource
+from tracer.sources.live_arguments import LiveArgument, resolve_live
 from tracer.sources.privileges import drop
+from tracer.sources.streams import CaptureStream
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
 
@@ -30,31 +31,36 @@ def open_recording(
     bpf: str,
     *,
     redact: bool,
-) -> tuple[Recorder, Files, list[Interface]]:
+    streams: bool = True,
+) -> tuple[Recorder, Files, list[LiveSource]]:
     """Return what records *interfaces* to *folder*: the sockets open, privileges given up.
 
+    Capture streams (pipes, standard input) are recorded like interfaces, unless *streams* forbids them.
     Raises UsageError or SourceError.
     """
     arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
     if not arguments:
-        raise UsageError("record what? Name an interface with -i PLANE=INTERFACE")
-    streams = [argument.target for argument in arguments if argument.is_stream]
-    if streams:
-        raise UsageError(f"-i {streams[0]}: capture records interfaces; a stream is a file already")
-    sources = [
-        Interface(argument.target, Capture(number, argument.target, argument.plane), bpf or None)
-        for number, argument in enumerate(arguments)
-    ]
+        raise UsageError(
+            "record what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=- (stdin)"
+        )
+    refused = [argument.target for argument in arguments if argument.is_stream and not streams]
+    if refused:
+        raise UsageError(f"{refused[0]}: a capture stream; what is recorded here are interfaces")
+    sources = [_source(argument, number, bpf) for number, argument in enumerate(arguments)]
     for source in sources:
         source.open()
-    described = [
-        Described(source.capture.plane or source.name, source.name, source.link_type, bpf)
-        for source in sources
-    ]
-    files = Files(folder, described, rotation, f"tracer {__version__}")
+    # Interfaces are described by the recorder: of a stream its first packet tells the link layer.
+    files = Files(folder, [], rotation, f"tracer {__version__}")
     files.prepare()
     drop()
     files.prepare()
     database = {port for port, protocol in {**PORTS, **given.ports}.items() if protocol == "mysql"}
     redactor = Redactor(database) if redact else None
     return Recorder(sources, files, redactor), files, sources
+
+
+def _source(argument: LiveArgument, number: int, bpf: str) -> LiveSource:
+    capture = Capture(number, argument.target, argument.plane)
+    if argument.is_stream:
+        return CaptureStream(argument.target, capture)
+    return Interface(argument.target, capture, bpf or None)

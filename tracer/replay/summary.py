@@ -66,6 +66,11 @@ class RestSummary:
     problems: Counter[str] = field(default_factory=Counter)
     """Why there was no answer."""
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether requests were sent and none at all was answered."""
+        return 0 < self.sent <= self.problems.total()
+
 
 @dataclass(slots=True)
 class Summary:
@@ -83,6 +88,21 @@ class Summary:
     mapped: int = 0
     """Requests with live ids or tokens in the place of recorded ones."""
     left_out: Counter[str] = field(default_factory=Counter)
+
+    def failure(self) -> str:
+        """Return in one line which endpoints answered nothing, and what to do; '' when there are none.
+
+        Of a replay that was stopped nobody knows.
+        """
+        dead = [rest for rest in self.rest if rest.is_dead]
+        if not dead or self.stopped:
+            return ""
+        places = ", ".join(f"{rest.url} ({rest.role}: {rest.problems.most_common(1)[0][0]})" for rest in dead)
+        option = f"--rest {dead[0].role}=URL"
+        return (
+            f"not one request was answered by {plain(places, 600)}: see that it runs there and can be reached"
+            f" from here, or name another endpoint with {option}"
+        )
 
     def json(self) -> str:
         """Return the summary as JSON, schema tracer.replay/1."""

@@ -26,7 +26,11 @@ _SIGNS = {"conforms": "✓", "deviates": "✗", "inconclusive": "?"}
 
 def json_line(event: Event) -> bytes:
     """Return *event* as one JSON object with a line feed at its end."""
-    members: dict[str, Any] = {"schema": SCHEMA, "event": event.kind, "time": timestamp(event.time_ns)}
+    members: dict[str, Any] = {
+        "schema": SCHEMA,
+        "event": event.kind,
+        "time": timestamp(event.time_ns or None),
+    }
     if event.trace is not None and event.verdict is not None:
         verdict = event.verdict
         members |= {

@@ -7,7 +7,6 @@ chunk is what is there (a pipe gives what has arrived, so a live stream is seen 
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
@@ -78,11 +77,10 @@ class ByteStream:
         return b"".join(chunks)
 
     def close(self) -> None:
-        if self._source is not sys.stdin.buffer:
-            self._source.close()
+        self._source.close()
 
     def _take(self) -> bytes:
-        # `read1` of a buffered stream (standard input) and `read` of a raw one return what is there.
+        # `read1` of a buffered stream and `read` of a raw one (a file, standard input) return what is there.
         read = getattr(self._source, "read1", self._source.read)
         return bytes(read(CHUNK_BYTES) or b"")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import io
+import os
 import sys
 from collections.abc import Iterator
 from typing import IO
@@ -55,7 +57,12 @@ def _open(path: str) -> IO[bytes]:
             raise SourceError(
                 "standard input is a terminal, not a capture: pipe one in (tcpdump -U -w - | tracer check -)"
             )
-        return sys.stdin.buffer
+        try:
+            # A thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter that closes it
+            # when all is over aborts.
+            return open(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+        except io.UnsupportedOperation:
+            return sys.stdin.buffer
     try:
         return open(path, "rb", buffering=0)
     except OSError as error:

@@ -249,6 +249,9 @@ class _Sight:
     def damaged(self, protocol: str, caller: object, callee: object, since_ns: int, until_ns: int) -> bool:
         return False
 
+    def interruption(self, since_ns: int, until_ns: int) -> str | None:
+        return None
+
     def cut_short(self) -> bool:
         return False
 
