@@ -24,13 +24,14 @@ from tracer.cli import (
     recording,
     replaying,
 )
-from tracer.cli.options import Asked, Manner
+from tracer.cli.options import Manner, Where
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, DEVIATES, INCONCLUSIVE, INTERRUPTED, NO_TRACE
 from tracer.cli.progress import progress
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
     from tracer.model import Report
+    from tracer.settings import Settings
 
 __all__ = ["exit_code", "program"]
 
@@ -100,11 +101,12 @@ def program(context: click.Context) -> int:
 @options.baseline
 @options.manner
 @click.pass_obj
-@options.asked
+@options.settings
 def check(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     captures: tuple[str, ...],
+    where: Where,
     form: str,
     anonymize: bool,
     otlp: str | None,
@@ -130,7 +132,9 @@ def check(
         collector = formats.loaded("otlp", "--otlp") if otlp else None
         if collector is not None:
             collector.endpoint(otlp)
-        report, found = _report(captures, asked, manner)
+        report = _report(captures, settings, manner)
+        found = len(report.verdicts)
+        report = where.of(report)
         report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
@@ -142,7 +146,7 @@ def check(
     if collector is not None:
         output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", manner)
     if not report.verdicts:
-        output.say(_nothing(report, found, asked), manner)
+        output.say(_nothing(report, found, where, settings), manner)
     return exit_code(report)
 
 
@@ -159,10 +163,10 @@ def check(
 @options.calls_until
 @options.manner
 @click.pass_obj
-@options.asked
+@options.settings
 def calls(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     captures: tuple[str, ...],
     form: str,
     anonymize: bool,
@@ -185,7 +189,7 @@ def calls(
         from tracer import pipeline
         from tracer.reports import calls as report
 
-        records = pipeline.calls(captures, asked.settings(), heard)
+        records = pipeline.calls(captures, settings, heard)
         if anonymize:
             from tracer.reports.anonymous import anonymous_calls
 
@@ -214,10 +218,10 @@ def calls(
 @options.allow
 @options.manner
 @click.pass_obj
-@options.asked
+@options.settings
 def show(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     captures: tuple[str, ...],
     trace: str | None,
     form: str,
@@ -239,7 +243,7 @@ def show(
         output.ready(form, file)
         from tracer import reports
 
-        report, _ = _report(captures, asked, manner)
+        report = _report(captures, settings, manner)
         chosen = reports.chosen(report.verdicts, trace)
         report = dataclasses.replace(report, verdicts=chosen)
         report = _mailable(report) if anonymize else report
@@ -271,11 +275,12 @@ program.add_command(replaying.replay)
 @options.allow
 @options.manner
 @click.pass_obj
-@options.asked
+@options.settings
 def baseline(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     captures: tuple[str, ...],
+    where: Where,
     target: Path | None,
 ) -> int:
     """Writes how long each step takes in the creations that conform.
@@ -298,7 +303,7 @@ def baseline(
         from tracer import pipeline, reports
         from tracer.baseline import LEAST
 
-        report, _ = _report(captures, asked, manner)
+        report = where.of(_report(captures, settings, manner))
         learnt, count = pipeline.learn(report)
         file.write(learnt.decode())
     left_out = len(report.verdicts) - count
@@ -341,16 +346,15 @@ def completion(shell: str) -> int:
 # --- what they have in common ---------------------------------------------------------------------
 
 
-def _report(captures: Sequence[str], asked: Asked, manner: Manner) -> tuple[Report, int]:
-    """The report on the traces that are asked for, and how many traces there were."""
+def _report(captures: Sequence[str], settings: Settings, manner: Manner) -> Report:
+    """The report on the captures, with what is odd about the topology file said."""
     from tracer import pipeline
 
     with progress(manner) as heard:
-        report = pipeline.check(captures, asked.settings(), heard)
+        report = pipeline.check(captures, settings, heard)
     for words in report.remarks:
         output.say(f"warning: {words}", manner)
-    chosen = [verdict for verdict in report.verdicts if asked.where.fits(verdict)]
-    return dataclasses.replace(report, verdicts=chosen), len(report.verdicts)
+    return report
 
 
 def _mailable(report: Report) -> Report:
@@ -372,15 +376,14 @@ def exit_code(report: Report) -> int:
     return INCONCLUSIVE if "inconclusive" in verdicts else CONFORMS
 
 
-def _nothing(report: Report, found: int, asked: Asked) -> str:
+def _nothing(report: Report, found: int, where: Where, settings: Settings) -> str:
     """Why there is nothing to report, for standard error."""
     if found:
-        where = asked.where
         return f"the one trace does not fit {where}" if found == 1 else f"none of {found} traces fits {where}"
     from tracer import reports
 
     if report.left_out:
-        times = [("from", asked.since_ns), ("before", asked.until_ns)]
+        times = [("from", settings.since_ns), ("before", settings.until_ns)]
         given = " and ".join(f"{word} {reports.timestamp(at)}" for word, at in times if at is not None)
         count, starts = len(report.left_out), reports.starts_words(report.left_out)
         none = "the one trace does not start" if count == 1 else f"none of {count} traces starts"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import click
 
 from tracer.cli import formats, options, output
-from tracer.cli.options import Asked, Manner
+from tracer.cli.options import Manner
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tracer.live.watch import Watch
     from tracer.model import Report
     from tracer.reports.metrics import Metrics
+    from tracer.settings import Settings
 
 __all__ = ["follow", "stoppable", "watch"]
 
@@ -46,10 +47,10 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 @options.checkpoint
 @options.manner
 @click.pass_obj
-@options.asked
+@options.settings
 def watch(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     interfaces: tuple[str, ...],
     brokers: tuple[str, ...],
     bpf: str | None,
@@ -81,14 +82,12 @@ def watch(
     from tracer.live.run import open_watch
     from tracer.sources import privileges
 
-    settings = asked.settings()
-
     def begin(tell: Callable[[Event], None]) -> Watch:
         run = open_watch(interfaces, settings, tell, bpf=bpf, brokers=brokers)
         privileges.drop()
         return run
 
-    hearers = _Hearers(metrics, notify, asked.grammar, checkpoint)
+    hearers = _Hearers(metrics, notify, settings.grammar, checkpoint)
     return _exit_code(follow(begin, form, packets, duration_s, manner, hearers))
 
 

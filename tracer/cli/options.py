@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,20 +17,19 @@ import click
 from tracer import __version__
 from tracer.cli.formats import FORMATS
 from tracer.errors import UsageError
+from tracer.settings import Settings
 
 if TYPE_CHECKING:
-    from tracer.model import Verdict
-    from tracer.pipeline import Settings
+    from tracer.model import Report, Verdict
 
 __all__ = [
     "COMPLETE_VARIABLE",
     "PROGRAM_NAME",
     "SHELLS",
-    "Asked",
     "Manner",
+    "Where",
     "allow",
     "anonymize",
-    "asked",
     "autostop",
     "baseline",
     "bpf",
@@ -50,6 +49,7 @@ __all__ = [
     "otlp",
     "packets",
     "report_form",
+    "settings",
     "since",
     "size",
     "speed",
@@ -154,49 +154,30 @@ class Where:
             self.fits = reports.selection(conditions)
             self.steps = reports.named_steps(conditions)
 
+    def of(self, report: Report) -> Report:
+        """Return *report* with the traces that fit, and no others."""
+        return replace(report, verdicts=[verdict for verdict in report.verdicts if self.fits(verdict)])
+
     def __str__(self) -> str:
         return " ".join(f"--where {condition}" for condition in self.conditions)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What of the captures is to be checked, and how: the answers of the options that many commands share."""
-
-    grammar: str = "cloudvm_create"
-    topology: Path | None = None
-    stall_s: float = 60.0
-    since_ns: int | None = None
-    until_ns: int | None = None
-    allow: tuple[str, ...] = ()
-    where: Where = field(default_factory=lambda: Where(()))
-    baseline: Path | None = None
-
-    def settings(self) -> Settings:
-        """Return them as a run takes them."""
-        from tracer.pipeline import Settings
-
-        return Settings(
-            self.grammar,
-            self.topology,
-            self.stall_s,
-            self.since_ns,
-            self.until_ns,
-            self.allow,
-            self.where.steps,
-            self.baseline,
-        )
+_SHARED = frozenset(each.name for each in fields(Settings))
+_DEFAULTS = Settings()
 
 
-_SHARED = tuple(each.name for each in fields(Asked))
+def settings(function: Callable[..., int]) -> Callable[..., int]:
+    """Give the command one `Settings` in the place of those of its options that are answers to its questions.
 
-
-def asked(function: Callable[..., int]) -> Callable[..., int]:
-    """Give the command one `Asked` in the place of those of its options that many commands share."""
+    What --where chooses the command does itself; the steps that it names are for the grammar to know.
+    """
 
     @functools.wraps(function)
-    def gathered(*arguments: object, **answers: object) -> int:
-        shared: dict[str, Any] = {name: answers.pop(name) for name in _SHARED if name in answers}
-        return function(*arguments, asked=Asked(**shared), **answers)
+    def gathered(*arguments: object, **answers: Any) -> int:
+        given: dict[str, Any] = {name: answers.pop(name) for name in _SHARED & answers.keys()}
+        if "where" in answers:
+            given["steps"] = answers["where"].steps
+        return function(*arguments, settings=Settings(**given), **answers)
 
     return gathered
 
@@ -225,7 +206,7 @@ grammar = click.option(
     "-g",
     metavar="NAME|FILE",
     type=click.Path(),
-    default="cloudvm_create",
+    default=_DEFAULTS.grammar,
     show_default=True,
     help="What to check against.",
 )
@@ -259,7 +240,7 @@ stall = click.option(
     "--stall",
     "stall_s",
     metavar="SECONDS",
-    default="60",
+    default=f"{_DEFAULTS.stall_s:g}",
     show_default=True,
     callback=_seconds,
     help="Silence after which a creation counts as stuck.",

@@ -11,6 +11,7 @@ from tracer.cli.live import stoppable
 from tracer.cli.options import Manner
 from tracer.cli.output import CONFORMS
 from tracer.errors import UsageError
+from tracer.settings import Settings
 
 __all__ = ["capture"]
 
@@ -62,7 +63,7 @@ def capture(
     and the rows that the database sends. Encrypted or compressed data are left.
     """
     from tracer.live.run import proposed_filter
-    from tracer.pipeline import Settings, given_topology
+    from tracer.pipeline import given_topology
     from tracer.recording.rotation import Rotation
     from tracer.recording.run import open_recording
 

@@ -8,12 +8,12 @@ import click
 
 from tracer.cli import options, output
 from tracer.cli.live import follow, stoppable
-from tracer.cli.options import Asked, Manner
+from tracer.cli.options import Manner
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
-    from tracer.pipeline import Settings
     from tracer.replay.run import Targets
+    from tracer.settings import Settings
 
 __all__ = ["replay"]
 
@@ -40,10 +40,10 @@ __all__ = ["replay"]
 @options.allow
 @options.manner
 @click.pass_obj
-@options.asked
+@options.settings
 def replay(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     captures: tuple[str, ...],
     speed: float,
     amqp: str | None,
@@ -76,7 +76,6 @@ def replay(
     """
     from tracer.replay.run import Targets
 
-    settings = asked.settings()
     targets = Targets(amqp, rest, force, keep, dry_run)
     if amqp is not None or rest:
         return _send(captures, settings, targets, speed, form, manner)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracer.errors import UsageError
-from tracer.pipeline import Settings
 from tracer.pytest_plugin import HEARD, KEPT
 from tracer.pytest_plugin.settings import Asked, locate, of_item
+from tracer.settings import Settings
 from tracer.testing import Traffic, conforms
 from tracer.testing.step import nanoseconds
 

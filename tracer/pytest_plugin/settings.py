@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tracer.errors import UsageError
-from tracer.pipeline import Settings
+from tracer.settings import Settings
 
 __all__ = ["Asked", "of_item", "of_run"]
 
