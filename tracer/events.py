@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tracer.model import CallRecord, StepResult, Verdict
 
-__all__ = ["BrokerQueue", "Event", "OpenTrace", "Picture", "Plane"]
+__all__ = ["BrokerQueue", "Event", "EventKind", "OpenTrace", "Picture", "Plane"]
+
+EventKind = Literal["trace_opened", "step_seen", "stalled", "resumed", "verdict", "withdrawn", "trouble"]
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +48,7 @@ class OpenTrace:
 class Event:
     """One thing that happened in a live run."""
 
-    kind: str
-    """trace_opened · step_seen · stalled · resumed · verdict · withdrawn (it is part of another) · trouble"""
+    kind: EventKind
     time_ns: int
     """When it happened, in capture time."""
     trace: OpenTrace | None = None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, get_args
 
 from tracer.baseline import Learner
 from tracer.baseline import load as load_baseline
@@ -31,6 +31,7 @@ from tracer.model import (
     Capture,
     Closed,
     Data,
+    DeviationKind,
     Gap,
     Message,
     PacketFields,
@@ -111,7 +112,7 @@ def learn(report: Report) -> tuple[bytes, int]:
     return learner.render(), learner.learnt
 
 
-_ALLOWED = ("failed", "stalled", "missing", "extra", "order", "plane", "mode", "late", "unobserved")
+_ALLOWED = (*get_args(DeviationKind), "unobserved")
 
 
 def require_known(grammar: Grammar, allowed: Sequence[tuple[str, str]]) -> None:

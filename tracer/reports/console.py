@@ -372,7 +372,7 @@ def _totals(page: Page, report: Report, cut: int) -> None:
         page.line(Text("interrupted: the captures were read in part, and so is this report", "bold yellow"))
     if not report.verdicts:
         return
-    counts = Counter(verdict.verdict for verdict in report.verdicts)
+    counts: Counter[str] = Counter(verdict.verdict for verdict in report.verdicts)
     outcomes = Counter(verdict.outcome for verdict in report.verdicts)
     text = Text.assemble((f"{plural(len(report.verdicts), 'trace')}: ", "bold"))
     comma = ""

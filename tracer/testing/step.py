@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from tracer.errors import UsageError
-from tracer.model import CallRecord, StepResult, Verdict
+from tracer.model import CallRecord, StepResult, StepStatus, Verdict
 from tracer.reports import duration, plain
 from tracer.testing.claims import Claim
 
@@ -66,8 +66,7 @@ class CheckedStep:
         return self.result.title
 
     @property
-    def status(self) -> str:
-        """seen · inferred · failed · missing · unobserved · skipped · not_reached"""
+    def status(self) -> StepStatus:
         return self.result.status
 
     @property

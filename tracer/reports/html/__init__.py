@@ -127,7 +127,7 @@ def _title(report: Report) -> str:
     if len(verdicts) == 1:
         (only,) = verdicts
         return f"{plain(only.name or lead(only.id), 80)}: {plain(only.summary, 300)}"
-    counts = Counter(verdict.verdict for verdict in verdicts)
+    counts: Counter[str] = Counter(verdict.verdict for verdict in verdicts)
     words = {"deviates": ("deviates", "deviate"), "inconclusive": ("is inconclusive", "are inconclusive")}
     told = [
         f"{counts[key]:,} {one if counts[key] == 1 else many}"
