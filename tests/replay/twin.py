@@ -87,7 +87,7 @@ class Twin:
             self._answers[_known_by(line, head, each.request.body)].append(each)
         runs = [run for alike in self._answers.values() for run in indistinct(alike)]
         told = [{_tells(each) for each in run} for run in runs]
-        # One request of a run may get the answer of another one, and then an id is told beside none of its own.
+        # One request of a run may get the answer of another, and then an id is told beside none of its own.
         crossing = {each for texts in told if len(texts) > 1 for text in texts for each in ID.findall(text)}
         self.held = set(self._own) - crossing
         """Recorded ids that no request has to hold, however the threads take turns."""
