@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.cli import options, output
-from tracer.cli.options import Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.cli.output import CONFORMS, DEVIATES, NO_TRACE
 from tracer.cli.progress import progress
 
@@ -28,7 +28,7 @@ __all__ = ["compare"]
 @options.target
 @options.stall
 @options.allow
-@options.manner
+@mannered
 @click.pass_obj
 @options.settings
 def compare(

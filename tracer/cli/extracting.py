@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.cli import options, output
-from tracer.cli.options import Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.cli.output import CONFORMS
 from tracer.cli.progress import progress
 from tracer.errors import UsageError
@@ -28,7 +28,7 @@ __all__ = ["extract"]
 @options.topology
 @options.since
 @options.until
-@options.manner
+@mannered
 @click.pass_obj
 @options.settings
 def extract(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import click
 
-from tracer.cli import formats, options, output
-from tracer.cli.options import Manner
+from tracer.cli import formats, live_options, options, output
+from tracer.cli.manner import Manner, mannered
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command(short_help="Follow creations while they happen.")
-@options.interfaces
-@options.brokers
-@options.bpf
-@options.packets
-@options.autostop
+@live_options.interfaces
+@live_options.brokers
+@live_options.bpf
+@live_options.packets
+@live_options.autostop
 @options.grammar
 @options.topology
 @options.form("auto", "view", "text", "jsonl", words="auto: view on a terminal, jsonl on a pipe.")
 @options.stall
 @options.allow
-@options.metrics
-@options.notify
-@options.checkpoint
-@options.manner
+@live_options.metrics
+@live_options.notify
+@live_options.checkpoint
+@mannered
 @click.pass_obj
 @options.settings
 def watch(
@@ -88,13 +88,7 @@ def watch(
         return run
 
     hearers = _Hearers(metrics, notify, settings.grammar, checkpoint)
-    return _exit_code(follow(begin, form, packets, duration_s, manner, hearers))
-
-
-def _exit_code(report: Report) -> int:
-    from tracer.cli.commands import exit_code
-
-    return exit_code(report)
+    return output.exit_code(follow(begin, form, packets, duration_s, manner, hearers))
 
 
 def follow(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from tracer.cli import options, output
+from tracer.cli import live_options, options, output
 from tracer.cli.live import stoppable
-from tracer.cli.options import Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.cli.output import CONFORMS
 from tracer.errors import UsageError
 from tracer.settings import Settings
@@ -22,17 +22,17 @@ _SECRETS = (
 
 
 @click.command(short_help="Record planes to rotating capture files.")
-@options.interfaces
+@live_options.interfaces
 @click.option("--write", "-w", "folder", metavar="DIR", type=click.Path(), required=True, help="Where to.")
-@options.bpf
+@live_options.bpf
 @click.option("--redact", is_flag=True, help="Overwrite secrets, lengths kept; verdicts stay the same.")
-@options.size
-@options.every
-@options.most_files
-@options.packets
-@options.autostop
+@live_options.size
+@live_options.every
+@live_options.most_files
+@live_options.packets
+@live_options.autostop
 @options.topology
-@options.manner
+@mannered
 @click.pass_obj
 def capture(
     manner: Manner,

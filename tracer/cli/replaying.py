@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import options, output
+from tracer.cli import live_options, options, output
 from tracer.cli.live import follow, stoppable
-from tracer.cli.options import Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["replay"]
 
 @click.command(short_help="Play captures again: into the live view, onto a test broker, to test endpoints.")
 @options.captures
-@options.speed
+@live_options.speed
 @click.option("--amqp", metavar="URL", help="Send the AMQP messages to this test broker.")
 @click.option(
     "--rest",
@@ -38,7 +38,7 @@ __all__ = ["replay"]
 )
 @options.stall
 @options.allow
-@options.manner
+@mannered
 @click.pass_obj
 @options.settings
 def replay(
