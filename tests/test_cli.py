@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -23,24 +23,11 @@ from tracer.cli import main
 from tracer.cli.formats import FORMATS
 from tracer.errors import SourceError
 from tracer.model import CallRecord, Report
+from tracer.settings import Settings
 
 BUILD = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "reports" / "conftest.py")))
 KNOWN = ", ".join(map(repr, ("text", *FORMATS)))
 ROOT = Path(__file__).parent.parent
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """As in tracer/pipeline.py."""
-
-    grammar: str = "cloudvm_create"
-    topology: Path | None = None
-    stall_s: float = 60.0
-    since_ns: int | None = None
-    until_ns: int | None = None
-    allow: tuple[str, ...] = ()
-    steps: tuple[str, ...] = ()
-    baseline: Path | None = None
 
 
 @dataclass
@@ -73,7 +60,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """A pipeline that has found one conforming creation."""
     stand_in = Pipeline(BUILD.report(BUILD.conforming()))
     module = ModuleType("tracer.pipeline")
-    module.__dict__.update(Settings=Settings, check=stand_in.check, calls=stand_in.calls)
+    module.__dict__.update(check=stand_in.check, calls=stand_in.calls)
     monkeypatch.setitem(sys.modules, "tracer.pipeline", module)
     monkeypatch.setattr(tracer, "pipeline", module, raising=False)
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
@@ -422,14 +409,6 @@ def test_calls_are_json_lines_with_their_traces(pipeline: Pipeline) -> None:
 # --- the program ------------------------------------------------------------------------------------
 
 
-def test_the_defaults_are_those_of_the_pipeline(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The help states them, so that the real settings and the stand-in must agree."""
-    monkeypatch.undo()
-    from tracer import pipeline as real
-
-    assert asdict(real.Settings()) == asdict(Settings())
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -641,7 +620,7 @@ suite = runpy.run_path({suite!r})
 stand_in = suite["Pipeline"](suite["BUILD"].report(*[suite["BUILD"].conforming(n) for n in range(400)],
                                                    suite["BUILD"].stuck()))
 module = ModuleType("tracer.pipeline")
-module.__dict__.update(Settings=suite["Settings"], check=stand_in.check, calls=stand_in.calls)
+module.__dict__.update(check=stand_in.check, calls=stand_in.calls)
 tracer.pipeline = sys.modules["tracer.pipeline"] = module
 from tracer.cli import main
 main()

@@ -6,13 +6,21 @@ In sh blocks, each line that reads a shipped capture is run.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from tracer.comparison import ChangeKind
+from tracer.events import EventKind
+from tracer.model import Conformance, DeviationKind, NoteKind, Outcome, StepStatus
+from tracer.reports.page import STATUSES
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -129,3 +137,84 @@ def test_links_lead_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+# --- the words of a report --------------------------------------------------------------------------
+
+
+def told(node: ast.expr) -> Iterator[str]:
+    """The words that an expression may be, without its condition."""
+    if isinstance(node, ast.IfExp):
+        yield from told(node.body)
+        yield from told(node.orelse)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+
+
+def results() -> set[str]:
+    """What the stage `calls` makes the result of a call, apart from the status of an HTTP answer."""
+    found: set[str] = set()
+    for path in (ROOT / "tracer" / "calls").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "attr", "") == "result":
+                found.update(told(node.value))
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "_set_result":
+                found.update(told(node.args[1]))
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Call":
+                found.update(told(node.args[3]))
+    return found
+
+
+def table(head: str) -> set[str]:
+    """The words that the first column of a table explains: what stands between commas and brackets."""
+    rows = TEXT[TEXT.index(f"\n| {head} | |\n") :].split("\n\n", 1)[0].strip().splitlines()[2:]
+    cells = [row.split("|")[1].replace("JSON: ", "") for row in rows]
+    return {word.strip(" `") for cell in cells for word in re.split(r"[,()…]", cell)} - {""}
+
+
+VOCABULARIES = {
+    "verdict": set(get_args(Conformance)),
+    "outcome": set(get_args(Outcome)),
+    "status of a step": {words for words, _ in STATUSES.values()} | {"seen"},
+    "deviation (`!`, and what `--allow` takes)": set(get_args(DeviationKind)),
+    "note": set(get_args(NoteKind)),
+    "result of a call": results() | {"200", "404"},
+}
+
+
+@pytest.mark.parametrize("head", VOCABULARIES)
+def test_a_table_explains_each_word_that_a_report_may_say(head: str) -> None:
+    """And none that no report says: mypy holds the code to these words."""
+    assert table(head) == VOCABULARIES[head]
+
+
+def test_results_are_found_in_the_code() -> None:
+    """Some of each protocol: else the table of results would be held to nothing."""
+    assert results() >= {
+        "ok",
+        "error",
+        "failure",
+        "unroutable",
+        "undelivered",
+        "unacked",
+        "refused",
+        "none",
+        "?",
+    }
+
+
+def test_each_status_of_a_step_is_written_somehow() -> None:
+    assert set(STATUSES) >= set(get_args(StepStatus))
+
+
+@pytest.mark.parametrize(
+    ("begins", "words"),
+    [
+        ("one JSON object a line (`tracer.watch/1`)", get_args(EventKind)),
+        ("(the\nkinds ", get_args(ChangeKind)),
+    ],
+)
+def test_a_sentence_names_each_kind(begins: str, words: tuple[str, ...]) -> None:
+    """Of the events of `watch`, and of the differences that `compare` tells."""
+    sentence = TEXT[TEXT.index(begins) :].split(". ", 1)[0]
+    assert [word for word in words if not re.search(rf"\b{word}\b", sentence)] == []

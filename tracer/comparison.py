@@ -17,12 +17,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist, median
+from typing import Literal, get_args
 
 import msgspec
 
 from tracer.errors import UsageError
 
-__all__ = ["LEAST", "Change", "Comparison", "Document", "StepPair", "compare", "decode"]
+__all__ = ["LEAST", "Change", "ChangeKind", "Comparison", "Document", "StepPair", "compare", "decode"]
+
+ChangeKind = Literal["deviation", "outcome", "step", "order", "time", "call"]
+_KINDS = get_args(ChangeKind)
 
 LEAST = 8
 """Fewer times than this on one side are not tested."""
@@ -31,7 +35,6 @@ _LEAST_MS, _LEAST_SHARE = 10.0, 0.1
 """A time that moved by less is not worth a word, however sure it is."""
 _CAME = frozenset({"seen", "failed", "inferred"})
 _GOOD = frozenset({"active", "done"})
-_KINDS = ("deviation", "outcome", "step", "order", "time", "call")
 _ABSENT = frozenset({"skipped", "missing"})
 
 
@@ -82,8 +85,7 @@ class _Headed(msgspec.Struct):
 class Change:
     """One difference, in words."""
 
-    kind: str
-    """deviation · outcome · step · order · time · call"""
+    kind: ChangeKind
     step: str | None
     words: str
     breaks: bool = False
@@ -148,7 +150,8 @@ def compare(before: Document, after: Document, names: tuple[str, str]) -> Compar
     changes = [*_deviations(sides), *_held(tested), *_orders(sides), *_calls(sides)]
     place = {pair.step: number for number, pair in enumerate(found.steps)}
     found.changes = sorted(
-        changes, key=lambda c: (not c.breaks, _KINDS.index(c.kind), place.get(c.step or "", len(place)))
+        changes,
+        key=lambda c: (not c.breaks, _KINDS.index(c.kind), place.get(c.step or "", len(place))),
     )
     return found
 

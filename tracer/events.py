@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tracer.model import CallRecord, StepResult, Verdict
 
-__all__ = ["BrokerQueue", "Event", "OpenTrace", "Picture", "Plane"]
+__all__ = ["BrokerQueue", "Event", "EventKind", "OpenTrace", "Picture", "Plane"]
+
+EventKind = Literal[
+    "watching", "trace_opened", "step_seen", "stalled", "resumed", "verdict", "withdrawn", "trouble"
+]
+"""`watching`: all sources are open. `withdrawn`: it is part of another creation, or none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,9 +51,7 @@ class OpenTrace:
 class Event:
     """One thing that happened in a live run."""
 
-    kind: str
-    """watching (all sources are open) · trace_opened · step_seen ·
-    stalled · resumed · verdict · withdrawn (it is part of another) · trouble"""
+    kind: EventKind
     time_ns: int
     """When it happened, in capture time; 0 while there is none."""
     trace: OpenTrace | None = None

@@ -11,9 +11,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, get_args
 
 from tracer.baseline import Learner
 from tracer.baseline import load as load_baseline
@@ -32,6 +31,7 @@ from tracer.model import (
     Capture,
     Closed,
     Data,
+    DeviationKind,
     Gap,
     Message,
     PacketFields,
@@ -45,6 +45,7 @@ from tracer.model import (
 from tracer.points import Clocks, in_time_order, join_sightings, merge
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
+from tracer.settings import Settings
 from tracer.sources import CaptureArgument, open_capture, resolve
 from tracer.topology import GivenTopology, Topology, load_topology
 from tracer.topology.planes import KNOWN_PLANES
@@ -65,24 +66,6 @@ __all__ = [
 
 TICK = 4096
 """Pieces of data between two reports of progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a run is asked for."""
-
-    grammar: str = "cloudvm_create"
-    topology: Path | None = None
-    stall_s: float = 60.0
-    since_ns: int | None = None
-    """Only traces (of `calls`: calls) that began at or after this time, and before `until_ns`."""
-    until_ns: int | None = None
-    allow: tuple[str, ...] = ()
-    """KIND or KIND:STEP, accepted as a note."""
-    steps: tuple[str, ...] = ()
-    """Steps that a selection names: the grammar must know them."""
-    baseline: Path | None = None
-    """Times of good creations, to compare with (`learn`)."""
 
 
 class Progress(Protocol):
@@ -129,7 +112,7 @@ def learn(report: Report) -> tuple[bytes, int]:
     return learner.render(), learner.learnt
 
 
-_ALLOWED = ("failed", "stalled", "missing", "extra", "order", "plane", "mode", "late", "unobserved")
+_ALLOWED = (*get_args(DeviationKind), "unobserved")
 
 
 def require_known(grammar: Grammar, allowed: Sequence[tuple[str, str]]) -> None:

@@ -176,36 +176,50 @@ def test_several_traces_are_told_with_one_line_each(run: Run) -> None:
     )
 
 
-BLAMED = {
-    "tracer.check()": "UsageError: no captures to check: *",
-    "tracer.check('captures/garbage')": "SourceError: *Internal_base.pcap*",
-    "tracer.check('captures/nowhere')": "SourceError: *nowhere*",
-    "tracer.check('captures/ok', grammar='nix')": "GrammarError: no grammar 'nix'*",
-    "tracer.check('captures/ok', stall='soon')": "UsageError: no span of time: 'soon'*",
-    "tracer.check('captures/ok').only().step('8d')": "UsageError: no step '8d' in cloudvm_create*",
+# What is wrong in a marker is an error of the set-up: no line of the test is to blame.
+MARKED = "import pytest\n@pytest.mark.tracer({})\ndef test_it(tracer):\n    raise SystemError\n"
+CALLED = "def test_it(tracer):\n    {}\n"
+MISTAKES = {
+    "tracer.check()": (CALLED, "UsageError: no captures to check: *"),
+    "tracer.check(5)": (CALLED, "UsageError: no path and no name: 5"),
+    "tracer.check('captures/garbage')": (CALLED, "SourceError: *Internal_base.pcap*"),
+    "tracer.check('captures/nowhere')": (CALLED, "SourceError: *nowhere*"),
+    "tracer.check('captures/ok', grammar='nix')": (CALLED, "GrammarError: no grammar 'nix'*"),
+    "tracer.check('captures/ok', grammar='./nix.lark')": (CALLED, "GrammarError: *nix.lark*"),
+    "tracer.check('captures/ok', topology='nix')": (CALLED, "UsageError: nix: cannot be read: *"),
+    "tracer.check('captures/ok', stall='soon')": (CALLED, "UsageError: no span of time: 'soon'*"),
+    "tracer.check('captures/ok', allow='all')": (CALLED, "UsageError: *'all': no kind 'all'; known: *"),
+    "tracer.check('captures/ok').only().step('8d')": (CALLED, "UsageError: no step '8d' in cloudvm_create*"),
+    "tracer.record()": (CALLED, "UsageError: record what? *"),
+    "'captures/ok'": (MARKED, "tracer: @pytest.mark.tracer takes names: *"),
+    "capture='captures/ok'": (MARKED, "tracer: @pytest.mark.tracer has no 'capture' *did you mean captures?"),
+    "captures=5": (MARKED, "tracer: captures=5: neither a text nor a list of them"),
+    "captures=[5]": (MARKED, "tracer: captures=*5*: neither a text nor a list of them"),
+    "allow=5": (MARKED, "tracer: allow=5: neither a text nor a list of them"),
+    "grammar=5": (MARKED, "tracer: no path and no name: 5"),
+    "stall='x'": (MARKED, "tracer: no span of time: 'x'*"),
+    "stall=['60s']": (MARKED, "tracer: no span of time: *60s*"),
+    "stall='nan'": (MARKED, "tracer: no span of time: nan*"),
+    "stall=0": (MARKED, "tracer: stall=0*: must be more than 0 seconds"),
 }
 
 
-@pytest.mark.parametrize("call", BLAMED)
-def test_a_mistake_is_one_line(call: str, run: Run) -> None:
-    """It names what, where and what to do."""
-    result = run(test=f"def test_it(tracer):\n    {call}\n")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"E *{BLAMED[call]}"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(mistake: str, run: Run) -> None:
+    """It names what, where and what to do, below the line of the test that made it, and nothing of ours."""
+    test, words = MISTAKES[mistake]
+    result = run("-rN", test=test.format(mistake))
+    result.assert_outcomes(failed=test == CALLED, errors=test == MARKED)
+    _, _, told = result.stdout.str().rpartition("___\n")
+    *lines, _end = [line for line in told.splitlines() if line.strip(" ^")]
+    assert len(lines) == (5 if test == CALLED else 1)
+    result.stdout.fnmatch_lines([f"E *{words}" if test == CALLED else words])
 
 
-MARKERS = {
-    "tracer('captures/ok')": "tracer: @pytest.mark.tracer takes names: *",
-    "tracer(capture='captures/ok')": "tracer: @pytest.mark.tracer has no 'capture' *did you mean captures?",
-    "tracer(stall='x')": "tracer: no span of time: 'x'*",
-}
-
-
-@pytest.mark.parametrize("marker", MARKERS)
-def test_a_marker_that_makes_no_sense_is_an_error_of_the_set_up(marker: str, run: Run) -> None:
-    result = run(test=f"import pytest\n@pytest.mark.{marker}\ndef test_it(tracer):\n    raise SystemError\n")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([f"*{MARKERS[marker]}"])
+@pytest.mark.parametrize(("option", "shown"), [("", False), ("--full-trace", True)])
+def test_all_of_a_mistake_is_shown_when_asked_for(option: str, shown: bool, run: Run) -> None:
+    result = run(*option.split(), test=CALLED.format("tracer.check('captures/nowhere')"))
+    assert ("arguments.py" in result.stdout.str()) == shown
 
 
 def test_the_closest_word_holds(run: Run) -> None:

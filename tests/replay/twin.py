@@ -10,7 +10,7 @@ import re
 import threading
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,6 +38,22 @@ def introduced(exchanges: list[Exchanged], methods: tuple[str, ...] = ()) -> set
         else:
             asked |= ids
     return found
+
+
+def indistinct(alike: Iterable[Exchanged]) -> Iterator[list[Exchanged]]:
+    """Requests that read the same, in the runs that were under way at once: which is which, nobody can tell.
+
+    Those of one run were all answered before any of the next one began.
+    """
+    run: list[Exchanged] = []
+    until_ns = 0
+    for each in sorted(alike, key=lambda e: e.request.end_ns):
+        if run and each.request.end_ns > until_ns:
+            yield run
+            run = []
+        run.append(each)
+        until_ns = max(until_ns, each.answer.end_ns)
+    yield run
 
 
 def _tells(exchange: Exchanged) -> bytes:
@@ -69,6 +85,12 @@ class Twin:
             first, _, head = each.request.raw_head.partition(b"\n")
             line = first.split(b" HTTP/1")[0].replace(b" ", f" /{role}".encode(), 1)
             self._answers[_known_by(line, head, each.request.body)].append(each)
+        runs = [run for alike in self._answers.values() for run in indistinct(alike)]
+        told = [{_tells(each) for each in run} for run in runs]
+        # One request of a run may get the answer of another, and then an id is told beside none of its own.
+        crossing = {each for texts in told if len(texts) > 1 for text in texts for each in ID.findall(text)}
+        self.held = set(self._own) - crossing
+        """Recorded ids that no request has to hold, however the threads take turns."""
         self._lock = threading.Lock()
         self.handed_out: set[bytes] = set()
 

@@ -1,11 +1,14 @@
 """The command line: flags, streams and exit codes. What is decided about traces is decided elsewhere.
 
-options   the flags, what their values mean, and how to talk
-commands  what check, calls, show and completion do
-grammars  what grammar list, show, check and draw do
-usage     what is said of a command line that makes no sense
-output    where results and remarks go, colours, exit codes
-progress  bars while captures are read
+commands      the program, and the script that completes its commands
+reading       what check, calls, show and baseline do
+live          what watch does; recording, replaying, extracting, comparing, grammars: as they are called
+manner        how to talk: the options that every command takes
+options       the flags of what is read and what is shown, and what their values mean
+live_options  the flags of what is followed, recorded or played again
+usage         what is said of a command line that makes no sense
+output        where results and remarks go, colours, exit codes
+progress      bars while captures are read
 
 Here is the way in and out: every run ends in one place, with one code and at most one line of error.
 The pipeline, the reports and rich are imported where they are first needed, and nothing else imports
@@ -25,7 +28,7 @@ import click
 
 from tracer.cli import output
 from tracer.cli.commands import program
-from tracer.cli.options import COMPLETE_VARIABLE, PROGRAM_NAME, Manner
+from tracer.cli.manner import COMPLETE_VARIABLE, PROGRAM_NAME, Manner
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, INTERRUPTED
 from tracer.errors import TracerError
 

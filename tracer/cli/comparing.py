@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.cli import options, output
-from tracer.cli.options import Asked, Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.cli.output import CONFORMS, DEVIATES, NO_TRACE
 from tracer.cli.progress import progress
 
 if TYPE_CHECKING:
     from tracer.comparison import Document
-    from tracer.pipeline import Settings
+    from tracer.settings import Settings
 
 __all__ = ["compare"]
 
@@ -28,12 +28,12 @@ __all__ = ["compare"]
 @options.target
 @options.stall
 @options.allow
-@options.manner
+@mannered
 @click.pass_obj
-@options.asked
+@options.settings
 def compare(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     before: str,
     after: str,
     form: str,
@@ -58,7 +58,6 @@ def compare(
         from tracer import comparison
         from tracer.reports import comparison as report
 
-        settings = asked.settings()
         documents = [_document(name, settings, manner) for name in (before, after)]
         for name, document in zip((before, after), documents, strict=True):
             if document.partial:

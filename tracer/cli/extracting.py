@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tracer.cli import options, output
-from tracer.cli.options import Asked, Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.cli.output import CONFORMS
 from tracer.cli.progress import progress
 from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracer.settings import Settings
 
 __all__ = ["extract"]
 
@@ -24,12 +28,12 @@ __all__ = ["extract"]
 @options.topology
 @options.since
 @options.until
-@options.manner
+@mannered
 @click.pass_obj
-@options.asked
+@options.settings
 def extract(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     captures: tuple[str, ...],
     trace: str | None,
     target: str,
@@ -54,7 +58,6 @@ def extract(
             raise UsageError("packets are no text for a terminal; name a file with -w")
         if "-" in captures:
             raise UsageError("extract reads its captures more than once: give files, not standard input")
-        settings = asked.settings()
         with progress(manner) as heard:
             report = pipeline.check(captures, settings, heard)
         chosen = reports.chosen(report.verdicts, trace)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.cli import options, output
-from tracer.cli.options import Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN
 from tracer.errors import UsageError
 
@@ -47,7 +47,7 @@ _name = click.argument("name", metavar="NAME|FILE", type=click.Path())
     invoke_without_command=True,
     short_help="List, print, validate and draw grammars.",
 )
-@options.manner
+@mannered
 @click.pass_context
 def grammar(context: click.Context) -> int:
     """Lists, prints, validates and draws the grammars that check knows.
@@ -68,7 +68,7 @@ def grammar(context: click.Context) -> int:
 
 
 @grammar.command("list", short_help="Name the grammars that come with tracer.")
-@options.manner
+@mannered
 @click.pass_obj
 def list_(manner: Manner) -> int:
     """Names the grammars that come with tracer: their steps, and what begins them."""
@@ -97,7 +97,7 @@ def list_(manner: Manner) -> int:
 
 @grammar.command("show", short_help="Print the steps of a grammar.")
 @_name
-@options.manner
+@mannered
 @click.pass_obj
 def show(manner: Manner, name: str) -> int:
     """Prints the documented steps of a grammar, and which calls are taken for them.
@@ -173,7 +173,7 @@ def _rows(known: Grammar, step: Step) -> list[tuple[str, ...]]:
 
 @grammar.command("check", short_help="Validate a grammar of your own.")
 @_name
-@options.manner
+@mannered
 @click.pass_obj
 def check(manner: Manner, name: str) -> int:
     """Validates a grammar: 0 when tracer can use it, 2 and one line when not.
@@ -208,7 +208,7 @@ def check(manner: Manner, name: str) -> int:
 @options.form("mermaid", "dot", words="What to draw in: Mermaid's or Graphviz's language.")
 @click.option("--automaton", is_flag=True, help="Draw the compiled automaton, not the steps.")
 @options.target
-@options.manner
+@mannered
 @click.pass_obj
 def draw(manner: Manner, name: str, form: str, automaton: bool, target: Path | None) -> int:
     """Draws the steps of a grammar: in a row, side by side, tried again.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import click
 
-from tracer.cli import formats, options, output
-from tracer.cli.options import Asked, Manner
+from tracer.cli import formats, live_options, options, output
+from tracer.cli.manner import Manner, mannered
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tracer.live.watch import Watch
     from tracer.model import Capture, Report
     from tracer.reports.metrics import Metrics
+    from tracer.settings import Settings
 
 __all__ = ["follow", "stoppable", "watch"]
 
@@ -31,25 +32,25 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command(short_help="Follow creations while they happen.")
-@options.interfaces
-@options.brokers
-@options.bpf
-@options.packets
-@options.autostop
+@live_options.interfaces
+@live_options.brokers
+@live_options.bpf
+@live_options.packets
+@live_options.autostop
 @options.grammar
 @options.topology
 @options.form("auto", "view", "text", "jsonl", words="auto: view on a terminal, jsonl on a pipe.")
 @options.stall
 @options.allow
-@options.metrics
-@options.notify
-@options.checkpoint
-@options.manner
+@live_options.metrics
+@live_options.notify
+@live_options.checkpoint
+@mannered
 @click.pass_obj
-@options.asked
+@options.settings
 def watch(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     interfaces: tuple[str, ...],
     brokers: tuple[str, ...],
     bpf: str | None,
@@ -81,21 +82,13 @@ def watch(
     from tracer.live.run import open_watch
     from tracer.sources import privileges
 
-    settings = asked.settings()
-
     def begin(tell: Callable[[Event], None]) -> Watch:
         run = open_watch(interfaces, settings, tell, bpf=bpf, brokers=brokers)
         privileges.drop()
         return run
 
-    hearers = _Hearers(metrics, notify, asked.grammar, checkpoint)
-    return _exit_code(follow(begin, form, packets, duration_s, manner, hearers, announced=True))
-
-
-def _exit_code(report: Report) -> int:
-    from tracer.cli.commands import exit_code
-
-    return exit_code(report)
+    hearers = _Hearers(metrics, notify, settings.grammar, checkpoint)
+    return output.exit_code(follow(begin, form, packets, duration_s, manner, hearers, announced=True))
 
 
 def follow(

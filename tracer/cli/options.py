@@ -8,137 +8,42 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracer import __version__
 from tracer.cli.formats import FORMATS
+from tracer.cli.manner import Function
 from tracer.errors import UsageError
+from tracer.settings import Settings
 
 if TYPE_CHECKING:
-    from tracer.model import Verdict
-    from tracer.pipeline import Settings
+    from tracer.model import Report, Verdict
 
 __all__ = [
-    "COMPLETE_VARIABLE",
-    "PROGRAM_NAME",
-    "SHELLS",
-    "Asked",
-    "Manner",
+    "Where",
     "allow",
     "anonymize",
-    "asked",
-    "autostop",
     "baseline",
-    "bpf",
-    "brokers",
     "calls_since",
     "calls_until",
     "captures",
-    "checkpoint",
-    "every",
     "form",
     "grammar",
-    "interfaces",
-    "manner",
-    "metrics",
-    "most_files",
-    "notify",
     "otlp",
-    "packets",
+    "path",
     "report_form",
+    "settings",
     "since",
-    "size",
-    "speed",
     "stall",
     "target",
     "topology",
     "trace",
     "until",
-    "version",
     "where",
 ]
-
-PROGRAM_NAME = "tracer"
-COMPLETE_VARIABLE = "_TRACER_COMPLETE"
-"""Where click's completion scripts put their question."""
-SHELLS = ("bash", "zsh", "fish")
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-# --- how to talk ----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Manner:
-    """How to talk: given before the command, after it, or both. The object of click's contexts."""
-
-    color: str = "auto"
-    quiet: bool = False
-    verbose: int = 0
-    debug: bool = False
-
-
-def _color(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    talk = context.ensure_object(Manner)
-    talk.color = value or talk.color
-
-
-def _quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
-    talk = context.ensure_object(Manner)
-    talk.quiet = talk.quiet or value
-
-
-def _verbose(context: click.Context, _: click.Parameter, value: int) -> None:
-    context.ensure_object(Manner).verbose += value
-
-
-def _debug(context: click.Context, _: click.Parameter, value: bool) -> None:
-    talk = context.ensure_object(Manner)
-    talk.debug = talk.debug or value
-
-
-def manner(function: Function) -> Function:
-    """--color, -q, -v and --debug, which every command takes; they are kept in the Manner alone."""
-    for add in (
-        click.option(
-            "--debug",
-            is_flag=True,
-            expose_value=False,
-            callback=_debug,
-            help="Show the trace of an internal error.",
-        ),
-        click.option(
-            "--verbose",
-            "-v",
-            count=True,
-            expose_value=False,
-            callback=_verbose,
-            help="Say more; twice: still more.",
-        ),
-        click.option(
-            "--quiet",
-            "-q",
-            is_flag=True,
-            expose_value=False,
-            callback=_quiet,
-            help="Nothing on standard error but errors.",
-        ),
-        click.option(
-            "--color",
-            type=click.Choice(["auto", "always", "never"]),
-            metavar="WHEN",
-            expose_value=False,
-            callback=_color,
-            help="Colours: always, never, or auto: on a terminal, unless NO_COLOR is set.",
-        ),
-    ):
-        function = add(function)
-    return function
 
 
 class Where:
@@ -154,67 +59,32 @@ class Where:
             self.fits = reports.selection(conditions)
             self.steps = reports.named_steps(conditions)
 
+    def of(self, report: Report) -> Report:
+        """Return *report* with the traces that fit, and no others."""
+        return replace(report, verdicts=[verdict for verdict in report.verdicts if self.fits(verdict)])
+
     def __str__(self) -> str:
         return " ".join(f"--where {condition}" for condition in self.conditions)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What of the captures is to be checked, and how: the answers of the options that many commands share."""
-
-    grammar: str = "cloudvm_create"
-    topology: Path | None = None
-    stall_s: float = 60.0
-    since_ns: int | None = None
-    until_ns: int | None = None
-    allow: tuple[str, ...] = ()
-    where: Where = field(default_factory=lambda: Where(()))
-    baseline: Path | None = None
-
-    def settings(self) -> Settings:
-        """Return them as a run takes them."""
-        from tracer.pipeline import Settings
-
-        return Settings(
-            self.grammar,
-            self.topology,
-            self.stall_s,
-            self.since_ns,
-            self.until_ns,
-            self.allow,
-            self.where.steps,
-            self.baseline,
-        )
+_SHARED = frozenset(each.name for each in fields(Settings))
+_DEFAULTS = Settings()
 
 
-_SHARED = tuple(each.name for each in fields(Asked))
+def settings(function: Callable[..., int]) -> Callable[..., int]:
+    """Give the command one `Settings` in the place of those of its options that are answers to its questions.
 
-
-def asked(function: Callable[..., int]) -> Callable[..., int]:
-    """Give the command one `Asked` in the place of those of its options that many commands share."""
+    What --where chooses the command does itself; the steps that it names are for the grammar to know.
+    """
 
     @functools.wraps(function)
-    def gathered(*arguments: object, **answers: object) -> int:
-        shared: dict[str, Any] = {name: answers.pop(name) for name in _SHARED if name in answers}
-        return function(*arguments, asked=Asked(**shared), **answers)
+    def gathered(*arguments: object, **answers: Any) -> int:
+        given: dict[str, Any] = {name: answers.pop(name) for name in _SHARED & answers.keys()}
+        if "where" in answers:
+            given["steps"] = answers["where"].steps
+        return function(*arguments, settings=Settings(**given), **answers)
 
     return gathered
-
-
-def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:
-        click.echo(f"{PROGRAM_NAME} {__version__}")
-        context.exit()
-
-
-version = click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_version,
-    help="Print the version and stop.",
-)
 
 
 # --- what to read, and how ------------------------------------------------------------------------
@@ -225,13 +95,14 @@ grammar = click.option(
     "-g",
     metavar="NAME|FILE",
     type=click.Path(),
-    default="cloudvm_create",
+    default=_DEFAULTS.grammar,
     show_default=True,
     help="What to check against.",
 )
 
 
-def _path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+def path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    """Return the path that a word is."""
     return None if value is None else Path(value)
 
 
@@ -240,7 +111,7 @@ topology = click.option(
     "-t",
     metavar="FILE",
     type=click.Path(),
-    callback=_path,
+    callback=path,
     help="Planes, roles and ports (TOML); else inferred.",
 )
 
@@ -259,7 +130,7 @@ stall = click.option(
     "--stall",
     "stall_s",
     metavar="SECONDS",
-    default="60",
+    default=f"{_DEFAULTS.stall_s:g}",
     show_default=True,
     callback=_seconds,
     help="Silence after which a creation counts as stuck.",
@@ -310,131 +181,8 @@ baseline = click.option(
     "--baseline",
     metavar="FILE",
     type=click.Path(),
-    callback=_path,
+    callback=path,
     help="Name steps that are slow against this file of `tracer baseline`.",
-)
-
-
-# --- what to follow, and how long ------------------------------------------------------------------
-
-interfaces = click.option(
-    "--interface",
-    "-i",
-    "interfaces",
-    metavar="PLANE=WHAT",
-    multiple=True,
-    help="An interface, a named pipe, or - for standard input; one plane each. Repeat it.",
-)
-
-
-brokers = click.option(
-    "--amqp",
-    "brokers",
-    metavar="URL",
-    multiple=True,
-    help="Listen to a broker's firehose: amqp://USER:PASSWORD@HOST/VHOST, or amqps://. Repeat it.",
-)
-
-
-bpf = click.option(
-    "--filter",
-    "-f",
-    "bpf",
-    metavar="BPF",
-    help="What to sniff, in tcpdump's words, instead of the protocols' ports; '' is all.",
-)
-
-
-def _autostop(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    if text is None:
-        return None
-    kind, _colon, number = text.rpartition(":")
-    try:
-        seconds = float(number)
-    except ValueError:
-        seconds = math.nan
-    if kind not in ("", "duration") or not (math.isfinite(seconds) and seconds > 0):
-        raise UsageError(f"-a {text!r}: write duration:SECONDS, as duration:60")
-    return seconds
-
-
-autostop = click.option(
-    "--autostop",
-    "-a",
-    "duration_s",
-    metavar="duration:S",
-    callback=_autostop,
-    help="Stop after so many seconds.",
-)
-packets = click.option(
-    "--count", "-c", "packets", metavar="N", type=click.IntRange(1), help="Stop after so many packets."
-)
-
-metrics = click.option(
-    "--metrics",
-    metavar="[ADDRESS:]PORT",
-    help="Answer Prometheus there; on 127.0.0.1 unless an address is given.",
-)
-notify = click.option(
-    "--notify",
-    metavar="URL",
-    help="POST the JSON line of each creation that is stuck or failed there, and of its recovery.",
-)
-checkpoint = click.option(
-    "--checkpoint",
-    metavar="FILE",
-    type=click.Path(),
-    callback=_path,
-    help="Keep open creations there; a watch that is started again goes on with them.",
-)
-
-
-def _more_than_nothing(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{parameter.opts[0]} {value:g}: must be more than 0")
-    return value
-
-
-def _times(_: click.Context, __: click.Parameter, text: str) -> float:
-    if text == "max":
-        return 0.0
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = math.nan
-    if not (math.isfinite(speed) and speed > 0):
-        raise UsageError(f"--speed {text!r}: write how many times faster, as 10 or 0.5, or max")
-    return speed
-
-
-speed = click.option(
-    "--speed",
-    metavar="N|max",
-    default="1",
-    show_default=True,
-    callback=_times,
-    help="How many times faster than it was recorded; max: as fast as possible.",
-)
-size = click.option(
-    "--size",
-    "-C",
-    "size_mb",
-    metavar="MB",
-    type=float,
-    callback=_more_than_nothing,
-    help="Begin a new file after so many MB.",
-)
-every = click.option(
-    "--every",
-    "-G",
-    "every_s",
-    metavar="SECONDS",
-    type=float,
-    callback=_more_than_nothing,
-    help="Begin a new file after so many seconds.",
-)
-most_files = click.option(
-    "--files", "-W", "most", metavar="N", type=click.IntRange(1), help="Keep the last N files."
 )
 
 
@@ -473,7 +221,7 @@ target = click.option(
     "target",
     metavar="FILE",
     type=click.Path(),
-    callback=_path,
+    callback=path,
     help="Write the result there, not to standard output.",
 )
 

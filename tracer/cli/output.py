@@ -14,7 +14,7 @@ from tracer.errors import UsageError, reason
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tracer.cli.options import Manner
+    from tracer.cli.manner import Manner
     from tracer.model import Report
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "console",
     "destination",
     "discard_stdout",
+    "exit_code",
     "plain",
     "ready",
     "say",
@@ -38,6 +39,18 @@ __all__ = [
 CONFORMS, DEVIATES, COULD_NOT_RUN, INCONCLUSIVE, NO_TRACE, INTERRUPTED = 0, 1, 2, 3, 5, 130
 _PIPE_WIDTH = 160
 """Columns of a text report that goes to a file or a pipe: wide enough for a step's whole row."""
+
+
+def exit_code(report: Report) -> int:
+    """Return the exit code of check and watch for what they found."""
+    if report.partial:
+        return INTERRUPTED
+    verdicts = {verdict.verdict for verdict in report.verdicts}
+    if not verdicts:
+        return NO_TRACE
+    if "deviates" in verdicts:
+        return DEVIATES
+    return INCONCLUSIVE if "inconclusive" in verdicts else CONFORMS
 
 
 # --- remarks --------------------------------------------------------------------------------------

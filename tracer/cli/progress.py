@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from tracer.cli.options import Manner
+    from tracer.cli.manner import Manner
 
 __all__ = ["CaptureProgress", "progress"]
 

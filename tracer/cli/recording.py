@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from tracer.cli import options, output
+from tracer.cli import live_options, options, output
 from tracer.cli.live import stoppable
-from tracer.cli.options import Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.cli.output import CONFORMS
 from tracer.errors import UsageError
+from tracer.settings import Settings
 
 __all__ = ["capture"]
 
@@ -21,17 +22,17 @@ _SECRETS = (
 
 
 @click.command(short_help="Record planes to rotating capture files.")
-@options.interfaces
+@live_options.interfaces
 @click.option("--write", "-w", "folder", metavar="DIR", type=click.Path(), required=True, help="Where to.")
-@options.bpf
+@live_options.bpf
 @click.option("--redact", is_flag=True, help="Overwrite secrets, lengths kept; verdicts stay the same.")
-@options.size
-@options.every
-@options.most_files
-@options.packets
-@options.autostop
+@live_options.size
+@live_options.every
+@live_options.most_files
+@live_options.packets
+@live_options.autostop
 @options.topology
-@options.manner
+@mannered
 @click.pass_obj
 def capture(
     manner: Manner,
@@ -67,7 +68,7 @@ def capture(
     and the rows that the database sends. Encrypted or compressed data are left.
     """
     from tracer.live.run import proposed_filter
-    from tracer.pipeline import Settings, given_topology
+    from tracer.pipeline import given_topology
     from tracer.recording.rotation import Rotation
     from tracer.recording.run import open_recording
 

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import options, output
+from tracer.cli import live_options, options, output
 from tracer.cli.live import follow, stoppable
-from tracer.cli.options import Asked, Manner
+from tracer.cli.manner import Manner, mannered
 from tracer.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from tracer.pipeline import Settings
     from tracer.replay.run import Targets
+    from tracer.settings import Settings
 
 __all__ = ["replay"]
 
 
 @click.command(short_help="Play captures again: into the live view, onto a test broker, to test endpoints.")
 @options.captures
-@options.speed
+@live_options.speed
 @click.option("--amqp", metavar="URL", help="Send the AMQP messages to this test broker.")
 @click.option(
     "--rest",
@@ -38,12 +38,12 @@ __all__ = ["replay"]
 )
 @options.stall
 @options.allow
-@options.manner
+@mannered
 @click.pass_obj
-@options.asked
+@options.settings
 def replay(
     manner: Manner,
-    asked: Asked,
+    settings: Settings,
     captures: tuple[str, ...],
     speed: float,
     amqp: str | None,
@@ -76,7 +76,6 @@ def replay(
     """
     from tracer.replay.run import Targets
 
-    settings = asked.settings()
     targets = Targets(amqp, rest, force, keep, dry_run)
     if amqp is not None or rest:
         return _send(captures, settings, targets, speed, form, manner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tracer.conformance.case import ATTEMPT_STEPS, Case
 from tracer.conformance.outcome import GOOD, Ending, failing_of_attempt
 from tracer.conformance.times import times_of
-from tracer.model import Attempt, StepResult
+from tracer.model import Attempt, StepResult, StepStatus
 
 __all__ = ["attempt_details"]
 
@@ -42,6 +42,7 @@ def _steps(case: Case, since_ns: int, until_ns: int | None, stopped: str | None)
             and since_ns <= w.call.started_ns
             and (until_ns is None or w.call.started_ns < until_ns)
         ]
+        status: StepStatus
         if step.name == stopped:
             status = "failed"
         else:

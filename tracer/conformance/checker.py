@@ -21,7 +21,18 @@ from tracer.conformance.run import judge_run
 from tracer.conformance.sight import StepSight
 from tracer.conformance.step_results import step_results
 from tracer.conformance.words import host_words, retry_words, summary_words
-from tracer.model import Call, CallRecord, Deviation, Note, RestFacts, StepResult, Trace, Verdict
+from tracer.model import (
+    Call,
+    CallRecord,
+    Conformance,
+    Deviation,
+    Note,
+    Outcome,
+    RestFacts,
+    StepResult,
+    Trace,
+    Verdict,
+)
 
 __all__ = ["Checker"]
 
@@ -94,7 +105,9 @@ class Checker:
             ending.time_ns if ending.outcome not in ("stuck", "unfinished") else None,
         )
 
-    def _judged(self, outcome: str, steps: Sequence[StepResult], deviations: Sequence[Deviation]) -> str:
+    def _judged(
+        self, outcome: Outcome, steps: Sequence[StepResult], deviations: Sequence[Deviation]
+    ) -> Conformance:
         if deviations:
             return "deviates"
         blind = any(self._is_blind(step) and not self._allows("unobserved", step.step) for step in steps)

@@ -23,7 +23,7 @@ from tracer.conformance.words import (
     shown_for,
     stall_words,
 )
-from tracer.model import CallRecord, Deviation, Note, StepResult
+from tracer.model import CallRecord, Deviation, DeviationKind, Note, StepResult
 
 __all__ = ["findings"]
 
@@ -45,6 +45,7 @@ def findings(
 
 
 def _ended_badly(case: Case, sight: StepSight, ending: Ending) -> Iterator[Deviation]:
+    kind: DeviationKind
     shown: CallRecord | None
     if ending.outcome in ("rejected", "error"):
         kind, words, shown = "failed", failure_words(case, ending), shown_for(case, ending)

@@ -9,7 +9,7 @@ from tracer.conformance.moves import Extra, Sync
 from tracer.conformance.outcome import GOOD, Ending
 from tracer.conformance.sight import StepSight
 from tracer.conformance.words import expected_words, order_words
-from tracer.model import CallRecord, Deviation, Note
+from tracer.model import CallRecord, Deviation, DeviationKind, Note
 
 __all__ = ["misfits"]
 
@@ -45,7 +45,9 @@ class _Misfits:
         step, note, record = move.symbol.step, move.symbol.note, witness.record
         if note and step and self._first(note, step):
             documented = "RPC" if record.protocol == "REST" else "REST"
-            self.notes.append(Note(note, step, f"documented as {documented}, observed as {record.protocol}"))
+            self.notes.append(
+                Note("mode", step, f"documented as {documented}, observed as {record.protocol}")
+            )
         if move.kind == "failed":
             self._failed_on_the_way(witness, step)
         elif (
@@ -64,7 +66,8 @@ class _Misfits:
 
     def _misplaced(self, move: Sync, record: CallRecord) -> Deviation:
         """Return that a step came on another plane, or in another mode, than is documented."""
-        grammar, kind, step = self.case.grammar, move.kind, move.symbol.step
+        grammar, step = self.case.grammar, move.symbol.step
+        kind: DeviationKind = "plane" if move.kind == "plane" else "mode"
         if step is None:
             # Between the steps: what asks for the next host.
             what, legs = record.operation, grammar.terminal_legs(move.symbol.terminal)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tracer.conformance.case import Case, Witness
 from tracer.conformance.sight import StepSight
-from tracer.model import Call, CallRecord, ConnectFacts, RestFacts, RpcFacts, SqlFacts
+from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, RpcFacts, SqlFacts
 
 __all__ = ["GOOD", "Ending", "blind_host", "judge", "only_turned_away", "silent"]
 
@@ -36,7 +36,7 @@ _CALLEE_STEPS = {
 class Ending:
     """How a creation ended."""
 
-    outcome: str
+    outcome: Outcome
     stopped_at: str | None = None
     between: tuple[str, str] | None = None
     call: Call | None = None

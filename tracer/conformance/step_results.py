@@ -10,7 +10,7 @@ from tracer.conformance.grammar import Step
 from tracer.conformance.outcome import GOOD, Ending, only_turned_away
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import times_of, with_waits
-from tracer.model import RestFacts, StepResult
+from tracer.model import RestFacts, StepResult, StepStatus
 
 __all__ = ["step_results"]
 
@@ -43,6 +43,7 @@ def _result(
         shown = record is not None and record.operation.startswith("CONNECT")
         told = (replace(record, step=step.name),) if record is not None and shown else ()
         return StepResult(step.name, step.title, "failed", calls=told)
+    status: StepStatus
     if failed:
         status, reason = "failed", ""
     elif any(kind != "failed" or step.name in case.grammar.inward for _, kind in taken):
@@ -55,7 +56,7 @@ def _result(
     return StepResult(step.name, step.title, status, started_ns, duration_ns, calls, reason)
 
 
-def _unseen(case: Case, sight: StepSight, ending: Ending, step: Step, passed: bool) -> tuple[str, str]:
+def _unseen(case: Case, sight: StepSight, ending: Ending, step: Step, passed: bool) -> tuple[StepStatus, str]:
     """Return the status of a step of which nothing was seen, and the reason where it is unobserved.
 
     *passed* tells that the creation went further than this step.

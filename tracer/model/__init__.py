@@ -24,7 +24,20 @@ from tracer.model.messages import (
 )
 from tracer.model.packets import Capture, Frame, Frames, Packet, PacketFields, Segment, SegmentFields
 from tracer.model.streams import TO_CLIENT, TO_SERVER, Closed, Connection, Data, Endpoint, Gap
-from tracer.model.verdicts import Attempt, CallRecord, Deviation, Note, Report, StepResult, Verdict
+from tracer.model.verdicts import (
+    Attempt,
+    CallRecord,
+    Conformance,
+    Deviation,
+    DeviationKind,
+    Note,
+    NoteKind,
+    Outcome,
+    Report,
+    StepResult,
+    StepStatus,
+    Verdict,
+)
 
 __all__ = [
     "CLIENT",
@@ -38,10 +51,12 @@ __all__ = [
     "CallRecord",
     "Capture",
     "Closed",
+    "Conformance",
     "ConnectFacts",
     "Connection",
     "Data",
     "Deviation",
+    "DeviationKind",
     "End",
     "Endpoint",
     "Frame",
@@ -52,6 +67,8 @@ __all__ = [
     "HttpResponse",
     "Message",
     "Note",
+    "NoteKind",
+    "Outcome",
     "Packet",
     "PacketFields",
     "Report",
@@ -64,6 +81,7 @@ __all__ = [
     "SqlResult",
     "SqlStatement",
     "StepResult",
+    "StepStatus",
     "Trace",
     "Undecoded",
     "Verdict",

@@ -4,10 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tracer.model.packets import Capture
 
-__all__ = ["Attempt", "CallRecord", "Deviation", "Note", "Report", "StepResult", "Verdict"]
+__all__ = [
+    "Attempt",
+    "CallRecord",
+    "Conformance",
+    "Deviation",
+    "DeviationKind",
+    "Note",
+    "NoteKind",
+    "Outcome",
+    "Report",
+    "StepResult",
+    "StepStatus",
+    "Verdict",
+]
+
+# The words that reports, JSON and `--allow` know things by; the README explains each (tests/test_readme.py).
+Conformance = Literal["conforms", "deviates", "inconclusive"]
+Outcome = Literal["active", "done", "rejected", "error", "stuck", "unfinished"]
+StepStatus = Literal["seen", "inferred", "failed", "missing", "unobserved", "skipped", "not_reached"]
+DeviationKind = Literal["failed", "stalled", "missing", "extra", "order", "plane", "mode", "late"]
+NoteKind = Literal[
+    "mode",
+    "retry",
+    "host",
+    "redelivered",
+    "ambiguous",
+    "allowed",
+    "slow",
+    "baseline",
+    "placement",
+    "reply",
+    "broker",
+    "fault",
+]
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,8 +103,7 @@ class StepResult:
     step: str
     """4a"""
     title: str
-    status: str
-    """seen · inferred · failed · missing · unobserved · skipped · not_reached"""
+    status: StepStatus
     started_ns: int | None = None
     duration_ns: int | None = None
     calls: tuple[CallRecord, ...] = ()
@@ -85,8 +118,7 @@ class StepResult:
 
 @dataclass(slots=True, frozen=True)
 class Deviation:
-    kind: str
-    """failed · stalled · missing · extra · order · plane · mode · late"""
+    kind: DeviationKind
     step: str | None
     message: str
     call: CallRecord | None = None
@@ -99,8 +131,7 @@ class Deviation:
 
 @dataclass(slots=True, frozen=True)
 class Note:
-    kind: str
-    """mode · retry · slow · ambiguous · allowed · placement · reply · broker · fault · …"""
+    kind: NoteKind
     step: str | None
     message: str
     call: CallRecord | None = None
@@ -129,10 +160,9 @@ class Verdict:
     server_id: str | None
     project_id: str | None
     name: str | None
-    verdict: str
-    """conforms · deviates · inconclusive"""
-    outcome: str
-    """active (done) · rejected · error · stuck · unfinished"""
+    verdict: Conformance
+    outcome: Outcome
+    """`done` is the `active` of workflows that make no server."""
     stopped_at: str | None
     stopped_between: tuple[str, str] | None
     api_host: str | None

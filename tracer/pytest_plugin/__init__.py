@@ -138,8 +138,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put ladders into the report as sections of their own; let no password of a broker stay in it."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put ladders into the report as sections of their own; let no password of a broker stay in it.
+
+    Of a mistake of the test's, such as a capture that is not there, its own line and the message are told.
+    """
+    errors = sys.modules.get("tracer.errors")
+    raised = call.excinfo
+    if errors is not None and raised is not None and isinstance(raised.value, errors.TracerError):
+        from tracer.pytest_plugin import explain
+
+        explain.shorten(item, raised)
     report = yield
     if report.failed:
         item.stash[FAILED] = True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+
 import pytest
 
+from tracer import pytest_plugin
 from tracer.pytest_plugin import HEARD, KEPT, SECTIONS
 from tracer.testing.claims import Claim, denied
 
-__all__ = ["add", "draw"]
+__all__ = ["add", "draw", "shorten"]
 
 
 def add(item: pytest.Item, error: AssertionError) -> None:
@@ -42,3 +45,24 @@ def draw(item: pytest.Item, claim: Claim) -> None:
     if claim.ladder is not None:
         # Not add_report_section: it would call a drawing "captured".
         item.stash.setdefault(SECTIONS, []).append(("tracer ladder", claim.ladder()))
+
+
+def shorten(item: pytest.Item, found: pytest.ExceptionInfo[BaseException]) -> None:
+    """Leave off what of a traceback lies in tracer: the mistake is on the line that called it.
+
+    What the system said is in the message already, and is no traceback of its own. `--full-trace` shows all.
+    """
+    if item.config.getoption("fulltrace", False):
+        return
+    place = found.tb
+    while place.tb_next is not None and not _is_ours(place.tb_next):
+        place = place.tb_next
+    # In the chain itself: pytest goes back to it, whatever its own list of entries is made to say.
+    place.tb_next = None
+    found.value.__cause__ = None
+
+
+def _is_ours(place: TracebackType) -> bool:
+    # The hooks of the plugin stand around the test; all else of ours is called by it.
+    module = str(place.tb_frame.f_globals.get("__name__"))
+    return module.startswith("tracer.") and module != pytest_plugin.__name__

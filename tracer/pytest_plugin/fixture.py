@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracer.errors import UsageError
-from tracer.pipeline import Settings
 from tracer.pytest_plugin import HEARD, KEPT
-from tracer.pytest_plugin.settings import Asked, locate, of_item
+from tracer.pytest_plugin.settings import Asked, locate, of_item, several, stall_seconds
+from tracer.settings import Settings
 from tracer.testing import Traffic, conforms
 from tracer.testing.step import nanoseconds
 
@@ -130,17 +130,21 @@ class Tracer:
             settings,
             grammar=locate(grammar, self._bases) if grammar else settings.grammar,
             topology=Path(locate(topology, self._bases)) if topology else settings.topology,
-            allow=(*settings.allow, *([allow] if isinstance(allow, str) else allow)),
-            stall_s=settings.stall_s if stall is None else nanoseconds(stall) / 1e9,
+            allow=(*settings.allow, *several("allow", allow)),
+            stall_s=settings.stall_s if stall is None else stall_seconds(stall),
         )
 
 
 def fixture(request: pytest.FixtureRequest) -> Generator[Tracer]:
     """Yield the Tracer of one test; what makes no sense in its marker is an error of its set-up."""
+    wrong = ""
     try:
         asked = of_item(request.node)
     except UsageError as error:
-        pytest.fail(f"tracer: {error}", pytrace=False)
+        wrong = f"tracer: {error}"
+    if wrong:
+        # Out here pytest has no other exception to tell along with it.
+        pytest.fail(wrong, pytrace=False)
     tracer = Tracer(request.node, asked)
     yield tracer
     tracer.tidy()

@@ -30,10 +30,11 @@ from tracer.events import Event
 from tracer.live.run import open_watch, proposed_filter
 from tracer.live.watch import Watch
 from tracer.model import Report
-from tracer.pipeline import Settings, given_topology
+from tracer.pipeline import given_topology
 from tracer.recording.recorder import Recorder
 from tracer.recording.rotation import Rotation
 from tracer.recording.run import open_recording
+from tracer.settings import Settings
 from tracer.sources.live import LiveSource
 from tracer.sources.privileges import drop
 

@@ -21,8 +21,8 @@ import pytest
 
 from tracer.errors import SourceError, UsageError
 from tracer.model import Report
-from tracer.pipeline import Settings
 from tracer.pytest_plugin import FAILED, HEARD, KEPT, SECTIONS
+from tracer.settings import Settings
 from tracer.testing import Traffic
 from tracer.testing.traffic import INCONCLUSIVE
 

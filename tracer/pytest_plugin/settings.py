@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tracer.errors import UsageError
-from tracer.pipeline import Settings
+from tracer.settings import Settings
 
-__all__ = ["Asked", "of_item", "of_run"]
+__all__ = ["Asked", "locate", "of_item", "of_run", "several", "stall_seconds"]
 
 KEYS = ("grammar", "topology", "captures", "allow", "stall")
 
@@ -58,23 +59,41 @@ def of_item(item: pytest.Item) -> Asked:
 
 def _with(asked: Asked, values: Mapping[str, Any], bases: Sequence[Path]) -> Asked:
     """Return *asked* with what *values* hold; what is allowed adds up, all else is replaced."""
-    from tracer.testing.step import nanoseconds
-
     settings = asked.settings
     grammar, topology, stall = (values.get(key) for key in ("grammar", "topology", "stall"))
-    captures = values.get("captures") or ()
-    captures = (captures,) if isinstance(captures, str | os.PathLike) else tuple(captures)
-    allow = values.get("allow") or ()
-    allow = (allow,) if isinstance(allow, str) else tuple(allow)
+    captures, allow = (several(key, values.get(key)) for key in ("captures", "allow"))
     return Asked(
         Settings(
             grammar=locate(grammar, bases) if grammar else settings.grammar,
             topology=Path(locate(topology, bases)) if topology else settings.topology,
-            stall_s=nanoseconds(_number(stall)) / 1e9 if stall else settings.stall_s,
+            stall_s=settings.stall_s if stall is None else stall_seconds(_number(stall)),
             allow=tuple(dict.fromkeys((*settings.allow, *allow))),
         ),
         tuple(locate(capture, bases) for capture in captures) or asked.captures,
     )
+
+
+def several(name: str, value: Any) -> tuple[Any, ...]:
+    """Return what may be given as one text or as several. UsageError for anything else."""
+    if value is None:
+        return ()
+    if isinstance(value, str | os.PathLike):
+        return (value,)
+    if isinstance(value, Iterable):
+        listed = tuple(value)
+        if all(isinstance(each, str | os.PathLike) for each in listed):
+            return listed
+    raise UsageError(f"{name}={value!r}: neither a text nor a list of them")
+
+
+def stall_seconds(stall: str | float | timedelta) -> float:
+    """Return the silence after which a creation is stuck. UsageError for what is no time, or none at all."""
+    from tracer.testing.step import nanoseconds
+
+    seconds = nanoseconds(stall) / 1e9
+    if seconds <= 0:
+        raise UsageError(f"stall={stall!r}: must be more than 0 seconds")
+    return seconds
 
 
 def _number(stall: Any) -> Any:
@@ -90,6 +109,8 @@ def locate(name: str | os.PathLike[str], bases: Sequence[Path]) -> str:
 
     A plane before it (`PLANE=FILE`) stays there. Names of grammars and examples are no files, and stay.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UsageError(f"no path and no name: {name!r}")
     text = os.fspath(name)
     plane, equals, path = text.rpartition("=")
     for base in bases:

@@ -15,9 +15,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import get_args
 
 from tracer.errors import UsageError
-from tracer.model import CallRecord, Capture, Report, StepResult, Verdict
+from tracer.model import CallRecord, Capture, Conformance, Outcome, Report, StepResult, Verdict
 
 __all__ = [
     "call_words",
@@ -294,9 +295,6 @@ def starts_words(left_out: Sequence[int]) -> str:
 
 # --- choosing traces ------------------------------------------------------------------------------
 
-_OUTCOMES = ("active", "done", "rejected", "error", "stuck", "unfinished")
-_VERDICTS = ("conforms", "deviates", "inconclusive")
-
 
 def _hosts(verdict: Verdict) -> list[str]:
     return [host for host in (verdict.api_host, verdict.compute_host, *verdict.attempts) if host]
@@ -326,7 +324,7 @@ _KEYS: dict[str, Callable[[Verdict, str], bool]] = {
     ),
     "verdict": lambda verdict, value: verdict.verdict == value,
 }
-_VALUES = {"outcome": _OUTCOMES, "verdict": _VERDICTS}
+_VALUES = {"outcome": get_args(Outcome), "verdict": get_args(Conformance)}
 
 
 def named_steps(conditions: Sequence[str]) -> tuple[str, ...]:

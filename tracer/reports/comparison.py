@@ -127,4 +127,4 @@ def html(found: Comparison) -> bytes:
         for pair in found.steps
     ]
     changes = [(change, plain(change.words, _LIMIT)) for change in found.changes]
-    return rendered("comparison.html", answer=answer(found), changes=changes, steps=rows, breaks=found.breaks)
+    return rendered("comparison.html", title=answer(found), changes=changes, steps=rows, breaks=found.breaks)

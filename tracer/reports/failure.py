@@ -12,7 +12,8 @@ from rich.console import Console
 
 from tracer.model import Report, Verdict
 from tracer.reports import console, ladder, lead, plain, seen_instead
-from tracer.reports.console import Page
+from tracer.reports.page import Page
+from tracer.reports.trace import heading
 
 __all__ = ["crowd", "diagram", "found", "headline", "nothing", "story"]
 
@@ -70,5 +71,5 @@ def crowd(verdicts: Sequence[Verdict], report: Report) -> list[str]:
     """Return one line for each trace, those that broke first, at most a dozen."""
     page = Page.of(report, Console(file=io.StringIO(), width=WIDTH, color_system=None), 0)
     ranked = sorted(verdicts, key=lambda v: ("deviates", "inconclusive", "conforms").index(v.verdict))
-    lines = [console.heading(page, verdict).plain for verdict in ranked[:_LISTED]]
+    lines = [heading(page, verdict).plain for verdict in ranked[:_LISTED]]
     return lines + ([f"and {len(ranked) - _LISTED} more"] if len(ranked) > _LISTED else [])

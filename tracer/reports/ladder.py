@@ -15,7 +15,8 @@ from rich.text import Text
 
 from tracer.model import CallRecord, Report, StepResult, Verdict
 from tracer.reports import duration, fragment, offset, plain, plural, refused
-from tracer.reports.console import Page, answers, deviations, faults, heading, identity, step_status
+from tracer.reports.page import Page, step_status
+from tracer.reports.trace import answers, deviations, faults, heading, identity
 
 __all__ = ["render"]
 

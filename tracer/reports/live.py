@@ -135,7 +135,7 @@ def _row(trace: OpenTrace, now_ns: int, page: _Page) -> Text:
             row.append(" ")
         for step in group:
             # Nothing is missing while it goes on: what was not seen yet may only be late.
-            status = "unobserved" if step.status == "missing" else step.status
+            status: str = "unobserved" if step.status == "missing" else step.status
             if step.step == verdict.stopped_at and verdict.outcome in ("stuck", "unfinished"):
                 status = "stalled" if stalled else "next"
             row.append(*page.mark(status))

@@ -20,14 +20,14 @@ from tracer.reports import (
     witnesses,
 )
 
-__all__ = ["Page", "step_status", "steps"]
+__all__ = ["STATUSES", "Page", "step_status", "steps"]
 
 _NARROW, _WIDE = 100, 180
 """Below _NARROW columns frames have a line of their own; from _WIDE on they have whole file names."""
 _CALL_WIDTH = 62
 _TITLE_LEAST = 24
 
-_STATUS = {
+STATUSES = {
     "seen": ("ok", "green"),
     "inferred": ("inferred", "green dim"),
     "failed": ("FAILED", "bold red"),
@@ -35,7 +35,12 @@ _STATUS = {
     "unobserved": ("unobserved", "yellow"),
     "skipped": ("skipped", "dim"),
     "not_reached": ("not reached", "dim"),
+    # What is made of the others for how the creation ended:
+    "owed": ("OWED", "bold red"),
+    "retrying": ("retrying", "bold yellow"),
+    "refused": ("refused", "green"),
 }
+"""Status of a step -> how it is written, and its style."""
 
 
 @dataclass(slots=True)
@@ -167,14 +172,16 @@ def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
 
 
 def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
-    owed = verdict.outcome == "stuck" and step.step == verdict.stopped_at
-    if owed and step.status in ("missing", "not_reached"):
-        return "OWED", "bold red"
-    if step.status == "failed" and verdict.outcome == "unfinished":
-        return "retrying", "bold yellow"
-    if step.status == "seen" and verdict.outcome == "rejected" and _turned_away(step):
-        return "refused", "green"
-    return _STATUS.get(step.status, (step.status, ""))
+    """Return how its status is written, and the style."""
+    status: str = step.status
+    stopped = verdict.outcome == "stuck" and step.step == verdict.stopped_at
+    if stopped and status in ("missing", "not_reached"):
+        status = "owed"
+    elif status == "failed" and verdict.outcome == "unfinished":
+        status = "retrying"
+    elif status == "seen" and verdict.outcome == "rejected" and _turned_away(step):
+        status = "refused"
+    return STATUSES[status]
 
 
 def _turned_away(step: StepResult) -> bool:

@@ -8,8 +8,7 @@ more when it is delivered, with its body. It is the broker that tells, so that T
   never fills the broker's memory;
 - one more, to which the broker dead-letters what it drops there. Nobody reads it: it is purged now and then,
   and the answer counts what was lost;
-- probes: once a second a message without content to our own queue. One that comes back untraced says that
-  trace is off, and the time it takes how far we are behind.
+- probes, once a second (rabbitmq_probes).
 
 Exchanges are declared passively. Of the cloud's own queues none is touched.
 
@@ -23,7 +22,6 @@ import contextlib
 import logging
 import secrets
 import threading
-from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -35,7 +33,9 @@ from tracer.model import Capture, Endpoint, Heard
 from tracer.sources.live import monotonic_s, wall_ns
 from tracer.sources.rabbitmq_frames import Deliveries, FirehoseConnection
 from tracer.sources.rabbitmq_messages import OWN, TRACE, Delivery, Firehose
+from tracer.sources.rabbitmq_probes import Probes
 from tracer.sources.rabbitmq_queues import Step, listen
+from tracer.sources.rabbitmq_sight import Sight
 from tracer.sources.rabbitmq_url import CONNECT_S, Broker, allow, refusal
 
 __all__ = ["RabbitMQ"]
@@ -67,17 +67,10 @@ class RabbitMQ:
         self.capture = capture
         self.dropped = 0
         """Messages that the broker dropped because our queue was full."""
-        self.state = "connecting"
-        """How it is doing, in a few words; '' while all is well."""
         self.knows_peers = False
         """Whether the event exchange tells who is connected."""
         self._firehose = Firehose(capture, Endpoint("0.0.0.0", int(broker.parameters.port)))  # noqa: S104
-        self._news: deque[tuple[int, str]] = deque()
-        self._unseen: deque[tuple[int, int]] = deque()
-        self._blind_ns = 0
-        """Since when nothing is known; 0 while all is seen."""
-        self._told_ns = 0
-        """Up to when that was handed out by `unseen`."""
+        self._sight = Sight(broker.name)
         self._deliver: TellHeard | None = None
         self._batch: list[Delivery] = []
         self._connection: FirehoseConnection | None = None
@@ -94,16 +87,13 @@ class RabbitMQ:
         """For what may be refused: probes."""
         self._ready = False
         self._setup: Generator[Step, Any, None] | None = None
-        self._probes: dict[int, int] = {}
-        """Probe -> when it was sent."""
-        self._sent = self._traced = self._returned = 0
+        self._probes = Probes()
         self._probed_s = 0.0
         self._purging = False
         self._leaving = 0
         """The probe behind which all is handed over, when the run ends."""
         self._counts_last = False
         """All is handed over, and what was dropped meanwhile is asked for."""
-        self._is_off = False
 
     # --- what a live source offers ---
 
@@ -149,22 +139,21 @@ class RabbitMQ:
 
     def news(self) -> list[tuple[int, str]]:
         """Return what there is to say since the last time: (when, words)."""
-        return [self._news.popleft() for _ in range(len(self._news))]
+        return self._sight.news()
 
     def unseen(self) -> list[tuple[int, int]]:
         """Return the times (since, until) in which messages passed unseen, as known since the last time."""
-        found = [self._unseen.popleft() for _ in range(len(self._unseen))]
-        since_ns = self._blind_ns
-        if since_ns:
-            now_ns = wall_ns()
-            found.append((max(since_ns, self._told_ns), now_ns))
-            self._told_ns = now_ns
-        return found
+        return self._sight.unseen()
 
     @property
     def is_blind(self) -> bool:
         """Whether messages pass unseen now."""
-        return bool(self._blind_ns)
+        return self._sight.is_blind
+
+    @property
+    def state(self) -> str:
+        """How it is doing, in a few words; '' while all is well."""
+        return self._sight.state
 
     # --- the connection ---
 
@@ -237,15 +226,15 @@ class RabbitMQ:
     def _broke_off(self, attempt: int) -> None:
         """Say that the connection is gone; the first time, since when nothing is seen."""
         now_ns = wall_ns()
-        words = self._error or f"{self.broker.name}: the connection broke off"
-        self.state = words.removeprefix(f"{self.broker.name}: ")
+        words = (self._error or "the connection broke off").removeprefix(f"{self.broker.name}: ")
+        self._sight.state = words
         self._flush()
         # A channel may have been refused or cancelled while its connection is well: it would live on, and our
         # queue with it, until the broker misses a heartbeat.
         self._close()
         if not attempt:
-            self._go_blind(self.capture.last_ns or now_ns)
-            self._say(f"{words}. RPC is unobserved until it is back: trying to connect again", now_ns)
+            self._sight.lose(self.capture.last_ns or now_ns)
+            self._sight.say(f"{words}. RPC is unobserved until it is back: trying to connect again", now_ns)
             self._hand_over(self._firehose.reset(now_ns))
 
     def _wait(self, seconds: float) -> None:
@@ -257,8 +246,8 @@ class RabbitMQ:
     # --- setting up: one step after the other, each waits for the broker's answer ---
 
     def _opened(self, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(self._blocked)
-        connection.add_on_connection_unblocked_callback(self._unblocked)
+        connection.add_on_connection_blocked_callback(self._sight.blocked)
+        connection.add_on_connection_unblocked_callback(self._sight.unblocked)
         self._setup = self._set_up(connection)
         self._advance(None)
 
@@ -282,9 +271,7 @@ class RabbitMQ:
         )
         if not self.knows_peers and self._deliver is None:
             words = f"which services connect is not told in vhost {self.broker.vhost!r}: the plugin"
-            self._say(
-                f"{self.broker.name}: {words} rabbitmq_event_exchange would, in one vhost, '/' unless set"
-            )
+            self._sight.say(f"{words} rabbitmq_event_exchange would, in one vhost, '/' unless set")
         self._side = yield lambda done: connection.channel(on_open_callback=done)
         self._side.add_on_close_callback(self._side_closed)
         self._channel = channel
@@ -309,7 +296,7 @@ class RabbitMQ:
             self._side = None
             if getattr(error, "reply_code", 0) == 403:
                 words = "may not publish to amq.default: whether trace is on cannot be told"
-                self._say(f"{self.broker.name}: user {self.broker.user!r} {words}")
+                self._sight.say(f"user {self.broker.user!r} {words}")
 
     # --- what arrives ---
 
@@ -324,7 +311,7 @@ class RabbitMQ:
         if exchange == TRACE:
             keys = headers.get("routing_keys")
             if keys and type(keys) is list and keys[0] == self._queue:
-                self._probe_traced(key, headers)
+                self._probes.traced(key, headers)
                 return
         elif exchange == "":
             self._probe_returned(message_id)
@@ -354,49 +341,36 @@ class RabbitMQ:
             self._probe()
             self._count_lost()
 
-    # --- probes: is trace on, and how far are we behind ---
+    # --- probes ---
 
     def _probe(self) -> None:
-        if self._side is None or not self._side.is_open:
-            return
-        self._sent += 1
-        self._probes[self._sent] = wall_ns()
-        if len(self._probes) > 10_000:
-            del self._probes[next(iter(self._probes))]
-        self._side.basic_publish("", self._queue, b"", pika.BasicProperties(message_id=str(self._sent)))
-
-    def _probe_traced(self, key: str, headers: dict[str, Any]) -> None:
-        properties = headers.get("properties")
-        if key == "publish." and type(properties) is dict:
-            self._traced = max(self._traced, _probe_number(properties.get("message_id")))
+        if self._side is not None and self._side.is_open:
+            probe = pika.BasicProperties(message_id=self._probes.next(wall_ns()))
+            self._side.basic_publish("", self._queue, b"", probe)
 
     def _probe_returned(self, message_id: str) -> None:
-        """Take a probe that came back. Its trace was queued before it."""
-        number = _probe_number(message_id)
-        sent_ns = self._probes.pop(number, 0)
-        self._returned = max(self._returned, number)
+        sent_ns, is_on = self._probes.came_back(message_id)
         if not sent_ns:
             return
-        now_ns = wall_ns()
-        if self._traced >= number:
-            self._see_again(sent_ns)
-            behind_s = (now_ns - sent_ns) / 1e9
-            self.state = f"{behind_s:.0f} s behind" if behind_s > BEHIND_S else ""
+        if is_on:
+            self._probes.finds_trace_off = False
+            self._sight.regain(sent_ns)
+            behind_s = (wall_ns() - sent_ns) / 1e9
+            self._sight.state = f"{behind_s:.0f} s behind" if behind_s > BEHIND_S else ""
             self.capture.last_ns = max(self.capture.last_ns or 0, sent_ns)
-        elif not self._is_off:
-            self._is_off = True
-            self._go_blind(self.capture.last_ns or sent_ns)
-            vhost = self.broker.vhost
-            self.state = "trace is off"
-            self._say(
-                f"{self.broker.name}: trace is off, so RPC is unobserved: rabbitmqctl trace_on -p {vhost}"
+        elif not self._probes.finds_trace_off:
+            self._probes.finds_trace_off = True
+            self._sight.lose(self.capture.last_ns or sent_ns)
+            self._sight.state = "trace is off"
+            self._sight.say(
+                f"trace is off, so RPC is unobserved: rabbitmqctl trace_on -p {self.broker.vhost}"
                 " switches it on (the broker then publishes and delivers each message once more),"
                 " trace_off off again"
             )
 
     def _is_known(self) -> bool:
         """Tell whether the first probe has come back: whether trace is on."""
-        return self._ready and (self._returned > 0 or self._side is None)
+        return self._ready and (self._probes.returned > 0 or self._side is None)
 
     def _has_left(self) -> bool:
         """Tell whether, after `stop`, all has come that the broker had, and what it dropped is known."""
@@ -405,10 +379,10 @@ class RabbitMQ:
         if not self._leaving:
             self._left_s = monotonic_s() + LEAVE_S
             self._probe()
-            self._leaving = self._sent
+            self._leaving = self._probes.sent
         if not self._ready or monotonic_s() > self._left_s:
             return True
-        if self._side is not None and self._returned < self._leaving:
+        if self._side is not None and self._probes.returned < self._leaving:
             return False
         if not self._purging and not self._counts_last:
             self._counts_last = True
@@ -426,38 +400,3 @@ class RabbitMQ:
         lost = int(frame.method.message_count)
         if lost:
             self.dropped += lost
-
-    # --- what is seen, and what is not ---
-
-    def _go_blind(self, since_ns: int) -> None:
-        if not self._blind_ns:
-            self._blind_ns = self._told_ns = since_ns
-
-    def _see_again(self, now_ns: int) -> None:
-        since_ns, self._is_off = self._blind_ns, False
-        if since_ns:
-            self._blind_ns = 0
-            self._unseen.append((max(since_ns, self._told_ns), max(now_ns, self._told_ns)))
-            passed_s = (now_ns - since_ns) / 1e9
-            self._say(
-                f"{self.broker.name}: RPC is seen again; what passed for {passed_s:.0f} s is unobserved"
-            )
-
-    def _blocked(self, _: Any, frame: Any) -> None:
-        why = str(getattr(frame.method, "reason", ""))
-        self.state = f"blocks publishers: {why}"
-        self._say(
-            f"{self.broker.name}: the broker blocks all that publish: {why}. RPC hangs until it does no more"
-        )
-
-    def _unblocked(self, *_: Any) -> None:
-        self.state = ""
-        self._say(f"{self.broker.name}: the broker takes messages again")
-
-    def _say(self, words: str, time_ns: int = 0) -> None:
-        self._news.append((time_ns or wall_ns(), words))
-
-
-def _probe_number(name: object) -> int:
-    """Return which probe is called *name*; 0 for what somebody else sent to our queue."""
-    return int(name) if type(name) is str and name.isdecimal() and len(name) < 12 else 0

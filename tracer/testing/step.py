@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import timedelta
 
 from tracer.errors import UsageError
-from tracer.model import CallRecord, StepResult, Verdict
+from tracer.model import CallRecord, StepResult, StepStatus, Verdict
 from tracer.reports import duration, plain
 from tracer.testing.claims import Claim
 
@@ -33,12 +34,11 @@ def nanoseconds(span: str | float | timedelta) -> int:
     """
     if isinstance(span, timedelta):
         return round(span.total_seconds() * 1e9)
-    if isinstance(span, str):
-        match = _SPAN.fullmatch(span)
-        if match is None:
-            raise UsageError(f"no span of time: {span!r}; write '2s', '300ms' or '1.5m'")
+    if isinstance(span, str) and (match := _SPAN.fullmatch(span)):
         return round(float(match[1]) * _UNITS[match[2]])
-    return round(span * 1e9)
+    if isinstance(span, int | float) and math.isfinite(span):
+        return round(span * 1e9)
+    raise UsageError(f"no span of time: {span!r}; write '2s', '300ms' or '1.5m'")
 
 
 class CheckedStep:
@@ -66,8 +66,7 @@ class CheckedStep:
         return self.result.title
 
     @property
-    def status(self) -> str:
-        """seen · inferred · failed · missing · unobserved · skipped · not_reached"""
+    def status(self) -> StepStatus:
         return self.result.status
 
     @property

@@ -21,8 +21,8 @@ from pathlib import Path
 from tracer import pipeline
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Report, Verdict
-from tracer.pipeline import Settings
 from tracer.reports import failure, lead, plain
+from tracer.settings import Settings
 from tracer.testing.claims import Claim
 from tracer.testing.step import CheckedStep
 

@@ -38,7 +38,7 @@ from tracer.model import (
     SqlFacts,
     Trace,
 )
-from tracer.pipeline import Settings
+from tracer.settings import Settings
 from tracer.testing.cloud import PORTS, SPREAD
 from tracer.testing.packets import T0_NS
 from tracer.testing.traffic import INCONCLUSIVE, CheckedTrace, Traffic

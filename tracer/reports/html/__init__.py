@@ -1,8 +1,10 @@
 """The report as one page that needs no network: overview, list, and each trace drawn when it is opened.
 
-overview   what is said of all traces together
-compact    a trace as the page carries it
-page.html  the page (Jinja2, everything escaped); *.css and *.js are put into it
+overview         what is said of all traces together
+compact          a trace as the page carries it
+base.html        what the pages share (Jinja2, everything escaped); *.css and *.js are put into it
+page.html        the report
+comparison.html  the comparison of two
 
 The page's policy (Content-Security-Policy) allows nothing but its own style sheet and script, by their
 digests, and no address to load anything from. What came from the wire is escaped in the page, and the
@@ -125,7 +127,7 @@ def _title(report: Report) -> str:
     if len(verdicts) == 1:
         (only,) = verdicts
         return f"{plain(only.name or lead(only.id), 80)}: {plain(only.summary, 300)}"
-    counts = Counter(verdict.verdict for verdict in verdicts)
+    counts: Counter[str] = Counter(verdict.verdict for verdict in verdicts)
     words = {"deviates": ("deviates", "deviate"), "inconclusive": ("is inconclusive", "are inconclusive")}
     told = [
         f"{counts[key]:,} {one if counts[key] == 1 else many}"

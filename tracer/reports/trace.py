@@ -1,0 +1,298 @@
+"""One trace in words: its heading, its steps, what deviates and why, and where to look next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.text import Text
+
+from tracer.model import Attempt, CallRecord, Deviation, StepResult, Verdict
+from tracer.reports import (
+    duration,
+    fragment,
+    lead,
+    offset,
+    plain,
+    plural,
+    refused,
+    timestamp,
+)
+from tracer.reports.page import Page, steps
+
+__all__ = ["STYLES", "answers", "deviations", "faults", "heading", "identity", "mark", "render"]
+
+_WAIT = "wait before "
+_MOMENT_NS = 10_000_000
+_LONG_NS = 1_000_000_000
+"""Nobody asks where the time of a creation went that took less."""
+_NOT_NEWS = ("mode", "ambiguous", "baseline", "host")
+_REFUSED = "Connection refused"
+_ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
+"""Kinds of notes that answer what operators ask -> what stands before them."""
+
+STYLES = {"conforms": "green", "deviates": "bold red", "inconclusive": "yellow"}
+_MARKS = {"conforms": ("✓", "+"), "deviates": ("✗", "x"), "inconclusive": ("?", "?")}
+
+
+def mark(page: Page, verdict: str) -> Text:
+    """The sign that stands before a trace."""
+    fine, coarse = _MARKS.get(verdict, ("?", "?"))
+    return Text(fine if page.encodable else coarse, style=STYLES.get(verdict, ""))
+
+
+def heading(page: Page, verdict: Verdict) -> Text:
+    """The answer: which VM, what became of it, where it stopped and why."""
+    name = f"{plain(verdict.name, 60)} " if verdict.name else ""
+    which = lead(plain(verdict.server_id or verdict.id, 80))
+    style = STYLES.get(verdict.verdict, "")
+    words = Text.assemble(mark(page, verdict.verdict), (f" VM {name}", "bold"), (which, "dim"), "  ")
+    words.append(plain(verdict.summary, 300), style)
+    if verdict.verdict == "conforms":
+        told = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]
+        more = f"; and {len(told) - 2} more (-v)" if len(told) > 2 else ""
+        words.append(f"  ({'; '.join(told[:2])}{more})" if told else "", "dim")
+    return words
+
+
+def render(page: Page, verdict: Verdict) -> None:
+    """Write all that is known of one trace; its calls, too, when that is asked for."""
+    page.line(heading(page, verdict))
+    page.line(identity(verdict), 2)
+    for who, fault in faults(verdict):
+        page.line(Text.assemble(f"{who}: ", (f"“{fault}”", "bold")), 2, hang=4)
+    steps(page, verdict.steps, verdict, 2)
+    _longest(page, verdict)
+    _earlier_attempts(page, verdict)
+    deviations(page, verdict)
+    answers(page, verdict)
+    _unobserved(page, verdict.steps)
+    _notes(page, verdict)
+    outside = sum(call.step is None for call in verdict.calls)
+    own = plural(len(verdict.calls), "call")
+    page.line(Text(f"{own} of this VM, {outside:,} outside the documented steps", "dim"), 2)
+    _log_ids(page, verdict)
+    if page.verbose > 1:
+        _calls(page, verdict)
+    page.line("")
+
+
+def identity(verdict: Verdict) -> Text:
+    """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
+    hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
+    built = {"active": "built on", "done": "on"}.get(verdict.outcome, "tried")
+    built = "asked" if _host_is_unknown(verdict) else built
+    parts = [
+        f"{verdict.verdict}, {verdict.outcome}",
+        f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
+        f"server {plain(verdict.server_id, 80)}" if verdict.server_id else "",
+        f"request {plain(verdict.request_id, 80)}" if verdict.request_id else "",
+        f"nova-api at {plain(verdict.api_host, 60)}" if verdict.api_host else "",
+        f"{built} {hosts}" if hosts else "",
+    ]
+    return Text(" · ".join(part for part in parts if part), "dim")
+
+
+def faults(verdict: Verdict) -> list[tuple[str, str]]:
+    """Who said what: the faults' own texts, each once, unless the first line has them already."""
+    told: dict[str, str] = {}
+    for call in (deviation.call for deviation in verdict.deviations):
+        if call and call.error and not call.operation.startswith("CONNECT"):
+            told.setdefault(call.error, f"{plain(call.caller if _replies(call) else call.callee, 60)} said")
+    for attempt in verdict.attempt_details[-1:]:
+        told.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")
+    told.pop(_REFUSED, None)  # nobody's words, but a reset; the first line says who refused whom
+    return [(who, plain(text, 400)) for text, who in told.items() if text and text not in verdict.summary]
+
+
+def _replies(call: CallRecord) -> bool:
+    return call.protocol == "RPC" and call.operation.startswith("reply ")
+
+
+def _longest(page: Page, verdict: Verdict) -> None:
+    """Where most of the time went: the steps that took longest, and the longest waits between them.
+
+    A step that encloses another one (1 to 3 wait for all of 4) is none of them.
+    """
+    spans: list[_Span] = []
+    for step in verdict.steps:
+        if step.started_ns is not None:
+            spans.append((step.started_ns, step.started_ns + (step.duration_ns or 0), step.step))
+            if step.waited_ns:
+                spans.append((step.started_ns - step.waited_ns, step.started_ns, f"{_WAIT}{step.step}"))
+    for number, attempt in enumerate(verdict.attempt_details[:-1], 1):
+        until_ns = attempt.started_ns + (attempt.duration_ns or 0)
+        spans.append((attempt.started_ns, until_ns, f"attempt {number}"))
+    last_ns = max((until_ns for _, until_ns, _ in spans), default=0)
+    end_ns = verdict.settled_ns or max(verdict.ended_ns, last_ns)
+    whole = end_ns - verdict.started_ns
+    told = []
+    for since_ns, until_ns, what in sorted(_side_by_side(spans, end_ns), key=lambda span: span[0] - span[1]):
+        length = until_ns - since_ns
+        if length * 20 >= whole > 0:
+            told.append(f"{what} {duration(length)} ({100 * length // whole} %)")
+    if told and whole >= _LONG_NS:
+        words = f"of {duration(whole)}: "
+        page.line(Text.assemble((f"time {words}", "dim"), ", ".join(told[:4])), 2, hang=4)
+
+
+_Span = tuple[int, int, str]
+
+
+def _side_by_side(spans: Sequence[_Span], end_ns: int) -> list[_Span]:
+    """Return the spans until *end_ns* that enclose no other; those that overlap are one, or no shares of the
+    whole could be given for them."""
+    busy = [span for span in spans if not span[2].startswith(_WAIT) and span[1] > span[0]]
+    busy = [span for span in busy if not any(_is_within(other, span) for other in busy if other != span)]
+    waits = [span for span in spans if span[2].startswith(_WAIT)]
+    joined: list[_Span] = []
+    for since_ns, until_ns, what in sorted(
+        busy + [wait for wait in waits if not any(_is_within(wait, step) for step in busy)]
+    ):
+        until_ns = min(until_ns, end_ns)
+        if until_ns <= since_ns:
+            continue
+        begun_ns, open_ns, before = joined[-1] if joined else (0, 0, "")
+        if since_ns < open_ns:
+            # A moment is not worth a name: the acknowledgement of a message comes when the next is sent.
+            if min(until_ns, open_ns) - since_ns < _MOMENT_NS:
+                joined.append((open_ns, max(until_ns, open_ns), what))
+            else:
+                joined[-1] = (begun_ns, max(until_ns, open_ns), f"{before} with {what}")
+        else:
+            joined.append((since_ns, until_ns, what))
+    return joined
+
+
+def _is_within(inner: _Span, outer: _Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _earlier_attempts(page: Page, verdict: Verdict) -> None:
+    """The hosts that were tried before; the last one's steps are in the main table."""
+    if len(verdict.attempt_details) < 2:
+        return
+    for number, attempt in enumerate(verdict.attempt_details, start=1):
+        last = number == len(verdict.attempt_details)
+        page.line(_attempt(number, attempt, last, _host_is_unknown(verdict)), 2, hang=4)
+        if not last:
+            shown = [step for step in attempt.steps if step.status != "not_reached"]
+            steps(page, shown, verdict, 4, head=False)
+
+
+def _host_is_unknown(verdict: Verdict) -> bool:
+    """Tell whether the captures end before the host that was asked last had built the VM."""
+    return any(note.kind == "host" for note in verdict.notes)
+
+
+def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Text:
+    words = Text.assemble((f"attempt {number} on {plain(attempt.host, 60)}: ", "bold"))
+    if attempt.stopped_at:
+        words.append(f"stopped at {attempt.stopped_at}")
+    elif last and is_unknown:
+        return words.append("how it ended is not in the captures").append("  (the steps above)", "dim")
+    else:
+        words.append("built it")
+    words.append(f" after {duration(attempt.duration_ns)}" if attempt.duration_ns is not None else "")
+    words.append(f": {plain(attempt.error, 300)}" if attempt.error else "", "red")
+    return words.append("  (the steps above)" if last else "", "dim")
+
+
+def deviations(page: Page, verdict: Verdict) -> None:
+    """What is wrong, with its evidence and what was expected; what happened again and again is one line."""
+    alike: dict[tuple[str, str | None, str], list[Deviation]] = {}
+    for deviation in verdict.deviations:
+        alike.setdefault((deviation.kind, deviation.step, deviation.message), []).append(deviation)
+    for (kind, step, message), group in alike.items():
+        title = next((each.title for each in verdict.steps if each.step == step), "")
+        text = Text.assemble((f"! {kind} {step or ''}".rstrip(), "bold red"))
+        text.append(f" ({plain(title, 80)})" if title else "", "dim")
+        if _rest(message, step) not in verdict.summary:
+            text.append(f"  {plain(_untitled(_rest(message, step), title), 300)}")
+        text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
+        page.line(text, 2, hang=4)
+        lines = dict.fromkeys(each.call.line for each in group if each.call)
+        places = [each.call.evidence[0] for each in group if each.call and each.call.evidence]
+        for number, line in enumerate(list(lines)[:1]):
+            seen = Text.assemble(("seen     ", "dim"), plain(line, 300))
+            for place in places[:3] if not number else ():
+                seen.append(f"  {fragment(place, page.names)}", "cyan")
+            page.line(seen, 4, hang=9)
+        for number, line in enumerate(group[0].expected[:4]):
+            head = "      or " if number else "expected "
+            page.line(Text.assemble((head, "dim"), plain(_without_title(line, title), 300)), 4, hang=9)
+
+
+def _rest(message: str, step: str | None) -> str:
+    """The message without the step and kind that stand before it anyway."""
+    return message.removeprefix(f"step {step} failed: ").removeprefix(f"step {step} ")
+
+
+def _untitled(rest: str, title: str) -> str:
+    """The rest of a message without the title, which stands before it too."""
+    return rest.removeprefix(f"({title}) ").removeprefix(f"({title}): ") if title else rest
+
+
+def _without_title(expected: str, title: str) -> str:
+    return expected.removesuffix(f": {title}") if title else expected
+
+
+def answers(page: Page, verdict: Verdict) -> None:
+    """What operators ask: placement or filter, late or never, what the broker did, nova's own words."""
+    for note in verdict.notes:
+        if note.kind not in _ANSWERS or (note.kind == "fault" and _told(note.message, verdict)):
+            continue
+        text = Text.assemble((f"{_ANSWERS[note.kind]}: ", "bold"), plain(note.message, 400))
+        if note.call and note.call.evidence:
+            text.append(f"  {fragment(note.call.evidence[0], page.names)}", "cyan")
+        page.line(text, 2, hang=4)
+
+
+def _told(message: str, verdict: Verdict) -> bool:
+    return message.partition(": ")[2].rstrip(". ") in verdict.summary
+
+
+def _notes(page: Page, verdict: Verdict) -> None:
+    """Notes that neither the headline nor the answers tell."""
+    steps: dict[tuple[str, str], list[str]] = {}
+    for note in verdict.notes:
+        if note.kind not in _ANSWERS and note.message not in verdict.summary:
+            steps.setdefault((note.kind, note.message), []).append(note.step or "")
+    for (kind, message), where in steps.items():
+        head = " ".join(filter(None, ["note:", kind, ", ".join(filter(None, dict.fromkeys(where)))]))
+        page.line(Text.assemble((f"{head}  ", "dim"), plain(message, 300)), 2, hang=6)
+
+
+def _unobserved(page: Page, steps: Iterable[StepResult]) -> None:
+    """Why steps could not be seen: one line for all that share a reason."""
+    reasons: dict[str, list[str]] = {}
+    for step in steps:
+        if step.status == "unobserved":
+            reasons.setdefault(step.reason, []).append(step.step)
+    for reason, hidden in reasons.items():
+        words = Text.assemble((f"not observed: {', '.join(hidden)}", "yellow"))
+        page.line(words.append(f": {plain(reason, 400)}" if reason else ""), 2, hang=4)
+
+
+def _log_ids(page: Page, verdict: Verdict) -> None:
+    """What to grep for, and in whose log; services that log the same ids share a line."""
+    ids: dict[str, dict[str, None]] = {}
+    for service, key in verdict.log_ids:
+        ids.setdefault(plain(service, 60), {})[plain(key, 100)] = None
+    logs: dict[tuple[str, ...], list[str]] = {}
+    for service, keys in ids.items():
+        logs.setdefault(tuple(keys), []).append(service)
+    for shared, services in logs.items():
+        shown = shared if page.verbose else shared[:3]
+        text = Text.assemble(("grep ", "dim"), (" ".join(shown), "cyan"))
+        text.append(f" and {len(shared) - len(shown)} more (-v)" if len(shown) < len(shared) else "", "dim")
+        page.line(text.append(f" in the log of {', '.join(services)}", "dim"), 2, hang=5)
+
+
+def _calls(page: Page, verdict: Verdict) -> None:
+    for call in verdict.calls:
+        since = offset(call.started_ns, verdict.started_ns)
+        row = Text.assemble((f"{call.index:>6} {since:>8} {call.step or '':<3}", "dim"))
+        row.append(plain(call.line, 300), "red" if refused(call) else "")
+        row.append(f"  {duration(call.duration_ns)}", "dim")
+        row.append(f"  {fragment(call.evidence[0], page.names)}" if call.evidence else "", "cyan")
+        page.line(row, 2, hang=19)

@@ -1,0 +1,26 @@
+"""What a run is asked for. Cheap to import: the command line knows it before the pipeline is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What of the captures is to be checked, against what, and how."""
+
+    grammar: str = "cloudvm_create"
+    topology: Path | None = None
+    stall_s: float = 60.0
+    since_ns: int | None = None
+    """Only traces (of `calls`: calls) that began at or after this time, and before `until_ns`."""
+    until_ns: int | None = None
+    allow: tuple[str, ...] = ()
+    """KIND or KIND:STEP, accepted as a note."""
+    steps: tuple[str, ...] = ()
+    """Steps that a selection names: the grammar must know them."""
+    baseline: Path | None = None
+    """Times of good creations, to compare with (`tracer.pipeline.learn`)."""
