@@ -122,8 +122,11 @@ def test_a_step_that_vanished_and_one_that_appeared() -> None:
     before, after = run(*map(skipped, range(10))), run(*map(seen, range(10)))
     assert told(compared(before, after)) == [("step", "8a", False)]
     assert "came in 10 of 10, before in 0 of 10" in compared(before, after).changes[0].words
+    # Of few it is told, too, when all of them differ.
     few = compared(run(skipped(1)), run(seen(1)))
-    assert told(few) == []
+    assert told(few) == [("step", "8a", False)]
+    some = compared(run(skipped(1), skipped(2)), run(seen(1), skipped(2)))
+    assert told(some) == []
 
 
 def test_what_was_not_observed_tells_nothing() -> None:

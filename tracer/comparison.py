@@ -147,7 +147,10 @@ def compare(before: Document, after: Document, names: tuple[str, str]) -> Compar
     found = Comparison(names, (len(sides[0]), len(sides[1])))
     found.steps = _steps(sides)
     tested = [*_outcomes(sides), *_came(found.steps), *_times(found.steps)]
-    changes = [*_deviations(sides), *_held(tested), *_orders(sides), *_calls(sides)]
+    told = [*_deviations(sides), *_held(tested)]
+    known = {change.step for change in told if change.kind in ("deviation", "step")}
+    appeared = (change for change in _appeared(found.steps) if change.step not in known)
+    changes = [*told, *appeared, *_orders(sides), *_calls(sides)]
     place = {pair.step: number for number, pair in enumerate(found.steps)}
     found.changes = sorted(
         changes,
@@ -195,6 +198,18 @@ def _precedences(traces: Iterable[_Trace]) -> Counter[tuple[str, str]]:
             for _, other in begun[at + 1 :]:
                 found[one, other] += 1
     return found
+
+
+def _appeared(steps: Iterable[StepPair]) -> Iterable[Change]:
+    """Steps that most creations of one run have and none of the other, however few there are."""
+    for pair in steps:
+        (before, after), (before_of, after_of) = pair.came, pair.told
+        if not all(pair.told) or (before and after):
+            continue
+        if 2 * before > before_of or 2 * after > after_of:
+            words = f"step {pair.step} ({pair.title}) came in"
+            words += f" {_share(after, after_of)}, before in {_share(before, before_of)}"
+            yield Change("step", pair.step, words)
 
 
 def _calls(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[Change]:

@@ -64,6 +64,18 @@ def test_a_row_tells_the_steps_and_who_owes_the_next(stalled: Picture) -> None:
     assert re.search(r"queue +conductor +\d+ messages undelivered for 2\d\.\d s", text)
 
 
+def test_what_nobody_has_reached_yet_is_not_said_to_be_unseen(stalled: Picture) -> None:
+    """Steps that could not be seen are marked up to the last one that was, and not behind it."""
+    [trace] = stalled.open
+    steps = tuple(
+        replace(step, status="unobserved") if step.step in ("4c", "6", "8c") else step
+        for step in trace.verdict.steps
+    )
+    unsure = replace(stalled, open=[replace(trace, verdict=replace(trace.verdict, steps=steps))])
+    [row] = [line for line in drawn(unsure, 200).splitlines() if "fail-cond" in line]
+    assert "● ● ●  ●●?●● ▲ · ·  ···" in row
+
+
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 @pytest.mark.parametrize("color", [False, True])
 def test_no_line_is_wider_than_the_screen(stalled: Picture, width: int, color: bool) -> None:

@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from stepped import UNTIL_S, Stepped
 
 from tracer.conformance import load
-from tracer.events import Event
-from tracer.layers import Layers
-from tracer.live.follow import Follow, Patience
-from tracer.live.queues import Queues
 from tracer.model import Capture
-from tracer.pipeline import Settings, Stages, trace_id
+from tracer.pipeline import Settings
 from tracer.testing.cloud import SPREAD, Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.packets import T0_NS
 from tracer.topology import GivenTopology
-
-SECOND_NS = 1_000_000_000
-UNTIL_S = 260
-
-
-class _Stepped(Stages):
-    """The stages of a live run, fed by hand."""
-
-    def events_of(self, packets: list[tuple[int, int, bytes]]) -> list[Event]:
-        """Take (time, capture, frame) and look each second; what a look told, with its second as time."""
-        seconds, layers, told = iter(range(UNTIL_S)), Layers(), list[Event]()
-        clock = iter(range(1_000_000)).__next__
-        patience = Patience(checks_s=0)
-        follow = Follow(
-            self.correlator, self.checker(), Queues(), trace_id, patience, lambda: float(clock()) / 1e6
-        )
-        due_ns = T0_NS + next(seconds) * SECOND_NS
-        for number, (time_ns, capture, frame) in enumerate(packets, 1):
-            while time_ns >= due_ns:
-                self._events(self._reassembler.expire(due_ns))
-                for each in self.captures:
-                    each.last_ns = due_ns
-                told += [replace(event, time_ns=due_ns) for event in follow.look(due_ns)]
-                due_ns = T0_NS + next(seconds, 10 * UNTIL_S) * SECOND_NS
-            self.captures[capture].first_ns = self.captures[capture].first_ns or time_ns
-            packet = (time_ns, frame, len(frame), 1, (capture, number), 0)
-            self._events(self._reassembler.read((layers.read((packet,), {}),)))
-        return told
 
 
 def told(build: Callable[[Cloud], None]) -> list[tuple[float, str, str, str | None]]:
@@ -60,7 +28,7 @@ def told(build: Callable[[Cloud], None]) -> list[tuple[float, str, str, str | No
         for time_ns, frame in planes[plane]
     )
     captures = [Capture(number, plane, plane) for number, plane in enumerate(sorted(planes))]
-    run = _Stepped(captures, GivenTopology(), Settings(), load("cloudvm_create"), every_statement=False)
+    run = Stepped(captures, GivenTopology(), Settings(), load("cloudvm_create"), every_statement=False)
     return [
         ((e.time_ns - T0_NS) / 1e9, e.kind, (e.verdict and e.verdict.name) or "", e.message)
         for e in run.events_of(packets)

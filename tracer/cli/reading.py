@@ -84,6 +84,7 @@ def check(
             from tracer.reports import console
 
             console.render(report, output.console(file, manner), manner.verbose)
+    _remark(report, manner)
     if collector is not None:
         output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", manner)
     if not report.verdicts:
@@ -196,6 +197,7 @@ def show(
             screen = output.console(file, manner)
             for verdict in report.verdicts:
                 ladder.render(verdict, report, screen, manner.verbose)
+    _remark(report, manner)
     return INTERRUPTED if report.partial else CONFORMS
 
 
@@ -242,6 +244,7 @@ def baseline(
         report = where.of(_report(captures, settings, manner))
         learnt, count = pipeline.learn(report)
         file.write(learnt.decode())
+    _remark(report, manner)
     left_out = len(report.verdicts) - count
     if count < LEAST:
         few = f"warning: {reports.plural(count, 'creation')}: too few to compare with, {LEAST} are needed"
@@ -255,14 +258,17 @@ def baseline(
 
 
 def _report(captures: Sequence[str], settings: Settings, manner: Manner) -> Report:
-    """The report on the captures, with what is odd about the topology file said."""
+    """The report on the captures."""
     from tracer import pipeline
 
     with progress(manner) as heard:
-        report = pipeline.check(captures, settings, heard)
+        return pipeline.check(captures, settings, heard)
+
+
+def _remark(report: Report, manner: Manner) -> None:
+    """Say what looks like a slip: behind the results, where it is not scrolled away by them."""
     for words in report.remarks:
         output.say(f"warning: {words}", manner)
-    return report
 
 
 def _mailable(report: Report) -> Report:

@@ -80,7 +80,11 @@ class _Misfits:
         usual = " or ".join(dict.fromkeys(documented))
         words = f"{what} came {came}; documented is {usual}"
         cause = f"came {came}, not {usual}"
-        return Deviation(kind, step, words, record, expected_words(grammar, step), record.caller, cause)
+        expected = expected_words(grammar, step)
+        if kind == "plane":
+            # The call itself was right.
+            expected = tuple(f"{usual} {way}" for way in expected)
+        return Deviation(kind, step, words, record, expected, record.caller, cause)
 
     def _failed_on_the_way(self, witness: Witness, step: str | None) -> None:
         """A call that failed in a creation that went on: noted, since it was asked again or not needed."""

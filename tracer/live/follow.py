@@ -267,6 +267,10 @@ class Follow:
         """Return what holds the creation up, as far as the wire shows it."""
         if verdict.outcome not in ("stuck", "unfinished"):
             return ""
+        if verdict.calls and verdict.calls[-1].result == "refused":
+            callee = verdict.calls[-1].callee
+            count = sum(call.result == "refused" and call.callee == callee for call in verdict.calls)
+            return f"{callee} refused {f'{count:,} connections' if count > 1 else 'the connection'}"
         asked = next((call for call in reversed(verdict.calls) if _is_open_request(call)), None)
         last = next((call for call in reversed(verdict.calls) if _is_message(call)), None)
         if asked is not None and (last is None or asked.started_ns > last.started_ns):

@@ -199,6 +199,8 @@ class Report:
     """What step times were compared with: the file, and how many creations it was learnt from."""
     remarks: tuple[str, ...] = ()
     """What looks like a slip in what was asked for; for standard error."""
+    anonymized: bool = False
+    """Names, addresses and ids are replaced."""
     forgotten: tuple[tuple[str, int], ...] = ()
     """What was dropped for lack of room: (what, how often). Traces may lack calls then."""
     left_out: tuple[int, ...] = ()

@@ -217,9 +217,11 @@ def _declared(count: int, inferred: int, what: str) -> str:
 def _rest_text(rest: RestSummary, dry_run: bool) -> list[str]:
     if dry_run:
         return [f"REST  {rest.recorded:,} requests to {rest.role} would be sent to {rest.url}"]
+    unanswered = sum(count for (_, live), count in rest.different.items() if live == "none")
     lines = [
         f"REST  {rest.sent:,} of {rest.recorded:,} requests to {rest.role} sent to {rest.url}:"
-        f" {rest.same:,} with the recorded status, {rest.different.total():,} with another"
+        f" {rest.same:,} with the recorded status, {rest.different.total() - unanswered:,} with another"
+        + (f", {unanswered:,} without an answer" if unanswered else "")
     ]
     lines += [
         f"      recorded {recorded}, now {live}: {count:,}"

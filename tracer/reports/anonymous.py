@@ -49,6 +49,7 @@ def anonymous(report: Report) -> Report:
         captures=[_capture(capture, names) for capture in report.captures],
         verdicts=[_verdict(verdict, names) for verdict in report.verdicts],
         baseline=("baseline", report.baseline[1]) if report.baseline else None,
+        anonymized=True,
         remarks=tuple(names.text(words) for words in report.remarks),
     )
 

@@ -56,6 +56,8 @@ def _head(report: Report) -> dict[str, Any]:
     head["captures"] = [_capture(capture) for capture in report.captures]
     head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
     head["forgotten"] = {_text(what): count for what, count in report.forgotten}
+    if report.remarks:
+        head["remarks"] = [_text(words) for words in report.remarks]
     head["advice"] = [_text(words) for words in report.advice]
     return head
 

@@ -129,6 +129,8 @@ def _row(trace: OpenTrace, now_ns: int, page: _Page) -> Text:
         row.append(f"{plain(verdict.compute_host or '', 12):<12}  ")
     row.append(f"{_age(now_ns - verdict.started_ns):>7}  ")
     stalled = trace.announced == "stuck"
+    came = [number for number, step in enumerate(verdict.steps) if step.status in ("seen", "failed")]
+    behind = {step.step for step in verdict.steps[came[-1] + 1 :]} if came else set()
     for number, group in enumerate(_places(verdict.steps)):
         row.append(" " if number else "")
         if _place(group[0].step)[1]:
@@ -136,6 +138,8 @@ def _row(trace: OpenTrace, now_ns: int, page: _Page) -> Text:
         for step in group:
             # Nothing is missing while it goes on: what was not seen yet may only be late.
             status: str = "unobserved" if step.status == "missing" else step.status
+            if status == "unobserved" and step.step in behind:
+                status = "not_reached"
             if step.step == verdict.stopped_at and verdict.outcome in ("stuck", "unfinished"):
                 status = "stalled" if stalled else "next"
             row.append(*page.mark(status))

@@ -67,6 +67,7 @@ def pieces(report: Report) -> Iterator[bytes]:
             stops=sorted({overview.stop(verdict) for verdict in report.verdicts} - {""}),
             hosts=sorted({host for verdict in report.verdicts for host in _hosts(verdict)}),
             captures=[_capture(capture) for capture in report.captures],
+            anonymized=report.anonymized,
             advice=[plain(words, 200) for words in report.advice],
             seen=[(plain(words, 80), count) for words, count in report.seen],
             shared=_json(
