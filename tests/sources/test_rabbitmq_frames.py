@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
+from pika.adapters.base_connection import BaseConnection
 
-from tracer.sources.rabbitmq_frames import Deliveries, properties_of
+from tracer.sources.rabbitmq_frames import Deliveries, FirehoseConnection, properties_of
+from tracer.sources.rabbitmq_messages import UNREADABLE
 
 OURS = 3
 Told = tuple[str, str, dict[str, Any], str, bytes]
@@ -45,7 +48,7 @@ def message(channel: int, one: Told, body_piece: int, **more: Any) -> list[bytes
 
 def read(parts: list[bytes], channel: int = OURS) -> tuple[list[Told], bytes]:
     told: list[Told] = []
-    deliveries = Deliveries(lambda *one: told.append(one))
+    deliveries = Deliveries(lambda *one: told.append(one), Counter())
     deliveries.channel = channel
     return told, b"".join(deliveries.receive(part) for part in parts)
 
@@ -124,6 +127,56 @@ def test_what_is_no_frames_passes_as_it_came(noise: list[bytes]) -> None:
     broken = frame.Heartbeat().marshal()[:-1] + b"\x00"
     told, rest = read([broken, *noise])
     assert (told, rest) == ([], broken + b"".join(noise))
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 8]), st.binary(max_size=40)), max_size=6))
+def test_damaged_frames_of_our_channel_raise_nothing(noise: list[tuple[int, bytes]]) -> None:
+    """Cut short, or of one kind where another is due; what comes behind them is read all the same."""
+    frames = [
+        struct.pack(">BHL", kind, OURS, len(payload)) + payload + b"\xce"
+        for kind, content in noise
+        for payload in (content, b"\x00\x3c\x00\x3c" + content)
+    ]
+    one: Told = ("x", "k", {"a": 1}, "m", b"0123456789")
+    told, _ = read([*frames, *message(OURS, one, 5)])
+    assert told[-1] == one
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"), [(0, 5), (1, 4), (1, 11)], ids=["method", "header without size", "header, nearly"]
+)
+def test_a_damaged_delivery_is_counted_and_left_out(cut: int, whole: int) -> None:
+    frames = message(OURS, ("x", "k", {}, "", b"body"), 9)
+    payload = frames[cut][7 : 7 + whole]
+    frames[cut] = frames[cut][:3] + struct.pack(">L", whole) + payload + b"\xce"
+    told: list[Told] = []
+    anomalies: Counter[str] = Counter()
+    deliveries = Deliveries(lambda *one: told.append(one), anomalies)
+    deliveries.channel = OURS
+    assert deliveries.receive(b"".join(frames)) == b""
+    assert (told, anomalies) == ([], {UNREADABLE: 1})
+
+
+def test_of_damaged_headers_those_before_the_damage_are_told() -> None:
+    table = b"\x01aI" + struct.pack(">i", 7) + b"\x01b?"
+    header = struct.pack(">HHQHL", 60, 0, 0, 0x2000 | 0x0080, len(table)) + table + b"\x03m-7"
+    assert properties_of(header) == ({"a": 7}, "m-7")
+
+
+def test_a_connection_hands_its_deliveries_over_and_knows_that_the_broker_lives() -> None:
+    """By the methods of the client library that bytes come through, whatever its release."""
+    told: list[Told] = []
+    connection = FirehoseConnection(pika.ConnectionParameters("127.0.0.1", 1))
+    connection.deliveries = Deliveries(lambda *one: told.append(one), Counter())
+    connection.deliveries.channel = OURS
+    one: Told = ("x", "k", {"a": 1}, "m", b"0123456789")
+    before = connection.bytes_received
+    frames = b"".join(message(OURS, one, 5))
+    for method in ("_proto_data_received", "_proto_connection_made"):
+        assert method in vars(BaseConnection), "the client library reads another way now"
+    connection._proto_data_received(frames)
+    assert told == [one]
+    assert connection.bytes_received - before == len(frames)
 
 
 def test_a_delivery_that_another_method_breaks_off_is_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tracer.cli import main
 from tracer.pipeline import Settings, check
 from tracer.testing.cloud import COLOCATED, COLOCATED_TAPS, SPREAD, Cloud, Layout
 from tracer.testing.creation import Creation
+from tracer.testing.packets import pcap
 
 CAPTURES = Path(__file__).parents[2] / "captures"
 EXTERNAL, INTERNAL = "External_api", "Internal_base"
@@ -48,6 +50,20 @@ def test_no_word_of_other_layouts(layout: Layout, tmp_path: Path) -> None:
     assert remarks(*paths) == ()
     # Nor of one plane of them.
     assert all(remarks(path) == () for path in paths)
+
+
+def test_no_word_of_a_flat_network_on_which_nobody_asks_the_portal(tmp_path: Path) -> None:
+    """Its calls to the cloud are seen, beside AMQP and SQL: the plane is called as its owner likes."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 60)
+    Creation(cloud, at=20).run()
+    planes = cloud.network.packets()
+    admin = ipaddress.ip_address(cloud.address["admin"]).packed
+    packets = [p for its in planes.values() for p in its if admin not in (p[1][26:30], p[1][30:34])]
+    assert 0 < len(packets) < sum(map(len, planes.values()))
+    path = tmp_path / "External_api.pcap"
+    path.write_bytes(pcap(sorted(packets)))
+    assert remarks(f"External_api={path}") == ()
 
 
 CASES = {

@@ -170,7 +170,7 @@ class RabbitMQ:
                 on_open_error_callback=ended,
                 on_close_callback=ended,
             )
-            self._connection.deliveries = Deliveries(self._arrived)
+            self._connection.deliveries = Deliveries(self._arrived, self.capture.anomalies)
         except Exception as error:  # whatever a client library raises: the broker is not there
             self._connection = None
             self._error = refusal(self.broker, error)

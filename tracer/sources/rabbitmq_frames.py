@@ -10,10 +10,13 @@ Source: AMQP 0-9-1 sections 2.3.5 (frames), 4.2 (types); RabbitMQ's errata, sect
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from pika.adapters.select_connection import SelectConnection
+
+from tracer.sources.rabbitmq_messages import UNREADABLE
 
 __all__ = ["Arrived", "Deliveries", "FirehoseConnection", "properties_of"]
 
@@ -44,14 +47,16 @@ Arrived = Callable[[str, str, dict[str, Any], str, bytes], None]
 class Deliveries:
     """Takes the deliveries of one channel out of what a broker sends."""
 
-    def __init__(self, arrived: Arrived) -> None:
+    def __init__(self, arrived: Arrived, anomalies: Counter[str]) -> None:
         self.channel = 0
         """The one that consumes; none while 0."""
         self._arrived = arrived
+        self._anomalies = anomalies
         self._left = b""
         self._is_lost = False
         """What comes is no frames: the client library says what is wrong with it."""
         self._deliver: tuple[str, str] | None = None
+        self._skips = False
         self._header = b""
         self._missing = 0
         self._parts: list[bytes] = []
@@ -81,17 +86,22 @@ class Deliveries:
     def _take(self, kind: int, payload: bytes) -> bool:
         """Take a frame of the channel; return False when it is no part of a delivery."""
         if kind == _METHOD:
-            self._deliver, self._parts = None, []
+            self._deliver, self._parts, self._skips = None, [], False
             if payload[:4] != _DELIVER:
                 return False
-            # The consumer's tag, the delivery's number and a bit come first.
-            at = 4 + 1 + payload[4] + 9
-            exchange, at = _short_string(payload, at)
-            self._deliver = exchange, _short_string(payload, at)[0]
+            try:
+                # The consumer's tag, the delivery's number and a bit come first.
+                exchange, at = _short_string(payload, 4 + 1 + payload[4] + 9)
+                self._deliver = exchange, _short_string(payload, at)[0]
+            except IndexError:
+                self._skip()
             return True
         if self._deliver is None:
-            return False
+            return self._skips
         if kind == _HEADER:
+            if len(payload) < 12:
+                self._skip()
+                return True
             self._header, self._missing = payload, _SIZE.unpack_from(payload, 4)[0]
         elif kind == _BODY:
             self._parts.append(payload)
@@ -103,6 +113,11 @@ class Deliveries:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._arrived(exchange, key, headers, message_id, body)
         return True
+
+    def _skip(self) -> None:
+        """Leave out a delivery that makes no sense, with all of its frames."""
+        self._deliver, self._skips = None, True
+        self._anomalies[UNREADABLE] += 1
 
 
 class FirehoseConnection(SelectConnection):  # type: ignore[misc]  # pika is not typed
@@ -144,7 +159,7 @@ def properties_of(header: bytes) -> tuple[dict[str, Any], str]:
         if flags & 0x2000:
             at += 4
             size = _LONG.unpack_from(header, at - 4)[0]
-            headers = _table(header, at, at + size, 0)
+            headers = _table(header, at, min(at + size, len(header)), 0)
             at += size
         if not flags & 0x0080:
             return headers, ""
@@ -165,15 +180,18 @@ def _short_string(payload: bytes, at: int) -> tuple[str, int]:
 def _table(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
     """Return the fields of the table in data[at:end], of one that is damaged those before the damage."""
     found: dict[str, Any] = {}
-    while at < end:
-        name_end = at + 1 + data[at]
-        kind = data[name_end]
-        name = data[at + 1 : name_end].decode("utf-8", "replace")
-        if kind == _STRING:
-            at = name_end + 5 + _LONG.unpack_from(data, name_end + 1)[0]
-            found[name] = data[name_end + 5 : at].decode("utf-8", "replace")
-        else:
-            found[name], at = _value(data, name_end + 1, kind, depth)
+    try:
+        while at < end:
+            name_end = at + 1 + data[at]
+            kind = data[name_end]
+            name = data[at + 1 : name_end].decode("utf-8", "replace")
+            if kind == _STRING:
+                at = name_end + 5 + _LONG.unpack_from(data, name_end + 1)[0]
+                found[name] = data[name_end + 5 : at].decode("utf-8", "replace")
+            else:
+                found[name], at = _value(data, name_end + 1, kind, depth)
+    except (struct.error, IndexError):
+        return found
     return found
 
 

@@ -73,7 +73,7 @@ class Firehose:
             capture.size_bytes += len(delivery[4])
             try:
                 self._event(delivery, heard) if delivery[1] == EVENTS else self._message(delivery, heard)
-            except (KeyError, TypeError, ValueError, IndexError):
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError):
                 capture.anomalies[UNREADABLE] += 1
         return heard
 

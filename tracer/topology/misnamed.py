@@ -69,7 +69,7 @@ def misnamed(
         words = f"{EXTERNAL_API} and {INTERNAL_BASE} look swapped: {_list(external.inside)} on what is called"
         words += f" {EXTERNAL_API}, the SC's calls on {INTERNAL_BASE}"
         fits = as_internal + as_external
-    elif external.inside and "asked" not in external.outside and INTERNAL_BASE not in named:
+    elif external.inside and not external.outside and INTERNAL_BASE not in named:
         words = f"what is called {EXTERNAL_API} looks like {INTERNAL_BASE}: {_list(external.inside)} on it"
         fits = as_internal
     elif internal.is_outside and EXTERNAL_API not in named:
