@@ -157,3 +157,12 @@ def test_the_answer_alone_shows_that_its_question_came_before(stall_s: float, tm
     [verdict] = judged(tmp_path, part, stall_s)
     assert (verdict.outcome, verdict.verdict) == ("active", "inconclusive")
     assert (statuses(verdict)["1"], statuses(verdict)["2"]) == ("unobserved", "unobserved")
+
+
+def test_a_low_stall_limit_does_not_make_the_portal_quick(tmp_path: Path) -> None:
+    """The creation is first seen 30 s behind the begin of the captures, at step 3: its order may be older."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 60)
+    Creation(cloud, at=30, breaks={"1": "left out", "2": "left out"}).run()
+    [verdict] = check(cloud.network.write(tmp_path), Settings(stall_s=5)).verdicts
+    assert {step: statuses(verdict)[step] for step in ("1", "2")} == {"1": "unobserved", "2": "unobserved"}
