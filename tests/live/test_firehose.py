@@ -72,6 +72,13 @@ class Listening:
             time.sleep(0.02)
         raise AssertionError(f"nobody said {words!r}: {self.troubles()}")
 
+    def until_seen(self, step: str, seconds: float = 60) -> None:
+        """Wait until *step* was told."""
+        until_s = time.monotonic() + seconds
+        while not any(e.step is not None and e.step.step == step for e in list(self.events)):
+            assert time.monotonic() < until_s, [e.step.step for e in self.events if e.step is not None]
+            time.sleep(0.02)
+
     def troubles(self) -> list[str]:
         return [event.message for event in list(self.events) if event.kind == "trouble"]
 
@@ -159,7 +166,7 @@ def test_a_broker_that_dies_and_comes_back(rabbit: RabbitMQ) -> None:
         built = place(clients, b"build_and_run_instance")
         listening = Listening([], [rabbit.url()])
         clients.play(0, asked)
-        time.sleep(1.5)
+        listening.until_seen("4e")
         rabbit.kill()
     try:
         listening.until("RPC is unobserved until it is back: trying to connect again")
@@ -324,6 +331,7 @@ def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: p
     """A watch that does not come after: the queue stays small, and each message is taken or counted."""
     monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
     monkeypatch.setattr(rabbitmq_queues, "LOST_BYTES", 1 << 30)
+    monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
     (source,) = open_brokers([rabbit.url()])
     source.open()
     count, body = 4_000, b"x" * 10_000
@@ -335,12 +343,17 @@ def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: p
     heard: list[Heard] = []
     thread = threading.Thread(target=source.read, args=(lambda told, _: heard.extend(told),))
     thread.start()
-    time.sleep(3)
+
+    def published() -> int:
+        return sum(isinstance(h.message, AmqpContent) and h.message.name == "basic.publish" for h in heard)
+
+    until_s = time.monotonic() + 60
+    while published() + source.dropped < count - 20 and time.monotonic() < until_s:
+        time.sleep(0.1)
     source.stop()
-    thread.join(10)
-    published = [h for h in heard if isinstance(h.message, AmqpContent) and h.message.name == "basic.publish"]
+    thread.join(60)
     assert source.dropped > 0
-    assert len(published) + source.dropped == pytest.approx(count, abs=20)
+    assert published() + source.dropped == pytest.approx(count, abs=20)
 
 
 def test_what_was_dropped_just_before_the_end_is_counted(
@@ -349,6 +362,7 @@ def test_what_was_dropped_just_before_the_end_is_counted(
     """It is asked for once a second, and once more at the end: nothing is called missing for it."""
     monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
     monkeypatch.setattr(source_of_firehose, "PROBE_S", math.inf)
+    monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
     (source,) = open_brokers([rabbit.url()])
     source.open()
     with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as publisher:

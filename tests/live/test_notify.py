@@ -160,7 +160,7 @@ def test_a_run_that_ends_at_once_waits_for_the_tries(tmp_path: Path) -> None:
 def test_at_the_end_what_failed_is_tried_again_while_there_is_time() -> None:
     said: list[str] = []
     with Receiver(503, 503, 204).listening() as receiver:
-        notifier = Notifier(receiver.url, json_line, pauses_s=(0.2, 0.2))
+        notifier = Notifier(receiver.url, json_line, pauses_s=(3.0, 0.2))
         for number in (1, 2, 3):
             notifier.tell(event("verdict", FAILED, number))
         assert notifier.close(wait_s=60, say=said.append) == ""
