@@ -68,4 +68,4 @@ def needing(extra: str, module: str, asked: str) -> Any:
         if not extra:
             raise
         install = f"pip install 'cloudvm-tracer[{extra}]'"
-        raise UsageError(f"{asked} needs what is not installed here ({error.name}): {install}") from None
+        raise UsageError(f"{asked} needs {error.name}, which is not installed: {install}") from None
