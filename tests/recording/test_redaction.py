@@ -291,3 +291,15 @@ def test_ten_thousand_rows_at_once_are_all_overwritten() -> None:
     sent = [(*p[:1], p[1][:34] + (3306).to_bytes(2, "big") + p[1][36:], *p[2:]) for p in sent]
     for batch in (1, 100_000):
         assert b"secret" not in _stream(redacted(sent, batch))
+
+
+def test_thousands_of_segments_behind_a_hole_are_read_in_their_order() -> None:
+    """They come last first; the one that fills the hole is the last of all, or never comes."""
+    content = b"y" * 100 + CASES["header"][1] + b"x" * 20_000
+    first, filling, *others = _sent(8774, content, list(range(4, len(content), 4)))
+    assert len(others) > 5_000
+    for packets in ([first, *reversed(others)], [first, *reversed(others), filling]):
+        found = redacted(packets)
+        assert [p[4] for p in found] == [p[4] for p in packets]
+        assert HIDDEN.encode()[:8] not in _stream(found)
+        assert _stream(found).endswith(b"\r\nHost: a\r\n\r\n" + b"x" * 20_000)

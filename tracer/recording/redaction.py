@@ -20,6 +20,8 @@ import secrets
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
 
 from tracer.layers import Layers
 from tracer.model import PacketFields, SegmentFields
@@ -64,6 +66,7 @@ class _Stream:
 
     def __init__(self, seq: int, port: int) -> None:
         self.next_seq = seq
+        """Counted on from the first one: it does not wrap."""
         self.port = port
         """Of the database at the other end or at this one; 0 for others. Negative: what it sends."""
         self.base = 0
@@ -82,8 +85,8 @@ class _Stream:
         self.patches: list[tuple[int, bytes]] = []
         """(position, what to write there), by position; none longer than PATCH_BYTES"""
         self.most_patches = 2 * MOST_PATCHES
-        self.behind: list[tuple[SegmentFields, _Held]] = []
-        """What came ahead of a hole."""
+        self.behind: list[tuple[int, int, SegmentFields, _Held]] = []
+        """A heap of what came behind a hole: sequence number that does not wrap, order of arrival, segment."""
 
     @property
     def end(self) -> int:
@@ -168,6 +171,7 @@ class Redactor:
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
         self._fragments: dict[tuple[int, int], _Fragment] = {}
         """frame -> what waits of a datagram that is not complete"""
+        self._arrival = count()
         self._key = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, list[bytes]] = OrderedDict()
         """First bytes of a secret -> the secrets that begin so"""
@@ -203,6 +207,7 @@ class Redactor:
             while each.end < 0:
                 self._skip_hole(stream)
                 each.place()
+            stream = each.stream or stream
             if each.end > stream.safe:
                 self._cut(stream, each.end)
             yield _patched(each, stream)
@@ -279,11 +284,19 @@ class Redactor:
         return _Stream(segment[2] & _MASK, port)
 
     def _place(self, stream: _Stream, segment: SegmentFields, held: _Held) -> None:
-        seq, payload = segment[2], segment[5]
-        ahead = _ahead(seq, stream.next_seq)
-        if ahead > 0:
-            stream.behind.append((segment, held))
-            return
+        """Put a segment into its stream, and those that waited for it; behind a hole, it waits itself."""
+        seq = stream.next_seq + _ahead(segment[2], stream.next_seq)
+        heappush(stream.behind, (seq, next(self._arrival), segment, held))
+        self._read_on(stream)
+
+    def _read_on(self, stream: _Stream) -> None:
+        """Append what waits, up to the next hole."""
+        while stream.behind and stream.behind[0][0] <= stream.next_seq:
+            seq, _, segment, held = heappop(stream.behind)
+            self._append(stream, seq, segment, held)
+
+    def _append(self, stream: _Stream, seq: int, segment: SegmentFields, held: _Held) -> None:
+        payload, ahead = segment[5], seq - stream.next_seq
         held.begin = stream.end + ahead
         held.end = held.begin + len(payload)
         if held.begin < 0:
@@ -294,25 +307,17 @@ class Redactor:
         if held.end <= stream.end or not new:
             return
         stream.data += new
-        stream.next_seq = (stream.next_seq + len(new)) & _MASK
+        # Cut by the snap length, the rest of it was never captured.
+        stream.next_seq += len(new) + segment[6]
         if segment[6]:
-            # Cut by the snap length: the rest of it was never captured.
-            stream.next_seq = (stream.next_seq + segment[6]) & _MASK
             stream.row = -1
         self._scan(stream)
-        if stream.behind:
-            waiting, stream.behind = stream.behind, []
-            for later, its in waiting:
-                self._place(stream, later, its)
 
     def _skip_hole(self, stream: _Stream) -> None:
         """Go on behind a hole that nothing has filled."""
-        first = min(stream.behind, key=lambda item: _ahead(item[0][2], stream.next_seq))
-        stream.next_seq = first[0][2]
+        stream.next_seq = stream.behind[0][0]
         stream.row = -1
-        waiting, stream.behind = stream.behind, []
-        for segment, held in waiting:
-            self._place(stream, segment, held)
+        self._read_on(stream)
 
     # --- secrets ---
 
@@ -434,8 +439,8 @@ class Redactor:
             each.place()
         waiting = (held.begin for held in self._held if held.stream is stream and held.begin >= 0)
         oldest = min(waiting, default=stream.base) - PATCH_BYTES
-        count = min(bisect_left(stream.patches, (oldest, b"")), len(stream.patches) - MOST_PATCHES)
-        del stream.patches[: max(0, count)]
+        superfluous = min(bisect_left(stream.patches, (oldest, b"")), len(stream.patches) - MOST_PATCHES)
+        del stream.patches[: max(0, superfluous)]
         stream.most_patches = len(stream.patches) + MOST_PATCHES
 
     def _pseudonym(self, secret: bytes) -> bytes:
