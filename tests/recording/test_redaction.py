@@ -7,8 +7,11 @@ import random
 import re
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
@@ -303,3 +306,49 @@ def test_thousands_of_segments_behind_a_hole_are_read_in_their_order() -> None:
         assert [p[4] for p in found] == [p[4] for p in packets]
         assert HIDDEN.encode()[:8] not in _stream(found)
         assert _stream(found).endswith(b"\r\nHost: a\r\n\r\n" + b"x" * 20_000)
+
+
+def test_a_secret_whose_second_half_came_first_of_all_is_overwritten() -> None:
+    """It came 1 ms before the first half, as the first that is seen of the connection."""
+    port, content = CASES["header"]
+    first, second = _sent(port, content, [content.index(HIDDEN.encode()) + 10])
+    redactor = Redactor()
+    found = redactor.receive([(first[0] - 1_000_000, *second[1:]), first])
+    found += redactor.flush()
+    stream = _stream(found)
+    assert [len(p[1]) for p in found] == [len(second[1]), len(first[1])]
+    assert HIDDEN.encode()[:8] not in stream and HIDDEN.encode()[-8:] not in stream
+    assert stream.startswith(b"GET / HTTP/1.1\r\nX-Auth-Token: ")
+    assert stream.endswith(b"\r\nHost: a\r\n\r\n") and len(stream) == len(content)
+    in_order = Redactor()
+    in_order.receive([first, second])
+    assert redactor.overwritten == in_order.overwritten > 0
+
+
+def test_thousands_of_segments_from_before_the_first_one_are_read_in_their_order() -> None:
+    content = CASES["header"][1] + b"x" * 20_000
+    packets = _sent(8774, content, list(range(4, len(content), 4)))[::-1]
+    found = redacted([(10**18 + n, *p[1:]) for n, p in enumerate(packets)])
+    assert [p[4] for p in found] == [p[4] for p in packets]
+    assert HIDDEN.encode()[:8] not in _stream(found)
+    assert _stream(found).endswith(b"\r\nHost: a\r\n\r\n" + b"x" * 20_000)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(data=st.data(), case=st.sampled_from(sorted(CASES)), batch=st.sampled_from((1, 2, 100)))
+def test_no_order_of_the_first_packets_leaves_a_secret(data: st.DataObject, case: str, batch: int) -> None:
+    """Nothing of the connection was seen before, not even how it began; what is kept is as in order."""
+    port, content = CASES[case]
+    cuts = data.draw(st.sets(st.integers(1, len(content) - 1), min_size=1, max_size=6))
+    packets = _sent(port, content, sorted(cuts))
+    mixed = [
+        (10**18 + n * 1000, *p[1:4], (0, n + 1), 0) for n, p in enumerate(data.draw(st.permutations(packets)))
+    ]
+    # The same pseudonyms in both runs.
+    with patch("secrets.token_bytes", bytes):
+        found, in_order = redacted(mixed, batch), redacted(packets)
+    assert [(p[0], len(p[1]), *p[2:]) for p in found] == [(p[0], len(p[1]), *p[2:]) for p in mixed]
+    stream = _stream(found)
+    assert stream == _stream(in_order)
+    for part in (HIDDEN.encode(), HIDDEN.encode()[:12], HIDDEN.encode()[13:21], b"gAAAAABk", b"Zz09-_Zz"):
+        assert part not in stream

@@ -50,13 +50,16 @@ class _Stream:
     """One direction of a connection. Positions count its bytes from the first one seen, and do not wrap."""
 
     __slots__ = (
+        "at_once",
         "base",
+        "beginning",
         "behind",
         "data",
         "known_to",
         "most_patches",
         "next_seq",
         "open",
+        "overwritten",
         "passed",
         "patches",
         "port",
@@ -65,6 +68,12 @@ class _Stream:
     )
 
     def __init__(self, seq: int, port: int) -> None:
+        self.beginning: list[_Waiting] | None = []
+        """All that came, until something of it is written."""
+        self.begin(seq, port)
+
+    def begin(self, seq: int, port: int) -> None:
+        """Hold nothing, and go on at *seq*."""
         self.next_seq = seq
         """Counted on from the first one: it does not wrap."""
         self.port = port
@@ -85,8 +94,12 @@ class _Stream:
         self.patches: list[tuple[int, bytes]] = []
         """(position, what to write there), by position; none longer than PATCH_BYTES"""
         self.most_patches = 2 * MOST_PATCHES
-        self.behind: list[tuple[int, int, SegmentFields, _Held]] = []
-        """A heap of what came behind a hole: sequence number that does not wrap, order of arrival, segment."""
+        self.overwritten = 0
+        """Pieces of it that were."""
+        self.behind: list[_Waiting] = []
+        """A heap of what came behind a hole."""
+        self.at_once = True
+        """Whether what comes is read; else it waits until the first of it has to be written."""
 
     @property
     def end(self) -> int:
@@ -149,13 +162,19 @@ class _Fragment(_Held):
     def place(self) -> None:
         whole = self.whole
         self.stream = whole.stream if whole is not None else None
-        if whole is not None and whole.begin >= 0:
+        if whole is None or whole.begin < 0:
+            self.begin = self.end = -1
+        else:
             self.begin, self.end = whole.begin + self.first, whole.begin + self.last
 
     @property
     def is_settled(self) -> bool:
         self.place()
         return self.stream is not None and 0 <= self.end <= self.stream.safe
+
+
+_Waiting = tuple[int, int, SegmentFields, _Held]
+"""Sequence number, which does not wrap; order of arrival; segment; its packet"""
 
 
 class Redactor:
@@ -208,6 +227,7 @@ class Redactor:
                 self._skip_hole(stream)
                 each.place()
             stream = each.stream or stream
+            stream.beginning = None
             if each.end > stream.safe:
                 self._cut(stream, each.end)
             yield _patched(each, stream)
@@ -235,7 +255,7 @@ class Redactor:
         flow, flags = segment[1], segment[4]
         stream = self._streams.get(flow)
         if stream is None or flags & 2 or abs(_ahead(segment[2], stream.next_seq)) > 1 << 28:
-            stream = self._streams[flow] = self._begin(segment)
+            stream = self._streams[flow] = _Stream(segment[2], self._port(segment))
             self._streams.move_to_end(flow)
             if len(self._streams) > MOST_STREAMS:
                 self._streams.popitem(last=False)
@@ -275,23 +295,40 @@ class Redactor:
         self._cut(stream, held.end)
         return _patched(held, stream)
 
-    def _begin(self, segment: SegmentFields) -> _Stream:
+    def _port(self, segment: SegmentFields) -> int:
         flow = segment[1]
         size = 8 if len(flow) < 36 else 32
         source, target = (int.from_bytes(flow[size + n : size + n + 2], "big") for n in (0, 2))
         ports = self._database_ports
-        port = -source if source in ports else target if target in ports else 0
-        return _Stream(segment[2] & _MASK, port)
+        return -source if source in ports else target if target in ports else 0
 
     def _place(self, stream: _Stream, segment: SegmentFields, held: _Held) -> None:
         """Put a segment into its stream, and those that waited for it; behind a hole, it waits itself."""
         seq = stream.next_seq + _ahead(segment[2], stream.next_seq)
-        heappush(stream.behind, (seq, next(self._arrival), segment, held))
+        waiting = seq, next(self._arrival), segment, held
+        if stream.beginning is not None:
+            if stream.beginning and seq < stream.beginning[0][0] and stream.at_once:
+                self._begin_again(stream)
+            stream.beginning.append(waiting)
+        heappush(stream.behind, waiting)
         self._read_on(stream)
+
+    def _begin_again(self, stream: _Stream) -> None:
+        """Forget what was read of a stream whose first bytes came later: it waits for more of its kind.
+
+        Once for each stream, so that no order of packets costs much.
+        """
+        waiting = stream.beginning or []
+        self.overwritten -= stream.overwritten
+        for _, _, _, held in waiting:
+            held.begin = held.end = -1
+        stream.begin(stream.next_seq, self._port(waiting[0][2]))
+        stream.behind = sorted(waiting)
+        stream.at_once = False
 
     def _read_on(self, stream: _Stream) -> None:
         """Append what waits, up to the next hole."""
-        while stream.behind and stream.behind[0][0] <= stream.next_seq:
+        while stream.at_once and stream.behind and stream.behind[0][0] <= stream.next_seq:
             seq, _, segment, held = heappop(stream.behind)
             self._append(stream, seq, segment, held)
 
@@ -300,7 +337,7 @@ class Redactor:
         held.begin = stream.end + ahead
         held.end = held.begin + len(payload)
         if held.begin < 0:
-            # From before what was seen first: looked at by itself.
+            # From before what was seen first, and too late: looked at by itself.
             stream = held.stream = _Stream(seq, stream.port)
             held.begin, held.end, ahead = 0, len(payload), 0
         new = payload[-ahead:] if ahead else payload
@@ -315,6 +352,7 @@ class Redactor:
 
     def _skip_hole(self, stream: _Stream) -> None:
         """Go on behind a hole that nothing has filled."""
+        stream.at_once = True
         stream.next_seq = stream.behind[0][0]
         stream.row = -1
         self._read_on(stream)
@@ -431,6 +469,7 @@ class Redactor:
                 used += size
         if len(stream.patches) > stream.most_patches:
             self._forget_patches(stream)
+        stream.overwritten += 1
         self.overwritten += 1
 
     def _forget_patches(self, stream: _Stream) -> None:
