@@ -262,6 +262,49 @@ def test_fragments_hold_nothing_of_a_secret(kind: str) -> None:
     assert HIDDEN.encode() not in again[-1][1]
 
 
+TOGETHER = (
+    b"GET / HTTP/1.1\r\nX-Auth-Token: " + HIDDEN.encode() * 4 + b"\r\nHost: a\r\n\r\n" + b"abcdefgh" * 200
+)
+_S = 1_000_000_000
+FRAGMENTS = {
+    # from, to, captured up to, when: of the TCP segment, whose header has 24 bytes
+    "whole": ([(0, 800, 800, 0), (800, 1600, 1600, 1)], False),
+    "one of them twice": ([(0, 800, 800, 0), (0, 800, 800, 1), (800, 1600, 1600, 2)], True),
+    "overlapping": ([(0, 800, 800, 0), (400, 1200, 1200, 1), (1200, 1600, 1600, 2)], True),
+    "the first one missing": ([(800, 1600, 1600, 0)], True),
+    "the last one missing": ([(0, 800, 800, 0), (800, 1200, 1200, 1)], True),
+    "the first one written before": ([(0, 24, 24, 0), (24, 1600, 1600, 2 * _S)], True),
+    "the first one cut": ([(0, 800, 600, 0), (800, 1600, 1600, 1)], True),
+    "the last one cut": ([(0, 800, 800, 0), (800, 1600, 1000, 1)], True),
+}
+
+
+@pytest.mark.parametrize("case", FRAGMENTS)
+def test_fragments_that_are_not_all_of_a_datagram_are_overwritten_whole(case: str) -> None:
+    """Where in the stream their bytes are is told by the whole datagram only."""
+    pieces, is_overwritten = FRAGMENTS[case]
+    tcp = bytes(TCP(sport=40000, dport=8774, seq=1000, options=[("MSS", 1400)]) / Raw(TOGETHER))[:1600]
+    packets: list[PacketFields] = []
+    for begin, end, captured, time_ns in pieces:
+        ip = IP(src="10.0.0.1", dst="10.0.0.2", proto=6, id=7, frag=begin // 8, flags="MF" * (end < 1600))
+        data = bytes(Ether() / ip / Raw(tcp[begin:end]))
+        kept = data[: len(data) - end + captured]
+        packets.append((10**18 + time_ns, kept, len(data), 1, (0, len(packets) + 1), 0))
+    # Something else tells that time goes on.
+    other = (packets[-1][0] - 1, b"\xff" * 60, 60, 1, (0, 99), 0)
+    found = redacted([*packets[:-1], other, packets[-1]], batch=1)
+    found.remove(other)
+    assert [(p[0], p[1][:34], len(p[1]), *p[2:]) for p in found] == [
+        (p[0], p[1][:34], len(p[1]), *p[2:]) for p in packets
+    ]
+    assert not any(HIDDEN.encode()[at : at + 8] in p[1] for p in found for at in range(len(HIDDEN) - 8))
+    for before, after in zip(packets, found, strict=True):
+        kept_runs = [
+            at for at in range(34, len(before[1]) - 8) if before[1][at : at + 8] == after[1][at : at + 8]
+        ]
+        assert bool(kept_runs) is not is_overwritten
+
+
 def test_what_is_no_tcp_is_looked_at_as_well() -> None:
     """With -f, anything may be recorded: a service's log, sent by UDP."""
     told = b'<14>nova-api: {"password": "' + HIDDEN.encode() + b'", "name": "web-1"} {"token": "' + b"x" * 50
