@@ -395,3 +395,20 @@ def test_no_order_of_the_first_packets_leaves_a_secret(data: st.DataObject, case
     assert stream == _stream(in_order)
     for part in (HIDDEN.encode(), HIDDEN.encode()[:12], HIDDEN.encode()[13:21], b"gAAAAABk", b"Zz09-_Zz"):
         assert part not in stream
+
+
+@pytest.mark.parametrize("how", ["a hole", "a cut packet"])
+def test_what_is_sent_again_from_before_lost_bytes_is_overwritten_as_before(how: str) -> None:
+    """Its bytes are where they were: what was lost is in no stream, but counts in sequence numbers."""
+    content = b"x" * 600 + CASES["header"][1] + b"y" * 800
+    at = content.index(HIDDEN.encode()) + 2
+    first, again, lost, last = _sent(8774, content, [at, at + 200, at + 300])
+    first = _sent(8774, content[: at + 200], [])[0]
+    if how == "a cut packet":
+        before = [first, (lost[0], lost[1][:60], *lost[2:]), last]
+    else:
+        # Another packet, two seconds later: the hole is not waited for any more.
+        before = [first, last, (last[0] + 2 * _S, b"\xff" * 60, 60, 1, (0, 99), 0)]
+    found = redacted([*before, (last[0] + 2 * _S + 1, *again[1:])], batch=1)
+    assert found[-1][1][54:] == found[0][1][54 + at :]
+    assert HIDDEN.encode()[2:10] not in found[-1][1]

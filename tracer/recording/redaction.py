@@ -17,11 +17,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from operator import itemgetter
 
 from tracer.layers import Layers
 from tracer.model import PacketFields, SegmentFields
@@ -39,6 +40,8 @@ MOST_STREAMS = 20_000
 PATCH_BYTES = 1_024
 MOST_PATCHES = 4_000
 """Of one stream, kept for what is sent again."""
+MOST_SEAMS = 1_000
+"""Holes of one stream, kept for what is sent again from before them."""
 MOST_KNOWN, LEAST_KNOWN_BYTES, PROBE_BYTES = 256, 8, 24
 """Shorter secrets are not looked for elsewhere: 'password' stands in too many places."""
 _MASK = 0xFFFFFFFF
@@ -64,6 +67,7 @@ class _Stream:
         "patches",
         "port",
         "row",
+        "seams",
         "seen",
     )
 
@@ -76,6 +80,8 @@ class _Stream:
         """Hold nothing, and go on at *seq*."""
         self.next_seq = seq
         """Counted on from the first one: it does not wrap."""
+        self.seams = [(seq, 0)]
+        """(sequence number, position) from where on both count alike: behind what was never captured"""
         self.port = port
         """Of the database at the other end or at this one; 0 for others. Negative: what it sends."""
         self.base = 0
@@ -100,6 +106,24 @@ class _Stream:
         """A heap of what came behind a hole."""
         self.at_once = True
         """Whether what comes is read; else it waits until the first of it has to be written."""
+
+    def go_on(self, seq: int) -> None:
+        """Leave out what is before *seq* and did not come."""
+        self.next_seq = seq
+        self.row = -1
+        if not self.end:
+            self.seams.clear()
+        self.seams.append((seq, self.end))
+        if len(self.seams) > 2 * MOST_SEAMS:
+            del self.seams[:-MOST_SEAMS]
+
+    def position(self, seq: int, size_bytes: int) -> int:
+        """Return where the bytes from *seq* on are; -1 when not all of them are in one place."""
+        n = bisect_right(self.seams, seq, key=itemgetter(0))
+        if not n:
+            return -1
+        begin = self.seams[n - 1][1] + seq - self.seams[n - 1][0]
+        return -1 if n < len(self.seams) and begin + size_bytes > self.seams[n][1] else begin
 
     @property
     def end(self) -> int:
@@ -334,27 +358,26 @@ class Redactor:
 
     def _append(self, stream: _Stream, seq: int, segment: SegmentFields, held: _Held) -> None:
         payload, ahead = segment[5], seq - stream.next_seq
-        held.begin = stream.end + ahead
-        held.end = held.begin + len(payload)
+        held.begin = stream.position(seq, len(payload))
         if held.begin < 0:
-            # From before what was seen first, and too late: looked at by itself.
+            # From before what was seen first, or from a hole, and too late: looked at by itself.
             stream = held.stream = _Stream(seq, stream.port)
-            held.begin, held.end, ahead = 0, len(payload), 0
+            held.begin, ahead = 0, 0
+        held.end = held.begin + len(payload)
         new = payload[-ahead:] if ahead else payload
         if held.end <= stream.end or not new:
             return
         stream.data += new
-        # Cut by the snap length, the rest of it was never captured.
-        stream.next_seq += len(new) + segment[6]
+        stream.next_seq += len(new)
         if segment[6]:
-            stream.row = -1
+            # Cut by the snap length: the rest of it was never captured.
+            stream.go_on(stream.next_seq + segment[6])
         self._scan(stream)
 
     def _skip_hole(self, stream: _Stream) -> None:
         """Go on behind a hole that nothing has filled."""
         stream.at_once = True
-        stream.next_seq = stream.behind[0][0]
-        stream.row = -1
+        stream.go_on(stream.behind[0][0])
         self._read_on(stream)
 
     # --- secrets ---
