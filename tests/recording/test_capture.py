@@ -25,7 +25,7 @@ from tracer.errors import SourceError
 from tracer.model import Capture
 from tracer.pipeline import Settings
 from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
-from tracer.recording.recorder import Recorder
+from tracer.recording.recorder import BLOCKS, MOST_INTERFACES, Recorder
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files, Rotation
 from tracer.sources import live, open_capture
@@ -238,6 +238,39 @@ def test_each_link_layer_has_an_interface_of_its_own_in_every_file(tmp_path: Pat
     written = sorted(tmp_path.iterdir())
     assert len(written) > 1
     assert packets_of(*written) == [(t, data, 1500, (1, 101)[i], ("eth7", "tun0")[i]) for i, t, data in rows]
+
+
+def test_thousands_of_interfaces_of_a_stream_share_one_by_link_layer(tmp_path: Path) -> None:
+    """Each file repeats what is described: a stream could fill the disk with that, without a packet."""
+    count = 3_000
+    head = b"".join(interface_block(Described(f"n{n}", "d", (1, 101)[n % 2])) for n in range(count))
+    data = [n.to_bytes(4, "big") * 15 for n in range(count)]
+    content = section_block("test") + head + b"".join(packet_block(n, n, data[n], 60) for n in range(count))
+    process = record("-i", "-", "-w", str(tmp_path), "-C", "0.001", "-q", stdin=subprocess.PIPE)
+    _, errors = process.communicate(content, timeout=60)
+    assert (process.returncode, errors) == (0, b"")
+    written = sorted(tmp_path.iterdir())
+    assert 1 < len(written) <= 1 + count // BLOCKS + 1
+    shared = "standard input, further interfaces"
+    names = [f"n{n}" if n < MOST_INTERFACES else shared for n in range(count)]
+    assert packets_of(*written) == [(n, data[n], 60, (1, 101)[n % 2], names[n]) for n in range(count)]
+    assert written[-1].read_bytes().count(shared.encode()) == 2 * 2
+
+
+def test_what_all_files_begin_with_begins_no_new_file(tmp_path: Path) -> None:
+    """It is as long in the next one: with a limit below it, each write would have a file of its own."""
+    recorded = Files(tmp_path, [Described("x" * 5_000, "x", 1)], Rotation(size_bytes=1_000), "tracer")
+    for time_ns in range(10):
+        recorded.write(
+            [packet_block(recorded.describe(Described("y" * 900, "y", 1)), time_ns, bytes(68), 68)], 0
+        )
+    recorded.close()
+    # A packet's block has 100 bytes.
+    assert len(recorded.written) == 1
+    recorded.write([packet_block(0, 10, b"", 0)], 0)
+    recorded.close()
+    assert [len(times(path)) for path in recorded.written] == [10, 1]
+    assert recorded.size_bytes == sum(path.stat().st_size for path in recorded.written)
 
 
 def test_a_stream_that_breaks_off_is_recorded_to_the_break_and_that_is_said(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ import random
 import re
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
@@ -259,6 +262,49 @@ def test_fragments_hold_nothing_of_a_secret(kind: str) -> None:
     assert HIDDEN.encode() not in again[-1][1]
 
 
+TOGETHER = (
+    b"GET / HTTP/1.1\r\nX-Auth-Token: " + HIDDEN.encode() * 4 + b"\r\nHost: a\r\n\r\n" + b"abcdefgh" * 200
+)
+_S = 1_000_000_000
+FRAGMENTS = {
+    # from, to, captured up to, when: of the TCP segment, whose header has 24 bytes
+    "whole": ([(0, 800, 800, 0), (800, 1600, 1600, 1)], False),
+    "one of them twice": ([(0, 800, 800, 0), (0, 800, 800, 1), (800, 1600, 1600, 2)], True),
+    "overlapping": ([(0, 800, 800, 0), (400, 1200, 1200, 1), (1200, 1600, 1600, 2)], True),
+    "the first one missing": ([(800, 1600, 1600, 0)], True),
+    "the last one missing": ([(0, 800, 800, 0), (800, 1200, 1200, 1)], True),
+    "the first one written before": ([(0, 24, 24, 0), (24, 1600, 1600, 2 * _S)], True),
+    "the first one cut": ([(0, 800, 600, 0), (800, 1600, 1600, 1)], True),
+    "the last one cut": ([(0, 800, 800, 0), (800, 1600, 1000, 1)], True),
+}
+
+
+@pytest.mark.parametrize("case", FRAGMENTS)
+def test_fragments_that_are_not_all_of_a_datagram_are_overwritten_whole(case: str) -> None:
+    """Where in the stream their bytes are is told by the whole datagram only."""
+    pieces, is_overwritten = FRAGMENTS[case]
+    tcp = bytes(TCP(sport=40000, dport=8774, seq=1000, options=[("MSS", 1400)]) / Raw(TOGETHER))[:1600]
+    packets: list[PacketFields] = []
+    for begin, end, captured, time_ns in pieces:
+        ip = IP(src="10.0.0.1", dst="10.0.0.2", proto=6, id=7, frag=begin // 8, flags="MF" * (end < 1600))
+        data = bytes(Ether() / ip / Raw(tcp[begin:end]))
+        kept = data[: len(data) - end + captured]
+        packets.append((10**18 + time_ns, kept, len(data), 1, (0, len(packets) + 1), 0))
+    # Something else tells that time goes on.
+    other = (packets[-1][0] - 1, b"\xff" * 60, 60, 1, (0, 99), 0)
+    found = redacted([*packets[:-1], other, packets[-1]], batch=1)
+    found.remove(other)
+    assert [(p[0], p[1][:34], len(p[1]), *p[2:]) for p in found] == [
+        (p[0], p[1][:34], len(p[1]), *p[2:]) for p in packets
+    ]
+    assert not any(HIDDEN.encode()[at : at + 8] in p[1] for p in found for at in range(len(HIDDEN) - 8))
+    for before, after in zip(packets, found, strict=True):
+        kept_runs = [
+            at for at in range(34, len(before[1]) - 8) if before[1][at : at + 8] == after[1][at : at + 8]
+        ]
+        assert bool(kept_runs) is not is_overwritten
+
+
 def test_what_is_no_tcp_is_looked_at_as_well() -> None:
     """With -f, anything may be recorded: a service's log, sent by UDP."""
     told = b'<14>nova-api: {"password": "' + HIDDEN.encode() + b'", "name": "web-1"} {"token": "' + b"x" * 50
@@ -291,3 +337,78 @@ def test_ten_thousand_rows_at_once_are_all_overwritten() -> None:
     sent = [(*p[:1], p[1][:34] + (3306).to_bytes(2, "big") + p[1][36:], *p[2:]) for p in sent]
     for batch in (1, 100_000):
         assert b"secret" not in _stream(redacted(sent, batch))
+
+
+def test_thousands_of_segments_behind_a_hole_are_read_in_their_order() -> None:
+    """They come last first; the one that fills the hole is the last of all, or never comes."""
+    content = b"y" * 100 + CASES["header"][1] + b"x" * 20_000
+    first, filling, *others = _sent(8774, content, list(range(4, len(content), 4)))
+    assert len(others) > 5_000
+    for packets in ([first, *reversed(others)], [first, *reversed(others), filling]):
+        found = redacted(packets)
+        assert [p[4] for p in found] == [p[4] for p in packets]
+        assert HIDDEN.encode()[:8] not in _stream(found)
+        assert _stream(found).endswith(b"\r\nHost: a\r\n\r\n" + b"x" * 20_000)
+
+
+def test_a_secret_whose_second_half_came_first_of_all_is_overwritten() -> None:
+    """It came 1 ms before the first half, as the first that is seen of the connection."""
+    port, content = CASES["header"]
+    first, second = _sent(port, content, [content.index(HIDDEN.encode()) + 10])
+    redactor = Redactor()
+    found = redactor.receive([(first[0] - 1_000_000, *second[1:]), first])
+    found += redactor.flush()
+    stream = _stream(found)
+    assert [len(p[1]) for p in found] == [len(second[1]), len(first[1])]
+    assert HIDDEN.encode()[:8] not in stream and HIDDEN.encode()[-8:] not in stream
+    assert stream.startswith(b"GET / HTTP/1.1\r\nX-Auth-Token: ")
+    assert stream.endswith(b"\r\nHost: a\r\n\r\n") and len(stream) == len(content)
+    in_order = Redactor()
+    in_order.receive([first, second])
+    assert redactor.overwritten == in_order.overwritten > 0
+
+
+def test_thousands_of_segments_from_before_the_first_one_are_read_in_their_order() -> None:
+    content = CASES["header"][1] + b"x" * 20_000
+    packets = _sent(8774, content, list(range(4, len(content), 4)))[::-1]
+    found = redacted([(10**18 + n, *p[1:]) for n, p in enumerate(packets)])
+    assert [p[4] for p in found] == [p[4] for p in packets]
+    assert HIDDEN.encode()[:8] not in _stream(found)
+    assert _stream(found).endswith(b"\r\nHost: a\r\n\r\n" + b"x" * 20_000)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(data=st.data(), case=st.sampled_from(sorted(CASES)), batch=st.sampled_from((1, 2, 100)))
+def test_no_order_of_the_first_packets_leaves_a_secret(data: st.DataObject, case: str, batch: int) -> None:
+    """Nothing of the connection was seen before, not even how it began; what is kept is as in order."""
+    port, content = CASES[case]
+    cuts = data.draw(st.sets(st.integers(1, len(content) - 1), min_size=1, max_size=6))
+    packets = _sent(port, content, sorted(cuts))
+    mixed = [
+        (10**18 + n * 1000, *p[1:4], (0, n + 1), 0) for n, p in enumerate(data.draw(st.permutations(packets)))
+    ]
+    # The same pseudonyms in both runs.
+    with patch("secrets.token_bytes", bytes):
+        found, in_order = redacted(mixed, batch), redacted(packets)
+    assert [(p[0], len(p[1]), *p[2:]) for p in found] == [(p[0], len(p[1]), *p[2:]) for p in mixed]
+    stream = _stream(found)
+    assert stream == _stream(in_order)
+    for part in (HIDDEN.encode(), HIDDEN.encode()[:12], HIDDEN.encode()[13:21], b"gAAAAABk", b"Zz09-_Zz"):
+        assert part not in stream
+
+
+@pytest.mark.parametrize("how", ["a hole", "a cut packet"])
+def test_what_is_sent_again_from_before_lost_bytes_is_overwritten_as_before(how: str) -> None:
+    """Its bytes are where they were: what was lost is in no stream, but counts in sequence numbers."""
+    content = b"x" * 600 + CASES["header"][1] + b"y" * 800
+    at = content.index(HIDDEN.encode()) + 2
+    first, again, lost, last = _sent(8774, content, [at, at + 200, at + 300])
+    first = _sent(8774, content[: at + 200], [])[0]
+    if how == "a cut packet":
+        before = [first, (lost[0], lost[1][:60], *lost[2:]), last]
+    else:
+        # Another packet, two seconds later: the hole is not waited for any more.
+        before = [first, last, (last[0] + 2 * _S, b"\xff" * 60, 60, 1, (0, 99), 0)]
+    found = redacted([*before, (last[0] + 2 * _S + 1, *again[1:])], batch=1)
+    assert found[-1][1][54:] == found[0][1][54 + at :]
+    assert HIDDEN.encode()[2:10] not in found[-1][1]

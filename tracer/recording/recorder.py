@@ -31,6 +31,11 @@ AHEAD = 20_000
 """Packets of one recorded source that are taken in ahead of the others."""
 BLOCKS = 256
 """Packets that are written at once, at most."""
+MOST_INTERFACES = 256
+"""Of one source, described one by one: each file repeats them all. Further ones share one by link type."""
+MOST_NAME = 1_024
+"""Characters of an interface's name that a stream tells."""
+_SHARED = -1
 
 
 class Recorder:
@@ -46,6 +51,8 @@ class Recorder:
         self._pending: list[PacketFields] = []
         self._numbers: dict[tuple[int, int, int], int] = {}
         """(capture, link type, interface of a pcapng stream) -> number of the interface in the files"""
+        self._described: Counter[int] = Counter()
+        """capture -> interfaces of it in the files"""
         for source in sources:
             if isinstance(source, Interface):
                 self._number(source.capture.number, source.link_type, 0)
@@ -177,15 +184,20 @@ class Recorder:
 
     def _number(self, capture: int, link_type: int, interface: int) -> int:
         """Return the number in the files of what a packet came from; the first one of it is described."""
-        key = capture, link_type, interface
-        number = self._numbers.get(key)
-        if number is None:
-            source = self._sources[capture]
-            place = "standard input" if source.capture.path == "-" else source.capture.path
-            told = source.capture.interfaces.get(interface, "") or place
-            bpf = (source.bpf or "") if isinstance(source, Interface) else ""
-            described = Described(source.capture.plane or told, told, link_type, bpf)
-            number = self._numbers[key] = self._files.describe(described)
+        number = self._numbers.get((capture, link_type, interface))
+        if number is not None:
+            return number
+        if interface != _SHARED and self._described[capture] >= MOST_INTERFACES:
+            return self._number(capture, link_type, _SHARED)
+        source = self._sources[capture]
+        place = "standard input" if source.capture.path == "-" else source.capture.path
+        told = source.capture.interfaces.get(interface, "")[:MOST_NAME] or place
+        if interface == _SHARED:
+            told = f"{place}, further interfaces"
+        bpf = (source.bpf or "") if isinstance(source, Interface) else ""
+        described = Described(source.capture.plane or told, told, link_type, bpf)
+        number = self._numbers[capture, link_type, interface] = self._files.describe(described)
+        self._described[capture] += 1
         return number
 
     def _first_number(self, capture: int) -> int:

@@ -17,9 +17,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from operator import itemgetter
 
 from tracer.layers import Layers
 from tracer.model import PacketFields, SegmentFields
@@ -37,6 +40,8 @@ MOST_STREAMS = 20_000
 PATCH_BYTES = 1_024
 MOST_PATCHES = 4_000
 """Of one stream, kept for what is sent again."""
+MOST_SEAMS = 1_000
+"""Holes of one stream, kept for what is sent again from before them."""
 MOST_KNOWN, LEAST_KNOWN_BYTES, PROBE_BYTES = 256, 8, 24
 """Shorter secrets are not looked for elsewhere: 'password' stands in too many places."""
 _MASK = 0xFFFFFFFF
@@ -48,22 +53,35 @@ class _Stream:
     """One direction of a connection. Positions count its bytes from the first one seen, and do not wrap."""
 
     __slots__ = (
+        "at_once",
         "base",
+        "beginning",
         "behind",
         "data",
         "known_to",
         "most_patches",
         "next_seq",
         "open",
+        "overwritten",
         "passed",
         "patches",
         "port",
         "row",
+        "seams",
         "seen",
     )
 
     def __init__(self, seq: int, port: int) -> None:
+        self.beginning: list[_Waiting] | None = []
+        """All that came, until something of it is written."""
+        self.begin(seq, port)
+
+    def begin(self, seq: int, port: int) -> None:
+        """Hold nothing, and go on at *seq*."""
         self.next_seq = seq
+        """Counted on from the first one: it does not wrap."""
+        self.seams = [(seq, 0)]
+        """(sequence number, position) from where on both count alike: behind what was never captured"""
         self.port = port
         """Of the database at the other end or at this one; 0 for others. Negative: what it sends."""
         self.base = 0
@@ -82,8 +100,30 @@ class _Stream:
         self.patches: list[tuple[int, bytes]] = []
         """(position, what to write there), by position; none longer than PATCH_BYTES"""
         self.most_patches = 2 * MOST_PATCHES
-        self.behind: list[tuple[SegmentFields, _Held]] = []
-        """What came ahead of a hole."""
+        self.overwritten = 0
+        """Pieces of it that were."""
+        self.behind: list[_Waiting] = []
+        """A heap of what came behind a hole."""
+        self.at_once = True
+        """Whether what comes is read; else it waits until the first of it has to be written."""
+
+    def go_on(self, seq: int) -> None:
+        """Leave out what is before *seq* and did not come."""
+        self.next_seq = seq
+        self.row = -1
+        if not self.end:
+            self.seams.clear()
+        self.seams.append((seq, self.end))
+        if len(self.seams) > 2 * MOST_SEAMS:
+            del self.seams[:-MOST_SEAMS]
+
+    def position(self, seq: int, size_bytes: int) -> int:
+        """Return where the bytes from *seq* on are; -1 when not all of them are in one place."""
+        n = bisect_right(self.seams, seq, key=itemgetter(0))
+        if not n:
+            return -1
+        begin = self.seams[n - 1][1] + seq - self.seams[n - 1][0]
+        return -1 if n < len(self.seams) and begin + size_bytes > self.seams[n][1] else begin
 
     @property
     def end(self) -> int:
@@ -146,13 +186,19 @@ class _Fragment(_Held):
     def place(self) -> None:
         whole = self.whole
         self.stream = whole.stream if whole is not None else None
-        if whole is not None and whole.begin >= 0:
+        if whole is None or whole.begin < 0:
+            self.begin = self.end = -1
+        else:
             self.begin, self.end = whole.begin + self.first, whole.begin + self.last
 
     @property
     def is_settled(self) -> bool:
         self.place()
         return self.stream is not None and 0 <= self.end <= self.stream.safe
+
+
+_Waiting = tuple[int, int, SegmentFields, _Held]
+"""Sequence number, which does not wrap; order of arrival; segment; its packet"""
 
 
 class Redactor:
@@ -168,6 +214,7 @@ class Redactor:
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
         self._fragments: dict[tuple[int, int], _Fragment] = {}
         """frame -> what waits of a datagram that is not complete"""
+        self._arrival = count()
         self._key = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, list[bytes]] = OrderedDict()
         """First bytes of a secret -> the secrets that begin so"""
@@ -203,6 +250,8 @@ class Redactor:
             while each.end < 0:
                 self._skip_hole(stream)
                 each.place()
+            stream = each.stream or stream
+            stream.beginning = None
             if each.end > stream.safe:
                 self._cut(stream, each.end)
             yield _patched(each, stream)
@@ -230,7 +279,7 @@ class Redactor:
         flow, flags = segment[1], segment[4]
         stream = self._streams.get(flow)
         if stream is None or flags & 2 or abs(_ahead(segment[2], stream.next_seq)) > 1 << 28:
-            stream = self._streams[flow] = self._begin(segment)
+            stream = self._streams[flow] = _Stream(segment[2], self._port(segment))
             self._streams.move_to_end(flow)
             if len(self._streams) > MOST_STREAMS:
                 self._streams.popitem(last=False)
@@ -270,49 +319,66 @@ class Redactor:
         self._cut(stream, held.end)
         return _patched(held, stream)
 
-    def _begin(self, segment: SegmentFields) -> _Stream:
+    def _port(self, segment: SegmentFields) -> int:
         flow = segment[1]
         size = 8 if len(flow) < 36 else 32
         source, target = (int.from_bytes(flow[size + n : size + n + 2], "big") for n in (0, 2))
         ports = self._database_ports
-        port = -source if source in ports else target if target in ports else 0
-        return _Stream(segment[2] & _MASK, port)
+        return -source if source in ports else target if target in ports else 0
 
     def _place(self, stream: _Stream, segment: SegmentFields, held: _Held) -> None:
-        seq, payload = segment[2], segment[5]
-        ahead = _ahead(seq, stream.next_seq)
-        if ahead > 0:
-            stream.behind.append((segment, held))
-            return
-        held.begin = stream.end + ahead
-        held.end = held.begin + len(payload)
+        """Put a segment into its stream, and those that waited for it; behind a hole, it waits itself."""
+        seq = stream.next_seq + _ahead(segment[2], stream.next_seq)
+        waiting = seq, next(self._arrival), segment, held
+        if stream.beginning is not None:
+            if stream.beginning and seq < stream.beginning[0][0] and stream.at_once:
+                self._begin_again(stream)
+            stream.beginning.append(waiting)
+        heappush(stream.behind, waiting)
+        self._read_on(stream)
+
+    def _begin_again(self, stream: _Stream) -> None:
+        """Forget what was read of a stream whose first bytes came later: it waits for more of its kind.
+
+        Once for each stream, so that no order of packets costs much.
+        """
+        waiting = stream.beginning or []
+        self.overwritten -= stream.overwritten
+        for _, _, _, held in waiting:
+            held.begin = held.end = -1
+        stream.begin(stream.next_seq, self._port(waiting[0][2]))
+        stream.behind = sorted(waiting)
+        stream.at_once = False
+
+    def _read_on(self, stream: _Stream) -> None:
+        """Append what waits, up to the next hole."""
+        while stream.at_once and stream.behind and stream.behind[0][0] <= stream.next_seq:
+            seq, _, segment, held = heappop(stream.behind)
+            self._append(stream, seq, segment, held)
+
+    def _append(self, stream: _Stream, seq: int, segment: SegmentFields, held: _Held) -> None:
+        payload, ahead = segment[5], seq - stream.next_seq
+        held.begin = stream.position(seq, len(payload))
         if held.begin < 0:
-            # From before what was seen first: looked at by itself.
+            # From before what was seen first, or from a hole, and too late: looked at by itself.
             stream = held.stream = _Stream(seq, stream.port)
-            held.begin, held.end, ahead = 0, len(payload), 0
+            held.begin, ahead = 0, 0
+        held.end = held.begin + len(payload)
         new = payload[-ahead:] if ahead else payload
         if held.end <= stream.end or not new:
             return
         stream.data += new
-        stream.next_seq = (stream.next_seq + len(new)) & _MASK
+        stream.next_seq += len(new)
         if segment[6]:
             # Cut by the snap length: the rest of it was never captured.
-            stream.next_seq = (stream.next_seq + segment[6]) & _MASK
-            stream.row = -1
+            stream.go_on(stream.next_seq + segment[6])
         self._scan(stream)
-        if stream.behind:
-            waiting, stream.behind = stream.behind, []
-            for later, its in waiting:
-                self._place(stream, later, its)
 
     def _skip_hole(self, stream: _Stream) -> None:
         """Go on behind a hole that nothing has filled."""
-        first = min(stream.behind, key=lambda item: _ahead(item[0][2], stream.next_seq))
-        stream.next_seq = first[0][2]
-        stream.row = -1
-        waiting, stream.behind = stream.behind, []
-        for segment, held in waiting:
-            self._place(stream, segment, held)
+        stream.at_once = True
+        stream.go_on(stream.behind[0][0])
+        self._read_on(stream)
 
     # --- secrets ---
 
@@ -426,6 +492,7 @@ class Redactor:
                 used += size
         if len(stream.patches) > stream.most_patches:
             self._forget_patches(stream)
+        stream.overwritten += 1
         self.overwritten += 1
 
     def _forget_patches(self, stream: _Stream) -> None:
@@ -434,8 +501,8 @@ class Redactor:
             each.place()
         waiting = (held.begin for held in self._held if held.stream is stream and held.begin >= 0)
         oldest = min(waiting, default=stream.base) - PATCH_BYTES
-        count = min(bisect_left(stream.patches, (oldest, b"")), len(stream.patches) - MOST_PATCHES)
-        del stream.patches[: max(0, count)]
+        superfluous = min(bisect_left(stream.patches, (oldest, b"")), len(stream.patches) - MOST_PATCHES)
+        del stream.patches[: max(0, superfluous)]
         stream.most_patches = len(stream.patches) + MOST_PATCHES
 
     def _pseudonym(self, secret: bytes) -> bytes:

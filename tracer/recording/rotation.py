@@ -39,11 +39,12 @@ class Files:
         self, folder: Path, interfaces: Sequence[Described], rotation: Rotation, program: str
     ) -> None:
         self._folder = folder
-        self._head = section_block(program) + b"".join(interface_block(each) for each in interfaces)
+        self._head = [section_block(program), *map(interface_block, interfaces)]
         self._interfaces = len(interfaces)
         self._rotation = rotation
         self._fd = -1
         self._size_bytes = 0
+        """Of the file, without what all have: a head above the limit would begin a file with each write."""
         self._begun_ns = 0
         self._number = 0
         self.written: deque[Path] = deque()
@@ -71,7 +72,7 @@ class Files:
     def describe(self, interface: Described) -> int:
         """Return the number of one more interface, which all files have from now on. Raises OSError."""
         block = interface_block(interface)
-        self._head += block
+        self._head.append(block)
         self._interfaces += 1
         if self._fd >= 0:
             self._append(block)
@@ -88,7 +89,9 @@ class Files:
         rotation = self._rotation
         if self._fd < 0:
             self._next(time_ns)
-        self._append(b"".join(blocks))
+        data = b"".join(blocks)
+        self._append(data)
+        self._size_bytes += len(data)
         while rotation.most_files is not None and len(self.written) > rotation.most_files:
             self.written.popleft().unlink(missing_ok=True)
 
@@ -96,7 +99,6 @@ class Files:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
-        self._size_bytes += len(data)
         self.size_bytes += len(data)
 
     def _is_full(self) -> bool:
@@ -120,11 +122,9 @@ class Files:
                 break
             except FileExistsError:
                 continue
-        head = self._head + self.preface
-        os.write(self._fd, head)
-        self._size_bytes, self._begun_ns = len(head), time_ns
-        self.size_bytes += len(head)
         self.written.append(path)
+        self._size_bytes, self._begun_ns = 0, time_ns
+        self._append(b"".join((*self._head, self.preface)))
 
     def close(self) -> None:
         if self._fd >= 0:
