@@ -58,14 +58,22 @@ class Correlator:
         elif isinstance(facts, ConnectFacts) and new:
             self._material.loose.add(call)
 
-    def traces(self, *, in_flight: bool = False, told_before_ns: tuple[int, int] = (0, 0)) -> list[Trace]:
+    def traces(
+        self,
+        *,
+        in_flight: bool = False,
+        told_before_ns: tuple[int, int] = (0, 0),
+        told: Collection[int] = (),
+    ) -> list[Trace]:
         """Return the traces that were seen, in order of their start.
 
         *in_flight* while more is to come: what only a POST's answer makes certain then waits for it. An order
         that waits at the portal is told when it began before *told_before_ns*: the first holds for one like
-        those that led to a creation, the second for any while there was none.
+        those that led to a creation, the second for any while there was none. One whose serial is in *told*
+        was told before, and is as long as it waits.
         """
         self._material.in_flight, self._material.told_before_ns = in_flight, told_before_ns
+        self._material.told = told
         return assemble(self._material)
 
     def open_count(self) -> int:
