@@ -19,13 +19,19 @@ import pytest
 from hearing import command, until
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import files, whole
+from streams import files, pipes, whole
 
 from tracer.errors import UsageError
+from tracer.events import Event
 from tracer.live import checkpoint
 from tracer.live.checkpoint import SCHEMA, State, load, save
+from tracer.live.run import open_watch
 from tracer.model import Capture
+from tracer.pipeline import Settings
 from tracer.sources import open_capture
+from tracer.testing.cloud import SPREAD, Cloud
+from tracer.testing.creation import Creation
+from tracer.testing.packets import T0_NS, pcap
 
 HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 SECOND = 1_000_000_000
@@ -164,6 +170,52 @@ def test_what_happened_between_is_not_missing(again_s: float, gone: str, tmp_pat
     hole = f"nothing is known from {moment} to {moment} UTC, between two runs of the watch"
     assert re.fullmatch(hole, reason)
     assert second[-1]["report"]["advice"] == [f"{reason}: let `tracer capture` run beside it"]
+
+
+def cut_in_two(
+    folder: Path, cloud: Cloud, cut_s: float, again_s: float
+) -> tuple[list[Event], State, list[Event]]:
+    """What is told until *cut_s* of the cloud's time, what is kept then, what is told from *again_s* on."""
+    planes = cloud.network.packets()
+    told: tuple[list[Event], list[Event]] = ([], [])
+    states: list[State] = []
+    (folder / "pipes").mkdir()
+    for into, (since_s, until_s) in zip(told, ((0, cut_s), (again_s, 1e9)), strict=True):
+        paths = [folder / f"{plane}.pcap" for plane in sorted(planes)]
+        for path in paths:
+            packets = planes[path.stem]
+            path.write_bytes(pcap([p for p in packets if since_s <= (p[0] - T0_NS) / SECOND < until_s]))
+        with pipes(folder / "pipes", paths) as sources:
+            run = open_watch(sources, Settings(), into.append)
+            for state in states:
+                run.resume(state)
+            run.before_end = lambda run=run: states.append(run.state())  # type: ignore[misc]
+            run.run()
+        for source in sources:
+            os.unlink(source)
+    return told[0], msgspec.json.decode(msgspec.json.encode(states[0]), type=State), told[1]
+
+
+@pytest.mark.parametrize(("one_was_made", "cut_s"), [(True, 130), (True, 200), (False, 200)])
+def test_an_order_that_hangs_goes_on_too(one_was_made: bool, cut_s: float, tmp_path: Path) -> None:
+    """Whether an order was seen to lead to a creation or not: the same number, and stalled is told once."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 400, every=2)
+    if one_was_made:
+        Creation(cloud, at=20, name="good").run()
+    cloud.rest(100, "admin", "sc", "POST", "/sc/cloudhosts", "silent", token="", body={"name": "hangs"})
+    first, state, second = cut_in_two(tmp_path, cloud, cut_s, cut_s + 2)
+    told = [e for e in (*first, *second) if e.verdict is not None and e.verdict.name == "hangs"]
+    told = [e for e in told if e.kind not in ("step_seen", "verdict")]
+    assert [e.kind for e in told] == ["trace_opened", "stalled"]
+    number = 2 if one_was_made else 1
+    assert {e.trace.number for e in told if e.trace} == {number}
+    assert [kept.number for kept in state.traces] == [number]
+    assert "goes on with 1 open trace" in second[0].message
+    ends = [e for e in second if e.kind == "verdict"]
+    assert [(e.trace and e.trace.number, e.verdict and e.verdict.outcome) for e in ends] == [
+        (number, "stuck")
+    ]
 
 
 def test_the_file_is_its_owners_and_holds_no_secret(tmp_path: Path) -> None:
@@ -312,11 +364,7 @@ def test_that_of_other_sources_is_refused(tmp_path: Path) -> None:
 
 def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What has no room is counted, not written."""
-    from streams import pipes
-
     from tracer.live import watch as room
-    from tracer.live.run import open_watch
-    from tracer.pipeline import Settings
 
     monkeypatch.setattr(room, "MOST_CALLS", 300)
     states: list[State] = []

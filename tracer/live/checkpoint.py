@@ -96,7 +96,7 @@ class KeptTrace(msgspec.Struct):
     request_id: str
     server_id: str
     call: int
-    """Place of its first call."""
+    """Place of its first call; of the order at the portal, while that is all of it."""
     told: dict[str, str]
     announced: str
 

@@ -15,7 +15,7 @@ from tracer.events import Event, Picture, Plane
 from tracer.live.brokers import LOST, Brokers
 from tracer.live.checkpoint import MOST_CALLS, SCHEMA, KeptTrace, State, in_order, pack, unpack, whole
 from tracer.live.feed import Feed, Item
-from tracer.live.follow import Follow, Patience
+from tracer.live.follow import Follow, Patience, order_of
 from tracer.live.queues import Queues
 from tracer.model import (
     AmqpMethod,
@@ -339,7 +339,7 @@ class Watch(Stages):
                     shown.number,
                     trace.request_id,
                     trace.server_id,
-                    places[trace.calls[0].serial],
+                    places[(order_of(trace) or trace.calls[0]).serial],
                     dict(told),
                     shown.announced,
                 )
@@ -390,7 +390,9 @@ class Watch(Stages):
             capture.calls = 0
         self.follow.history.verdicts.update(state.verdicts)
         self.follow.history.outcomes.update(state.outcomes)
-        found = self.correlator.traces(in_flight=True, told_before_ns=(state.until_ns, 0))
+        # An order that waits is told again whatever is known of the portal now: it was told before.
+        orders = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
+        found = self.correlator.traces(in_flight=True, told_before_ns=(state.until_ns, 0), told=orders)
         for kept in state.traces:
             first = calls[kept.call]
             mine = [
