@@ -125,7 +125,7 @@ def test_what_was_told_and_came_to_nothing_is_withdrawn() -> None:
     found = [(at, kind, words) for at, kind, name, words in told(build) if name == "odd"]
     assert found == [
         (106, "trace_opened", ""),
-        (121, "withdrawn", "was answered, and nothing was created for it here"),
+        (121, "withdrawn", "was answered, and nothing was seen to be created for it"),
     ]
 
 
@@ -144,7 +144,7 @@ def test_an_order_that_was_told_stays_so_whatever_is_learnt_of_others() -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (202, "withdrawn", "was answered, and nothing was created for it here"),
+        (202, "withdrawn", "was answered, and nothing was seen to be created for it"),
         (403, "verdict", "step 2 failed: sc answered 403 to POST /sc/other"),
     ],
 )

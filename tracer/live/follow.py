@@ -359,7 +359,7 @@ def _withdrawal_words(gone: Trace, found: Iterable[Trace]) -> str:
     if order is None or any(order in trace.calls for trace in found):
         return "turned out to be part of another creation"
     if isinstance(order.facts, RestFacts) and order.facts.status:
-        return "was answered, and nothing was created for it here"
+        return "was answered, and nothing was seen to be created for it"
     return "ended unseen: whether it was answered, and anything created for it, is not known"
 
 
