@@ -26,6 +26,7 @@ from tracer.events import Event
 from tracer.live import checkpoint
 from tracer.live.checkpoint import SCHEMA, State, load, save
 from tracer.live.run import open_watch
+from tracer.live.watch import Watch
 from tracer.model import Capture
 from tracer.pipeline import Settings
 from tracer.sources import open_capture
@@ -172,6 +173,9 @@ def test_what_happened_between_is_not_missing(again_s: float, gone: str, tmp_pat
     assert second[-1]["report"]["advice"] == [f"{reason}: let `tracer capture` run beside it"]
 
 
+THE_END = Event("trouble", 0, message="all is taken in, and nothing was closed yet")
+
+
 def cut_in_two(
     folder: Path, cloud: Cloud, cut_s: float, again_s: float
 ) -> tuple[list[Event], State, list[Event]]:
@@ -189,7 +193,12 @@ def cut_in_two(
             run = open_watch(sources, Settings(), into.append)
             for state in states:
                 run.resume(state)
-            run.before_end = lambda run=run: states.append(run.state())  # type: ignore[misc]
+
+            def at_end(run: Watch = run, into: list[Event] = into) -> None:
+                states.append(run.state())
+                into.append(THE_END)
+
+            run.before_end = at_end
             run.run()
         for source in sources:
             os.unlink(source)
@@ -216,6 +225,20 @@ def test_an_order_that_hangs_goes_on_too(one_was_made: bool, cut_s: float, tmp_p
     assert [(e.trace and e.trace.number, e.verdict and e.verdict.outcome) for e in ends] == [
         (number, "stuck")
     ]
+
+
+@pytest.mark.parametrize(("path", "told"), [("cloudhosts", ["trace_opened"]), ("volumes", [])])
+def test_what_orders_look_like_is_known_again(path: str, told: list[str], tmp_path: Path) -> None:
+    """Another that hangs behind the restart is told; one of another kind is not, however long it waits."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 190, every=2)
+    Creation(cloud, at=20, name="good").run()
+    cloud.rest(115, "admin", "sc", "POST", f"/sc/{path}", "silent", token="", body={"name": "hangs"})
+    _, state, second = cut_in_two(tmp_path, cloud, 100, 102)
+    assert state.orders == ["POST /sc/cloudhosts"]
+    second = second[: second.index(THE_END)]
+    found = [e.kind for e in second if e.verdict is not None and e.verdict.name == "hangs"]
+    assert [kind for kind in found if kind == "trace_opened"] == told
 
 
 def test_the_file_is_its_owners_and_holds_no_secret(tmp_path: Path) -> None:
@@ -317,6 +340,13 @@ def test_what_is_damaged_or_foreign_is_refused(content: bytes, tmp_path: Path) -
     (tmp_path / "c").write_bytes(content)
     with pytest.raises(UsageError, match="damaged, or no checkpoint of tracer's: move it away to begin anew"):
         load(tmp_path / "c")
+
+
+def test_that_of_a_version_that_kept_no_orders_is_read(tmp_path: Path) -> None:
+    older = {key: value for key, value in GOOD.items() if key != "orders"}
+    (tmp_path / "c").write_bytes(msgspec.json.encode(older))
+    found = load(tmp_path / "c")
+    assert found is not None and found.orders == []
 
 
 def test_that_of_another_version_is_called_so(tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ class Correlator:
         kept += [material.portal, material.logins, material.loose, [call for call, _ in material.quota]]
         return [call for calls in kept for call in calls if call.started_ns >= since_ns]
 
+    def orders(self) -> list[str]:
+        """Return what the portal was asked when it led to a creation."""
+        return sorted(self._material.orders)
+
+    def know_orders(self, orders: Iterable[str]) -> None:
+        """Take *orders* of an earlier run for what the portal is asked when it leads to a creation."""
+        for operation in orders:
+            self._material.know_order(operation)
+
     def has_candidates(self) -> bool:
         """Tell whether there is anything of which a trace can be made."""
         material = self._material

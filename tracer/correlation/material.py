@@ -84,8 +84,11 @@ class Material:
 
     def led_further(self, order: Call) -> None:
         """Take note of what the portal was asked when it asked the cloud for a creation."""
+        self.know_order(order.operation)
+
+    def know_order(self, operation: str) -> None:
         if len(self.orders) < MOST_ORDERS:
-            self.orders.add(order.operation)
+            self.orders.add(operation)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
         if len(self.states) < 100_000 or server_id in self.states:

@@ -121,6 +121,8 @@ class State(msgspec.Struct):
     """Open traces for which there was no room."""
     connections: list[KeptConnection]
     calls: list[KeptCall]
+    orders: list[str] = []
+    """What the portal was asked when it led to a creation; not in a file of an earlier version."""
 
 
 # --- the file -------------------------------------------------------------------------------------

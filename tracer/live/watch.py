@@ -348,6 +348,7 @@ class Watch(Stages):
             left_out,
             connections,
             kept,
+            self.correlator.orders(),
         )
 
     def resume(self, state: State) -> None:
@@ -366,6 +367,7 @@ class Watch(Stages):
                     f" or the same {what}"
                 )
         calls = unpack(state)
+        self.correlator.know_orders(state.orders)
         self._calls.restore(calls)
         self._began = list(state.first_ns)
         for call in calls:
