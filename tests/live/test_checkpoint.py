@@ -394,7 +394,7 @@ def test_that_of_other_sources_is_refused(tmp_path: Path) -> None:
 
 def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What has no room is counted, not written."""
-    from tracer.live import watch as room
+    from tracer.live import restart as room
 
     monkeypatch.setattr(room, "MOST_CALLS", 300)
     states: list[State] = []
