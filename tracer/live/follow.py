@@ -346,6 +346,10 @@ def order_of(trace: Trace) -> Call | None:
     """Return the order at the portal that is all of *trace* so far, logins aside; None when more was done."""
     if trace.created is not None or trace.request_id:
         return None
+    return _first_request(trace)
+
+
+def _first_request(trace: Trace) -> Call | None:
     return next((call for call in trace.calls if call.protocol == "REST" and not _is_login(call)), None)
 
 
@@ -371,9 +375,11 @@ def _keys(trace: Trace) -> list[_Key]:
     if trace.request_id:
         keys.append(("request", trace.request_id))
     keys += [("call", call.serial) for call in trace.calls if call.operation.endswith("/servers")]
-    if trace.calls:
-        # The order at the portal, which was told while it waited, before anything was done for it.
-        keys.append(("call", trace.calls[0].serial))
+    first = _first_request(trace)
+    if first is not None:
+        # The order at the portal, which was told while it waited, before anything was done for it: not a login,
+        # which several orders may have in common.
+        keys.append(("call", first.serial))
     return keys
 
 
