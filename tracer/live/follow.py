@@ -377,7 +377,7 @@ def _keys(trace: Trace) -> list[_Key]:
     keys += [("call", call.serial) for call in trace.calls if call.operation.endswith("/servers")]
     first = _first_request(trace)
     if first is not None:
-        # The order at the portal, which was told while it waited, before anything was done for it: not a login,
+        # The order at the portal, which was told while it waited, before anything was done for it; no login,
         # which several orders may have in common.
         keys.append(("call", first.serial))
     return keys
