@@ -17,6 +17,7 @@ from typing import get_args
 
 import pytest
 
+from tracer.cli.live import watch
 from tracer.comparison import ChangeKind
 from tracer.events import EventKind
 from tracer.model import Conformance, DeviationKind, NoteKind, Outcome, StepStatus
@@ -216,5 +217,15 @@ def test_each_status_of_a_step_is_written_somehow() -> None:
 )
 def test_a_sentence_names_each_kind(begins: str, words: tuple[str, ...]) -> None:
     """Of the events of `watch`, and of the differences that `compare` tells."""
-    sentence = TEXT[TEXT.index(begins) :].split(". ", 1)[0]
-    assert [word for word in words if not re.search(rf"\b{word}\b", sentence)] == []
+    assert not_named(words, TEXT[TEXT.index(begins) :].split(". ", 1)[0]) == []
+
+
+def test_the_help_of_watch_names_each_kind_of_event() -> None:
+    assert watch.help is not None
+    _, begins, rest = watch.help.partition("JSON object a line:")
+    assert begins
+    assert not_named(get_args(EventKind), rest.split("\n\n", 1)[0]) == []
+
+
+def not_named(words: tuple[str, ...], sentence: str) -> list[str]:
+    return [word for word in words if not re.search(rf"\b{word}\b", sentence)]

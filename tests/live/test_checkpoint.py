@@ -19,13 +19,20 @@ import pytest
 from hearing import command, until
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import files, whole
+from streams import files, pipes, whole
 
 from tracer.errors import UsageError
+from tracer.events import Event
 from tracer.live import checkpoint
 from tracer.live.checkpoint import SCHEMA, State, load, save
+from tracer.live.run import open_watch
+from tracer.live.watch import Watch
 from tracer.model import Capture
+from tracer.pipeline import Settings
 from tracer.sources import open_capture
+from tracer.testing.cloud import SPREAD, Cloud
+from tracer.testing.creation import Creation
+from tracer.testing.packets import T0_NS, pcap
 
 HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 SECOND = 1_000_000_000
@@ -166,6 +173,74 @@ def test_what_happened_between_is_not_missing(again_s: float, gone: str, tmp_pat
     assert second[-1]["report"]["advice"] == [f"{reason}: let `tracer capture` run beside it"]
 
 
+THE_END = Event("trouble", 0, message="all is taken in, and nothing was closed yet")
+
+
+def cut_in_two(
+    folder: Path, cloud: Cloud, cut_s: float, again_s: float
+) -> tuple[list[Event], State, list[Event]]:
+    """What is told until *cut_s* of the cloud's time, what is kept then, what is told from *again_s* on."""
+    planes = cloud.network.packets()
+    told: tuple[list[Event], list[Event]] = ([], [])
+    states: list[State] = []
+    (folder / "pipes").mkdir()
+    for into, (since_s, until_s) in zip(told, ((0, cut_s), (again_s, 1e9)), strict=True):
+        paths = [folder / f"{plane}.pcap" for plane in sorted(planes)]
+        for path in paths:
+            packets = planes[path.stem]
+            path.write_bytes(pcap([p for p in packets if since_s <= (p[0] - T0_NS) / SECOND < until_s]))
+        with pipes(folder / "pipes", paths) as sources:
+            run = open_watch(sources, Settings(), into.append)
+            for state in states:
+                run.resume(state)
+
+            def at_end(run: Watch = run, into: list[Event] = into) -> None:
+                states.append(run.state())
+                into.append(THE_END)
+
+            run.before_end = at_end
+            run.run()
+        for source in sources:
+            os.unlink(source)
+    return told[0], msgspec.json.decode(msgspec.json.encode(states[0]), type=State), told[1]
+
+
+@pytest.mark.parametrize(("one_was_made", "cut_s"), [(True, 130), (True, 200), (False, 200)])
+def test_an_order_that_hangs_goes_on_too(one_was_made: bool, cut_s: float, tmp_path: Path) -> None:
+    """Whether an order was seen to lead to a creation or not: the same number, and stalled is told once."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 400, every=2)
+    if one_was_made:
+        Creation(cloud, at=20, name="good").run()
+    cloud.rest(100, "admin", "sc", "POST", "/sc/cloudhosts", "silent", token="", body={"name": "hangs"})
+    first, state, second = cut_in_two(tmp_path, cloud, cut_s, cut_s + 2)
+    told = [e for e in (*first, *second) if e.verdict is not None and e.verdict.name == "hangs"]
+    told = [e for e in told if e.kind not in ("step_seen", "verdict")]
+    assert [e.kind for e in told] == ["trace_opened", "stalled"]
+    number = 2 if one_was_made else 1
+    assert {e.trace.number for e in told if e.trace} == {number}
+    assert [kept.number for kept in state.traces] == [number]
+    assert "goes on with 1 open trace" in second[0].message
+    ends = [e for e in second if e.kind == "verdict"]
+    assert [(e.trace and e.trace.number, e.verdict and e.verdict.outcome) for e in ends] == [
+        (number, "stuck")
+    ]
+
+
+@pytest.mark.parametrize(("path", "told"), [("cloudhosts", ["trace_opened"]), ("volumes", [])])
+def test_what_orders_look_like_is_known_again(path: str, told: list[str], tmp_path: Path) -> None:
+    """Another that hangs behind the restart is told; one of another kind is not, however long it waits."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 190, every=2)
+    Creation(cloud, at=20, name="good").run()
+    cloud.rest(115, "admin", "sc", "POST", f"/sc/{path}", "silent", token="", body={"name": "hangs"})
+    _, state, second = cut_in_two(tmp_path, cloud, 100, 102)
+    assert state.orders == ["POST /sc/cloudhosts"]
+    second = second[: second.index(THE_END)]
+    found = [e.kind for e in second if e.verdict is not None and e.verdict.name == "hangs"]
+    assert [kind for kind in found if kind == "trace_opened"] == told
+
+
 def test_the_file_is_its_owners_and_holds_no_secret(tmp_path: Path) -> None:
     wire, kept = Wire(tmp_path, "ok-image"), tmp_path / "kept.json"
     process = command(*wire.arguments, "--checkpoint", str(kept))
@@ -267,6 +342,13 @@ def test_what_is_damaged_or_foreign_is_refused(content: bytes, tmp_path: Path) -
         load(tmp_path / "c")
 
 
+def test_that_of_a_version_that_kept_no_orders_is_read(tmp_path: Path) -> None:
+    older = {key: value for key, value in GOOD.items() if key != "orders"}
+    (tmp_path / "c").write_bytes(msgspec.json.encode(older))
+    found = load(tmp_path / "c")
+    assert found is not None and found.orders == []
+
+
 def test_that_of_another_version_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(msgspec.json.encode(state(schema="tracer.checkpoint/99")))
     with pytest.raises(UsageError, match="of another version of tracer"):
@@ -312,11 +394,7 @@ def test_that_of_other_sources_is_refused(tmp_path: Path) -> None:
 
 def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What has no room is counted, not written."""
-    from streams import pipes
-
-    from tracer.live import watch as room
-    from tracer.live.run import open_watch
-    from tracer.pipeline import Settings
+    from tracer.live import restart as room
 
     monkeypatch.setattr(room, "MOST_CALLS", 300)
     states: list[State] = []

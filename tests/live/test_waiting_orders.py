@@ -16,8 +16,11 @@ from tracer.testing.packets import T0_NS
 from tracer.topology import GivenTopology
 
 
-def told(build: Callable[[Cloud], None]) -> list[tuple[float, str, str, str | None]]:
-    """Second, event, name and step (of a stall: what is said) of all but the steps of good creations."""
+def told(build: Callable[[Cloud], None], lost: bytes = b"lost") -> list[tuple[float, str, str, str | None]]:
+    """Second, event, name and step (of a stall: what is said) of all but the steps of good creations.
+
+    Packets in which *lost* stands are not in the capture.
+    """
     cloud = Cloud(SPREAD)
     cloud.background(0, UNTIL_S, every=2)
     build(cloud)
@@ -26,6 +29,7 @@ def told(build: Callable[[Cloud], None]) -> list[tuple[float, str, str, str | No
         (time_ns, capture, frame)
         for capture, plane in enumerate(sorted(planes))
         for time_ns, frame in planes[plane]
+        if lost not in frame
     )
     captures = [Capture(number, plane, plane) for number, plane in enumerate(sorted(planes))]
     run = Stepped(captures, GivenTopology(), Settings(), load("cloudvm_create"), every_statement=False)
@@ -121,5 +125,50 @@ def test_what_was_told_and_came_to_nothing_is_withdrawn() -> None:
     found = [(at, kind, words) for at, kind, name, words in told(build) if name == "odd"]
     assert found == [
         (106, "trace_opened", ""),
-        (121, "withdrawn", "was answered, and nothing was created for it here"),
+        (121, "withdrawn", "was answered, and nothing was seen to be created for it"),
+    ]
+
+
+def test_an_order_that_was_told_stays_so_whatever_is_learnt_of_others() -> None:
+    """Told while nobody knew what an order looks like; another kind leads to a creation while it hangs on."""
+
+    def build(cloud: Cloud) -> None:
+        order(cloud, 20, "hangs", "silent", 0, path="other")
+        Creation(cloud, at=100, name="good").run()
+
+    found = [(at, kind) for at, kind, name, _ in told(build) if name == "hangs"]
+    assert found[:2] == [(81, "trace_opened"), (81, "stalled")]
+    assert "withdrawn" not in {kind for _, kind in found}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (202, "withdrawn", "was answered, and nothing was seen to be created for it"),
+        (403, "verdict", "step 2 failed: sc answered 403 to POST /sc/other"),
+    ],
+)
+def test_what_was_told_has_its_end_when_it_is_answered(status: int, kind: str, words: str) -> None:
+    """Of another kind than what led to a creation meanwhile: not before it is answered, at 130 s."""
+
+    def build(cloud: Cloud) -> None:
+        order(cloud, 20, "late", status, 110, path="other")
+        Creation(cloud, at=100, name="good").run()
+
+    found = [each for each in told(build) if each[2] == "late" and each[1] in ("withdrawn", "verdict")]
+    assert [(at, event) for at, event, _, _ in found] == [(131, kind)]
+    assert words in (found[0][3] or "")
+
+
+def test_what_was_lost_is_not_called_answered() -> None:
+    """The connection ends behind a hole that held the answer: nobody knows what it was."""
+
+    def build(cloud: Cloud) -> None:
+        Creation(cloud, at=20, name="good").run()
+        order(cloud, 100, "odd", 299, 20)
+
+    found = [(at, kind, words) for at, kind, name, words in told(build, lost=b" 299 ") if name == "odd"]
+    assert [(kind, words) for _, kind, words in found] == [
+        ("trace_opened", ""),
+        ("withdrawn", "ended unseen: whether it was answered, and anything created for it, is not known"),
     ]

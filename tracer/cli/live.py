@@ -74,7 +74,8 @@ def watch(
 
     Ctrl-C ends it with the report of all that was seen. On a pipe there is one
     JSON object a line: watching (once all sources are open), trace_opened,
-    step_seen, stalled, resumed, verdict, trouble; the last one is the report.
+    step_seen, stalled, resumed, verdict, withdrawn (it was part of another
+    creation, or none), trouble; the last one is the report.
 
     Exit codes as of check: 0 every trace conforms, 1 a trace deviates, 2 could
     not run, 3 none deviates but one is inconclusive, 5 no trace found.

@@ -58,14 +58,22 @@ class Correlator:
         elif isinstance(facts, ConnectFacts) and new:
             self._material.loose.add(call)
 
-    def traces(self, *, in_flight: bool = False, told_before_ns: tuple[int, int] = (0, 0)) -> list[Trace]:
+    def traces(
+        self,
+        *,
+        in_flight: bool = False,
+        told_before_ns: tuple[int, int] = (0, 0),
+        told: Collection[int] = (),
+    ) -> list[Trace]:
         """Return the traces that were seen, in order of their start.
 
         *in_flight* while more is to come: what only a POST's answer makes certain then waits for it. An order
         that waits at the portal is told when it began before *told_before_ns*: the first holds for one like
-        those that led to a creation, the second for any while there was none.
+        those that led to a creation, the second for any while there was none. One whose serial is in *told*
+        was told before, and is as long as it waits.
         """
         self._material.in_flight, self._material.told_before_ns = in_flight, told_before_ns
+        self._material.told = told
         return assemble(self._material)
 
     def open_count(self) -> int:
@@ -97,6 +105,15 @@ class Correlator:
         kept += [calls for _, calls in material.by_uuid.items()]
         kept += [material.portal, material.logins, material.loose, [call for call, _ in material.quota]]
         return [call for calls in kept for call in calls if call.started_ns >= since_ns]
+
+    def orders(self) -> list[str]:
+        """Return what the portal was asked when it led to a creation."""
+        return sorted(self._material.orders)
+
+    def know_orders(self, orders: Iterable[str]) -> None:
+        """Take *orders* of an earlier run for what the portal is asked when it leads to a creation."""
+        for operation in orders:
+            self._material.know_order(operation)
 
     def has_candidates(self) -> bool:
         """Tell whether there is anything of which a trace can be made."""

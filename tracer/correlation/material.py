@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from tracer.correlation.index import CallIndex, RecentCalls
@@ -49,6 +49,8 @@ class Material:
         self.told_before_ns = (0, 0)
         """In flight, an order that still waits at the portal is told when it began before that: one like
         those that led to a creation, and any while there was none."""
+        self.told: Collection[int] = ()
+        """Serials of orders that were told: each is, until it is answered or goes on."""
         self.orders: set[str] = set()
         """What the portal was asked when it led to a creation."""
         self.legs: list[Call] = []
@@ -82,8 +84,11 @@ class Material:
 
     def led_further(self, order: Call) -> None:
         """Take note of what the portal was asked when it asked the cloud for a creation."""
+        self.know_order(order.operation)
+
+    def know_order(self, operation: str) -> None:
         if len(self.orders) < MOST_ORDERS:
-            self.orders.add(order.operation)
+            self.orders.add(operation)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
         if len(self.states) < 100_000 or server_id in self.states:

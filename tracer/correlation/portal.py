@@ -109,7 +109,7 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
     """login -> the requests whose orders waited while it was made"""
     for call in material.portal:
         request = taken.get(call.serial)
-        is_new = request is None and _is_told(material, call) and _came_no_further(call, callers)
+        is_new = request is None and _is_told(material, call) and _came_no_further(material, call, callers)
         if is_new:
             request = Request(portal=call, server_ids=list(() if material.creates else rest(call).ids[:1]))
             request.add([call])
@@ -129,9 +129,10 @@ def _is_told(material: Material, call: Call) -> bool:
     """Tell whether an order that came no further so far is told: while more is to come, it may go on yet.
 
     One that waits for long is told, at a portal that is known to call the cloud. Not every order is one for
-    a creation: known are those that led to one before. While none is known, any is told, with more patience.
+    a creation: known are those that led to one before. While none is known, any is told, with more patience;
+    one that was told stays so, whatever is learnt of others meanwhile.
     """
-    if call.closed or not material.in_flight:
+    if call.closed or not material.in_flight or call.serial in material.told:
         return True
     if material.orders and call.operation not in material.orders:
         return False
@@ -139,13 +140,16 @@ def _is_told(material: Material, call: Call) -> bool:
     return call.started_ns < before_ns and call.connection.server.address in material.addresses_of("sc")
 
 
-def _came_no_further(call: Call, callers: set[str]) -> bool:
+def _came_no_further(material: Material, call: Call, callers: set[str]) -> bool:
     """Tell whether *call* is an order that the SC refused or never answered; *callers* ask the cloud."""
     facts = rest(call)
+    was_told = call.serial in material.told
+    if was_told and not call.closed:
+        return True
     sc = call.connection.server.address
     if facts.forwarded_for or (facts.status < 400 and not _is_unanswered(call)):
         return False
-    return not callers or sc in callers
+    return was_told or not callers or sc in callers
 
 
 def _logins_within(logins: list[Call], order: Call, request: Request) -> list[Call]:

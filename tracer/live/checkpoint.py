@@ -96,7 +96,7 @@ class KeptTrace(msgspec.Struct):
     request_id: str
     server_id: str
     call: int
-    """Place of its first call."""
+    """Place of its first call; of the order at the portal, while that is all of it."""
     told: dict[str, str]
     announced: str
 
@@ -121,6 +121,8 @@ class State(msgspec.Struct):
     """Open traces for which there was no room."""
     connections: list[KeptConnection]
     calls: list[KeptCall]
+    orders: list[str] = []
+    """What the portal was asked when it led to a creation; not in a file of an earlier version."""
 
 
 # --- the file -------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from tracer.correlation import Correlator
 from tracer.events import Event, OpenTrace
 from tracer.live.history import History
 from tracer.live.queues import Queues
-from tracer.model import CallRecord, RestFacts, RpcFacts, Trace, Verdict
+from tracer.model import Call, CallRecord, RestFacts, RpcFacts, Trace, Verdict
 
-__all__ = ["Follow", "Patience"]
+__all__ = ["Follow", "Patience", "order_of"]
 
 CHECKS_S, URGENT_S = 0.03, 1.0
 """Real time that one look spends on checks, and on those of traces that may have come to their end."""
@@ -173,7 +173,13 @@ class Follow:
         events = []
         taken: set[int] = set()
         waiting_ns = (now_ns - UNANSWERED_NS, now_ns - self._patience.stall_ns)
-        for trace in self._correlator.traces(in_flight=not last, told_before_ns=waiting_ns):
+        orders = {
+            call.serial
+            for f in self._followed.values()
+            if f.open is not None and (call := order_of(f.trace)) is not None
+        }
+        found = self._correlator.traces(in_flight=not last, told_before_ns=waiting_ns, told=orders)
+        for trace in found:
             if not self._is_selected(trace):
                 continue
             followed = self._known(trace, taken)
@@ -190,10 +196,7 @@ class Follow:
             gone = self._drop(number)
             shown = gone.open
             if shown is not None:
-                # Two that turned out to be one; or an order that was told while it waited.
-                words = "turned out to be part of another creation"
-                if gone.trace.created is None and not gone.trace.request_id:
-                    words = "was answered, and nothing was created for it here"
+                words = _withdrawal_words(gone.trace, found)
                 events.append(Event("withdrawn", now_ns, shown, shown.verdict, message=words))
         return events
 
@@ -339,6 +342,31 @@ class Follow:
         return [event for f in list(self._followed.values()) for event in self.close(f, now_ns)]
 
 
+def order_of(trace: Trace) -> Call | None:
+    """Return the order at the portal that is all of *trace* so far, logins aside; None when more was done."""
+    if trace.created is not None or trace.request_id:
+        return None
+    return _first_request(trace)
+
+
+def _first_request(trace: Trace) -> Call | None:
+    return next((call for call in trace.calls if call.protocol == "REST" and not _is_login(call)), None)
+
+
+def _is_login(call: Call) -> bool:
+    return isinstance(call.facts, RestFacts) and "/auth/tokens" in call.facts.path
+
+
+def _withdrawal_words(gone: Trace, found: Iterable[Trace]) -> str:
+    """Return why *gone* is no trace of its own: two that are one, or an order that came to nothing."""
+    order = order_of(gone)
+    if order is None or any(order in trace.calls for trace in found):
+        return "turned out to be part of another creation"
+    if isinstance(order.facts, RestFacts) and order.facts.status:
+        return "was answered, and nothing was seen to be created for it"
+    return "ended unseen: whether it was answered, and anything created for it, is not known"
+
+
 def _keys(trace: Trace) -> list[_Key]:
     """Return what a trace can be recognised by, the most certain first."""
     keys: list[_Key] = []
@@ -347,9 +375,11 @@ def _keys(trace: Trace) -> list[_Key]:
     if trace.request_id:
         keys.append(("request", trace.request_id))
     keys += [("call", call.serial) for call in trace.calls if call.operation.endswith("/servers")]
-    if trace.calls:
-        # The order at the portal, which was told while it waited, before anything was done for it.
-        keys.append(("call", trace.calls[0].serial))
+    first = _first_request(trace)
+    if first is not None:
+        # The order at the portal, which was told while it waited, before anything was done for it; no login,
+        # which several orders may have in common.
+        keys.append(("call", first.serial))
     return keys
 
 

@@ -6,29 +6,26 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import groupby
 
 from tracer.conformance import Grammar
-from tracer.errors import SourceError, UsageError
+from tracer.errors import SourceError
 from tracer.events import Event, Picture, Plane
 from tracer.live.brokers import LOST, Brokers
-from tracer.live.checkpoint import MOST_CALLS, SCHEMA, KeptTrace, State, in_order, pack, unpack, whole
+from tracer.live.checkpoint import State
 from tracer.live.feed import Feed, Item
 from tracer.live.follow import Follow, Patience
 from tracer.live.queues import Queues
+from tracer.live.restart import Restart
 from tracer.model import (
     AmqpMethod,
     Call,
     Capture,
     Closed,
-    Connection,
     Data,
-    Endpoint,
     Heard,
     Message,
     Report,
-    RpcFacts,
     SegmentFields,
     Trace,
 )
@@ -102,11 +99,7 @@ class Watch(Stages):
         self._rates = [_Rate() for _ in sources]
         self._call_rate = _Rate()
         self._taken_in = 0
-        self._resumed_ns = 0
-        """Up to when an earlier run has seen, whose traces this one goes on with; 0 without one."""
-        self._ends: dict[tuple[Endpoint, Endpoint], Connection] = {}
-        """Connections of that run of which it knew who is at an end."""
-        self._began: list[int | None] = [None for _ in captures]
+        self._restart = Restart(grammar.name, captures, self._calls, self.correlator, self.follow)
         self.before_end: Callable[[], None] = lambda: None
         """Called when all is taken in, before the traces that are open are closed."""
 
@@ -200,19 +193,8 @@ class Watch(Stages):
         if type(event) is Closed and event.connection.protocol in ("amqp091", "firehose"):
             self.queues.closed(event)
 
-    def _recognise(self, connection: Connection) -> None:
-        """Let a connection that an earlier run knew be who it was: it names itself only once."""
-        known = self._ends.get((connection.client, connection.server)) if connection.joined else None
-        if known is not None:
-            connection.client_role = connection.client_role or known.client_role
-            connection.server_role = connection.server_role or known.server_role
-
     def _new_or_changed(self, changed: Sequence[Call]) -> None:  # type: ignore[override]
-        if self._ends:
-            for call in changed:
-                self._recognise(call.connection)
-                if isinstance(call.facts, RpcFacts) and call.facts.consumer is not None:
-                    self._recognise(call.facts.consumer.connection)
+        self._restart.recognise(changed)
         super()._new_or_changed(changed)
         for call in changed:
             if call.protocol == "RPC":
@@ -229,7 +211,7 @@ class Watch(Stages):
         self._follow_sources(now_ns, last=last)
         if not now_ns:
             return
-        if self._resumed_ns:
+        if self._restart.is_unsaid:
             self._say_hole(now_ns)
         if not last:
             self._pass_time(now_ns)
@@ -264,7 +246,7 @@ class Watch(Stages):
             read = source.capture
             capture.packets, capture.size_bytes = read.packets, read.size_bytes
             capture.truncated_packets = read.truncated_packets
-            capture.first_ns = self._began[capture.number] or read.first_ns
+            capture.first_ns = self._restart.began_ns[capture.number] or read.first_ns
             ended = self._feed.state(read) == "ended"
             if read.last_ns is not None:
                 # What was read and not handed over yet has not been seen.
@@ -310,110 +292,22 @@ class Watch(Stages):
 
     def state(self) -> State:
         """Return what a watch that is started again needs to go on with the open traces."""
-        history = self.follow.history
-        open_ = self.follow.told()
-        unsure = [t.calls[0].started_ns for _, t, _ in open_ if t.created is None or not t.created.closed]
-        calls = whole(self.correlator.calls_since(min(unsure))) if unsure else []
-        traces, left_out = [], 0
-        for shown, trace, told in reversed(open_):
-            if len(calls) + len(trace.calls) > MOST_CALLS:
-                left_out += 1
-                continue
-            traces.append((shown, trace, told))
-            calls += trace.calls + trace.polls
-        calls = whole(calls)
-        places = {call.serial: place for place, call in enumerate(calls)}
-        kept, connections = pack(calls)
-        done = [trace.verdict for trace in self.follow.open() if trace.is_done]
-        return State(
-            SCHEMA,
-            self._grammar.name,
-            [(capture.path, capture.plane) for capture in self.captures],
-            self._feed.now_ns() or self._resumed_ns,
-            [capture.first_ns for capture in self.captures],
-            self.follow.opened,
-            history.verdicts + Counter(verdict.verdict for verdict in done),
-            history.outcomes + Counter(verdict.outcome for verdict in done),
-            [
-                KeptTrace(
-                    shown.number,
-                    trace.request_id,
-                    trace.server_id,
-                    places[trace.calls[0].serial],
-                    dict(told),
-                    shown.announced,
-                )
-                for shown, trace, told in reversed(traces)
-            ],
-            left_out,
-            connections,
-            kept,
-        )
+        return self._restart.state(self._feed.now_ns())
 
     def resume(self, state: State) -> None:
         """Go on with the traces of *state*, before anything is read.
 
         Raises UsageError when it is that of a run of another grammar or other sources.
         """
-        paths = [capture.path for capture in self.captures]
-        for what, theirs, ours in (
-            ("grammar", state.grammar, self._grammar.name),
-            ("sources", [path for path, _ in state.sources], paths),
-        ):
-            if theirs != ours:
-                raise UsageError(
-                    f"--checkpoint: it is of a run with other {what} ({theirs}): name another file,"
-                    f" or the same {what}"
-                )
-        calls = unpack(state)
-        self._calls.restore(calls)
-        self._began = list(state.first_ns)
-        for call in calls:
-            for end in (call.caller, call.callee, getattr(call.facts, "consumer", None)):
-                if end is not None and (end.connection.client_role or end.connection.server_role):
-                    self._ends[end.connection.client, end.connection.server] = end.connection
-        for capture, first_ns in zip(self.captures, state.first_ns, strict=True):
-            capture.first_ns, capture.last_ns = first_ns, state.until_ns
-        self._resumed_ns = state.until_ns
-        happened = in_order(calls)
-        answered = {call.serial for call in calls if call.closed}
-        for call in calls:
-            call.closed = False
-        for call, begins in happened:
-            # What a REST call leads to comes while it is open: it is closed when its answer's time comes.
-            call.closed = not begins
-            self._new_or_changed((call,))
-            call.closed = call.serial in answered and not (begins and call.protocol == "REST")
+        self._restart.resume(state, self._new_or_changed)
         # They were counted when they happened.
         self._counts.clear()
         for capture in self.captures:
             capture.calls = 0
-        self.follow.history.verdicts.update(state.verdicts)
-        self.follow.history.outcomes.update(state.outcomes)
-        found = self.correlator.traces(in_flight=True, told_before_ns=(state.until_ns, 0))
-        for kept in state.traces:
-            first = calls[kept.call]
-            mine = [
-                trace
-                for trace in found
-                if (first in trace.calls or trace.request_id == kept.request_id != "")
-                and (not kept.server_id or trace.server_id in ("", kept.server_id))
-            ]
-            if mine:
-                found.remove(mine[0])
-                self.follow.resume(mine[0], kept.number, dict(kept.told), kept.announced)
-        self.follow.count_from(state.opened)
 
     def _say_hole(self, now_ns: int) -> None:
-        """Take note of the time between the runs: nothing of it was seen."""
-        since_ns, self._resumed_ns = self._resumed_ns, 0
         first_ns = min((s.capture.first_ns for s in self._sources if s.capture.first_ns), default=now_ns)
-        count = len(self.follow.open())
-        words = f"goes on with {count} open trace{'s' if count != 1 else ''}"
-        if first_ns > since_ns:
-            span = f"nothing is known from {_moment(since_ns)} to {_moment(first_ns)} UTC"
-            self.coverage.interrupted(since_ns, first_ns, f"{span}, between two runs of the watch")
-            words += f"; what happened in the {(first_ns - since_ns) / 1e9:,.1f} s before was not seen"
+        words = self._restart.hole(first_ns, self.coverage)
         self._tell(Event("trouble", now_ns, message=words))
 
     def picture(self) -> Picture:
@@ -477,15 +371,6 @@ class _Rate:
             self._rate = (count - self._count) / passed_s if self._since_s else 0.0
             self._count, self._since_s = count, now_s
         return self._rate
-
-
-def _moment(time_ns: int) -> str:
-    """Date and time as they stand in reports, of a time that a file may have told."""
-    try:
-        moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
-    except (OverflowError, OSError, ValueError):
-        return "?"
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}"
 
 
 def _twin(capture: Capture) -> Capture:
