@@ -1,4 +1,4 @@
-"""A live run that is looked at each second of capture time: what it tells depends on no clock."""
+"""A live run that is looked at each second of capture time, or oftener: what it tells depends on no clock."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ class Stepped(Stages):
     """The stages of a live run, fed by hand."""
 
     def events_of(
-        self, packets: list[tuple[int, int, bytes]], patience: Patience | None = None
+        self,
+        packets: list[tuple[int, int, bytes]],
+        patience: Patience | None = None,
+        every_ns: int = SECOND_NS,
     ) -> list[Event]:
         """Take (time, capture, frame) and look each second; what a look told, with its second as time."""
-        seconds, layers, told = iter(range(UNTIL_S)), Layers(), list[Event]()
-        clock = iter(range(1_000_000)).__next__
+        layers, told = Layers(), list[Event]()
+        clock = iter(range(10_000_000)).__next__
         patience = patience or Patience(checks_s=0)
         follow = Follow(
             self.correlator, self.checker(), Queues(), trace_id, patience, lambda: float(clock()) / 1e6
         )
-        begun_ns = packets[0][0] // SECOND_NS * SECOND_NS
-        due_ns = begun_ns + next(seconds) * SECOND_NS
+        due_ns = packets[0][0] // SECOND_NS * SECOND_NS
+        until_ns = due_ns + UNTIL_S * SECOND_NS
         for number, (time_ns, capture, frame) in enumerate(packets, 1):
-            while time_ns >= due_ns:
+            while until_ns > due_ns <= time_ns:
                 self._events(self._reassembler.expire(due_ns))
                 for each in self.captures:
                     each.last_ns = due_ns
                 told += [replace(event, time_ns=due_ns) for event in follow.look(due_ns)]
-                due_ns = begun_ns + next(seconds, 10 * UNTIL_S) * SECOND_NS
+                due_ns += every_ns
             self.captures[capture].first_ns = self.captures[capture].first_ns or time_ns
             packet = (time_ns, frame, len(frame), 1, (capture, number), 0)
             self._events(self._reassembler.read((layers.read((packet,), {}),)))
