@@ -151,14 +151,20 @@ def test_interfaces_and_a_broker(
     arguments: list[str], rabbit: RabbitMQ, tmp_path: Path, installed: list[str]
 ) -> None:
     """One trace of both. The packets are kept, redacted, and the message says what is not."""
-    ran = tried(tmp_path, installed, rabbit, BOTH, *arguments)
-    assert ran.returncode == 1, ran.stdout
-    assert "is inconclusive" in ran.stdout
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        ran = tried(folder, installed, rabbit, BOTH, *arguments)
+        assert ran.returncode == 1, ran.stdout
+        # What a broker tells carries the time of its arrival: under load later than what was sniffed.
+        if "is inconclusive" in ran.stdout:
+            break
+    assert "is inconclusive" in ran.stdout, ran.stdout[-8_000:]
     assert "amqp://…@127.0.0.1" in ran.stdout
     shown = listener(rabbit).replace(f"listener:{PASSWORD}@", "")
-    where = f"{tmp_path}/tracer-captures/test_recorded.py/test_it (secrets overwritten)"
+    where = f"{folder}/tracer-captures/test_recorded.py/test_it (secrets overwritten)"
     assert f"captures: {where}; none of {shown}: messages are checked as they come" in ran.stdout
-    (capture,) = kept(tmp_path)
+    (capture,) = kept(folder)
     assert TOKEN.encode() not in capture.read_bytes()
     assert TOKEN not in ran.stdout
 
