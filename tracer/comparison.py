@@ -207,9 +207,7 @@ def _appeared(steps: Iterable[StepPair]) -> Iterable[Change]:
         if not all(pair.told) or (before and after):
             continue
         if 2 * before > before_of or 2 * after > after_of:
-            words = f"step {pair.step} ({pair.title}) came in"
-            words += f" {_share(after, after_of)}, before in {_share(before, before_of)}"
-            yield Change("step", pair.step, words)
+            yield Change("step", pair.step, _came_words(pair))
 
 
 def _calls(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[Change]:
@@ -256,10 +254,12 @@ def _came(steps: Iterable[StepPair]) -> Iterable[tuple[float, Change]]:
         # One that came everywhere, or nowhere, cannot differ: it is no comparison to correct for.
         if all(pair.told) and 0 < sum(pair.came) < sum(pair.told):
             p = _fisher(*table)
-            words = (
-                f"step {pair.step} ({pair.title}) came in {_share(*table[1])}, before in {_share(*table[0])}"
-            )
-            yield p, Change("step", pair.step, words, p=p)
+            yield p, Change("step", pair.step, _came_words(pair), p=p)
+
+
+def _came_words(pair: StepPair) -> str:
+    before, after = (_share(*share) for share in zip(pair.came, pair.told, strict=True))
+    return f"step {pair.step} ({pair.title}) came in {after}, before in {before}"
 
 
 def _times(steps: Iterable[StepPair]) -> Iterable[tuple[float, Change]]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-
-from streams import ROOT
 
 
 class Receiver:
@@ -67,14 +62,3 @@ def until(happens: Callable[[], object], seconds: float = 60) -> None:
     while not happens():
         assert time.monotonic() < end_s, "it never happened"
         time.sleep(0.02)
-
-
-def command(*arguments: str) -> subprocess.Popen[bytes]:
-    """`tracer watch` with these arguments."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tracer", "watch", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )

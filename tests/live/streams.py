@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tracer.events import Event
 from tracer.live.follow import Patience
@@ -26,6 +29,17 @@ def whole(fd: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(fd, rest[: 1 << 16]) :]
+
+
+def command(name: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """`tracer NAME` with these arguments, and what it says in pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tracer", name, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def files(name: str) -> list[Path]:

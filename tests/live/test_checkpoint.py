@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hearing import command, until
+from hearing import until
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import files, pipes, whole
+from streams import command, files, pipes, whole
 
 from tracer.errors import UsageError
 from tracer.events import Event
@@ -106,7 +106,7 @@ def killed_and_started_again(
     wire, kept = Wire(folder, name), folder / "kept.json"
     first: list[dict[str, Any]] = []
     second: list[dict[str, Any]] = []
-    process = command(*wire.arguments, "--checkpoint", str(kept))
+    process = command("watch", *wire.arguments, "--checkpoint", str(kept))
     reading = events(process, first)
     fds = wire.open()
     wire.send(fds, 0, cut_s)
@@ -120,7 +120,7 @@ def killed_and_started_again(
     reading.join(10)
     for fd in fds:
         os.close(fd)
-    process = command(*wire.arguments, "--checkpoint", str(kept))
+    process = command("watch", *wire.arguments, "--checkpoint", str(kept))
     reading = events(process, second)
     fds = wire.open()
     wire.send(fds, again_s, 1e9)
@@ -243,7 +243,7 @@ def test_what_orders_look_like_is_known_again(path: str, told: list[str], tmp_pa
 
 def test_the_file_is_its_owners_and_holds_no_secret(tmp_path: Path) -> None:
     wire, kept = Wire(tmp_path, "ok-image"), tmp_path / "kept.json"
-    process = command(*wire.arguments, "--checkpoint", str(kept))
+    process = command("watch", *wire.arguments, "--checkpoint", str(kept))
     seen: list[dict[str, Any]] = []
     events(process, seen)
     fds = wire.open()
@@ -377,7 +377,9 @@ def test_any_damage_is_refused_or_read(piece: bytes, at: int, gone: int) -> None
 
 def test_a_place_that_cannot_be_written_is_one_line_and_2(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "Internal_base.pcap")
-    process = command("-i", str(tmp_path / "Internal_base.pcap"), "--checkpoint", str(tmp_path / "no" / "c"))
+    process = command(
+        "watch", "-i", str(tmp_path / "Internal_base.pcap"), "--checkpoint", str(tmp_path / "no" / "c")
+    )
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, b"")
     assert b"cannot be written: No such file or directory" in errors and errors.count(b"\n") == 1
@@ -386,7 +388,9 @@ def test_a_place_that_cannot_be_written_is_one_line_and_2(tmp_path: Path) -> Non
 def test_that_of_other_sources_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "Internal_base.pcap")
     save(tmp_path / "c", msgspec.convert(state(), State))
-    process = command("-i", str(tmp_path / "Internal_base.pcap"), "--checkpoint", str(tmp_path / "c"))
+    process = command(
+        "watch", "-i", str(tmp_path / "Internal_base.pcap"), "--checkpoint", str(tmp_path / "c")
+    )
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, b"")
     assert b"a run with other sources" in errors and errors.count(b"\n") == 1

@@ -20,6 +20,7 @@ from typing import Any
 import pika
 import pytest
 from brokered import Clock, Cloud, is_amqp, packets_of, pour, recorded, write_packets
+from hearing import until
 from rabbitmq import RabbitMQ, broker, why_not
 from streams import CAPTURES, ROOT
 
@@ -74,10 +75,7 @@ class Listening:
 
     def until_seen(self, step: str, seconds: float = 60) -> None:
         """Wait until *step* was told."""
-        until_s = time.monotonic() + seconds
-        while not any(e.step is not None and e.step.step == step for e in list(self.events)):
-            assert time.monotonic() < until_s, [e.step.step for e in self.events if e.step is not None]
-            time.sleep(0.02)
+        until(lambda: any(e.step is not None and e.step.step == step for e in list(self.events)), seconds)
 
     def troubles(self) -> list[str]:
         return [event.message for event in list(self.events) if event.kind == "trouble"]
@@ -347,9 +345,7 @@ def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: p
     def published() -> int:
         return sum(isinstance(h.message, AmqpContent) and h.message.name == "basic.publish" for h in heard)
 
-    until_s = time.monotonic() + 60
-    while published() + source.dropped < count - 20 and time.monotonic() < until_s:
-        time.sleep(0.1)
+    until(lambda: published() + source.dropped >= count - 20)
     source.stop()
     thread.join(60)
     assert source.dropped > 0

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from alive import sent_now
-from hearing import command, until
+from hearing import until
 from prometheus_client.parser import text_string_to_metric_families
-from streams import ROOT, files, pipes, watch
+from streams import ROOT, command, files, pipes, watch
 from turns import Recording
 
 from tracer.errors import UsageError
@@ -71,7 +71,7 @@ def test_what_stalls_is_there_while_it_does(tmp_path: Path) -> None:
     hold = threading.Event()
     with pipes(tmp_path, files("fail-conductor-down"), hold=hold) as sources:
         process = command(
-            "-i", sources[0], "-i", sources[1], "--stall", "10", "--metrics", "0", "--format", "text"
+            "watch", "-i", sources[0], "-i", sources[1], "--stall", "10", "--metrics", "0", "--format", "text"
         )
         assert process.stderr is not None
         said = process.stderr.readline().decode()
@@ -118,7 +118,7 @@ def test_no_label_comes_from_the_traffic() -> None:
 def test_a_port_that_is_taken_is_one_line_and_2(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pipes(tmp_path, files("ok-image")) as sources:
         port = taken.getsockname()[1]
-        process = command("-i", sources[0], "-i", sources[1], "--metrics", str(port))
+        process = command("watch", "-i", sources[0], "-i", sources[1], "--metrics", str(port))
         output, errors = process.communicate(timeout=30)
         for name in sources:
             Path(name).open("rb").close()

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hearing import Receiver, command, until
-from streams import files, pipes, watch
+from hearing import Receiver, until
+from streams import command, files, pipes, watch
 
 from tracer.errors import UsageError
 from tracer.events import Event, OpenTrace
@@ -37,7 +37,7 @@ def event(kind: str, what: Verdict, number: int = 1, message: str = "") -> Event
 def test_a_watch_tells_of_what_fails_and_of_nothing_else(tmp_path: Path) -> None:
     """Of two creations one is refused: one notification, which is the line that is printed too."""
     with Receiver().listening() as receiver, pipes(tmp_path, files("fail-quota-403")) as sources:
-        process = command("-i", sources[0], "-i", sources[1], "--notify", receiver.url)
+        process = command("watch", "-i", sources[0], "-i", sources[1], "--notify", receiver.url)
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (1, b"")
     lines = [line for line in output.splitlines(keepends=True) if b'"event":"verdict"' in line]
@@ -145,7 +145,7 @@ def test_nobody_waits_for_a_receiver_that_does_not_answer(monkeypatch: pytest.Mo
 def test_a_run_that_ends_at_once_waits_for_the_tries(tmp_path: Path) -> None:
     """The receiver is busy when the verdict comes, and the run is over: it is asked again."""
     with Receiver(503, 204).listening() as receiver, pipes(tmp_path, files("fail-quota-403")) as sources:
-        process = command("-i", sources[0], "-i", sources[1], "--notify", receiver.url)
+        process = command("watch", "-i", sources[0], "-i", sources[1], "--notify", receiver.url)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and len(receiver.bodies) == 2
     assert json.loads(output.splitlines()[-1])["event"] == "report"
@@ -201,7 +201,7 @@ def test_a_watch_says_once_that_notifications_do_not_arrive(tmp_path: Path) -> N
         nobody.bind(("127.0.0.1", 0))
         place = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         url = f"{place.replace('//', '//user:s3cret@')}/key-s3cret"
-        process = command("-i", sources[0], "-i", sources[1], "--notify", url)
+        process = command("watch", "-i", sources[0], "-i", sources[1], "--notify", url)
         assert process.stdout is not None
         output = b""
         for line in process.stdout:

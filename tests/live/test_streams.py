@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-from streams import CAPTURES, ROOT, STALL_S, answers, files, pipes, watch, whole
+from streams import CAPTURES, STALL_S, answers, command, files, pipes, watch, whole
 
 from tracer import pipeline
 from tracer.conformance import load
@@ -119,16 +118,6 @@ def test_a_stall_is_told_while_it_lasts(tmp_path: Path) -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def command(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tracer", "watch", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
-
-
 def lines(output: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
@@ -137,7 +126,7 @@ def test_standard_input_and_the_last_line(tmp_path: Path) -> None:
     """Each line is an object; the last one holds the report; the exit code is that of check."""
     (external, internal) = files("fail-quota-403")
     with pipes(tmp_path, [external]) as [pipe], internal.open("rb") as stdin:
-        process = command("-i", f"External_api={pipe}", "-i", "Internal_base=-", stdin=stdin)
+        process = command("watch", "-i", f"External_api={pipe}", "-i", "Internal_base=-", stdin=stdin)
         output, errors = process.communicate(timeout=60)
     events = lines(output)
     assert (process.returncode, errors) == (1, b"")
@@ -169,7 +158,7 @@ def test_standard_input_and_the_last_line(tmp_path: Path) -> None:
 
 def test_that_it_watches_is_told_before_anything_comes() -> None:
     """A script that starts what it wants to see, or the sender of the stream, can wait for it."""
-    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    process = command("watch", "-i", "Internal_base=-", stdin=subprocess.PIPE)
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
     output, errors = process.communicate(_unpacked(files("ok-image")[1]), timeout=60)
@@ -181,7 +170,7 @@ def test_that_it_watches_is_told_before_anything_comes() -> None:
     ("more", "line"), [([], b"tracer: watching Internal_base (standard input)\n"), (["-q"], b"")]
 )
 def test_as_text_that_it_watches_is_a_remark(more: list[str], line: bytes) -> None:
-    process = command("-i", "Internal_base=-", "--format", "text", *more, stdin=subprocess.PIPE)
+    process = command("watch", "-i", "Internal_base=-", "--format", "text", *more, stdin=subprocess.PIPE)
     output, errors = process.communicate(_unpacked(files("ok-image")[1]), timeout=60)
     assert (process.returncode, errors) == (3, line) and b"watching" not in output
 
@@ -190,7 +179,7 @@ def test_as_text_that_it_watches_is_a_remark(more: list[str], line: bytes) -> No
 def test_a_signal_ends_it_with_the_report(number: int, tmp_path: Path) -> None:
     hold = threading.Event()
     with pipes(tmp_path, files("ok-image"), hold=hold) as sources:
-        process = command("-i", sources[0], "-i", sources[1])
+        process = command("watch", "-i", sources[0], "-i", sources[1])
         assert process.stdout is not None
         first = []
         for line in process.stdout:
@@ -209,7 +198,7 @@ def test_a_signal_ends_it_with_the_report(number: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_while_standard_input_stays_open(number: int) -> None:
     """The thread that waits for more of it keeps nobody from leaving, with the exit code of the report."""
-    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    process = command("watch", "-i", "Internal_base=-", stdin=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     process.stdin.write(_unpacked(files("ok-image")[1]))
     process.stdin.flush()
@@ -224,7 +213,7 @@ def test_a_signal_ends_it_while_standard_input_stays_open(number: int) -> None:
 
 def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
     with pipes(tmp_path, files("ok-image")) as sources:
-        process = command("-i", sources[0], "-i", sources[1], "-c", "100")
+        process = command("watch", "-i", sources[0], "-i", sources[1], "-c", "100")
         output, _ = process.communicate(timeout=60)
     assert process.returncode in (0, 3, 5)
     assert lines(output)[-1]["event"] == "report"
@@ -233,7 +222,9 @@ def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
 def test_a_limit_of_time_ends_it(tmp_path: Path) -> None:
     hold = threading.Event()
     with pipes(tmp_path, files("ok-image"), hold=hold) as sources:
-        process = command("-i", sources[0], "-i", sources[1], "-a", "duration:10", "--format", "text")
+        process = command(
+            "watch", "-i", sources[0], "-i", sources[1], "-a", "duration:10", "--format", "text"
+        )
         output, _ = process.communicate(timeout=60)
         hold.set()
     assert process.returncode == 0
@@ -253,7 +244,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES)
 def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
-    process = command(*arguments, stdin=subprocess.DEVNULL)
+    process = command("watch", *arguments, stdin=subprocess.DEVNULL)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (2, b"")
     assert words in errors.decode() and errors.count(b"\n") == 1
@@ -263,7 +254,7 @@ def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
     ("content", "words"), [(b"", "empty, 0 bytes"), (b"hello world\n" * 9, "not a capture")]
 )
 def test_what_is_no_capture_stops_it(content: bytes, words: str) -> None:
-    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    process = command("watch", "-i", "Internal_base=-", stdin=subprocess.PIPE)
     _, errors = process.communicate(content, timeout=60)
     assert process.returncode == 2
     assert words in errors.decode()
@@ -271,7 +262,7 @@ def test_what_is_no_capture_stops_it(content: bytes, words: str) -> None:
 
 def test_a_stream_that_breaks_off_is_counted() -> None:
     """ssh was cut in the middle of a record: what came is reported, and that it breaks off."""
-    process = command("-i", "Internal_base=-", stdin=subprocess.PIPE)
+    process = command("watch", "-i", "Internal_base=-", stdin=subprocess.PIPE)
     plain = _unpacked(files("ok-image")[1])
     output, _ = process.communicate(plain[: len(plain) * 2 // 3 + 5], timeout=30)
     [capture] = lines(output)[-1]["report"]["captures"]
@@ -289,7 +280,7 @@ def _unpacked(path: Path) -> bytes:
 def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:
     """`tracer watch | head -1`: the exit code still tells what was found."""
     with pipes(tmp_path, files("fail-quota-403")) as sources:
-        process = command("-i", sources[0], "-i", sources[1])
+        process = command("watch", "-i", sources[0], "-i", sources[1])
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()

@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zstandard
 from hearing import until
-from streams import CAPTURES, ROOT, files, pipes
+from streams import CAPTURES, ROOT, command, files, pipes
 from wires import inside, listens, why_not, wires
 
 from tracer import pipeline
@@ -145,23 +144,13 @@ def test_killed_at_any_moment_the_file_is_good_up_to_its_last_block(tmp_path: Pa
 def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
     if "/proc/nothing" in arguments and why_not() is not None:
         pytest.skip("sniffing needs root")
-    command = [sys.executable, "-m", "tracer", "capture", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    line = [sys.executable, "-m", "tracer", "capture", *arguments]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert words in done.stderr.decode() and done.stderr.count(b"\n") == 1
 
 
 # --- capture streams ------------------------------------------------------------------------------
-
-
-def record(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tracer", "capture", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
 
 
 def plain(path: Path) -> bytes:
@@ -189,8 +178,15 @@ def test_standard_input_and_a_pipe_are_recorded_as_they_come(tmp_path: Path) -> 
     external, internal = files(NAME)
     folder = tmp_path / "incident"
     with pipes(tmp_path, [internal]) as [pipe]:
-        process = record(
-            "-i", "External_api=-", "-i", f"Internal_base={pipe}", "-w", str(folder), stdin=subprocess.PIPE
+        process = command(
+            "capture",
+            "-i",
+            "External_api=-",
+            "-i",
+            f"Internal_base={pipe}",
+            "-w",
+            str(folder),
+            stdin=subprocess.PIPE,
         )
         _, errors = process.communicate(plain(external), timeout=120)
     assert process.returncode == 0, errors
@@ -232,7 +228,7 @@ def test_each_link_layer_has_an_interface_of_its_own_in_every_file(tmp_path: Pat
     )
     rows = [(n % 2, n * 10_000_000, bytes([n % 256]) * 100) for n in range(600)]
     content = head + b"".join(packet_block(i, t, data, 1500) for i, t, data in rows)
-    process = record("-i", "-", "-w", str(tmp_path), "-C", "0.002", "-q", stdin=subprocess.PIPE)
+    process = command("capture", "-i", "-", "-w", str(tmp_path), "-C", "0.002", "-q", stdin=subprocess.PIPE)
     _, errors = process.communicate(content, timeout=60)
     assert (process.returncode, errors) == (0, b"")
     written = sorted(tmp_path.iterdir())
@@ -246,7 +242,7 @@ def test_thousands_of_interfaces_of_a_stream_share_one_by_link_layer(tmp_path: P
     head = b"".join(interface_block(Described(f"n{n}", "d", (1, 101)[n % 2])) for n in range(count))
     data = [n.to_bytes(4, "big") * 15 for n in range(count)]
     content = section_block("test") + head + b"".join(packet_block(n, n, data[n], 60) for n in range(count))
-    process = record("-i", "-", "-w", str(tmp_path), "-C", "0.001", "-q", stdin=subprocess.PIPE)
+    process = command("capture", "-i", "-", "-w", str(tmp_path), "-C", "0.001", "-q", stdin=subprocess.PIPE)
     _, errors = process.communicate(content, timeout=60)
     assert (process.returncode, errors) == (0, b"")
     written = sorted(tmp_path.iterdir())
@@ -275,7 +271,7 @@ def test_what_all_files_begin_with_begins_no_new_file(tmp_path: Path) -> None:
 
 def test_a_stream_that_breaks_off_is_recorded_to_the_break_and_that_is_said(tmp_path: Path) -> None:
     content = plain(files(NAME)[1])[:100_005]
-    process = record("-i", "Internal_base=-", "-w", str(tmp_path), stdin=subprocess.PIPE)
+    process = command("capture", "-i", "Internal_base=-", "-w", str(tmp_path), stdin=subprocess.PIPE)
     _, errors = process.communicate(content, timeout=60)
     assert process.returncode == 0
     count = len(packets_of(*tmp_path.iterdir()))
@@ -286,7 +282,7 @@ def test_a_stream_that_breaks_off_is_recorded_to_the_break_and_that_is_said(tmp_
     ("content", "words"), [(b"", "empty, 0 bytes"), (b"hello world\n" * 9, "not a capture")]
 )
 def test_what_is_no_capture_stops_it(content: bytes, words: str, tmp_path: Path) -> None:
-    process = record("-i", "Internal_base=-", "-w", str(tmp_path), "-q", stdin=subprocess.PIPE)
+    process = command("capture", "-i", "Internal_base=-", "-w", str(tmp_path), "-q", stdin=subprocess.PIPE)
     _, errors = process.communicate(content, timeout=60)
     assert process.returncode == 2 and words in errors.decode() and errors.count(b"\n") == 1
 
@@ -299,7 +295,7 @@ def test_in_silence_all_that_came_is_in_the_file_soon(number: int, redact: bool,
     expected = [packet[0] for packet in packets_of(internal)]
     folder = tmp_path / "incident"
     options = ["--redact"] if redact else []
-    process = record("-i", "Internal_base=-", "-w", str(folder), *options, stdin=subprocess.PIPE)
+    process = command("capture", "-i", "Internal_base=-", "-w", str(folder), *options, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(plain(internal))
     process.stdin.flush()
@@ -323,7 +319,7 @@ def test_a_clock_that_is_wrong_keeps_nothing_waiting(years: int, tmp_path: Path)
     head = section_block("test") + interface_block(Described("Internal_base", "x", 1))
     content = head + b"".join(packet_block(0, begin_ns + n, bytes(60), 60) for n in range(20))
     folder = tmp_path / "incident"
-    process = record("-i", "Internal_base=-", "-w", str(folder), stdin=subprocess.PIPE)
+    process = command("capture", "-i", "Internal_base=-", "-w", str(folder), stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(content)
     process.stdin.flush()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracer.live.checkpoint import Keeper
     from tracer.live.notify import Notifier
     from tracer.live.watch import Watch
-    from tracer.model import Capture, Report
+    from tracer.model import Report
     from tracer.reports.metrics import Metrics
     from tracer.settings import Settings
 
@@ -216,7 +216,7 @@ class _Listener:
     def announce(self, form: str, manner: Manner) -> None:
         """Tell that all sources are open: an event for a program, a remark for a person."""
         assert self.run is not None  # noqa: S101  # there is one by now
-        words = "watching " + ", ".join(map(_source_words, self.run.captures))
+        words = "watching " + ", ".join(capture.words for capture in self.run.captures)
         if form == "jsonl":
             from tracer.events import Event
 
@@ -251,11 +251,6 @@ class _Listener:
             output.discard_stdout()
             if self.run is not None:
                 self.run.stop()
-
-
-def _source_words(capture: Capture) -> str:
-    name = "standard input" if capture.path == "-" else capture.path
-    return f"{capture.plane} ({name})" if capture.plane else name
 
 
 class Stoppable(Protocol):

@@ -88,10 +88,8 @@ def capture(
     for source in sources:
         dropped = f", {source.dropped:,} dropped by the kernel" if source.dropped else ""
         its = source.capture
-        name = "standard input" if its.path == "-" else its.path
-        name = f"{its.plane} ({name})" if its.plane else name
         dropped += ", breaks off" if its.broke_off else ""
-        output.say(f"{name}: {recorder.packets[its.number]:,} packets{dropped}", manner)
+        output.say(f"{its.words}: {recorder.packets[its.number]:,} packets{dropped}", manner)
     many = f"{len(files.written)} files" if len(files.written) != 1 else "1 file"
     output.say(f"{many} in {folder}, {files.size_bytes / 1e6:,.1f} MB written", manner)
     return CONFORMS

@@ -22,7 +22,16 @@ from tracer.model.messages import (
     SqlStatement,
     Undecoded,
 )
-from tracer.model.packets import Capture, Frame, Frames, Packet, PacketFields, Segment, SegmentFields
+from tracer.model.packets import (
+    Capture,
+    Frame,
+    Frames,
+    Packet,
+    PacketFields,
+    Segment,
+    SegmentFields,
+    place_of,
+)
 from tracer.model.streams import TO_CLIENT, TO_SERVER, Closed, Connection, Data, Endpoint, Gap
 from tracer.model.verdicts import (
     Attempt,
@@ -85,4 +94,5 @@ __all__ = [
     "Trace",
     "Undecoded",
     "Verdict",
+    "place_of",
 ]

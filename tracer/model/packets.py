@@ -17,6 +17,11 @@ Frames = tuple[Frame, ...]
 which Wireshark shows the message first, then the others."""
 
 
+def place_of(path: str) -> str:
+    """Return how a report calls what is read from *path*."""
+    return "standard input" if path == "-" else path
+
+
 @dataclass(slots=True, eq=False)
 class Capture:
     """One capture as it is read: its name, its counters, what went wrong in it."""
@@ -57,6 +62,12 @@ class Capture:
     """Why streams of this capture were not decoded -> how many."""
     protocol: str = ""
     """What alone it can show: RPC, of a broker's firehose, whose `packets` are messages. Empty: all."""
+
+    @property
+    def words(self) -> str:
+        """How a live run calls it: its plane, where it has one, and its place."""
+        place = place_of(self.path)
+        return f"{self.plane} ({place})" if self.plane else place
 
 
 class Packet(NamedTuple):

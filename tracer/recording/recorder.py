@@ -13,7 +13,7 @@ from operator import itemgetter
 from queue import SimpleQueue
 
 from tracer.errors import SourceError
-from tracer.model import PacketFields
+from tracer.model import PacketFields, place_of
 from tracer.recording.pcapng_writer import Described, drops_block, packet_block
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files
@@ -190,7 +190,7 @@ class Recorder:
         if interface != _SHARED and self._described[capture] >= MOST_INTERFACES:
             return self._number(capture, link_type, _SHARED)
         source = self._sources[capture]
-        place = "standard input" if source.capture.path == "-" else source.capture.path
+        place = place_of(source.capture.path)
         told = source.capture.interfaces.get(interface, "")[:MOST_NAME] or place
         if interface == _SHARED:
             told = f"{place}, further interfaces"

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from tracer.errors import SourceError, UsageError
+from tracer.model import place_of
 from tracer.sources.arguments import plane_of_name
 
 __all__ = ["ANY", "LiveArgument", "resolve_live"]
@@ -43,8 +44,7 @@ def resolve_live(arguments: Sequence[str], planes: Collection[str]) -> list[Live
         if plane is None and is_stream and target != "-":
             plane = plane_of_name(target, planes)
         if any(other.target == target for other in found):
-            name = "standard input" if target == "-" else target
-            raise UsageError(f"-i: {name} is given twice")
+            raise UsageError(f"-i: {place_of(target)} is given twice")
         found.append(LiveArgument(target, plane, is_stream))
     return found
 

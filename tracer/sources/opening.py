@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from tracer.errors import SourceError, reason
-from tracer.model import Capture, PacketFields
+from tracer.model import Capture, PacketFields, place_of
 from tracer.sources.compression import ByteStream
 from tracer.sources.pcap import MAGICS, PcapReader
 from tracer.sources.pcapng import SECTION_HEADER, PcapngReader
@@ -75,7 +75,7 @@ def _reader(stream: ByteStream, path: str, capture: Capture) -> PcapReader | Pca
         return PcapReader(stream, head, capture)
     if head[:4] == SECTION_HEADER:
         return PcapngReader(stream, head, capture)
-    name = "standard input" if path == "-" else path
+    name = place_of(path)
     if stream.damage:
         raise SourceError(f"{name}: {stream.damage}, and nothing of it can be read: copy it again")
     if not head:

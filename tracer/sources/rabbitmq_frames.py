@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pika.adapters.select_connection import SelectConnection
@@ -180,18 +181,17 @@ def _short_string(payload: bytes, at: int) -> tuple[str, int]:
 def _table(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
     """Return the fields of the table in data[at:end], of one that is damaged those before the damage."""
     found: dict[str, Any] = {}
-    try:
+    with suppress(struct.error, IndexError):
         while at < end:
             name_end = at + 1 + data[at]
             kind = data[name_end]
             name = data[at + 1 : name_end].decode("utf-8", "replace")
             if kind == _STRING:
+                # As `_value` does it: nearly all fields are strings.
                 at = name_end + 5 + _LONG.unpack_from(data, name_end + 1)[0]
                 found[name] = data[name_end + 5 : at].decode("utf-8", "replace")
             else:
                 found[name], at = _value(data, name_end + 1, kind, depth)
-    except (struct.error, IndexError):
-        return found
     return found
 
 
