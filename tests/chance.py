@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
-from tracer.conformance import load
-from tracer.conformance.alignment import Candidate, Event
-from tracer.conformance.automaton import Alt, Automaton, Rep, Seq, Shuffle, Sym, Term
-from tracer.conformance.grammar import Grammar
+from tracer.alignment.alignment import Candidate, Event
+from tracer.grammar import load
+from tracer.grammar.automaton import Alt, Automaton, Rep, Seq, Shuffle, Sym, Term
+from tracer.grammar.grammar import Grammar
 
 NOWHERE = ""
 """The label of a call that fits nothing: on the wrong plane where near misses count for nothing."""

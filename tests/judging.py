@@ -9,11 +9,11 @@ from typing import Any
 
 from reading import segment_of
 
-import tracer.pipeline
+import tracer.engine.run
 from tracer.calls import Calls, wants_body, wants_statement
-from tracer.layers import Layers
+from tracer.capture.layers import Layers
+from tracer.engine import Settings
 from tracer.model import Call, Capture, Closed, Packet, Report, Segment, Verdict
-from tracer.pipeline import Settings
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Reassembler
 from tracer.testing.cloud import SPREAD, Cloud, Layout
@@ -21,7 +21,7 @@ from tracer.testing.creation import Creation
 from tracer.testing.packets import Network
 
 # A grammar is the same each time; to read it takes longer than a small capture does.
-tracer.pipeline.load = functools.cache(tracer.pipeline.load)
+tracer.engine.run.load = functools.cache(tracer.engine.run.load)
 
 UNTIL_S = 260
 """The capture goes on so long after T0; creations begin at 100 s: time for a stall on either side."""
@@ -29,7 +29,7 @@ UNTIL_S = 260
 
 def judge(cloud: Cloud, folder: Path, settings: Settings | None = None) -> Report:
     """What `tracer check` says of the captures of *cloud*."""
-    return tracer.pipeline.check(cloud.network.write(folder), settings or Settings())
+    return tracer.engine.check(cloud.network.write(folder), settings or Settings())
 
 
 def run(

@@ -17,7 +17,7 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.St
     from pm4py.objects.petri_net.obj import Marking, PetriNet
     from pm4py.objects.petri_net.utils.petri_utils import add_arc_from_to
 
-from tracer.conformance.automaton import Alt, Rep, Seq, Shuffle, Sym, Symbol, Term
+from tracer.grammar.automaton import Alt, Rep, Seq, Shuffle, Sym, Symbol, Term
 
 __all__ = ["A_STAR", "EXACT", "Net", "pm4py"]
 

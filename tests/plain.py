@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lark import Lark, Token, Tree
 
-from tracer.conformance.grammar import Grammar
+from tracer.grammar.grammar import Grammar
 
 
 @functools.cache

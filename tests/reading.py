@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tracer.layers import Layers
+from tracer.capture import open_capture
+from tracer.capture.layers import Layers
 from tracer.model import Capture, Packet, PacketFields, Segment, SegmentFields
-from tracer.sources import open_capture
 
 
 def packets_of(path: str, capture: Capture) -> Iterator[Packet]:

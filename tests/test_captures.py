@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tracer import pipeline
-from tracer.examples import example_names
+from tracer.capture.examples import example_names
+from tracer.engine import run as pipeline
 
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT / "captures"

@@ -59,10 +59,10 @@ class Pipeline:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """A pipeline that has found one conforming creation."""
     stand_in = Pipeline(BUILD.report(BUILD.conforming()))
-    module = ModuleType("tracer.pipeline")
+    module = ModuleType("tracer.engine")
     module.__dict__.update(check=stand_in.check, calls=stand_in.calls)
-    monkeypatch.setitem(sys.modules, "tracer.pipeline", module)
-    monkeypatch.setattr(tracer, "pipeline", module, raising=False)
+    monkeypatch.setitem(sys.modules, "tracer.engine", module)
+    monkeypatch.setattr(tracer, "engine", module, raising=False)
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     return stand_in
@@ -468,14 +468,14 @@ HEAVY = {"scapy", "pika", "pyshark", "lark", "msgspec", "rich", "zstandard", "py
 )
 def test_what_reads_no_capture_imports_nothing_heavy(arguments: list[str], code: int) -> None:
     """Import time counts in completion and in every wrong call."""
-    assert imported(arguments, code) & {*HEAVY, "tracer.pipeline"} == set()
+    assert imported(arguments, code) & {*HEAVY, "tracer.engine"} == set()
 
 
 @pytest.mark.parametrize("arguments", [["check", "--format", "json"], ["calls"]])
 def test_rich_is_imported_only_where_it_draws(arguments: list[str]) -> None:
     """Not for JSON and not for calls, when nobody is looking at a terminal."""
     modules = imported([*arguments, "captures/ok-image"], 0)
-    assert "tracer.pipeline" in modules
+    assert "tracer.engine" in modules
     assert modules & {"rich", "scapy", "pika", "pyshark", "pytest"} == set()
 
 
@@ -619,9 +619,9 @@ from types import ModuleType
 suite = runpy.run_path({suite!r})
 stand_in = suite["Pipeline"](suite["BUILD"].report(*[suite["BUILD"].conforming(n) for n in range(400)],
                                                    suite["BUILD"].stuck()))
-module = ModuleType("tracer.pipeline")
+module = ModuleType("tracer.engine")
 module.__dict__.update(check=stand_in.check, calls=stand_in.calls)
-tracer.pipeline = sys.modules["tracer.pipeline"] = module
+tracer.engine = sys.modules["tracer.engine"] = module
 from tracer.cli import main
 main()
 """

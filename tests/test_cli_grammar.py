@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.conformance import load, shipped
+from tracer.grammar import load, shipped
 
 ROOT = Path(__file__).parent.parent
 MINE = """// Mine

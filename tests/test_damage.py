@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tracer.pipeline import Settings, check
+from tracer.engine import Settings, check
 from tracer.reports.json import render
 
 CAPTURES = Path(__file__).parent.parent / "captures"

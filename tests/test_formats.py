@@ -19,11 +19,11 @@ from xml.etree import ElementTree
 import pytest
 from browser import launched
 
+from tracer.capture.examples import example_names
 from tracer.cli.formats import FORMATS, pieces
+from tracer.engine import Settings, check
 from tracer.errors import UsageError
-from tracer.examples import example_names
 from tracer.model import Report
-from tracer.pipeline import Settings, check
 from tracer.reports.csv import COLUMNS
 from tracer.reports.html.compact import Packer
 from tracer.reports.sequence import rows

@@ -18,9 +18,9 @@ from typing import get_args
 import pytest
 
 from tracer.cli.live import watch
-from tracer.comparison import ChangeKind
-from tracer.events import EventKind
 from tracer.model import Conformance, DeviationKind, NoteKind, Outcome, StepStatus
+from tracer.model.comparison import ChangeKind
+from tracer.model.events import EventKind
 from tracer.reports.page import STATUSES
 
 ROOT = Path(__file__).parent.parent

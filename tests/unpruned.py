@@ -5,7 +5,7 @@ For each state, the least cost of having read the first i calls and being there:
     D0(q)  = cheapest missing symbols from the start to q
     D'(t)  = min( D(t) + EXTRA,  min over q -symbol-> t of D(q) + cost of taking the call as symbol )
 
-closed under missing symbols again (Dijkstra). Its ties are those that tracer/conformance/rows.py promises.
+closed under missing symbols again (Dijkstra). Its ties are those that tracer/alignment/rows.py promises.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from tracer.conformance.alignment import (
+from tracer.alignment.alignment import (
     EXTRA,
     Alignment,
     Candidate,
@@ -24,7 +24,7 @@ from tracer.conformance.alignment import (
     Move,
     Sync,
 )
-from tracer.conformance.automaton import Automaton
+from tracer.grammar.automaton import Automaton
 
 
 def unpruned(

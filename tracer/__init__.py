@@ -4,7 +4,7 @@
     calls -Call-> topology, coverage, correlation -Trace-> conformance -Verdict-> reports
 
 Every arrow is a noun of `tracer.model`; every box imports `model` and `errors` and no other box;
-`tracer.pipeline` alone joins them. Start with `tracer.pipeline.check`.
+`tracer.engine` alone joins them. Start with `tracer.engine.check`.
 """
 
 __version__ = "0.1.0"

@@ -23,4 +23,4 @@ class Settings:
     steps: tuple[str, ...] = ()
     """Steps that a selection names: the grammar must know them."""
     baseline: Path | None = None
-    """Times of good creations, to compare with (`tracer.pipeline.learn`)."""
+    """Times of good creations, to compare with (`tracer.engine.learn`)."""

@@ -27,7 +27,7 @@ except ImportError:
     sys.exit("PM4Py is not installed: pip install -e '.[oracle]'")
 from chance import Labels, distinct_traces, events_of, load_with_term
 
-from tracer.conformance.alignment import MISSING, Aligner
+from tracer.alignment.alignment import MISSING, Aligner
 
 GOALS = {"A*": 50.0, "fastest": 8.0}
 BATCH = 20

@@ -31,9 +31,9 @@ from brokered import recorded  # noqa: E402
 from rabbitmq import RabbitMQ as Broker  # noqa: E402
 from rabbitmq import broker  # noqa: E402
 
+from tracer.engine import Settings  # noqa: E402
 from tracer.live.run import open_watch  # noqa: E402
 from tracer.model import AmqpContent  # noqa: E402
-from tracer.pipeline import Settings  # noqa: E402
 
 CAPTURE = HERE.parent.parent / "captures" / "ok-concurrent-20"
 MESSAGES = 10_000

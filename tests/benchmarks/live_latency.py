@@ -22,9 +22,9 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
+from tracer.capture import open_capture
+from tracer.capture.live import wall_ns
 from tracer.model import Capture
-from tracer.sources import open_capture
-from tracer.sources.live import wall_ns
 
 LIVE = Path(__file__).parent.parent / "live"
 SETTLE_S = 30

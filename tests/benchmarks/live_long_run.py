@@ -20,10 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "live"))
 from turns import Recording, Together, Turns
 
-from tracer.conformance import load
-from tracer.events import Picture
+from tracer.engine import Settings
+from tracer.grammar import load
 from tracer.live.watch import Watch
-from tracer.pipeline import Settings
+from tracer.model.events import Picture
 from tracer.topology import GivenTopology
 
 PAUSE_NS = 60_000_000_000

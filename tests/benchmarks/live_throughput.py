@@ -31,8 +31,8 @@ sys.path.insert(0, str(LIVE))
 # Behind the path that they need.
 from wires import inside, why_not, wires  # noqa: E402
 
+from tracer.capture import open_capture  # noqa: E402
 from tracer.model import Capture  # noqa: E402
-from tracer.sources import open_capture  # noqa: E402
 
 IN, OUT = "w0", "w0-tx"
 BATCH = 32
@@ -88,7 +88,7 @@ def send(path: Path, rate: float, seconds: float) -> tuple[int, float]:
 
 def receive_source(interface: str) -> None:
     """tracer's source alone: packets as watch gets them, counted."""
-    from tracer.sources.interface import Interface
+    from tracer.capture.interface import Interface
 
     source = Interface(interface, Capture(0, interface), None)
     source.open()

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from chance import Labels, distinct_traces, events_of, load_with_term
 
-from tracer.conformance.alignment import Event, aligner
-from tracer.conformance.online import Online
+from tracer.alignment.alignment import Event, aligner
+from tracer.alignment.online import Online
 
 GOAL = 43_000
 

@@ -9,8 +9,8 @@ import pytest
 from judging import judge
 
 from tracer.calls import Numbering
+from tracer.engine import Settings, calls
 from tracer.model import Call, ConnectFacts, Connection, Endpoint
-from tracer.pipeline import Settings, calls
 from tracer.testing.cloud import COLOCATED, SPREAD, Cloud, Layout
 from tracer.testing.creation import Creation
 from tracer.testing.messages import request, response

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from judging import judge, kinds, only, run, statuses
 
-from tracer.pipeline import Settings
+from tracer.engine import Settings
 from tracer.testing.cloud import Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.packets import Connection

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from judging import judge, kinds, only, run, statuses
 
+from tracer.engine import Settings
 from tracer.model import Report
-from tracer.pipeline import Settings
 from tracer.reports import json as report_json
 from tracer.testing.cloud import Cloud
 from tracer.testing.creation import Creation

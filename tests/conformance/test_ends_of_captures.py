@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from judging import only, statuses
 
-from tracer import pipeline
+from tracer.capture import open_capture
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.model import Capture, Note, Verdict
-from tracer.pipeline import Settings
 from tracer.reports import nanoseconds
-from tracer.sources import open_capture
 from tracer.testing.packets import pcap
 
 CAPTURES = Path(__file__).parents[2] / "captures"

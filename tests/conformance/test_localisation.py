@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-import tracer.pipeline
-from tracer.conformance.alignment import walk
+import tracer.engine.run
+from tracer.alignment.alignment import walk
+from tracer.conformance import Checker
 from tracer.conformance.case import Case, lay_out
-from tracer.conformance.checker import Checker
+from tracer.engine import Settings
 from tracer.model import Call, CallRecord, Trace, Verdict
-from tracer.pipeline import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "localisation.txt"
@@ -44,7 +44,7 @@ def creation(name: str) -> tuple[Checker, Trace]:
         return check(self, trace)
 
     with patch.object(Checker, "check", kept):
-        report = tracer.pipeline.check([str(ROOT / "captures" / name)], Settings())
+        report = tracer.engine.check([str(ROOT / "captures" / name)], Settings())
     ((checker, trace),) = found
     assert [v.verdict for v in report.verdicts] == ["conforms"]
     return checker, trace

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from judging import judge, only, run, statuses
 
-from tracer.pipeline import Settings
+from tracer.engine import Settings
 from tracer.testing.cloud import TOKEN, Cloud
 from tracer.testing.creation import Creation
 

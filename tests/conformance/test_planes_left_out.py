@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from judging import statuses
 
+from tracer.capture import open_capture
+from tracer.engine import Settings, check
 from tracer.model import Capture, Verdict
-from tracer.pipeline import Settings, check
-from tracer.sources import open_capture
 from tracer.testing.cloud import SPREAD, Cloud, Layout
 from tracer.testing.creation import Creation
 from tracer.testing.packets import pcap

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from judging import judge, kinds, only, statuses
 
+from tracer.engine import Settings
 from tracer.model import Report, Verdict
-from tracer.pipeline import Settings
 from tracer.testing.cloud import COLOCATED, SPREAD, TOKEN, Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.operations import Operation

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from turns import Recording
 
-from tracer.sources.live import wall_ns
+from tracer.capture.live import wall_ns
 
 HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 RECORD = struct.Struct("<IIII")

@@ -14,10 +14,10 @@ import pika
 from pika.adapters.utils import connection_workflow
 from pika.exceptions import AMQPError
 
-from tracer.conformance import load
+from tracer.capture import open_capture
+from tracer.engine.run import Settings, _Run
+from tracer.grammar import load
 from tracer.model import AmqpContent, AmqpMethod, Capture, Connection, Message
-from tracer.pipeline import Settings, _Run
-from tracer.sources import open_capture
 
 AMQP = 5672
 WAIT_S = 10.0

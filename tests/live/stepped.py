@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tracer.events import Event
-from tracer.layers import Layers
+from tracer.capture.layers import Layers
+from tracer.engine import Stages, trace_id
 from tracer.live.follow import Follow, Patience
 from tracer.live.queues import Queues
-from tracer.pipeline import Stages, trace_id
+from tracer.model.events import Event
 
 SECOND_NS = 1_000_000_000
 UNTIL_S = 260

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tracer.events import Event
+from tracer.engine import Settings
 from tracer.live.follow import Patience
 from tracer.live.run import open_watch
 from tracer.live.watch import Watch
 from tracer.model import Report, Verdict
-from tracer.pipeline import Settings
+from tracer.model.events import Event
 
 ROOT = Path(__file__).parent.parent.parent
 CAPTURES = ROOT / "captures"

@@ -21,15 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import command, files, pipes, whole
 
+from tracer.capture import open_capture
+from tracer.engine import Settings
 from tracer.errors import UsageError
-from tracer.events import Event
 from tracer.live import checkpoint
 from tracer.live.checkpoint import SCHEMA, State, load, save
 from tracer.live.run import open_watch
 from tracer.live.watch import Watch
 from tracer.model import Capture
-from tracer.pipeline import Settings
-from tracer.sources import open_capture
+from tracer.model.events import Event
 from tracer.testing.cloud import SPREAD, Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.packets import T0_NS, pcap

@@ -24,14 +24,14 @@ from hearing import until
 from rabbitmq import RabbitMQ, broker, why_not
 from streams import CAPTURES, ROOT
 
-from tracer import pipeline
-from tracer.events import Event
+from tracer.capture import rabbitmq as source_of_firehose
+from tracer.capture import rabbitmq_queues
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.live.follow import Patience
 from tracer.live.run import open_brokers, open_watch
 from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
-from tracer.pipeline import Settings
-from tracer.sources import rabbitmq as source_of_firehose
-from tracer.sources import rabbitmq_queues
+from tracer.model.events import Event
 
 WHY_NOT = why_not()
 needs_broker = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))

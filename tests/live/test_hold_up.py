@@ -8,12 +8,12 @@ import pytest
 from stepped import SECOND_NS, Stepped
 from streams import files
 
-from tracer.conformance import load
-from tracer.events import Event
+from tracer.capture import open_capture
+from tracer.engine import Settings
+from tracer.grammar import load
 from tracer.live.follow import Patience
 from tracer.model import Capture
-from tracer.pipeline import Settings
-from tracer.sources import open_capture
+from tracer.model.events import Event
 from tracer.topology import GivenTopology
 
 

@@ -15,10 +15,10 @@ import pytest
 from streams import CAPTURES, ROOT
 from wires import inside, listens, why_not, wires
 
-from tracer import pipeline
-from tracer.pipeline import Settings
+from tracer.capture.interface import default_filter
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.protocols import PORTS
-from tracer.sources.interface import default_filter
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 PLANES = ("External_api", "Internal_base")
@@ -158,7 +158,7 @@ def test_a_mistake_is_one_line_and_2(arguments: list[str], words: str) -> None:
 def test_without_the_privilege_it_says_which_and_how_to_give_it() -> None:
     """Also root may lack it: the capability is dropped, not the user changed."""
     program = (
-        "from tracer.sources import privileges; privileges.drop();"
+        "from tracer.capture import privileges; privileges.drop();"
         " from tracer.cli import main; main(['watch', '-i', 'Internal_base=lo'])"
     )
     done = subprocess.run(
@@ -187,7 +187,7 @@ def test_privileges_are_given_up_once_the_sockets_are_open() -> None:
 @needs_wires
 def test_sudo_is_given_back() -> None:
     program = (
-        "from tracer.sources import privileges; privileges.drop();"
+        "from tracer.capture import privileges; privileges.drop();"
         " import os; print(os.getresuid(), os.getgroups())"
     )
     environment = os.environ | {"SUDO_UID": "12345", "SUDO_GID": "12346"}

@@ -9,11 +9,11 @@ import pytest
 from streams import CAPTURES
 from turns import Recording, Together, Turns
 
-from tracer.conformance import load
+from tracer.engine import Settings
+from tracer.grammar import load
 from tracer.live import follow, history, watch
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
-from tracer.pipeline import Settings
 from tracer.topology import GivenTopology
 
 BEGIN_NS = 1_700_000_000_000_000_000

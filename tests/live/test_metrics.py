@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from streams import ROOT, command, files, pipes, watch
 from turns import Recording
 
+from tracer.engine import Settings, check
 from tracer.errors import UsageError
-from tracer.events import BrokerQueue, Event, OpenTrace, Picture, Plane
-from tracer.pipeline import Settings, check
+from tracer.model.events import BrokerQueue, Event, OpenTrace, Picture, Plane
 from tracer.reports.metrics import Metrics, address
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -14,12 +14,12 @@ import pytest
 from hearing import Receiver, until
 from streams import command, files, pipes, watch
 
+from tracer.engine import Settings, check
 from tracer.errors import UsageError
-from tracer.events import Event, OpenTrace
 from tracer.live import notify
 from tracer.live.notify import Notifier
 from tracer.model import Verdict
-from tracer.pipeline import Settings, check
+from tracer.model.events import Event, OpenTrace
 from tracer.reports.events import json_line
 
 

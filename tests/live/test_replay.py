@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from streams import CAPTURES, ROOT, STALL_S, answers
 
-from tracer import pipeline
-from tracer.events import Event
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.live.run import open_replay
-from tracer.pipeline import Settings
+from tracer.model.events import Event
 
 
 @pytest.mark.parametrize(("name", "speed"), [("fail-quota-403", 0), ("fail-quota-403", 5), ("colo-ok", 0)])

@@ -19,18 +19,18 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from streams import CAPTURES, STALL_S, answers, command, files, pipes, watch, whole
 
-from tracer import pipeline
-from tracer.conformance import load
-from tracer.events import Event
-from tracer.layers import Layers
+from tracer.capture import open_capture
+from tracer.capture.layers import Layers
+from tracer.capture.streams import CaptureStream, Deliver
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
+from tracer.grammar import load
 from tracer.live.follow import Patience
 from tracer.live.run import open_watch
 from tracer.live.watch import Watch
 from tracer.model import Capture, PacketFields, Report
-from tracer.pipeline import Settings
+from tracer.model.events import Event
 from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
-from tracer.sources import open_capture
-from tracer.sources.streams import CaptureStream, Deliver
 from tracer.topology import GivenTopology
 
 NAMES = sorted(p.parent.name for p in CAPTURES.glob("*/truth.json"))

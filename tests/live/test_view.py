@@ -18,9 +18,9 @@ import pytest
 from rich.console import Console
 from streams import ROOT, files, pipes
 
-from tracer.events import BrokerQueue, Event, OpenTrace, Picture, Plane
+from tracer.engine import Settings
 from tracer.live.run import open_watch
-from tracer.pipeline import Settings
+from tracer.model.events import BrokerQueue, Event, OpenTrace, Picture, Plane
 from tracer.reports.events import json_line, text_line
 from tracer.reports.live import picture
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from stepped import UNTIL_S, Stepped
 
-from tracer.conformance import load
+from tracer.engine import Settings
+from tracer.grammar import load
 from tracer.model import Capture
-from tracer.pipeline import Settings
 from tracer.testing.cloud import SPREAD, Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.packets import T0_NS

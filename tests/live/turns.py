@@ -15,9 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from tracer.capture import open_capture
+from tracer.capture.streams import Deliver
 from tracer.model import Capture, PacketFields
-from tracer.sources import open_capture
-from tracer.sources.streams import Deliver
 
 FIRST_CLIENT_PORT = 32768
 CLIENT_PORTS = 28000

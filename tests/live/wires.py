@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+from tracer.capture import open_capture
 from tracer.model import Capture
-from tracer.sources import open_capture
 
 CLONE_NEWNET = 0x40000000
 COOKED = 113

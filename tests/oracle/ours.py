@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tracer.layers import Layers
+from tracer.capture import open_capture
+from tracer.capture.layers import Layers
+from tracer.capture.points import Clocks, in_time_order, join_sightings, merge
 from tracer.model import (
     AmqpContent,
     Capture,
@@ -15,10 +17,8 @@ from tracer.model import (
     SegmentFields,
     SqlStatement,
 )
-from tracer.points import Clocks, in_time_order, join_sightings, merge
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Reassembler
-from tracer.sources import open_capture
 
 __all__ = ["counts", "decode", "kind_of"]
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests.oracle.ours import counts, decode, kind_of
 from tests.oracle.shark import folder, plain, shown
-from tracer import pipeline
+from tracer.engine import run as pipeline
 from tracer.errors import SourceError
 from tracer.model import (
     AmqpContent,

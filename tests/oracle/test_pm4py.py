@@ -18,7 +18,7 @@ from types import ModuleType
 import pytest
 from chance import MUTATIONS, Labels, distinct_traces, events_of, load_with_term
 
-from tracer.conformance.alignment import EXTRA, MISSING, align
+from tracer.alignment.alignment import EXTRA, MISSING, align
 
 EACH = 320
 SEVERAL = 440

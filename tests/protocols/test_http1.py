@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.digest import digest
 from tracer.model import (
     TO_CLIENT,
     TO_SERVER,
@@ -28,6 +27,7 @@ from tracer.model import (
     Message,
     Undecoded,
 )
+from tracer.model.digest import digest
 from tracer.protocols.http1 import BODY_LIMIT, HEAD_LIMIT, Http1
 from tracer.protocols.http1_body import DECODED_LIMIT
 from tracer.protocols.http1_head import VALUE_LIMIT

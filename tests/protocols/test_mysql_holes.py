@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from reading import one_by_one, segment_of
 
-from tracer.layers import Layers
+from tracer.capture.layers import Layers
 from tracer.model import Capture, Message, Packet, Segment, SqlResult, SqlStatement
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Reassembler

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import tracer.pipeline
+import tracer.engine.run
 from tracer.testing import Cloud, Creation, Network
 
 # A grammar is the same each time; to read it takes longer than a small capture does.
-tracer.pipeline.load = functools.cache(tracer.pipeline.load)
+tracer.engine.run.load = functools.cache(tracer.engine.run.load)
 
 PLUGIN = "tracer.pytest_plugin"
 Run = Callable[..., pytest.RunResult]

@@ -14,8 +14,8 @@ from rabbitmq import RabbitMQ, broker, free_port, why_not
 from recorded_runs import RAW, ROOT, kept, run
 from recorded_runs import SECRET as TOKEN
 
-from tracer import pipeline
-from tracer.pipeline import Settings
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 
 WHY_NOT = why_not()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))

@@ -19,16 +19,16 @@ from hearing import until
 from streams import CAPTURES, ROOT, command, files, pipes
 from wires import inside, listens, why_not, wires
 
-from tracer import pipeline
+from tracer.capture import live, open_capture
+from tracer.capture.streams import CaptureStream
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.errors import SourceError
 from tracer.model import Capture
-from tracer.pipeline import Settings
 from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
 from tracer.recording.recorder import BLOCKS, MOST_INTERFACES, Recorder
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files, Rotation
-from tracer.sources import live, open_capture
-from tracer.sources.streams import CaptureStream
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 NAME = "fail-quota-403"

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from judging import kinds, statuses
 
-from tracer import pipeline
+from tracer.capture import open_capture
+from tracer.capture.streams import Deliver
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.model import Capture, PacketFields
-from tracer.pipeline import Settings
 from tracer.recording.pcapng_writer import (
     Described,
     drops_block,
@@ -21,8 +23,6 @@ from tracer.recording.pcapng_writer import (
 )
 from tracer.recording.recorder import Recorder
 from tracer.recording.rotation import Files, Rotation
-from tracer.sources import open_capture
-from tracer.sources.streams import Deliver
 from tracer.testing.cloud import Cloud
 from tracer.testing.creation import Creation
 

@@ -11,12 +11,12 @@ import pytest
 from scapy.layers.inet import IP, fragment
 from scapy.layers.l2 import Ether
 
+from tracer.capture import open_capture
+from tracer.capture.examples import example_names
 from tracer.cli import main
-from tracer.examples import example_names
+from tracer.engine import Settings, check
 from tracer.model import Capture, PacketFields, Verdict
-from tracer.pipeline import Settings, check
 from tracer.recording.extraction import extract
-from tracer.sources import open_capture
 from tracer.testing.packets import pcap
 
 SECRETS = (b"gAAAA", b"Admin-lab", b"vdcpass")

@@ -18,12 +18,12 @@ from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 
-from tracer import pipeline
+from tracer.capture import open_capture
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.model import Capture, PacketFields
-from tracer.pipeline import Settings
 from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
 from tracer.recording.redaction import Redactor
-from tracer.sources import open_capture
 
 CAPTURES = Path(__file__).parent.parent.parent / "captures"
 NAMES = sorted(p.parent.name for p in CAPTURES.glob("*/truth.json") if p.parent.name[:3] != "ok-")

@@ -19,8 +19,8 @@ from rabbitmq import RabbitMQ, broker, why_not
 from recording import CAPTURES, ROOT, delivered, messages, published
 from relay import Relay
 
-from tracer import pipeline
-from tracer.pipeline import Settings
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 
 pytestmark = pytest.mark.skipif(
     why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())

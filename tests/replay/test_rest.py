@@ -16,8 +16,8 @@ import pytest
 from recording import CAPTURES, ROOT, Exchanged, exchanged, messages
 from twin import Twin, serving
 
-from tracer import pipeline
-from tracer.pipeline import Settings
+from tracer.engine import Settings
+from tracer.engine import run as pipeline
 from tracer.replay.ids import Ids
 from tracer.replay.rest import ToEndpoints, endpoint_at
 from tracer.replay.summary import RestSummary
@@ -226,9 +226,9 @@ def test_no_secret_is_told() -> None:
 
 def test_a_redacted_or_cut_capture_says_what_it_left_out(tmp_path: Path) -> None:
     """Every packet cut at 256 bytes: no body is whole, and what has none is sent all the same."""
+    from tracer.capture import open_capture
     from tracer.model import Capture
     from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
-    from tracer.sources import open_capture
 
     [path] = (CAPTURES / "fail-quota-403").glob("Internal*")
     packets = [p for batch in open_capture(str(path), Capture(0, "")) for p in batch]

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow.parquet import read_table
 
+from tracer.capture.examples import example_names
 from tracer.cli.formats import FORMATS, pieces
-from tracer.examples import example_names
+from tracer.engine import Settings, check
 from tracer.model import Report
-from tracer.pipeline import Settings, check
 from tracer.reports.anonymous import anonymous, anonymous_calls
 from tracer.reports.html.compact import Packer
 

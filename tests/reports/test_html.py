@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from browser import launched, opened
 
+from tracer.engine import Settings, check
 from tracer.model import Report
-from tracer.pipeline import Settings, check
 from tracer.reports import html
 from tracer.reports.sequence import rows
 

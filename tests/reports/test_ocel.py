@@ -14,8 +14,8 @@ import pytest
 import r4pm
 from r4pm.bindings import locel_get_ob_by_id, num_events, num_objects
 
+from tracer.engine import Settings, check
 from tracer.model import Report
-from tracer.pipeline import Settings, check
 from tracer.reports import ocel
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracer.cli import main
-from tracer.pipeline import Settings, check
+from tracer.engine import Settings, check
 from tracer.testing.cloud import COLOCATED, COLOCATED_TAPS, SPREAD, Cloud, Layout
 from tracer.testing.creation import Creation
 from tracer.testing.packets import pcap

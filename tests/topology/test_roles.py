@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from judging import judge, only
 
+from tracer.engine import Settings, calls
 from tracer.model import CallRecord
-from tracer.pipeline import Settings, calls
 from tracer.testing.cloud import COLOCATED, COLOCATED_TAPS, PROJECT, SPREAD, Cloud, Layout
 from tracer.testing.creation import Creation
 from tracer.testing.messages import (

@@ -13,7 +13,7 @@ from tracer.cli.output import CONFORMS, DEVIATES, NO_TRACE
 from tracer.cli.progress import progress
 
 if TYPE_CHECKING:
-    from tracer.comparison import Document
+    from tracer.engine.comparison import Document
     from tracer.settings import Settings
 
 __all__ = ["compare"]
@@ -55,7 +55,7 @@ def compare(
     found in one of them.
     """
     with output.destination(target, (before, after)) as file:
-        from tracer import comparison
+        from tracer.engine import comparison
         from tracer.reports import comparison as report
 
         documents = [_document(name, settings, manner) for name in (before, after)]
@@ -78,11 +78,12 @@ def compare(
 
 def _document(name: str, settings: Settings, manner: Manner) -> Document:
     """The report that a word of the command line means: read, or made now."""
-    from tracer import comparison, pipeline
+    from tracer import engine
+    from tracer.engine import comparison
     from tracer.reports import json
 
     if name.endswith(".json"):
         return comparison.decode(Path(name).read_bytes(), name)
     with progress(manner) as heard:
-        report = pipeline.check([name], settings, heard)
+        report = engine.check([name], settings, heard)
     return comparison.decode(json.render(report), name)

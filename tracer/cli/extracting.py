@@ -51,7 +51,7 @@ def extract(
     kept, unless --raw. The captures must be files: they are read three times.
     """
     with output.destination(Path(target), captures, "-w") as file:
-        from tracer import pipeline, reports
+        from tracer import engine, reports
         from tracer.recording import extraction
 
         if file.isatty():
@@ -59,7 +59,7 @@ def extract(
         if "-" in captures:
             raise UsageError("extract reads its captures more than once: give files, not standard input")
         with progress(manner) as heard:
-            report = pipeline.check(captures, settings, heard)
+            report = engine.check(captures, settings, heard)
         chosen = reports.chosen(report.verdicts, trace)
         made = extraction.extract(chosen, report.captures, raw=raw)
         file.flush()

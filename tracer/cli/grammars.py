@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tracer.conformance import Grammar, Step
+    from tracer.grammar import Grammar, Step
 
 __all__ = ["grammar"]
 
@@ -75,7 +75,7 @@ def list_(manner: Manner) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from tracer.conformance import load, shipped
+    from tracer.grammar import load, shipped
 
     with output.destination(None, ()) as file:
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -106,7 +106,7 @@ def show(manner: Manner, name: str) -> int:
     calls` prints it; but an action, which stands behind that line in brackets,
     ends the path here: POST /v2.1/servers/{id}/action/reboot 202.
     """
-    from tracer.conformance import load
+    from tracer.grammar import load
 
     known = load(name)
     with output.destination(None, ()) as file:
@@ -181,9 +181,9 @@ def check(manner: Manner, name: str) -> int:
     The line says file, line, what is wrong and what to do. Warnings are of what
     is valid, but hardly meant.
     """
-    from tracer.conformance.inspection import inspect
-    from tracer.conformance.reading import read
-    from tracer.conformance.shelf import find
+    from tracer.grammar.files import find
+    from tracer.grammar.inspection import inspect
+    from tracer.grammar.reading import read
     from tracer.reports import plural
 
     known, source = read(find(name))
@@ -218,8 +218,8 @@ def draw(manner: Manner, name: str, form: str, automaton: bool, target: Path | N
       tracer grammar draw cloudvm_create > create.mmd
       tracer grammar draw ./mine.lark --format dot | dot -Tsvg > mine.svg
     """
-    from tracer.conformance import load
-    from tracer.conformance.drawing import draw as drawn
+    from tracer.grammar import load
+    from tracer.grammar.drawing import draw as drawn
 
     text = drawn(load(name), form, automaton=automaton)
     with output.destination(target, ()) as file:

@@ -18,11 +18,11 @@ from tracer.cli.manner import Manner, mannered
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
-    from tracer.events import Event, Picture
     from tracer.live.checkpoint import Keeper
     from tracer.live.notify import Notifier
     from tracer.live.watch import Watch
     from tracer.model import Report
+    from tracer.model.events import Event, Picture
     from tracer.reports.metrics import Metrics
     from tracer.settings import Settings
 
@@ -80,8 +80,8 @@ def watch(
     Exit codes as of check: 0 every trace conforms, 1 a trace deviates, 2 could
     not run, 3 none deviates but one is inconclusive, 5 no trace found.
     """
+    from tracer.capture import privileges
     from tracer.live.run import open_watch
-    from tracer.sources import privileges
 
     def begin(tell: Callable[[Event], None]) -> Watch:
         run = open_watch(interfaces, settings, tell, bpf=bpf, brokers=brokers)
@@ -218,7 +218,7 @@ class _Listener:
         assert self.run is not None  # noqa: S101  # there is one by now
         words = "watching " + ", ".join(capture.words for capture in self.run.captures)
         if form == "jsonl":
-            from tracer.events import Event
+            from tracer.model.events import Event
 
             # Nothing has come yet: there is no time.
             self.tell(Event("watching", 0, message=words))
@@ -234,7 +234,7 @@ class _Listener:
             self.keeper.look()
         for each in (self.notifier, self.keeper):
             if each is not None and (words := each.trouble()):
-                from tracer.events import Event
+                from tracer.model.events import Event
 
                 self.tell(Event("trouble", picture.now_ns, message=words))
 

@@ -41,7 +41,7 @@ def progress(manner: Manner) -> Iterator[CaptureProgress]:
 
 
 class CaptureProgress:
-    """Tells how far the captures are read: `tracer.pipeline.Progress`."""
+    """Tells how far the captures are read: `tracer.engine.Progress`."""
 
     def __init__(self, bars: Bars | None, manner: Manner) -> None:
         self._bars = bars

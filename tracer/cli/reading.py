@@ -128,10 +128,10 @@ def calls(
     """
     with output.destination(target, captures) as file, progress(manner) as heard:
         output.ready(form, file)
-        from tracer import pipeline
+        from tracer import engine
         from tracer.reports import calls as report
 
-        records = pipeline.calls(captures, settings, heard)
+        records = engine.calls(captures, settings, heard)
         if anonymize:
             from tracer.reports.anonymous import anonymous_calls
 
@@ -238,11 +238,11 @@ def baseline(
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
     with output.destination(target, captures) as file:
-        from tracer import pipeline, reports
-        from tracer.baseline import LEAST
+        from tracer import engine, reports
+        from tracer.engine.baseline import LEAST
 
         report = where.of(_report(captures, settings, manner))
-        learnt, count = pipeline.learn(report)
+        learnt, count = engine.learn(report)
         file.write(learnt.decode())
     _remark(report, manner)
     left_out = len(report.verdicts) - count
@@ -259,10 +259,10 @@ def baseline(
 
 def _report(captures: Sequence[str], settings: Settings, manner: Manner) -> Report:
     """The report on the captures."""
-    from tracer import pipeline
+    from tracer import engine
 
     with progress(manner) as heard:
-        return pipeline.check(captures, settings, heard)
+        return engine.check(captures, settings, heard)
 
 
 def _remark(report: Report, manner: Manner) -> None:

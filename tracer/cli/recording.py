@@ -67,8 +67,8 @@ def capture(
     --redact overwrites tokens, passwords and user data in HTTP, AMQP and SQL,
     and the rows that the database sends. Encrypted or compressed data are left.
     """
+    from tracer.engine import given_topology
     from tracer.live.run import proposed_filter
-    from tracer.pipeline import given_topology
     from tracer.recording.rotation import Rotation
     from tracer.recording.run import open_recording
 

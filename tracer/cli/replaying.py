@@ -93,7 +93,7 @@ def replay(
 def _send(
     captures: tuple[str, ...], settings: Settings, targets: Targets, speed: float, form: str, manner: Manner
 ) -> int:
-    from tracer.pipeline import given_topology
+    from tracer.engine import given_topology
     from tracer.replay.run import Onward
 
     if form not in ("auto", "text", "json"):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from tracer.conformance.alignment import Candidate
-from tracer.conformance.grammar import Grammar
+from tracer.alignment.alignment import Candidate
+from tracer.grammar.grammar import Grammar
 from tracer.model import Call, CallRecord, ConnectFacts, Connection, RestFacts, RpcFacts, Trace
 
 __all__ = ["ATTEMPT_STEPS", "Case", "Sight", "Tried", "Witness", "lay_out"]
@@ -21,7 +21,7 @@ ATTEMPT_STEPS = ("7", "8a", "8b", "8c")
 
 
 class Sight(Protocol):
-    """What the checker asks about the captures (tracer/coverage.py)."""
+    """What the checker asks about the captures (tracer/conformance/coverage.py)."""
 
     def planes(self) -> set[str]: ...
 

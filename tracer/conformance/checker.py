@@ -15,12 +15,12 @@ from tracer.conformance.attempts import attempt_details
 from tracer.conformance.case import Case, Sight, lay_out
 from tracer.conformance.explanation import explain
 from tracer.conformance.findings import findings
-from tracer.conformance.grammar import Grammar
 from tracer.conformance.outcome import GOOD, blind_host, judge
 from tracer.conformance.run import judge_run
 from tracer.conformance.sight import StepSight
 from tracer.conformance.step_results import step_results
 from tracer.conformance.words import host_words, retry_words, summary_words
+from tracer.grammar.grammar import Grammar
 from tracer.model import (
     Call,
     CallRecord,

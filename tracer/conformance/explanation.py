@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracer.conformance.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Move, Sync, align
+from tracer.alignment.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Move, Sync, align
+from tracer.alignment.displaced import Displaced, displaced
 from tracer.conformance.case import ATTEMPT_STEPS, Case, Witness
-from tracer.conformance.displaced import Displaced, displaced
 from tracer.conformance.outcome import GOOD, Ending
 from tracer.conformance.sight import StepSight
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from tracer.alignment.moves import Extra, Missing, Sync
 from tracer.conformance.case import Case
 from tracer.conformance.deadlines import late_steps
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.legs import example_of
 from tracer.conformance.misfits import misfits
-from tracer.conformance.moves import Extra, Missing, Sync
 from tracer.conformance.outcome import Ending
 from tracer.conformance.sight import StepSight
 from tracer.conformance.words import (
@@ -23,6 +22,7 @@ from tracer.conformance.words import (
     shown_for,
     stall_words,
 )
+from tracer.grammar.legs import example_of
 from tracer.model import CallRecord, Deviation, DeviationKind, Note, StepResult
 
 __all__ = ["findings"]

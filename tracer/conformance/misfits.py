@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tracer.alignment.displaced import Displaced
+from tracer.alignment.moves import Extra, Sync
 from tracer.conformance.case import Case, Witness
-from tracer.conformance.displaced import Displaced
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.moves import Extra, Sync
 from tracer.conformance.outcome import GOOD, Ending
 from tracer.conformance.sight import StepSight
 from tracer.conformance.words import expected_words, order_words

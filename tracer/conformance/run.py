@@ -7,9 +7,9 @@ calls that the grammar knows.
 from __future__ import annotations
 
 from tracer.conformance.case import Case, Witness
-from tracer.conformance.grammar import Step
 from tracer.conformance.outcome import Ending, silent
 from tracer.conformance.sight import StepSight
+from tracer.grammar.grammar import Step
 from tracer.model import Call, RestFacts
 
 __all__ = ["judge_run"]

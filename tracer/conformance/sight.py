@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracer.conformance.case import Case, Sight
-from tracer.conformance.legs import Leg, example_of
+from tracer.grammar.legs import Leg, example_of
 from tracer.model import Connection, RpcFacts
 
 __all__ = ["StepSight"]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from tracer.conformance.case import Case
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.grammar import Step
 from tracer.conformance.outcome import GOOD, Ending, only_turned_away
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import times_of, with_waits
+from tracer.grammar.grammar import Step
 from tracer.model import RestFacts, StepResult, StepStatus
 
 __all__ = ["step_results"]

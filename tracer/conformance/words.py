@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.alignment.displaced import Displaced
 from tracer.conformance.answers import candidates_offered
 from tracer.conformance.case import Case
-from tracer.conformance.displaced import Displaced
-from tracer.conformance.grammar import Grammar
-from tracer.conformance.legs import expected_of
 from tracer.conformance.outcome import Ending, blind_host, failing_of_attempt
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import time_words
+from tracer.grammar.grammar import Grammar
+from tracer.grammar.legs import expected_of
 from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
 
 __all__ = [

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from tracer.coverage import Coverage
-from tracer.events import Event
+from tracer.capture.live import LiveSource
+from tracer.conformance import Coverage
 from tracer.model import Capture
-from tracer.sources.live import LiveSource
+from tracer.model.events import Event
 
 if TYPE_CHECKING:
-    from tracer.sources.rabbitmq import RabbitMQ
+    from tracer.capture.rabbitmq import RabbitMQ
 
 __all__ = ["Brokers"]
 

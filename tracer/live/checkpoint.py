@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from tracer.capture.live import monotonic_s
 from tracer.errors import UsageError, reason
 from tracer.model import (
     Call,
@@ -28,7 +29,6 @@ from tracer.model import (
     RpcFacts,
     SqlFacts,
 )
-from tracer.sources.live import monotonic_s
 
 __all__ = [
     "MOST_CALLS",

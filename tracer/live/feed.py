@@ -13,10 +13,10 @@ from operator import itemgetter
 from queue import SimpleQueue
 from threading import Lock
 
-from tracer.layers import Layers
+from tracer.capture.layers import Layers
+from tracer.capture.live import Arrivals, LiveSource, Reader, hear, wall_ns
+from tracer.capture.points import Clocks, Sightings
 from tracer.model import Capture, Heard, PacketFields, SegmentFields
-from tracer.points import Clocks, Sightings
-from tracer.sources.live import Arrivals, LiveSource, Reader, hear, wall_ns
 
 __all__ = ["Feed", "Item"]
 

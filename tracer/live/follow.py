@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from tracer.conformance import owes
-from tracer.conformance.checker import Checker
+from tracer.conformance import Checker, owes
 from tracer.correlation import Correlator
-from tracer.events import Event, OpenTrace
 from tracer.live.history import History
 from tracer.live.queues import Queues
 from tracer.model import Call, CallRecord, RestFacts, RpcFacts, Trace, Verdict
+from tracer.model.events import Event, OpenTrace
 
 __all__ = ["Follow", "Patience", "order_of"]
 

@@ -18,9 +18,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tracer import __version__
+from tracer.capture.live import monotonic_s
 from tracer.errors import UsageError
-from tracer.events import Event
-from tracer.sources.live import monotonic_s
+from tracer.model.events import Event
 
 __all__ = ["Notifier"]
 

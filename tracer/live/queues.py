@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tracer.events import BrokerQueue
 from tracer.model import TO_CLIENT, AmqpMethod, Call, Closed, RpcFacts
+from tracer.model.events import BrokerQueue
 
 __all__ = ["Queues"]
 

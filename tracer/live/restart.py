@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from tracer.calls import Calls
+from tracer.conformance import Coverage
 from tracer.correlation import Correlator
-from tracer.coverage import Coverage
 from tracer.errors import UsageError
 from tracer.live.checkpoint import MOST_CALLS, SCHEMA, KeptTrace, State, in_order, pack, unpack, whole
 from tracer.live.follow import Follow, order_of

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tracer.conformance import load
+from tracer.capture import resolve
+from tracer.capture.examples import example_path
+from tracer.capture.interface import Interface, default_filter
+from tracer.capture.live import LiveSource
+from tracer.capture.live_arguments import LiveArgument, resolve_live
+from tracer.capture.replay import Pace, Replay
+from tracer.capture.streams import CaptureStream
+from tracer.engine import Settings, given_topology, require_known
 from tracer.errors import UsageError
-from tracer.events import Event
-from tracer.examples import example_path
+from tracer.grammar import load
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model import Capture
-from tracer.pipeline import Settings, given_topology, require_known
+from tracer.model.events import Event
 from tracer.protocols import PORTS
-from tracer.sources import resolve
-from tracer.sources.interface import Interface, default_filter
-from tracer.sources.live import LiveSource
-from tracer.sources.live_arguments import LiveArgument, resolve_live
-from tracer.sources.replay import Pace, Replay
-from tracer.sources.streams import CaptureStream
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
 
@@ -64,8 +64,8 @@ def open_brokers(urls: Sequence[str], number: int = 0) -> list[LiveSource]:
     if not urls:
         return []
     # Only who listens to a broker pays for the client's import.
-    from tracer.sources.rabbitmq import RabbitMQ
-    from tracer.sources.rabbitmq_url import broker_of
+    from tracer.capture.rabbitmq import RabbitMQ
+    from tracer.capture.rabbitmq_url import broker_of
 
     found = [broker_of(url) for url in urls]
     names = [broker.name for broker in found]

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from tracer.conformance import Grammar
+from tracer.capture.live import LiveSource, monotonic_s, wall_ns
+from tracer.engine import Settings, Stages, rare_collections, trace_id
 from tracer.errors import SourceError
-from tracer.events import Event, Picture, Plane
+from tracer.grammar import Grammar
 from tracer.live.brokers import LOST, Brokers
 from tracer.live.checkpoint import State
 from tracer.live.feed import Feed, Item
@@ -29,9 +30,8 @@ from tracer.model import (
     SegmentFields,
     Trace,
 )
-from tracer.pipeline import Settings, Stages, rare_collections, trace_id
+from tracer.model.events import Event, Picture, Plane
 from tracer.reassembly import Event as StreamEvent
-from tracer.sources.live import LiveSource, monotonic_s, wall_ns
 from tracer.topology import GivenTopology
 
 __all__ = ["Limits", "Watch"]

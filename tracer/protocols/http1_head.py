@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from tracer.digest import digest
+from tracer.model.digest import digest
 
 __all__ = [
     "H2_PREFACE",

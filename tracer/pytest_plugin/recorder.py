@@ -25,18 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracer.capture.live import LiveSource
+from tracer.capture.privileges import drop
+from tracer.engine import given_topology
 from tracer.errors import GrammarError, SourceError, TracerError, UsageError, reason
-from tracer.events import Event
 from tracer.live.run import open_watch, proposed_filter
 from tracer.live.watch import Watch
 from tracer.model import Report
-from tracer.pipeline import given_topology
+from tracer.model.events import Event
 from tracer.recording.recorder import Recorder
 from tracer.recording.rotation import Rotation
 from tracer.recording.run import open_recording
 from tracer.settings import Settings
-from tracer.sources.live import LiveSource
-from tracer.sources.privileges import drop
 
 __all__ = ["BROKE_OFF", "MISTAKES", "NO_PRIVILEGE", "main"]
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracer import __version__
+from tracer.capture import open_capture
+from tracer.capture.layers import Layers
 from tracer.errors import UsageError
-from tracer.layers import Layers
 from tracer.model import CallRecord, Capture, PacketFields, Verdict
 from tracer.recording.pcapng_writer import (
     Described,
@@ -26,7 +27,6 @@ from tracer.recording.pcapng_writer import (
     statistics_block,
 )
 from tracer.recording.redaction import Redactor
-from tracer.sources import open_capture
 
 __all__ = ["Extraction", "extract"]
 

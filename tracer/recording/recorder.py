@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from operator import itemgetter
 from queue import SimpleQueue
 
+from tracer.capture.interface import Interface
+from tracer.capture.live import NEAR_NS, Arrivals, LiveSource, Reader, hear, monotonic_s, wall_ns
 from tracer.errors import SourceError
 from tracer.model import PacketFields, place_of
 from tracer.recording.pcapng_writer import Described, drops_block, packet_block
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files
-from tracer.sources.interface import Interface
-from tracer.sources.live import NEAR_NS, Arrivals, LiveSource, Reader, hear, monotonic_s, wall_ns
 
 __all__ = ["Recorder"]
 

@@ -24,7 +24,7 @@ from heapq import heappop, heappush
 from itertools import count
 from operator import itemgetter
 
-from tracer.layers import Layers
+from tracer.capture.layers import Layers
 from tracer.model import PacketFields, SegmentFields
 from tracer.recording.patterns import FRAMING, Start, end_of, inserted, starts
 from tracer.recording.rows import login_secret, packets, row

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tracer.capture.privileges import give
 from tracer.errors import UsageError
 from tracer.recording.pcapng_writer import Described, interface_block, section_block
-from tracer.sources.privileges import give
 
 __all__ = ["Files", "Rotation"]
 

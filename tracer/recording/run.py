@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracer import __version__
+from tracer.capture.interface import Interface
+from tracer.capture.live import LiveSource
+from tracer.capture.live_arguments import LiveArgument, resolve_live
+from tracer.capture.privileges import drop
+from tracer.capture.streams import CaptureStream
 from tracer.errors import UsageError
 from tracer.model import Capture
 from tracer.protocols import PORTS
 from tracer.recording.recorder import Recorder
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files, Rotation
-from tracer.sources.interface import Interface
-from tracer.sources.live import LiveSource
-from tracer.sources.live_arguments import LiveArgument, resolve_live
-from tracer.sources.privileges import drop
-from tracer.sources.streams import CaptureStream
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
 

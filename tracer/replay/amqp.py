@@ -18,6 +18,7 @@ import pika
 from pika import exceptions as failures
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
+from tracer.capture.live import monotonic_s
 from tracer.errors import SourceError
 from tracer.model import TO_SERVER, AmqpContent, AmqpMethod, Closed
 from tracer.replay.broker import (
@@ -34,7 +35,6 @@ from tracer.replay.ownership import Ownership
 from tracer.replay.plan import Plan
 from tracer.replay.sessions import Arrived, Sessions
 from tracer.replay.summary import AmqpSummary
-from tracer.sources.live import monotonic_s
 
 __all__ = ["OntoBroker"]
 

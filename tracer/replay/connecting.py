@@ -8,9 +8,9 @@ import pika
 from pika import exceptions as failures
 from pika.adapters.blocking_connection import BlockingConnection
 
+from tracer.capture.rabbitmq_url import broker_of, causes
 from tracer.errors import SourceError
 from tracer.reports import plain
-from tracer.sources.rabbitmq_url import broker_of, causes
 
 __all__ = ["broker_at", "connect"]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tracer.calls import Calls, wants_body
+from tracer.capture import CaptureArgument
 from tracer.errors import UsageError
 from tracer.model import (
     TO_SERVER,
@@ -25,7 +26,6 @@ from tracer.model import (
 from tracer.protocols import PORTS
 from tracer.replay.broker import Broker
 from tracer.replay.recorded import read
-from tracer.sources import CaptureArgument
 from tracer.topology import GivenTopology, Topology
 from tracer.topology.signs import PROGRAMS
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tracer.capture import CaptureArgument, open_capture, resolve
+from tracer.capture.examples import example_path
+from tracer.engine import segments
 from tracer.errors import UsageError
-from tracer.examples import example_path
 from tracer.model import Capture, Closed, Data, Gap, Message, SegmentFields
-from tracer.pipeline import segments
 from tracer.protocols import Decoders, Options
 from tracer.reassembly import Event, Reassembler
-from tracer.sources import CaptureArgument, open_capture, resolve
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
 

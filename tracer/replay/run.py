@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tracer.capture.live import monotonic_s
 from tracer.errors import UsageError
 from tracer.model import AmqpContent, AmqpMethod, Closed, Endpoint, HttpRequest, HttpResponse, Message
 from tracer.protocols import PORTS
@@ -15,7 +16,6 @@ from tracer.replay.plan import Plan, make_plan
 from tracer.replay.recorded import read, resolve_twice
 from tracer.replay.rest import Target, ToEndpoints, endpoint_at
 from tracer.replay.summary import AmqpSummary, RestSummary, Summary
-from tracer.sources.live import monotonic_s
 from tracer.topology import GivenTopology
 
 __all__ = ["Onward", "Targets"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tracer.comparison import LEAST, Comparison, StepPair
+from tracer.model.comparison import LEAST, Comparison, StepPair
 from tracer.reports import duration, plain, plural
 
 __all__ = ["SCHEMA", "html", "json", "text"]

@@ -35,7 +35,7 @@ _EXAMPLES = 3
 """Traces that are shown in full of each cluster, when there are more than `_LISTED`."""
 _CLUSTERS = 10
 _LEAST = 5
-"""Good runs that a baseline needs (tracer.baseline.LEAST: reports know the model alone)."""
+"""Good runs that a baseline needs (tracer.engine.baseline.LEAST: reports know the model alone)."""
 
 
 def render(report: Report, console: Console, verbose: int = 0) -> None:

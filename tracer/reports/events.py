@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 import msgspec
 
-from tracer.events import Event
 from tracer.model import Report
+from tracer.model.events import Event
 from tracer.reports import call_words, clock, lead, plain, timestamp
 from tracer.reports.json import pieces
 

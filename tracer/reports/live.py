@@ -15,8 +15,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tracer.events import BrokerQueue, Event, OpenTrace, Picture, Plane
 from tracer.model import StepResult
+from tracer.model.events import BrokerQueue, Event, OpenTrace, Picture, Plane
 from tracer.reports import clock, lead, plain, plural
 from tracer.reports.events import text_line
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from tracer import __version__
 from tracer.errors import UsageError, reason
-from tracer.events import Event, Picture
+from tracer.model.events import Event, Picture
 
 __all__ = ["LOCALHOST", "Metrics", "address"]
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from tracer import pipeline
+from tracer import engine
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Report, Verdict
 from tracer.reports import failure, lead, plain
@@ -70,7 +70,7 @@ class Traffic:
     def report(self) -> Report:
         """All that `tracer check` knows of these captures."""
         kinds = tuple(kind for kind in self.settings.allow if kind != INCONCLUSIVE)
-        return pipeline.check(self.captures, replace(self.settings, allow=kinds))
+        return engine.check(self.captures, replace(self.settings, allow=kinds))
 
     @property
     def traces(self) -> list[CheckedTrace]:

@@ -19,9 +19,9 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 
-from tracer.conformance import load
 from tracer.conformance.checker import Checker
 from tracer.errors import UsageError
+from tracer.grammar import load
 from tracer.model import (
     CLIENT,
     SERVER,

@@ -1,0 +1,13 @@
+"""A workflow's grammar: a Lark file becomes steps, terminals over canonical lines and one minimal automaton.
+
+`load` reads a grammar by name or file; `shipped` names those that come with tracer.
+"""
+
+from tracer.grammar.automaton import Automaton, Symbol
+from tracer.grammar.candidates import NEAR, Candidate, Event
+from tracer.grammar.files import shipped
+from tracer.grammar.grammar import Grammar, Step
+from tracer.grammar.legs import Leg
+from tracer.grammar.loading import load
+
+__all__ = ["NEAR", "Automaton", "Candidate", "Event", "Grammar", "Leg", "Step", "Symbol", "load", "shipped"]

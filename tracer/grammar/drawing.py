@@ -1,0 +1,218 @@
+"""A grammar as a picture: Mermaid or DOT, of its steps or of its automaton.
+
+A box is a step, with who does what to whom; dashed: it may leave nothing, or not happen. Boxes in one frame
+run side by side. A dashed arrow is a way back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tracer.grammar.flow import Choice, Flow, Part, Row, SideBySide, flow_of
+from tracer.grammar.grammar import Grammar, Step
+
+__all__ = ["FORMATS", "draw"]
+
+FORMATS = ("mermaid", "dot")
+
+
+@dataclass(slots=True)
+class _Box:
+    name: str
+    lines: tuple[str, ...]
+    shape: str = "box"
+    """box · round (begin and end) · circle (a state) · ring (a state where it may end)"""
+    dashed: bool = False
+
+
+@dataclass(slots=True)
+class _Arrow:
+    source: str
+    target: str
+    label: str = ""
+    dashed: bool = False
+
+
+@dataclass(slots=True)
+class _Frame:
+    title: str
+    boxes: list[_Box] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Picture:
+    """Boxes, some of them in frames, and arrows."""
+
+    title: str
+    boxes: list[_Box] = field(default_factory=list)
+    frames: list[_Frame] = field(default_factory=list)
+    arrows: list[_Arrow] = field(default_factory=list)
+    sideways: bool = False
+
+
+def draw(grammar: Grammar, form: str, *, automaton: bool = False) -> str:
+    """Return *grammar* as text of the *form* `mermaid` or `dot`: its steps, or its *automaton*."""
+    picture = _of_states(grammar) if automaton else _of_steps(grammar, flow_of(grammar))
+    return _mermaid(picture) if form == "mermaid" else _dot(picture)
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def _of_steps(grammar: Grammar, flow: Flow) -> _Picture:
+    picture = _Picture(grammar.title or grammar.name)
+    steps = {step.name: step for step in grammar.steps}
+    picture.boxes.append(_Box("begin", ("begin",), "round"))
+    ends = _place(picture, grammar, steps, flow.row, ["begin"], None)
+    picture.boxes.append(_Box("end_", ("end",), "round"))
+    picture.arrows += [_Arrow(end, "end_") for end in ends]
+    for again in flow.again:
+        label = "again" + (f": {', '.join(again.by)}" if again.by else "")
+        picture.arrows += [_Arrow(_id(since), _id(again.to), label, True) for since in again.since]
+    return picture
+
+
+def _place(
+    picture: _Picture,
+    grammar: Grammar,
+    steps: dict[str, Step],
+    part: Part,
+    before: list[str],
+    frame: _Frame | None,
+) -> list[str]:
+    """Draw *part* behind the boxes *before*; return the boxes that it ends with."""
+    match part:
+        case Row(parts):
+            for inner in parts:
+                before = _place(picture, grammar, steps, inner, before, frame)
+            return before
+        case SideBySide(parts) | Choice(parts):
+            inside = frame
+            if isinstance(part, SideBySide) and frame is None:
+                inside = _Frame("side by side")
+                picture.frames.append(inside)
+            ends = [_place(picture, grammar, steps, inner, before, inside) for inner in parts]
+            return [end for lane in ends for end in lane]
+        case str():
+            box = _Box(_id(part), _words(grammar, steps[part]), dashed=steps[part].presence != "required")
+            (picture.boxes if frame is None else frame.boxes).append(box)
+            picture.arrows += [_Arrow(source, box.name) for source in before]
+            return [box.name]
+
+
+def _words(grammar: Grammar, step: Step) -> tuple[str, ...]:
+    """Return what stands in a step's box: its name and title, who calls whom, what is special."""
+    ways: dict[str, list[str]] = {}
+    for leg in grammar.legs(step.name):
+        callees = ways.setdefault(f"{leg.protocol} {leg.caller} → ", [])
+        if leg.callee not in callees:
+            callees.append(leg.callee)
+    special = [step.presence] if step.presence != "required" else []
+    if step.deadline_ns is not None:
+        special.append(f"within {step.deadline_ns / 1e9:g} s")
+    lines = [f"{step.name}  {step.title}", *(way + ", ".join(callees[:4]) for way, callees in ways.items())]
+    return (*lines, *([", ".join(special)] if special else []))
+
+
+def _id(step: str) -> str:
+    return "step_" + re.sub(r"\W", "_", step)
+
+
+def _of_states(grammar: Grammar) -> _Picture:
+    machine = grammar.automaton
+    picture = _Picture(grammar.title or grammar.name, sideways=True)
+    for state, out in enumerate(machine.arcs):
+        shape = "ring" if state in machine.accepting else "circle"
+        picture.boxes.append(_Box(f"q{state}", (str(state),), shape))
+        labels: dict[int, list[str]] = {}
+        for symbol, target in out.items():
+            known = machine.symbols[symbol]
+            labels.setdefault(target, []).append(f"{known.step or ''} {known.terminal}".strip())
+        for target, words in labels.items():
+            picture.arrows.append(_Arrow(f"q{state}", f"q{target}", ", ".join(dict.fromkeys(words))))
+    return picture
+
+
+# --- Mermaid --------------------------------------------------------------------------------------
+
+_MERMAID_SHAPES = {"box": '["{}"]', "round": '(["{}"])', "circle": '(("{}"))', "ring": '((("{}")))'}
+
+
+def _mermaid(picture: _Picture) -> str:
+    lines = ["---", f'title: "{_mermaid_text(picture.title)}"', "---"]
+    lines.append(f"flowchart {'LR' if picture.sideways else 'TD'}")
+    lines += [f"  {_mermaid_box(box)}" for box in picture.boxes]
+    for number, frame in enumerate(picture.frames, 1):
+        lines.append(f'  subgraph side_{number} ["{_mermaid_text(frame.title)}"]')
+        lines += [f"    {_mermaid_box(box)}" for box in frame.boxes]
+        lines.append("  end")
+    for arrow in picture.arrows:
+        line = "-.->" if arrow.dashed else "-->"
+        label = f'|"{_mermaid_text(arrow.label)}"|' if arrow.label else ""
+        lines.append(f"  {arrow.source} {line}{label} {arrow.target}")
+    dashed = [box.name for box in _boxes(picture) if box.dashed]
+    if dashed:
+        lines.append("  classDef maybe stroke-dasharray: 5 4")
+        lines.append(f"  class {','.join(dashed)} maybe")
+    return "\n".join(lines) + "\n"
+
+
+def _mermaid_box(box: _Box) -> str:
+    text = "<br/>".join(_mermaid_text(line) for line in box.lines)
+    return box.name + _MERMAID_SHAPES[box.shape].format(text)
+
+
+_LOOKS_LIKE = str.maketrans({'"': "'", "`": "'", "<": "‹", ">": "›", "#": "♯", "&": "＆", "\\": "∖"})
+
+
+def _mermaid_text(text: str) -> str:
+    """Return *text* so that nothing of it is syntax.
+
+    By look-alikes, since Mermaid breaks lines within its own escapes (#59;) and shows their insides then.
+    """
+    return "".join(c for c in text.translate(_LOOKS_LIKE) if c.isprintable())
+
+
+# --- DOT ------------------------------------------------------------------------------------------
+
+_DOT_SHAPES = {"box": "box", "round": "ellipse", "circle": "circle", "ring": "doublecircle"}
+
+
+def _dot(picture: _Picture) -> str:
+    lines = ["digraph grammar {", f"  label={_quoted(picture.title)}; labelloc=t;"]
+    lines.append(
+        f"  rankdir={'LR' if picture.sideways else 'TB'}; node [fontname=sans]; edge [fontname=sans];"
+    )
+    lines += [f"  {_dot_box(box)}" for box in picture.boxes]
+    for number, frame in enumerate(picture.frames, 1):
+        lines.append(f"  subgraph cluster_{number} {{")
+        lines.append(f"    label={_quoted(frame.title)}; fontname=sans;")
+        lines += [f"    {_dot_box(box)}" for box in frame.boxes]
+        lines.append("  }")
+    for arrow in picture.arrows:
+        how = [f"label={_quoted(arrow.label)}"] if arrow.label else []
+        how += ["style=dashed", "constraint=false"] if arrow.dashed else []
+        lines.append(f"  {arrow.source} -> {arrow.target}{' [' + ', '.join(how) + ']' if how else ''};")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _dot_box(box: _Box) -> str:
+    style = ", style=dashed" if box.dashed else ""
+    label = "\\n".join(_escaped(line) for line in box.lines)
+    return f'{box.name} [shape={_DOT_SHAPES[box.shape]}, label="{label}"{style}];'
+
+
+def _quoted(text: str) -> str:
+    return f'"{_escaped(text)}"'
+
+
+def _escaped(text: str) -> str:
+    return "".join(c for c in text.replace("\\", "\\\\").replace('"', '\\"') if c.isprintable())
+
+
+def _boxes(picture: _Picture) -> Iterator[_Box]:
+    yield from picture.boxes
+    for frame in picture.frames:
+        yield from frame.boxes

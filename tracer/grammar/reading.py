@@ -1,0 +1,258 @@
+"""A Lark file becomes a Grammar.
+
+    file -> lark.load_grammar -> rules as trees, terminals as patterns -> term -> automaton
+
+Lark's own parser is not used: it knows no interleaving, and stops at the first error. Lark's reader
+keeps rules as written (`?*+~` and the use of templates), which its parser's tables do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lark.grammar import NonTerminal, Terminal
+from lark.tree import Tree
+
+from tracer.errors import GrammarError
+from tracer.grammar.automaton import (
+    MOST_STATES,
+    Alt,
+    Automaton,
+    Rep,
+    Seq,
+    Shuffle,
+    Sym,
+    Symbol,
+    Term,
+    compile_term,
+)
+from tracer.grammar.files import shipped
+from tracer.grammar.grammar import Grammar, Step
+from tracer.grammar.lark_files import GrammarSource, base_name
+
+__all__ = ["BEGINS", "HARMLESS", "read"]
+
+BEGINS = "begins"
+HARMLESS = "harmless"
+_STEP = re.compile(r"(step|tried|refused)_(\w+)")
+_DEADLINE = re.compile(r"within_([1-9]\d{0,8})(ms|s|min)")
+_UNITS_NS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9}
+
+
+def read(path: Path, most_states: int = MOST_STATES) -> tuple[Grammar, GrammarSource]:
+    """Return the grammar in a file, and the files as they were read.
+
+    Everything that is wrong with it raises GrammarError, in one line: place, what, what to do.
+    """
+    source = GrammarSource(path)
+    source.read()
+    return _compiled(source, most_states), source
+
+
+# --- from rules to a term -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the rules and templates around say about a terminal."""
+
+    step: str | None = None
+    rule: str = ""
+    """The rule of the step."""
+    role: str = "other"
+    note: str = ""
+    inferred: bool = False
+    deadline_ns: int | None = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """A step as far as it is known while the rules are read."""
+
+    rule: str
+    inferred: bool = False
+    deadline_ns: int | None = None
+    symbols: list[Symbol] = field(default_factory=list)
+
+
+class _Scope(NamedTuple):
+    """What a template's parameters stand for, and the rules on the way here."""
+
+    arguments: Mapping[str, tuple[Tree[Any], _Scope]]
+    way: tuple[str, ...]
+
+
+_NO_CONTEXT = _Context()
+
+
+class _Reader:
+    """Rules -> one term, the symbols in order of appearance, the steps in documented order."""
+
+    def __init__(self, source: GrammarSource) -> None:
+        self.source = source
+        self.symbols: dict[tuple[str, str | None, str, str], Symbol] = {}
+        self.steps: dict[str, _Found] = {}
+        self.read: dict[tuple[str, _Context], Term] = {}
+
+    def rule(self, name: str, context: _Context, way: tuple[str, ...] = ()) -> Term:
+        """Return the term of a rule without parameters."""
+        if name in way:
+            circle = " -> ".join(base_name(rule) for rule in (*way[way.index(name) :], name))
+            raise GrammarError(
+                f"{self.source.place(name)}: recursion {circle}; steps form no nested structure, write a"
+                " repetition instead: ( … )*"
+            )
+        within = self.entered(name, context)
+        known = self.read.get((name, within))
+        if known is None:
+            scope = _Scope({}, (*way, name))
+            known = self.read[name, within] = self.term(self.source.rules[name].tree, within, scope)
+        return known
+
+    def entered(self, name: str, context: _Context) -> _Context:
+        """Return the context inside a rule: step_8a, tried_8a and refused_8a belong to step 8a."""
+        match = _STEP.fullmatch(base_name(name))
+        if match is None:
+            return context
+        rule = name if match[1] == "step" else context.rule
+        return replace(context, step=match[2], role=match[1], rule=rule)
+
+    def term(self, tree: Tree[Any], context: _Context, scope: _Scope) -> Term:
+        children = tree.children
+        match tree.data:
+            case "expansions":
+                parts = tuple(self.term(child, context, scope) for child in children)
+                return parts[0] if len(parts) == 1 else Alt(parts)
+            case "expansion":
+                return Seq(tuple(self.term(child, context, scope) for child in children))
+            case "alias":
+                return self.term(children[0], context, scope)
+            case "maybe":
+                return Rep(self.term(children[0], context, scope), 0, 1)
+            case "expr":
+                return self.repetition(self.term(children[0], context, scope), children[1:])
+            case "value":
+                return self.value(children[0], context, scope)
+        place = self.source.place(scope.way[-1])
+        raise GrammarError(f"{place}: Lark's '{tree.data}' has no meaning here; see grammars/README.md")
+
+    def repetition(self, part: Term, marks: Sequence[Any]) -> Term:
+        bounds = {"?": (0, 1), "*": (0, None), "+": (1, None)}.get(str(marks[0]))
+        low, high = bounds or (int(marks[1]), int(marks[-1]))
+        return Rep(part, low, high)
+
+    def value(self, item: Any, context: _Context, scope: _Scope) -> Term:
+        if isinstance(item, Terminal):
+            return self.terminal(str(item.name), context, scope)
+        if isinstance(item, NonTerminal):
+            name = str(item.name)
+            if name in scope.arguments:
+                tree, outside = scope.arguments[name]
+                return self.term(tree, context, outside)
+            return self.rule(name, context, scope.way)
+        return self.template(item, context, scope)
+
+    def template(self, usage: Any, context: _Context, scope: _Scope) -> Term:
+        name, arguments = str(usage.children[0].name), usage.children[1:]
+        base = base_name(name)
+        if base == "interleave":
+            place = self.source.place(scope.way[-1])
+            where = f"{place}: interleave in rule {base_name(scope.way[-1])}"
+            return Shuffle(tuple(self.term(argument, context, scope) for argument in arguments), where)
+        if name in scope.way:
+            return self.rule(name, context, scope.way)  # refuses it
+        if base == "inferred":
+            context = replace(context, inferred=True)
+        elif base.startswith("noted_"):
+            context = replace(context, note=base.removeprefix("noted_"))
+        elif deadline := _DEADLINE.fullmatch(base):
+            context = replace(context, deadline_ns=int(deadline[1]) * _UNITS_NS[deadline[2]])
+        elif base.startswith("within"):
+            raise GrammarError(
+                f"{self.source.place(name)}: {base} is no deadline; write within_60s, within_500ms or"
+                " within_5min"
+            )
+        rule = self.source.rules[name]
+        given = dict(zip(rule.parameters, ((argument, scope) for argument in arguments), strict=True))
+        return self.term(rule.tree, context, _Scope(given, (*scope.way, name)))
+
+    def terminal(self, name: str, context: _Context, scope: _Scope) -> Term:
+        if name not in self.source.shown:
+            raise GrammarError(
+                f"{self.source.place(scope.way[-1])}: terminal {name} has no pattern; define it, as in"
+                f' {base_name(name)}: "Internal_base REST lb > nova-api …"'
+            )
+        key = (self.source.shown[name], context.step, context.role, context.note)
+        symbol = self.symbols.setdefault(key, Symbol(len(self.symbols), *key))
+        if context.step is not None:
+            found = self.steps.setdefault(context.step, _Found(context.rule))
+            found.rule = found.rule or context.rule
+            found.inferred |= context.inferred
+            found.deadline_ns = context.deadline_ns or found.deadline_ns
+            if symbol not in found.symbols:
+                found.symbols.append(symbol)
+        return Sym(symbol.id)
+
+
+def _compiled(source: GrammarSource, most_states: int) -> Grammar:
+    if not source.rules and source.patterns:
+        raise GrammarError(
+            f"{source.path}: a vocabulary: it holds terminals and no steps; %import from it in a grammar, or"
+            f" check against one: {', '.join(shipped())}"
+        )
+    if "start" not in source.rules:
+        raise GrammarError(f"{source.path}: no rule `start`; write start: step_1 step_2 …, or %import it")
+    begins = _listed(source, BEGINS)
+    reader = _Reader(source)
+    term = reader.rule("start", _NO_CONTEXT)
+    steps = {name: found for name, found in reader.steps.items() if found.rule}
+    if not steps:
+        raise GrammarError(
+            f"{source.place('start')}: start reaches no step; name the documented steps step_1, step_2 …"
+        )
+    if not begins:
+        raise GrammarError(
+            f"{source.path}: no rule `begins`; list the terminals of the calls that begin a trace"
+            " (begins: A | B), or add begins to the %import of start"
+        )
+    automaton = compile_term(term, tuple(reader.symbols.values()), most_states, source.place("start"))
+    harmless = _listed(source, HARMLESS)
+    used = dict.fromkeys((*(symbol.terminal for symbol in automaton.symbols), *begins, *harmless))
+    terminals = {name: _pattern(source, name) for name in used}
+    comment = re.search(r"^//(.*)", source.texts[str(source.path)], re.MULTILINE)
+    title = comment[1].strip() if comment else ""
+    made = tuple(_step(source, automaton, name, found) for name, found in steps.items())
+    return Grammar(source.path, title, made, terminals, begins, harmless, automaton, term)
+
+
+def _listed(source: GrammarSource, rule: str) -> tuple[str, ...]:
+    """Return the terminals of an otherwise unused rule, () without it."""
+    if rule not in source.rules:
+        return ()
+    reader = _Reader(source)
+    reader.rule(rule, _NO_CONTEXT)
+    return tuple(dict.fromkeys(symbol.terminal for symbol in reader.symbols.values()))
+
+
+def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:
+    try:
+        return re.compile(source.patterns[name])
+    except re.error as error:
+        place = source.place(name)
+        raise GrammarError(f"{place}: terminal {name} is no regular expression: {error}; mend it") from None
+
+
+def _step(source: GrammarSource, automaton: Automaton, name: str, found: _Found) -> Step:
+    own = [symbol for symbol in found.symbols if symbol.role == "step"]
+    presence = "inferred" if found.inferred else "optional"
+    if automaton.needs(symbol.id for symbol in own):
+        presence = "required"
+    places = list(source.definition(found.rule))
+    path, line, _ = places[0] if places else (str(source.path), 1, "")
+    title = next((comment for _, _, comment in places if comment), f"step {name}")
+    terminals = tuple(dict.fromkeys(symbol.terminal for symbol in own))
+    return Step(name, title, presence, line, path, terminals, found.deadline_ns)

@@ -1,9 +1,0 @@
-"""Where traffic comes from: capture files, pipes, live interfaces, brokers.
-
-`resolve` turns CAPTURE arguments into files, `open_capture` turns a file into packets.
-"""
-
-from tracer.sources.arguments import CaptureArgument, Resolved, plane_of_name, resolve
-from tracer.sources.opening import open_capture
-
-__all__ = ["CaptureArgument", "Resolved", "open_capture", "plane_of_name", "resolve"]
