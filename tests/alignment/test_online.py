@@ -119,7 +119,7 @@ def test_each_prefix_costs_what_its_alignment_costs() -> None:
             assert cost == prefix.cost
             assert online.alignment(number) == prefix
             if count % 5 == 0:
-                steps = [m.symbol.step for m in prefix.moves if isinstance(m, Sync) and m.symbol.step]
+                steps = [m.symbol.step for m in prefix.edits if isinstance(m, Sync) and m.symbol.step]
                 assert online.standing(number).last_step == (steps[-1] if steps else None)
         assert online.alignment(number, complete=True).cost == align(automaton, events).cost
 

@@ -14,7 +14,7 @@ from tracer.errors import GrammarError
 from tracer.grammar import Grammar, load
 from tracer.grammar.automaton import MOST_STATES
 from tracer.grammar.files import grammars_dir, shipped
-from tracer.grammar.legs import Leg, legs_of
+from tracer.grammar.patterns import Leg, legs_of
 
 WORDS = """
 begins: A

@@ -4,7 +4,7 @@ walk.py explains what conforms, rows.py what deviates; online.py keeps many open
 """
 
 from tracer.alignment.alignment import align, walk
-from tracer.alignment.moves import EXTRA, MISSING, UNOBSERVED, Alignment, Extra, Missing, Move, Sync
+from tracer.alignment.edits import EXTRA, MISSING, UNOBSERVED, Alignment, Edit, Extra, Missing, Sync
 from tracer.alignment.online import Online, Owed, Standing
 
 __all__ = [
@@ -12,9 +12,9 @@ __all__ = [
     "MISSING",
     "UNOBSERVED",
     "Alignment",
+    "Edit",
     "Extra",
     "Missing",
-    "Move",
     "Online",
     "Owed",
     "Standing",

@@ -1,7 +1,7 @@
 """The cheapest explanation of a trace's calls by an automaton: what fits, what is missing, what is extra.
 
 A conforming trace is a walk through the automaton and costs nothing (walk.py). All others are aligned by
-cost rows (rows.py): exactly, and with the same moves in every run, whatever was aligned before.
+cost rows (rows.py): exactly, and with the same edits in every run, whatever was aligned before.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from tracer.alignment.moves import (
+from tracer.alignment.edits import (
     EXTRA,
     MISSING,
-    NEAR,
     UNOBSERVED,
     Alignment,
     Candidate,
+    Edit,
     Event,
     Extra,
     Missing,
-    Move,
     Sync,
 )
 from tracer.alignment.rows import MOST_CELLS, REACH, SCALE, Engine
@@ -29,15 +28,14 @@ from tracer.grammar.automaton import Automaton
 __all__ = [
     "EXTRA",
     "MISSING",
-    "NEAR",
     "UNOBSERVED",
     "Aligner",
     "Alignment",
     "Candidate",
+    "Edit",
     "Event",
     "Extra",
     "Missing",
-    "Move",
     "Sync",
     "align",
     "aligner",
@@ -85,7 +83,7 @@ class Aligner:
             rest, state = table.end(last, complete)
             total = sum(step.cost for step in steps) + rest
             if table.certified(steps, total, complete):
-                return Alignment(total // SCALE, tuple(table.moves(steps, state)), state)
+                return Alignment(total // SCALE, tuple(table.edits(steps, state)), state)
             table = self.engine.wider(table)
 
 

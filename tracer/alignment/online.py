@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from tracer.alignment.alignment import aligner, full_cost
-from tracer.alignment.moves import Alignment, Event, Sync
+from tracer.alignment.edits import Alignment, Event, Sync
 from tracer.alignment.rows import SCALE, Row, Step
 from tracer.grammar.automaton import Symbol
 from tracer.grammar.grammar import Grammar
-from tracer.grammar.legs import legs_of
+from tracer.grammar.patterns import legs_of
 
 __all__ = ["Online", "Owed", "Standing"]
 
@@ -169,9 +169,9 @@ class Online(Generic[Key]):
         )
 
     def _last_step(self, key: Key) -> str | None:
-        for move in reversed(self.alignment(key).moves):
-            if isinstance(move, Sync) and move.symbol.step is not None:
-                return move.symbol.step
+        for edit in reversed(self.alignment(key).edits):
+            if isinstance(edit, Sync) and edit.symbol.step is not None:
+                return edit.symbol.step
         return None
 
     def alignment(self, key: Key, *, complete: bool = False) -> Alignment:

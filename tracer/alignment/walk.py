@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracer.alignment.moves import Alignment, Candidate, Move, Sync
+from tracer.alignment.edits import Alignment, Candidate, Edit, Sync
 from tracer.grammar.automaton import Automaton
 
 __all__ = ["MOST_PLACES", "Walks"]
@@ -67,12 +67,12 @@ class Walks:
         if end is None:
             return None
         state, symbols = end, self._automaton.symbols
-        moves: list[Move] = []
+        edits: list[Edit] = []
         for position in range(len(strides) - 1, -1, -1):
             state, candidate = strides[position].came[state]
-            moves.append(Sync(position, symbols[candidate.symbol], candidate.kind))
-        moves.reverse()
-        return Alignment(0, tuple(moves), end)
+            edits.append(Sync(position, symbols[candidate.symbol], candidate.kind))
+        edits.reverse()
+        return Alignment(0, tuple(edits), end)
 
     def _stride(self, place: _Place, event: int) -> _Stride:
         came: dict[int, tuple[int, Candidate]] = {}

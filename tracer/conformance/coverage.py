@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tracer.model import Call, Capture, Connection, Gap, RpcFacts
+from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage"]
 
 SECOND_NS = 1_000_000_000
-_BROKER, _DATABASE = "rabbitmq", "db"
 MAX_PAIRS = 200_000
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
@@ -134,7 +134,7 @@ class Coverage:
         able = self._able(protocol)
         mine = [c for c in able if plane == "*" or c.plane is None or c.plane == plane]
         if protocol and (plane == "*" or any(c.plane is None for c in mine)):
-            medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+            medium = MEDIUM_OF.get(protocol)
             some = {*ends, *(self._addresses_of(medium) if medium else ())}
             between, served = set[int](), set[int]()
             for (_, client, server), connection in self._pairs.items():
@@ -175,11 +175,11 @@ class Coverage:
             return None
         callers, callees = set(caller), set(callee)
         if protocol == "RPC":
-            brokers = self._addresses_of(_BROKER)
+            brokers = self._addresses_of(BROKER)
             ways = [self._way(callers, brokers, protocol), self._way(callees, brokers, protocol)]
             return None if any(ways) else self._hidden_words(callers | callees, names)
         if protocol == "SQL":
-            callees = self._addresses_of(_DATABASE)
+            callees = self._addresses_of(DATABASE)
         if not callers or not callees or (protocol == "REST" and not self._serves(names[1])):
             return f"{names[0]} > {names[1]} was never seen in the captures"
         return None if self._way(callers, callees, protocol) else self._hidden_words(callers, names)
@@ -188,7 +188,7 @@ class Coverage:
         self, protocol: str, callers: set[str], callees: set[str], names: tuple[str, str]
     ) -> str | None:
         """Return that the server of this leg was seen, but nothing of it can be read (TLS, compression)."""
-        medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+        medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
         if self._is_told(protocol):
             return None
@@ -217,7 +217,7 @@ class Coverage:
     def one_way(self, protocol: str, caller: Iterable[str], callee: Iterable[str]) -> bool:
         """Tell whether of the connections between these ends only one direction is captured."""
         callers, callees = set(caller), set(callee)
-        medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+        medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
         clients = callers | callees if protocol == "RPC" else callers
         mine = [

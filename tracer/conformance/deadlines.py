@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tracer.conformance.case import Case, Witness
-from tracer.conformance.outcome import GOOD, Ending
+from tracer.conformance.case import GOOD, Case, Ending, Witness
+from tracer.conformance.sentences import expected_words
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import time_words
-from tracer.conformance.words import expected_words
 from tracer.grammar.grammar import Step
 from tracer.model import Call, Deviation
 

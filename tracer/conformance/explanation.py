@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracer.alignment.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Move, Sync, align
-from tracer.alignment.displaced import Displaced, displaced
-from tracer.conformance.case import ATTEMPT_STEPS, Case, Witness
-from tracer.conformance.outcome import GOOD, Ending
+from tracer.alignment.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Edit, Sync, align
+from tracer.alignment.out_of_order import Displaced, displaced
+from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.sight import StepSight
 
 __all__ = ["Explanation", "Taken", "explain"]
@@ -23,7 +22,7 @@ class Explanation:
 
     witnesses: list[Witness]
     """The calls that were explained: those that may be another trace's only where they are needed."""
-    moves: tuple[Move, ...]
+    edits: tuple[Edit, ...]
     """An event of them is a position in `witnesses`."""
     taken: dict[str, list[Taken]]
     """step -> the calls taken for it; of a step of an attempt, those of the last attempt"""
@@ -61,20 +60,20 @@ def explain(case: Case, sight: StepSight, ending: Ending) -> Explanation:
 
     found = [(aligned(witnesses), witnesses) for witnesses in choices]
     best, witnesses = min(found, key=lambda each: each[0].cost)
-    moved = displaced(best.moves, lambda event: witnesses[event].all_steps)
+    moved = displaced(best.edits, lambda event: witnesses[event].all_steps)
     taken: dict[str, list[Taken]] = {}
     step_of: dict[int, str] = {}
     last_ns = case.attempts[-1].since_ns if len(case.attempts) > 1 else 0
-    for move in best.moves:
-        if not isinstance(move, Sync) or not move.symbol.step:
+    for edit in best.edits:
+        if not isinstance(edit, Sync) or not edit.symbol.step:
             continue
-        witness, step = witnesses[move.event], move.symbol.step
+        witness, step = witnesses[edit.event], edit.symbol.step
         if step not in grammar.places or _records_failure(case, ending, witness, step):
             continue
         step_of[witness.call.serial] = step
-        if step not in ATTEMPT_STEPS or witness.call.started_ns >= last_ns:
-            taken.setdefault(step, []).append((witness, move.kind))
-    return Explanation(witnesses, best.moves, taken, step_of, moved)
+        if step not in grammar.attempt or witness.call.started_ns >= last_ns:
+            taken.setdefault(step, []).append((witness, edit.kind))
+    return Explanation(witnesses, best.edits, taken, step_of, moved)
 
 
 def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:

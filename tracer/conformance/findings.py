@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from tracer.alignment.moves import Extra, Missing, Sync
-from tracer.conformance.case import Case
+from tracer.alignment.edits import Extra, Missing, Sync
+from tracer.conformance.case import Case, Ending
 from tracer.conformance.deadlines import late_steps
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.misfits import misfits
-from tracer.conformance.outcome import Ending
-from tracer.conformance.sight import StepSight
-from tracer.conformance.words import (
+from tracer.conformance.sentences import (
     cause_of,
     expected_words,
     failure_words,
     missing_words,
-    owing_role,
     peer_of,
     shown_for,
     stall_words,
 )
-from tracer.grammar.legs import example_of
+from tracer.conformance.sight import StepSight
+from tracer.conformance.unexplained import misfits
+from tracer.grammar.patterns import example_of
 from tracer.model import CallRecord, Deviation, DeviationKind, Note, StepResult
 
 __all__ = ["findings"]
@@ -63,7 +61,7 @@ def _ended_badly(case: Case, sight: StepSight, ending: Ending) -> Iterator[Devia
 def _missing(case: Case, steps: Sequence[StepResult]) -> Iterator[Deviation]:
     for step in steps:
         if step.status == "missing":
-            expected, peer = expected_words(case.grammar, step.step), owing_role(case, step.step)
+            expected, peer = expected_words(case.grammar, step.step), case.grammar.caller(step.step)
             words = missing_words(step, steps)
             yield Deviation("missing", step.step, words, None, expected, peer, "never came")
 
@@ -78,17 +76,17 @@ def _incomplete(
     if len(case.attempts) > 1 or case.is_damaged():
         return
     seen = {s.step: s for s in steps if s.status == "seen" and s.step in case.grammar.required}
-    word = [move for move in explanation.moves if not isinstance(move, Extra)]
-    for move, following in pairwise(word):
-        if not isinstance(move, Missing) or not isinstance(following, Sync):
+    word = [edit for edit in explanation.edits if not isinstance(edit, Extra)]
+    for edit, following in pairwise(word):
+        if not isinstance(edit, Missing) or not isinstance(following, Sync):
             continue
-        symbol = move.symbol
+        symbol = edit.symbol
         step = seen.get(symbol.step or "")
         if step is None or symbol.step != following.symbol.step or not sight.would_show(step.step):
             continue
         way = example_of(case.grammar.terminals[symbol.terminal].pattern)
         words = f"step {step.step} ({step.title}): {way} never came, though later calls of it did"
-        peer = owing_role(case, step.step)
+        peer = case.grammar.caller(step.step)
         expected = (f"{way}: {step.title}",)
         yield Deviation("missing", step.step, words, None, expected, peer, "never came")
 

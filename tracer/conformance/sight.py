@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracer.conformance.case import Case, Sight
-from tracer.grammar.legs import Leg, example_of
+from tracer.grammar import Leg
 from tracer.model import Connection, RpcFacts
+from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
 
 __all__ = ["StepSight"]
 
@@ -18,8 +19,6 @@ __all__ = ["StepSight"]
 LEAD_NS = 60_000_000_000
 """A creation that is first seen so shortly behind the begin of a capture may have begun before it, however
 short the stall limit is: that tells how patient somebody is, not how fast the cloud is."""
-_BY_THE_POST = frozenset({"4c"})
-"""Steps whose calls hold no id at all, in any release: the quota's reads."""
 
 
 class StepSight:
@@ -67,17 +66,17 @@ class StepSight:
     def _ends(self, role: str) -> set[str]:
         """Return the addresses of *role* in this trace, else in all captures."""
         case = self._case
-        if role == "nova-compute" and case.attempts:
+        if role == HOST_SERVICE and case.attempts:
             return set(case.attempts[-1].addresses)
-        if role == "nova-api" and case.trace.created is not None:
+        if role == case.grammar.api and case.trace.created is not None:
             record = case.records.get(case.trace.created.serial)
-            if record is not None and record.callee == "nova-api":
+            if record is not None and record.callee == role:
                 return {record.callee_address}
         return self._addresses_of(role)
 
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
         callers, callees = self._ends(leg.caller), self._ends(leg.callee)
-        if leg.protocol == "REST" and leg.caller not in ("sc", "lb"):
+        if leg.protocol == "REST" and leg.caller not in (PORTAL, PROXY):
             callees = callees | self._fronts_of(leg.callee)
         sight = self._sight
         names = leg.caller, leg.callee
@@ -91,8 +90,10 @@ class StepSight:
             return interruption if may_be else reason
         if not self._question_was_seen(step):
             return "a reply is known by its question alone, which is not in the captures"
-        if self._case.trace.creates and step in _BY_THE_POST and not self._post_was_seen():
-            return "it carries no id: it is found by nova-api's POST, which is not in the captures"
+        if self._case.trace.creates and self._case.grammar.is_read(step) and not self._post_was_seen():
+            # What only reads the database holds no id in any release: time and place join it to the request.
+            api = self._case.grammar.api
+            return f"it carries no id: it is found by {api}'s POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
         begin_ns, end_ns = sight.span_ns(leg.plane, leg.protocol, callers | callees)
         where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
@@ -130,9 +131,7 @@ class StepSight:
 
     def _question_was_seen(self, step: str) -> bool:
         """Tell whether a reply that *step* is would be known for what it is; True for other steps."""
-        grammar = self._case.grammar
-        lines = [example_of(grammar.terminals[name].pattern).split() for name in grammar.step(step).terminals]
-        methods = {words[5] for words in lines if len(words) > 5 and words[4] == "reply"}
+        methods = self._case.grammar.replies(step)
         return not methods or any(
             isinstance(call.facts, RpcFacts) and call.facts.mode == "call" and call.facts.method in methods
             for call in self._case.trace.calls
@@ -142,7 +141,7 @@ class StepSight:
         created = self._case.trace.created
         if created is None or not created.operation.startswith("POST "):
             return False
-        return self._case.records[created.serial].callee == "nova-api"
+        return self._case.records[created.serial].callee == self._case.grammar.api
 
     def _window(self, step: str) -> tuple[int, int, bool]:
         """Return the time in which *step* must have happened, by the steps seen around it.
@@ -202,5 +201,5 @@ class StepSight:
         return (
             bool(last)
             and last[-1].call.result in ("undelivered", "unacked", "unroutable")
-            and (self._order(min(last[-1].steps)) < self._order(step))
+            and (min(map(self._order, last[-1].steps)) < self._order(step))
         )

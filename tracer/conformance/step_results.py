@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tracer.conformance.case import Case
+from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.outcome import GOOD, Ending, only_turned_away
+from tracer.conformance.outcome import only_turned_away
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import times_of, with_waits
 from tracer.grammar.grammar import Step
 from tracer.model import RestFacts, StepResult, StepStatus
+from tracer.openstack.services import CINDER_API
 
 __all__ = ["step_results"]
 
@@ -29,7 +30,7 @@ def step_results(
         _result(case, sight, ending, explanation, step, places[step.name] < furthest)
         for step in case.grammar.steps
     ]
-    retried = "7" if len(case.attempts) > 1 else None
+    retried = case.grammar.attempt[0] if len(case.attempts) > 1 and case.grammar.attempt else None
     return tuple(with_waits(results, retried))
 
 
@@ -84,5 +85,5 @@ def _needs_storage(case: Case, step: str) -> bool:
     """Tell whether *step* asks for storage, and the VM boots from a volume (so says the request)."""
     created = case.trace.created
     facts = created.facts if created is not None else None
-    asks = any(leg.callee == "cinder-api" for leg in case.grammar.legs(step))
+    asks = any(leg.callee == CINDER_API for leg in case.grammar.legs(step))
     return asks and isinstance(facts, RestFacts) and facts.volume

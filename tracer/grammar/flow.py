@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tracer.grammar.automaton import Alt, Rep, Seq, Shuffle, Sym, Term
+from tracer.grammar.automaton import Alt, Rep, Seq, Shuffle, Sym, Term, symbols_in
 from tracer.grammar.grammar import Grammar
 
 __all__ = ["Again", "Choice", "Flow", "Part", "Row", "SideBySide", "flow_of"]
@@ -71,27 +71,16 @@ class _Reader:
         self.again: list[Again] = []
         self.main = self._without_loops(grammar.term)
 
-    def _ids(self, term: Term, loops: bool = True) -> Iterable[int]:
-        match term:
-            case Sym(symbol):
-                yield symbol
-            case Rep(part, _, _):
-                if loops or not self._is_loop(term):
-                    yield from self._ids(part, loops)
-            case Seq(parts) | Alt(parts) | Shuffle(parts):
-                for part in parts:
-                    yield from self._ids(part, loops)
-
     def _steps(self, term: Term) -> list[str]:
         """Return the steps in *term*, in documented order."""
-        found = {self.symbols[i].step for i in self._ids(term) if self.symbols[i].role == "step"}
+        found = {self.symbols[i].step for i in symbols_in(term) if self.symbols[i].role == "step"}
         return sorted((step for step in found if step is not None), key=lambda step: self.order.get(step, 0))
 
     def _is_loop(self, term: Rep) -> bool:
         return (term.high is None or term.high > 1) and len(self._steps(term.part)) > 1
 
     def _without_loops(self, term: Term) -> set[str]:
-        ids = self._ids(term, loops=False)
+        ids = symbols_in(term, lambda loop: not self._is_loop(loop))
         return {step for i in ids if (step := self.symbols[i].step) and self.symbols[i].role == "step"}
 
     def part(self, term: Term) -> Part | None:
@@ -137,8 +126,8 @@ class _Reader:
 
     def loop(self, term: Term, steps: list[str]) -> Part | None:
         """Note the way back; the steps themselves are drawn here only when they come nowhere else."""
-        failing = {self.symbols[i].step for i in self._ids(term) if self.symbols[i].role == "refused"}
-        others = (self.symbols[i].terminal for i in self._ids(term) if self.symbols[i].role == "other")
+        failing = {self.symbols[i].step for i in symbols_in(term) if self.symbols[i].role == "refused"}
+        others = (self.symbols[i].terminal for i in symbols_in(term) if self.symbols[i].role == "other")
         since = tuple(step for step in steps if step in failing) or steps[-1:]
         self.again.append(Again(tuple(since), self._first(term) or steps[0], tuple(dict.fromkeys(others))))
         return None if set(steps) <= self.main else self.part(term)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from tracer.grammar.files import grammars_dir
 from tracer.grammar.grammar import Grammar
 from tracer.grammar.lark_files import GrammarSource, base_name
-from tracer.grammar.reading import BEGINS, HARMLESS
+from tracer.grammar.reading import RESERVED
 
 __all__ = ["Inspection", "inspect"]
 
@@ -79,7 +79,7 @@ def _unused(source: GrammarSource) -> Iterator[str]:
     for found in defined.finditer(text):
         name = found[1]
         uses = len(re.findall(rf"\b{re.escape(name)}\b", text))
-        named = name in ("start", BEGINS, HARMLESS) or found[0].startswith("%")
+        named = name in ("start", *RESERVED) or found[0].startswith("%")
         if uses < 2 and not named:
             line = text.count("\n", 0, found.start()) + 1
             yield f"{path}:{line}: {name} is defined and not used"

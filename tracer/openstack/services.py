@@ -14,7 +14,9 @@ __all__ = [
     "CINDER_VOLUME",
     "DATABASE",
     "GLANCE_API",
+    "HOST_SERVICE",
     "KEYSTONE",
+    "MEDIUM_OF",
     "NEUTRON_SERVER",
     "NOVA",
     "NOVA_API",
@@ -49,6 +51,10 @@ PLACEMENT = "placement"
 DATABASE = "db"
 BROKER = "rabbitmq"
 """The medium of RPC, never the callee of a message."""
+MEDIUM_OF = {"RPC": BROKER, "SQL": DATABASE}
+"""protocol of a call -> the server that all of its traffic passes through."""
 
+HOST_SERVICE = NOVA_COMPUTE
+"""The service that runs once on each host: the host is named with it; its messages go to `<topic>.<host>`."""
 NOVA = (NOVA_API, NOVA_CONDUCTOR, NOVA_SCHEDULER, NOVA_COMPUTE)
 """Nova's services, in the order in which a creation passes through them."""

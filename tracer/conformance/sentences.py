@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracer.alignment.displaced import Displaced
-from tracer.conformance.answers import candidates_offered
-from tracer.conformance.case import Case
-from tracer.conformance.outcome import Ending, blind_host, failing_of_attempt
+from tracer.alignment.out_of_order import Displaced
+from tracer.conformance.answers import candidates_offered, selects_host
+from tracer.conformance.case import Case, Ending
+from tracer.conformance.outcome import blind_host, failing_of_attempt
 from tracer.conformance.sight import StepSight
 from tracer.conformance.times import time_words
-from tracer.grammar.grammar import Grammar
-from tracer.grammar.legs import expected_of
+from tracer.grammar import Grammar
+from tracer.grammar.patterns import expected_of
 from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
+from tracer.openstack.faults import validates_token
+from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, PROXY
 
 __all__ = [
     "between_words",
@@ -24,7 +26,6 @@ __all__ = [
     "order_words",
     "owed_by",
     "owes",
-    "owing_role",
     "peer_of",
     "retry_words",
     "shown_for",
@@ -76,23 +77,13 @@ def call_words(record: CallRecord) -> str:
 
 def owes(grammar: Grammar, step: str, host: str | None) -> str:
     """Return who owes *step*; *host* is the one that builds the VM, where it is known."""
-    role = _caller(grammar, step)
-    return f"{role} on {host}" if role == "nova-compute" and host else role
+    role = grammar.caller(step)
+    return f"{role} on {host}" if role == HOST_SERVICE and host else role
 
 
 def owed_by(case: Case, step: str) -> str:
     """Return who owes *step*, with the host where it is known."""
     return owes(case.grammar, step, case.attempts[-1].host if case.attempts else None)
-
-
-def owing_role(case: Case, step: str) -> str:
-    """Return the role that makes the call of *step*; empty where the grammar does not say."""
-    return _caller(case.grammar, step)
-
-
-def _caller(grammar: Grammar, step: str) -> str:
-    callers = [leg.caller for leg in grammar.legs(step)[:1]]
-    return callers[0] if callers and "*" not in callers[0] else ""
 
 
 def peer_of(case: Case, ending: Ending) -> str:
@@ -102,12 +93,12 @@ def peer_of(case: Case, ending: Ending) -> str:
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
         return record.callee
     if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
-        return owing_role(case, step) if step else ""
+        return case.grammar.caller(step)
     if record.protocol != "RPC":
         return record.callee
     if record.result == "failure":
         return record.caller
-    return "rabbitmq" if record.result in ("unroutable", "error") else record.callee
+    return BROKER if record.result in ("unroutable", "error") else record.callee
 
 
 def shown_for(case: Case, ending: Ending) -> CallRecord | None:
@@ -115,11 +106,13 @@ def shown_for(case: Case, ending: Ending) -> CallRecord | None:
     the message that waited for it, else what ended the creation."""
     if ending.call is None:
         return None
-    if ending.outcome == "error" and ending.call is case.trace.failed_call and ending.stopped_at == "6":
+    is_told_by_state = ending.outcome == "error" and ending.call is case.trace.failed_call
+    if is_told_by_state and case.grammar.replies(ending.stopped_at):
         return _last_message(case) or case.records.get(ending.call.serial)
     if ending.outcome == "rejected" and ending.call is case.trace.created:
-        # nova-api repeats outwards what it was told itself: the token is unknown, the image is not there.
-        told = [w for w in case.witnesses if ending.stopped_at in w.failed and w.record.caller == "nova-api"]
+        # The API repeats outwards what it was told itself: the token is unknown, the image is not there.
+        api = case.grammar.api
+        told = [w for w in case.witnesses if ending.stopped_at in w.failed and w.record.caller == api]
         if told:
             return told[-1].record
     return case.records.get(ending.call.serial)
@@ -156,7 +149,7 @@ def failure_words(case: Case, ending: Ending) -> str:
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
         how = "the VM was put in state error"
         last = _last_message(case)
-        if last is not None and ending.stopped_at == "6":
+        if last is not None and case.grammar.replies(ending.stopped_at):
             how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
         return f"{where}: {how}{_cap(ending.error)}"
     unknown = _unknown_token(case, ending)
@@ -168,7 +161,7 @@ def failure_words(case: Case, ending: Ending) -> str:
         text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
     if isinstance(facts, ConnectFacts):
         return text
-    if record.operation == "reply select_destinations":
+    if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
         text += _offered(case)
     return text + _cap(ending.error)
 
@@ -179,13 +172,13 @@ def _unknown_token(case: Case, ending: Ending) -> str:
     A token that is asked about is in a header, and the answer 404 is about that token (Identity API v3).
     """
     shown, created = shown_for(case, ending), case.trace.created
-    if shown is None or created is None or shown.callee != "keystone" or shown.result != "404":
+    if shown is None or created is None or shown.callee != KEYSTONE or shown.result != "404":
         return ""
-    if not shown.operation.startswith("GET") or not shown.operation.endswith("/auth/tokens"):
+    if not validates_token(shown.operation):
         return ""
     presented = case.records.get((created.front or created).serial)
     who = presented.caller if presented is not None else "?"
-    by = f" that {who} presented" if who not in ("?", "lb") else " of the request"
+    by = f" that {who} presented" if who not in ("?", PROXY) else " of the request"
     status = case.records[created.serial].result
     return f"keystone does not know the token{by} (404), so {shown.caller} answered {status}"
 

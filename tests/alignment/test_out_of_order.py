@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tracer.alignment.alignment import Candidate, align
-from tracer.alignment.displaced import Displaced, displaced
+from tracer.alignment.out_of_order import Displaced, displaced
 from tracer.grammar.automaton import Seq, Sym, Symbol, compile_term
 
 STEPS = "ABCDEF"
@@ -35,4 +35,4 @@ CASES = [
 @pytest.mark.parametrize("calls, findings", CASES)
 def test_findings(calls: str, findings: list[Displaced]) -> None:
     found = align(AUTOMATON, [(Candidate(STEPS.index(call)),) for call in calls])
-    assert displaced(found.moves, lambda event: {calls[event]}) == findings
+    assert displaced(found.edits, lambda event: {calls[event]}) == findings

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from tracer.alignment.displaced import Displaced
-from tracer.alignment.moves import Extra, Sync
-from tracer.conformance.case import Case, Witness
+from tracer.alignment.edits import Extra, Sync
+from tracer.alignment.out_of_order import Displaced
+from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.outcome import GOOD, Ending
+from tracer.conformance.sentences import expected_words, order_words
 from tracer.conformance.sight import StepSight
-from tracer.conformance.words import expected_words, order_words
 from tracer.model import CallRecord, Deviation, DeviationKind, Note
 
 __all__ = ["misfits"]
@@ -22,11 +21,11 @@ def misfits(
     *blind* tells that steps could not be seen: then no call is too many.
     """
     found = _Misfits(case, sight, ending, explanation.displaced)
-    for move in explanation.moves:
-        if isinstance(move, Sync):
-            found.takes(move, explanation.witnesses[move.event])
-        elif isinstance(move, Extra) and not blind:
-            found.takes_nowhere(explanation.witnesses[move.event])
+    for edit in explanation.edits:
+        if isinstance(edit, Sync):
+            found.takes(edit, explanation.witnesses[edit.event])
+        elif isinstance(edit, Extra) and not blind:
+            found.takes_nowhere(explanation.witnesses[edit.event])
     return found.deviations, found.notes
 
 
@@ -40,23 +39,23 @@ class _Misfits:
         self.notes: list[Note] = []
         self.told: set[tuple[str, str]] = set()
 
-    def takes(self, move: Sync, witness: Witness) -> None:
+    def takes(self, edit: Sync, witness: Witness) -> None:
         """Take a call that fits a step, if only nearly."""
-        step, note, record = move.symbol.step, move.symbol.note, witness.record
+        step, note, record = edit.symbol.step, edit.symbol.note, witness.record
         if note and step and self._first(note, step):
             documented = "RPC" if record.protocol == "REST" else "REST"
             self.notes.append(
                 Note("mode", step, f"documented as {documented}, observed as {record.protocol}")
             )
-        if move.kind == "failed":
+        if edit.kind == "failed":
             self._failed_on_the_way(witness, step)
         elif (
-            move.kind in ("plane", "mode")
+            edit.kind in ("plane", "mode")
             and not witness.ambiguous
-            and (move.kind == "mode" or self.sight.plane_is_given(witness.call.connection))
-            and self._first(move.kind, step or "")
+            and (edit.kind == "mode" or self.sight.plane_is_given(witness.call.connection))
+            and self._first(edit.kind, step or "")
         ):
-            self.deviations.append(self._misplaced(move, record))
+            self.deviations.append(self._misplaced(edit, record))
 
     def _first(self, kind: str, step: str) -> bool:
         """Tell whether this is the first of its kind at this step."""
@@ -64,13 +63,13 @@ class _Misfits:
         self.told.add((kind, step))
         return new
 
-    def _misplaced(self, move: Sync, record: CallRecord) -> Deviation:
+    def _misplaced(self, edit: Sync, record: CallRecord) -> Deviation:
         """Return that a step came on another plane, or in another mode, than is documented."""
-        grammar, step = self.case.grammar, move.symbol.step
-        kind: DeviationKind = "plane" if move.kind == "plane" else "mode"
+        grammar, step = self.case.grammar, edit.symbol.step
+        kind: DeviationKind = "plane" if edit.kind == "plane" else "mode"
         if step is None:
             # Between the steps: what asks for the next host.
-            what, legs = record.operation, grammar.terminal_legs(move.symbol.terminal)
+            what, legs = record.operation, grammar.terminal_legs(edit.symbol.terminal)
         else:
             what, legs = f"step {step} ({grammar.step(step).title})", grammar.legs(step)
         if kind == "plane":
@@ -101,12 +100,13 @@ class _Misfits:
             return
         if witness.failed and not witness.steps:
             # Asked again, refused again: the first one tells it.
-            self._failed_on_the_way(witness, min(witness.failed))
+            self._failed_on_the_way(witness, self.case.grammar.earliest(witness.failed))
             return
-        steps = sorted(witness.all_steps)
+        steps = witness.all_steps
         if steps and self.case.grammar.inferred.issuperset(steps):
             return
-        deviation = Deviation("extra", min(steps, default=None), f"{record.line} fits nowhere", record)
+        step = self.case.grammar.earliest(steps)
+        deviation = Deviation("extra", step, f"{record.line} fits nowhere", record)
         moved = next((d for d in self.moved if not d.steps.isdisjoint(steps)), None)
         if moved is not None:
             if any(d.kind == "order" and d.step in moved.steps for d in self.deviations):

@@ -1,24 +1,23 @@
-"""The nouns of an alignment: the ways to take a call, what a misfit costs, and the moves."""
+"""The nouns of an alignment: the ways to take a call, what a misfit costs, and the edits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tracer.grammar.alphabet import Candidate, Event
 from tracer.grammar.automaton import Symbol
-from tracer.grammar.candidates import NEAR, Candidate, Event
 
 __all__ = [
     "EXTRA",
     "MISSING",
-    "NEAR",
     "UNOBSERVED",
     "Alignment",
     "Candidate",
+    "Edit",
     "Event",
     "Extra",
     "Missing",
-    "Move",
     "Sync",
 ]
 
@@ -28,6 +27,8 @@ MISSING = 40
 """Cost of a symbol that should have been seen."""
 UNOBSERVED = 1
 """Cost of a symbol that could not have been seen."""
+
+
 class Sync(NamedTuple):
     """A call taken as a symbol."""
 
@@ -50,7 +51,7 @@ class Extra(NamedTuple):
     event: int
 
 
-Move = Sync | Missing | Extra
+Edit = Sync | Missing | Extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Alignment:
     """A cheapest explanation."""
 
     cost: int
-    moves: tuple[Move, ...]
+    edits: tuple[Edit, ...]
     """In order: leaving out the Missing gives each call once; leaving out the Extra gives a word
     (when not complete: the beginning of a word) of the grammar."""
     state: int

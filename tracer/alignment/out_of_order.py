@@ -1,6 +1,6 @@
 """Calls out of order: a missing step and an extra call of that step are one finding, not two.
 
-An alignment knows no moves, only what is missing here and too many there. Two findings are one again
+An alignment knows no exchange of places, only what is missing here and too many there. Two findings are one
 
 - when each of the two came where the other was missing: they changed places;
 - when they are missing side by side and came side by side: they were moved together.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from tracer.alignment.moves import Extra, Missing, Move, Sync
+from tracer.alignment.edits import Edit, Extra, Missing, Sync
 
 __all__ = ["Displaced", "displaced"]
 
@@ -35,20 +35,20 @@ class Displaced(NamedTuple):
 
 class _Pair(NamedTuple):
     missing: int
-    """Where among the moves it belongs."""
+    """Where among the edits it belongs."""
     extra: int
-    """Where among the moves it came."""
+    """Where among the edits it came."""
     step: str
 
 
-def displaced(moves: Sequence[Move], steps_of: Callable[[int], Collection[str]]) -> list[Displaced]:
+def displaced(edits: Sequence[Edit], steps_of: Callable[[int], Collection[str]]) -> list[Displaced]:
     """Return the steps out of order, in order of the trace; *steps_of* tells what a call can witness."""
     found: list[Displaced] = []
     leaders: list[_Pair] = []
-    for pair in _pairs(moves, steps_of):
+    for pair in _pairs(edits, steps_of):
         for number, leader in enumerate(leaders):
-            changed = _near(moves, pair.missing, leader.extra) and _near(moves, leader.missing, pair.extra)
-            together = _near(moves, pair.missing, leader.missing) and _near(moves, pair.extra, leader.extra)
+            changed = _near(edits, pair.missing, leader.extra) and _near(edits, leader.missing, pair.extra)
+            together = _near(edits, pair.missing, leader.missing) and _near(edits, pair.extra, leader.extra)
             if changed or together:
                 known = found[number]
                 found[number] = known._replace(
@@ -58,17 +58,17 @@ def displaced(moves: Sequence[Move], steps_of: Callable[[int], Collection[str]])
                 break
         else:
             leaders.append(pair)
-            found.append(Displaced(pair.step, _before(moves, pair)))
+            found.append(Displaced(pair.step, _before(edits, pair)))
     return found
 
 
-def _pairs(moves: Sequence[Move], steps_of: Callable[[int], Collection[str]]) -> list[_Pair]:
+def _pairs(edits: Sequence[Edit], steps_of: Callable[[int], Collection[str]]) -> list[_Pair]:
     """Pair each extra call with the nearest missing symbol of a step that it can witness."""
-    missing = [(at, move.symbol.step) for at, move in enumerate(moves) if isinstance(move, Missing)]
+    missing = [(at, edit.symbol.step) for at, edit in enumerate(edits) if isinstance(edit, Missing)]
     pairs = []
-    for at, move in enumerate(moves):
-        if isinstance(move, Extra):
-            steps = steps_of(move.event)
+    for at, edit in enumerate(edits):
+        if isinstance(edit, Extra):
+            steps = steps_of(edit.event)
             own = [(abs(at - place), place, step) for place, step in missing if step in steps]
             if own:
                 _, place, step = min(own, key=lambda way: way[:2])
@@ -77,15 +77,15 @@ def _pairs(moves: Sequence[Move], steps_of: Callable[[int], Collection[str]]) ->
     return pairs
 
 
-def _near(moves: Sequence[Move], one: int, other: int) -> bool:
-    """Tell whether no call that fits is between two moves."""
+def _near(edits: Sequence[Edit], one: int, other: int) -> bool:
+    """Tell whether no call that fits is between two edits."""
     low, high = sorted((one, other))
-    return not any(isinstance(move, Sync) for move in moves[low:high])
+    return not any(isinstance(edit, Sync) for edit in edits[low:high])
 
 
-def _before(moves: Sequence[Move], pair: _Pair) -> str | None:
+def _before(edits: Sequence[Edit], pair: _Pair) -> str | None:
     """Return the step behind which a missing one belongs."""
-    for move in reversed(moves[: pair.missing]):
-        if not isinstance(move, Extra) and move.symbol.step not in (None, pair.step):
-            return move.symbol.step
+    for edit in reversed(edits[: pair.missing]):
+        if not isinstance(edit, Extra) and edit.symbol.step not in (None, pair.step):
+            return edit.symbol.step
     return None
