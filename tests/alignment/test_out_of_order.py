@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tracer.alignment.alignment import Candidate, align
-from tracer.alignment.out_of_order import Displaced, displaced
+from tracer.alignment.out_of_order import OutOfOrder, out_of_order
 from tracer.grammar.automaton import Seq, Sym, Symbol, compile_term
 
 STEPS = "ABCDEF"
@@ -19,20 +19,20 @@ CASES = [
     ("ABCDEF", []),
     ("ABCDF", []),  # missing, and nowhere else
     ("ABCCDEF", []),  # once more, and missing nowhere
-    ("BACDEF", [Displaced("A", None)]),
-    ("ABDCEF", [Displaced("C", "B")]),
-    ("BCDEFA", [Displaced("A", None)]),
-    ("FABCDE", [Displaced("F", "E")]),
+    ("BACDEF", [OutOfOrder("A", None)]),
+    ("ABDCEF", [OutOfOrder("C", "B")]),
+    ("BCDEFA", [OutOfOrder("A", None)]),
+    ("FABCDE", [OutOfOrder("F", "E")]),
     # E and B: each where the other belongs.
-    ("AECDBF", [Displaced("E", "D", "B", ("B",))]),
+    ("AECDBF", [OutOfOrder("E", "D", "B", ("B",))]),
     # DE moved in front of B, or BC behind E: two calls moved together are one finding.
-    ("ADEBCF", [Displaced("B", "A", None, ("C",))]),
+    ("ADEBCF", [OutOfOrder("B", "A", None, ("C",))]),
     # Two that have nothing to do with each other.
-    ("BACDFE", [Displaced("A", None), Displaced("E", "D")]),
+    ("BACDFE", [OutOfOrder("A", None), OutOfOrder("E", "D")]),
 ]
 
 
 @pytest.mark.parametrize("calls, findings", CASES)
-def test_findings(calls: str, findings: list[Displaced]) -> None:
+def test_findings(calls: str, findings: list[OutOfOrder]) -> None:
     found = align(AUTOMATON, [(Candidate(STEPS.index(call)),) for call in calls])
-    assert displaced(found.edits, lambda event: {calls[event]}) == findings
+    assert out_of_order(found.edits, lambda event: {calls[event]}) == findings

@@ -357,7 +357,8 @@ MISTAKES = [
      "g.lark:3: tried_2 belongs to step 2, which start does not reach", "known: 1"),
     ("start: step_1\nstep_1: A\nrefusals: refused_9\nrefused_9: B\n",
      "g.lark:4: refused_9 belongs to step 9, which start does not reach", "known: 1"),
-    ("start: step_1\nstep_1: A\nrefusals: B\n", "g.lark:3: refusals holds B, which names no step", "refused_N"),
+    ("start: step_1\nstep_1: A\nrefusals: B\n",
+     "g.lark:3: refusals holds B, which names no step", "refused_N"),
     ("start: step_1\nstep_1: A\nattempt: step_1\n", "g.lark:3: start does not reach attempt", "rename it"),
     ("start: attempt step_1\nattempt: B\nstep_1: A\n", "g.lark:2: attempt holds no step", "a host is asked"),
     ("start: attempt\nattempt: step_1\nstep_1: E\nE: /.* > .*/\n",
@@ -422,7 +423,7 @@ def test_the_attempt_of_a_grammar_that_names_none(written: Write) -> None:
 
 
 def test_what_follows_from_who_calls_whom() -> None:
-    """The portal's step, the proxy's, the API, replies and reads of the documented creation, told by no name."""
+    """The portal's step, the proxy's, the API, replies and reads: told by no name."""
     grammar = load("cloudvm_create")
     assert (grammar.portal_step, grammar.proxy_step, grammar.api) == ("1", "3", "nova-api")
     assert grammar.askers == {"admin", "sc", "lb"}

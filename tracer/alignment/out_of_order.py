@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from tracer.alignment.edits import Edit, Extra, Missing, Sync
 
-__all__ = ["Displaced", "displaced"]
+__all__ = ["OutOfOrder", "out_of_order"]
 
 
-class Displaced(NamedTuple):
+class OutOfOrder(NamedTuple):
     """A step whose call came where it does not belong."""
 
     step: str
@@ -41,9 +41,9 @@ class _Pair(NamedTuple):
     step: str
 
 
-def displaced(edits: Sequence[Edit], steps_of: Callable[[int], Collection[str]]) -> list[Displaced]:
+def out_of_order(edits: Sequence[Edit], steps_of: Callable[[int], Collection[str]]) -> list[OutOfOrder]:
     """Return the steps out of order, in order of the trace; *steps_of* tells what a call can witness."""
-    found: list[Displaced] = []
+    found: list[OutOfOrder] = []
     leaders: list[_Pair] = []
     for pair in _pairs(edits, steps_of):
         for number, leader in enumerate(leaders):
@@ -58,7 +58,7 @@ def displaced(edits: Sequence[Edit], steps_of: Callable[[int], Collection[str]])
                 break
         else:
             leaders.append(pair)
-            found.append(Displaced(pair.step, _before(edits, pair)))
+            found.append(OutOfOrder(pair.step, _before(edits, pair)))
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from tracer.conformance.case import GOOD, Case, Ending
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
 from tracer.openstack.faults import CLAIM, asks_for_candidates, asks_for_resources, claims_host
@@ -24,14 +24,14 @@ _MOST = 5
 _TEXT_LIMIT = 200
 
 
-def answers(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
+def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     """Return what the captures answer of a creation that did not succeed."""
     if ending.outcome in GOOD:
         return []
     return [
         *_placement(case, ending),
-        *_replies(case, ending, sight),
-        *_messages(case, sight),
+        *_replies(case, ending, coverage),
+        *_messages(case, coverage),
         *(
             Note("fault", None, f"nova recorded: {call.facts.fault}", case.records[call.serial])
             for call in faults_recorded(case)[-_MOST:]
@@ -109,7 +109,7 @@ def _wanted(query: str) -> str:
 # --- late, or never? ------------------------------------------------------------------------------
 
 
-def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
+def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     notes = []
     reply_step = next((step for step in case.grammar.places if case.grammar.replies(step)), None)
     for call in case.trace.calls:
@@ -124,12 +124,12 @@ def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
         if facts.answered_ns is None:
             if _lost(call):
                 continue
-            after_ns = sight.seen_for_ns(record.plane, call.started_ns)
+            after_ns = coverage.seen_for_ns(record.plane, call.started_ns)
             if after_ns < 1_000_000_000 and not gave_up_ns:
                 continue  # the capture ends in its middle
-            is_visible = reply_step is not None and sight.would_show(reply_step)
+            is_visible = reply_step is not None and coverage.would_show(reply_step)
             said = "was never answered" if is_visible else "has no answer in the captures"
-            if after_ns < (gave_up_ns - call.started_ns if gave_up_ns else sight.stall_ns):
+            if after_ns < (gave_up_ns - call.started_ns if gave_up_ns else coverage.stall_ns):
                 said = f"was not answered in the {time_words(after_ns)} captured"
             if gave_up_ns:
                 # The answer to a poll tells that the VM is in error, not since when.
@@ -179,7 +179,7 @@ _FATES = {
 }
 
 
-def _messages(case: Case, sight: StepSight) -> list[Note]:
+def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
     notes = []
     for call in case.trace.calls:
         facts = call.facts
@@ -196,8 +196,8 @@ def _messages(case: Case, sight: StepSight) -> list[Note]:
         if call.connection.protocol == "firehose":
             # It tells that no queue took a message; returned is only what its sender wanted back.
             words = words.removesuffix(", the broker returned it")
-        seen_ns = sight.seen_for_ns(record.plane, call.started_ns)
-        if record.result in ("undelivered", "unacked") and seen_ns < sight.stall_ns:
+        seen_ns = coverage.seen_for_ns(record.plane, call.started_ns)
+        if record.result in ("undelivered", "unacked") and seen_ns < coverage.stall_ns:
             words += f" in the {time_words(seen_ns)} captured"
         notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
     return notes[-_MOST:]

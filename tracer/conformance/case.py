@@ -5,60 +5,19 @@ The nouns of the judgement: Case, Witness, the hosts Tried, and the Ending.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from tracer.grammar import Candidate, Grammar
-from tracer.model import Call, CallRecord, ConnectFacts, Connection, Outcome, RestFacts, Trace
+from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Trace
 from tracer.openstack.faults import TASK_FAILED
 from tracer.openstack.services import PORTAL, VRM
 
-__all__ = ["GOOD", "Case", "Ending", "Sight", "Tried", "Witness", "lay_out"]
+__all__ = ["GOOD", "Case", "Ending", "Tried", "Witness", "lay_out"]
 
 GOOD = ("active", "done")
 """Outcomes of what succeeded."""
-
-
-class Sight(Protocol):
-    """What the checker asks about the captures (tracer/conformance/coverage.py)."""
-
-    def planes(self) -> set[str]: ...
-
-    def span_ns(
-        self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()
-    ) -> tuple[int, int]: ...
-
-    def one_way(
-        self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
-    ) -> bool: ...
-
-    def plane_is_given(self, connection: Connection) -> bool: ...
-
-    def unseen(
-        self,
-        plane: str,
-        protocol: str,
-        caller: Sequence[str] | set[str],
-        callee: Sequence[str] | set[str],
-        names: tuple[str, str],
-        strict: bool = True,
-    ) -> str | None: ...
-
-    def damaged(
-        self,
-        protocol: str,
-        caller: Sequence[str] | set[str],
-        callee: Sequence[str] | set[str],
-        since_ns: int,
-        until_ns: int,
-    ) -> bool: ...
-
-    def interruption(self, since_ns: int, until_ns: int) -> str | None: ...
-
-    def cut_short(self) -> bool: ...
-
-    def broke_off(self, plane: str, until_ns: int) -> str | None: ...
 
 
 class Witness(NamedTuple):

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 from tracer.conformance.answers import answers, redelivered
 from tracer.conformance.attempts import attempt_details, hosts_asked
-from tracer.conformance.case import GOOD, Case, Sight, lay_out
+from tracer.conformance.case import GOOD, Case, lay_out
+from tracer.conformance.coverage import Visibility
 from tracer.conformance.explanation import explain
 from tracer.conformance.findings import findings
 from tracer.conformance.outcome import blind_host, judge
 from tracer.conformance.sentences import host_words, retry_words, summary_words
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
 from tracer.grammar.grammar import Grammar
 from tracer.model import (
@@ -41,13 +42,13 @@ __all__ = ["Checker"]
 class Checker:
     """Checks traces against one grammar.
 
-    *record* resolves a call's roles, plane and evidence; *sight* knows what the captures could show;
+    *record* resolves a call's roles, plane and evidence; *coverage* knows what the captures could show;
     *allow* is what the user accepts, as KIND or KIND:STEP.
     """
 
     grammar: Grammar
     record: Callable[[Call, bool], CallRecord]
-    sight: Sight
+    coverage: Visibility
     addresses_of: Callable[[str], set[str]]
     fronts_of: Callable[[str], set[str]]
     host_of: Callable[[str], str | None]
@@ -58,22 +59,22 @@ class Checker:
         """Return the verdict on *trace*."""
         case = lay_out(trace, self.grammar, self.record)
         case.attempts = hosts_asked(case, self.host_of)
-        sight = StepSight(case, self.sight, self.addresses_of, self.fronts_of, self.stall_ns)
-        ending = judge(case, sight, self.stall_ns)
-        explanation = explain(case, sight, ending)
+        coverage = StepCoverage(case, self.coverage, self.addresses_of, self.fronts_of, self.stall_ns)
+        ending = judge(case, coverage, self.stall_ns)
+        explanation = explain(case, coverage, ending)
         # From here on, what another trace explains better is no witness of this one.
         case.witnesses = explanation.witnesses
-        steps = step_results(case, sight, ending, explanation)
-        deviations, notes = findings(case, sight, ending, explanation, steps)
+        steps = step_results(case, coverage, ending, explanation)
+        deviations, notes = findings(case, coverage, ending, explanation, steps)
         hosts = tuple(tried.host for tried in case.attempts)
         attempts = attempt_details(case, ending)
-        blind = blind_host(case, ending, sight)
+        blind = blind_host(case, ending, coverage)
         first = next(iter(self.grammar.attempt), None)
         if len(hosts) > 1 and ending.outcome in GOOD:
             notes.append(Note("retry", first, retry_words(case, attempts, is_known=blind is None)))
         if blind is not None:
             notes.append(Note("host", first, host_words(case, blind)))
-        notes += [*redelivered(case), *answers(case, ending, sight), *_shared(case)]
+        notes += [*redelivered(case), *answers(case, ending, coverage), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
         api = trace.created
         at_api = api is not None and case.records[api.serial].callee == self.grammar.api
@@ -93,7 +94,7 @@ class Checker:
             attempts,
             case.first_ns,
             max(ending.time_ns, case.last_own_ns()),
-            summary_words(case, ending, sight, steps, deviations),
+            summary_words(case, ending, coverage, steps, deviations),
             steps,
             tuple(deviations),
             (*notes, *accepted),

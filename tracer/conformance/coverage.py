@@ -8,15 +8,57 @@ reason why not, in words, and with what to capture next time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from tracer.model import Call, Capture, Connection, Gap, RpcFacts
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
-__all__ = ["Coverage"]
+__all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
 MAX_PAIRS = 200_000
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
+
+
+class Visibility(Protocol):
+    """What the checker asks about the captures; `Coverage` answers from what was seen."""
+
+    def planes(self) -> set[str]: ...
+
+    def span_ns(
+        self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()
+    ) -> tuple[int, int]: ...
+
+    def one_way(
+        self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
+    ) -> bool: ...
+
+    def plane_is_given(self, connection: Connection) -> bool: ...
+
+    def unseen(
+        self,
+        plane: str,
+        protocol: str,
+        caller: Sequence[str] | set[str],
+        callee: Sequence[str] | set[str],
+        names: tuple[str, str],
+        strict: bool = True,
+    ) -> str | None: ...
+
+    def damaged(
+        self,
+        protocol: str,
+        caller: Sequence[str] | set[str],
+        callee: Sequence[str] | set[str],
+        since_ns: int,
+        until_ns: int,
+    ) -> bool: ...
+
+    def interruption(self, since_ns: int, until_ns: int) -> str | None: ...
+
+    def cut_short(self) -> bool: ...
+
+    def broke_off(self, plane: str, until_ns: int) -> str | None: ...
 
 
 class Coverage:

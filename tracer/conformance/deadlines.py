@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.sentences import expected_words
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.grammar.grammar import Step
 from tracer.model import Call, Deviation
@@ -21,7 +21,7 @@ __all__ = ["late_steps"]
 def late_steps(
     case: Case,
     ending: Ending,
-    sight: StepSight,
+    coverage: StepCoverage,
     witnesses: Callable[[str], Sequence[Witness]],
 ) -> list[Deviation]:
     """Return a deviation of kind `late` for each step that missed its deadline, in documented order.
@@ -33,7 +33,7 @@ def late_steps(
         return []
     own = {step.name: list(witnesses(step.name)) for step in case.grammar.steps}
     within = _with_deadlines(steps, lambda step: expected_words(case.grammar, step))
-    found = [_late(case, ending, sight, step, own) for step in steps]
+    found = [_late(case, ending, coverage, step, own) for step in steps]
     return [
         Deviation(
             "late",
@@ -64,12 +64,12 @@ _Late = tuple[str, str, Call | None]
 
 
 def _late(
-    case: Case, ending: Ending, sight: StepSight, step: Step, own: Mapping[str, Sequence[Witness]]
+    case: Case, ending: Ending, coverage: StepCoverage, step: Step, own: Mapping[str, Sequence[Witness]]
 ) -> _Late | None:
     allowed_ns = step.deadline_ns or 0
     mine = own[step.name]
     if not mine:
-        return _never_came(case, ending, sight, step, own)
+        return _never_came(case, ending, coverage, step, own)
     if any(w.ambiguous for w in mine):
         return None
     calls = [w.call for w in mine]
@@ -78,8 +78,8 @@ def _late(
     due_ns, after = _due(own, step.name, first.started_ns)
     # What still waits for an answer is as late as the capture is long.
     open_call = next((w.call for w in mine if w.call.ended_ns is None and w.record.result == "?"), None)
-    waits = open_call is not None and ending.outcome not in GOOD and sight.would_show(step.name)
-    end_ns = sight.captured_until_ns(step.name) if waits else last.ended_ns or last.started_ns
+    waits = open_call is not None and ending.outcome not in GOOD and coverage.would_show(step.name)
+    end_ns = coverage.captured_until_ns(step.name) if waits else last.ended_ns or last.started_ns
     if end_ns - due_ns <= allowed_ns:
         return None
     how = "had no answer" if waits else "ended"
@@ -92,13 +92,13 @@ def _late(
 
 
 def _never_came(
-    case: Case, ending: Ending, sight: StepSight, step: Step, own: Mapping[str, Sequence[Witness]]
+    case: Case, ending: Ending, coverage: StepCoverage, step: Step, own: Mapping[str, Sequence[Witness]]
 ) -> _Late | None:
     """A step that is owed is late once its deadline is over; when the trace is stuck, that says it all."""
     owed = ending.outcome == "unfinished" and ending.stopped_at == step.name
-    if not owed or not sight.quiet_is_known(step.name, case.last_own_ns()):
+    if not owed or not coverage.quiet_is_known(step.name, case.last_own_ns()):
         return None
-    until_ns = sight.captured_until_ns(step.name)
+    until_ns = coverage.captured_until_ns(step.name)
     due_ns, after = _due(own, step.name, until_ns)
     waited_ns, allowed_ns = until_ns - due_ns, step.deadline_ns or 0
     if waited_ns <= allowed_ns:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracer.alignment.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Edit, Sync, align
-from tracer.alignment.out_of_order import Displaced, displaced
+from tracer.alignment.out_of_order import OutOfOrder, out_of_order
 from tracer.conformance.case import GOOD, Case, Ending, Witness
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 
 __all__ = ["Explanation", "Taken", "explain"]
 
@@ -28,18 +28,18 @@ class Explanation:
     """step -> the calls taken for it; of a step of an attempt, those of the last attempt"""
     step_of: dict[int, str]
     """serial of a call -> the step that it is taken for, in whatever attempt"""
-    displaced: list[Displaced]
+    out_of_order: list[OutOfOrder]
 
     def witnesses_of(self, step: str) -> list[Witness]:
         """Return the calls taken for *step*, of the last attempt where there were several."""
         return [witness for witness, _ in self.taken.get(step, ())]
 
 
-def explain(case: Case, sight: StepSight, ending: Ending) -> Explanation:
-    """Explain the calls of *case* by its grammar; what may be missing for want of sight is cheap."""
+def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
+    """Explain the calls of *case* by its grammar; what may be missing for want of coverage is cheap."""
     grammar = case.grammar
     costs = {
-        step.name: MISSING if step.name in grammar.required and sight.would_show(step.name) else UNOBSERVED
+        step.name: MISSING if step.name in grammar.required and coverage.would_show(step.name) else UNOBSERVED
         for step in grammar.steps
     }
     # Nothing explains itself by a reschedule that nobody saw, unless a second host was asked.
@@ -60,7 +60,7 @@ def explain(case: Case, sight: StepSight, ending: Ending) -> Explanation:
 
     found = [(aligned(witnesses), witnesses) for witnesses in choices]
     best, witnesses = min(found, key=lambda each: each[0].cost)
-    moved = displaced(best.edits, lambda event: witnesses[event].all_steps)
+    moved = out_of_order(best.edits, lambda event: witnesses[event].all_steps)
     taken: dict[str, list[Taken]] = {}
     step_of: dict[int, str] = {}
     last_ns = case.attempts[-1].since_ns if len(case.attempts) > 1 else 0

@@ -18,8 +18,8 @@ from tracer.conformance.sentences import (
     shown_for,
     stall_words,
 )
-from tracer.conformance.sight import StepSight
-from tracer.conformance.unexplained import misfits
+from tracer.conformance.step_coverage import StepCoverage
+from tracer.conformance.unexplained import unexplained_calls
 from tracer.grammar.patterns import example_of
 from tracer.model import CallRecord, Deviation, DeviationKind, Note, StepResult
 
@@ -27,28 +27,28 @@ __all__ = ["findings"]
 
 
 def findings(
-    case: Case, sight: StepSight, ending: Ending, explanation: Explanation, steps: Sequence[StepResult]
+    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, steps: Sequence[StepResult]
 ) -> tuple[list[Deviation], list[Note]]:
     """Return the deviations, the one that explains the others first, and the notes on calls that misfit."""
     deviations = [
-        *_ended_badly(case, sight, ending),
+        *_ended_badly(case, coverage, ending),
         *_missing(case, steps),
-        *_incomplete(case, sight, explanation, steps),
-        *late_steps(case, ending, sight, explanation.witnesses_of),
+        *_incomplete(case, coverage, explanation, steps),
+        *late_steps(case, ending, coverage, explanation.witnesses_of),
     ]
     # Where steps could not be seen, no call is too many: what would explain it may be among them.
     blind = any(step.status == "unobserved" for step in steps)
-    misplaced, notes = misfits(case, sight, ending, explanation, blind)
+    misplaced, notes = unexplained_calls(case, coverage, ending, explanation, blind)
     return _root_first(case, explanation, deviations + misplaced), notes
 
 
-def _ended_badly(case: Case, sight: StepSight, ending: Ending) -> Iterator[Deviation]:
+def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator[Deviation]:
     kind: DeviationKind
     shown: CallRecord | None
     if ending.outcome in ("rejected", "error"):
         kind, words, shown = "failed", failure_words(case, ending), shown_for(case, ending)
     elif ending.outcome == "stuck":
-        kind, words = "stalled", stall_words(case, ending, sight)
+        kind, words = "stalled", stall_words(case, ending, coverage)
         shown = case.records.get(ending.call.serial) if ending.call is not None else None
     else:
         return
@@ -67,7 +67,7 @@ def _missing(case: Case, steps: Sequence[StepResult]) -> Iterator[Deviation]:
 
 
 def _incomplete(
-    case: Case, sight: StepSight, explanation: Explanation, steps: Sequence[StepResult]
+    case: Case, coverage: StepCoverage, explanation: Explanation, steps: Sequence[StepResult]
 ) -> Iterator[Deviation]:
     """Yield each step of which only later calls came: its first call should have been seen, too.
 
@@ -82,7 +82,7 @@ def _incomplete(
             continue
         symbol = edit.symbol
         step = seen.get(symbol.step or "")
-        if step is None or symbol.step != following.symbol.step or not sight.would_show(step.step):
+        if step is None or symbol.step != following.symbol.step or not coverage.would_show(step.step):
             continue
         way = example_of(case.grammar.terminals[symbol.terminal].pattern)
         words = f"step {step.step} ({step.title}): {way} never came, though later calls of it did"
@@ -94,7 +94,7 @@ def _incomplete(
 def _root_first(case: Case, explanation: Explanation, deviations: Sequence[Deviation]) -> list[Deviation]:
     """Leave out what is missing only because it came elsewhere; order by what explains the rest."""
     told = {d.step for d in deviations if d.kind == "order"}
-    moved = {step for d in explanation.displaced if not d.steps.isdisjoint(told) for step in d.steps}
+    moved = {step for d in explanation.out_of_order if not d.steps.isdisjoint(told) for step in d.steps}
     places = case.grammar.places
     # How the whole ended tells it all; else what went wrong at an earlier step explains what follows.
     return sorted(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.model import Call, ConnectFacts, RpcFacts, SqlFacts
 from tracer.openstack.services import HOST_SERVICE
 
@@ -22,58 +22,58 @@ __all__ = ["blind_host", "failing_of_attempt", "judge", "only_turned_away"]
 _FAR_NS = 1 << 62
 
 
-def judge(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+def judge(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     """Return how the workflow of *case* ended: silence becomes `stuck` after *stall_ns*."""
-    return (_of_creation if case.trace.creates else _of_operation)(case, sight, stall_ns)
+    return (_of_creation if case.trace.creates else _of_operation)(case, coverage, stall_ns)
 
 
-def _of_creation(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+def _of_creation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     trace = case.trace
     if trace.active_ns is not None:
         return Ending("active", call=trace.active_call, time_ns=trace.active_ns)
     refusal = refusal_of(case)
     if refusal is not None:
-        return rejected(case, sight, refusal)
+        return rejected(case, coverage, refusal)
     failed_reply = _failed_reply(case)
     if trace.failed_ns is not None or failed_reply is not None:
-        return _error(case, sight, failed_reply)
-    return _silent(case, sight, stall_ns)
+        return _error(case, coverage, failed_reply)
+    return _silent(case, coverage, stall_ns)
 
 
-def _of_operation(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+def _of_operation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     refusal = refusal_of(case)
     if refusal is not None:
-        return rejected(case, sight, refusal)
-    last, failing = _last_call(case, sight), failing_call(case)
+        return rejected(case, coverage, refusal)
+    last, failing = _last_call(case, coverage), failing_call(case)
     # What records a failure is the same call that would record success.
     is_needed = failing is not None and not case.grammar.required.isdisjoint(failing.failed)
     if case.trace.failed_ns is not None or is_needed or (failing is not None and last is None):
-        return _operation_failed(case, sight, failing, stall_ns)
+        return _operation_failed(case, coverage, failing, stall_ns)
     if last is not None:
         return Ending("done", call=last, time_ns=last.ended_ns or last.started_ns)
-    return _silent(case, sight, stall_ns)
+    return _silent(case, coverage, stall_ns)
 
 
 # --- an operation on a server that is there ---------------------------------------------------------
 
 
-def _last_call(case: Case, sight: StepSight) -> Call | None:
+def _last_call(case: Case, coverage: StepCoverage) -> Call | None:
     """Return the last call of the last required step that the captures could show, None without one."""
     required = [step for step in case.grammar.steps if step.presence == "required"]
-    last = next((step for step in reversed(required) if sight.would_show(step.name)), None)
+    last = next((step for step in reversed(required) if coverage.would_show(step.name)), None)
     if last is None:
         return None
     return next((w.call for w in reversed(case.step_calls(last.name)) if not w.ambiguous), None)
 
 
-def _operation_failed(case: Case, sight: StepSight, failing: Witness | None, stall_ns: int) -> Ending:
+def _operation_failed(case: Case, coverage: StepCoverage, failing: Witness | None, stall_ns: int) -> Ending:
     if failing is not None:
         call = failing.call
         time_ns = case.trace.failed_ns or call.ended_ns or call.started_ns
         stopped_at = case.grammar.earliest(failing.failed)
         return Ending("error", stopped_at, call=call, error=call.error, time_ns=time_ns)
     told = case.trace.failed_call
-    ending = _silent(case, sight, stall_ns)
+    ending = _silent(case, coverage, stall_ns)
     ending.outcome, ending.call, ending.time_ns = "error", told, case.trace.failed_ns or 0
     ending.error = told.error if told is not None else ""
     return ending
@@ -97,7 +97,7 @@ def _failed_reply(case: Case) -> Call | None:
     return None
 
 
-def _error(case: Case, sight: StepSight, failed_reply: Call | None) -> Ending:
+def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> Ending:
     trace, grammar = case.trace, case.grammar
     told = trace.failed_call
     replied_ns = failed_reply.started_ns if failed_reply is not None else 0
@@ -122,7 +122,7 @@ def _error(case: Case, sight: StepSight, failed_reply: Call | None) -> Ending:
     if late is not None and not case.attempts:
         ending.stopped_at = late
     else:
-        _first_absent(case, sight, ending)
+        _first_absent(case, coverage, ending)
     recorded = [c.facts.fault for c in trace.calls if isinstance(c.facts, SqlFacts) and c.facts.fault]
     ending.error = (told.error if told is not None else "") or (recorded[-1] if recorded else "")
     return ending
@@ -177,7 +177,7 @@ def _is_made_good(failing: Witness, others: Sequence[Witness]) -> bool:
 # --- what is known in part ------------------------------------------------------------------------
 
 
-def blind_host(case: Case, ending: Ending, sight: StepSight) -> tuple[str, int] | None:
+def blind_host(case: Case, ending: Ending, coverage: StepCoverage) -> tuple[str, int] | None:
     """Return the plane, and when its capture ends, if that is why nobody knows which host built the VM.
 
     The host that was asked last has built it when its start of the VM was seen to succeed, or when the
@@ -191,7 +191,7 @@ def blind_host(case: Case, ending: Ending, sight: StepSight) -> tuple[str, int] 
     if built and failing_of_attempt(case, len(case.attempts) - 1) is None:
         return None
     plane = case.records[last.call.serial].plane if last.call is not None else "*"
-    seen_ns = sight.seen_for_ns(plane, case.first_ns)
+    seen_ns = coverage.seen_for_ns(plane, case.first_ns)
     return (plane, case.first_ns + seen_ns) if case.first_ns + seen_ns < ending.time_ns else None
 
 
@@ -208,22 +208,22 @@ def _lost(witness: Witness) -> bool:
 # --- stuck and unfinished -------------------------------------------------------------------------
 
 
-def _silent(case: Case, sight: StepSight, stall_ns: int) -> Ending:
+def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     """Return the ending of what neither succeeded nor failed: stuck, or unfinished when the capture ends."""
     last_ns = case.last_own_ns()
     ending = Ending("unfinished", time_ns=last_ns)
-    _first_absent(case, sight, ending)
+    _first_absent(case, coverage, ending)
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
-    end_ns = sight.captured_until_ns(owed)
+    end_ns = coverage.captured_until_ns(owed)
     # Where a call is seen to wait, its end would be seen as well.
     waits = _unanswered(case, case.attempts[-1].since_ns if case.attempts else 0) is not None
-    if end_ns - last_ns >= stall_ns and (waits or sight.quiet_is_known(owed, last_ns)):
+    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns)):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
     return ending
 
 
-def _first_absent(case: Case, sight: StepSight, ending: Ending) -> None:
+def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
     """Set where a creation stopped that shows no failure: the first step that did not happen.
 
     Where steps in between could not have been seen, it is between the last one that was and the first
@@ -247,10 +247,10 @@ def _first_absent(case: Case, sight: StepSight, ending: Ending) -> None:
         ending.stopped_at = steps[-1].name
         return
     waiting = steps[last_seen + 1]
-    if sight.would_show(waiting.name) or sight.owed_by_broker(waiting.name):
+    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name):
         ending.stopped_at = waiting.name
         return
-    visible = next((s.name for s in steps[last_seen + 1 :] if sight.would_show(s.name)), None)
+    visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)
     before = steps[last_seen].name if last_seen >= 0 else steps[0].name
     ending.between = (before, visible or steps[-1].name)
 

@@ -8,7 +8,7 @@ failed meanwhile); where it says nothing, it follows from what the service had t
 from __future__ import annotations
 
 from tracer.conformance.case import Case, Ending, Witness
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.model import Call, RestFacts
 from tracer.openstack.faults import TOKENS_PATH
 from tracer.openstack.services import KEYSTONE, PROXY
@@ -41,12 +41,12 @@ def _legs(case: Case) -> list[Call]:
     return [w.call for w in case.witnesses if w.all_steps & case.grammar.inward]
 
 
-def rejected(case: Case, sight: StepSight, refusal: Call) -> Ending:
+def rejected(case: Case, coverage: StepCoverage, refusal: Call) -> Ending:
     """Return the ending of a request that *refusal* turned down."""
     time_ns = refusal.ended_ns or refusal.started_ns
     ending = Ending("rejected", call=refusal, error=refusal.error, time_ns=time_ns)
     if case.trace.creates and case.trace.created is None:
-        _refused_by_portal(case, sight, ending)
+        _refused_by_portal(case, coverage, ending)
         return ending
     hop, culprit = _refused_by_proxy(case, refusal), _culprit(case, refusal)
     if hop is not None and (culprit is None or case.records[culprit.serial].caller != PROXY):
@@ -164,7 +164,7 @@ def _next_thing_to_do(case: Case, refusal: Call) -> str | None:
     return step
 
 
-def _refused_by_portal(case: Case, sight: StepSight, ending: Ending) -> None:
+def _refused_by_portal(case: Case, coverage: StepCoverage, ending: Ending) -> None:
     """Set where an order stopped that came no further than the portal.
 
     The portal logs in before it asks the cloud: a login that failed, or nothing behind it, is the request
@@ -183,11 +183,11 @@ def _refused_by_portal(case: Case, sight: StepSight, ending: Ending) -> None:
         if bad:
             ending.call = bad[0]
             ending.error = bad[0].error or ending.error
-        if bad or sight.would_show(asked[0]):
+        if bad or coverage.would_show(asked[0]):
             ending.stopped_at = asked[0]
         else:
             ending.between = (portal, in_api[-1] if in_api else asked[-1])
-    elif sight.whole(asked[0]):
+    elif coverage.whole(asked[0]):
         ending.stopped_at = portal
     else:
         ending.between = (portal, asked[-1])

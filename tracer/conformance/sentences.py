@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracer.alignment.out_of_order import Displaced
+from tracer.alignment.out_of_order import OutOfOrder
 from tracer.conformance.answers import candidates_offered, selects_host
 from tracer.conformance.case import Case, Ending
 from tracer.conformance.outcome import blind_host, failing_of_attempt
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.grammar import Grammar
 from tracer.grammar.patterns import expected_of
@@ -223,15 +223,15 @@ def between_words(ending: Ending) -> str:
     return f"stopped behind step {ending.between[0]} and not later than at step {ending.between[1]}"
 
 
-def stall_words(case: Case, ending: Ending, sight: StepSight) -> str:
+def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     """Return the message of a creation that goes on no more."""
     step = ending.stopped_at
     if step is None:
         return between_words(ending)
-    quiet_ns = sight.captured_until_ns(step) - case.last_own_ns()
+    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
     text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
     message = _last_message(case)
-    waits = message is not None and sight.owed_by_broker(step)
+    waits = message is not None and coverage.owed_by_broker(step)
     if waits and message is not None:
         return f"{text}: {message.operation} {_BROKER.get(message.result, '')}"
     turned_away = [w.record for w in case.witnesses if step in w.failed and w.record.protocol == "RPC"]
@@ -310,7 +310,7 @@ def host_words(case: Case, blind: tuple[str, int]) -> str:
     return f"asked {hosts}; {what} ends at +{ends:.1f} s, so the host that built it is unknown"
 
 
-def order_words(moved: Displaced, record: CallRecord) -> str:
+def order_words(moved: OutOfOrder, record: CallRecord) -> str:
     """Return the message of a call out of order."""
     if moved.changed_with is not None and moved.changed_with != moved.step:
         return f"steps {moved.step} and {moved.changed_with} have changed places: {record.line}"
@@ -319,22 +319,26 @@ def order_words(moved: Displaced, record: CallRecord) -> str:
 
 
 def summary_words(
-    case: Case, ending: Ending, sight: StepSight, steps: Sequence[StepResult], deviations: Sequence[Deviation]
+    case: Case,
+    ending: Ending,
+    coverage: StepCoverage,
+    steps: Sequence[StepResult],
+    deviations: Sequence[Deviation],
 ) -> str:
     """Return the verdict in one sentence, the answer first."""
     took = time_words(max(0, ending.time_ns - case.first_ns))
     if ending.outcome in ("rejected", "error"):
         return f"{failure_words(case, ending)} (after {took})"
     if ending.outcome == "stuck":
-        return f"stuck: {stall_words(case, ending, sight)}"
+        return f"stuck: {stall_words(case, ending, coverage)}"
     blind = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
     unseen = f"; {len(blind)} of {len(steps)} steps cannot be seen in these captures" if blind else ""
     if ending.outcome == "unfinished":
         where = f"before step {ending.stopped_at}"
         if ending.stopped_at is None:
             where = f"between steps {' and '.join(ending.between or ())}"
-        return f"unfinished: the capture ends {where}{_so_far(case, ending, sight)}{unseen}"
-    blind_to = blind_host(case, ending, sight)
+        return f"unfinished: the capture ends {where}{_so_far(case, ending, coverage)}{unseen}"
+    blind_to = blind_host(case, ending, coverage)
     if blind_to is not None:
         unseen = f"; {host_words(case, blind_to)}{unseen}"
     host = f" on {case.attempts[-1].host}" if case.attempts and blind_to is None else ""
@@ -348,7 +352,7 @@ _QUIET_NS = 5_000_000_000
 """Silence of which an unfinished creation tells."""
 
 
-def _so_far(case: Case, ending: Ending, sight: StepSight) -> str:
+def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     """Return what is known of the step that an unfinished creation waits for: refusals, or a silence."""
     step = ending.stopped_at
     if step is None:
@@ -362,11 +366,11 @@ def _so_far(case: Case, ending: Ending, sight: StepSight) -> str:
     if refused and not case.step_calls(step):
         connections = "1 connection" if len(refused) == 1 else f"{len(refused)} connections"
         return f": {refused[-1].callee} refused {connections} so far"
-    quiet_ns = sight.captured_until_ns(step) - case.last_own_ns()
-    if quiet_ns < _QUIET_NS or not sight.quiet_is_known(step, case.last_own_ns()):
+    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
+    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns()):
         return ""
     message = _last_message(case)
-    if message is not None and message.result in _UNFETCHED and sight.owed_by_broker(step):
+    if message is not None and message.result in _UNFETCHED and coverage.owed_by_broker(step):
         does = f"{message.callee} has not taken the message"
         if message.result == "unroutable":
             does = f"no queue is bound for the message to {message.callee}, and nothing came"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.outcome import only_turned_away
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
 from tracer.grammar.grammar import Step
 from tracer.model import RestFacts, StepResult, StepStatus
@@ -17,7 +17,7 @@ __all__ = ["step_results"]
 
 
 def step_results(
-    case: Case, sight: StepSight, ending: Ending, explanation: Explanation
+    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation
 ) -> tuple[StepResult, ...]:
     """Return the result of each step, in documented order."""
     places = case.grammar.places
@@ -27,7 +27,7 @@ def step_results(
     if ending.outcome in GOOD:
         furthest = len(places)
     results = [
-        _result(case, sight, ending, explanation, step, places[step.name] < furthest)
+        _result(case, coverage, ending, explanation, step, places[step.name] < furthest)
         for step in case.grammar.steps
     ]
     retried = case.grammar.attempt[0] if len(case.attempts) > 1 and case.grammar.attempt else None
@@ -35,7 +35,7 @@ def step_results(
 
 
 def _result(
-    case: Case, sight: StepSight, ending: Ending, explanation: Explanation, step: Step, passed: bool
+    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, step: Step, passed: bool
 ) -> StepResult:
     taken = explanation.taken.get(step.name, [])
     failed = ending.stopped_at == step.name and ending.outcome in ("rejected", "error")
@@ -51,13 +51,15 @@ def _result(
         asked = [w for w, _ in taken] if step.name not in case.grammar.inward else []
         status, reason = "failed" if only_turned_away(asked, ending) else "seen", ""
     else:
-        status, reason = _unseen(case, sight, ending, step, passed)
+        status, reason = _unseen(case, coverage, ending, step, passed)
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)
     started_ns, duration_ns = times_of([w for w, _ in taken])
     return StepResult(step.name, step.title, status, started_ns, duration_ns, calls, reason)
 
 
-def _unseen(case: Case, sight: StepSight, ending: Ending, step: Step, passed: bool) -> tuple[StepStatus, str]:
+def _unseen(
+    case: Case, coverage: StepCoverage, ending: Ending, step: Step, passed: bool
+) -> tuple[StepStatus, str]:
     """Return the status of a step of which nothing was seen, and the reason where it is unobserved.
 
     *passed* tells that the creation went further than this step.
@@ -68,7 +70,7 @@ def _unseen(case: Case, sight: StepSight, ending: Ending, step: Step, passed: bo
         return "inferred", ""
     # Who was never seen was never needed, unless the request itself says that it is.
     needed = step.presence == "required" or _needs_storage(case, step.name)
-    reason = sight.why_not(step.name, strict=needed) or ""
+    reason = coverage.why_not(step.name, strict=needed) or ""
     if reason:
         return "unobserved", reason
     return ("missing" if needed else "skipped") if passed else "not_reached", ""

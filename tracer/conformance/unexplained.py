@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from tracer.alignment.edits import Extra, Sync
-from tracer.alignment.out_of_order import Displaced
+from tracer.alignment.out_of_order import OutOfOrder
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.sentences import expected_words, order_words
-from tracer.conformance.sight import StepSight
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.model import CallRecord, Deviation, DeviationKind, Note
 
-__all__ = ["misfits"]
+__all__ = ["unexplained_calls"]
 
 
-def misfits(
-    case: Case, sight: StepSight, ending: Ending, explanation: Explanation, blind: bool
+def unexplained_calls(
+    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, blind: bool
 ) -> tuple[list[Deviation], list[Note]]:
     """Return what the calls that do not fit deviate by, and notes on what is accepted.
 
     *blind* tells that steps could not be seen: then no call is too many.
     """
-    found = _Misfits(case, sight, ending, explanation.displaced)
+    found = _Unexplained(case, coverage, ending, explanation.out_of_order)
     for edit in explanation.edits:
         if isinstance(edit, Sync):
             found.takes(edit, explanation.witnesses[edit.event])
@@ -29,11 +29,11 @@ def misfits(
     return found.deviations, found.notes
 
 
-class _Misfits:
+class _Unexplained:
     """Collects deviations and notes, each once."""
 
-    def __init__(self, case: Case, sight: StepSight, ending: Ending, moved: list[Displaced]) -> None:
-        self.case, self.sight, self.ending, self.moved = case, sight, ending, moved
+    def __init__(self, case: Case, coverage: StepCoverage, ending: Ending, moved: list[OutOfOrder]) -> None:
+        self.case, self.coverage, self.ending, self.moved = case, coverage, ending, moved
         self.damaged = case.is_damaged()
         self.deviations: list[Deviation] = []
         self.notes: list[Note] = []
@@ -52,7 +52,7 @@ class _Misfits:
         elif (
             edit.kind in ("plane", "mode")
             and not witness.ambiguous
-            and (edit.kind == "mode" or self.sight.plane_is_given(witness.call.connection))
+            and (edit.kind == "mode" or self.coverage.plane_is_given(witness.call.connection))
             and self._first(edit.kind, step or "")
         ):
             self.deviations.append(self._misplaced(edit, record))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tracer.conformance.case import Case, Sight
+from tracer.conformance.case import Case
+from tracer.conformance.coverage import Visibility
 from tracer.grammar import Leg
 from tracer.model import Connection, RpcFacts
 from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
 
-__all__ = ["StepSight"]
+__all__ = ["StepCoverage"]
 
 
 LEAD_NS = 60_000_000_000
@@ -21,20 +22,20 @@ LEAD_NS = 60_000_000_000
 short the stall limit is: that tells how patient somebody is, not how fast the cloud is."""
 
 
-class StepSight:
+class StepCoverage:
     """Answers whether a step's messages would be in the captures."""
 
     def __init__(
         self,
         case: Case,
-        sight: Sight,
+        coverage: Visibility,
         addresses_of: Callable[[str], set[str]],
         fronts_of: Callable[[str], set[str]],
         stall_ns: int,
     ) -> None:
         self._fronts_of = fronts_of
         self._case = case
-        self._sight = sight
+        self._captures = coverage
         self._addresses_of = addresses_of
         self._stall_ns = stall_ns
         self._known: dict[tuple[str, bool], str | None] = {}
@@ -44,7 +45,7 @@ class StepSight:
 
     def plane_is_given(self, connection: Connection) -> bool:
         """Tell whether a capture's name tells the plane of *connection*."""
-        return self._sight.plane_is_given(connection)
+        return self._captures.plane_is_given(connection)
 
     def whole(self, step: str) -> bool:
         """Tell whether the plane of *step* is captured without holes, from before this trace on."""
@@ -78,14 +79,15 @@ class StepSight:
         callers, callees = self._ends(leg.caller), self._ends(leg.callee)
         if leg.protocol == "REST" and leg.caller not in (PORTAL, PROXY):
             callees = callees | self._fronts_of(leg.callee)
-        sight = self._sight
+        coverage = self._captures
         names = leg.caller, leg.callee
-        reason = sight.unseen(leg.plane, leg.protocol, callers, callees, names, strict)
+        reason = coverage.unseen(leg.plane, leg.protocol, callers, callees, names, strict)
         if reason is not None:
-            interruption = sight.interruption(*self._window(step)[:2])
+            interruption = coverage.interruption(*self._window(step)[:2])
             # Ends that were never seen may have spoken in the time of which nothing is known.
             may_be = (
-                interruption and sight.unseen(leg.plane, leg.protocol, callers, callees, names, False) is None
+                interruption
+                and coverage.unseen(leg.plane, leg.protocol, callers, callees, names, False) is None
             )
             return interruption if may_be else reason
         if not self._question_was_seen(step):
@@ -95,7 +97,7 @@ class StepSight:
             api = self._case.grammar.api
             return f"it carries no id: it is found by {api}'s POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
-        begin_ns, end_ns = sight.span_ns(leg.plane, leg.protocol, callers | callees)
+        begin_ns, end_ns = coverage.span_ns(leg.plane, leg.protocol, callers | callees)
         where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
         first_ns = self._case.first_ns
         first_step = self._first_step()
@@ -106,17 +108,17 @@ class StepSight:
             return f"the capture of {where} may have begun behind it"
         if end_ns < (until_ns if closed else since_ns):
             return f"the capture of {where} may end before it"
-        if sight.one_way(leg.protocol, callers, callees):
+        if coverage.one_way(leg.protocol, callers, callees):
             return f"only one direction between {leg.caller} and {leg.callee} is captured"
-        path = sight.broke_off(leg.plane, until_ns)
+        path = coverage.broke_off(leg.plane, until_ns)
         if path is not None:
             return f"{path} breaks off before it"
-        if sight.cut_short():
+        if coverage.cut_short():
             return "the packets are cut by the snap length"
-        interruption = sight.interruption(since_ns, until_ns)
+        interruption = coverage.interruption(since_ns, until_ns)
         if interruption is not None:
             return interruption
-        if sight.damaged(leg.protocol, callers, callees, since_ns, until_ns):
+        if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
         if self._case.trace.curtailed:
             return "calls of that time were forgotten for lack of room"
@@ -172,7 +174,9 @@ class StepSight:
         """Return until when every plane that could carry *step* is captured."""
         planes = {leg.plane for leg in self._case.grammar.legs(step)} if step else {"*"}
         ends = [
-            self._sight.span_ns(plane)[1] for plane in planes if plane == "*" or plane in self._sight.planes()
+            self._captures.span_ns(plane)[1]
+            for plane in planes
+            if plane == "*" or plane in self._captures.planes()
         ]
         return min(ends, default=0)
 
@@ -183,7 +187,7 @@ class StepSight:
 
     def seen_for_ns(self, plane: str, since_ns: int) -> int:
         """Return how long *plane* is captured behind *since_ns*: more is not known of what came later."""
-        return max(0, self._sight.span_ns(plane)[1] - since_ns)
+        return max(0, self._captures.span_ns(plane)[1] - since_ns)
 
     def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
         """Tell whether silence after *last_ns* means something: the next step would be seen."""
