@@ -223,7 +223,7 @@ TOKEN, SUBJECT_TOKEN = "x-auth-token", "x-subject-token"  # names of headers
 """Headers: the token of who asks, and the one that is asked about (keystone's API reference)."""
 
 FRAGMENTS = (
-    *(TOKENS, TOKEN_IN_PATH, STARTS_VM, *VRM_PATHS, *OBJECTS_OF_VRM),
-    *("/v2.1/", "/v2.0/", SERVERS, ACTION, "/allocation_candidates", "/cloudhosts/"),
+    *(TOKENS, TOKEN_IN_PATH, *SECRETS, SERVERS, ACTION, STARTS_VM, *VRM_PATHS, *OBJECTS_OF_VRM),
+    *("/v2.1/", "/v2.0/", "/allocation_candidates", "/cloudhosts/"),
 )
 """Pieces by which a path of the cloud is known when it stands anywhere: only this module may hold them."""
