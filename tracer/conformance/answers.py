@@ -14,7 +14,7 @@ from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
-from tracer.openstack.faults import CLAIM, asks_for_candidates, asks_for_resources, claims_host
+from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
 from tracer.openstack.services import NOVA_SCHEDULER
 
 __all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered", "selects_host"]
@@ -64,7 +64,7 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
     asked = [
         call
         for call in case.trace.calls
-        if isinstance(call.facts, RestFacts) and asks_for_candidates(call.facts.path)
+        if isinstance(call.facts, RestFacts) and call.facts.path.endswith(CANDIDATES)
     ]
     offer = candidates_offered(case)
     if offer is None or not isinstance(offer.facts, RestFacts):
@@ -84,7 +84,7 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
         claims = [
             c
             for c in case.trace.calls
-            if claims_host(c.operation) and c.result[:1] in "45" and c.result != "?"
+            if c.operation.startswith(CLAIM) and c.result[:1] in "45" and c.result != "?"
         ]
         if claims:
             why += f" (placement answered {claims[-1].result} to {CLAIM}{{id}})"
@@ -102,7 +102,7 @@ def _wanted(query: str) -> str:
         if asks_for_resources(key)
         for part in value.split(",")
     ]
-    parts += [f"{key} {value}" for key, value in fields if asks_for_resources(key) is False]
+    parts += [f"{key} {value}" for key, value in fields if leaves_hosts_out(key)]
     return f" with {', '.join(parts)}"[:_TEXT_LIMIT] if parts else ""
 
 

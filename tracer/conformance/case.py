@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from tracer.grammar import Candidate, Grammar
 from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Trace
-from tracer.openstack.faults import TASK_FAILED
 from tracer.openstack.services import PORTAL, VRM
+from tracer.openstack.states import TASK_FAILED
 
 __all__ = ["GOOD", "Case", "Ending", "Tried", "Witness", "lay_out"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tracer.conformance.case import Case, Ending, Witness
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.model import Call, RestFacts
-from tracer.openstack.faults import TOKENS_PATH
+from tracer.openstack.rest import is_login
 from tracer.openstack.services import KEYSTONE, PROXY
 
 __all__ = ["failing_call", "failing_in_api", "refusal_of", "rejected", "step_of_failure"]
@@ -174,7 +174,7 @@ def _refused_by_portal(case: Case, coverage: StepCoverage, ending: Ending) -> No
     portal = grammar.portal_step or grammar.request[0]
     asked = [step for step in grammar.request if step != portal] or [portal]
     in_api = grammar.asked_by(grammar.api)
-    logins = [c for c in case.trace.calls if TOKENS_PATH in c.operation or c.operation.startswith("CONNECT")]
+    logins = [c for c in case.trace.calls if is_login(c.operation) or c.operation.startswith("CONNECT")]
     if logins and all(c.serial in case.trace.ambiguous for c in logins):
         # Another order's, perhaps: then the portal refused by itself.
         ending.between = (portal, asked[0])

@@ -13,8 +13,9 @@ from tracer.conformance.times import time_words
 from tracer.grammar import Grammar
 from tracer.grammar.patterns import expected_of
 from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
-from tracer.openstack.faults import validates_token
+from tracer.openstack.rest import validates_token
 from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, PROXY
+from tracer.openstack.states import TASK_FAILED
 
 __all__ = [
     "between_words",
@@ -157,7 +158,7 @@ def failure_words(case: Case, ending: Ending) -> str:
     if unknown:
         return text
     facts = ending.call.facts if ending.call is not None else None
-    if isinstance(facts, RestFacts) and facts.status_text == "failed":
+    if isinstance(facts, RestFacts) and facts.status_text == TASK_FAILED:
         text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
     if isinstance(facts, ConnectFacts):
         return text

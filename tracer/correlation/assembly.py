@@ -15,10 +15,12 @@ from tracer.correlation.material import SKEW_NS, Material, Request, rest
 from tracer.correlation.portal import find_portal_calls, refused_at_portal
 from tracer.correlation.standing import add_by_place, add_by_server, find_failure
 from tracer.model import Call, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.openstack import rpc, sql
+from tracer.openstack.rest import STARTS_VM
+from tracer.openstack.services import LOOKED_AT_BEFORE_QUOTA
+from tracer.openstack.states import ACTIVE, ENDS_CREATION, ERROR, STATE_OF_STATUS, TASK_SUCCEEDED
 
 __all__ = ["assemble"]
-
-_FORK = frozenset({"schedule_and_build_instances", "select_destinations", "build_and_run_instance"})
 
 PORTAL_NS = 60_000_000_000
 """How long a request to the portal may have been under way before anything was done for it."""
@@ -77,7 +79,7 @@ def _collect(material: Material, request: Request) -> None:
         request.add(material.by_request.get(request.request_id))
     for call in request.calls if material.creates else ():
         facts = call.facts
-        if isinstance(facts, RpcFacts) and facts.method in _FORK:
+        if isinstance(facts, RpcFacts) and facts.method in rpc.FORKS:
             request.server_ids += [i for i in facts.ids if i not in request.server_ids]
 
 
@@ -109,11 +111,7 @@ def _quota_window(material: Material, request: Request) -> tuple[int, int | None
     for call in request.calls:
         facts = call.facts
         role = call.connection.server_role
-        if (
-            isinstance(facts, RestFacts)
-            and facts.method == "GET"
-            and role in ("glance-api", "neutron-server", "keystone")
-        ):
+        if isinstance(facts, RestFacts) and facts.method == "GET" and role in LOOKED_AT_BEFORE_QUOTA:
             leg = request.at_api
             if leg is not None and leg.ended_ns is not None and call.started_ns > leg.ended_ns:
                 continue
@@ -121,11 +119,8 @@ def _quota_window(material: Material, request: Request) -> tuple[int, int | None
     until_ns = None
     for server_id in request.server_ids:
         for call in material.by_uuid.get(server_id):
-            if (
-                isinstance(call.facts, SqlFacts)
-                and call.facts.verb == "INSERT"
-                and call.facts.table == "request_specs"
-            ):
+            facts = call.facts
+            if isinstance(facts, SqlFacts) and sql.ends_quota_check(facts.verb, facts.table):
                 until_ns = min(until_ns or call.started_ns, call.started_ns)
     if until_ns is None:
         rpc = [c for c in request.calls if material.is_seed(c)]
@@ -172,7 +167,7 @@ class _Siblings:
         """Return 'yes', 'perhaps' or '' for a call of the request and one of its VMs."""
         facts = call.facts
         ids = facts.ids if isinstance(facts, RestFacts | RpcFacts | SqlFacts) else ()
-        if isinstance(facts, RpcFacts) and facts.method == "build_and_run_instance" and not ids:
+        if isinstance(facts, RpcFacts) and facts.method in rpc.ASKS_A_HOST_TO_BUILD and not ids:
             return "perhaps"
         named = {self._owners.get(i, i) for i in ids}
         if server_id in named:
@@ -204,7 +199,7 @@ def _hosts_of_servers(request: Request) -> dict[str, set[str]]:
     hosts: dict[str, set[str]] = {}
     for call in request.calls:
         facts = call.facts
-        if isinstance(facts, RpcFacts) and facts.method == "build_and_run_instance" and facts.consumer:
+        if isinstance(facts, RpcFacts) and facts.method in rpc.ASKS_A_HOST_TO_BUILD and facts.consumer:
             for server_id in facts.ids:
                 hosts.setdefault(server_id, set()).add(facts.consumer.endpoint.address)
     return hosts
@@ -261,26 +256,26 @@ def _find_state(material: Material, trace: Trace) -> int | None:
     for call in [*trace.calls, *(material.by_uuid.get(trace.server_id) if trace.server_id else ())]:
         facts = call.facts
         if isinstance(facts, RestFacts):
-            if facts.path.endswith("/action/start") and facts.task_uri:
+            if facts.path.endswith(STARTS_VM) and facts.task_uri:
                 starts.add(facts.task_uri)
-            elif facts.path in starts and facts.status_text == "success":
+            elif facts.path in starts and facts.status_text == TASK_SUCCEEDED:
                 started = started or call
-        if isinstance(facts, RpcFacts) and facts.mode != "reply" and facts.vm_state in ("active", "error"):
+        if isinstance(facts, RpcFacts) and facts.mode != "reply" and facts.vm_state in ENDS_CREATION:
             candidates.append((call.started_ns, facts.vm_state, call))
     for call in material.by_uuid.get(trace.server_id) if trace.server_id else ():
         facts = call.facts
-        if isinstance(facts, SqlFacts) and facts.vm_state in ("active", "error"):
+        if isinstance(facts, SqlFacts) and facts.vm_state in ENDS_CREATION:
             candidates.append((call.started_ns, facts.vm_state, call))
     for status, call in material.states.get(trace.server_id, {}).items():
-        if status in ("ACTIVE", "ERROR"):
-            candidates.append((call.ended_ns or call.started_ns, status.lower(), call))
-    if started is not None and not any(state == "error" for _, state, _ in candidates):
+        if status in STATE_OF_STATUS:
+            candidates.append((call.ended_ns or call.started_ns, STATE_OF_STATUS[status], call))
+    if started is not None and not any(state == ERROR for _, state, _ in candidates):
         # The VRM's word counts where nova's own is not heard.
-        candidates.append((started.ended_ns or started.started_ns, "active", started))
+        candidates.append((started.ended_ns or started.started_ns, ACTIVE, started))
     for time_ns, state, call in sorted(candidates, key=lambda item: (item[0], item[2].serial)):
-        if state == "active" and trace.active_ns is None:
+        if state == ACTIVE and trace.active_ns is None:
             trace.active_ns, trace.active_call = time_ns, call
-        elif state == "error" and trace.failed_ns is None:
+        elif state == ERROR and trace.failed_ns is None:
             trace.failed_ns, trace.failed_call = time_ns, call
     if trace.active_ns is not None and trace.failed_ns is not None and trace.failed_ns > trace.active_ns:
         # Active first: what failed later is another operation.
@@ -336,7 +331,10 @@ def _places(material: Material, trace: Trace) -> list[tuple[str, int, int]]:
             until_ns = call.ended_ns if call.ended_ns is not None else end_ns
             places.append((call.connection.server.address, call.started_ns, until_ns))
         elif (
-            isinstance(facts, RpcFacts) and facts.method in _FORK and facts.consumer and facts.mode != "reply"
+            isinstance(facts, RpcFacts)
+            and facts.method in rpc.FORKS
+            and facts.consumer
+            and facts.mode != "reply"
         ):
             places.append((facts.consumer.endpoint.address, call.started_ns, end_ns))
     return places

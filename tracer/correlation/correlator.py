@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from tracer.correlation import expiry
 from tracer.correlation.assembly import assemble
-from tracer.correlation.material import PORTAL, Begins, Material
+from tracer.correlation.material import Begins, Material
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.openstack.rest import CREATED, is_login, is_vrm, names_vrm_object
+from tracer.openstack.services import NOVA_API, PORTAL
 
 __all__ = ["Correlator"]
 
-_VRM = re.compile(r"/service/(?:sites|session)\b")
 LOOSE = 20_000
 """Calls without any key that are kept for a join by time and address."""
 RETIRED = 200_000
@@ -169,11 +169,11 @@ class Correlator:
         if facts.subject_token and call.parent is not None and call.parent.serial in self._open_legs:
             material.validations.setdefault(call.parent.serial, []).append(call.front or call)
             return
-        if _VRM.search(facts.path):
+        if is_vrm(facts.path):
             self._vrm(call, facts)
         elif asked and (facts.name or not material.creates) and not call.connection.server_role:
             material.portal.add(call)
-        elif facts.method in ("POST", "GET") and "/auth/tokens" in facts.path:
+        elif facts.method in ("POST", "GET") and is_login(facts.path):
             material.logins.add(call)
 
     def _vrm(self, call: Call, facts: RestFacts) -> None:
@@ -183,7 +183,7 @@ class Correlator:
         elif facts.ids:
             for uuid in facts.ids[:8]:
                 self._material.by_uuid.add(uuid, call)
-        elif not self._material.creates or ("/tasks/" not in facts.path and "/vms/" not in facts.path):
+        elif not self._material.creates or not names_vrm_object(facts.path):
             # Logins and the like. For a VM that is being made, a task that nobody named is that of an older
             # operation; a VM that is there may have been made before the capture.
             self._material.loose.add(call)
@@ -230,7 +230,7 @@ def _prefixes(path: str) -> list[str]:
 def _looks_like_creation(call: Call, facts: RestFacts) -> bool:
     """Tell whether an answer without its request is that of POST /servers: 202 with a server's id."""
     return (
-        facts.status == 202
+        facts.status == CREATED
         and bool(facts.answered_id and facts.answered_ids)
-        and "nova-api" in (call.connection.server_role or "nova-api")
+        and NOVA_API in (call.connection.server_role or NOVA_API)
     )

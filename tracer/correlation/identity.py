@@ -6,17 +6,10 @@ from bisect import bisect_left, bisect_right
 
 from tracer.correlation.material import SKEW_NS, Material, Request, rest
 from tracer.model import Call, RestFacts, RpcFacts, SqlFacts
+from tracer.openstack.rpc import NAMES_NEW_SERVERS
+from tracer.openstack.sql import FIRST_OF_A_SERVER
 
 __all__ = ["Inserts", "find_request_ids", "find_server_by_insert", "seeded_by_rpc"]
-
-_BUILDS = frozenset(
-    {
-        "schedule_and_build_instances", "select_destinations", "build_and_run_instance", "build_instances",
-        "external_instance_event",
-    }
-)  # fmt: skip
-"""Messages that name the server which a creation makes."""
-_FIRST_TABLES = frozenset({"request_specs", "build_requests"})
 
 
 def find_request_ids(material: Material, requests: list[Request], inserts: Inserts) -> None:
@@ -71,7 +64,7 @@ class _Tracks:
         if isinstance(facts, RestFacts) and facts.token:
             self._by_mark.setdefault(("token", facts.token), []).append((call.started_ns, key))
         elif isinstance(facts, RpcFacts):
-            if facts.method in _BUILDS:
+            if facts.method in NAMES_NEW_SERVERS:
                 for server_id in facts.ids:
                     self._by_server.setdefault(server_id, {})[key] = None
             if self._material.is_seed(call):
@@ -119,7 +112,7 @@ def _carries(material: Material, request: Request, calls: list[Call]) -> bool:
     if request.server_ids and material.creates:
         return any(
             isinstance(c.facts, RpcFacts)
-            and c.facts.method in _BUILDS
+            and c.facts.method in NAMES_NEW_SERVERS
             and set(c.facts.ids) & set(request.server_ids)
             for c in calls
         )
@@ -189,7 +182,7 @@ def _is_first(call: Call, uuid: str) -> bool:
     return (
         isinstance(facts, SqlFacts)
         and facts.verb == "INSERT"
-        and facts.table in _FIRST_TABLES
+        and facts.table in FIRST_OF_A_SERVER
         and facts.ids[:1] == (uuid,)
     )
 

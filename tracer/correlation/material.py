@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from tracer.correlation.index import CallIndex, RecentCalls
 from tracer.model import Call, Endpoint, RestFacts, RpcFacts
+from tracer.openstack.rest import CREATE_SERVER
+from tracer.openstack.services import PORTAL
 
-__all__ = ["NEAR_NS", "PORTAL", "SKEW_NS", "Begins", "Material", "Request", "rest"]
+__all__ = ["NEAR_NS", "SKEW_NS", "Begins", "Material", "Request", "rest"]
 
 NEAR_NS = 50_000_000
 """Two legs without any readable id belong together when they begin within 50 ms."""
 SKEW_NS = 5_000_000
-PORTAL = "sc"
-"""The role of the service that an administrator asks: none of OpenStack's."""
 MOST_NAMES = 100_000
 MOST_SEEDS = 50_000
 MOST_CHANGES = 1_000
@@ -39,7 +39,7 @@ class Material:
         begins: Begins,
     ) -> None:
         self.begins = begins
-        self.creates = bool(begins("REST", "POST /v2.1/servers") - {PORTAL})
+        self.creates = bool(begins("REST", CREATE_SERVER) - {PORTAL})
         """The workflow makes servers; else it does something to one that is there, which its calls name."""
         self.is_front = is_front
         self.addresses_of = addresses_of

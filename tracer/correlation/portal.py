@@ -8,6 +8,7 @@ from itertools import islice
 
 from tracer.correlation.material import SKEW_NS, Material, Request, rest
 from tracer.model import Call
+from tracer.openstack.services import PORTAL
 
 __all__ = ["find_portal_calls", "refused_at_portal"]
 
@@ -137,7 +138,7 @@ def _is_told(material: Material, call: Call) -> bool:
     if material.orders and call.operation not in material.orders:
         return False
     before_ns = material.told_before_ns[not material.orders]
-    return call.started_ns < before_ns and call.connection.server.address in material.addresses_of("sc")
+    return call.started_ns < before_ns and call.connection.server.address in material.addresses_of(PORTAL)
 
 
 def _came_no_further(material: Material, call: Call, callers: set[str]) -> bool:

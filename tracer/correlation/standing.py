@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tracer.correlation.material import SKEW_NS, Material
 from tracer.model import Call, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.openstack.states import ERROR
 
 __all__ = ["add_by_place", "add_by_server", "find_failure"]
 
@@ -62,11 +63,11 @@ def find_failure(trace: Trace) -> None:
     before = ""
     for call in sorted(trace.calls, key=lambda call: (call.started_ns, call.serial)):
         facts = call.facts
-        if isinstance(facts, SqlFacts) and facts.vm_state == "error":
+        if isinstance(facts, SqlFacts) and facts.vm_state == ERROR:
             trace.failed_ns, trace.failed_call = call.started_ns, call
             return
         if isinstance(facts, RpcFacts) and facts.mode != "reply" and facts.vm_state:
-            if facts.vm_state == "error" and before not in ("", "error"):
+            if facts.vm_state == ERROR and before not in ("", ERROR):
                 trace.failed_ns, trace.failed_call = call.started_ns, call
                 return
             before = facts.vm_state

@@ -43,6 +43,7 @@ from tracer.model import (
     Undecoded,
     Verdict,
 )
+from tracer.openstack.rest import CREATE_SERVER
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.settings import Settings
@@ -337,7 +338,7 @@ class Stages:
         counts += [(names[p], n + (skipped if p == "SQL" else 0)) for p, n in sorted(self._counts.items())]
         if skipped and "SQL" not in self._counts:
             counts.append((names["SQL"], skipped))
-        creates = self._grammar.begun_at("REST", "POST /v2.1/servers")
+        creates = self._grammar.begun_at("REST", CREATE_SERVER)
         counts.append(("creations of a server" if creates else f"runs of {self._grammar.name}", traces))
         return tuple(counts)
 

@@ -16,6 +16,7 @@ from tracer.live.history import History
 from tracer.live.queues import Queues
 from tracer.model import Call, CallRecord, RestFacts, RpcFacts, Trace, Verdict
 from tracer.model.events import Event, OpenTrace
+from tracer.openstack.rest import SERVERS, is_login
 
 __all__ = ["Follow", "Patience", "order_of"]
 
@@ -353,7 +354,7 @@ def _first_request(trace: Trace) -> Call | None:
 
 
 def _is_login(call: Call) -> bool:
-    return isinstance(call.facts, RestFacts) and "/auth/tokens" in call.facts.path
+    return isinstance(call.facts, RestFacts) and is_login(call.facts.path)
 
 
 def _withdrawal_words(gone: Trace, found: Iterable[Trace]) -> str:
@@ -373,7 +374,7 @@ def _keys(trace: Trace) -> list[_Key]:
         keys.append(("server", trace.server_id))
     if trace.request_id:
         keys.append(("request", trace.request_id))
-    keys += [("call", call.serial) for call in trace.calls if call.operation.endswith("/servers")]
+    keys += [("call", call.serial) for call in trace.calls if call.operation.endswith(SERVERS)]
     first = _first_request(trace)
     if first is not None:
         # The order at the portal, which was told while it waited, before anything was done for it; no login,

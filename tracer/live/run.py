@@ -18,6 +18,7 @@ from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model import Capture
 from tracer.model.events import Event
+from tracer.openstack.services import NOVA_API
 from tracer.protocols import PORTS
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
@@ -105,7 +106,7 @@ def open_replay(
 
 def proposed_filter(given: GivenTopology) -> str:
     """Return the filter for interfaces: the protocols' ports, of SQL only nova-api's where that is given."""
-    apis = {address for (address, _), role in given.roles.items() if role == "nova-api"}
+    apis = {address for (address, _), role in given.roles.items() if role == NOVA_API}
     return default_filter({**PORTS, **given.ports}, tuple(sorted(apis)))
 
 

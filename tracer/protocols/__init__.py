@@ -22,6 +22,7 @@ from tracer.model import (
     Message,
     Undecoded,
 )
+from tracer.openstack.services import PROTOCOL_OF_PORT
 from tracer.protocols.amqp091 import Amqp091
 from tracer.protocols.http1 import Http1
 from tracer.protocols.mysql import MySql
@@ -33,7 +34,6 @@ class Decoder(Protocol):
     """What a protocol must offer."""
 
     name: ClassVar[str]
-    ports: ClassVar[frozenset[int]]
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:
@@ -48,8 +48,8 @@ class Decoder(Protocol):
 
 BUILTIN: tuple[type[Decoder], ...] = (Http1, Amqp091, MySql)
 
-PORTS: dict[int, str] = {port: decoder.name for decoder in BUILTIN for port in decoder.ports}
-"""Server port -> protocol; a topology file adds to it."""
+PORTS: dict[int, str] = PROTOCOL_OF_PORT
+"""Server port -> protocol, as the services of a cloud listen; a topology file adds to it."""
 
 RAW_LIMIT = 16 << 20
 """Bytes of a body that are kept where it is to be sent again."""

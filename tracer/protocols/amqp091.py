@@ -86,7 +86,6 @@ class Amqp091:
     """
 
     name: ClassVar[str] = "amqp091"
-    ports: ClassVar[frozenset[int]] = frozenset({5672})
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:

@@ -82,12 +82,6 @@ class Http1:
     """
 
     name: ClassVar[str] = "http1"
-    ports: ClassVar[frozenset[int]] = frozenset(
-        # keystone, nova, metadata, placement, glance, neutron, cinder, heat, swift, barbican, octavia,
-        # ironic, manila, designate, magnum, and the vendors' and other people's HTTP.
-        {5000, 35357, 8774, 8775, 8778, 8780, 9292, 9696, 8776, 8004, 8000, 9311, 9876, 6385, 8786, 9001}
-        | {9511, 8777, 8041, 8042, 80, 8080, 8081, 8888, 7070, 15672}
-    )
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:

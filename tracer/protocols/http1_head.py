@@ -14,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from tracer.model.digest import digest
+from tracer.openstack.rest import TOKEN_IN_PATH
 
 __all__ = [
     "H2_PREFACE",
@@ -51,7 +52,7 @@ _NESTED_SECRET = re.compile(r"(?:token|secret|passw\w*|signature)=", re.IGNORECA
 _MAYBE_SECRET = re.compile(r"token|secret|passw|sig|credential|%", re.IGNORECASE)
 """Without any of these there is no secret in a query; most need no closer look."""
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*://)[^/?#]*@")
-_TOKEN_IN_PATH = re.compile(r"(/v2\.0/tokens/)([^/?]+)")
+_TOKEN_IN_PATH = re.compile(rf"({re.escape(TOKEN_IN_PATH)})([^/?]+)")
 _LINKS = frozenset(("location", "content-location", "referer"))
 """Headers whose value is a URL."""
 
@@ -67,7 +68,7 @@ def _without_secrets(target: str) -> str:
     """Return *target* with secret parameter values as digests and without user and password."""
     if "@" in target:
         target = _USERINFO.sub(r"\1", target)
-    if "/tokens/" in target:
+    if TOKEN_IN_PATH in target:
         # Keystone's v2 API put the token to be validated into the path.
         target = _TOKEN_IN_PATH.sub(lambda found: found[1] + digest(found[2]), target)
     path, mark, query = target.partition("?")

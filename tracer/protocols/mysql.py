@@ -82,7 +82,6 @@ class MySql:
     """
 
     name: ClassVar[str] = "mysql"
-    ports: ClassVar[frozenset[int]] = frozenset({3306})
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:

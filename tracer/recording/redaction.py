@@ -26,6 +26,7 @@ from operator import itemgetter
 
 from tracer.capture.layers import Layers
 from tracer.model import PacketFields, SegmentFields
+from tracer.openstack.services import DATABASE, ports_of
 from tracer.recording.patterns import FRAMING, Start, end_of, inserted, starts
 from tracer.recording.rows import login_secret, packets, row
 
@@ -207,7 +208,7 @@ class Redactor:
     *database_ports* are those at which MySQL is spoken.
     """
 
-    def __init__(self, database_ports: Collection[int] = (3306,)) -> None:
+    def __init__(self, database_ports: Collection[int] = ports_of(DATABASE)) -> None:
         self._layers = Layers()
         self._database_ports = frozenset(database_ports)
         self._held: deque[_Held] = deque()

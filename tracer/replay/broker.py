@@ -28,6 +28,7 @@ from pika import spec
 from pika.exceptions import AMQPError
 
 from tracer.model import TO_SERVER, AmqpContent, AmqpMethod
+from tracer.openstack.services import FANOUT
 
 __all__ = ["REMEMBERED", "Broker", "Exchange", "Queue", "decoded", "digest", "digest_of", "live_name"]
 
@@ -232,7 +233,7 @@ class Broker:
         if queue is None:
             exchange, key = str(delivery.arguments["exchange"]), str(delivery.arguments["routing_key"])
             known = self.exchanges.get(exchange)
-            is_fanout = known.kind == "fanout" if known else exchange.endswith("_fanout")
+            is_fanout = known.kind == "fanout" if known else exchange.endswith(FANOUT)
             # The form of oslo.messaging's own, which tells roles.
             queue = f"{exchange}_replayed{self.inferred_consumers}" if is_fanout or not key else key
             self.consumers[consumer] = queue
@@ -280,7 +281,7 @@ class Broker:
 
     def _use_exchange(self, name: str) -> None:
         if name not in self.exchanges and not _PREDEFINED.match(name):
-            self.exchanges[name] = Exchange("fanout" if name.endswith("_fanout") else "topic")
+            self.exchanges[name] = Exchange("fanout" if name.endswith(FANOUT) else "topic")
 
     def _use_queue(self, name: str) -> None:
         if name and name not in self.queues:

@@ -1,4 +1,5 @@
-"""Reports: verdicts to something to read. One module per format; each imports `model` and `errors` only.
+"""Reports: verdicts to something to read. One module per format; each imports `model`, `errors` and
+the cloud's tables only.
 
 Here is what they have in common: how times, frames and strings from the wire are written, and which
 traces a report is on.
@@ -19,6 +20,7 @@ from typing import get_args
 
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Capture, Conformance, Outcome, Report, StepResult, Verdict
+from tracer.openstack.services import SERVICES
 
 __all__ = [
     "call_words",
@@ -194,14 +196,7 @@ def fragment(evidence: tuple[str, int], names: Mapping[str, str]) -> str:
     return f"{names.get(path) or plain(path, 120)}#{frame}"
 
 
-_SHORT_ROLES = {
-    "nova-conductor": "conductor",
-    "nova-scheduler": "scheduler",
-    "nova-compute": "compute",
-    "neutron-server": "neutron",
-    "glance-api": "glance",
-    "cinder-api": "cinder",
-}
+_SHORT_ROLES = {service.role: service.short for service in SERVICES if service.short}
 """Where room is scarce; the others would be mistaken for something else."""
 
 

@@ -10,29 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tracer.model import CallRecord, Deviation, StepResult, Verdict
+from tracer.openstack.services import FLOW
 from tracer.reports import plain
 
-__all__ = ["FLOW_ORDER", "Mark", "Row", "arrives", "entries", "in_flow_order", "marks", "rows"]
-
-FLOW_ORDER = (
-    "admin",
-    "sc",
-    "lb",
-    "nova-api",
-    "keystone",
-    "glance-api",
-    "neutron-server",
-    "cinder-api",
-    "cinder-scheduler",
-    "cinder-volume",
-    "placement",
-    "db",
-    "nova-conductor",
-    "nova-scheduler",
-    "nova-compute",
-    "vrm",
-)
-"""The roles as a creation meets them. The broker is the medium, not an end."""
+__all__ = ["Mark", "Row", "arrives", "entries", "in_flow_order", "marks", "rows"]
 
 _ENDS = re.compile(r"(?:^| )([^\s>]+) > ([^\s:]+)")
 _NEVER_ARRIVED = frozenset({"refused", "none", "unroutable", "undelivered"})
@@ -68,7 +49,7 @@ class Mark:
 def in_flow_order(roles: Iterable[str]) -> list[str]:
     """Return the *roles*, each once, as a creation meets them; those it does not know last."""
     found = dict.fromkeys(roles)
-    return [role for role in FLOW_ORDER if role in found] + [role for role in found if role not in FLOW_ORDER]
+    return [role for role in FLOW if role in found] + [role for role in found if role not in FLOW]
 
 
 def arrives(call: CallRecord) -> bool:

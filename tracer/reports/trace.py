@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from tracer.model import Attempt, CallRecord, Deviation, StepResult, Verdict
+from tracer.openstack.services import NOVA_API
 from tracer.reports import (
     duration,
     fragment,
@@ -86,7 +87,7 @@ def identity(verdict: Verdict) -> Text:
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
         f"server {plain(verdict.server_id, 80)}" if verdict.server_id else "",
         f"request {plain(verdict.request_id, 80)}" if verdict.request_id else "",
-        f"nova-api at {plain(verdict.api_host, 60)}" if verdict.api_host else "",
+        f"{NOVA_API} at {plain(verdict.api_host, 60)}" if verdict.api_host else "",
         f"{built} {hosts}" if hosts else "",
     ]
     return Text(" · ".join(part for part in parts if part), "dim")
