@@ -6,7 +6,7 @@ import pytest
 
 from tracer.calls import wants_body
 from tracer.calls.paths import operation_path
-from tracer.openstack import rest, states
+from tracer.openstack import faults, rest, states
 
 VM = "145c135d-63cb-41ba-98cd-3235a30c2e27"
 PROJECT = "e114495f4b7d49c18a052454413cd3db"
@@ -125,3 +125,7 @@ def test_states_with_which_a_creation_ends() -> None:
     assert set(states.STATE_OF_STATUS.values()) == states.ENDS_CREATION
     assert all(status == state.upper() for status, state in states.STATE_OF_STATUS.items())
     assert {"ERROR", "failed"} == states.STATUS_OF_FAILURE
+
+
+def test_a_cut_fault_is_looked_for_in_fields_of_a_whole_one() -> None:
+    assert set(faults.CUT_FIELDS) <= set(faults.FIELDS)

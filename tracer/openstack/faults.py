@@ -21,7 +21,7 @@ OpenStack (`{"forbidden": {"message": …}}`, `{"NeutronError": …}`, `{"errors
 nova/api/openstack/wsgi.py, the errors of the API guidelines), FusionCompute (errorDes, reasonDes: its
 interface reference), other gateways (description, title, faultstring).
 """
-CUT_FIELDS = FIELDS[:3]
+CUT_FIELDS = ("message", "detail", "errorDes")
 """Those that are worth looking for where the JSON is cut."""
 
 NO_REPLY = "message ID"
