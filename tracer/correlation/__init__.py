@@ -6,6 +6,8 @@ validation, quota reads, refused connections, the VRM's tasks) is joined by toke
 or by the URI that an answer named. What may belong to several is given to all and marked ambiguous.
 """
 
+from tracer.correlation.call_store import PORTAL
 from tracer.correlation.correlator import Correlator
+from tracer.correlation.requests import Pending
 
-__all__ = ["Correlator"]
+__all__ = ["PORTAL", "Correlator", "Pending"]
