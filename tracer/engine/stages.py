@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tracer.calls import Calls, wants_body, wants_statement
@@ -37,6 +38,7 @@ from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.settings import Settings
 from tracer.topology import GivenTopology, Topology
+from tracer.topology.roles import Roles
 
 __all__ = ["Listeners", "Stages", "rare_collections", "trace_id"]
 
@@ -95,22 +97,17 @@ class Stages:
         options = Options(wants_body, statements, self.calls.numbering.skipped)
         self._decoders = Decoders(ports, options, self._reassembler.turn)
         listeners = listeners or Listeners()
-        self._sees = self._learning(listeners.messages)
         self._hears_closed = listeners.closed
-        self.receive: Callable[[Iterable[Call]], None] = (
-            self._receive if listeners.calls is None else _both(listeners.calls, self._receive)
-        )
-        """Takes calls that have begun or changed."""
-
-    def _learning(self, listeners: Mapping[type[Message], _See]) -> dict[type, _See]:
-        """Return what is done with a message, by its type, beside giving it to the calls."""
-        roles = self.topology.roles
+        self._hears_calls = listeners.calls
+        # No method of this object: one that holds itself is freed by the garbage collector alone, late.
         own: dict[type, _See] = {
             AmqpMethod: roles.method,
             SqlLogin: roles.login,
-            Undecoded: self._undecoded,
+            Undecoded: partial(_undecoded, roles, self.coverage, captures),
         }
-        return {**own, **{kind: _both(see, own.get(kind)) for kind, see in listeners.items()}}
+        heard = {kind: _both(see, own.get(kind)) for kind, see in listeners.messages.items()}
+        self._sees = {**own, **heard}
+        """Type of message -> what is done with it beside giving it to the calls."""
 
     # --- reading ---
 
@@ -184,19 +181,15 @@ class Stages:
                 self._hears_closed(event)
 
     def _message(self, message: Message) -> None:
-        see = self._sees.get(type(message))
-        if see is not None:
-            see(message)
+        kind = type(message)
+        if kind in self._sees:
+            self._sees[kind](message)
         self.receive(self.calls.receive(message))
 
-    def _undecoded(self, message: Undecoded) -> None:
-        self.topology.roles.undecoded(message.connection)
-        self.coverage.undecoded(message.connection, message.reason)
-        capture = self.captures[message.connection.captures[0]]
-        capture.undecoded_streams += 1
-        capture.undecoded[f"{message.reason} on port {message.connection.server.port}"] += 1
-
-    def _receive(self, changed: Iterable[Call]) -> None:
+    def receive(self, changed: Iterable[Call]) -> None:
+        """Take calls that have begun or changed."""
+        if self._hears_calls is not None:
+            self._hears_calls(changed)
         for call in changed:
             new = call.serial > self.newest
             self.topology.observe(call, new)
@@ -258,6 +251,15 @@ class Stages:
         """Return what was dropped for lack of room: (what, how often)."""
         found = {"connections": self._reassembler.evicted, **self.correlator.forgotten()}
         return tuple((what, count) for what, count in found.items() if count)
+
+
+def _undecoded(roles: Roles, coverage: Coverage, captures: Sequence[Capture], message: Undecoded) -> None:
+    """Take note of a connection of which nothing can be read."""
+    roles.undecoded(message.connection)
+    coverage.undecoded(message.connection, message.reason)
+    capture = captures[message.connection.captures[0]]
+    capture.undecoded_streams += 1
+    capture.undecoded[f"{message.reason} on port {message.connection.server.port}"] += 1
 
 
 def _both(first: _See, second: _See | None) -> _See:
