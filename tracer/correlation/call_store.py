@@ -59,15 +59,18 @@ class CallStore:
         """server id -> name, of those whose creation was seen"""
 
     def seeded(self, request_id: str) -> None:
+        """Take note that a message that only this workflow sends came under *request_id*."""
         self.seeds[request_id] = None
         while len(self.seeds) > MOST_SEEDS:
             self.seeds.popitem(last=False)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
+        """Take note that *call*, a poll, showed *status*; the first one counts."""
         if len(self.states) < 100_000 or server_id in self.states:
             self.states.setdefault(server_id, {}).setdefault(status, call)
 
     def changed(self, server_id: str, call: Call) -> None:
+        """Take note of a request to change a server."""
         calls = self.changes.setdefault(server_id, [])
         if len(calls) < MOST_CHANGES:
             calls.append(call)
@@ -75,6 +78,7 @@ class CallStore:
             self.changes.popitem(last=False)
 
     def named(self, server_id: str, name: str) -> None:
+        """Take note of the name that a server was created with."""
         if name and len(self.names) < MOST_NAMES:
             self.names.setdefault(server_id, name)
 
@@ -202,6 +206,7 @@ class CallIndex:
         """When the newest call began that went with its key."""
 
     def add(self, key: str, call: Call) -> None:
+        """Keep *call* under *key*; where there is no room, it or the oldest key is left out."""
         calls = self._calls.get(key)
         if calls is None:
             self._calls[key] = [call]
@@ -218,6 +223,7 @@ class CallIndex:
             self._calls.move_to_end(key)
 
     def get(self, key: str) -> list[Call]:
+        """Return the calls of *key*, in the order in which they were added."""
         return self._calls.get(key, [])
 
     def may_lack(self, key: str, since_ns: int) -> bool:
@@ -225,6 +231,7 @@ class CallIndex:
         return key in self._full or since_ns <= self._forgotten_ns
 
     def items(self) -> list[tuple[str, list[Call]]]:
+        """Return all keys with their calls."""
         return list(self._calls.items())
 
     def oldest(self) -> Iterator[tuple[str, list[Call]]]:
@@ -232,6 +239,7 @@ class CallIndex:
         return iter(self._calls.items())
 
     def discard(self, key: str) -> None:
+        """Forget *key* and its calls, if it is there."""
         self._calls.pop(key, None)
         self._full.discard(key)
 
@@ -246,6 +254,7 @@ class RecentCalls:
         self._forgotten_ns = -1
 
     def add(self, call: Call) -> None:
+        """Keep *call*, at the cost of the oldest where there is no room."""
         self._calls.append(call)
         if len(self._calls) > self._max_calls:
             dropped = self._calls.popleft()

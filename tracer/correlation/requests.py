@@ -61,13 +61,15 @@ class NothingPending:
     more_to_come = False
 
     def is_shown(self, order: Call) -> bool:
+        """Nothing was shown before."""
         return False
 
     def may_show(self, order: Call) -> bool:
+        """What is not answered now is never answered."""
         return True
 
     def led_further(self, order: Call) -> None:
-        pass
+        """Nothing is to be learnt for later."""
 
 
 @dataclass(eq=False)
@@ -84,10 +86,12 @@ class Request:
 
     @property
     def legs(self) -> list[Call]:
+        """The legs that were seen: one, or both where a proxy stands between."""
         return [leg for leg in (self.outer, self.inner) if leg is not None]
 
     @property
     def first(self) -> Call | None:
+        """The leg nearest to who asks."""
         return self.outer or self.inner
 
     @property
@@ -96,11 +100,13 @@ class Request:
         return self.inner or self.outer
 
     def add(self, calls: Iterable[Call]) -> None:
+        """Add those of *calls* that are not there yet."""
         known = {call.serial: call for call in self.calls}
         self.calls.extend({call.serial: call for call in calls if call.serial not in known}.values())
 
 
 def rest(call: Call) -> RestFacts:
+    """Return the facts of a call that is known to be REST."""
     assert isinstance(call.facts, RestFacts)  # noqa: S101  # legs and portal calls are REST
     return call.facts
 

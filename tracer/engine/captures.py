@@ -32,11 +32,14 @@ __all__ = [
 class Progress(Protocol):
     """Hears how far a run has come."""
 
-    def opened(self, path: str, size_bytes: int | None) -> None: ...
+    def opened(self, path: str, size_bytes: int | None) -> None:
+        """Take note of a capture that is open; its size is None for a stream."""
 
-    def advanced(self, path: str, bytes_read: int, packets: int, traces: int) -> None: ...
+    def advanced(self, path: str, bytes_read: int, packets: int, traces: int) -> None:
+        """Take note of how much was read of a capture, and how many traces have begun in all."""
 
-    def ignored(self, path: str, why: str) -> None: ...
+    def ignored(self, path: str, why: str) -> None:
+        """Take note of what lies in a given folder and is not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ _SECRETS = ("token", "subject_token")
 
 
 class KeptConnection(msgspec.Struct, array_like=True):
+    """A connection, as far as its calls need it: who is at its ends, and on which captures it was seen."""
+
     client: tuple[str, int]
     server: tuple[str, int]
     first_ns: int
@@ -193,6 +195,7 @@ class Keeper:
         self._is_reported = False
 
     def begin(self) -> None:
+        """Write for the first time. Raises UsageError when that is not possible."""
         try:
             save(self._path, self._state())
         except OSError as error:

@@ -82,15 +82,18 @@ class WaitingOrders:
         self._shown, self._before_ns, self.more_to_come = shown, before_ns, more_to_come
 
     def is_shown(self, order: Call) -> bool:
+        """Tell whether *order* was shown in the look before."""
         return order.serial in self._shown
 
     def may_show(self, order: Call) -> bool:
+        """Tell whether *order* has waited for long enough, at a portal that is known to call the cloud."""
         if self.known and order.operation not in self.known:
             return False
         before_ns = self._before_ns[not self.known]
         return order.started_ns < before_ns and order.connection.server.address in self._portal()
 
     def led_further(self, order: Call) -> None:
+        """Learn what the portal is asked when it asks the cloud for a creation."""
         self.know((order.operation,))
 
     def know(self, operations: Iterable[str]) -> None:
@@ -211,6 +214,7 @@ class Follow:
         return [f.open for f in self._followed.values() if f.open is not None]
 
     def traces(self) -> list[Trace]:
+        """Return the calls of all traces that are kept, those included that are done."""
         return [f.trace for f in self._followed.values()]
 
     # --- across a restart ---
