@@ -17,9 +17,10 @@ from xml.etree import ElementTree
 import pytest
 from pyarrow import parquet as arrow
 
-from tracer import __version__, pipeline
+from tracer import __version__
 from tracer.capture.examples import example_names
 from tracer.cli.formats import FORMATS, pieces
+from tracer.engine import run as pipeline
 from tracer.model import Report
 from tracer.reports import parquet
 

@@ -26,10 +26,11 @@ from streams import CAPTURES, ROOT
 
 from tracer.capture import rabbitmq as source_of_firehose
 from tracer.capture import rabbitmq_queues
+from tracer.capture.sources import broker_sources
 from tracer.engine import Settings
 from tracer.engine import run as pipeline
 from tracer.live.follow import Patience
-from tracer.live.run import open_brokers, open_watch
+from tracer.live.run import open_watch
 from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
 from tracer.model.events import Event
 
@@ -330,7 +331,7 @@ def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: p
     monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
     monkeypatch.setattr(rabbitmq_queues, "LOST_BYTES", 1 << 30)
     monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
-    (source,) = open_brokers([rabbit.url()])
+    (source,) = broker_sources([rabbit.url()])
     source.open()
     count, body = 4_000, b"x" * 10_000
     with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as publisher:
@@ -359,7 +360,7 @@ def test_what_was_dropped_just_before_the_end_is_counted(
     monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
     monkeypatch.setattr(source_of_firehose, "PROBE_S", math.inf)
     monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
-    (source,) = open_brokers([rabbit.url()])
+    (source,) = broker_sources([rabbit.url()])
     source.open()
     with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as publisher:
         channel = publisher.channel()

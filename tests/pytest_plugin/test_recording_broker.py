@@ -310,7 +310,7 @@ def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, 
 
 def test_more_traces_than_are_kept(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """One that nobody looks at any more may have deviated: no claim about the others is true then."""
-    limits = "import tracer.live.history as history\nhistory.WHOLE = history.SLIM = 3\n"
+    limits = "import tracer.live.follow as follow\nfollow.WHOLE = follow.SLIM = 3\n"
     (tmp_path / "sitecustomize.py").write_text(limits, encoding="utf-8")
     test = """
 PATH = next(pathlib.Path(FOLDER).glob("Internal_base*"))

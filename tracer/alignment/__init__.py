@@ -1,11 +1,10 @@
-"""The cheapest explanation of a trace's calls by a grammar's automaton, whole or while calls arrive.
+"""The cheapest explanation of a trace's calls by a grammar's automaton.
 
-walk.py explains what conforms, rows.py what deviates; online.py keeps many open traces explained.
+walk.py explains what conforms, rows.py what deviates.
 """
 
 from tracer.alignment.alignment import align, walk
 from tracer.alignment.edits import EXTRA, MISSING, UNOBSERVED, Alignment, Edit, Extra, Missing, Sync
-from tracer.alignment.online import Online, Owed, Standing
 
 __all__ = [
     "EXTRA",
@@ -15,9 +14,6 @@ __all__ = [
     "Edit",
     "Extra",
     "Missing",
-    "Online",
-    "Owed",
-    "Standing",
     "Sync",
     "align",
     "walk",

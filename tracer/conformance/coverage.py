@@ -81,8 +81,6 @@ class Coverage:
         self._serves = serves
         self._pairs: dict[tuple[str, str, str], Connection] = {}
         """(protocol, address, address) -> a connection between them"""
-        self._served: dict[str, set[str]] = {}
-        """role -> addresses at which it was called, refused or not"""
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._planes: dict[str, set[str]] = {}

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracer import __version__
-from tracer.capture import open_capture
 from tracer.capture.layers import Layers
+from tracer.engine import reopen
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Capture, PacketFields, Verdict
 from tracer.recording.pcapng_writer import (
@@ -104,7 +104,7 @@ def _spans(capture: Capture, calls: Sequence[tuple[str, frozenset[int]]]) -> dic
     wanted = frozenset().union(*(frames for _, frames in calls))
     flows: dict[int, bytes] = {}
     layers = Layers()
-    for batch in _read(capture):
+    for batch in reopen(capture):
         for segment in layers.read(batch, {}):
             # Several frames: the fragments of one datagram.
             for _, frame in segment[8]:
@@ -131,7 +131,7 @@ def _taken(
     comments: dict[int, str] = {}
     layers = Layers()
     fragments: OrderedDict[int, PacketFields] = OrderedDict()
-    for batch in _read(capture):
+    for batch in reopen(capture):
         of_frame = {packet[4][1]: packet for packet in batch}
         segments = layers.read(batch, {})
         if layers.fragment_at >= 0:
@@ -166,11 +166,6 @@ def _commented(
     for packet in packets:
         if words := comments.get(packet[4][1]):
             yield packet, words
-
-
-def _read(capture: Capture) -> Iterator[list[PacketFields]]:
-    """The packets once more, counted in a capture that nobody reports."""
-    return open_capture(capture.path, Capture(capture.number, capture.path, capture.plane))
 
 
 # --- the file ---------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def answer(found: Comparison) -> str:
 
 
 def _came(pair: StepPair, side: int) -> str:
-    return f"{pair.came[side]}/{pair.told[side]}" if pair.told[side] else "?"
+    return f"{pair.came[side]}/{pair.observable[side]}" if pair.observable[side] else "?"
 
 
 def _median(pair: StepPair, side: int) -> str:
@@ -100,7 +100,7 @@ def json(found: Comparison) -> bytes:
                 "step": pair.step,
                 "title": plain(pair.title, _LIMIT),
                 "came": list(pair.came),
-                "observable": list(pair.told),
+                "observable": list(pair.observable),
                 "median_ms": list(pair.medians_ms),
                 "p": pair.p,
             }

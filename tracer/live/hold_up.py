@@ -1,17 +1,19 @@
-"""What the broker holds: messages that nobody has taken, and who consumes from which queue.
+"""What holds a creation up, as far as the wire shows it: unanswered requests, and what the broker holds.
 
-A queue is known by the routing key of the messages in it, as oslo.messaging names its queues. That a queue
-has no consumer is only said when it had one that has gone, or when the broker counted none.
+Of the broker: messages that nobody has taken, and who consumes from which queue. A queue is known by the
+routing key of the messages in it, as oslo.messaging names its queues. That a queue has no consumer is only
+said when it had one that has gone, or when the broker counted none.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 
-from tracer.model import TO_CLIENT, AmqpMethod, Call, Closed, RpcFacts
-from tracer.model.events import BrokerQueue
+from tracer.model import TO_CLIENT, AmqpMethod, Call, CallRecord, Closed, RpcFacts, Trace, Verdict
+from tracer.model.events import BrokerQueue, OpenTrace
 
-__all__ = ["Queues"]
+__all__ = ["Queues", "stall_words", "why_held_up"]
 
 MOST_WAITING = 20_000
 MOST_QUEUES = 50_000
@@ -58,6 +60,8 @@ class Queues:
 
     def closed(self, closed: Closed) -> None:
         """Take note that a connection is gone, and its consumers with it."""
+        if closed.connection.protocol not in ("amqp091", "firehose"):
+            return
         number = closed.connection.number
         self._asked = {key: queue for key, queue in self._asked.items() if key[0] != number}
         for consumer in [c for c in self._queue_of if c[0] == number]:
@@ -128,3 +132,70 @@ class Queues:
             queue.waiting += 1
             queue.oldest_ns = min(queue.oldest_ns, call.started_ns)
         return sorted(found.values(), key=lambda queue: (queue.consumers != 0, -queue.waiting, queue.name))
+
+
+# --- one trace -------------------------------------------------------------------------------------
+
+
+def why_held_up(trace: Trace, verdict: Verdict, queues: Queues, request: Collection[str]) -> str:
+    """Return what holds the creation up, as far as the wire shows it.
+
+    *request* are the steps on which the request comes in, from the outside inwards.
+    """
+    if verdict.outcome not in ("stuck", "unfinished"):
+        return ""
+    if verdict.calls and verdict.calls[-1].result == "refused":
+        callee = verdict.calls[-1].callee
+        count = sum(call.result == "refused" and call.callee == callee for call in verdict.calls)
+        return f"{callee} refused {f'{count:,} connections' if count > 1 else 'the connection'}"
+    asked = next((call for call in reversed(verdict.calls) if _is_open_request(call, request)), None)
+    last = next((call for call in reversed(verdict.calls) if _is_message(call)), None)
+    if asked is not None and (last is None or asked.started_ns > last.started_ns):
+        return f"{asked.operation} to {asked.callee} unanswered"
+    if last is None:
+        outermost = next(iter(request), None)
+        order = next((call for call in verdict.calls if call.step == outermost and call.result == "?"), None)
+        return f"{order.operation} unanswered" if order is not None and not trace.created else ""
+    waits = {"undelivered": "not delivered", "unacked": "not acknowledged", "unroutable": "unroutable"}
+    if last.result == "ok" and last.operation.startswith("call "):
+        return f"{_method(last)} unanswered"
+    if last.result not in waits:
+        return ""
+    words = f"{_method(last)} {waits[last.result]}"
+    queue = _queue(trace, last)
+    if queue and queues.has_no_consumer(queue):
+        words += f"; {last.callee}'s queue has no consumer"
+    return words
+
+
+def stall_words(shown: OpenTrace, quiet_ns: int) -> str:
+    """Return what is said of a trace that has stalled: how long, which step, whose turn, and why."""
+    verdict = shown.verdict
+    step = f"before step {verdict.stopped_at}"
+    if verdict.stopped_between:
+        step = f"between steps {' and '.join(verdict.stopped_between)}"
+    owed = f", owed by {shown.owes}" if shown.owes else ""
+    why = f": {shown.why}" if shown.why else ""
+    return f"stalled for {quiet_ns / 1e9:.0f} s {step}{owed}{why}"
+
+
+def _is_open_request(call: CallRecord, request: Collection[str]) -> bool:
+    """Tell whether a step's request waits for its answer; those on the way in wait for the inner ones."""
+    is_asked = call.step is not None and call.step not in request
+    return call.protocol == "REST" and call.result == "?" and is_asked
+
+
+def _queue(trace: Trace, record: CallRecord) -> str:
+    """Return the queue of the message that is shown as *record*."""
+    for call in trace.calls:
+        if isinstance(call.facts, RpcFacts) and call.started_ns == record.started_ns:
+            return call.facts.routing_key
+    return ""
+
+
+def _is_message(call: CallRecord) -> bool:
+    return call.protocol == "RPC" and call.step is not None
+
+
+def _method(call: CallRecord) -> str:
+    return call.operation.partition(" ")[2] or call.operation
