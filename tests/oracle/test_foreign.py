@@ -35,7 +35,7 @@ from tracer.model import (
     SqlStatement,
     Undecoded,
 )
-from tracer.protocols.mysql_packets import COMMANDS
+from tracer.protocols.mysql.packets import COMMANDS
 
 FOREIGN = "TRACER_FOREIGN_CAPTURES"
 MYSQL_PORTS = {port: "mysql" for port in (3307, 6033, 13001, 20130, 2883, 30130)}

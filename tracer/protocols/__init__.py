@@ -1,8 +1,8 @@
-"""Bytes of a connection in, messages out: one file, one protocol.
+"""Bytes of a connection in, messages out. Each protocol is a package.
 
 A decoder is made for one connection and does no I/O and reads no clock. It has `receive(data)`,
 `gap(gap)` and `closed(closed)`, each giving messages, and a static `recognises(payload, direction)`.
-A new protocol is one file and one name in `BUILTIN`.
+A new protocol is one package (`http1/`, `amqp091/`, `mysql/` are there) and one name in `BUILTIN`.
 """
 
 from __future__ import annotations

@@ -32,15 +32,15 @@ from tracer.model import (
     Message,
     Undecoded,
 )
-from tracer.protocols.http1_body import (
+from tracer.protocols.http1.body import (
     LENGTH,
     UNTIL_CLOSE,
     Body,
     request_framing,
     response_framing,
 )
-from tracer.protocols.http1_exchanges import Exchanges
-from tracer.protocols.http1_head import (
+from tracer.protocols.http1.exchanges import Exchanges
+from tracer.protocols.http1.head import (
     H2_PREFACE,
     METHODS,
     Head,
@@ -50,7 +50,7 @@ from tracer.protocols.http1_head import (
     parse_head,
     parse_start,
 )
-from tracer.protocols.http1_stream import BODY, HEAD, LOST, PEEK, Mark, MessageUnderWay, Stream
+from tracer.protocols.http1.stream import BODY, HEAD, LOST, PEEK, Mark, MessageUnderWay, Stream
 
 __all__ = ["Http1", "WantsBody"]
 

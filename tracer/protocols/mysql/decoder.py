@@ -5,7 +5,7 @@ sequence number 0. Of an answer only the first packet is read, which says OK or 
 MySQL is most of all traffic and most of it is of no interest, so a statement that is not wanted makes
 this decoder deaf for the server's side until the next one that is.
 
-This module is the client's side; `mysql_answers` is the server's.
+This module is the client's side; `answers` is the server's.
 
 Source: MySQL source documentation, "Client/Server Protocol" (PAGE_PROTOCOL); MariaDB knowledge base,
 "MariaDB Client/Server Protocol".
@@ -30,8 +30,8 @@ from tracer.model import (
     SqlStatement,
     Undecoded,
 )
-from tracer.protocols.mysql_answers import RECENT_BYTES, Answers, Awaited, Mark, frames_of
-from tracer.protocols.mysql_packets import (
+from tracer.protocols.mysql.answers import RECENT_BYTES, Answers, Awaited, Mark, frames_of
+from tracer.protocols.mysql.packets import (
     COMMANDS,
     NEW_SESSION,
     PREPARE,

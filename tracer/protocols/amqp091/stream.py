@@ -6,7 +6,7 @@ import struct
 from bisect import bisect_right
 
 from tracer.model import Frames
-from tracer.protocols.amqp091_methods import Arguments
+from tracer.protocols.amqp091.methods import Arguments
 
 __all__ = [
     "BODY",

@@ -16,7 +16,7 @@ from collections import deque
 from typing import NamedTuple
 
 from tracer.model import TO_CLIENT, Connection, Data, Frames, Gap, Message, SqlResult
-from tracer.protocols.mysql_packets import (
+from tracer.protocols.mysql.packets import (
     CHANGE_USER,
     PREPARE,
     QUERY,

@@ -34,14 +34,14 @@ from tracer.model import (
     Message,
     Undecoded,
 )
-from tracer.protocols.amqp091_methods import (
+from tracer.protocols.amqp091.methods import (
     CLIENT,
     METHOD_HEAD,
     METHODS,
     SERVER,
     properties_of,
 )
-from tracer.protocols.amqp091_stream import (
+from tracer.protocols.amqp091.stream import (
     BODY,
     FRAME_END,
     HEAD,

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from tracer.model import TO_CLIENT, Frames
-from tracer.protocols.http1_body import LENGTH, Body, content_length
-from tracer.protocols.http1_head import KEEP_BYTES, Head
+from tracer.protocols.http1.body import LENGTH, Body, content_length
+from tracer.protocols.http1.head import KEEP_BYTES, Head
 
 __all__ = ["BODY", "HEAD", "LOST", "PEEK", "Mark", "MessageUnderWay", "Stream"]
 
