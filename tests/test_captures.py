@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tracer.capture.examples import example_names
+from tracer.capture.arguments import example_names
 from tracer.engine import run as pipeline
 
 ROOT = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ import pytest
 from pyarrow import parquet as arrow
 
 from tracer import __version__, pipeline
-from tracer.capture.examples import example_names
+from tracer.capture.arguments import example_names
 from tracer.cli.formats import FORMATS, pieces
 from tracer.model import Report
 from tracer.reports import parquet

@@ -12,7 +12,7 @@ from lark.exceptions import LarkError
 from plain import rules, tokens
 
 from tracer.alignment.alignment import walk
-from tracer.capture.examples import example_names
+from tracer.capture.arguments import example_names
 from tracer.engine import Settings
 from tracer.engine import run as pipeline
 from tracer.grammar import Grammar, load

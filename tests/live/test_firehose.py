@@ -24,8 +24,8 @@ from hearing import until
 from rabbitmq import RabbitMQ, broker, why_not
 from streams import CAPTURES, ROOT
 
-from tracer.capture import rabbitmq as source_of_firehose
-from tracer.capture import rabbitmq_queues
+from tracer.capture.rabbitmq import connection as firehose_connection
+from tracer.capture.rabbitmq import source as source_of_firehose
 from tracer.engine import Settings
 from tracer.engine import run as pipeline
 from tracer.live.follow import Patience
@@ -327,8 +327,8 @@ def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
 
 def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that does not come after: the queue stays small, and each message is taken or counted."""
-    monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
-    monkeypatch.setattr(rabbitmq_queues, "LOST_BYTES", 1 << 30)
+    monkeypatch.setattr(firehose_connection, "MOST_MESSAGES", 100)
+    monkeypatch.setattr(firehose_connection, "LOST_BYTES", 1 << 30)
     monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
     (source,) = open_brokers([rabbit.url()])
     source.open()
@@ -356,7 +356,7 @@ def test_what_was_dropped_just_before_the_end_is_counted(
     rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked for once a second, and once more at the end: nothing is called missing for it."""
-    monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
+    monkeypatch.setattr(firehose_connection, "MOST_MESSAGES", 100)
     monkeypatch.setattr(source_of_firehose, "PROBE_S", math.inf)
     monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
     (source,) = open_brokers([rabbit.url()])
@@ -397,7 +397,7 @@ def test_a_broker_that_refuses_again_and_again_is_left_with_no_connection(rabbit
 
 def test_without_the_event_exchange(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who connects is not known then; that is said, and the rest works."""
-    monkeypatch.setattr(rabbitmq_queues, "EVENTS", "amq.rabbitmq.no-such-plugin")
+    monkeypatch.setattr(firehose_connection, "EVENTS", "amq.rabbitmq.no-such-plugin")
     with cloud(rabbit, "fail-no-valid-host") as clients:
         listening = Listening([], [rabbit.url()])
         clients.play()

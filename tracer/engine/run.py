@@ -16,7 +16,7 @@ from typing import Protocol, get_args
 
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.capture import CaptureArgument, open_capture, resolve
-from tracer.capture.examples import example_path
+from tracer.capture.arguments import example_path
 from tracer.capture.layers import Layers
 from tracer.capture.points import Clocks, in_time_order, join_sightings, merge
 from tracer.conformance import Checker, Coverage

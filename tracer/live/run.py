@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tracer.capture import resolve
-from tracer.capture.examples import example_path
+from tracer.capture.arguments import LiveArgument, example_path, resolve_live
 from tracer.capture.interface import Interface, default_filter
 from tracer.capture.live import LiveSource
-from tracer.capture.live_arguments import LiveArgument, resolve_live
-from tracer.capture.replay import Pace, Replay
-from tracer.capture.streams import CaptureStream
+from tracer.capture.streams import CaptureStream, Pace, Replay
 from tracer.engine import Settings, given_topology, require_known
 from tracer.errors import UsageError
 from tracer.grammar import load
@@ -64,8 +62,7 @@ def open_brokers(urls: Sequence[str], number: int = 0) -> list[LiveSource]:
     if not urls:
         return []
     # Only who listens to a broker pays for the client's import.
-    from tracer.capture.rabbitmq import RabbitMQ
-    from tracer.capture.rabbitmq_url import broker_of
+    from tracer.capture.rabbitmq import RabbitMQ, broker_of
 
     found = [broker_of(url) for url in urls]
     names = [broker.name for broker in found]

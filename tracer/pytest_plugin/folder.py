@@ -39,7 +39,7 @@ def configure(config: pytest.Config) -> None:
 
     UsageError for what is not there, and for options that make no sense, before anything is collected.
     """
-    from tracer.capture.examples import example_path
+    from tracer.capture.arguments import example_path
 
     folders: dict[Path, str] = {}
     try:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracer import __version__
+from tracer.capture.arguments import LiveArgument, resolve_live
 from tracer.capture.interface import Interface
 from tracer.capture.live import LiveSource
-from tracer.capture.live_arguments import LiveArgument, resolve_live
 from tracer.capture.privileges import drop
 from tracer.capture.streams import CaptureStream
 from tracer.errors import UsageError

@@ -8,7 +8,7 @@ import pika
 from pika import exceptions as failures
 from pika.adapters.blocking_connection import BlockingConnection
 
-from tracer.capture.rabbitmq_url import broker_of, causes
+from tracer.capture.rabbitmq.broker import broker_of, causes
 from tracer.errors import SourceError
 from tracer.reports import plain
 

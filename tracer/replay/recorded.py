@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tracer.capture import CaptureArgument, open_capture, resolve
-from tracer.capture.examples import example_path
+from tracer.capture.arguments import example_path
 from tracer.engine import segments
 from tracer.errors import UsageError
 from tracer.model import Capture, Closed, Data, Gap, Message, SegmentFields

@@ -1,6 +1,7 @@
-"""What a watch makes on a broker: two queues of its own, bound to what tells. Nothing else is touched.
+"""The connection to a broker: pika's, read ahead of pika, and the two queues that are declared on it.
 
-Steps follow each other as the broker answers: each is given what is to be called with the answer.
+Nothing else on the broker is touched. Steps of the setup follow each other as the broker answers: each is
+given what is to be called with the answer.
 """
 
 from __future__ import annotations
@@ -8,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from tracer.capture.rabbitmq_messages import EVENTS, TRACE
+from pika.adapters.select_connection import SelectConnection
 
-__all__ = ["Step", "listen"]
+from tracer.capture.rabbitmq.frames import Deliveries
+from tracer.capture.rabbitmq.messages import EVENTS, TRACE
 
+__all__ = ["FirehoseConnection", "Step", "listen"]
+
+RECEIVE_BYTES = 1 << 18
+"""Read from the socket at once."""
 MOST_MESSAGES, MOST_BYTES = 50_000, 128 << 20
 """What our queue holds at most, in the broker's memory."""
 LOST_MESSAGES, LOST_BYTES = 100_000, 8 << 20
@@ -19,6 +25,34 @@ LOST_MESSAGES, LOST_BYTES = 100_000, 8 << 20
 _OURS: dict[str, bool] = {"exclusive": True, "auto_delete": True}
 
 Step = Callable[[Callable[..., None]], object]
+
+
+class FirehoseConnection(SelectConnection):  # type: ignore[misc]  # pika is not typed
+    """A connection of the client library, whose deliveries go to `deliveries` first.
+
+    This class alone uses what is private to pika: two methods of its connection, which pika calls when the
+    transport is connected and when bytes have come, and `_MAX_RECV_BYTES` of the transport. pika has no
+    public way to read a connection's bytes before it makes objects of them. If a later pika stops calling
+    these methods, all bytes pass through the library, which is slower: tests/capture/test_rabbitmq_connection
+    fails then.
+    """
+
+    deliveries: Deliveries | None = None
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        # The library asks for 4 KiB at a time: two messages.
+        transport._MAX_RECV_BYTES = RECEIVE_BYTES
+        super()._proto_connection_made(transport)
+
+    def _proto_data_received(self, data: bytes) -> None:
+        if self.deliveries is None:
+            super()._proto_data_received(data)
+            return
+        rest = self.deliveries.receive(data)
+        # Whether bytes come tells the library that the broker lives.
+        self.bytes_received += len(data) - len(rest)
+        if rest:
+            super()._proto_data_received(rest)
 
 
 def listen(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from tracer.capture.compression import ByteStream
+from tracer.capture.files.compression import ByteStream
 from tracer.errors import SourceError
 from tracer.model import Capture, PacketFields
 

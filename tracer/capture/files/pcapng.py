@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tracer.capture.compression import ByteStream
+from tracer.capture.files.compression import ByteStream
 from tracer.errors import SourceError
 from tracer.model import Capture, PacketFields
 

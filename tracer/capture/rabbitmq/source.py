@@ -8,7 +8,7 @@ more when it is delivered, with its body. It is the broker that tells, so that T
   never fills the broker's memory;
 - one more, to which the broker dead-letters what it drops there. Nobody reads it: it is purged now and then,
   and the answer counts what was lost;
-- probes, once a second (rabbitmq_probes).
+- probes, once a second (`visibility`).
 
 Exchanges are declared passively. Of the cloud's own queues none is touched.
 
@@ -29,12 +29,11 @@ import pika
 from pika import exceptions
 
 from tracer.capture.live import monotonic_s, wall_ns
-from tracer.capture.rabbitmq_frames import Deliveries, FirehoseConnection
-from tracer.capture.rabbitmq_messages import OWN, TRACE, Delivery, Firehose
-from tracer.capture.rabbitmq_probes import Probes
-from tracer.capture.rabbitmq_queues import Step, listen
-from tracer.capture.rabbitmq_sight import Sight
-from tracer.capture.rabbitmq_url import CONNECT_S, Broker, allow, refusal
+from tracer.capture.rabbitmq.broker import CONNECT_S, Broker, allow, refusal
+from tracer.capture.rabbitmq.connection import FirehoseConnection, Step, listen
+from tracer.capture.rabbitmq.frames import Deliveries
+from tracer.capture.rabbitmq.messages import OWN, TRACE, Delivery, Firehose
+from tracer.capture.rabbitmq.visibility import Probes, Visibility
 from tracer.errors import SourceError
 from tracer.model import Capture, Endpoint, Heard
 
@@ -70,7 +69,7 @@ class RabbitMQ:
         self.knows_peers = False
         """Whether the event exchange tells who is connected."""
         self._firehose = Firehose(capture, Endpoint("0.0.0.0", int(broker.parameters.port)))  # noqa: S104
-        self._sight = Sight(broker.name)
+        self._visibility = Visibility(broker.name)
         self._deliver: TellHeard | None = None
         self._batch: list[Delivery] = []
         self._connection: FirehoseConnection | None = None
@@ -139,21 +138,21 @@ class RabbitMQ:
 
     def news(self) -> list[tuple[int, str]]:
         """Return what there is to say since the last time: (when, words)."""
-        return self._sight.news()
+        return self._visibility.news()
 
     def unseen(self) -> list[tuple[int, int]]:
         """Return the times (since, until) in which messages passed unseen, as known since the last time."""
-        return self._sight.unseen()
+        return self._visibility.unseen()
 
     @property
     def is_blind(self) -> bool:
         """Whether messages pass unseen now."""
-        return self._sight.is_blind
+        return self._visibility.is_blind
 
     @property
     def state(self) -> str:
         """How it is doing, in a few words; '' while all is well."""
-        return self._sight.state
+        return self._visibility.state
 
     # --- the connection ---
 
@@ -227,14 +226,16 @@ class RabbitMQ:
         """Say that the connection is gone; the first time, since when nothing is seen."""
         now_ns = wall_ns()
         words = (self._error or "the connection broke off").removeprefix(f"{self.broker.name}: ")
-        self._sight.state = words
+        self._visibility.state = words
         self._flush()
         # A channel may have been refused or cancelled while its connection is well: it would live on, and our
         # queue with it, until the broker misses a heartbeat.
         self._close()
         if not attempt:
-            self._sight.lose(self.capture.last_ns or now_ns)
-            self._sight.say(f"{words}. RPC is unobserved until it is back: trying to connect again", now_ns)
+            self._visibility.lose(self.capture.last_ns or now_ns)
+            self._visibility.say(
+                f"{words}. RPC is unobserved until it is back: trying to connect again", now_ns
+            )
             self._hand_over(self._firehose.reset(now_ns))
 
     def _wait(self, seconds: float) -> None:
@@ -246,8 +247,8 @@ class RabbitMQ:
     # --- setting up: one step after the other, each waits for the broker's answer ---
 
     def _opened(self, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(self._sight.blocked)
-        connection.add_on_connection_unblocked_callback(self._sight.unblocked)
+        connection.add_on_connection_blocked_callback(self._visibility.blocked)
+        connection.add_on_connection_unblocked_callback(self._visibility.unblocked)
         self._setup = self._set_up(connection)
         self._advance(None)
 
@@ -271,7 +272,7 @@ class RabbitMQ:
         )
         if not self.knows_peers and self._deliver is None:
             words = f"which services connect is not told in vhost {self.broker.vhost!r}: the plugin"
-            self._sight.say(f"{words} rabbitmq_event_exchange would, in one vhost, '/' unless set")
+            self._visibility.say(f"{words} rabbitmq_event_exchange would, in one vhost, '/' unless set")
         self._side = yield lambda done: connection.channel(on_open_callback=done)
         self._side.add_on_close_callback(self._side_closed)
         self._channel = channel
@@ -296,7 +297,7 @@ class RabbitMQ:
             self._side = None
             if getattr(error, "reply_code", 0) == 403:
                 words = "may not publish to amq.default: whether trace is on cannot be told"
-                self._sight.say(f"user {self.broker.user!r} {words}")
+                self._visibility.say(f"user {self.broker.user!r} {words}")
 
     # --- what arrives ---
 
@@ -354,15 +355,15 @@ class RabbitMQ:
             return
         if is_on:
             self._probes.finds_trace_off = False
-            self._sight.regain(sent_ns)
+            self._visibility.regain(sent_ns)
             behind_s = (wall_ns() - sent_ns) / 1e9
-            self._sight.state = f"{behind_s:.0f} s behind" if behind_s > BEHIND_S else ""
+            self._visibility.state = f"{behind_s:.0f} s behind" if behind_s > BEHIND_S else ""
             self.capture.last_ns = max(self.capture.last_ns or 0, sent_ns)
         elif not self._probes.finds_trace_off:
             self._probes.finds_trace_off = True
-            self._sight.lose(self.capture.last_ns or sent_ns)
-            self._sight.state = "trace is off"
-            self._sight.say(
+            self._visibility.lose(self.capture.last_ns or sent_ns)
+            self._visibility.state = "trace is off"
+            self._visibility.say(
                 f"trace is off, so RPC is unobserved: rabbitmqctl trace_on -p {self.broker.vhost}"
                 " switches it on (the broker then publishes and delivers each message once more),"
                 " trace_off off again"

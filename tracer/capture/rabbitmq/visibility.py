@@ -1,15 +1,24 @@
-"""What is seen of a broker and what is not, how it is doing, and what there is to say of that."""
+"""When messages of a broker pass unseen: probes find out, and the times are remembered.
+
+A probe is a message of ours to our own queue. The broker traces it as it traces all else, and queues the
+trace before the probe itself: a probe that comes back untraced says that trace is off. The time that it was
+under way is the time that we are behind.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from tracer.capture.live import wall_ns
 
-__all__ = ["Sight"]
+__all__ = ["Probes", "Visibility"]
+
+MOST = 10_000
+"""Probes under way whose time is remembered."""
 
 
-class Sight:
+class Visibility:
     """The times in which what a broker would have told passed unseen; it outlives connections."""
 
     def __init__(self, name: str) -> None:
@@ -70,3 +79,42 @@ class Sight:
     def unblocked(self, *_: object) -> None:
         self.state = ""
         self.say("the broker takes messages again")
+
+
+class Probes:
+    """The probes of one connection, numbered from 1."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.returned = 0
+        """The latest that came back."""
+        self.finds_trace_off = False
+        """What the latest that came back says."""
+        self._traced = 0
+        self._under_way: dict[int, int] = {}
+        """Probe -> when it was sent."""
+
+    def next(self, now_ns: int) -> str:
+        """Return the message id of a new one, which is sent now."""
+        self.sent += 1
+        self._under_way[self.sent] = now_ns
+        if len(self._under_way) > MOST:
+            del self._under_way[next(iter(self._under_way))]
+        return str(self.sent)
+
+    def traced(self, key: str, headers: dict[str, Any]) -> None:
+        """Take the trace of a message to our queue."""
+        properties = headers.get("properties")
+        if key == "publish." and type(properties) is dict:
+            self._traced = max(self._traced, _number(properties.get("message_id")))
+
+    def came_back(self, message_id: str) -> tuple[int, bool]:
+        """Return when the probe was sent, and whether it was traced; (0, False) for what is none of ours."""
+        number = _number(message_id)
+        self.returned = max(self.returned, number)
+        return self._under_way.pop(number, 0), self._traced >= number
+
+
+def _number(name: object) -> int:
+    """Return which probe is called *name*; 0 for what somebody else sent to our queue."""
+    return int(name) if type(name) is str and name.isdecimal() and len(name) < 12 else 0

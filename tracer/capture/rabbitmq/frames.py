@@ -15,11 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from pika.adapters.select_connection import SelectConnection
+from tracer.capture.rabbitmq.messages import UNREADABLE
 
-from tracer.capture.rabbitmq_messages import UNREADABLE
-
-__all__ = ["Arrived", "Deliveries", "FirehoseConnection", "properties_of"]
+__all__ = ["Arrived", "Deliveries", "properties_of"]
 
 _FRAME = struct.Struct(">BHL")
 _FRAME_END = 0xCE
@@ -39,7 +37,6 @@ _NUMBERS = {
 _BOOLEAN, _NOTHING, _BYTES, _DECIMAL = ord("t"), ord("V"), ord("x"), ord("D")
 _DEEP = 2
 """Tables in tables of the headers are left out: they hold what a message's sender put into its headers."""
-RECEIVE_BYTES = 1 << 18
 
 Arrived = Callable[[str, str, dict[str, Any], str, bytes], None]
 """Takes exchange, routing key, headers, message id and body."""
@@ -119,30 +116,6 @@ class Deliveries:
         """Leave out a delivery that makes no sense, with all of its frames."""
         self._deliver, self._skips = None, True
         self._anomalies[UNREADABLE] += 1
-
-
-class FirehoseConnection(SelectConnection):  # type: ignore[misc]  # pika is not typed
-    """A connection of the client library, whose deliveries go to `deliveries` first.
-
-    Should the library come to read its bytes another way, all of them pass through it as for anybody: slower.
-    """
-
-    deliveries: Deliveries | None = None
-
-    def _proto_connection_made(self, transport: Any) -> None:
-        # The library asks for 4 KiB at a time: two messages.
-        transport._MAX_RECV_BYTES = RECEIVE_BYTES
-        super()._proto_connection_made(transport)
-
-    def _proto_data_received(self, data: bytes) -> None:
-        if self.deliveries is None:
-            super()._proto_data_received(data)
-            return
-        rest = self.deliveries.receive(data)
-        # Whether bytes come tells the library that the broker lives.
-        self.bytes_received += len(data) - len(rest)
-        if rest:
-            super()._proto_data_received(rest)
 
 
 def properties_of(header: bytes) -> tuple[dict[str, Any], str]:

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-from tracer.capture.compression import ByteStream
-from tracer.capture.pcap import MAGICS, PcapReader
-from tracer.capture.pcapng import SECTION_HEADER, PcapngReader
+from tracer.capture.files.compression import ByteStream
+from tracer.capture.files.pcap import MAGICS, PcapReader
+from tracer.capture.files.pcapng import SECTION_HEADER, PcapngReader
 from tracer.errors import SourceError, reason
 from tracer.model import Capture, PacketFields, place_of
 
