@@ -11,10 +11,10 @@ from tracer.errors import UsageError
 from tracer.model import AmqpContent, AmqpMethod, Closed, Endpoint, HttpRequest, HttpResponse, Message
 from tracer.protocols import PORTS
 from tracer.replay.amqp import OntoBroker
-from tracer.replay.connecting import broker_at
 from tracer.replay.plan import Plan, make_plan
 from tracer.replay.recorded import read, resolve_twice
 from tracer.replay.rest import Target, ToEndpoints, endpoint_at
+from tracer.replay.sessions import broker_at
 from tracer.replay.summary import AmqpSummary, RestSummary, Summary
 from tracer.topology import GivenTopology
 
