@@ -325,7 +325,7 @@ def test_the_plugin_loads_nothing() -> None:
         "print(*sorted(set(sys.modules) - before))"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert loaded.stdout.split() == ["tracer", "tracer.pytest_plugin"]
+    assert loaded.stdout.split() == ["tracer", "tracer.pytest_plugin", "tracer.pytest_plugin.stash"]
 
 
 def test_it_is_invisible_until_used(run: Run) -> None:

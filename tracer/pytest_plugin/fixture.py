@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracer.errors import UsageError
-from tracer.pytest_plugin import HEARD, KEPT
 from tracer.pytest_plugin.settings import Asked, locate, of_item, several, stall_seconds
+from tracer.pytest_plugin.stash import HEARD, KEPT
 from tracer.settings import Settings
 from tracer.testing import Traffic, conforms
-from tracer.testing.step import nanoseconds
+from tracer.testing.claims import nanoseconds
 
 if TYPE_CHECKING:
     from tracer.pytest_plugin.recording import Recording
@@ -35,7 +35,7 @@ class Tracer:
         return f"<tracer of {self._item.name}: {self._asked.settings.grammar}>"
 
     conforms = staticmethod(conforms)
-    """`assert trace == tracer.conforms("cloudvm_create")`; the same as tracer.testing.conforms."""
+    """`assert trace == tracer.conforms("cloudvm_create")`; the same as tracer.testing.traffic."""
 
     def check(
         self,

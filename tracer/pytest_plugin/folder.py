@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -22,9 +22,6 @@ from tracer.pytest_plugin.settings import of_run
 from tracer.reports import failure
 from tracer.testing.claims import Claim
 from tracer.testing.traffic import Traffic
-
-if TYPE_CHECKING:
-    from _pytest._code.code import TerminalRepr
 
 __all__ = ["collector", "configure"]
 
@@ -161,9 +158,7 @@ class TraceItem(pytest.Item):
             }
             self.user_properties += [(f"tracer_{key}", value) for key, value in told.items() if value]
 
-    def repr_failure(
-        self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
-    ) -> str | TerminalRepr:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> Any:
         """Return the story of the trace; of anything else, which is a bug of ours, the traceback."""
         if isinstance(excinfo.value, Deviation):
             explain.draw(self, excinfo.value.claim)

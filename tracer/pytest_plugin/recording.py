@@ -15,18 +15,17 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import pytest
 
 from tracer.errors import SourceError, UsageError
 from tracer.model import Report
-from tracer.pytest_plugin import FAILED, HEARD, KEPT, SECTIONS
+from tracer.pytest_plugin.stash import FAILED, HEARD, KEPT, SECTIONS
 from tracer.settings import Settings
 from tracer.testing import Traffic
 from tracer.testing.traffic import INCONCLUSIVE
 
-__all__ = ["Recording", "folder_of", "interfaces_of", "keep", "kept_words", "scrub", "without_user"]
+__all__ = ["Recording", "folder_of", "interfaces_of", "keep", "kept_words", "scrubbed", "without_user"]
 
 READY_S = 60.0
 SETTLE_S = 1.0
@@ -207,25 +206,6 @@ def without_user(url: str) -> str:
 def scrubbed(words: str) -> str:
     """Return *words* with no user and password in URLs."""
     return _USER.sub(r"\1…@", words)
-
-
-def scrub(report: pytest.TestReport) -> None:
-    """Take passwords in URLs of brokers out of *report*: pytest shows arguments and locals of tests."""
-    report.longrepr = _scrubbed(report.longrepr)
-    report.sections = [(title, scrubbed(text)) for title, text in report.sections]
-
-
-def _scrubbed(shown: Any) -> Any:
-    """Return what a report shows without passwords; what pytest made of a traceback is changed in place."""
-    if isinstance(shown, str):
-        return scrubbed(shown)
-    if type(shown) in (list, tuple):
-        return type(shown)(map(_scrubbed, shown))
-    # The parts of a traceback are objects of pytest's, which hold strings, lists and one another.
-    if type(shown).__module__.startswith("_pytest."):
-        for name, value in list(vars(shown).items()):
-            setattr(shown, name, _scrubbed(value))
-    return shown
 
 
 def interfaces_of(planes: Mapping[str, str] | str | None, more: Sequence[str]) -> list[str]:

@@ -88,7 +88,7 @@ def several(name: str, value: Any) -> tuple[Any, ...]:
 
 def stall_seconds(stall: str | float | timedelta) -> float:
     """Return the silence after which a creation is stuck. UsageError for what is no time, or none at all."""
-    from tracer.testing.step import nanoseconds
+    from tracer.testing.claims import nanoseconds
 
     seconds = nanoseconds(stall) / 1e9
     if seconds <= 0:
