@@ -1,4 +1,7 @@
-"""What goes out: results to standard output or `-o`, remarks to standard error, and a code at the end."""
+"""What goes out: results to standard output or `-o`, remarks and progress to standard error, an exit code.
+
+rich is imported where it draws: for a text report, and for progress on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from tracer.errors import UsageError, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
-    from tracer.cli.manner import Manner
+    from tracer.cli.common import CommonOptions
     from tracer.model import Report
 
 __all__ = [
@@ -24,12 +29,14 @@ __all__ = [
     "INCONCLUSIVE",
     "INTERRUPTED",
     "NO_TRACE",
+    "CaptureProgress",
     "colourful",
     "console",
     "destination",
     "discard_stdout",
     "exit_code",
     "plain",
+    "progress",
     "ready",
     "say",
     "tell",
@@ -56,9 +63,9 @@ def exit_code(report: Report) -> int:
 # --- remarks --------------------------------------------------------------------------------------
 
 
-def say(message: str, manner: Manner) -> None:
+def say(message: str, common: CommonOptions) -> None:
     """Remark something on standard error, unless `-q` forbids."""
-    if message and not manner.quiet:
+    if message and not common.quiet:
         tell(message)
 
 
@@ -74,6 +81,54 @@ def plain(text: str, limit: int) -> str:
     from tracer import reports
 
     return reports.plain(text, limit)
+
+
+# --- progress --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(common: CommonOptions) -> Iterator[CaptureProgress]:
+    """Bars for as long as the captures are read; without a terminal or with `-q`, none."""
+    if common.quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield CaptureProgress(None, common)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    with Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[counts]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True, color_system="auto" if colourful(sys.stderr, common) else None),
+        transient=True,
+    ) as bars:
+        yield CaptureProgress(bars, common)
+
+
+class CaptureProgress:
+    """Tells how far the captures are read: `tracer.engine.Progress`."""
+
+    def __init__(self, bars: Bars | None, common: CommonOptions) -> None:
+        self._bars = bars
+        self._manner = common
+        self._tasks: dict[str, TaskID] = {}
+
+    def opened(self, path: str, size_bytes: int | None) -> None:
+        if self._bars is not None:
+            name = plain(path.rsplit("/", 1)[-1], 60)
+            self._tasks[path] = self._bars.add_task(name, total=size_bytes, counts="")
+
+    def advanced(self, path: str, bytes_read: int, packets: int, traces: int) -> None:
+        if self._bars is not None and path in self._tasks:
+            counts = f"{packets:,} packets, {traces:,} traces"
+            self._bars.update(self._tasks[path], completed=bytes_read, counts=counts)
+
+    def ignored(self, path: str, why: str) -> None:
+        if self._manner.verbose:
+            say(f"ignored {path}: {why}", self._manner)
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -154,7 +209,7 @@ def write_report(form: str, report: Report, file: TextIO) -> None:
 # --- looks ----------------------------------------------------------------------------------------
 
 
-def console(file: TextIO, manner: Manner) -> Console:
+def console(file: TextIO, common: CommonOptions) -> Console:
     """A console on a stream: as wide as the terminal, or wide enough where no window cuts the lines."""
     from rich.console import Console
 
@@ -162,7 +217,7 @@ def console(file: TextIO, manner: Manner) -> Console:
         def on_broken_pipe(self) -> None:
             raise  # rich would exit with 1, which means that a trace deviates
 
-    on_screen, coloured = file.isatty(), colourful(file, manner)
+    on_screen, coloured = file.isatty(), colourful(file, common)
     has_width = on_screen or os.environ.get("COLUMNS", "").isdigit()
     return Screen(
         file=file,
@@ -177,10 +232,10 @@ def console(file: TextIO, manner: Manner) -> Console:
     )
 
 
-def colourful(file: TextIO, manner: Manner) -> bool:
+def colourful(file: TextIO, common: CommonOptions) -> bool:
     """Whether to colour what goes to *file*: the option beats the environment, which beats the terminal."""
-    if manner.color != "auto":
-        return manner.color == "always"
+    if common.color != "auto":
+        return common.color == "always"
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):

@@ -1,28 +1,45 @@
-"""How to talk: the options that every command takes, and that may stand before the command, too."""
+"""What commands share: the options that each of them takes, and how a run is stopped.
+
+The options may stand before the command, behind it, or both. This module imports no other of the package.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from tracer import __version__
 
-__all__ = ["COMPLETE_VARIABLE", "PROGRAM_NAME", "SHELLS", "Function", "Manner", "mannered", "version"]
+__all__ = [
+    "COMPLETE_VARIABLE",
+    "PROGRAM_NAME",
+    "SHELLS",
+    "STOP_SIGNALS",
+    "CommonOptions",
+    "Function",
+    "common_options",
+    "stoppable",
+    "version",
+]
 
 PROGRAM_NAME = "tracer"
 COMPLETE_VARIABLE = "_TRACER_COMPLETE"
-"""Where click's completion scripts put their question."""
+"""The environment variable by which click's completion scripts ask."""
 SHELLS = ("bash", "zsh", "fish")
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
-class Manner:
-    """How to talk: given before the command, after it, or both. The object of click's contexts."""
+class CommonOptions:
+    """Options shared by every command. The object of click's contexts."""
 
     color: str = "auto"
     quiet: bool = False
@@ -31,26 +48,26 @@ class Manner:
 
 
 def _color(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    talk = context.ensure_object(Manner)
-    talk.color = value or talk.color
+    common = context.ensure_object(CommonOptions)
+    common.color = value or common.color
 
 
 def _quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
-    talk = context.ensure_object(Manner)
-    talk.quiet = talk.quiet or value
+    common = context.ensure_object(CommonOptions)
+    common.quiet = common.quiet or value
 
 
 def _verbose(context: click.Context, _: click.Parameter, value: int) -> None:
-    context.ensure_object(Manner).verbose += value
+    context.ensure_object(CommonOptions).verbose += value
 
 
 def _debug(context: click.Context, _: click.Parameter, value: bool) -> None:
-    talk = context.ensure_object(Manner)
-    talk.debug = talk.debug or value
+    common = context.ensure_object(CommonOptions)
+    common.debug = common.debug or value
 
 
-def mannered(function: Function) -> Function:
-    """--color, -q, -v and --debug, which every command takes; they are kept in the Manner alone."""
+def common_options(function: Function) -> Function:
+    """--color, -q, -v and --debug, which every command takes; a command finds them in its CommonOptions."""
     for add in (
         click.option(
             "--debug",
@@ -102,3 +119,26 @@ version = click.option(
     callback=_version,
     help="Print the version and stop.",
 )
+
+
+class Stoppable(Protocol):
+    """A run that ends when it is told to."""
+
+    def stop(self) -> None: ...
+
+
+@contextmanager
+def stoppable(run: Stoppable) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run with its report; a second one ends the program."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        run.stop()
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.default_int_handler)
+
+    before = [signal.signal(number, stop) for number in STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(STOP_SIGNALS, before, strict=True):
+            signal.signal(number, handler)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.cli import options, output
-from tracer.cli.manner import Manner, mannered
+from tracer.cli.common import CommonOptions, common_options
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN
 from tracer.errors import UsageError
 
@@ -47,7 +47,7 @@ _name = click.argument("name", metavar="NAME|FILE", type=click.Path())
     invoke_without_command=True,
     short_help="List, print, validate and draw grammars.",
 )
-@mannered
+@common_options
 @click.pass_context
 def grammar(context: click.Context) -> int:
     """Lists, prints, validates and draws the grammars that check knows.
@@ -68,9 +68,9 @@ def grammar(context: click.Context) -> int:
 
 
 @grammar.command("list", short_help="Name the grammars that come with tracer.")
-@mannered
+@common_options
 @click.pass_obj
-def list_(manner: Manner) -> int:
+def list_(common: CommonOptions) -> int:
     """Names the grammars that come with tracer: their steps, and what begins them."""
     from rich.table import Table
     from rich.text import Text
@@ -91,15 +91,15 @@ def list_(manner: Manner) -> int:
                 Text(first + more),
                 Text(output.plain(known.title, 200)),
             )
-        _print(output.console(file, manner), table)
+        _print(output.console(file, common), table)
     return CONFORMS
 
 
 @grammar.command("show", short_help="Print the steps of a grammar.")
 @_name
-@mannered
+@common_options
 @click.pass_obj
-def show(manner: Manner, name: str) -> int:
+def show(common: CommonOptions, name: str) -> int:
     """Prints the documented steps of a grammar, and which calls are taken for them.
 
     With -v the patterns as well, each over a call's whole line, as `tracer
@@ -110,7 +110,7 @@ def show(manner: Manner, name: str) -> int:
 
     known = load(name)
     with output.destination(None, ()) as file:
-        _show(known, output.console(file, manner), bool(manner.verbose))
+        _show(known, output.console(file, common), bool(common.verbose))
     return CONFORMS
 
 
@@ -173,9 +173,9 @@ def _rows(known: Grammar, step: Step) -> list[tuple[str, ...]]:
 
 @grammar.command("check", short_help="Validate a grammar of your own.")
 @_name
-@mannered
+@common_options
 @click.pass_obj
-def check(manner: Manner, name: str) -> int:
+def check(common: CommonOptions, name: str) -> int:
     """Validates a grammar: 0 when tracer can use it, 2 and one line when not.
 
     The line says file, line, what is wrong and what to do. Warnings are of what
@@ -190,14 +190,14 @@ def check(manner: Manner, name: str) -> int:
     found = inspect(known, source)
     with output.destination(None, ()) as file:
         for warning in found.warnings:
-            output.say(f"warning: {warning}", manner)
+            output.say(f"warning: {warning}", common)
         parts = (
             (found.files, "file"), (found.rules, "rule"), (found.terminals, "terminal"), (found.steps, "step")
         )  # fmt: skip
         compiled = ((found.states, "state"), (found.arcs, "arc"))
         told = "; ".join(", ".join(plural(*size) for size in sizes) for sizes in (parts, compiled))
         warned = f"; {plural(len(found.warnings), 'warning')}" if found.warnings else ""
-        output.console(file, manner).print(
+        output.console(file, common).print(
             f"{output.plain(known.name, 200)}: ok: {told}{warned}", markup=False
         )
     return CONFORMS
@@ -208,9 +208,9 @@ def check(manner: Manner, name: str) -> int:
 @options.form("mermaid", "dot", words="What to draw in: Mermaid's or Graphviz's language.")
 @click.option("--automaton", is_flag=True, help="Draw the compiled automaton, not the steps.")
 @options.target
-@mannered
+@common_options
 @click.pass_obj
-def draw(manner: Manner, name: str, form: str, automaton: bool, target: Path | None) -> int:
+def draw(common: CommonOptions, name: str, form: str, automaton: bool, target: Path | None) -> int:
     """Draws the steps of a grammar: in a row, side by side, tried again.
 
     \b

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from tracer.cli import live_options, options, output
-from tracer.cli.live import stoppable
-from tracer.cli.manner import Manner, mannered
+from tracer.cli import options, output
+from tracer.cli.common import CommonOptions, common_options, stoppable
 from tracer.cli.output import CONFORMS
 from tracer.errors import UsageError
 from tracer.settings import Settings
@@ -22,20 +21,20 @@ _SECRETS = (
 
 
 @click.command(short_help="Record planes to rotating capture files.")
-@live_options.interfaces
+@options.interfaces
 @click.option("--write", "-w", "folder", metavar="DIR", type=click.Path(), required=True, help="Where to.")
-@live_options.bpf
+@options.bpf
 @click.option("--redact", is_flag=True, help="Overwrite secrets, lengths kept; verdicts stay the same.")
-@live_options.size
-@live_options.every
-@live_options.most_files
-@live_options.packets
-@live_options.autostop
+@options.size
+@options.every
+@options.most_files
+@options.packets
+@options.autostop
 @options.topology
-@mannered
+@common_options
 @click.pass_obj
 def capture(
-    manner: Manner,
+    common: CommonOptions,
     interfaces: tuple[str, ...],
     folder: str,
     bpf: str | None,
@@ -80,16 +79,16 @@ def capture(
     where = Path(folder)
     recorder, files, sources = open_recording(interfaces, where, rotation, given, wanted, redact=redact)
     if not redact:
-        output.say(_SECRETS, manner)
+        output.say(_SECRETS, common)
     with stoppable(recorder):
         recorder.run(packets, duration_s)
     for trouble in recorder.troubles:
-        output.say(f"warning: {trouble}", manner)
+        output.say(f"warning: {trouble}", common)
     for source in sources:
         dropped = f", {source.dropped:,} dropped by the kernel" if source.dropped else ""
         its = source.capture
         dropped += ", breaks off" if its.broke_off else ""
-        output.say(f"{its.words}: {recorder.packets[its.number]:,} packets{dropped}", manner)
+        output.say(f"{its.words}: {recorder.packets[its.number]:,} packets{dropped}", common)
     many = f"{len(files.written)} files" if len(files.written) != 1 else "1 file"
-    output.say(f"{many} in {folder}, {files.size_bytes / 1e6:,.1f} MB written", manner)
+    output.say(f"{many} in {folder}, {files.size_bytes / 1e6:,.1f} MB written", common)
     return CONFORMS

@@ -1,7 +1,6 @@
-"""`tracer check`, `calls`, `show` and `baseline`: ask the pipeline, choose a report.
+"""The commands that read captures to their end: check, calls, show, baseline, extract, compare.
 
-What click calls a command's help is the docstring here. What a command raises becomes an exit code in
-`tracer.cli.main`.
+The docstring of a command is its help. What a command raises becomes an exit code in `program`.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.cli import formats, options, output
-from tracer.cli.manner import Manner, mannered
+from tracer.cli.common import CommonOptions, common_options
 from tracer.cli.options import Where
-from tracer.cli.output import CONFORMS, INTERRUPTED
-from tracer.cli.progress import progress
+from tracer.cli.output import CONFORMS, DEVIATES, INTERRUPTED, NO_TRACE, progress
+from tracer.errors import UsageError
 
 if TYPE_CHECKING:
+    from tracer.engine.comparison import Document
     from tracer.model import Report
     from tracer.settings import Settings
 
-__all__ = ["baseline", "calls", "check", "show"]
+__all__ = ["baseline", "calls", "check", "compare", "extract", "show"]
 
 
 @click.command(short_help="Check every creation against its documented steps.")
@@ -40,11 +40,11 @@ __all__ = ["baseline", "calls", "check", "show"]
 @options.where
 @options.allow
 @options.baseline
-@mannered
+@common_options
 @click.pass_obj
 @options.settings
 def check(
-    manner: Manner,
+    common: CommonOptions,
     settings: Settings,
     captures: tuple[str, ...],
     where: Where,
@@ -73,22 +73,22 @@ def check(
         collector = formats.loaded("otlp", "--otlp") if otlp else None
         if collector is not None:
             collector.endpoint(otlp)
-        report = _report(captures, settings, manner)
+        report = _report(captures, settings, common)
         found = len(report.verdicts)
         report = where.of(report)
         report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
-            _warn(report, manner)
+            _warn(report, common)
         elif report.verdicts or not found:
             from tracer.reports import console
 
-            console.render(report, output.console(file, manner), manner.verbose)
-    _remark(report, manner)
+            console.render(report, output.console(file, common), common.verbose)
+    _remark(report, common)
     if collector is not None:
-        output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", manner)
+        output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", common)
     if not report.verdicts:
-        output.say(_nothing(report, found, where, settings), manner)
+        output.say(_nothing(report, found, where, settings), common)
     return output.exit_code(report)
 
 
@@ -103,11 +103,11 @@ def check(
 @options.target
 @options.calls_since
 @options.calls_until
-@mannered
+@common_options
 @click.pass_obj
 @options.settings
 def calls(
-    manner: Manner,
+    common: CommonOptions,
     settings: Settings,
     captures: tuple[str, ...],
     form: str,
@@ -126,7 +126,7 @@ def calls(
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
-    with output.destination(target, captures) as file, progress(manner) as heard:
+    with output.destination(target, captures) as file, progress(common) as heard:
         output.ready(form, file)
         from tracer import engine
         from tracer.reports import calls as report
@@ -142,7 +142,7 @@ def calls(
             file.flush()
             file.buffer.writelines(formats.loaded(form, "--format parquet").call_pieces(records))
         else:
-            report.write_text(records, file, color=output.colourful(file, manner))
+            report.write_text(records, file, color=output.colourful(file, common))
     return CONFORMS
 
 
@@ -158,11 +158,11 @@ def calls(
 @options.since
 @options.until
 @options.allow
-@mannered
+@common_options
 @click.pass_obj
 @options.settings
 def show(
-    manner: Manner,
+    common: CommonOptions,
     settings: Settings,
     captures: tuple[str, ...],
     trace: str | None,
@@ -185,7 +185,7 @@ def show(
         output.ready(form, file)
         from tracer import reports
 
-        report = _report(captures, settings, manner)
+        report = _report(captures, settings, common)
         chosen = reports.chosen(report.verdicts, trace)
         report = dataclasses.replace(report, verdicts=chosen)
         report = _mailable(report) if anonymize else report
@@ -194,10 +194,10 @@ def show(
         else:
             from tracer.reports import ladder
 
-            screen = output.console(file, manner)
+            screen = output.console(file, common)
             for verdict in report.verdicts:
-                ladder.render(verdict, report, screen, manner.verbose)
-    _remark(report, manner)
+                ladder.render(verdict, report, screen, common.verbose)
+    _remark(report, common)
     return INTERRUPTED if report.partial else CONFORMS
 
 
@@ -211,11 +211,11 @@ def show(
 @options.until
 @options.where
 @options.allow
-@mannered
+@common_options
 @click.pass_obj
 @options.settings
 def baseline(
-    manner: Manner,
+    common: CommonOptions,
     settings: Settings,
     captures: tuple[str, ...],
     where: Where,
@@ -241,34 +241,155 @@ def baseline(
         from tracer import engine, reports
         from tracer.engine.baseline import LEAST
 
-        report = where.of(_report(captures, settings, manner))
+        report = where.of(_report(captures, settings, common))
         learnt, count = engine.learn(report)
         file.write(learnt.decode())
-    _remark(report, manner)
+    _remark(report, common)
     left_out = len(report.verdicts) - count
     if count < LEAST:
         few = f"warning: {reports.plural(count, 'creation')}: too few to compare with, {LEAST} are needed"
-        output.say(few, manner)
+        output.say(few, common)
     rest = f", {left_out} left out" if left_out else ""
-    output.say(f"learnt from {reports.plural(count, 'creation')}{rest}", manner)
+    output.say(f"learnt from {reports.plural(count, 'creation')}{rest}", common)
     return INTERRUPTED if report.partial else CONFORMS
 
 
-# --- what they have in common ---------------------------------------------------------------------
+@click.command(short_help="Write exactly the packets of one creation.")
+@options.captures
+@options.trace
+@click.option("--write", "-w", "target", metavar="FILE", type=click.Path(), required=True, help="Where to.")
+@click.option("--raw", is_flag=True, help="Leave tokens, passwords and user data in the packets.")
+@options.grammar
+@options.topology
+@options.since
+@options.until
+@common_options
+@click.pass_obj
+@options.settings
+def extract(
+    common: CommonOptions,
+    settings: Settings,
+    captures: tuple[str, ...],
+    trace: str | None,
+    target: str,
+    raw: bool,
+) -> int:
+    """Writes exactly the packets of one creation to a pcapng file.
+
+    \b
+    Examples:
+      tracer extract incident/ --trace web-1 -w web-1.pcapng
+      tracer extract incident/ --trace req-2f3ede67 -w raw.pcapng --raw
+
+    Each packet has a comment with step, call and where it was: in Wireshark,
+    `frame.comment contains "step 8b"`. Secrets are overwritten in place, lengths
+    kept, unless --raw. The captures must be files: they are read three times.
+    """
+    with output.destination(Path(target), captures, "-w") as file:
+        from tracer import engine, reports
+        from tracer.recording import extraction
+
+        if file.isatty():
+            raise UsageError("packets are no text for a terminal; name a file with -w")
+        if "-" in captures:
+            raise UsageError("extract reads its captures more than once: give files, not standard input")
+        with progress(common) as heard:
+            report = engine.check(captures, settings, heard)
+        chosen = reports.chosen(report.verdicts, trace)
+        made = extraction.extract(chosen, report.captures, raw=raw)
+        file.flush()
+        file.buffer.writelines(made.blocks)
+    kept = "secrets left in" if raw else f"{made.overwritten:,} pieces of secrets overwritten"
+    traces = reports.plural(len(chosen), "trace")
+    output.say(f"{reports.plural(made.packets, 'packet')} of {traces}; {kept}", common)
+    return CONFORMS
 
 
-def _report(captures: Sequence[str], settings: Settings, manner: Manner) -> Report:
+@click.command(short_help="Tell what is different between two runs.")
+@click.argument("before", metavar="BEFORE", type=click.Path())
+@click.argument("after", metavar="AFTER", type=click.Path())
+@options.grammar
+@options.topology
+@options.form("text", "json", "html", words="json is the schema tracer.compare/1.")
+@options.target
+@options.stall
+@options.allow
+@common_options
+@click.pass_obj
+@options.settings
+def compare(
+    common: CommonOptions,
+    settings: Settings,
+    before: str,
+    after: str,
+    form: str,
+    target: Path | None,
+) -> int:
+    """Tells what is different in AFTER: before and after an upgrade, say.
+
+    \b
+    Examples:
+      tracer compare before-upgrade/ after-upgrade/
+      tracer compare last-month.json today/ --format html -o compare.html
+
+    Each is a folder of captures, a capture file, example:NAME, or a report of
+    `tracer check --format json` (*.json). Told are deviations and outcomes, steps
+    that appeared or vanished, an order that changed, times that moved (from 8
+    creations on each side) and calls that are new or gone.
+
+    Exit codes: 0, 1 when a kind of deviation is new, 2 could not run, 5 no trace
+    found in one of them.
+    """
+    with output.destination(target, (before, after)) as file:
+        from tracer.engine import comparison
+        from tracer.reports import comparison as report
+
+        documents = [_document(name, settings, common) for name in (before, after)]
+        for name, document in zip((before, after), documents, strict=True):
+            if document.partial:
+                output.say(f"warning: {name}: its run was interrupted; later traces are not in it", common)
+        found = comparison.compare(documents[0], documents[1], (before, after))
+        file.flush()
+        if form == "json":
+            file.buffer.write(report.json(found))
+        elif form == "html":
+            file.buffer.write(report.html(found))
+        else:
+            file.writelines(f"{line}\n" for line in report.text(found))
+    if not all(found.counts):
+        output.say("no trace found in one of them: nothing can be told", common)
+        return NO_TRACE
+    return DEVIATES if found.breaks else CONFORMS
+
+
+def _document(name: str, settings: Settings, common: CommonOptions) -> Document:
+    """The report that a word of the command line means: read, or made now."""
+    from tracer import engine
+    from tracer.engine import comparison
+    from tracer.reports import json
+
+    if name.endswith(".json"):
+        return comparison.decode(Path(name).read_bytes(), name)
+    with progress(common) as heard:
+        report = engine.check([name], settings, heard)
+    return comparison.decode(json.render(report), name)
+
+
+# --- shared by them ---------------------------------------------------------------------
+
+
+def _report(captures: Sequence[str], settings: Settings, common: CommonOptions) -> Report:
     """The report on the captures."""
     from tracer import engine
 
-    with progress(manner) as heard:
+    with progress(common) as heard:
         return engine.check(captures, settings, heard)
 
 
-def _remark(report: Report, manner: Manner) -> None:
+def _remark(report: Report, common: CommonOptions) -> None:
     """Say what looks like a slip: behind the results, where it is not scrolled away by them."""
     for words in report.remarks:
-        output.say(f"warning: {words}", manner)
+        output.say(f"warning: {words}", common)
 
 
 def _mailable(report: Report) -> Report:
@@ -293,10 +414,10 @@ def _nothing(report: Report, found: int, where: Where, settings: Settings) -> st
     return f"no trace found; the captures hold {reports.seen_instead(report)}"
 
 
-def _warn(report: Report, manner: Manner) -> None:
+def _warn(report: Report, common: CommonOptions) -> None:
     """Say on standard error what the captures lost: a pipe that reads the JSON may not look."""
     from tracer import reports
 
     for capture in report.captures:
         if lost := reports.losses(capture):
-            output.say(f"warning: {capture.path}: {lost}", manner)
+            output.say(f"warning: {capture.path}: {lost}", common)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from tracer.cli import formats, live_options, options, output
-from tracer.cli.manner import Manner, mannered
+from tracer.cli import formats, options, output
+from tracer.cli.common import STOP_SIGNALS, CommonOptions, common_options, stoppable
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,30 +25,28 @@ if TYPE_CHECKING:
     from tracer.reports.metrics import Metrics
     from tracer.settings import Settings
 
-__all__ = ["follow", "stoppable", "watch"]
-
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+__all__ = ["follow", "watch"]
 
 
 @click.command(short_help="Follow creations while they happen.")
-@live_options.interfaces
-@live_options.brokers
-@live_options.bpf
-@live_options.packets
-@live_options.autostop
+@options.interfaces
+@options.brokers
+@options.bpf
+@options.packets
+@options.autostop
 @options.grammar
 @options.topology
 @options.form("auto", "view", "text", "jsonl", words="auto: view on a terminal, jsonl on a pipe.")
 @options.stall
 @options.allow
-@live_options.metrics
-@live_options.notify
-@live_options.checkpoint
-@mannered
+@options.metrics
+@options.notify
+@options.checkpoint
+@common_options
 @click.pass_obj
 @options.settings
 def watch(
-    manner: Manner,
+    common: CommonOptions,
     settings: Settings,
     interfaces: tuple[str, ...],
     brokers: tuple[str, ...],
@@ -89,7 +86,7 @@ def watch(
         return run
 
     hearers = _Hearers(metrics, notify, settings.grammar, checkpoint)
-    return output.exit_code(follow(begin, form, packets, duration_s, manner, hearers, announced=True))
+    return output.exit_code(follow(begin, form, packets, duration_s, common, hearers, announced=True))
 
 
 def follow(
@@ -97,7 +94,7 @@ def follow(
     form: str,
     packets: int | None,
     duration_s: float | None,
-    manner: Manner,
+    common: CommonOptions,
     hearers: _Hearers | None = None,
     *,
     announced: bool = False,
@@ -118,16 +115,16 @@ def follow(
     with ExitStack() as stack:
         stack.enter_context(stoppable(run))
         if hearers is not None:
-            hearers.begin(listener, manner, stack)
+            hearers.begin(listener, common, stack)
         if form == "jsonl":
             listener.write = events.writer(sys.stdout, form)
         if announced:
-            listener.announce(form, manner)
+            listener.announce(form, common)
         with ExitStack() as screen:
             if form == "view":
                 from tracer.reports import live
 
-                view = screen.enter_context(live.view(output.console(sys.stdout, manner)))
+                view = screen.enter_context(live.view(output.console(sys.stdout, common)))
                 listener.write = view.tell
                 listener.draw = view.draw
             elif form == "text":
@@ -139,7 +136,7 @@ def follow(
             else:
                 from tracer.reports import console
 
-                console.render(report, output.console(file, manner), manner.verbose)
+                console.render(report, output.console(file, common), common.verbose)
         # The hearers end behind the report: what is still to be sent keeps nobody waiting for it.
     return report
 
@@ -162,7 +159,7 @@ class _Hearers:
         self._metrics, self._notify, self._grammar = metrics, notify, grammar
         self._checkpoint = checkpoint
 
-    def begin(self, listener: _Listener, manner: Manner, stack: ExitStack) -> None:
+    def begin(self, listener: _Listener, common: CommonOptions, stack: ExitStack) -> None:
         """Let them hear what *listener* does. Their threads begin here: privileges are gone by now.
 
         Raises UsageError for an address that cannot be had, and for a file that is no checkpoint.
@@ -181,20 +178,20 @@ class _Hearers:
             from tracer.reports.events import json_line
 
             notifier = listener.notifier = Notifier(self._notify, json_line)
-            stack.callback(_send_the_rest, notifier, manner)
+            stack.callback(_send_the_rest, notifier, common)
         if self._metrics is not None:
             posted = listener.notifier.counts if listener.notifier is not None else dict
             module = formats.needing("metrics", "tracer.reports.metrics", "--metrics")
             listener.metrics = module.Metrics(self._metrics, Path(self._grammar).stem, posted)
             stack.enter_context(listener.metrics)
-            output.say(f"metrics at {listener.metrics.url}", manner)
+            output.say(f"metrics at {listener.metrics.url}", common)
 
 
-def _send_the_rest(notifier: Notifier, manner: Manner) -> None:
+def _send_the_rest(notifier: Notifier, common: CommonOptions) -> None:
     """Give notifications that wait their time; Ctrl-C, and SIGTERM, end it now."""
-    for number in _STOPS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.default_int_handler)
-    output.say(notifier.close(say=lambda words: output.say(words, manner)), manner)
+    output.say(notifier.close(say=lambda words: output.say(words, common)), common)
 
 
 class _Listener:
@@ -213,7 +210,7 @@ class _Listener:
         """Whether anybody wants pictures, or has troubles of its own to tell now and then."""
         return any(each is not None for each in (self.draw, self.metrics, self.notifier, self.keeper))
 
-    def announce(self, form: str, manner: Manner) -> None:
+    def announce(self, form: str, common: CommonOptions) -> None:
         """Tell that all sources are open: an event for a program, a remark for a person."""
         assert self.run is not None  # noqa: S101  # there is one by now
         words = "watching " + ", ".join(capture.words for capture in self.run.captures)
@@ -223,7 +220,7 @@ class _Listener:
             # Nothing has come yet: there is no time.
             self.tell(Event("watching", 0, message=words))
         else:
-            output.say(words, manner)
+            output.say(words, common)
 
     def show(self, picture: Picture) -> None:
         if self.draw is not None:
@@ -251,26 +248,3 @@ class _Listener:
             output.discard_stdout()
             if self.run is not None:
                 self.run.stop()
-
-
-class Stoppable(Protocol):
-    """A run that ends when it is told to."""
-
-    def stop(self) -> None: ...
-
-
-@contextmanager
-def stoppable(run: Stoppable) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the run with its report; a second one ends the program."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        run.stop()
-        for each in _STOPS:
-            signal.signal(each, signal.default_int_handler)
-
-    before = [signal.signal(number, stop) for number in _STOPS]
-    try:
-        yield
-    finally:
-        for number, handler in zip(_STOPS, before, strict=True):
-            signal.signal(number, handler)

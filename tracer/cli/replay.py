@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import live_options, options, output
-from tracer.cli.live import follow, stoppable
-from tracer.cli.manner import Manner, mannered
+from tracer.cli import options, output
+from tracer.cli.common import CommonOptions, common_options, stoppable
+from tracer.cli.watch import follow
 from tracer.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["replay"]
 
 @click.command(short_help="Play captures again: into the live view, onto a test broker, to test endpoints.")
 @options.captures
-@live_options.speed
+@options.speed
 @click.option("--amqp", metavar="URL", help="Send the AMQP messages to this test broker.")
 @click.option(
     "--rest",
@@ -38,11 +38,11 @@ __all__ = ["replay"]
 )
 @options.stall
 @options.allow
-@mannered
+@common_options
 @click.pass_obj
 @options.settings
 def replay(
-    manner: Manner,
+    common: CommonOptions,
     settings: Settings,
     captures: tuple[str, ...],
     speed: float,
@@ -78,7 +78,7 @@ def replay(
 
     targets = Targets(amqp, rest, force, keep, dry_run)
     if amqp is not None or rest:
-        return _send(captures, settings, targets, speed, form, manner)
+        return _send(captures, settings, targets, speed, form, common)
     for name in ("force", "keep", "dry_run"):
         if getattr(targets, name):
             raise UsageError(f"--{name.replace('_', '-')}: where to? Name a target with --amqp or --rest")
@@ -86,12 +86,17 @@ def replay(
         raise UsageError("--format json: for a replay with --amqp or --rest; the live view has jsonl")
     from tracer.live.run import open_replay
 
-    follow(lambda tell: open_replay(captures, settings, speed, tell), form, None, None, manner)
+    follow(lambda tell: open_replay(captures, settings, speed, tell), form, None, None, common)
     return output.CONFORMS
 
 
 def _send(
-    captures: tuple[str, ...], settings: Settings, targets: Targets, speed: float, form: str, manner: Manner
+    captures: tuple[str, ...],
+    settings: Settings,
+    targets: Targets,
+    speed: float,
+    form: str,
+    common: CommonOptions,
 ) -> int:
     from tracer.engine import given_topology
     from tracer.replay.run import Onward
