@@ -403,7 +403,7 @@ def test_without_the_event_exchange(rabbit: RabbitMQ, monkeypatch: pytest.Monkey
         clients.play()
         report = listening.end()
     (said,) = listening.troubles()
-    assert "the plugin rabbitmq_event_exchange would" in said
+    assert "the plugin rabbitmq_event_exchange reports it" in said
     assert [verdict.stopped_at for verdict in report.verdicts] == ["6"]
 
 
@@ -420,4 +420,4 @@ def test_two_cells(rabbit: RabbitMQ) -> None:
     assert [capture.calls for capture in report.captures] == [one.published, other.published]
     # The broker has one event exchange, in the first vhost.
     (said,) = listening.troubles()
-    assert "which services connect is not told in vhost 'cell1'" in said
+    assert "which services connect is unknown in vhost 'cell1'" in said

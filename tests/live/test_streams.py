@@ -238,7 +238,7 @@ MISTAKES = [
     (["-i", "Internal_base=/nosuch/fifo"], "no such file or named pipe"),
     (["-i", "Internal_base=-", "-i", "External_api=-"], "standard input is given twice"),
     (["-i", "Internal_base=-", "-a", "soon"], "write duration:SECONDS"),
-    ([], "watch what?"),
+    ([], "no source given: use -i PLANE=INTERFACE"),
 ]
 
 

@@ -190,7 +190,7 @@ MISTAKES = {
     "tracer.check('captures/ok', stall='soon')": (CALLED, "UsageError: no span of time: 'soon'*"),
     "tracer.check('captures/ok', allow='all')": (CALLED, "UsageError: *'all': no kind 'all'; known: *"),
     "tracer.check('captures/ok').only().step('8d')": (CALLED, "UsageError: no step '8d' in cloudvm_create*"),
-    "tracer.record()": (CALLED, "UsageError: record what? *"),
+    "tracer.record()": (CALLED, "UsageError: no source given: *"),
     "'captures/ok'": (MARKED, "tracer: @pytest.mark.tracer takes names: *"),
     "capture='captures/ok'": (MARKED, "tracer: @pytest.mark.tracer has no 'capture' *did you mean captures?"),
     "captures=5": (MARKED, "tracer: captures=5: neither a text nor a list of them"),

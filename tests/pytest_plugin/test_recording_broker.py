@@ -221,7 +221,7 @@ def test_a_broker_that_cannot_be_listened_to(
 def test_nothing_to_record(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     test = """
 def test_no_source(tracer):
-    with pytest.raises(UsageError, match="record what"):
+    with pytest.raises(UsageError, match="no source given"):
         tracer.record()
 
 def test_silence(tracer, url):

@@ -132,10 +132,10 @@ def test_killed_at_any_moment_the_file_is_good_up_to_its_last_block(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-w", "x"], "record what?"),
+        (["-w", "x"], "no source given: use -i PLANE=INTERFACE"),
         (["-i", "lo"], "tracer capture needs"),
         (["-i", "lo", "-w", "/proc/nothing"], "-w /proc/nothing: cannot be made"),
-        (["-i", "lo", "-w", "x", "-W", "3"], "when is a new file to begin?"),
+        (["-i", "lo", "-w", "x", "-W", "3"], "-W: no limit given at which a new file begins"),
         (["-i", "lo", "-w", "x", "-C", "0"], "must be more than 0"),
         (["-i", "Internal_base=-", "-i", "External_api=-", "-w", "x"], "standard input is given twice"),
         (["-i", "Internal_base=/nosuch/fifo", "-w", "x"], "no such file or named pipe"),

@@ -267,7 +267,7 @@ def _split_live(argument: str, planes: Collection[str]) -> tuple[str | None, str
 
 
 def _is_pipe(target: str) -> bool:
-    """Tell whether *target* is a named pipe or a file here, and no interface is called so."""
+    """Return whether *target* is a named pipe or a file here, and no interface is called so."""
     if target in _interfaces():
         return False
     try:

@@ -129,7 +129,7 @@ class Reader(Generic[Item]):
         return self.newest_ns if self.backlog else max(self.newest_ns, self._reached_ns)
 
     def is_waited_for(self) -> bool:
-        """Tell whether others wait for what this source says next."""
+        """Return whether others wait for what this source says next."""
         if self.backlog:
             return True
         if self.ended:

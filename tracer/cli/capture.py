@@ -1,4 +1,4 @@
-"""What `tracer capture` does: planes recorded to rotating files."""
+"""`tracer capture`: planes recorded to rotating files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _SECRETS = (
 
 @click.command(short_help="Record planes to rotating capture files.")
 @options.interfaces
-@click.option("--write", "-w", "folder", metavar="DIR", type=click.Path(), required=True, help="Where to.")
+@click.option(
+    "--write", "-w", "folder", metavar="DIR", type=click.Path(), required=True, help="Folder for the files."
+)
 @options.bpf
 @click.option("--redact", is_flag=True, help="Overwrite secrets, lengths kept; verdicts stay the same.")
 @options.size
@@ -72,7 +74,7 @@ def capture(
     from tracer.recording.run import open_recording
 
     if most is not None and size_mb is None and every_s is None:
-        raise UsageError("-W: when is a new file to begin? Say -C MB or -G SECONDS, too")
+        raise UsageError("-W: no limit given at which a new file begins: add -C MB or -G SECONDS")
     given = given_topology(Settings(topology=topology))
     rotation = Rotation(None if size_mb is None else int(size_mb * 1e6), every_s, most)
     wanted = proposed_filter(given) if bpf is None else bpf

@@ -82,7 +82,7 @@ def common_options(function: Function) -> Function:
             count=True,
             expose_value=False,
             callback=_verbose,
-            help="Say more; twice: still more.",
+            help="More detail; twice: still more.",
         ),
         click.option(
             "--quiet",
@@ -90,7 +90,7 @@ def common_options(function: Function) -> Function:
             is_flag=True,
             expose_value=False,
             callback=_quiet,
-            help="Nothing on standard error but errors.",
+            help="Only errors on standard error.",
         ),
         click.option(
             "--color",
@@ -122,7 +122,7 @@ version = click.option(
 
 
 class Stoppable(Protocol):
-    """A run that ends when it is told to."""
+    """A run that can be ended from outside."""
 
     def stop(self) -> None: ...
 

@@ -19,15 +19,15 @@ __all__ = ["FORMATS", "loaded", "needing", "pieces"]
 
 
 class Format(NamedTuple):
-    """Where a format is made, and what it needs."""
+    """The module that makes a format, and what that needs."""
 
     module: str
-    words: str
-    """What it is, for --help."""
+    description: str
+    """For --help."""
     extra: str = ""
     """The extra of pyproject.toml that installs what it needs."""
     binary: bool = False
-    """No terminal can show it."""
+    """It cannot be written to a terminal."""
 
 
 FORMATS = {

@@ -60,7 +60,7 @@ def grammar(context: click.Context) -> int:
       tracer grammar draw cloudvm_create --format dot | dot -Tsvg > create.svg
 
     NAME is one that comes with tracer, FILE one of your own: anything with a
-    slash, or ending in .lark. grammars/README.md tells how to write one.
+    slash, or ending in .lark. grammars/README.md says how to write one.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
@@ -205,7 +205,7 @@ def check(common: CommonOptions, name: str) -> int:
 
 @grammar.command("draw", short_help="Draw the steps of a grammar.")
 @_name
-@options.form("mermaid", "dot", words="What to draw in: Mermaid's or Graphviz's language.")
+@options.form("mermaid", "dot", description="What to draw in: Mermaid's or Graphviz's language.")
 @click.option("--automaton", is_flag=True, help="Draw the compiled automaton, not the steps.")
 @options.target
 @common_options

@@ -97,7 +97,10 @@ def check(
 @options.grammar
 @options.topology
 @options.form(
-    "text", "jsonl", "parquet", words="jsonl: one object a line; parquet: a table for DuckDB and pandas."
+    "text",
+    "jsonl",
+    "parquet",
+    description="jsonl: one object a line; parquet: a table for DuckDB and pandas.",
 )
 @options.anonymize
 @options.target
@@ -126,12 +129,12 @@ def calls(
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
     """
-    with output.destination(target, captures) as file, progress(common) as heard:
+    with output.destination(target, captures) as file, progress(common) as shown:
         output.ready(form, file)
         from tracer import engine
         from tracer.reports import calls as report
 
-        records = engine.calls(captures, settings, heard)
+        records = engine.calls(captures, settings, shown)
         if anonymize:
             from tracer.reports.anonymous import anonymous_calls
 
@@ -257,7 +260,9 @@ def baseline(
 @click.command(short_help="Write exactly the packets of one creation.")
 @options.captures
 @options.trace
-@click.option("--write", "-w", "target", metavar="FILE", type=click.Path(), required=True, help="Where to.")
+@click.option(
+    "--write", "-w", "target", metavar="FILE", type=click.Path(), required=True, help="File to write."
+)
 @click.option("--raw", is_flag=True, help="Leave tokens, passwords and user data in the packets.")
 @options.grammar
 @options.topology
@@ -290,11 +295,11 @@ def extract(
         from tracer.recording import extraction
 
         if file.isatty():
-            raise UsageError("packets are no text for a terminal; name a file with -w")
+            raise UsageError("packets cannot be written to a terminal; name a file with -w")
         if "-" in captures:
             raise UsageError("extract reads its captures more than once: give files, not standard input")
-        with progress(common) as heard:
-            report = engine.check(captures, settings, heard)
+        with progress(common) as shown:
+            report = engine.check(captures, settings, shown)
         chosen = reports.chosen(report.verdicts, trace)
         made = extraction.extract(chosen, report.captures, raw=raw)
         file.flush()
@@ -305,12 +310,12 @@ def extract(
     return CONFORMS
 
 
-@click.command(short_help="Tell what is different between two runs.")
+@click.command(short_help="Show what is different between two runs.")
 @click.argument("before", metavar="BEFORE", type=click.Path())
 @click.argument("after", metavar="AFTER", type=click.Path())
 @options.grammar
 @options.topology
-@options.form("text", "json", "html", words="json is the schema tracer.compare/1.")
+@options.form("text", "json", "html", description="json is the schema tracer.compare/1.")
 @options.target
 @options.stall
 @options.allow
@@ -325,7 +330,7 @@ def compare(
     form: str,
     target: Path | None,
 ) -> int:
-    """Tells what is different in AFTER: before and after an upgrade, say.
+    """Shows what is different in AFTER: before and after an upgrade, say.
 
     \b
     Examples:
@@ -333,7 +338,7 @@ def compare(
       tracer compare last-month.json today/ --format html -o compare.html
 
     Each is a folder of captures, a capture file, example:NAME, or a report of
-    `tracer check --format json` (*.json). Told are deviations and outcomes, steps
+    `tracer check --format json` (*.json). Shown are deviations and outcomes, steps
     that appeared or vanished, an order that changed, times that moved (from 8
     creations on each side) and calls that are new or gone.
 
@@ -357,21 +362,21 @@ def compare(
         else:
             file.writelines(f"{line}\n" for line in report.text(found))
     if not all(found.counts):
-        output.say("no trace found in one of them: nothing can be told", common)
+        output.say("no trace found in one of them: nothing to compare", common)
         return NO_TRACE
     return DEVIATES if found.breaks else CONFORMS
 
 
 def _document(name: str, settings: Settings, common: CommonOptions) -> Document:
-    """The report that a word of the command line means: read, or made now."""
+    """The report that an argument means: read from its file, or made now from captures."""
     from tracer import engine
     from tracer.engine import comparison
     from tracer.reports import json
 
     if name.endswith(".json"):
         return comparison.decode(Path(name).read_bytes(), name)
-    with progress(common) as heard:
-        report = engine.check([name], settings, heard)
+    with progress(common) as shown:
+        report = engine.check([name], settings, shown)
     return comparison.decode(json.render(report), name)
 
 
@@ -382,18 +387,18 @@ def _report(captures: Sequence[str], settings: Settings, common: CommonOptions) 
     """The report on the captures."""
     from tracer import engine
 
-    with progress(common) as heard:
-        return engine.check(captures, settings, heard)
+    with progress(common) as shown:
+        return engine.check(captures, settings, shown)
 
 
 def _remark(report: Report, common: CommonOptions) -> None:
-    """Say what looks like a slip: behind the results, where it is not scrolled away by them."""
+    """Warn of likely mistakes of the caller: behind the results, so that it stays on the screen."""
     for words in report.remarks:
         output.say(f"warning: {words}", common)
 
 
 def _mailable(report: Report) -> Report:
-    """The report without what tells whose cloud it is about."""
+    """The report without names and addresses that identify the cloud."""
     from tracer.reports.anonymous import anonymous
 
     return anonymous(report)

@@ -201,8 +201,8 @@ baseline = click.option(
 # --- what to show, and where ----------------------------------------------------------------------
 
 
-def form(*names: str, words: str) -> Callable[[Function], Function]:
-    """--format with these *names*, the first of them by default; *words* tell what they are."""
+def form(*names: str, description: str) -> Callable[[Function], Function]:
+    """--format with these *names*, the first of them by default; *description* is its help."""
     return click.option(
         "--format",
         "form",
@@ -210,7 +210,7 @@ def form(*names: str, words: str) -> Callable[[Function], Function]:
         metavar="|".join(names),
         default=names[0],
         show_default=True,
-        help=words,
+        help=description,
     )
 
 
@@ -223,7 +223,9 @@ otlp = click.option(
     "--otlp", metavar="URL", help="Send the traces to this OpenTelemetry collector too: http://HOST:4318."
 )
 report_form = form(
-    "text", *FORMATS, words="; ".join(f"{name}: {format.words}" for name, format in FORMATS.items()) + "."
+    "text",
+    *FORMATS,
+    description="; ".join(f"{name}: {format.description}" for name, format in FORMATS.items()) + ".",
 )
 
 
@@ -284,7 +286,7 @@ bpf = click.option(
     "-f",
     "bpf",
     metavar="BPF",
-    help="What to sniff, in tcpdump's words, instead of the protocols' ports; '' is all.",
+    help="Capture filter (as of tcpdump) in place of the protocols' ports; '' is all.",
 )
 
 

@@ -39,7 +39,7 @@ __all__ = [
     "progress",
     "ready",
     "say",
-    "tell",
+    "write_line",
     "write_report",
 ]
 
@@ -64,13 +64,13 @@ def exit_code(report: Report) -> int:
 
 
 def say(message: str, common: CommonOptions) -> None:
-    """Remark something on standard error, unless `-q` forbids."""
+    """Write a remark to standard error, unless -q is given."""
     if message and not common.quiet:
-        tell(message)
+        write_line(message)
 
 
-def tell(message: str) -> None:
-    """Say one line on standard error. Nobody may listen there, and that ends no run."""
+def write_line(message: str) -> None:
+    """Write one line to standard error. That it is closed or broken ends no run."""
     if sys.stderr is not None:
         with suppress(BrokenPipeError):
             print(f"tracer: {plain(message, 2000)}", file=sys.stderr)
@@ -109,7 +109,7 @@ def progress(common: CommonOptions) -> Iterator[CaptureProgress]:
 
 
 class CaptureProgress:
-    """Tells how far the captures are read: `tracer.engine.Progress`."""
+    """Shows how far the captures are read: `tracer.engine.Progress`."""
 
     def __init__(self, bars: Bars | None, common: CommonOptions) -> None:
         self._bars = bars
@@ -145,7 +145,7 @@ def destination(path: Path | None, captures: Sequence[str], option: str = "-o") 
             yield sys.stdout
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader has had enough (`| head`); the exit code still says what was found.
+            # The reader is gone (`| head`); the exit code still says what was found.
             discard_stdout()
         return
     if any(_same_file(path, capture) for capture in captures):
@@ -168,7 +168,7 @@ def destination(path: Path | None, captures: Sequence[str], option: str = "-o") 
 
 
 def _same_file(path: Path, capture: str) -> bool:
-    """Tell whether *path* is what an argument names, or one of the captures of a folder it names."""
+    """Return whether *path* is what an argument names, or a capture of a folder that it names."""
     with suppress(OSError, ValueError):
         for name in filter(None, (capture, capture.partition("=")[2])):
             source = Path(name)
@@ -192,7 +192,7 @@ def ready(form: str, file: TextIO) -> None:
     if chosen is None:
         return
     if chosen.binary and file.isatty():
-        raise UsageError(f"--format {form} is no text for a terminal; name a file with -o")
+        raise UsageError(f"--format {form} cannot be written to a terminal; name a file with -o")
     if chosen.extra:
         formats.loaded(form, f"--format {form}")
 
@@ -206,7 +206,7 @@ def write_report(form: str, report: Report, file: TextIO) -> None:
         file.buffer.write(piece)
 
 
-# --- looks ----------------------------------------------------------------------------------------
+# --- colours and width -----------------------------------------------------------------------------
 
 
 def console(file: TextIO, common: CommonOptions) -> Console:
@@ -223,7 +223,7 @@ def console(file: TextIO, common: CommonOptions) -> Console:
         file=file,
         width=None if has_width else _PIPE_WIDTH,
         force_terminal=on_screen,
-        # rich finds no colours where there is no terminal, however loudly they are asked for.
+        # rich detects no colours where there is no terminal, even if they are asked for.
         color_system=("auto" if on_screen else "standard") if coloured else None,
         no_color=not coloured,
         highlight=False,

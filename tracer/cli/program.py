@@ -67,7 +67,7 @@ def program(context: click.Context) -> int:
     The other commands: 0 or 2.
 
     Results go to standard output, all else to standard error. `tracer
-    completion --help` tells how to have commands and options completed.
+    completion --help` shows how to have commands and options completed.
     """
     if context.invoked_subcommand is None:
         # Not 0: a script whose command came out empty has checked nothing.
@@ -144,13 +144,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str) -> int:
-    output.tell(f"error: {message}")
+    output.write_line(f"error: {message}")
     return COULD_NOT_RUN
 
 
 def _bug(error: Exception) -> int:
     what = output.plain(f"{type(error).__name__}: {error}", 500)
-    output.tell(f"internal error: {what} (this is a bug; run with --debug for the trace)")
+    output.write_line(f"internal error: {what} (this is a bug; run with --debug for the trace)")
     return COULD_NOT_RUN
 
 
@@ -171,7 +171,7 @@ def _mistake(error: click.ClickException) -> str:
     if isinstance(error, click.MissingParameter):
         name = error.param.metavar if error.param else None
         if error.param is not None and error.param.name == "captures":
-            return f"{command}: which captures? Name {_CAPTURES}"
+            return f"{command}: no captures given: name {_CAPTURES}"
         return f"{command} needs {name or 'an argument'}; {see} shows how"
     if isinstance(error, click.BadParameter) and error.param is not None:
         # An option is known by its name, an argument by its command.

@@ -1,4 +1,4 @@
-"""What `tracer replay` does: captures again, into the live view or to targets."""
+"""`tracer replay`: recorded captures again, into the live view or to test systems."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = ["replay"]
     multiple=True,
     help="Send the requests to ROLE (or ADDRESS:PORT) to this test endpoint. Repeat it.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
 @click.option("--force", is_flag=True, help="Use a broker that has exchanges or queues of the same names.")
 @click.option("--keep", is_flag=True, help="Leave on the broker what was declared.")
 @options.grammar
 @options.topology
 @options.form(
-    "auto", "view", "text", "jsonl", "json", words="as of watch; with --amqp or --rest: text or json."
+    "auto", "view", "text", "jsonl", "json", description="as of watch; with --amqp or --rest: text or json."
 )
 @options.stall
 @options.allow
@@ -81,12 +81,14 @@ def replay(
         return _send(captures, settings, targets, speed, form, common)
     for name in ("force", "keep", "dry_run"):
         if getattr(targets, name):
-            raise UsageError(f"--{name.replace('_', '-')}: where to? Name a target with --amqp or --rest")
+            raise UsageError(
+                f"--{name.replace('_', '-')}: no target given: use --amqp URL or --rest ROLE=URL"
+            )
     if form == "json":
-        raise UsageError("--format json: for a replay with --amqp or --rest; the live view has jsonl")
+        raise UsageError("--format json: only with --amqp or --rest; use jsonl for the events")
     from tracer.live.run import open_replay
 
-    follow(lambda tell: open_replay(captures, settings, speed, tell), form, None, None, common)
+    follow(lambda receive: open_replay(captures, settings, speed, receive), form, None, None, common)
     return output.CONFORMS
 
 
@@ -102,9 +104,9 @@ def _send(
     from tracer.replay.run import Onward
 
     if form not in ("auto", "text", "json"):
-        raise UsageError(f"--format {form}: with --amqp or --rest there is text and json")
+        raise UsageError(f"--format {form}: with --amqp or --rest the formats are text and json")
     if targets.amqp is None and (targets.force or targets.keep):
-        raise UsageError(f"--{'force' if targets.force else 'keep'}: only of --amqp")
+        raise UsageError(f"--{'force' if targets.force else 'keep'}: only with --amqp")
     run = Onward(captures, given_topology(settings), targets, speed)
     with stoppable(run):
         summary = run.run()

@@ -1,4 +1,4 @@
-"""What `tracer watch` does: sources in, events out as they happen, the report and an exit code at the end."""
+"""`tracer watch`: sources in, events out as they happen, the report and an exit code at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["follow", "watch"]
 @options.autostop
 @options.grammar
 @options.topology
-@options.form("auto", "view", "text", "jsonl", words="auto: view on a terminal, jsonl on a pipe.")
+@options.form("auto", "view", "text", "jsonl", description="auto: view on a terminal, jsonl on a pipe.")
 @options.stall
 @options.allow
 @options.metrics
@@ -80,13 +80,13 @@ def watch(
     from tracer.capture import privileges
     from tracer.live.run import open_watch
 
-    def begin(tell: Callable[[Event], None]) -> Watch:
-        run = open_watch(interfaces, settings, tell, bpf=bpf, brokers=brokers)
+    def begin(receive: Callable[[Event], None]) -> Watch:
+        run = open_watch(interfaces, settings, receive, bpf=bpf, brokers=brokers)
         privileges.drop()
         return run
 
-    hearers = _Hearers(metrics, notify, settings.grammar, checkpoint)
-    return output.exit_code(follow(begin, form, packets, duration_s, common, hearers, announced=True))
+    side_outputs = _SideOutputs(metrics, notify, settings.grammar, checkpoint)
+    return output.exit_code(follow(begin, form, packets, duration_s, common, side_outputs, announced=True))
 
 
 def follow(
@@ -95,41 +95,41 @@ def follow(
     packets: int | None,
     duration_s: float | None,
     common: CommonOptions,
-    hearers: _Hearers | None = None,
+    side_outputs: _SideOutputs | None = None,
     *,
     announced: bool = False,
 ) -> Report:
-    """Run what *begin* makes, told in *form*; the report is told too, and *hearers* of all but that.
+    """Run what *begin* makes; write its events and its report in *form*, its events to *side_outputs* too.
 
-    *announced*: that it begins to watch is told, so that who started it may go on.
+    *announced*: say when all sources are open, so that the caller of the program may go on.
     """
     from tracer.live.watch import Limits
     from tracer.reports import events
 
     if sys.stdout is None:
-        raise UsageError("standard output is closed: there is nobody to tell")
+        raise UsageError("standard output is closed: nothing can be written to it")
     form = _form(form, sys.stdout)
-    listener = _Listener()
-    run = begin(listener.tell)
-    listener.run = run
+    distributor = _Distributor()
+    run = begin(distributor.receive)
+    distributor.run = run
     with ExitStack() as stack:
         stack.enter_context(stoppable(run))
-        if hearers is not None:
-            hearers.begin(listener, common, stack)
+        if side_outputs is not None:
+            side_outputs.begin(distributor, common, stack)
         if form == "jsonl":
-            listener.write = events.writer(sys.stdout, form)
+            distributor.write = events.writer(sys.stdout, form)
         if announced:
-            listener.announce(form, common)
+            distributor.announce(form, common)
         with ExitStack() as screen:
             if form == "view":
                 from tracer.reports import live
 
                 view = screen.enter_context(live.view(output.console(sys.stdout, common)))
-                listener.write = view.tell
-                listener.draw = view.draw
+                distributor.write = view.tell
+                distributor.draw = view.draw
             elif form == "text":
-                listener.write = events.writer(sys.stdout, form)
-            report = run.run(Limits(packets, duration_s), listener.show if listener.is_shown else None)
+                distributor.write = events.writer(sys.stdout, form)
+            report = run.run(Limits(packets, duration_s), distributor.show if distributor.is_shown else None)
         with output.destination(None, ()) as file:
             if form == "jsonl":
                 file.buffer.write(events.report_line(report))
@@ -137,12 +137,12 @@ def follow(
                 from tracer.reports import console
 
                 console.render(report, output.console(file, common), common.verbose)
-        # The hearers end behind the report: what is still to be sent keeps nobody waiting for it.
+        # Side outputs end behind the report: notifications that are still to be sent do not delay it.
     return report
 
 
 def _form(form: str, file: TextIO) -> str:
-    """Return how to tell: a view where a person looks, lines of JSON on a pipe."""
+    """Return the format that *form* means: a view on a terminal, lines of JSON on a pipe."""
     if form != "auto":
         return form
     if not file.isatty():
@@ -150,8 +150,8 @@ def _form(form: str, file: TextIO) -> str:
     return "text" if os.environ.get("TERM", "dumb") == "dumb" else "view"
 
 
-class _Hearers:
-    """Who else hears of a run: Prometheus, whoever is notified, and a run to come."""
+class _SideOutputs:
+    """Where events go beside standard output: metrics for Prometheus, notifications, a checkpoint."""
 
     def __init__(
         self, metrics: str | None, notify: str | None, grammar: str, checkpoint: Path | None = None
@@ -159,43 +159,43 @@ class _Hearers:
         self._metrics, self._notify, self._grammar = metrics, notify, grammar
         self._checkpoint = checkpoint
 
-    def begin(self, listener: _Listener, common: CommonOptions, stack: ExitStack) -> None:
-        """Let them hear what *listener* does. Their threads begin here: privileges are gone by now.
+    def begin(self, distributor: _Distributor, common: CommonOptions, stack: ExitStack) -> None:
+        """Connect them to *distributor*. Their threads begin here: privileges are dropped by now.
 
-        Raises UsageError for an address that cannot be had, and for a file that is no checkpoint.
+        Raises UsageError for an address that cannot be bound, and for a file that is no checkpoint.
         """
-        if self._checkpoint is not None and listener.run is not None:
+        if self._checkpoint is not None and distributor.run is not None:
             from tracer.live.checkpoint import Keeper, load
 
             state = load(self._checkpoint)
             if state is not None:
-                listener.run.resume(state)
-            keeper = listener.keeper = Keeper(self._checkpoint, listener.run.state)
+                distributor.run.resume(state)
+            keeper = distributor.keeper = Keeper(self._checkpoint, distributor.run.state)
             keeper.begin()
-            listener.run.before_end = keeper.write
+            distributor.run.before_end = keeper.write
         if self._notify is not None:
             from tracer.live.notify import Notifier
             from tracer.reports.events import json_line
 
-            notifier = listener.notifier = Notifier(self._notify, json_line)
+            notifier = distributor.notifier = Notifier(self._notify, json_line)
             stack.callback(_send_the_rest, notifier, common)
         if self._metrics is not None:
-            posted = listener.notifier.counts if listener.notifier is not None else dict
+            posted = distributor.notifier.counts if distributor.notifier is not None else dict
             module = formats.needing("metrics", "tracer.reports.metrics", "--metrics")
-            listener.metrics = module.Metrics(self._metrics, Path(self._grammar).stem, posted)
-            stack.enter_context(listener.metrics)
-            output.say(f"metrics at {listener.metrics.url}", common)
+            distributor.metrics = module.Metrics(self._metrics, Path(self._grammar).stem, posted)
+            stack.enter_context(distributor.metrics)
+            output.say(f"metrics at {distributor.metrics.url}", common)
 
 
 def _send_the_rest(notifier: Notifier, common: CommonOptions) -> None:
-    """Give notifications that wait their time; Ctrl-C, and SIGTERM, end it now."""
+    """Wait until pending notifications are sent; Ctrl-C and SIGTERM end the wait."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.default_int_handler)
     output.say(notifier.close(say=lambda words: output.say(words, common)), common)
 
 
-class _Listener:
-    """Hands events and pictures on; when nobody reads the events any more, the run ends."""
+class _Distributor:
+    """Passes events and pictures on. When the reader of standard output is gone, it stops the run."""
 
     def __init__(self) -> None:
         self.write: Callable[[Event], None] | None = None
@@ -207,18 +207,18 @@ class _Listener:
 
     @property
     def is_shown(self) -> bool:
-        """Whether anybody wants pictures, or has troubles of its own to tell now and then."""
+        """Whether pictures are needed: to be shown, or as the time to report troubles of an output."""
         return any(each is not None for each in (self.draw, self.metrics, self.notifier, self.keeper))
 
     def announce(self, form: str, common: CommonOptions) -> None:
-        """Tell that all sources are open: an event for a program, a remark for a person."""
+        """Say that all sources are open: an event for a program, a remark for a person."""
         assert self.run is not None  # noqa: S101  # there is one by now
         words = "watching " + ", ".join(capture.words for capture in self.run.captures)
         if form == "jsonl":
             from tracer.model.events import Event
 
             # Nothing has come yet: there is no time.
-            self.tell(Event("watching", 0, message=words))
+            self.receive(Event("watching", 0, message=words))
         else:
             output.say(words, common)
 
@@ -233,12 +233,12 @@ class _Listener:
             if each is not None and (words := each.trouble()):
                 from tracer.model.events import Event
 
-                self.tell(Event("trouble", picture.now_ns, message=words))
+                self.receive(Event("trouble", picture.now_ns, message=words))
 
-    def tell(self, event: Event) -> None:
-        for hearer in (self.metrics, self.notifier):
-            if hearer is not None:
-                hearer.tell(event)
+    def receive(self, event: Event) -> None:
+        for each in (self.metrics, self.notifier):
+            if each is not None:
+                each.tell(event)
         if self.write is None:
             return
         try:

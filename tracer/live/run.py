@@ -41,8 +41,8 @@ def open_watch(
     arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
     if not arguments and not brokers:
         raise UsageError(
-            "watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-,"
-            " or a broker with --amqp URL"
+            "no source given: use -i PLANE=INTERFACE, -i PLANE=FIFO, -i PLANE=- (standard input)"
+            " or --amqp URL"
         )
     wanted = proposed_filter(given) if bpf is None else bpf
     sources = [_source(argument, number, wanted) for number, argument in enumerate(arguments)]

@@ -159,5 +159,5 @@ class Decoders:
 
 
 def _is_tls(payload: bytes) -> bool:
-    """Tell whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
+    """Return whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
     return len(payload) > 5 and 20 <= payload[0] <= 23 and payload[1] == 3 and payload[2] <= 4

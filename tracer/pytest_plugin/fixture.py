@@ -92,7 +92,7 @@ class Tracer:
         brokers = [] if amqp is None else [amqp] if isinstance(amqp, str) else [*amqp]
         if not interfaces and not brokers:
             raise UsageError(
-                "record what? tracer.record({'Internal_base': 'eth1'}), or tracer.record(amqp='amqp://…')"
+                "no source given: tracer.record({'Internal_base': 'eth1'}), or tracer.record(amqp='amqp://…')"
             )
         folders = self._item.stash.setdefault(KEPT, [])
         folder = folder_of(self._item, len(folders) + 1)

@@ -148,7 +148,7 @@ class TraceItem(pytest.Item):
 
     def _record(self, verdict: Verdict) -> None:
         if self.config.getoption("tracer_properties"):
-            told = {
+            known = {
                 "verdict": verdict.verdict,
                 "outcome": verdict.outcome,
                 "stopped_at": verdict.stopped_at,
@@ -156,7 +156,7 @@ class TraceItem(pytest.Item):
                 "server_id": verdict.server_id,
                 "name": verdict.name,
             }
-            self.user_properties += [(f"tracer_{key}", value) for key, value in told.items() if value]
+            self.user_properties += [(f"tracer_{key}", value) for key, value in known.items() if value]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> Any:
         """Return the story of the trace; of anything else, which is a bug of ours, the traceback."""

@@ -76,7 +76,7 @@ class Half:
         self.finished = False
 
     def is_opened_by(self, segment: Segment, first: int) -> bool:
-        """Tell whether a SYN is of this connection and of no later one; *first* is the byte behind it."""
+        """Return whether a SYN is of this connection and of no later one; *first* is the byte behind it."""
         if self.next_seq < 0:
             return not self.finished
         if self.start >= 0:
@@ -87,7 +87,7 @@ class Half:
         return 0 <= distance < 65536 and segment.time_ns - self.connection.first_ns < HOLE_NS
 
     def is_resumed_by(self, segment: Segment) -> bool:
-        """Tell whether a later capture goes on with a connection of an earlier one, not where that ended."""
+        """Return whether a later capture goes on with a connection of an earlier one, with a jump."""
         return (
             not self.finished
             and self.next_seq >= 0
@@ -97,7 +97,7 @@ class Half:
         )
 
     def is_replaced_by(self, segment: Segment) -> bool:
-        """Tell whether data after the end belongs to another connection whose SYN was lost."""
+        """Return whether data after the end belongs to another connection whose SYN was lost."""
         if not segment.payload:
             return False
         if self.next_seq < 0:

@@ -511,5 +511,5 @@ def _came_ns(half: Half) -> int:
 
 
 def _has_waited(half: Half) -> bool:
-    """Tell whether a hole of *half* is lost by what came since then."""
+    """Return whether a hole of *half* is lost by what came since then."""
     return half.later - half.since_later >= HOLE_PACKETS or half.pending_bytes > PENDING_BYTES

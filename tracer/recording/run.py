@@ -41,11 +41,11 @@ def open_recording(
     arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
     if not arguments:
         raise UsageError(
-            "record what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=- (stdin)"
+            "no source given: use -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=- (standard input)"
         )
     refused = [argument.target for argument in arguments if argument.is_stream and not streams]
     if refused:
-        raise UsageError(f"{refused[0]}: a capture stream; what is recorded here are interfaces")
+        raise UsageError(f"{refused[0]}: a capture stream; only interfaces can be recorded here")
     sources = [_source(argument, number, bpf) for number, argument in enumerate(arguments)]
     for source in sources:
         source.open()

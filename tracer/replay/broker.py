@@ -325,7 +325,7 @@ class Broker:
 
 
 def _matches(pattern: str, key: str) -> bool:
-    """Tell whether a topic binding's *pattern* takes *key*: * is one word, # is any number of them."""
+    """Return whether a topic binding's *pattern* takes *key*: * is one word, # is any number of them."""
     words = key.split(".") if key else []
     # How many words the pattern may have taken so far.
     taken = {0}

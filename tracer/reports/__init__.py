@@ -366,7 +366,7 @@ def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
     if wanted is None:
         if len(verdicts) == 1:
             return list(verdicts)
-        raise UsageError(f"which trace? Say --trace ID; {_some(verdicts)}")
+        raise UsageError(f"no trace given: use --trace ID; {_some(verdicts)}")
     exact = [v for v in verdicts if wanted in (*_ids(v), v.name) or (wanted and wanted in _messages(v))]
     if exact:
         return exact

@@ -185,7 +185,7 @@ def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
 
 
 def _turned_away(step: StepResult) -> bool:
-    """Tell whether the step went well and its answer passes on what another one refused: 500 beside ok."""
+    """Return whether the step went well and its answer passes on what another one refused: 500 beside ok."""
     return bool(step.calls) and all(refused(call) for call in step.calls)
 
 

@@ -180,7 +180,7 @@ def _earlier_attempts(page: Page, verdict: Verdict) -> None:
 
 
 def _host_is_unknown(verdict: Verdict) -> bool:
-    """Tell whether the captures end before the host that was asked last had built the VM."""
+    """Return whether the captures end before the host that was asked last had built the VM."""
     return any(note.kind == "host" for note in verdict.notes)
 
 

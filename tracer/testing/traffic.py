@@ -310,7 +310,7 @@ def difference(left: object, right: object) -> list[str] | None:
 
 
 def accepted(verdict: Verdict, allow: Sequence[str]) -> bool:
-    """Tell whether a test passes with *verdict*: it conforms, or is inconclusive and that is allowed."""
+    """Return whether a test passes with *verdict*: it conforms, or is inconclusive and that is allowed."""
     return verdict.verdict == "conforms" or (verdict.verdict == INCONCLUSIVE and INCONCLUSIVE in allow)
 
 

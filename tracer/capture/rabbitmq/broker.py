@@ -87,7 +87,7 @@ def refusal(broker: Broker, error: BaseException) -> str:
         if isinstance(each, exceptions.IncompatibleProtocolError):
             return f"{broker.name}: what listens there does not speak AMQP 0-9-1: look at the port"
         if isinstance(each, exceptions.AMQPHeartbeatTimeout):
-            return f"{broker.name}: it says nothing any more"
+            return f"{broker.name}: it sends no heartbeats any more"
         if isinstance(each, TimeoutError) or "Timeout" in type(each).__name__:
             return f"{broker.name}: no answer within {CONNECT_S} s: look at address and port"
         if isinstance(each, OSError) and each.strerror:

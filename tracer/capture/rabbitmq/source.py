@@ -271,8 +271,8 @@ class RabbitMQ:
             connection, channel, self._queue, self._lost_queue, self._delivered
         )
         if not self.knows_peers and self._deliver is None:
-            words = f"which services connect is not told in vhost {self.broker.vhost!r}: the plugin"
-            self._visibility.say(f"{words} rabbitmq_event_exchange would, in one vhost, '/' unless set")
+            words = f"which services connect is unknown in vhost {self.broker.vhost!r}: the plugin"
+            self._visibility.say(f"{words} rabbitmq_event_exchange reports it, in one vhost, '/' unless set")
         self._side = yield lambda done: connection.channel(on_open_callback=done)
         self._side.add_on_close_callback(self._side_closed)
         self._channel = channel
@@ -284,7 +284,7 @@ class RabbitMQ:
             return
         code, text = getattr(error, "reply_code", 0), str(getattr(error, "reply_text", error))
         broker = self.broker
-        words = f"{broker.name}: it refuses to tell: {code} {text}"
+        words = f"{broker.name}: it refuses: {code} {text}"
         if code == 403:
             words = f"{broker.name}: user {broker.user!r} may not listen there: {allow(broker)}"
         elif code == 404:
@@ -296,7 +296,7 @@ class RabbitMQ:
         if not self._stopping and self._connection is not None and self._connection.is_open:
             self._side = None
             if getattr(error, "reply_code", 0) == 403:
-                words = "may not publish to amq.default: whether trace is on cannot be told"
+                words = "may not publish to amq.default: whether trace is on is unknown"
                 self._visibility.say(f"user {self.broker.user!r} {words}")
 
     # --- what arrives ---
@@ -370,11 +370,11 @@ class RabbitMQ:
             )
 
     def _is_known(self) -> bool:
-        """Tell whether the first probe has come back: whether trace is on."""
+        """Return whether the first probe has come back: whether trace is on."""
         return self._ready and (self._probes.returned > 0 or self._side is None)
 
     def _has_left(self) -> bool:
-        """Tell whether, after `stop`, all has come that the broker had, and what it dropped is known."""
+        """Return whether, after `stop`, all has come that the broker had, and what it dropped is known."""
         if not self._stopping:
             return False
         if not self._leaving:
