@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -44,3 +46,10 @@ def test_no_module_imports_one_that_imports_it(package: str) -> None:
 def test_what_commands_share_imports_no_other_module_of_the_command_line() -> None:
     modules = {name_of(path) for path in (ROOT / "cli").glob("*.py")}
     assert imports(ROOT / "cli" / "common.py", modules) == set()
+
+
+def test_the_package_of_the_command_line_loads_none_of_its_modules() -> None:
+    """The entry point loads the program when it is called: a module of the package can be imported alone."""
+    program = "import sys, tracer.cli; print(*sorted(name for name in sys.modules if name[:6] == 'tracer'))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == ["tracer", "tracer.cli"]

@@ -195,10 +195,10 @@ def check(common: CommonOptions, name: str) -> int:
             (found.files, "file"), (found.rules, "rule"), (found.terminals, "terminal"), (found.steps, "step")
         )  # fmt: skip
         compiled = ((found.states, "state"), (found.arcs, "arc"))
-        told = "; ".join(", ".join(plural(*size) for size in sizes) for sizes in (parts, compiled))
+        counts = "; ".join(", ".join(plural(*size) for size in sizes) for sizes in (parts, compiled))
         warned = f"; {plural(len(found.warnings), 'warning')}" if found.warnings else ""
         output.console(file, common).print(
-            f"{output.plain(known.name, 200)}: ok: {told}{warned}", markup=False
+            f"{output.plain(known.name, 200)}: ok: {counts}{warned}", markup=False
         )
     return CONFORMS
 

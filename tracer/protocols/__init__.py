@@ -64,7 +64,7 @@ class Options:
     wants_body: Callable[[str, str, dict[str, str], int], bool] | None = None
     wants_statement: Callable[[bytes], bool] | None = None
     skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None
-    """Told of each statement that was not wanted: its time and frames."""
+    """Called with the time and frames of each statement that was not wanted."""
     raw: bool = False
     """Hand on what was sent as it was sent, secrets and all: for sending it again."""
 

@@ -190,8 +190,8 @@ def _captures(page: Page, report: Report) -> None:
         text.append(f"  {lost}" if lost else "", "yellow")
         page.line(text, hang=4)
     if report.forgotten:
-        told = ", ".join(f"{count:,} {what}" for what, count in report.forgotten)
-        page.line(Text(f"forgotten for lack of room: {told}; traces may lack calls", "yellow"))
+        forgotten = ", ".join(f"{count:,} {what}" for what, count in report.forgotten)
+        page.line(Text(f"forgotten for lack of room: {forgotten}; traces may lack calls", "yellow"))
     if report.baseline:
         path, traces = report.baseline
         few = traces < _LEAST

@@ -52,7 +52,7 @@ class Metrics:
         self._opened = Counter("tracer_traces_opened", "Creations that were begun", registry=registry)
         self._told = Counter(
             "tracer_verdicts",
-            "Verdicts that were told; a revised one is told again",
+            "Verdicts given; a revised verdict counts again",
             ("verdict", "outcome", "revised"),
             registry=registry,
         )

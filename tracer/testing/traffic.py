@@ -108,9 +108,9 @@ class Traffic:
         traces = part.traces
         if len(traces) == 1:
             return traces[0]
-        told = [part._none()] if not traces else failure.crowd(part.report.verdicts, part.report)
+        reasons = [part._none()] if not traces else failure.crowd(part.report.verdicts, part.report)
         found = "no trace" if not traces else f"{len(traces)} traces"
-        raise AssertionError("\n".join([f"{found} where there should be one{part._words()}", *told]))
+        raise AssertionError("\n".join([f"{found} where there should be one{part._words()}", *reasons]))
 
     def against(self, grammar: str | os.PathLike[str]) -> Traffic:
         """Return the same captures checked against another grammar."""
@@ -246,8 +246,8 @@ class CheckedTrace:
         __tracebackhide__ = True
         one, other = self.step(first), self.step(second)
         if one.started_ns is None or other.started_ns is None:
-            told = " and ".join(f"{s.name} {s.state}" for s in (one, other) if s.started_ns is None)
-            return self._claim(False, f"{first} before {second}: not known, {told}")
+            unknown = " and ".join(f"{s.name} {s.state}" for s in (one, other) if s.started_ns is None)
+            return self._claim(False, f"{first} before {second}: not known, {unknown}")
         gap = (other.started_ns - one.started_ns) / 1e9
         words = f"{first} began {abs(gap):.3f} s {'before' if gap > 0 else 'after'} {second}"
         return self._claim(gap > 0, words)

@@ -1,6 +1,6 @@
 """The bytes of a capture, chunk by chunk, whatever they are packed in.
 
-Packing is told by the first bytes, never by the name: rotated and renamed files keep no suffix. A
+Packing is recognised by the first bytes, never by the name: rotated and renamed files keep no suffix. A
 chunk is what is there (a pipe gives what has arrived, so a live stream is seen at once), and about
 1 MiB of a file. Nothing here allocates by a length that the file declares.
 """
@@ -21,7 +21,7 @@ _ZSTD_STEP_BYTES = 512
 bounds a malicious file to 16 MiB a call, and costs an honest one some percent."""
 
 _GZIP_STEP_BYTES = 32 << 10
-"""zlib hands back what it did not use as a copy: with small members, long steps would copy for ever."""
+"""zlib hands back what it did not use as a copy: with small members, long steps would copy far too much."""
 
 Read = Callable[[], bytes]
 

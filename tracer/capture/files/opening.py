@@ -36,7 +36,7 @@ def open_capture(path: str, capture: Capture) -> Iterator[list[PacketFields]]:
     """Open a capture file, '-' for standard input, and return its packets in file order, in batches.
 
     What is read is counted in *capture*; the counters are complete when the iterator is exhausted.
-    pcap and pcapng, plain, gzip or zstd, told by their first bytes. Memory is bounded, the source need
+    pcap and pcapng, plain, gzip or zstd, recognised by their first bytes. Memory is bounded, the source need
     not be seekable, and a batch is what one read of it gave: packets of a pipe come as they arrive.
     Damage behind the file header is counted in `capture.anomalies`; a file that breaks off is read to the
     break (`capture.broke_off`).

@@ -19,7 +19,7 @@ MOST = 10_000
 
 
 class Visibility:
-    """The times in which what a broker would have told passed unseen; it outlives connections."""
+    """The times in which messages of a broker passed unseen, and its state. It outlives connections."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -29,7 +29,7 @@ class Visibility:
         self._unseen: deque[tuple[int, int]] = deque()
         self._blind_ns = 0
         """Since when nothing is known; 0 while all is seen."""
-        self._told_ns = 0
+        self._reported_ns = 0
         """Up to when that was handed out by `unseen`."""
 
     @property
@@ -47,26 +47,26 @@ class Visibility:
         since_ns = self._blind_ns
         if since_ns:
             now_ns = wall_ns()
-            found.append((max(since_ns, self._told_ns), now_ns))
-            self._told_ns = now_ns
+            found.append((max(since_ns, self._reported_ns), now_ns))
+            self._reported_ns = now_ns
         return found
 
     def lose(self, since_ns: int) -> None:
         """Take note that nothing is seen from *since_ns* on."""
         if not self._blind_ns:
-            self._blind_ns = self._told_ns = since_ns
+            self._blind_ns = self._reported_ns = since_ns
 
     def regain(self, now_ns: int) -> None:
         """Take note that all is seen from *now_ns* on."""
         since_ns = self._blind_ns
         if since_ns:
             self._blind_ns = 0
-            self._unseen.append((max(since_ns, self._told_ns), max(now_ns, self._told_ns)))
+            self._unseen.append((max(since_ns, self._reported_ns), max(now_ns, self._reported_ns)))
             passed_s = (now_ns - since_ns) / 1e9
             self.say(f"RPC is seen again; what passed for {passed_s:.0f} s is unobserved")
 
     def say(self, words: str, time_ns: int = 0) -> None:
-        """Have *words* told of the broker; now, unless *time_ns* says when."""
+        """Add *words* to `news`, with the broker's name; of now, unless *time_ns* says when."""
         self._news.append((time_ns or wall_ns(), f"{self._name}: {words}"))
 
     # What pika calls when the broker has run out of memory or disk, and when it is well again.

@@ -72,7 +72,7 @@ class MySql:
 
     *wanted* is asked with the text of each command, of a long one with its beginning: the SQL; of
     prepare, execute and close that of the prepared statement, b'#7' if it was not seen; of init_db the
-    schema; else b''. Where it says no, *skipped* is told (time, frames), and nobody else. At most
+    schema; else b''. Where it says no, *skipped* is called (time, frames); no message is made. At most
     *text_limit* bytes of a text are kept; a longer one is flagged truncated. User names, passwords and rows
     are never read.
 
