@@ -1,4 +1,4 @@
-"""The formats of a report by name. The next one is one file and one line here.
+"""The formats of a report by name. A new one is one module in tracer/reports and one line here.
 
 A format is a module with `pieces(report) -> Iterator[bytes]`, named and not imported: a format that is
 not asked for costs nothing, and may need a library that is not installed.

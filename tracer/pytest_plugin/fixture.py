@@ -1,4 +1,4 @@
-"""What a test gets by the name `tracer`."""
+"""The fixture `tracer`: checks captures, or records them, as the test's marker asks."""
 
 from __future__ import annotations
 

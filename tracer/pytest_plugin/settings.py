@@ -1,4 +1,4 @@
-"""What a test is to be checked with: ini file, then command line, then markers from the module inwards."""
+"""The settings of a test: from the ini file, the command line, and markers; the later ones win."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reassembler: strategy and limits in the package's own words."""
+"""`Reassembler`. Its strategy and limits are described in the package's docstring."""
 
 from __future__ import annotations
 

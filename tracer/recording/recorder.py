@@ -1,4 +1,4 @@
-"""Several live sources into one row of files, in time order.
+"""Several live sources into one series of files, in time order.
 
 Packets wait for half a second, so that those of a slower source get their place: readers sort what is out
 of order by some milliseconds only. Those of recordings that are sent through pipes wait for the slowest pipe.

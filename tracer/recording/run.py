@@ -1,4 +1,4 @@
-"""From the words of a command line to a recording."""
+"""Opens a recording for the arguments of a command line or of a test."""
 
 from __future__ import annotations
 

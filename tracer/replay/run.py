@@ -1,4 +1,4 @@
-"""The second reading: each message sent when it is due."""
+"""One replay: the captures are read once for the plan, and again to send each message when it is due."""
 
 from __future__ import annotations
 

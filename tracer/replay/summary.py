@@ -1,4 +1,4 @@
-"""What came of a replay: counts, and what they are as text and as JSON."""
+"""The summary of a replay: counts, as text and as JSON."""
 
 from __future__ import annotations
 

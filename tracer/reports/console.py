@@ -1,4 +1,4 @@
-"""The text of `tracer check`: for somebody with an incident, who reads the last screen first.
+"""The text of `tracer check`, written for an incident: the last screen is read first.
 
 What conforms comes first and takes little room; what deviates comes after it, each with its answer on
 the first line, the steps, the evidence and what to grep for; the numbers of all come last.

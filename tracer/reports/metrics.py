@@ -1,4 +1,4 @@
-"""What a live run tells Prometheus: packets and losses, calls, traces, steps, stalls, the broker's queues.
+"""Metrics of a live run for Prometheus: packets, losses, calls, traces, steps, stalls, the broker's queues.
 
 No label holds what comes from the traffic: sources are named as on the command line, steps and roles as in
 the grammar. However hostile the traffic is, the number of time series stays small.

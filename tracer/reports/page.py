@@ -1,4 +1,4 @@
-"""A page of text: where is written, how wide, and the table of steps that `check` and `watch` share."""
+"""A page of text: its console and width, and the table of steps that `check` and `watch` share."""
 
 from __future__ import annotations
 

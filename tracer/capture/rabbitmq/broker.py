@@ -1,4 +1,4 @@
-"""What stands behind `--amqp`: which broker, and how to speak of it without its password."""
+"""The broker that a URL of `--amqp` names, and messages about it that never hold its password."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The connection to a broker: pika's, read ahead of pika, and the two queues that are declared on it.
+"""The connection to a broker: pika's, whose bytes are read before pika reads them, and our two queues.
 
-Nothing else on the broker is touched. Steps of the setup follow each other as the broker answers: each is
+Nothing else on the broker is changed. Steps of the setup follow each other as the broker answers: each is
 given what is to be called with the answer.
 """
 

@@ -1,4 +1,4 @@
-"""What RabbitMQ's firehose and event exchange tell, as the messages that a sniffed connection would give.
+"""Deliveries of the firehose and the event exchange -> the messages that a sniffed connection would give.
 
 A published or delivered message comes with its body and, in headers, with exchange, routing keys and the
 connection that carried it: basic.publish and basic.deliver. One that no queue took is returned as well, as

@@ -1,7 +1,7 @@
-"""A broker that tells what passes through it: RabbitMQ's firehose, and the events of who is connected.
+"""RabbitMQ as a live source: its firehose, and its events of who connects.
 
 The firehose (`rabbitmqctl trace_on -p VHOST`) publishes each message once more when it is published and once
-more when it is delivered, with its body. It is the broker that tells, so that TLS hides nothing. On it are
+more when it is delivered, with its body. The broker itself reports them, so TLS hides nothing. On it are
 
 - one queue of ours, bound to amq.rabbitmq.trace and, where that plugin is on, amq.rabbitmq.event. Exclusive,
   auto-deleting, bounded in messages and bytes, the oldest dropped when it is full: a watch that is too slow
@@ -43,11 +43,11 @@ BATCH = 256
 FLUSH_S = 0.02
 PROBE_S = 1.0
 FIRST_S = 5.0
-"""How long the first answers are waited for."""
+"""Longest wait for the first answers."""
 LEAVE_S = 2.0
-"""How long, at the end, what the broker has in hand is waited for."""
+"""Longest wait, at the end, for messages that the broker still has."""
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Before the next attempts to connect; the last one for ever."""
+"""Before the next attempts to connect; the last one before all further attempts."""
 BEHIND_S = 5.0
 
 TellHeard = Callable[[list[Heard], int], None]
@@ -67,7 +67,7 @@ class RabbitMQ:
         self.dropped = 0
         """Messages that the broker dropped because our queue was full."""
         self.knows_peers = False
-        """Whether the event exchange tells who is connected."""
+        """Whether the event exchange reports who is connected."""
         self._firehose = Firehose(capture, Endpoint("0.0.0.0", int(broker.parameters.port)))  # noqa: S104
         self._visibility = Visibility(broker.name)
         self._deliver: TellHeard | None = None
@@ -83,7 +83,7 @@ class RabbitMQ:
         self._lost_queue = self._queue + ".lost"
         self._channel: Any = None
         self._side: Any = None
-        """For what may be refused: probes."""
+        """The channel of probes, which the broker may refuse."""
         self._ready = False
         self._setup: Generator[Step, Any, None] | None = None
         self._probes = Probes()
@@ -97,7 +97,7 @@ class RabbitMQ:
     # --- what a live source offers ---
 
     def open(self) -> None:
-        """Connect and listen: messages are kept from now on. Raises SourceError with the way out."""
+        """Connect and listen: messages are kept from now on. Raises SourceError, which says what to do."""
         # What it has to say of a broken connection we say ourselves, and without the password.
         logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
         until_s = monotonic_s() + CONNECT_S + FIRST_S
@@ -118,7 +118,7 @@ class RabbitMQ:
         return self._stop.is_set()
 
     def read(self, deliver: TellHeard) -> None:
-        """Hand over what the broker tells until `stop`, over restarts of the broker."""
+        """Hand over messages until `stop`; connect again when the connection ends."""
         self._deliver = deliver
         attempt = 0
         while True:

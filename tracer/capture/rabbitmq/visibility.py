@@ -1,4 +1,4 @@
-"""When messages of a broker pass unseen: probes find out, and the times are remembered.
+"""When messages of a broker pass unseen. Probes detect it; the times are remembered.
 
 A probe is a message of ours to our own queue. The broker traces it as it traces all else, and queues the
 trace before the probe itself: a probe that comes back untraced says that trace is off. The time that it was
