@@ -15,9 +15,9 @@ import pytest
 from streams import CAPTURES, ROOT
 from wires import inside, listens, why_not, wires
 
+from tracer import engine
 from tracer.capture.interface import default_filter
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.protocols import PORTS
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -73,7 +73,7 @@ def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert errors == b""
-    expected = pipeline.check([str(CAPTURES / name)], Settings())
+    expected = engine.check([str(CAPTURES / name)], Settings())
     found = report(output)
     assert sum(c["gaps"] for c in found["captures"]) == 0
     assert [c["anomalies"] for c in found["captures"]] == [{}, {}]
@@ -97,7 +97,7 @@ def test_any_interface_is_all_of_them() -> None:
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert errors == b""
-    expected = pipeline.check([str(CAPTURES / "fail-quota-403")], Settings())
+    expected = engine.check([str(CAPTURES / "fail-quota-403")], Settings())
     key = "id", "verdict", "outcome", "stopped_at"
     assert [tuple(t[k] for k in key) for t in report(output)["traces"]] == [
         (v.id, v.verdict, v.outcome, v.stopped_at) for v in expected.verdicts

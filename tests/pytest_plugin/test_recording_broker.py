@@ -14,8 +14,8 @@ from rabbitmq import RabbitMQ, broker, free_port, why_not
 from recorded_runs import RAW, ROOT, kept, run
 from recorded_runs import SECRET as TOKEN
 
+from tracer import engine
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 
 WHY_NOT = why_not()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
@@ -221,7 +221,7 @@ def test_a_broker_that_cannot_be_listened_to(
 def test_nothing_to_record(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     test = """
 def test_no_source(tracer):
-    with pytest.raises(UsageError, match="record what"):
+    with pytest.raises(UsageError, match="no source given"):
         tracer.record()
 
 def test_silence(tracer, url):
@@ -303,7 +303,7 @@ def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, 
     test = SNIFFED.replace("SERVER", repr(SERVER))
     ran = tried(tmp_path, installed, rabbit, test, "--tracer-keep=all")
     assert ran.returncode == 0, ran.stdout
-    report = pipeline.check([*map(str, kept(tmp_path))], Settings(topology=topology))
+    report = engine.check([*map(str, kept(tmp_path))], Settings(topology=topology))
     (verdict,) = (verdict for verdict in report.verdicts if verdict.server_id == SERVER)
     assert [s.status for s in verdict.steps if s.step in ("4e", "5", "6", "7")] == ["seen"] * 4
 

@@ -19,8 +19,8 @@ from rabbitmq import RabbitMQ, broker, why_not
 from recording import CAPTURES, ROOT, delivered, messages, published
 from relay import Relay
 
+from tracer import engine
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 
 pytestmark = pytest.mark.skipif(
     why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())
@@ -142,7 +142,7 @@ def test_a_capture_of_the_replay_shows_the_same_rpc(rabbit: RabbitMQ, name: str,
 def rpc(capture: str) -> list[tuple[str, str, str, str]]:
     return [
         (call.caller, call.callee, call.operation, call.result)
-        for call in pipeline.calls([capture], Settings())
+        for call in engine.calls([capture], Settings())
         if call.protocol == "RPC" and call.queue not in OWN
     ]
 
@@ -240,11 +240,11 @@ def test_the_pace_is_kept(rabbit: RabbitMQ) -> None:
         (["--amqp", "amqp://guest:12/hidden@127.0.0.1/"], "as %2F"),
         (["--amqp", "amqp://guest:hidden@a..b/"], "that is no URL"),
         (["--amqp", "amqp://guest:hidden@127.0.0.1:1/?ssl_options=("], "Connection refused"),
-        (["--force"], "--force: where to?"),
-        (["--dry-run"], "--dry-run: where to?"),
+        (["--force"], "--force: no target given"),
+        (["--dry-run"], "--dry-run: no target given"),
         (["--format", "json"], "--format json"),
-        (["--keep", "--rest", "sc=http://localhost:1"], "--keep: only of --amqp"),
-        (["--format", "view", "--amqp", "amqp://guest:hidden@127.0.0.1:1/"], "there is text and json"),
+        (["--keep", "--rest", "sc=http://localhost:1"], "--keep: only with --amqp"),
+        (["--format", "view", "--amqp", "amqp://guest:hidden@127.0.0.1:1/"], "the formats are text and json"),
     ],
 )
 def test_a_mistake_is_one_line_and_2_without_the_password(arguments: list[str], words: str) -> None:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracer.capture.arguments import CaptureArgument
+from tracer.capture.arguments import CaptureArgument, LiveArgument
 from tracer.capture.interface import Interface
 from tracer.capture.live import LiveSource
-from tracer.capture.live_arguments import LiveArgument
-from tracer.capture.replay import Pace, Replay
-from tracer.capture.streams import CaptureStream
+from tracer.capture.streams import CaptureStream, Pace, Replay
 from tracer.errors import UsageError
 from tracer.model import Capture
 
@@ -40,7 +38,7 @@ def broker_sources(urls: Sequence[str], first: int = 0) -> list[LiveSource]:
         return []
     # Only who listens to a broker pays for the client's import.
     from tracer.capture.rabbitmq import RabbitMQ
-    from tracer.capture.rabbitmq_url import broker_of
+    from tracer.capture.rabbitmq.broker import broker_of
 
     found = [broker_of(url) for url in urls]
     names = [broker.name for broker in found]

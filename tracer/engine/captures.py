@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tracer.capture import CaptureArgument, Resolved, open_capture, resolve
-from tracer.capture.examples import example_path
+from tracer.capture.arguments import example_path
 from tracer.capture.layers import Layers
 from tracer.capture.points import Clocks, in_time_order, join_sightings, merge
 from tracer.model import Capture, PacketFields, SegmentFields

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tracer.capture.arguments import resolve_live
 from tracer.capture.interface import default_filter
 from tracer.capture.live import LiveSource
-from tracer.capture.live_arguments import resolve_live
 from tracer.capture.sources import broker_sources, interface_sources, replay_sources
 from tracer.engine import (
     Settings,
@@ -47,8 +47,8 @@ def open_watch(
     arguments = resolve_live(interfaces, known_planes(given))
     if not arguments and not brokers:
         raise UsageError(
-            "watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-,"
-            " or a broker with --amqp URL"
+            "no source given: use -i PLANE=INTERFACE, -i PLANE=FIFO, -i PLANE=- (standard input)"
+            " or --amqp URL"
         )
     wanted = proposed_filter(given) if bpf is None else bpf
     sources = [*interface_sources(arguments, wanted), *broker_sources(brokers, len(arguments))]

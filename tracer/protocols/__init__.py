@@ -1,8 +1,8 @@
-"""Bytes of a connection in, messages out: one file, one protocol.
+"""Bytes of a connection in, messages out. Each protocol is a package.
 
 A decoder is made for one connection and does no I/O and reads no clock. It has `receive(data)`,
 `gap(gap)` and `closed(closed)`, each giving messages, and a static `recognises(payload, direction)`.
-A new protocol is one file and one name in `BUILTIN`.
+A new protocol is one package (`http1/`, `amqp091/`, `mysql/` are there) and one name in `BUILTIN`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Options:
     wants_body: Callable[[str, str, dict[str, str], int], bool] | None = None
     wants_statement: Callable[[bytes], bool] | None = None
     skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None
-    """Told of each statement that was not wanted: its time and frames."""
+    """Called with the time and frames of each statement that was not wanted."""
     raw: bool = False
     """Hand on what was sent as it was sent, secrets and all: for sending it again."""
 
@@ -159,5 +159,5 @@ class Decoders:
 
 
 def _is_tls(payload: bytes) -> bool:
-    """Tell whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
+    """Return whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
     return len(payload) > 5 and 20 <= payload[0] <= 23 and payload[1] == 3 and payload[2] <= 4

@@ -1,4 +1,4 @@
-"""Exactly the packets of some calls, out of captures, into one pcapng file with a comment on each packet.
+"""The packets of some calls, out of captures, as one pcapng file with a comment on each packet.
 
 The captures are read twice more: a call's evidence names the first and the last frame of its messages,
 and which connections these belong to is found first; all that the connection carried in that direction in
@@ -126,7 +126,7 @@ def _taken(
 ) -> Iterator[tuple[PacketFields, str]]:
     """Yield the packets of the spans with their comments.
 
-    The redactor sees the whole of their connections: a secret may have been told before.
+    The redactor sees the whole of their connections: a secret may have appeared before.
     """
     comments: dict[int, str] = {}
     layers = Layers()

@@ -1,4 +1,4 @@
-"""From the words of a command line to a recording."""
+"""Opens a recording for the arguments of a command line or of a test."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracer import __version__
+from tracer.capture.arguments import resolve_live
 from tracer.capture.live import LiveSource
-from tracer.capture.live_arguments import resolve_live
 from tracer.capture.privileges import drop
 from tracer.capture.sources import interface_sources
 from tracer.engine import known_planes
@@ -39,11 +39,11 @@ def open_recording(
     arguments = resolve_live(interfaces, known_planes(given))
     if not arguments:
         raise UsageError(
-            "record what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=- (stdin)"
+            "no source given: use -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=- (standard input)"
         )
     refused = [argument.target for argument in arguments if argument.is_stream and not streams]
     if refused:
-        raise UsageError(f"{refused[0]}: a capture stream; what is recorded here are interfaces")
+        raise UsageError(f"{refused[0]}: a capture stream; only interfaces can be recorded here")
     sources = interface_sources(arguments, bpf)
     for source in sources:
         source.open()

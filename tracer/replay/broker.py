@@ -1,4 +1,4 @@
-"""What of a broker a recording shows: exchanges, queues, bindings, consumers, and what follows from them.
+"""The recorded broker: exchanges, queues, bindings and consumers that a recording shows or implies.
 
 A capture that begins in mid-stream shows a delivery and not the declarations behind it. Then the least is
 inferred that lets the same message take the same way:
@@ -326,7 +326,7 @@ class Broker:
 
 
 def _matches(pattern: str, key: str) -> bool:
-    """Tell whether a topic binding's *pattern* takes *key*: * is one word, # is any number of them."""
+    """Return whether a topic binding's *pattern* takes *key*: * is one word, # is any number of them."""
     words = key.split(".") if key else []
     # How many words the pattern may have taken so far.
     taken = {0}

@@ -1,4 +1,4 @@
-"""The first reading: what is in the captures, who serves what, and what a broker must have beforehand."""
+"""The first reading of the captures: what they hold, who serves what, what the broker needs beforehand."""
 
 from __future__ import annotations
 

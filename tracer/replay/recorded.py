@@ -1,4 +1,4 @@
-"""Captures in, messages out, with the bytes they came as."""
+"""Messages of captures in time order, each with its bytes as recorded."""
 
 from __future__ import annotations
 

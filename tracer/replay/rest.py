@@ -23,7 +23,7 @@ from tracer.errors import UsageError
 from tracer.model import Closed, Endpoint, HttpRequest, HttpResponse
 from tracer.openstack.rest import SUBJECT_TOKEN, TOKEN
 from tracer.protocols import RAW_LIMIT
-from tracer.replay.ids import Ids, told, words
+from tracer.replay.ids import Ids, candidates, ids_of_answer
 from tracer.replay.summary import RestSummary
 
 __all__ = ["Target", "ToEndpoints", "endpoint_at"]
@@ -248,7 +248,7 @@ class ToEndpoints:
         found += self._before
         with self._lock:
             if self._promised:
-                held = words("\n".join((path, *(value for _, value in headers), body.decode("latin-1"))))
+                held = candidates("\n".join((path, *(value for _, value in headers), body.decode("latin-1"))))
                 found += [self._promised[word] for word in held if word in self._promised]
         return list(dict.fromkeys(found))
 
@@ -309,7 +309,7 @@ class ToEndpoints:
             elif exchange.failed:
                 self._compare(exchange)
             else:
-                exchange.promised = told(body, answer.location, answer.token)
+                exchange.promised = ids_of_answer(body, answer.location, answer.token)
                 for word in exchange.promised:
                     self._promised.setdefault(word, exchange.done)
 

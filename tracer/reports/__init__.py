@@ -232,17 +232,17 @@ def refused(call: CallRecord) -> bool:
 
 def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
     """The calls that tell most of a step, alike, the first one first: of a failed one those that failed."""
-    told = step.calls[0] if step.calls else None
+    shown = step.calls[0] if step.calls else None
     if step.status == "failed":
         # What failed last is where it broke; a step whose own calls went well failed in the answer above it.
         failed = [call for call in step.calls if refused(call)]
         failed += [
             each.call for each in verdict.deviations if each.step == step.step and each.call and not failed
         ]
-        told = failed[-1] if failed else told
-    if told is None:
+        shown = failed[-1] if failed else shown
+    if shown is None:
         return []
-    return [call for call in step.calls if _alike(call) == _alike(told)] or [told]
+    return [call for call in step.calls if _alike(call) == _alike(shown)] or [shown]
 
 
 def _alike(call: CallRecord) -> tuple[str, str, str, str]:
@@ -267,12 +267,12 @@ def losses(capture: Capture) -> str:
         (capture.reordered_segments, f"{plural(capture.reordered_segments, 'segment')} out of order"),
         (capture.broke_off, f"breaks off: nothing{end} is known"),
     ]
-    told = [words for count, words in parts if count]
-    told += [
+    found = [words for count, words in parts if count]
+    found += [
         f"{plain(what, 120)}" + (f" (×{count:,})" if count > 1 else "")
         for what, count in capture.anomalies.most_common(5)
     ]
-    return "; ".join(told)
+    return "; ".join(found)
 
 
 def seen_instead(report: Report) -> str:
@@ -361,7 +361,7 @@ def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
     if wanted is None:
         if len(verdicts) == 1:
             return list(verdicts)
-        raise UsageError(f"which trace? Say --trace ID; {_some(verdicts)}")
+        raise UsageError(f"no trace given: use --trace ID; {_some(verdicts)}")
     exact = [v for v in verdicts if wanted in (*_ids(v), v.name) or (wanted and wanted in _messages(v))]
     if exact:
         return exact

@@ -1,4 +1,4 @@
-"""The text of `tracer show`: one creation as the ladder that people of telephony read.
+"""The text of `tracer show`: one creation as a ladder diagram, as telephony tools draw it.
 
 A column for each role, a row for each call, time runs downwards. An arrow that is too short for its
 label has it beside it, over the lifelines of others: one row a call is worth more than unbroken lines.

@@ -99,7 +99,7 @@ def shown(url: str) -> str:
 
 @contextmanager
 def _reasons() -> Iterator[list[str]]:
-    """What the exporter says of its failures: it says so in its log only, where nobody asked for it."""
+    """What the exporter says of its failures: it says so in its log only."""
     heard: list[str] = []
 
     class Listener(logging.Handler):

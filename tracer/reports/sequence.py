@@ -130,7 +130,7 @@ def _ends(expected: Sequence[str]) -> tuple[str, str] | None:
 
 def _absent(verdict: Verdict) -> Iterator[Mark]:
     """Steps without a call: what was not seen, by its reason; what was not reached, together."""
-    told = {deviation.step for deviation in verdict.deviations}
+    explained = {deviation.step for deviation in verdict.deviations}
     unseen: dict[tuple[int, str], list[str]] = {}
     rest: list[StepResult] = []
     for step in verdict.steps:
@@ -138,10 +138,10 @@ def _absent(verdict: Verdict) -> Iterator[Mark]:
             continue
         if step.status == "unobserved":
             unseen.setdefault((_place(verdict, step.step), plain(step.reason, 200)), []).append(step.step)
-        elif step.status == "missing" and step.step not in told:
+        elif step.status == "missing" and step.step not in explained:
             words = f"step {step.step} ({plain(step.title, 80)}) never came"
             yield Mark(_place(verdict, step.step), "missing", step.step, words)
-        elif step.status == "not_reached" and step.step not in told:
+        elif step.status == "not_reached" and step.step not in explained:
             rest.append(step)
     for (before, why), names in unseen.items():
         words = f"{', '.join(names)} not observed{': ' + why if why else ''}"

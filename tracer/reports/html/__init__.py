@@ -130,19 +130,19 @@ def _title(report: Report) -> str:
         return f"{plain(only.name or lead(only.id), 80)}: {plain(only.summary, 300)}"
     counts: Counter[str] = Counter(verdict.verdict for verdict in verdicts)
     words = {"deviates": ("deviates", "deviate"), "inconclusive": ("is inconclusive", "are inconclusive")}
-    told = [
+    phrases = [
         f"{counts[key]:,} {one if counts[key] == 1 else many}"
         for key, (one, many) in words.items()
         if counts[key]
     ]
     if counts["conforms"]:
         all_of_them = counts["conforms"] == len(verdicts)
-        told.append(
+        phrases.append(
             "all conform"
             if all_of_them
             else f"{counts['conforms']:,} conform" + "s" * (counts["conforms"] == 1)
         )
-    return f"{len(verdicts):,} creations: {', '.join(told)}"
+    return f"{len(verdicts):,} creations: {', '.join(phrases)}"
 
 
 def _hosts(verdict: Verdict) -> list[str]:
