@@ -115,7 +115,7 @@ def test_every_package_is_in_the_order() -> None:
 def test_the_imports_are_seen() -> None:
     """Of each kind one that is known: at the top, inside of a function, of a module as a name."""
     assert Import("tracer.live.watch", "tracer.engine", False) in imports()
-    assert Import("tracer.cli.live", "tracer.live.run", True) in imports()
+    assert Import("tracer.cli.watch", "tracer.live.run", True) in imports()
     assert Import("tracer.engine.run", "tracer.engine.results", False) in imports()
 
 
