@@ -93,7 +93,13 @@ def test_golden_of_what_the_page_knows(name: str, update_golden: bool) -> None:
     compare(GOLDEN / "html" / f"{name}.txt", "\n".join([*lines, *shapes, ""]), update_golden)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, marks=[] if form in ("json", "ocel", "html") else [pytest.mark.long])
+        for form in FORMATS
+    ],
+)
 def test_every_run_writes_the_same(form: str) -> None:
     """Whatever the order of sets is this time."""
     command = [sys.executable, "-m", "tracer", "check", "captures/fail-quota-403", "--format", form, "-q"]

@@ -130,9 +130,9 @@ def offline(name: str, folder: Path, stall_s: float) -> dict[str, tuple[object, 
     ("name", "stall_s"),
     [
         ("ok-image", 60),
-        ("ok-concurrent-20", 60),
-        ("fail-no-valid-host", 60),
-        ("fail-vrm-500-reschedule", 60),
+        pytest.param("ok-concurrent-20", 60, marks=pytest.mark.long),
+        pytest.param("fail-no-valid-host", 60, marks=pytest.mark.long),
+        pytest.param("fail-vrm-500-reschedule", 60, marks=pytest.mark.long),
         ("fail-conductor-down", 2),
     ],
 )
@@ -190,7 +190,13 @@ def place(clients: Cloud, method: bytes) -> int:
     return next(at for at, m in enumerate(clients.to_publish()) if method in m.body[:200])
 
 
-@pytest.mark.parametrize("sniffed", [False, True], ids=["REST and SQL sniffed", "AMQP sniffed as well"])
+@pytest.mark.parametrize(
+    "sniffed",
+    [
+        pytest.param(False, id="REST and SQL sniffed", marks=pytest.mark.long),
+        pytest.param(True, id="AMQP sniffed as well"),
+    ],
+)
 def test_rest_and_sql_from_packets_rpc_from_the_broker(
     rabbit: RabbitMQ, tmp_path: Path, sniffed: bool
 ) -> None:
@@ -244,6 +250,7 @@ def combined(rabbit: RabbitMQ, folder: Path, sniffed: bool) -> Report:
     return report
 
 
+@pytest.mark.long
 def test_without_the_inner_plane_its_rest_is_unobserved(rabbit: RabbitMQ, tmp_path: Path) -> None:
     """A broker shows RPC alone: nothing else of its plane is missing."""
     name = "fail-vrm-500-reschedule"
@@ -325,6 +332,7 @@ def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
         rabbit.ctl("delete_user", "viewer")
 
 
+@pytest.mark.long
 def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that does not come after: the queue stays small, and each message is taken or counted."""
     monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
@@ -373,6 +381,7 @@ def test_what_was_dropped_just_before_the_end_is_counted(
     assert source.dropped > 0
 
 
+@pytest.mark.long
 def test_a_broker_that_refuses_again_and_again_is_left_with_no_connection(rabbit: RabbitMQ) -> None:
     """Rights are taken away: each attempt ends its connection, and the watch goes on when they are back."""
     rights = ("set_permissions", "-p", "/", "viewer")

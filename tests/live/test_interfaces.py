@@ -59,10 +59,10 @@ def report(output: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "speed"),
     [
-        ("fail-quota-403", 1),
+        pytest.param("fail-quota-403", 1, marks=pytest.mark.long),
         ("fail-quota-403", 10),
-        ("fail-vrm-500-reschedule", 10),
-        ("ok-concurrent-20", 10),
+        pytest.param("fail-vrm-500-reschedule", 10, marks=pytest.mark.long),
+        pytest.param("ok-concurrent-20", 10, marks=pytest.mark.long),
     ],
 )
 def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float) -> None:

@@ -222,9 +222,7 @@ def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
 def test_a_limit_of_time_ends_it(tmp_path: Path) -> None:
     hold = threading.Event()
     with pipes(tmp_path, files("ok-image"), hold=hold) as sources:
-        process = command(
-            "watch", "-i", sources[0], "-i", sources[1], "-a", "duration:10", "--format", "text"
-        )
+        process = command("watch", "-i", sources[0], "-i", sources[1], "-a", "duration:4", "--format", "text")
         output, _ = process.communicate(timeout=60)
         hold.set()
     assert process.returncode == 0

@@ -263,7 +263,13 @@ DEEPFLOW = [
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"packetbeat/{n}" for n in PACKETBEAT), *(f"deepflow/{n}" for n in DEEPFLOW)]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if number % 6 else [])
+        for number, name in enumerate(
+            [*(f"packetbeat/{n}" for n in PACKETBEAT), *(f"deepflow/{n}" for n in DEEPFLOW)]
+        )
+    ],
 )
 def test_as_tshark(name: str) -> None:
     """The same messages on the same frames; each difference is in the table with the side that is right."""

@@ -22,6 +22,7 @@ from tracer.alignment.alignment import EXTRA, MISSING, align
 
 EACH = 320
 SEVERAL = 440
+pytestmark = pytest.mark.long
 AGAIN = 0.4
 """How often repetitions go on: the longer a trace, the longer PM4Py takes."""
 

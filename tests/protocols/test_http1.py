@@ -790,7 +790,10 @@ def test_nothing_raises(script: list[Line], joined: bool) -> None:
         b"GET / HTTP/1.1\r\n\r\nz",
     ],
 )
-@pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\n", TE])
+@pytest.mark.parametrize(
+    "start",
+    [b"", *(pytest.param(head, marks=pytest.mark.long) for head in (b"GET / HTTP/1.1\r\n", TE))],
+)
 @pytest.mark.parametrize("joined", [False, True])
 def test_linear_time(unit: bytes, start: bytes, joined: bool) -> None:
     """A megabyte of anything takes about a second at most, in segments or byte by byte."""

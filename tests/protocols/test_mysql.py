@@ -804,7 +804,7 @@ def test_nothing_raises(script: list[Line], joined: bool, wanted: Any, feed: Fee
     ],
     ids=["query", "no body", "answer", "NUL", "quit", "random", "query and rest"],
 )
-@pytest.mark.parametrize("direction", ["<", ">"])
+@pytest.mark.parametrize("direction", ["<", pytest.param(">", marks=pytest.mark.long)])
 @pytest.mark.parametrize("joined", [False, True])
 def test_linear_time(unit: bytes, direction: str, joined: bool) -> None:
     """A megabyte of anything takes about a second at most."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import tracer
 
@@ -81,6 +82,12 @@ def run(
         timeout=300,
         check=False,
     )
+
+
+def failures_of(junit: Path) -> dict[str, str]:
+    """Test -> how it failed, of a report in JUnit's XML."""
+    cases = ElementTree.parse(junit).iter("testcase")
+    return {case.get("name", ""): failure.text or "" for case in cases for failure in case.iter("failure")}
 
 
 def kept(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rabbitmq import RabbitMQ, broker, free_port, why_not
-from recorded_runs import RAW, ROOT, kept, run
+from recorded_runs import RAW, ROOT, failures_of, kept, run
 from recorded_runs import SECRET as TOKEN
 
 from tracer.engine import Settings
@@ -47,6 +47,7 @@ def cloud():
         running.close()
 
 def played(tracer, *planes, **asked):
+    asked.setdefault("settle", 0.3)
     with cloud() as clients, tracer.record(*planes, **asked) as traffic:
         if planes:
             create()
@@ -146,7 +147,13 @@ def test_it(tracer, url):
 
 
 @needs_raw
-@pytest.mark.parametrize("arguments", [["-l", "--full-trace"], ["-n1", "-l"]], ids=["locals", "xdist"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["-l", "--full-trace"], id="locals"),
+        pytest.param(["-n1", "-l"], id="xdist", marks=pytest.mark.long),
+    ],
+)
 def test_interfaces_and_a_broker(
     arguments: list[str], rabbit: RabbitMQ, tmp_path: Path, installed: list[str]
 ) -> None:
@@ -204,17 +211,25 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("wrong", REFUSED)
-def test_a_broker_that_cannot_be_listened_to(
-    wrong: str, rabbit: RabbitMQ, tmp_path: Path, installed: list[str]
-) -> None:
+EACH = """
+@pytest.mark.parametrize("number", range(COUNT))
+def test_it(tracer, url, number):
+    with tracer.record(amqp=url.split()[number]):
+        raise AssertionError("listens")
+"""
+
+
+def test_a_broker_that_cannot_be_listened_to(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """Not skipped: that is no missing privilege. One line at `record`, with the way out."""
-    url, words = REFUSED[wrong]
-    at = f"{rabbit.address}:{rabbit.port}"
-    url = url.format(at=at, dead=f"127.0.0.1:{free_port('127.0.0.1')}")
-    ran = tried(tmp_path, installed, rabbit, LISTENS, url=url)
+    at, dead = f"{rabbit.address}:{rabbit.port}", f"127.0.0.1:{free_port('127.0.0.1')}"
+    urls = [url.format(at=at, dead=dead) for url, _ in REFUSED.values()]
+    test = EACH.replace("COUNT", str(len(urls)))
+    ran = tried(tmp_path, installed, rabbit, test, url=" ".join(urls))
     assert ran.returncode == 1, ran.stdout
-    assert words.format(name=f"amqp://{at}") in ran.stdout
+    failures = failures_of(tmp_path / "junit.xml")
+    assert len(failures) == len(urls)
+    for number, (_, words) in enumerate(REFUSED.values()):
+        assert words.format(name=f"amqp://{at}") in failures[f"test_it[{number}]"]
     assert "AssertionError" not in ran.stdout
 
 
@@ -260,6 +275,7 @@ def test_it(tracer, url):
 """
 
 
+@pytest.mark.long
 def test_a_broker_that_dies(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """What was seen stays seen, the rest is not called missing, and the report of the failure says why."""
 
@@ -295,6 +311,7 @@ def test_it(tracer, url):
 """
 
 
+@pytest.mark.long
 @needs_raw
 def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """Also where the interface carries the recording's own connection. The packets alone show as much."""
@@ -308,6 +325,7 @@ def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, 
     assert [s.status for s in verdict.steps if s.step in ("4e", "5", "6", "7")] == ["seen"] * 4
 
 
+@pytest.mark.long
 def test_more_traces_than_are_kept(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """One that nobody looks at any more may have deviated: no claim about the others is true then."""
     limits = "import tracer.live.history as history\nhistory.WHOLE = history.SLIM = 3\n"

@@ -47,6 +47,7 @@ def run(
     return ran.returncode, ran.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(WHY_NOT is not None, reason=f"a small cloud {WHY_NOT}")
 def test_a_copy_says_what_broke(tmp_path: Path, installed: list[str]) -> None:
     """The whole message, with SQLite for a database; a test that allows what nobody can see then passes."""

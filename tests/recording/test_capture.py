@@ -197,7 +197,7 @@ def test_standard_input_and_a_pipe_are_recorded_as_they_come(tmp_path: Path) -> 
     assert f"Internal_base ({pipe}): {many['Internal_base']:,} packets\n" in errors.decode()
 
 
-@pytest.mark.parametrize("name", [NAME, "ok-concurrent-20"])
+@pytest.mark.parametrize("name", [NAME, pytest.param("ok-concurrent-20", marks=pytest.mark.long)])
 @pytest.mark.parametrize("redact", [False, True])
 def test_recordings_through_pipes_keep_their_order_and_verdicts(
     name: str, redact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

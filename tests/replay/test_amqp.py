@@ -78,7 +78,11 @@ def names(rabbit: RabbitMQ) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "undelivered"),
-    [("ok-image", {}), ("fail-scheduler-down", {"scheduler": 1}), ("fail-conductor-down", {"conductor": 5})],
+    [
+        pytest.param("ok-image", {}, marks=pytest.mark.long),
+        ("fail-scheduler-down", {"scheduler": 1}),
+        pytest.param("fail-conductor-down", {"conductor": 5}, marks=pytest.mark.long),
+    ],
 )
 def test_the_broker_sees_what_was_recorded(rabbit: RabbitMQ, name: str, undelivered: dict[str, int]) -> None:
     recorded = messages(CAPTURES / name)
@@ -129,7 +133,16 @@ def test_properties_are_the_recorded_bytes(rabbit: RabbitMQ, monkeypatch: pytest
     assert "1 of the names were there before (--force) and stay" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["ok-image", "fail-scheduler-down", "fail-conductor-down", "ok-volume"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ok-image",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("fail-scheduler-down", "fail-conductor-down", "ok-volume")
+        ),
+    ],
+)
 def test_a_capture_of_the_replay_shows_the_same_rpc(rabbit: RabbitMQ, name: str, tmp_path: Path) -> None:
     """Who called whom, what, in which order and with which result, as `tracer calls` tells of both."""
     relay = Relay(rabbit.port)

@@ -166,6 +166,7 @@ def test_a_session_is_replayed_as_it_was(
     assert rabbit.ctl("-q", "list_queues", "name") == ""
 
 
+@pytest.mark.long
 def test_a_broker_that_dies_is_said_and_what_is_left_is_cleared_away_later(rabbit: RabbitMQ) -> None:
     command = [sys.executable, "-m", "tracer", "replay", "example:ok-image", "--amqp", rabbit.url()]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
