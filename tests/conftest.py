@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "lab.brokers"]
 
 TESTS = Path(__file__).parent
 FIRST = ("live/test_firehose", "pytest_plugin", "live", "replay", "recording", "examples", "test_damage")

@@ -6,20 +6,18 @@ The captures are the small ones of captures/.
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lab import damage as D
 
 from tracer.engine import Settings, check
 from tracer.reports.json import render
 
 CAPTURES = Path(__file__).parent.parent / "captures"
-D = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "damage.py")))
 STALL_S = 20.0
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from browser import launched
+from lab.browser import launched
 
 from tracer.capture.examples import example_names
 from tracer.cli.formats import FORMATS, pieces

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from unpruned import unpruned
+from lab.unpruned import unpruned
 
 from tracer.alignment.alignment import (
     EXTRA,

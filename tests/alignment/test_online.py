@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from chance import distinct_traces, events_of, load_with_term
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.chance import distinct_traces, events_of, load_with_term
 
 from tracer.alignment.alignment import EXTRA, MISSING, Candidate, Event, Sync, align
 from tracer.alignment.online import Online

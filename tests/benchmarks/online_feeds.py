@@ -19,7 +19,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from chance import Labels, distinct_traces, events_of, load_with_term
+from lab.chance import Labels, distinct_traces, events_of, load_with_term
 
 from tracer.alignment.alignment import Event, aligner
 from tracer.alignment.online import Online

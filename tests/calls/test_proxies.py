@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
-from judging import built
+from lab.judging import built
 
 from tracer.model import Call
 from tracer.testing.messages import request, response

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from reading import packets_of, segment_of
+from lab.reading import packets_of, segment_of
 
 from tracer.capture import open_capture
 from tracer.capture.layers import Layers

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from judging import judge, only, run, statuses
+from lab.judging import judge, only, run, statuses
 
 from tracer.engine import Settings, check
 from tracer.model import Verdict

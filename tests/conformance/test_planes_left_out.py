@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import statuses
+from lab.judging import statuses
 
 from tracer.capture import open_capture
 from tracer.engine import Settings, check

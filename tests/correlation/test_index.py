@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from judging import only, run, statuses
+from lab.judging import only, run, statuses
 
 from tracer.correlation import material
 from tracer.correlation.index import CallIndex, RecentCalls

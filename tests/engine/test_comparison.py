@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from browser import launched
+from lab.browser import launched
 
 from tracer.cli import main
 from tracer.engine.comparison import _fisher, _mann_whitney, compare, decode

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hearing import until
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import command, files, pipes, whole
+from lab.hearing import until
+from lab.streams import command, files, pipes, whole
 
 from tracer.capture import open_capture
 from tracer.engine import Settings

@@ -19,10 +19,10 @@ from typing import Any
 
 import pika
 import pytest
-from brokered import Clock, Cloud, is_amqp, packets_of, pour, recorded, write_packets
-from hearing import until
-from rabbitmq import RabbitMQ, broker, why_not
-from streams import CAPTURES, ROOT
+from lab.brokered import Clock, Cloud, is_amqp, packets_of, pour, recorded, write_packets
+from lab.brokers import RabbitMQ, needs_broker
+from lab.hearing import until
+from lab.streams import CAPTURES, ROOT
 
 from tracer.capture import rabbitmq as source_of_firehose
 from tracer.capture import rabbitmq_queues
@@ -33,18 +33,14 @@ from tracer.live.run import open_brokers, open_watch
 from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
 from tracer.model.events import Event
 
-WHY_NOT = why_not()
-needs_broker = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
 pytestmark = needs_broker
 RPC_STEPS = ("4e", "5", "6", "7")
 
 
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """One broker for the tests of this file, with its firehose on."""
-    with broker(tmp_path_factory.mktemp("rabbit")) as running:
-        running.ctl("trace_on")
-        yield running
+@pytest.fixture(scope="module", autouse=True)
+def traced(rabbit: RabbitMQ) -> None:
+    """Switch the firehose of the broker on."""
+    rabbit.ctl("trace_on")
 
 
 class Listening:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from stepped import SECOND_NS, Stepped
-from streams import files
+from lab.stepped import SECOND_NS, Stepped
+from lab.streams import files
 
 from tracer.capture import open_capture
 from tracer.engine import Settings

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streams import CAPTURES, ROOT
-from wires import inside, listens, why_not, wires
+from lab.streams import CAPTURES, ROOT
+from lab.wires import inside, listens, why_not, wires
 
 from tracer.capture.interface import default_filter
 from tracer.engine import Settings
@@ -22,7 +22,7 @@ from tracer.protocols import PORTS
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 PLANES = ("External_api", "Internal_base")
-SENDER = str(Path(__file__).parent / "wires.py")
+SENDER = str(ROOT / "tests" / "lab" / "wires.py")
 
 
 TAPS = tuple(f"-i{plane}=w{number}" for number, plane in enumerate(PLANES))

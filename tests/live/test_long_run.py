@@ -6,8 +6,8 @@ import gc
 from collections import Counter
 
 import pytest
-from streams import CAPTURES
-from turns import Recording, Together, Turns
+from lab.streams import CAPTURES
+from lab.turns import Recording, Together, Turns
 
 from tracer.engine import Settings
 from tracer.grammar import load

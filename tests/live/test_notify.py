@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hearing import Receiver, until
-from streams import command, files, pipes, watch
+from lab.hearing import Receiver, until
+from lab.streams import command, files, pipes, watch
 
 from tracer.engine import Settings, check
 from tracer.errors import UsageError

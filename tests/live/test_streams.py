@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.streams import CAPTURES, STALL_S, answers, command, files, pipes, watch, whole
 from scapy.layers.inet import IP, TCP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-from streams import CAPTURES, STALL_S, answers, command, files, pipes, watch, whole
 
 from tracer.capture import open_capture
 from tracer.capture.layers import Layers

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from lab.ours import counts, decode, kind_of
+from lab.shark import folder, plain, shown
 
-from tests.oracle.ours import counts, decode, kind_of
-from tests.oracle.shark import folder, plain, shown
 from tracer.engine import run as pipeline
 from tracer.errors import SourceError
 from tracer.model import (

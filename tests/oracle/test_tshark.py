@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from lab.ours import counts, decode, kind_of
+from lab.shark import KINDS, Shown, folder, plain, shown, tshark
 
-from tests.oracle.ours import counts, decode, kind_of
-from tests.oracle.shark import KINDS, Shown, folder, plain, shown, tshark
 from tracer.model import Capture, Message
 
 SHARED = "TRACER_SHARED_CAPTURES"

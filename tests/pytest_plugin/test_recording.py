@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from recorded_runs import RAW, ROOT, SECRET, failures_of, kept, run
+from lab.recorded_runs import RAW, ROOT, SECRET, failures_of, kept, run
 
 from tracer.pytest_plugin.recorder import BROKE_OFF
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 import time
@@ -10,23 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rabbitmq import RabbitMQ, broker, free_port, why_not
-from recorded_runs import RAW, ROOT, failures_of, kept, run
-from recorded_runs import SECRET as TOKEN
+from lab.brokers import RabbitMQ, free_port, needs_broker
+from lab.recorded_runs import RAW, ROOT, failures_of, kept, run
+from lab.recorded_runs import SECRET as TOKEN
 
 from tracer.engine import Settings
 from tracer.engine import run as pipeline
 
-WHY_NOT = why_not()
-pytestmark = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
+pytestmark = needs_broker
 needs_raw = pytest.mark.skipif(not RAW, reason="recording an interface needs CAP_NET_RAW")
 PASSWORD = "s3cret-of-the-listener"
 SERVER, REQUEST = "145c135d-63cb-41ba-98cd-3235a30c2e27", "req-3fff385c-4b13-4f7e-844a-f2d25f9d2d7b"
 """Of the creation in ok-image."""
 PRELUDE = f'''
 import contextlib, os, pathlib, time
-import brokered, conversation, pytest
+import conversation, pytest
 from conversation import create
+from lab import brokered
 from tracer.errors import SourceError, UsageError
 
 PATH = next(pathlib.Path({str(ROOT / "captures" / "ok-image")!r}).glob("Internal_base*"))
@@ -62,20 +61,20 @@ RPC = ("4e", "5", "6", "7")
 '''
 
 
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """One broker for the tests of this file, with its firehose on and a user that may listen."""
-    with broker(tmp_path_factory.mktemp("rabbit")) as running:
-        running.ctl("trace_on")
-        running.ctl("add_user", "listener", PASSWORD)
-        running.ctl(
-            "set_permissions",
-            "listener",
-            r"^tracer\.",
-            r"^(tracer\.|amq\.default$)",
-            r"^(tracer\.|amq\.rabbitmq\.)",
-        )
-        yield running
+@pytest.fixture(scope="module", autouse=True)
+def listened_to(rabbit: RabbitMQ) -> Iterator[None]:
+    """Switch the firehose of the broker on, and give it a user that may listen."""
+    rabbit.ctl("trace_on")
+    rabbit.ctl("add_user", "listener", PASSWORD)
+    rabbit.ctl(
+        "set_permissions",
+        "listener",
+        r"^tracer\.",
+        r"^(tracer\.|amq\.default$)",
+        r"^(tracer\.|amq\.rabbitmq\.)",
+    )
+    yield
+    rabbit.ctl("delete_user", "listener")
 
 
 def listener(rabbit: RabbitMQ, password: str = PASSWORD, vhost: str = "%2F") -> str:

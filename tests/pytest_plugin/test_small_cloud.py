@@ -15,7 +15,7 @@ import small_cloud
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "tests" / "examples" / "small_cloud"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
-WHY_NOT = None if os.environ.get("CI") else small_cloud.why_not()
+WHY_NOT = small_cloud.why_not()
 MINE = """
 
 @pytest.mark.tracer(allow=["unobserved:4c", "unobserved:4d"])

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hearing import until
-from streams import CAPTURES, ROOT, command, files, pipes
-from wires import inside, listens, why_not, wires
+from lab.hearing import until
+from lab.streams import CAPTURES, ROOT, command, files, pipes
+from lab.wires import inside, listens, why_not, wires
 
 from tracer.capture import live, open_capture
 from tracer.capture.streams import CaptureStream
@@ -33,7 +33,7 @@ from tracer.recording.rotation import Files, Rotation
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 NAME = "fail-quota-403"
 PLANES = ("External_api", "Internal_base")
-SENDER = str(ROOT / "tests" / "live" / "wires.py")
+SENDER = str(ROOT / "tests" / "lab" / "wires.py")
 
 
 def start(space: str, *arguments: str) -> subprocess.Popen[bytes]:

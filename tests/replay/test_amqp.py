@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
-from rabbitmq import RabbitMQ, broker, why_not
-from recording import CAPTURES, ROOT, delivered, messages, published
-from relay import Relay
+from lab.brokers import RabbitMQ, needs_broker
+from lab.recorded import CAPTURES, ROOT, delivered, messages, published
+from lab.relay import Relay
 
 from tracer.engine import Settings
 from tracer.engine import run as pipeline
 
-pytestmark = pytest.mark.skipif(
-    why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())
-)
+pytestmark = needs_broker
 OWN = {"tracer-replay.names", "tracer-replay.running"}
 
 
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    with broker(tmp_path_factory.mktemp("rabbit")) as found:
-        found.ctl("trace_on")
-        yield found
+@pytest.fixture(scope="module", autouse=True)
+def traced(rabbit: RabbitMQ) -> None:
+    """Switch the firehose of the broker on."""
+    rabbit.ctl("trace_on")
 
 
 def replay(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
+from lab.brokers import RabbitMQ, needs_broker
+from lab.recorded import ROOT, delivered, messages, published
+from lab.relay import Relay
 from pika.adapters.blocking_connection import BlockingChannel
-from rabbitmq import RabbitMQ, broker, why_not
-from recording import ROOT, delivered, messages, published
-from relay import Relay
 
 from tracer.errors import SourceError
 from tracer.replay.amqp import OntoBroker
@@ -27,15 +26,7 @@ from tracer.replay.ownership import LEDGER
 from tracer.replay.plan import Plan
 from tracer.replay.summary import AmqpSummary
 
-pytestmark = pytest.mark.skipif(
-    why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())
-)
-
-
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    with broker(tmp_path_factory.mktemp("rabbit")) as found:
-        yield found
+pytestmark = needs_broker
 
 
 def wait(channel: BlockingChannel, got: list[Any], count: int) -> None:

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from recording import CAPTURES, ROOT, Exchanged, exchanged, messages
-from twin import Twin, serving
+from lab.recorded import CAPTURES, ROOT, Exchanged, exchanged, messages
+from lab.twin import Twin, serving
 
 from tracer.engine import Settings
 from tracer.engine import run as pipeline

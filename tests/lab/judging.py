@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from reading import segment_of
+from lab.reading import segment_of
 
 import tracer.engine.run
 from tracer.calls import Calls, wants_body, wants_statement

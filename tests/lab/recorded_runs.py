@@ -12,7 +12,7 @@ import tracer
 
 ROOT = Path(tracer.__file__).parent.parent
 RAW = os.geteuid() == 0 and sys.platform == "linux"
-BESIDE = [str(ROOT / "tests" / name) for name in ("live", "examples/small_cloud")]
+BESIDE = [str(ROOT / "tests"), str(ROOT / "tests/examples/small_cloud")]
 SECRET = "gAAAAAB-a-token-that-nobody-may-see"
 CONVERSATION = f'''
 import http.server, json, threading, urllib.request
