@@ -5,16 +5,17 @@ The example is shown to users and stands by itself, so what starts a broker is w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import pika
 import pytest
 from rabbitmq import RabbitMQ, broker, free_port, why_not
 
-__all__ = ["RabbitMQ", "broker", "free_port", "needs_broker", "new_vhost", "rabbit", "running_broker"]
+__all__ = ["RabbitMQ", "broker", "free_port", "needs_broker", "queue_made", "rabbit", "running_broker"]
 
 _MISSING = why_not()
 needs_broker = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
-DEFAULT_VHOST = "/"
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +29,36 @@ def running_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitM
 def rabbit(running_broker: RabbitMQ) -> Iterator[RabbitMQ]:
     """The worker's broker, for the tests of a module: afterwards it holds nothing of theirs."""
     yield running_broker
-    new_vhost(running_broker)
+    cleared(running_broker)
 
 
-def new_vhost(rabbit: RabbitMQ, name: str = DEFAULT_VHOST) -> None:
-    """Replace a vhost by an empty one that `guest` may use: no queue, exchange or message is left in it."""
-    if name in rabbit.ctl("-q", "list_vhosts", "name").splitlines():
-        rabbit.ctl("delete_vhost", name)
-    rabbit.ctl("add_vhost", name)
-    rabbit.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+@contextmanager
+def queue_made(rabbit: RabbitMQ, name: str) -> Iterator[Callable[[], None]]:
+    """What waits until a queue of that *name* is made, from now on: the broker tells (event exchange)."""
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as connection:
+        channel = connection.channel()
+        told = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(told, "amq.rabbitmq.event", "queue.created")
+
+        def wait() -> None:
+            for _, properties, _ in channel.consume(told, auto_ack=True, inactivity_timeout=60):
+                assert properties is not None, f"no queue {name} was made"
+                if properties.headers["name"] == name:
+                    break
+            channel.cancel()
+
+        yield wait
+
+
+def cleared(rabbit: RabbitMQ) -> None:
+    """Delete all queues and exchanges of the vhost / but the broker's own, and switch its firehose off."""
+    rabbit.ctl("trace_off")
+    queues = rabbit.ctl("-q", "list_queues", "--no-table-headers", "name").splitlines()
+    exchanges = rabbit.ctl("-q", "list_exchanges", "--no-table-headers", "name").splitlines()
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as connection:
+        channel = connection.channel()
+        for queue in queues:
+            channel.queue_delete(queue)
+        for exchange in exchanges:
+            if exchange and not exchange.startswith("amq."):
+                channel.exchange_delete(exchange)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,24 +54,35 @@ class Listening:
         patience: Patience | None = None,
     ) -> None:
         self.events: list[Event] = []
-        self.run = open_watch(sources, Settings(stall_s=stall_s), self.events.append, patience, brokers=urls)
+        self._news = threading.Condition()
+        self.run = open_watch(sources, Settings(stall_s=stall_s), self._tell, patience, brokers=urls)
         self.reports: list[Report] = []
         self._thread = threading.Thread(target=lambda: self.reports.append(self.run.run()), daemon=True)
         self._thread.start()
 
+    def _tell(self, event: Event) -> None:
+        with self._news:
+            self.events.append(event)
+            self._news.notify_all()
+
+    def _first(self, is_wanted: Callable[[Event], bool], words: str, seconds: float) -> Event:
+        with self._news:
+            self._news.wait_for(lambda: any(map(is_wanted, self.events)), seconds)
+            found = next(filter(is_wanted, self.events), None)
+        assert found is not None, f"nobody said {words!r}: {self.troubles()}"
+        return found
+
     def until(self, words: str, seconds: float = 60) -> Event:
-        """The first trouble that holds *words*."""
-        until_s = time.monotonic() + seconds
-        while time.monotonic() < until_s:
-            for event in list(self.events):
-                if words in event.message:
-                    return event
-            time.sleep(0.02)
-        raise AssertionError(f"nobody said {words!r}: {self.troubles()}")
+        """The first event that holds *words*."""
+        return self._first(lambda event: words in event.message, words, seconds)
+
+    def until_told(self, kind: str, seconds: float = 60) -> Event:
+        """The first event of a kind."""
+        return self._first(lambda event: event.kind == kind, kind, seconds)
 
     def until_seen(self, step: str, seconds: float = 60) -> None:
         """Wait until *step* was told."""
-        until(lambda: any(e.step is not None and e.step.step == step for e in list(self.events)), seconds)
+        self._first(lambda event: event.step is not None and event.step.step == step, step, seconds)
 
     def troubles(self) -> list[str]:
         return [event.message for event in list(self.events) if event.kind == "trouble"]
@@ -140,7 +151,7 @@ def test_the_rpc_side_of_the_sniffed_wire(
         listening = Listening([], [rabbit.url()], stall_s)
         clients.play()
         if stall_s < 10:
-            time.sleep(stall_s + 1)
+            listening.until_told("stalled")
         report = listening.end()
     assert {v.id: told(v) for v in report.verdicts} == expected
     assert listening.troubles() == []

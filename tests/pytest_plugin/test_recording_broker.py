@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -261,10 +261,10 @@ def test_it(tracer, url):
             bodies = [message.body[:200] for message in clients.to_publish()]
             asked = next(n for n, body in enumerate(bodies) if b"schedule_and_build" in body)
             clients.play(0, asked + 1)
+            # What the recorder has taken in shows nowhere before its end.
             time.sleep(1.5)
-            (here / "die").touch()
-            while not (here / "dead").exists():
-                time.sleep(0.05)
+            (here / "die").write_text("now")
+            (here / "dead").read_text()
         time.sleep(1)
     found = {step.name: step.status for step in traffic.only().steps}
     assert found["4e"] == "seen"
@@ -278,19 +278,21 @@ def test_it(tracer, url):
 def test_a_broker_that_dies(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """What was seen stays seen, the rest is not called missing, and the report of the failure says why."""
 
-    def kill() -> None:
-        until_s = time.monotonic() + 60
-        while not (tmp_path / "die").exists() and time.monotonic() < until_s:
-            time.sleep(0.05)
-        rabbit.kill()
-        (tmp_path / "dead").touch()
+    for name in ("die", "dead"):
+        os.mkfifo(tmp_path / name)
 
-    thread = threading.Thread(target=kill)
+    def kill() -> None:
+        (tmp_path / "die").read_text(encoding="ascii")
+        rabbit.kill()
+        (tmp_path / "dead").write_text("now", encoding="ascii")
+
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     try:
         ran = tried(tmp_path, installed, rabbit, DIES)
     finally:
-        thread.join()
+        thread.join(10)
+        assert not thread.is_alive(), "the test did not come so far"
         rabbit.start()
         rabbit.ctl("trace_on")
     assert ran.returncode == 1, ran.stdout

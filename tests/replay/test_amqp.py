@@ -13,7 +13,7 @@ from typing import Any
 
 import pika
 import pytest
-from lab.brokers import RabbitMQ, needs_broker
+from lab.brokers import RabbitMQ, needs_broker, queue_made
 from lab.recorded import CAPTURES, ROOT, delivered, messages, published
 from lab.relay import Relay
 
@@ -198,15 +198,11 @@ def test_what_is_kept_is_cleared_away_by_the_next_replay(rabbit: RabbitMQ) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_replay_that_is_ended_leaves_nothing_for_long(rabbit: RabbitMQ, number: int) -> None:
     command = [sys.executable, "-m", "tracer", "replay", "example:ok-image", "--amqp", rabbit.url()]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
-    with client(rabbit) as connection:
-        while time.monotonic() < until:
-            try:
-                connection.channel().queue_declare("tracer-replay.names", passive=True)
-                break
-            except pika.exceptions.ChannelClosedByBroker:
-                time.sleep(0.1)
+    with queue_made(rabbit, "tracer-replay.names") as wait:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait()
     # Meanwhile no other may begin.
     other = replay("example:fail-scheduler-down", "--speed", "max", "--amqp", rabbit.url())
     assert (other.returncode, other.stdout) == (2, "") and "another replay" in other.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pika
 import pytest
-from lab.brokers import RabbitMQ, needs_broker
+from lab.brokers import RabbitMQ, needs_broker, queue_made
 from lab.recorded import ROOT, delivered, messages, published
 from lab.relay import Relay
 from pika.adapters.blocking_connection import BlockingChannel
@@ -160,16 +160,11 @@ def test_a_session_is_replayed_as_it_was(
 @pytest.mark.long
 def test_a_broker_that_dies_is_said_and_what_is_left_is_cleared_away_later(rabbit: RabbitMQ) -> None:
     command = [sys.executable, "-m", "tracer", "replay", "example:ok-image", "--amqp", rabbit.url()]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as connection:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                connection.channel().queue_declare("tracer-replay.names", passive=True)
-                break
-            except pika.exceptions.ChannelClosedByBroker:
-                time.sleep(0.1)
-        connection.close()
+    with queue_made(rabbit, "tracer-replay.names") as wait:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait()
     rabbit.kill()
     output, errors = process.communicate(timeout=60)
     rabbit.start()
