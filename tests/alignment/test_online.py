@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab.chance import distinct_traces, events_of, load_with_term
+from lab.long import examples
 
 from tracer.alignment.alignment import EXTRA, MISSING, Candidate, Event, Sync, align
 from tracer.alignment.online import Online
@@ -149,7 +150,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Grammar:
     return load(path)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(calls=st.text("ABCx", max_size=30), missing=st.sampled_from([1, 3, 40]))
 def test_any_order_of_calls(small: Grammar, calls: str, missing: int) -> None:
     """However bad it gets, the cost is exact: what was pruned is brought back when it matters."""

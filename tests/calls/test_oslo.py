@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.long import examples
 
 from tracer.calls import oslo
 from tracer.calls.oslo import ObjectAction, OsloMessage
@@ -515,7 +516,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_json_is_survived(value: object) -> None:
     """JSON of any shape in the places we look at raises nothing."""
     for body in (json.dumps(value).encode(), json.dumps({"oslo.message": json.dumps(value)}).encode()):
