@@ -217,7 +217,9 @@ def test_the_table_has_a_row_for_each_step(name: str) -> None:
 @pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "a,b\"c'\nd"])
 def test_no_cell_is_a_formula(build: SimpleNamespace, name: str) -> None:
     verdict = replace(build.conforming(), name=name)
-    for row in csv.DictReader(io.StringIO(rendered("csv", build.report(verdict)))):
+    table = list(csv.DictReader(io.StringIO(rendered("csv", build.report(verdict)))))
+    assert table
+    for row in table:
         assert row["name"][0] not in "=+-@\t\n"
         assert row["name"].lstrip("'").startswith(name[0] if name[0] != "\t" else "\\t")
 

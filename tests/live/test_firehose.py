@@ -303,6 +303,8 @@ def test_trace_that_is_off(rabbit: RabbitMQ) -> None:
         rabbit.ctl("trace_on")
     listening.until("RPC is seen again")
     listening.end()
+    off, on = listening.troubles()
+    assert "trace is off" in off and "RPC is seen again" in on
 
 
 def refused(url: str) -> str:
