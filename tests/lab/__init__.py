@@ -1,5 +1,6 @@
 """What tests are made with: brokers, wires, captures, damage, and tracer as a process.
 
+captures       where real captures are, those of captures/ and others that variables name
 brokers        a real RabbitMQ, one for all tests of a worker
 brokered       the clients of a recorded cloud on a broker
 wires          network namespaces with virtual interfaces, and recorded packets on them

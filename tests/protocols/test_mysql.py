@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.captures import FOREIGN, needs_foreign
 from lab.long import examples
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
@@ -831,13 +832,12 @@ def test_memory_is_bounded() -> None:
 
 # --- another project's captures and expectations --------------------------------------------------
 
-FOREIGN = os.environ.get("TRACER_FOREIGN_CAPTURES", "")
 COMPRESSED = {"mysql-compressed-response", "mysql-use", "partial-packet-compressed"}
 """DeepFlow decompresses; we say that it is compressed."""
 
 
 def deepflow_captures() -> list[Path]:
-    return sorted(Path(FOREIGN, "deepflow/mysql").glob("*.result")) if FOREIGN else []
+    return sorted((FOREIGN / "deepflow/mysql").glob("*.result"))
 
 
 def packets_of(path: Path) -> Iterable[tuple[int, tuple[str, int], tuple[str, int], bytes]]:
@@ -851,7 +851,7 @@ def packets_of(path: Path) -> Iterable[tuple[int, tuple[str, int], tuple[str, in
                 yield number, (ip.src, frame[TCP].sport), (ip.dst, frame[TCP].dport), payload
 
 
-@pytest.mark.skipif(not FOREIGN, reason="TRACER_FOREIGN_CAPTURES names no folder of other projects' captures")
+@needs_foreign
 @pytest.mark.parametrize("result", deepflow_captures(), ids=lambda path: path.stem)
 def test_deepflow_finds_the_same_statements(result: Path) -> None:
     """Queries and prepared statements of DeepFlow's captures are those that DeepFlow expects."""
