@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from lab import traffic
+from lab.ours import decode, kind_of
+from lab.shark import KINDS
+from lab.traffic import Packet, Traffic
 
-from tests.oracle import traffic
-from tests.oracle.ours import decode, kind_of
-from tests.oracle.shark import KINDS
-from tests.oracle.traffic import Packet, Traffic
 from tracer.model import AmqpContent, Capture, HttpRequest, HttpResponse, Message, SqlStatement
 
 Damage = Callable[[list[Packet], random.Random], list[Packet]]

@@ -7,7 +7,8 @@ from itertools import product
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from unpruned import unpruned
+from lab.long import examples
+from lab.unpruned import unpruned
 
 from tracer.alignment.alignment import (
     EXTRA,
@@ -193,7 +194,7 @@ def cost_of(step: str | None) -> int:
     return COSTS[step or "A"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(FINITE, TRACES)
 def test_cost_is_the_least(term: Term, events: list[Event]) -> None:
     """No word of the grammar, and no beginning of one, explains the calls for less."""
@@ -207,7 +208,7 @@ def test_cost_is_the_least(term: Term, events: list[Event]) -> None:
     assert align(automaton, events, cost_of, complete=False).cost == least
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(ENDLESS, TRACES, st.booleans())
 def test_moves_are_a_proof(term: Term, events: list[Event], complete: bool) -> None:
     """Played back, the edits use each call once, in order, give a word, and cost what is said."""
@@ -238,7 +239,7 @@ WEIGHTS = st.fixed_dictionaries({name: COST for name in NAMES})
 LONG = st.lists(st.lists(CANDIDATES, max_size=3), max_size=12)
 
 
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=examples(800))
 @given(ENDLESS, st.lists(LONG, min_size=1, max_size=3), WEIGHTS, st.booleans(), st.sampled_from([1, 7, 80]))
 def test_moves_are_those_of_the_unpruned_reference(
     term: Term, traces: list[list[Event]], costs: dict[str, int], complete: bool, reach: int
@@ -251,7 +252,7 @@ def test_moves_are_those_of_the_unpruned_reference(
         assert aligner.align(events, lambda step: costs[step or "A"], complete=complete) == expected
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(ENDLESS, st.lists(TRACES, min_size=2, max_size=6))
 def test_a_full_memory_is_forgotten_and_changes_nothing(term: Term, traces: list[list[Event]]) -> None:
     """Also in the middle of a trace."""
@@ -283,7 +284,7 @@ def test_a_far_better_end_is_found_in_spite_of_pruning() -> None:
     assert aligner.align(events) == unpruned(automaton, events, lambda step: MISSING)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(ENDLESS, TRACES)
 def test_the_same_trace_gives_the_same_moves(term: Term, events: list[Event]) -> None:
     """Ties are broken by a fixed order, also in an automaton compiled anew."""

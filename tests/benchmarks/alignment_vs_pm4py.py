@@ -22,10 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 try:
-    from petri import A_STAR, EXACT, Net
+    from lab.petri import A_STAR, EXACT, Net
 except ImportError:
     sys.exit("PM4Py is not installed: pip install -e '.[oracle]'")
-from chance import Labels, distinct_traces, events_of, load_with_term
+from lab.chance import Labels, distinct_traces, events_of, load_with_term
 
 from tracer.alignment.alignment import MISSING, Aligner
 

@@ -21,15 +21,15 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [
-    str(HERE.parent / "live"),
+    str(HERE.parent),
     str(HERE.parent / "examples" / "small_cloud"),
     str(HERE.parent.parent),
 ]
 
 import pika  # noqa: E402
-from brokered import recorded  # noqa: E402
-from rabbitmq import RabbitMQ as Broker  # noqa: E402
-from rabbitmq import broker  # noqa: E402
+from lab.brokered import recorded  # noqa: E402
+from lab.brokers import RabbitMQ as Broker  # noqa: E402
+from lab.brokers import broker  # noqa: E402
 
 from tracer.engine import Settings  # noqa: E402
 from tracer.live.run import open_watch  # noqa: E402

@@ -21,9 +21,9 @@ from pathlib import Path
 from uuid import UUID
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # for browser.py
+sys.path.insert(0, str(ROOT))  # for lab/browser.py
 
-from browser import CHROMIUM  # noqa: E402
+from lab.browser import CHROMIUM  # noqa: E402
 
 from tracer.capture.arguments import example_names  # noqa: E402
 from tracer.engine import Settings, check  # noqa: E402

@@ -4,7 +4,7 @@
     python tests/benchmarks/live_latency.py --per-minute 1000 --nova-sql 172.28.0.11 172.28.0.12
 
 A sender, a process of its own, writes the recorded creations into named pipes as if they happened now, turn
-upon turn with ids of their own (tests/live/alive.py); `--speed` compresses their time. The second line is the
+upon turn with ids of their own (tests/lab/alive.py); `--speed` compresses their time. The second line is the
 traffic that the filter lets through which `tracer watch` proposes. The first seconds do not count: until as
 many turns run side by side as ever will, and traces that are done are forgotten. FOLDER has a truth.json.
 """
@@ -26,7 +26,7 @@ from tracer.capture import open_capture
 from tracer.capture.live import wall_ns
 from tracer.model import Capture
 
-LIVE = Path(__file__).parent.parent / "live"
+TESTS = Path(__file__).parent.parent
 SETTLE_S = 30
 GOAL_S = 1.0
 PLANES = ("External_api", "Internal_base")
@@ -60,8 +60,9 @@ def main() -> int:
         pipes = [f"{folder}/{plane}.pcap" for plane in PLANES]
         for pipe in pipes:
             os.mkfifo(pipe)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(LIVE), *sys.path])}
-        sender = subprocess.Popen([sys.executable, LIVE / "alive.py", *map(str, words)], env=environment)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+        sending = [sys.executable, TESTS / "lab" / "alive.py", *map(str, words)]
+        sender = subprocess.Popen(sending, env=environment)
         command = [sys.executable, "-m", "tracer", "watch", "--format", "jsonl"]
         command += [word for pipe in pipes for word in ("-i", pipe)]
         watch = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)

@@ -17,8 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "live"))
-from turns import Recording, Together, Turns
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from lab.turns import Recording, Together, Turns
 
 from tracer.engine import Settings
 from tracer.grammar import load

@@ -25,14 +25,13 @@ import time
 from itertools import chain
 from pathlib import Path
 
-LIVE = Path(__file__).parent.parent / "live"
-sys.path.insert(0, str(LIVE))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Behind the path that they need.
-from wires import inside, why_not, wires  # noqa: E402
+from lab.wires import inside, why_not, wires
 
-from tracer.capture import open_capture  # noqa: E402
-from tracer.model import Capture  # noqa: E402
+from tracer.capture import open_capture
+from tracer.model import Capture
 
 IN, OUT = "w0", "w0-tx"
 BATCH = 32

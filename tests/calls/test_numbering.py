@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from judging import judge
+from lab.judging import judge
 
 from tracer.calls import Numbering
 from tracer.engine import Settings, calls

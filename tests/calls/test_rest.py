@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from judging import built, told
+from lab.judging import built, told
 
 from tracer.calls.paths import operation_path
 from tracer.model import ConnectFacts, RestFacts

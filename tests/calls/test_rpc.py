@@ -6,7 +6,7 @@ import json
 
 import pika.spec
 import pytest
-from judging import built, told
+from lab.judging import built, told
 
 from tracer.model import Call, RpcFacts
 from tracer.testing.cloud import PROJECT, TOKEN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tracer.capture import CaptureArgument, plane_of_name, resolve
 from tracer.errors import SourceError, TracerError, UsageError
 
 PLANES = {"External_api", "Internal_base", "plane2"}
+NOBODY = 65534
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -135,9 +137,17 @@ def test_mistakes_are_said_in_one_line(
     assert [word for word in words if word not in text] == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_permission(tmp_path: Path) -> None:
-    """A folder that may not be listed is refused, not empty."""
-    (tmp_path / "shut").mkdir(mode=0)
-    with pytest.raises(SourceError, match="no permission"):
-        resolve([str(tmp_path / "shut")], PLANES)
+def test_a_folder_without_permission() -> None:
+    """A folder that may not be listed is refused, not empty. Root may list any: it is not root who asks."""
+    with tempfile.TemporaryDirectory() as folder:
+        shut = Path(folder, "shut")
+        Path(folder).chmod(0o755)
+        shut.mkdir(mode=0)
+        asking = os.geteuid()
+        if asking == 0:
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(SourceError, match="no permission"):
+                resolve([str(shut)], PLANES)
+        finally:
+            os.seteuid(asking)

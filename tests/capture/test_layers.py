@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reading import segment_of
+from lab.long import examples
+from lab.reading import segment_of
 from scapy.contrib.erspan import ERSPAN_II
 from scapy.contrib.geneve import GENEVE, GeneveOptions
 from scapy.contrib.mpls import MPLS
@@ -308,7 +309,7 @@ def test_layers_without_end() -> None:
     st.sampled_from([0, 1, 12, 101, 108, 113, 228, 229, 276, 999]),
     st.integers(0, 70000),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_any_bytes_give_an_answer(data: bytes, link_type: int, wire: int) -> None:
     """Whatever the bytes, nothing is raised."""
     check(decode(data, link_type, wire))
@@ -332,7 +333,7 @@ BUILT = [
     st.lists(st.tuples(st.integers(0, 150), st.integers(0, 255)), max_size=4),
     st.data(),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_any_damage_gives_an_answer(data: bytes, damage: list[tuple[int, int]], draw: st.DataObject) -> None:
     """Good packets with bytes replaced and their end cut off never raise either."""
     damaged = bytearray(data)

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reading import packets_of
+from lab.reading import packets_of
 
 from tracer.capture import open_capture
 from tracer.errors import SourceError

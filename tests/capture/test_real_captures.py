@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from reading import packets_of, segment_of
+from lab.captures import FOREIGN, SHARED, needs_foreign, needs_shared
+from lab.reading import packets_of, segment_of
 
 from tracer.capture import open_capture
 from tracer.capture.layers import Layers
 from tracer.errors import SourceError
 from tracer.model import Capture, Segment
 
-SHARED = Path(os.environ.get("TRACER_SHARED_CAPTURES", "/work/shared/captures"))
-FOREIGN = os.environ.get("TRACER_FOREIGN_CAPTURES")
-
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="TRACER_SHARED_CAPTURES is not set")
-needs_foreign = pytest.mark.skipif(
-    not FOREIGN or not Path(FOREIGN).is_dir(), reason="TRACER_FOREIGN_CAPTURES is not set"
-)
 
 Seen = dict[int, tuple[int, int, int, int]]
 """Frame -> source port, length of the TCP payload, sequence number, flags."""
@@ -108,14 +101,14 @@ def test_tagged_packets_read_as_those_without_a_tag() -> None:
 )
 def test_foreign_captures_read_as_by_tshark(name: str) -> None:
     """Tunnels, tags and damage in captures of other projects are read as by tshark."""
-    path = Path(FOREIGN or "", name)
+    path = FOREIGN / name
     assert ours(path) == tsharks(path)
 
 
 @needs_foreign
 def test_malformed_captures_come_to_an_end() -> None:
     """Files made to crash tcpdump are read: every packet is a segment, none, or an anomaly in words."""
-    paths = sorted(Path(FOREIGN or "", "tcpdump-malformed").glob("*.pcap*"))
+    paths = sorted((FOREIGN / "tcpdump-malformed").glob("*.pcap*"))
     assert len(paths) > 100
     anomalies: Counter[str] = Counter()
     for path in paths:

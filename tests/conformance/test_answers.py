@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import only, run
+from lab.judging import only, run
 
 from tracer.model import Note, Verdict
 from tracer.testing.cloud import Cloud

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import judge, kinds, only, run, statuses
+from lab.judging import judge, kinds, only, run, statuses
 
 from tracer.engine import Settings
 from tracer.testing.cloud import Cloud

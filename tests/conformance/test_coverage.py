@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from judging import judge, only, run, statuses
+from lab.judging import judge, only, run, statuses
 
 from tracer.engine import Settings, check
 from tracer.model import Verdict
@@ -51,7 +51,9 @@ def test_a_file_that_breaks_off_shows_no_missing_step(which: str, share: float, 
         if which in path:
             data = Path(path).read_bytes()
             Path(path).write_bytes(data[: int(len(data) * share)])
-    for verdict in check([str(tmp_path)], Settings()).verdicts:
+    verdicts = check([str(tmp_path)], Settings()).verdicts
+    assert verdicts
+    for verdict in verdicts:
         assert verdict.deviations == (), (verdict.summary, verdict.deviations)
 
 
@@ -68,7 +70,9 @@ def test_a_snap_length_shows_no_missing_step(snap: int, tmp_path: Path) -> None:
             record[8:12] = min(snap, len(frame)).to_bytes(4, "little")
             data += record + frame[:snap]
         (tmp_path / f"{point}.pcap").write_bytes(data)
-    for verdict in check([str(tmp_path)], Settings()).verdicts:
+    verdicts = check([str(tmp_path)], Settings()).verdicts
+    assert verdicts
+    for verdict in verdicts:
         assert verdict.deviations == (), (verdict.summary, verdict.deviations)
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from judging import judge, kinds, only, run, statuses
+from lab.judging import judge, kinds, only, run, statuses
 
 from tracer.engine import Settings
 from tracer.model import Report

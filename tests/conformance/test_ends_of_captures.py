@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from judging import only, statuses
+from lab.judging import only, statuses
 
 from tracer import engine
 from tracer.capture import open_capture

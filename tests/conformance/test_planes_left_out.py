@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import statuses
+from lab.judging import statuses
 
 from tracer.capture import open_capture
 from tracer.engine import Settings, check
@@ -121,7 +121,7 @@ def every_subset(planes: Mapping[str, Packets], folder: Path, stall_s: float) ->
     return found
 
 
-@pytest.mark.parametrize("stall_s", [60, 5])
+@pytest.mark.parametrize("stall_s", [60, pytest.param(5, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_a_synthetic_creation_in_part(name: str, stall_s: float, tmp_path: Path) -> None:
     assert every_subset(synthetic(name), tmp_path, stall_s) == {}

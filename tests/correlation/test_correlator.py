@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from judging import judge, kinds, only, statuses
+from lab.judging import judge, kinds, only, statuses
 
 from tracer.model import Report, Verdict
 from tracer.testing.cloud import COLOCATED, PROJECT, SPREAD, TOKEN, Cloud, Layout

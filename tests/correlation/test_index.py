@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from judging import only, run, statuses
+from lab.judging import only, run, statuses
 
 from tracer.correlation import call_store
 from tracer.correlation.call_store import CallIndex, RecentCalls

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from browser import launched
+from lab.browser import launched
 
 from tracer.cli import main
 from tracer.engine.comparison import _fisher, _mann_whitney, compare, decode
@@ -167,6 +167,7 @@ def test_calls_that_are_new_or_gone_in_good_creations() -> None:
     assert told(compared(before, run(BUILD.stuck()))) == [("deviation", "8b", True)]
 
 
+@pytest.mark.long  # scipy comes with the extra `oracle`
 def test_the_statistics_are_those_of_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     draw = random.Random(7)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from judging import judge, kinds, note_kinds, only, run, statuses
+from lab.judging import judge, kinds, note_kinds, only, run, statuses
 from rich.console import Console
 
 from tracer.engine import Settings, calls

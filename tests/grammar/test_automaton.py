@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.long import examples
 
 from tracer.errors import GrammarError
 from tracer.grammar.automaton import Alt, Automaton, Rep, Seq, Shuffle, Sym, Symbol, Term, compile_term
@@ -86,7 +87,7 @@ TERMS: st.SearchStrategy[Term] = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(TERMS)
 def test_accepts_the_words_of_the_term_and_no_others(term: Term) -> None:
     """The automaton's language is the term's, for every word up to four symbols."""
@@ -95,7 +96,7 @@ def test_accepts_the_words_of_the_term_and_no_others(term: Term) -> None:
     assert accepted == words(term, LONGEST)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(TERMS)
 def test_is_minimal(term: Term) -> None:
     """No two states accept the same rests, each state is reached, and each reaches an end."""
@@ -116,7 +117,7 @@ def test_is_minimal(term: Term) -> None:
     assert min(automaton.finish_distance) >= 0
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(TERMS)
 def test_finish_is_a_shortest_way_to_the_end(term: Term) -> None:
     """`finish` leads to an accepting state in `finish_distance` symbols, from each state."""

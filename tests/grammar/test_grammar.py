@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lab.plain import rules
 from lark.load_grammar import load_grammar
-from plain import rules
 
 from tracer.errors import GrammarError
 from tracer.grammar import Grammar, load

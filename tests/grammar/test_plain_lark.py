@@ -7,9 +7,9 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from judging import judge, only
+from lab.judging import judge, only
+from lab.plain import rules, tokens
 from lark.exceptions import LarkError
-from plain import rules, tokens
 
 from tracer import engine
 from tracer.alignment.alignment import walk

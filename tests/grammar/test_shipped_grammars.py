@@ -6,7 +6,7 @@ The lines follow two real creations, message by message: an image boot and a vol
 from __future__ import annotations
 
 import pytest
-from plain import tokens
+from lab.plain import tokens
 
 from tracer.alignment.alignment import MISSING, Alignment, Extra, Missing, Sync, align
 from tracer.grammar import NEAR, Grammar, load

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hearing import until
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import command, files, pipes, whole
+from lab.hearing import until
+from lab.streams import command, files, pipes, whole
 
 from tracer.capture import open_capture
 from tracer.engine import Settings
@@ -154,7 +154,9 @@ def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [s["status"] for s in trace["steps"] if s["status"] == "missing"] == []
 
 
-@pytest.mark.parametrize(("again_s", "gone"), [(3.0, "7"), (4.0, "8c"), (5.0, "8c")])
+@pytest.mark.parametrize(
+    ("again_s", "gone"), [(3.0, "7"), *(pytest.param(s, "8c", marks=pytest.mark.long) for s in (4.0, 5.0))]
+)
 def test_what_happened_between_is_not_missing(again_s: float, gone: str, tmp_path: Path) -> None:
     first, second = killed_and_started_again(tmp_path, "fail-vrm-500-reschedule", 2.0, again_s, "5")
     assert [e["event"] for e in first].count("trace_opened") == 1

@@ -10,19 +10,18 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
-from brokered import Clock, Cloud, is_amqp, packets_of, pour, recorded, write_packets
-from hearing import until
-from rabbitmq import RabbitMQ, broker, why_not
-from streams import CAPTURES, ROOT
+from lab.brokered import Clock, Cloud, is_amqp, packets_of, pour, recorded, write_packets
+from lab.brokers import RabbitMQ, needs_broker
+from lab.hearing import until
+from lab.streams import CAPTURES, ROOT
 
 from tracer import engine
 from tracer.capture.rabbitmq import connection as firehose_connection
@@ -34,18 +33,14 @@ from tracer.live.run import open_watch
 from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
 from tracer.model.events import Event
 
-WHY_NOT = why_not()
-needs_broker = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
 pytestmark = needs_broker
 RPC_STEPS = ("4e", "5", "6", "7")
 
 
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """One broker for the tests of this file, with its firehose on."""
-    with broker(tmp_path_factory.mktemp("rabbit")) as running:
-        running.ctl("trace_on")
-        yield running
+@pytest.fixture(scope="module", autouse=True)
+def traced(rabbit: RabbitMQ) -> None:
+    """Switch the firehose of the broker on."""
+    rabbit.ctl("trace_on")
 
 
 class Listening:
@@ -59,24 +54,35 @@ class Listening:
         patience: Patience | None = None,
     ) -> None:
         self.events: list[Event] = []
-        self.run = open_watch(sources, Settings(stall_s=stall_s), self.events.append, patience, brokers=urls)
+        self._news = threading.Condition()
+        self.run = open_watch(sources, Settings(stall_s=stall_s), self._tell, patience, brokers=urls)
         self.reports: list[Report] = []
         self._thread = threading.Thread(target=lambda: self.reports.append(self.run.run()), daemon=True)
         self._thread.start()
 
+    def _tell(self, event: Event) -> None:
+        with self._news:
+            self.events.append(event)
+            self._news.notify_all()
+
+    def _first(self, is_wanted: Callable[[Event], bool], words: str, seconds: float) -> Event:
+        with self._news:
+            self._news.wait_for(lambda: any(map(is_wanted, self.events)), seconds)
+            found = next(filter(is_wanted, self.events), None)
+        assert found is not None, f"nobody said {words!r}: {self.troubles()}"
+        return found
+
     def until(self, words: str, seconds: float = 60) -> Event:
-        """The first trouble that holds *words*."""
-        until_s = time.monotonic() + seconds
-        while time.monotonic() < until_s:
-            for event in list(self.events):
-                if words in event.message:
-                    return event
-            time.sleep(0.02)
-        raise AssertionError(f"nobody said {words!r}: {self.troubles()}")
+        """The first event that holds *words*."""
+        return self._first(lambda event: words in event.message, words, seconds)
+
+    def until_told(self, kind: str, seconds: float = 60) -> Event:
+        """The first event of a kind."""
+        return self._first(lambda event: event.kind == kind, kind, seconds)
 
     def until_seen(self, step: str, seconds: float = 60) -> None:
         """Wait until *step* was told."""
-        until(lambda: any(e.step is not None and e.step.step == step for e in list(self.events)), seconds)
+        self._first(lambda event: event.step is not None and event.step.step == step, step, seconds)
 
     def troubles(self) -> list[str]:
         return [event.message for event in list(self.events) if event.kind == "trouble"]
@@ -131,9 +137,9 @@ def offline(name: str, folder: Path, stall_s: float) -> dict[str, tuple[object, 
     ("name", "stall_s"),
     [
         ("ok-image", 60),
-        ("ok-concurrent-20", 60),
-        ("fail-no-valid-host", 60),
-        ("fail-vrm-500-reschedule", 60),
+        pytest.param("ok-concurrent-20", 60, marks=pytest.mark.long),
+        pytest.param("fail-no-valid-host", 60, marks=pytest.mark.long),
+        pytest.param("fail-vrm-500-reschedule", 60, marks=pytest.mark.long),
         ("fail-conductor-down", 2),
     ],
 )
@@ -145,7 +151,7 @@ def test_the_rpc_side_of_the_sniffed_wire(
         listening = Listening([], [rabbit.url()], stall_s)
         clients.play()
         if stall_s < 10:
-            time.sleep(stall_s + 1)
+            listening.until_told("stalled")
         report = listening.end()
     assert {v.id: told(v) for v in report.verdicts} == expected
     assert listening.troubles() == []
@@ -191,7 +197,13 @@ def place(clients: Cloud, method: bytes) -> int:
     return next(at for at, m in enumerate(clients.to_publish()) if method in m.body[:200])
 
 
-@pytest.mark.parametrize("sniffed", [False, True], ids=["REST and SQL sniffed", "AMQP sniffed as well"])
+@pytest.mark.parametrize(
+    "sniffed",
+    [
+        pytest.param(False, id="REST and SQL sniffed", marks=pytest.mark.long),
+        pytest.param(True, id="AMQP sniffed as well"),
+    ],
+)
 def test_rest_and_sql_from_packets_rpc_from_the_broker(
     rabbit: RabbitMQ, tmp_path: Path, sniffed: bool
 ) -> None:
@@ -245,6 +257,7 @@ def combined(rabbit: RabbitMQ, folder: Path, sniffed: bool) -> Report:
     return report
 
 
+@pytest.mark.long
 def test_without_the_inner_plane_its_rest_is_unobserved(rabbit: RabbitMQ, tmp_path: Path) -> None:
     """A broker shows RPC alone: nothing else of its plane is missing."""
     name = "fail-vrm-500-reschedule"
@@ -290,6 +303,8 @@ def test_trace_that_is_off(rabbit: RabbitMQ) -> None:
         rabbit.ctl("trace_on")
     listening.until("RPC is seen again")
     listening.end()
+    off, on = listening.troubles()
+    assert "trace is off" in off and "RPC is seen again" in on
 
 
 def refused(url: str) -> str:
@@ -326,6 +341,7 @@ def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
         rabbit.ctl("delete_user", "viewer")
 
 
+@pytest.mark.long
 def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that does not come after: the queue stays small, and each message is taken or counted."""
     monkeypatch.setattr(firehose_connection, "MOST_MESSAGES", 100)
@@ -374,6 +390,13 @@ def test_what_was_dropped_just_before_the_end_is_counted(
     assert source.dropped > 0
 
 
+def refusals(rabbit: RabbitMQ, user: str) -> int:
+    """How often the broker's log says that it refused something to *user*."""
+    logs = [path.read_text(errors="replace") for path in (rabbit.folder / "logs").rglob("*.log")]
+    return sum(text.count(f"refused for user '{user}'") for text in logs)
+
+
+@pytest.mark.long
 def test_a_broker_that_refuses_again_and_again_is_left_with_no_connection(rabbit: RabbitMQ) -> None:
     """Rights are taken away: each attempt ends its connection, and the watch goes on when they are back."""
     rights = ("set_permissions", "-p", "/", "viewer")
@@ -386,7 +409,8 @@ def test_a_broker_that_refuses_again_and_again_is_left_with_no_connection(rabbit
         rabbit.ctl(*rights, "", "", "")
         rabbit.ctl("close_all_connections", "-p", "/", "rights are taken away")
         listening.until("RPC is unobserved until it is back")
-        time.sleep(6)
+        before = refusals(rabbit, "viewer")
+        until(lambda: refusals(rabbit, "viewer") >= before + 3)
         assert rabbit.ctl("-q", "list_connections", "user").split().count("viewer") <= 1
         rabbit.ctl(*rights, ".*", ".*", ".*")
         listening.until("RPC is seen again")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from stepped import SECOND_NS, Stepped
-from streams import files
+from lab.stepped import SECOND_NS, Stepped
+from lab.streams import files
 
 from tracer.capture import open_capture
 from tracer.engine import Settings, Stages
@@ -32,7 +32,7 @@ def looked_at(name: str, stall_s: float, every_ns: int) -> list[Event]:
     return run.events_of(packets, Patience(stall_ns=round(stall_s * 1e9), checks_s=0), every_ns)
 
 
-@pytest.mark.parametrize("every_ns", [500_000_000, 370_000_000])
+@pytest.mark.parametrize("every_ns", [500_000_000, pytest.param(370_000_000, marks=pytest.mark.long)])
 def test_each_of_twenty_at_once_is_opened_once(every_ns: int) -> None:
     """nova-api takes many seconds for each: its cast may be seen long before the POST is answered."""
     kinds = Counter(event.kind for event in looked_at("ok-concurrent-20", 60, every_ns))

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from streams import CAPTURES, ROOT
-from wires import inside, listens, why_not, wires
+from lab.running import Running
+from lab.streams import CAPTURES, ROOT
+from lab.wires import inside, why_not, wires
 
 from tracer import engine
 from tracer.capture.interface import default_filter
@@ -22,22 +22,36 @@ from tracer.protocols import PORTS
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 PLANES = ("External_api", "Internal_base")
-SENDER = str(Path(__file__).parent / "wires.py")
+SENDER = str(ROOT / "tests" / "lab" / "wires.py")
 
 
 TAPS = tuple(f"-i{plane}=w{number}" for number, plane in enumerate(PLANES))
 
 
-def start(space: str, *arguments: str, sources: tuple[str, ...] = TAPS) -> subprocess.Popen[bytes]:
-    """`tracer watch` on both planes in *space*, once it is listening."""
+def start(space: str, *arguments: str, sources: tuple[str, ...] = TAPS) -> Running:
+    """`tracer watch` on both planes in *space*, once it says that it is watching."""
     process = subprocess.Popen(
         inside(space, sys.executable, "-m", "tracer", "watch", *sources, *arguments),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    listens(process)
-    return process
+    running = Running(process)
+    running.until(lambda said: b'"event":"watching"' in said)
+    return running
+
+
+def end_after(running: Running, verdicts: int) -> tuple[bytes, bytes]:
+    """Interrupt it once it has told so many verdicts: each is told when all of its creation has passed."""
+    running.until(lambda said: said.count(b'"event":"verdict"') >= verdicts)
+    running.process.send_signal(signal.SIGINT)
+    return running.end()
+
+
+def cut(space: str) -> None:
+    """End the wires: what has passed is still taken in, then the watch ends by itself."""
+    for name in ("w0", "w1"):
+        subprocess.run(["ip", "-n", space, "link", "set", name, "down"], check=True)
 
 
 def resend(space: str, name: str, speed: float) -> int:
@@ -59,21 +73,19 @@ def report(output: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "speed"),
     [
-        ("fail-quota-403", 1),
+        pytest.param("fail-quota-403", 1, marks=pytest.mark.long),
         ("fail-quota-403", 10),
-        ("fail-vrm-500-reschedule", 10),
-        ("ok-concurrent-20", 10),
+        pytest.param("fail-vrm-500-reschedule", 10, marks=pytest.mark.long),
+        pytest.param("ok-concurrent-20", 10, marks=pytest.mark.long),
     ],
 )
 def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float) -> None:
-    with wires(["w0", "w1"]) as space:
-        process = start(space)
-        resend(space, name, speed)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
-    assert errors == b""
     expected = engine.check([str(CAPTURES / name)], Settings())
+    with wires(["w0", "w1"]) as space:
+        running = start(space)
+        resend(space, name, speed)
+        output, errors = end_after(running, len(expected.verdicts))
+    assert errors == b""
     found = report(output)
     assert sum(c["gaps"] for c in found["captures"]) == 0
     assert [c["anomalies"] for c in found["captures"]] == [{}, {}]
@@ -83,21 +95,19 @@ def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float
     ]
     steps = [[(s["step"], s["status"]) for s in t["steps"]] for t in found["traces"]]
     assert steps == [[(s.step, s.status) for s in v.steps] for v in expected.verdicts]
-    assert process.returncode == (1 if any(v.verdict == "deviates" for v in expected.verdicts) else 0)
+    assert running.process.returncode == (1 if any(v.verdict == "deviates" for v in expected.verdicts) else 0)
 
 
 @needs_wires
 def test_any_interface_is_all_of_them() -> None:
     """Both planes through one socket, each packet where it leaves and where it comes in: same verdicts."""
+    expected = engine.check([str(CAPTURES / "fail-quota-403")], Settings())
     with wires(["w0", "w1"]) as space:
         subprocess.run(["ip", "-n", space, "link", "set", "lo", "up"], check=True)
-        process = start(space, sources=("-iany",))
+        running = start(space, sources=("-iany",))
         resend(space, "fail-quota-403", 10)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = end_after(running, len(expected.verdicts))
     assert errors == b""
-    expected = engine.check([str(CAPTURES / "fail-quota-403")], Settings())
     key = "id", "verdict", "outcome", "stopped_at"
     assert [tuple(t[k] for k in key) for t in report(output)["traces"]] == [
         (v.id, v.verdict, v.outcome, v.stopped_at) for v in expected.verdicts
@@ -107,32 +117,44 @@ def test_any_interface_is_all_of_them() -> None:
 @needs_wires
 def test_a_limit_of_packets() -> None:
     with wires(["w0", "w1"]) as space:
-        process = start(space, "-c", "200", "-f", "tcp")
+        running = start(space, "-c", "200", "-f", "tcp")
         resend(space, "fail-quota-403", 100)
-        output, _ = process.communicate(timeout=60)
+        output, _ = running.end()
     assert sum(c["packets"] for c in report(output)["captures"]) >= 200
 
 
 @needs_wires
-@pytest.mark.parametrize(("bpf", "some"), [("port 8774", True), ("port 9", False)])
-def test_a_filter_of_its_own(bpf: str, some: bool) -> None:
+def test_a_filter_of_its_own() -> None:
     with wires(["w0", "w1"]) as space:
-        process = start(space, "-f", bpf)
+        running = start(space, "-f", "port 8774")
         resend(space, "fail-quota-403", 100)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
-    assert (sum(c["packets"] for c in report(output)["captures"]) > 0) is some
+        cut(space)
+        output, _ = running.end()
+    every = engine.check([str(CAPTURES / "fail-quota-403")], Settings())
+    found = sum(c["packets"] for c in report(output)["captures"])
+    assert 0 < found < sum(c.packets for c in every.captures)
+
+
+@needs_wires
+def test_a_filter_that_fits_nothing() -> None:
+    """All has passed when the wires are cut, and a watch that took nothing in has nothing to report."""
+    with wires(["w0", "w1"]) as space:
+        running = start(space, "-f", "port 9")
+        resend(space, "fail-quota-403", 100)
+        cut(space)
+        output, errors = running.end()
+    assert output.count(b"\n") == 1, "that it watches, and no report"
+    assert errors.endswith(b": no packets any more: Network is down\n") and errors.count(b"\n") == 1
+    assert running.process.returncode == 2
 
 
 @needs_wires
 def test_a_wire_that_is_cut_ends_the_run() -> None:
     with wires(["w0", "w1"]) as space:
-        process = start(space)
+        running = start(space)
         resend(space, "fail-quota-403", 100)
-        for name in ("w0", "w1"):
-            subprocess.run(["ip", "-n", space, "link", "set", name, "down"], check=True)
-        output, _ = process.communicate(timeout=60)
+        cut(space)
+        output, _ = running.end()
     told = [json.loads(line)["message"] for line in output.splitlines() if b'"trouble"' in line]
     assert sorted(told) == [f"w{n}: no packets any more: Network is down" for n in range(2)]
     assert len(report(output)["traces"]) == 2
@@ -172,16 +194,14 @@ def test_without_the_privilege_it_says_which_and_how_to_give_it() -> None:
 @needs_wires
 def test_privileges_are_given_up_once_the_sockets_are_open() -> None:
     with wires(["w0", "w1"]) as space:
-        process = start(space)
-        # `start` has waited for the effective ones to be gone.
-        lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+        running = start(space)
+        lines = Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii").splitlines()
         status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        running.process.send_signal(signal.SIGTERM)
+        running.end()
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
     assert status["NoNewPrivs"] == "1"
-    assert process.returncode == 5
+    assert running.process.returncode == 5
 
 
 @needs_wires

@@ -6,8 +6,8 @@ import gc
 from collections import Counter
 
 import pytest
-from streams import CAPTURES
-from turns import Recording, Together, Turns
+from lab.streams import CAPTURES
+from lab.turns import Recording, Together, Turns
 
 from tracer.engine import Settings
 from tracer.grammar import load
@@ -50,6 +50,7 @@ def _is_ours(each: object) -> bool:
     return str(type(each).__module__).startswith("tracer.")
 
 
+@pytest.mark.long
 def test_memory_and_open_traces_are_the_same_after_more_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the traffic leaves about as many calls, connections and traces behind.
 
@@ -122,6 +123,7 @@ def test_one_id_that_never_ends_is_cut_to_size() -> None:
     assert longest < 500, "those of the last ten minutes: ten turns of sixty"
 
 
+@pytest.mark.long
 def test_a_message_that_comes_again_and_again_keeps_no_other() -> None:
     """What was published a second time is as young as that, and what is older behind it is forgotten."""
     broker = (5672).to_bytes(2, "big")

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from alive import sent_now
-from hearing import until
+from lab.alive import sent_now
+from lab.hearing import until
+from lab.streams import ROOT, command, files, pipes, watch
+from lab.turns import Recording
 from prometheus_client.parser import text_string_to_metric_families
-from streams import ROOT, command, files, pipes, watch
-from turns import Recording
 
 from tracer.engine import Settings, check
 from tracer.errors import UsageError

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hearing import Receiver, until
-from streams import command, files, pipes, watch
+from lab.hearing import Receiver, until
+from lab.streams import command, files, pipes, watch
 
 from tracer.engine import Settings, check
 from tracer.errors import UsageError
@@ -195,6 +195,7 @@ def test_an_interrupt_ends_the_wait_and_no_more() -> None:
     assert notifier.counts() == {"sent": 0, "failed": 2, "dropped": 0}
 
 
+@pytest.mark.long
 def test_a_watch_says_once_that_notifications_do_not_arrive(tmp_path: Path) -> None:
     hold = threading.Event()
     with socket.socket() as nobody, pipes(tmp_path, files("fail-quota-403"), hold=hold) as sources:

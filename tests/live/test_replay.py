@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streams import CAPTURES, ROOT, STALL_S, answers
+from lab.streams import CAPTURES, ROOT, STALL_S, answers
 
 from tracer import engine
 from tracer.engine import Settings

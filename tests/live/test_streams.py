@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.streams import CAPTURES, STALL_S, answers, command, files, pipes, watch, whole
 from scapy.layers.inet import IP, TCP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-from streams import CAPTURES, STALL_S, answers, command, files, pipes, watch, whole
 
 from tracer import engine
 from tracer.capture import open_capture
@@ -222,9 +222,7 @@ def test_a_limit_of_packets_ends_it(tmp_path: Path) -> None:
 def test_a_limit_of_time_ends_it(tmp_path: Path) -> None:
     hold = threading.Event()
     with pipes(tmp_path, files("ok-image"), hold=hold) as sources:
-        process = command(
-            "watch", "-i", sources[0], "-i", sources[1], "-a", "duration:10", "--format", "text"
-        )
+        process = command("watch", "-i", sources[0], "-i", sources[1], "-a", "duration:4", "--format", "text")
         output, _ = process.communicate(timeout=60)
         hold.set()
     assert process.returncode == 0

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lab.streams import ROOT, files, pipes
 from rich.console import Console
-from streams import ROOT, files, pipes
 
 from tracer.engine import Settings
 from tracer.live.run import open_watch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from stepped import UNTIL_S, Stepped
+from lab.stepped import UNTIL_S, Stepped
 
 from tracer.engine import Settings, Stages
 from tracer.grammar import load

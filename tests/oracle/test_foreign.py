@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from lab.ours import counts, decode, kind_of
+from lab.shark import folder, plain, shown
 
-from tests.oracle.ours import counts, decode, kind_of
-from tests.oracle.shark import folder, plain, shown
 from tracer import engine
 from tracer.errors import SourceError
 from tracer.model import (
@@ -263,7 +263,13 @@ DEEPFLOW = [
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"packetbeat/{n}" for n in PACKETBEAT), *(f"deepflow/{n}" for n in DEEPFLOW)]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if number % 6 else [])
+        for number, name in enumerate(
+            [*(f"packetbeat/{n}" for n in PACKETBEAT), *(f"deepflow/{n}" for n in DEEPFLOW)]
+        )
+    ],
 )
 def test_as_tshark(name: str) -> None:
     """The same messages on the same frames; each difference is in the table with the side that is right."""

@@ -11,28 +11,26 @@ of the others and against our own edits, played back (2.7.23.11).
 from __future__ import annotations
 
 import importlib.util
-import os
 from itertools import islice
 from types import ModuleType
 
 import pytest
-from chance import MUTATIONS, Labels, distinct_traces, events_of, load_with_term
+from lab.chance import MUTATIONS, Labels, distinct_traces, events_of, load_with_term
 
 from tracer.alignment.alignment import EXTRA, MISSING, align
 
 EACH = 320
 SEVERAL = 440
+pytestmark = pytest.mark.long
 AGAIN = 0.4
 """How often repetitions go on: the longer a trace, the longer PM4Py takes."""
 
 
 def net_library() -> ModuleType:
-    """tests/petri.py; skip where PM4Py is not installed, but not in CI, which installs it."""
+    """lab.petri; skip where PM4Py is not installed."""
     if importlib.util.find_spec("pm4py") is None:
-        if os.environ.get("CI"):
-            pytest.fail("pm4py is not installed: .ci/run installs it")
         pytest.skip("pm4py is not installed: pip install -e '.[oracle]'")
-    return importlib.import_module("petri")
+    return importlib.import_module("lab.petri")
 
 
 def test_costs_are_those_of_pm4py() -> None:

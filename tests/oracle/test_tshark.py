@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from lab.ours import counts, decode, kind_of
+from lab.shark import KINDS, Shown, folder, plain, shown, tshark
 
-from tests.oracle.ours import counts, decode, kind_of
-from tests.oracle.shark import KINDS, Shown, folder, plain, shown, tshark
 from tracer.model import Capture, Message
 
 SHARED = "TRACER_SHARED_CAPTURES"
@@ -48,6 +48,9 @@ CLEAN = [
     "vlan-tagged/both",
 ]
 
+FEW = ["ok-image/External_api", "ok-image/Internal_base", "colo-ok/ctl-any"]
+"""Compared in a short run, too."""
+
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -65,7 +68,10 @@ def both(name: str, into: Path) -> tuple[list[Message], Capture, Shown]:
     return messages, capture, shown(path, "-d", f"tcp.port=={VENDOR_PORT},http")
 
 
-@pytest.mark.parametrize("name", CLEAN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in CLEAN],
+)
 def test_as_many_messages_as_tshark(name: str, unpacked: Path) -> None:
     """Requests, responses, publishes, deliveries and MySQL commands are as many as tshark's; nothing is
     missing, truncated or undecoded in a capture without damage."""
@@ -76,7 +82,7 @@ def test_as_many_messages_as_tshark(name: str, unpacked: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["ok-image/External_api", "ok-image/Internal_base", "colo-ok/ctl-any"])
+@pytest.mark.parametrize("name", FEW)
 def test_messages_are_on_the_frames_that_wireshark_shows(name: str, kind: str, unpacked: Path) -> None:
     """The first frame of our evidence is the one on which Wireshark shows the message, for every one."""
     messages, _, theirs = both(name, unpacked)

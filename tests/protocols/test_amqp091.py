@@ -13,6 +13,7 @@ import pika.spec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.long import examples
 
 from tracer.model import (
     TO_CLIENT,
@@ -201,7 +202,7 @@ def test_content_methods_are_those_of_pika() -> None:
 
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(_WRITTEN_OUT)))
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_written_out_decoders_agree_with_the_table(payload: bytes, name: str) -> None:
     """The decoders written out for speed read what the table's fields say, for any payload."""
     rows = [line.split() for line in _TABLE.strip().splitlines()]
@@ -670,13 +671,16 @@ EVENT = st.one_of(
 
 
 @given(st.booleans(), st.lists(EVENT, max_size=25))
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_nothing_raises(joined: bool, events: list[tuple[str, object, int]]) -> None:
     """Any bytes, holes and ends in any order give messages or nothing, never an exception."""
     talk = Talk(joined)
     for kind, what, direction in events:
         getattr(talk, kind)(what, direction=direction)
     talk.closed()
+    assert {type(message) for message in talk.messages} <= {AmqpContent, AmqpMethod, Undecoded}
+    times = [message.time_ns for message in talk.messages]
+    assert times == sorted(times)
 
 
 HOSTILE = {

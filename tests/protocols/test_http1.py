@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.long import examples
 
 from tracer.model import (
     TO_CLIENT,
@@ -339,7 +340,7 @@ def test_conversation(name: str, feed: Callable[[bytes], list[bytes]]) -> None:
     assert talk(script, feed) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(sorted(CASES)), st.randoms(use_true_random=False))
 def test_any_split(name: str, random: Any) -> None:
     """Any cutting at all gives the same messages."""
@@ -768,7 +769,7 @@ ANY_EVENT = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(ANY_EVENT, min_size=1, max_size=25), st.booleans())
 def test_nothing_raises(script: list[Line], joined: bool) -> None:
     """Any bytes, any holes, any ends: messages or none, but never an exception or an exchange used twice."""
@@ -790,7 +791,10 @@ def test_nothing_raises(script: list[Line], joined: bool) -> None:
         b"GET / HTTP/1.1\r\n\r\nz",
     ],
 )
-@pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\n", TE])
+@pytest.mark.parametrize(
+    "start",
+    [b"", *(pytest.param(head, marks=pytest.mark.long) for head in (b"GET / HTTP/1.1\r\n", TE))],
+)
 @pytest.mark.parametrize("joined", [False, True])
 def test_linear_time(unit: bytes, start: bytes, joined: bool) -> None:
     """A megabyte of anything takes about a second at most, in segments or byte by byte."""

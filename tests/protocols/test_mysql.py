@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.captures import FOREIGN, needs_foreign
+from lab.long import examples
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
@@ -375,7 +377,7 @@ def test_conversation(name: str, feed: Feed) -> None:
     assert talk(script, feed) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(sorted(CASES)), st.randoms(use_true_random=False))
 def test_any_split(name: str, random: Any) -> None:
     """Any cutting at all gives the same messages."""
@@ -774,7 +776,7 @@ ANY_EVENT = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.lists(ANY_EVENT, min_size=1, max_size=25),
     st.booleans(),
@@ -804,7 +806,7 @@ def test_nothing_raises(script: list[Line], joined: bool, wanted: Any, feed: Fee
     ],
     ids=["query", "no body", "answer", "NUL", "quit", "random", "query and rest"],
 )
-@pytest.mark.parametrize("direction", ["<", ">"])
+@pytest.mark.parametrize("direction", ["<", pytest.param(">", marks=pytest.mark.long)])
 @pytest.mark.parametrize("joined", [False, True])
 def test_linear_time(unit: bytes, direction: str, joined: bool) -> None:
     """A megabyte of anything takes about a second at most."""
@@ -830,13 +832,12 @@ def test_memory_is_bounded() -> None:
 
 # --- another project's captures and expectations --------------------------------------------------
 
-FOREIGN = os.environ.get("TRACER_FOREIGN_CAPTURES", "")
 COMPRESSED = {"mysql-compressed-response", "mysql-use", "partial-packet-compressed"}
 """DeepFlow decompresses; we say that it is compressed."""
 
 
 def deepflow_captures() -> list[Path]:
-    return sorted(Path(FOREIGN, "deepflow/mysql").glob("*.result")) if FOREIGN else []
+    return sorted((FOREIGN / "deepflow/mysql").glob("*.result"))
 
 
 def packets_of(path: Path) -> Iterable[tuple[int, tuple[str, int], tuple[str, int], bytes]]:
@@ -850,7 +851,7 @@ def packets_of(path: Path) -> Iterable[tuple[int, tuple[str, int], tuple[str, in
                 yield number, (ip.src, frame[TCP].sport), (ip.dst, frame[TCP].dport), payload
 
 
-@pytest.mark.skipif(not FOREIGN, reason="TRACER_FOREIGN_CAPTURES names no folder of other projects' captures")
+@needs_foreign
 @pytest.mark.parametrize("result", deepflow_captures(), ids=lambda path: path.stem)
 def test_deepflow_finds_the_same_statements(result: Path) -> None:
     """Queries and prepared statements of DeepFlow's captures are those that DeepFlow expects."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from reading import one_by_one, segment_of
+from lab.reading import one_by_one, segment_of
 
 from tracer.capture.layers import Layers
 from tracer.model import Capture, Message, Packet, Segment, SqlResult, SqlStatement

@@ -56,7 +56,13 @@ def test_the_command_of_the_readme(tmp_path: Path) -> None:
     assert (tmp_path / "report.xml").exists()
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES, ids=[path.name for path in PIPELINES])
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        pytest.param(path, id=path.name, marks=[pytest.mark.long] if number else [])
+        for number, path in enumerate(PIPELINES)
+    ],
+)
 def test_a_pipeline(pipeline: Path, tmp_path: Path) -> None:
     """Its command writes a report, and fails or not as the creation did."""
     (command,) = COMMAND.findall(pipeline.read_text(encoding="utf-8"))

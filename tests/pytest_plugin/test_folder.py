@@ -163,6 +163,7 @@ def test_xdist(
     result.assert_outcomes(failed=1)
 
 
+@pytest.mark.long
 def test_xdist_and_the_fixture(
     pytester: pytest.Pytester, captures: Path, installed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from recorded_runs import RAW, ROOT, SECRET, kept, run
+from lab.recorded_runs import RAW, ROOT, SECRET, failures_of, kept, run
 
 from tracer.pytest_plugin.recorder import BROKE_OFF
 
@@ -19,7 +19,7 @@ RECORDS = """
 from conversation import create
 
 def test_it(tracer):
-    with tracer.record({"Internal_base": "lo"}) as traffic:
+    with tracer.record({"Internal_base": "lo"}, settle=0.3) as traffic:
         create()
     assert traffic.packets >= 8
     assert traffic.only().name == "web-1"
@@ -95,12 +95,15 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_says_what_to_do(mistake: str, tmp_path: Path, installed: list[str]) -> None:
+def test_a_mistake_says_what_to_do(tmp_path: Path, installed: list[str]) -> None:
     """One line, and no capture is left behind for it."""
-    ran = run(tmp_path, installed, f"def test_it(tracer):\n    {mistake}\n", "--tracer-keep=none")
+    tests = [f"def test_{n}(tracer):\n    {mistake}\n" for n, mistake in enumerate(MISTAKES)]
+    ran = run(tmp_path, installed, "\n".join(tests), "--tracer-keep=none", "--junitxml=junit.xml")
     assert ran.returncode == 1, ran.stdout
-    assert MISTAKES[mistake] in ran.stdout
+    failures = failures_of(tmp_path / "junit.xml")
+    assert sorted(failures) == [f"test_{n}" for n in range(len(MISTAKES))]
+    for n, words in enumerate(MISTAKES.values()):
+        assert words in failures[f"test_{n}"]
     assert kept(tmp_path) == []
 
 

@@ -5,28 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rabbitmq import RabbitMQ, broker, free_port, why_not
-from recorded_runs import RAW, ROOT, kept, run
-from recorded_runs import SECRET as TOKEN
+from lab.brokers import RabbitMQ, free_port, needs_broker
+from lab.recorded_runs import RAW, ROOT, failures_of, kept, run
+from lab.recorded_runs import SECRET as TOKEN
 
 from tracer import engine
 from tracer.engine import Settings
 
-WHY_NOT = why_not()
-pytestmark = pytest.mark.skipif(WHY_NOT is not None and not os.environ.get("CI"), reason=str(WHY_NOT))
+pytestmark = needs_broker
 needs_raw = pytest.mark.skipif(not RAW, reason="recording an interface needs CAP_NET_RAW")
 PASSWORD = "s3cret-of-the-listener"
 SERVER, REQUEST = "145c135d-63cb-41ba-98cd-3235a30c2e27", "req-3fff385c-4b13-4f7e-844a-f2d25f9d2d7b"
 """Of the creation in ok-image."""
 PRELUDE = f'''
 import contextlib, os, pathlib, time
-import brokered, conversation, pytest
+import conversation, pytest
 from conversation import create
+from lab import brokered
 from tracer.errors import SourceError, UsageError
 
 PATH = next(pathlib.Path({str(ROOT / "captures" / "ok-image")!r}).glob("Internal_base*"))
@@ -47,6 +46,7 @@ def cloud():
         running.close()
 
 def played(tracer, *planes, **asked):
+    asked.setdefault("settle", 0.3)
     with cloud() as clients, tracer.record(*planes, **asked) as traffic:
         if planes:
             create()
@@ -61,20 +61,20 @@ RPC = ("4e", "5", "6", "7")
 '''
 
 
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """One broker for the tests of this file, with its firehose on and a user that may listen."""
-    with broker(tmp_path_factory.mktemp("rabbit")) as running:
-        running.ctl("trace_on")
-        running.ctl("add_user", "listener", PASSWORD)
-        running.ctl(
-            "set_permissions",
-            "listener",
-            r"^tracer\.",
-            r"^(tracer\.|amq\.default$)",
-            r"^(tracer\.|amq\.rabbitmq\.)",
-        )
-        yield running
+@pytest.fixture(scope="module", autouse=True)
+def listened_to(rabbit: RabbitMQ) -> Iterator[None]:
+    """Switch the firehose of the broker on, and give it a user that may listen."""
+    rabbit.ctl("trace_on")
+    rabbit.ctl("add_user", "listener", PASSWORD)
+    rabbit.ctl(
+        "set_permissions",
+        "listener",
+        r"^tracer\.",
+        r"^(tracer\.|amq\.default$)",
+        r"^(tracer\.|amq\.rabbitmq\.)",
+    )
+    yield
+    rabbit.ctl("delete_user", "listener")
 
 
 def listener(rabbit: RabbitMQ, password: str = PASSWORD, vhost: str = "%2F") -> str:
@@ -146,7 +146,13 @@ def test_it(tracer, url):
 
 
 @needs_raw
-@pytest.mark.parametrize("arguments", [["-l", "--full-trace"], ["-n1", "-l"]], ids=["locals", "xdist"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["-l", "--full-trace"], id="locals"),
+        pytest.param(["-n1", "-l"], id="xdist", marks=pytest.mark.long),
+    ],
+)
 def test_interfaces_and_a_broker(
     arguments: list[str], rabbit: RabbitMQ, tmp_path: Path, installed: list[str]
 ) -> None:
@@ -204,17 +210,25 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("wrong", REFUSED)
-def test_a_broker_that_cannot_be_listened_to(
-    wrong: str, rabbit: RabbitMQ, tmp_path: Path, installed: list[str]
-) -> None:
+EACH = """
+@pytest.mark.parametrize("number", range(COUNT))
+def test_it(tracer, url, number):
+    with tracer.record(amqp=url.split()[number]):
+        raise AssertionError("listens")
+"""
+
+
+def test_a_broker_that_cannot_be_listened_to(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """Not skipped: that is no missing privilege. One line at `record`, with the way out."""
-    url, words = REFUSED[wrong]
-    at = f"{rabbit.address}:{rabbit.port}"
-    url = url.format(at=at, dead=f"127.0.0.1:{free_port('127.0.0.1')}")
-    ran = tried(tmp_path, installed, rabbit, LISTENS, url=url)
+    at, dead = f"{rabbit.address}:{rabbit.port}", f"127.0.0.1:{free_port('127.0.0.1')}"
+    urls = [url.format(at=at, dead=dead) for url, _ in REFUSED.values()]
+    test = EACH.replace("COUNT", str(len(urls)))
+    ran = tried(tmp_path, installed, rabbit, test, url=" ".join(urls))
     assert ran.returncode == 1, ran.stdout
-    assert words.format(name=f"amqp://{at}") in ran.stdout
+    failures = failures_of(tmp_path / "junit.xml")
+    assert len(failures) == len(urls)
+    for number, (_, words) in enumerate(REFUSED.values()):
+        assert words.format(name=f"amqp://{at}") in failures[f"test_it[{number}]"]
     assert "AssertionError" not in ran.stdout
 
 
@@ -247,10 +261,10 @@ def test_it(tracer, url):
             bodies = [message.body[:200] for message in clients.to_publish()]
             asked = next(n for n, body in enumerate(bodies) if b"schedule_and_build" in body)
             clients.play(0, asked + 1)
+            # What the recorder has taken in shows nowhere before its end.
             time.sleep(1.5)
-            (here / "die").touch()
-            while not (here / "dead").exists():
-                time.sleep(0.05)
+            (here / "die").write_text("now")
+            (here / "dead").read_text()
         time.sleep(1)
     found = {step.name: step.status for step in traffic.only().steps}
     assert found["4e"] == "seen"
@@ -260,22 +274,25 @@ def test_it(tracer, url):
 """
 
 
+@pytest.mark.long
 def test_a_broker_that_dies(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """What was seen stays seen, the rest is not called missing, and the report of the failure says why."""
 
-    def kill() -> None:
-        until_s = time.monotonic() + 60
-        while not (tmp_path / "die").exists() and time.monotonic() < until_s:
-            time.sleep(0.05)
-        rabbit.kill()
-        (tmp_path / "dead").touch()
+    for name in ("die", "dead"):
+        os.mkfifo(tmp_path / name)
 
-    thread = threading.Thread(target=kill)
+    def kill() -> None:
+        (tmp_path / "die").read_text(encoding="ascii")
+        rabbit.kill()
+        (tmp_path / "dead").write_text("now", encoding="ascii")
+
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     try:
         ran = tried(tmp_path, installed, rabbit, DIES)
     finally:
-        thread.join()
+        thread.join(10)
+        assert not thread.is_alive(), "the test did not come so far"
         rabbit.start()
         rabbit.ctl("trace_on")
     assert ran.returncode == 1, ran.stdout
@@ -295,6 +312,7 @@ def test_it(tracer, url):
 """
 
 
+@pytest.mark.long
 @needs_raw
 def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """Also where the interface carries the recording's own connection. The packets alone show as much."""
@@ -308,6 +326,7 @@ def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, 
     assert [s.status for s in verdict.steps if s.step in ("4e", "5", "6", "7")] == ["seen"] * 4
 
 
+@pytest.mark.long
 def test_more_traces_than_are_kept(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """One that nobody looks at any more may have deviated: no claim about the others is true then."""
     limits = "import tracer.live.follow as follow\nfollow.WHOLE = follow.SLIM = 3\n"

@@ -15,7 +15,7 @@ import small_cloud
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "tests" / "examples" / "small_cloud"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
-WHY_NOT = None if os.environ.get("CI") else small_cloud.why_not()
+WHY_NOT = small_cloud.why_not()
 MINE = """
 
 @pytest.mark.tracer(allow=["unobserved:4c", "unobserved:4d"])
@@ -47,6 +47,7 @@ def run(
     return ran.returncode, ran.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(WHY_NOT is not None, reason=f"a small cloud {WHY_NOT}")
 def test_a_copy_says_what_broke(tmp_path: Path, installed: list[str]) -> None:
     """The whole message, with SQLite for a database; a test that allows what nobody can see then passes."""

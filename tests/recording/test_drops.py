@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from judging import kinds, statuses
+from lab.judging import kinds, statuses
 
 from tracer import engine
 from tracer.capture import open_capture

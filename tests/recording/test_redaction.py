@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.long import examples
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
@@ -377,7 +378,7 @@ def test_thousands_of_segments_from_before_the_first_one_are_read_in_their_order
     assert _stream(found).endswith(b"\r\nHost: a\r\n\r\n" + b"x" * 20_000)
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=examples(200), derandomize=True)
 @given(data=st.data(), case=st.sampled_from(sorted(CASES)), batch=st.sampled_from((1, 2, 100)))
 def test_no_order_of_the_first_packets_leaves_a_secret(data: st.DataObject, case: str, batch: int) -> None:
     """Nothing of the connection was seen before, not even how it began; what is kept is as in order."""

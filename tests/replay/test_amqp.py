@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
-from rabbitmq import RabbitMQ, broker, why_not
-from recording import CAPTURES, ROOT, delivered, messages, published
-from relay import Relay
+from lab.brokers import RabbitMQ, needs_broker, queue_made
+from lab.recorded import CAPTURES, ROOT, delivered, messages, published
+from lab.relay import Relay
 
 from tracer import engine
 from tracer.engine import Settings
 
-pytestmark = pytest.mark.skipif(
-    why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())
-)
+pytestmark = needs_broker
 OWN = {"tracer-replay.names", "tracer-replay.running"}
 
 
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    with broker(tmp_path_factory.mktemp("rabbit")) as found:
-        found.ctl("trace_on")
-        yield found
+@pytest.fixture(scope="module", autouse=True)
+def traced(rabbit: RabbitMQ) -> None:
+    """Switch the firehose of the broker on."""
+    rabbit.ctl("trace_on")
 
 
 def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -78,7 +73,11 @@ def names(rabbit: RabbitMQ) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "undelivered"),
-    [("ok-image", {}), ("fail-scheduler-down", {"scheduler": 1}), ("fail-conductor-down", {"conductor": 5})],
+    [
+        pytest.param("ok-image", {}, marks=pytest.mark.long),
+        ("fail-scheduler-down", {"scheduler": 1}),
+        pytest.param("fail-conductor-down", {"conductor": 5}, marks=pytest.mark.long),
+    ],
 )
 def test_the_broker_sees_what_was_recorded(rabbit: RabbitMQ, name: str, undelivered: dict[str, int]) -> None:
     recorded = messages(CAPTURES / name)
@@ -129,7 +128,16 @@ def test_properties_are_the_recorded_bytes(rabbit: RabbitMQ, monkeypatch: pytest
     assert "1 of the names were there before (--force) and stay" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["ok-image", "fail-scheduler-down", "fail-conductor-down", "ok-volume"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ok-image",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("fail-scheduler-down", "fail-conductor-down", "ok-volume")
+        ),
+    ],
+)
 def test_a_capture_of_the_replay_shows_the_same_rpc(rabbit: RabbitMQ, name: str, tmp_path: Path) -> None:
     """Who called whom, what, in which order and with which result, as `tracer calls` tells of both."""
     relay = Relay(rabbit.port)
@@ -190,15 +198,11 @@ def test_what_is_kept_is_cleared_away_by_the_next_replay(rabbit: RabbitMQ) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_replay_that_is_ended_leaves_nothing_for_long(rabbit: RabbitMQ, number: int) -> None:
     command = [sys.executable, "-m", "tracer", "replay", "example:ok-image", "--amqp", rabbit.url()]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
-    with client(rabbit) as connection:
-        while time.monotonic() < until:
-            try:
-                connection.channel().queue_declare("tracer-replay.names", passive=True)
-                break
-            except pika.exceptions.ChannelClosedByBroker:
-                time.sleep(0.1)
+    with queue_made(rabbit, "tracer-replay.names") as wait:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait()
     # Meanwhile no other may begin.
     other = replay("example:fail-scheduler-down", "--speed", "max", "--amqp", rabbit.url())
     assert (other.returncode, other.stdout) == (2, "") and "another replay" in other.stderr

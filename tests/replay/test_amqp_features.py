@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
+from lab.brokers import RabbitMQ, needs_broker, queue_made
+from lab.recorded import ROOT, delivered, messages, published
+from lab.relay import Relay
 from pika.adapters.blocking_connection import BlockingChannel
-from rabbitmq import RabbitMQ, broker, why_not
-from recording import ROOT, delivered, messages, published
-from relay import Relay
 
 from tracer.errors import SourceError
 from tracer.replay.amqp import OntoBroker
@@ -27,15 +26,7 @@ from tracer.replay.plan import Plan
 from tracer.replay.sessions import broker_at
 from tracer.replay.summary import AmqpSummary
 
-pytestmark = pytest.mark.skipif(
-    why_not() is not None and os.environ.get("CI") != "true", reason=str(why_not())
-)
-
-
-@pytest.fixture(scope="module")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    with broker(tmp_path_factory.mktemp("rabbit")) as found:
-        yield found
+pytestmark = needs_broker
 
 
 def wait(channel: BlockingChannel, got: list[Any], count: int) -> None:
@@ -166,18 +157,14 @@ def test_a_session_is_replayed_as_it_was(
     assert rabbit.ctl("-q", "list_queues", "name") == ""
 
 
+@pytest.mark.long
 def test_a_broker_that_dies_is_said_and_what_is_left_is_cleared_away_later(rabbit: RabbitMQ) -> None:
     command = [sys.executable, "-m", "tracer", "replay", "example:ok-image", "--amqp", rabbit.url()]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as connection:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                connection.channel().queue_declare("tracer-replay.names", passive=True)
-                break
-            except pika.exceptions.ChannelClosedByBroker:
-                time.sleep(0.1)
-        connection.close()
+    with queue_made(rabbit, "tracer-replay.names") as wait:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait()
     rabbit.kill()
     output, errors = process.communicate(timeout=60)
     rabbit.start()

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from recording import CAPTURES, ROOT, Exchanged, exchanged, messages
-from twin import Twin, serving
+from lab.recorded import CAPTURES, ROOT, Exchanged, exchanged, messages
+from lab.twin import Twin, serving
 
 from tracer import engine
 from tracer.engine import Settings
@@ -51,7 +51,7 @@ def to_role(name: str, role: str) -> list[Exchanged]:
         ("ok-image", 0.05, ("sc",), 1),
         ("ok-image", 0.0, ("keystone",), 1),
         ("fail-vrm-500-reschedule", 0.05, ("nova-api", "neutron-server", "vrm", "keystone", "placement"), 8),
-        ("ok-concurrent-20", 0.0, ("sc", "nova-api", "keystone"), 48),
+        pytest.param("ok-concurrent-20", 0.0, ("sc", "nova-api", "keystone"), 48, marks=pytest.mark.long),
     ],
 )
 def test_requests_hold_the_ids_that_live_answers_gave(
@@ -82,6 +82,7 @@ def test_requests_hold_the_ids_that_live_answers_gave(
     assert summary["mapped"] > 0
 
 
+@pytest.mark.long
 def test_at_a_pace_only_what_builds_on_an_answer_waits_for_it() -> None:
     """The endpoint is slow: what is made meanwhile is asked for later."""
     by_role = {role: to_role("ok-concurrent-20", role) for role in ("sc", "nova-api")}

@@ -48,7 +48,13 @@ def readable(form: str, report: Report) -> str:
     return written.decode("utf-8", "replace") + packed
 
 
-@pytest.mark.parametrize("name", example_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name == "ok-concurrent-20" else [])
+        for name in example_names()
+    ],
+)
 def test_nothing_of_the_cloud_is_left(name: str) -> None:
     with contextlib.chdir(ROOT):
         report = check([f"captures/{name}"], Settings(stall_s=20))

@@ -38,4 +38,5 @@ def test_a_refused_connection_is_no_request_and_silence_has_status_0(build: Simp
 
 def test_hostile_text_makes_no_address(build: SimpleNamespace) -> None:
     entries = json.loads(b"".join(har.pieces(build.report(build.hostile()))))["log"]["entries"]
+    assert entries
     assert all(entry["request"]["url"].isascii() and " " not in entry["request"]["url"] for entry in entries)

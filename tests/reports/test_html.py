@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from browser import launched, opened
+from lab.browser import launched, opened
 
 from tracer.engine import Settings, check
 from tracer.model import Report

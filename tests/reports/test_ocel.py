@@ -90,15 +90,27 @@ def test_nothing_is_left_behind(build: SimpleNamespace) -> None:
     assert len(r4pm.list_items()) == len(before)
 
 
-def test_others_read_it(tmp_path: Path) -> None:
-    """Events and objects of a real capture, in r4pm and, where that is installed, in pm4py."""
-    path = tmp_path / "log.json"
+def written_to(folder: Path) -> Path:
+    """The report on a real capture, written."""
+    path = folder / "log.json"
     report = check(["example:fail-vrm-500-reschedule"], Settings(stall_s=20))
     path.write_bytes(b"".join(ocel.pieces(report)))
+    return path
+
+
+def test_others_read_it(tmp_path: Path) -> None:
+    """Events and objects of a real capture, in r4pm."""
+    path = written_to(tmp_path)
     again = r4pm.import_item("SlimLinkedOCEL", str(path))
     written = json.loads(path.read_text())
     assert num_events(again) == len(written["events"]) == 16
     assert locel_get_ob_by_id(again, "host compute1") is not None
+
+
+@pytest.mark.long  # pm4py comes with the extra `oracle`
+def test_pm4py_reads_it(tmp_path: Path) -> None:
+    path = written_to(tmp_path)
+    written = json.loads(path.read_text())
     standard = pytest.importorskip("pm4py.objects.ocel.importer.jsonocel.variants.ocel20_standard")
     read = standard.apply(str(path))
     assert len(read.events) == 16

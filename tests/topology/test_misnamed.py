@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from pathlib import Path
 
 import pytest
+from lab.captures import CAPTURES, SHARED
 
 from tracer.cli import main
 from tracer.engine import Settings, check
@@ -14,9 +14,7 @@ from tracer.testing.cloud import COLOCATED, COLOCATED_TAPS, SPREAD, Cloud, Layou
 from tracer.testing.creation import Creation
 from tracer.testing.packets import pcap
 
-CAPTURES = Path(__file__).parents[2] / "captures"
 EXTERNAL, INTERNAL = "External_api", "Internal_base"
-SHARED = Path(os.environ.get("TRACER_SHARED_CAPTURES", "/nowhere"))
 TOO_LARGE = "load-300"
 """Of the same cloud as ok-concurrent-20."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from judging import judge, only
+from lab.judging import judge, only
 
 from tracer.engine import Settings, calls
 from tracer.model import CallRecord

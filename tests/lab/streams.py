@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lab.captures import CAPTURES, ROOT, files
 from tracer.engine import Settings
 from tracer.live.follow import Patience
 from tracer.live.run import open_watch
@@ -18,8 +19,8 @@ from tracer.live.watch import Watch
 from tracer.model import Report, Verdict
 from tracer.model.events import Event
 
-ROOT = Path(__file__).parent.parent.parent
-CAPTURES = ROOT / "captures"
+__all__ = ["CAPTURES", "ROOT", "STALL_S", "answer", "answers", "command", "files", "pipes", "watch", "whole"]
+
 STALL_S = 20
 Write = Callable[[int, bytes], None]
 
@@ -40,11 +41,6 @@ def command(name: str, *arguments: str, **options: Any) -> subprocess.Popen[byte
         stderr=subprocess.PIPE,
         **options,
     )
-
-
-def files(name: str) -> list[Path]:
-    """The captures of one shipped scenario."""
-    return sorted((CAPTURES / name).glob("*.zst"))
 
 
 @contextmanager

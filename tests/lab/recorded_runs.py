@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import tracer
 
 ROOT = Path(tracer.__file__).parent.parent
 RAW = os.geteuid() == 0 and sys.platform == "linux"
-BESIDE = [str(ROOT / "tests" / name) for name in ("live", "examples/small_cloud")]
+BESIDE = [str(ROOT / "tests"), str(ROOT / "tests/examples/small_cloud")]
 SECRET = "gAAAAAB-a-token-that-nobody-may-see"
 CONVERSATION = f'''
 import http.server, json, threading, urllib.request
@@ -81,6 +82,12 @@ def run(
         timeout=300,
         check=False,
     )
+
+
+def failures_of(junit: Path) -> dict[str, str]:
+    """Test -> how it failed, of a report in JUnit's XML."""
+    cases = ElementTree.parse(junit).iter("testcase")
+    return {case.get("name", ""): failure.text or "" for case in cases for failure in case.iter("failure")}
 
 
 def kept(folder: Path) -> list[Path]:

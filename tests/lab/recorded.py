@@ -6,13 +6,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from lab.captures import CAPTURES, ROOT
 from tracer.model import AmqpContent, AmqpMethod, Closed, HttpRequest, HttpResponse, Message
 from tracer.protocols import PORTS
 from tracer.replay.recorded import read, resolve_twice
 from tracer.topology import GivenTopology
 
-ROOT = Path(__file__).resolve().parents[2]
-CAPTURES = ROOT / "captures"
+__all__ = ["CAPTURES", "ROOT", "Exchanged", "delivered", "exchanged", "messages", "published"]
 
 
 def messages(*captures: str | Path) -> list[Message | Closed]:

@@ -1,6 +1,7 @@
 """Recorded scenarios as if they happened now: through pipes, at their pace, with the time of the wall.
 
-    python tests/live/alive.py FOLDER PIPE_DIR --speed 10 --per-minute 200 --seconds 60 [--nova-sql ADDRESS…]
+    PYTHONPATH=tests python tests/lab/alive.py FOLDER PIPE_DIR --speed 10 --per-minute 200 --seconds 60
+        [--nova-sql ADDRESS…]
 
 writes a pipe for each plane into PIPE_DIR, turn upon turn (turns.py), begun so often that so many creations
 begin in a minute.
@@ -19,8 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from turns import Recording
-
+from lab.turns import Recording
 from tracer.capture.live import wall_ns
 
 HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)

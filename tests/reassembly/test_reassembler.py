@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lab.long import examples
 
 from tracer.model import TO_CLIENT, TO_SERVER, Capture, Closed, Connection, Data, Gap, Segment
 from tracer.reassembly import reassembler
@@ -686,7 +687,7 @@ SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 ISN = st.sampled_from([0, 1, 1000, 0x7FFFFFF0, 0xFFFFFF00, 0xFFFFFFF0, 0xFFFFFFFF])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(SIZES, ISN, st.randoms(use_true_random=False), st.integers(0, 20))
 def test_any_order_within_the_window_is_the_same_stream(
     sizes: list[int], isn: int, rng: random.Random, reach: int
@@ -699,7 +700,7 @@ def test_any_order_within_the_window_is_the_same_stream(
     assert talk.capture.gaps == talk.capture.duplicate_segments == 0
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(SIZES, ISN, st.randoms(use_true_random=False))
 def test_copies_and_overlaps_change_nothing(sizes: list[int], isn: int, rng: random.Random) -> None:
     """Retransmissions cut in any other way, at any later place, add no byte and take none."""
@@ -718,7 +719,7 @@ def test_copies_and_overlaps_change_nothing(sizes: list[int], isn: int, rng: ran
     assert talk.capture.gaps == 0
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(SIZES, ISN, st.randoms(use_true_random=False), st.floats(0, 0.6))
 def test_gaps_and_data_add_up(sizes: list[int], isn: int, rng: random.Random, loss: float) -> None:
     """With any packets lost, bytes and gaps together are as long as the numbers advanced, bytes in place."""
@@ -739,7 +740,7 @@ def test_a_leap_behind_an_end_that_waited() -> None:
     assert [_told(event) for event in talk.end().events][-2:] == [("fin", "<"), ("end",)]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.lists(
         st.tuples(
