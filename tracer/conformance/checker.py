@@ -1,7 +1,7 @@
 """Trace + grammar -> verdict.
 
 lay out the calls (case) -> how it ended (outcome, refusals) -> explain the calls (explanation)
-    -> what became of each step (step_results) -> what deviates (findings, unexplained, deadlines)
+    -> what became of each step (step_results) -> what deviates (deviations)
     -> the verdict, with the hosts that were tried (attempts) and what operators ask (answers)
 """
 
@@ -14,8 +14,8 @@ from tracer.conformance.answers import answers, redelivered
 from tracer.conformance.attempts import attempt_details, hosts_asked
 from tracer.conformance.case import GOOD, Case, lay_out
 from tracer.conformance.coverage import Visibility
+from tracer.conformance.deviations import findings
 from tracer.conformance.explanation import explain
-from tracer.conformance.findings import findings
 from tracer.conformance.outcome import blind_host, judge
 from tracer.conformance.sentences import host_words, retry_words, summary_words
 from tracer.conformance.step_coverage import StepCoverage

@@ -1,10 +1,9 @@
 """The stages joined: captures in, verdicts out. The only package that knows all of them.
 
 captures      CAPTURE arguments -> captures that are open; their segments in time order
-requirements  what a run is asked for, held against the grammar
 stages        segments -> traces, for files and for what is live
 results       traces -> report; the list of all calls
-run           the three together: `check` and `calls`
+run           the three together: `check` and `calls`, held against the grammar
 baseline      step times of good creations, learnt and compared
 comparison    what is different between two reports
 """
@@ -19,9 +18,8 @@ from tracer.engine.captures import (
     reopen,
     resolve_captures,
 )
-from tracer.engine.requirements import given_topology, require_known_allowances
 from tracer.engine.results import report_on
-from tracer.engine.run import calls, check, read
+from tracer.engine.run import calls, check, given_topology, read, require_known_allowances
 from tracer.engine.stages import Listeners, Stages, rare_collections, trace_id
 from tracer.settings import Settings
 

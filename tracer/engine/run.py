@@ -4,17 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import get_args
 
-from tracer.engine import results
 from tracer.engine.baseline import load as load_baseline
 from tracer.engine.captures import OpenCaptures, Progress, open_captures
-from tracer.engine.requirements import given_topology, require_known_allowances, require_known_steps
+from tracer.engine.results import records, report
 from tracer.engine.stages import Stages, rare_collections
-from tracer.grammar import load
-from tracer.model import CallRecord, Report
+from tracer.errors import UsageError
+from tracer.grammar import Grammar, load
+from tracer.model import CallRecord, DeviationKind, Report
 from tracer.settings import Settings
+from tracer.topology import GivenTopology, load_topology
 
-__all__ = ["calls", "check", "read"]
+__all__ = ["calls", "check", "given_topology", "read", "require_known_allowances", "require_known_steps"]
+
+_ALLOWED = (*get_args(DeviationKind), "unobserved")
+
+
+def given_topology(settings: Settings) -> GivenTopology:
+    """Return what the topology file of *settings* says; an empty one without a file. Raises UsageError."""
+    return load_topology(settings.topology) if settings.topology else GivenTopology()
+
+
+def require_known_allowances(grammar: Grammar, settings: Settings, given: GivenTopology) -> None:
+    """Raise UsageError for a KIND or KIND:STEP of --allow or of the topology file that cannot come about."""
+    allowed = [
+        *((f"{settings.topology}: allow", text) for text in given.allow),
+        *(("--allow", text) for text in settings.allow),
+    ]
+    for source, text in allowed:
+        kind, colon, step = text.partition(":")
+        if kind not in _ALLOWED:
+            raise UsageError(f"{source} {text!r}: no kind {kind!r}; known: {', '.join(_ALLOWED)}")
+        if colon:
+            _require_steps(grammar, f"{source} {kind}", (step,), set())
+
+
+def require_known_steps(grammar: Grammar, steps: Sequence[str]) -> None:
+    """Raise UsageError for a step of `--where step=` that *grammar* does not have.
+
+    A step without its letter stands for its parts in a selection: 8 is 8a, 8b and 8c.
+    """
+    wholes = {step.name.rstrip("abcdefghijklmnopqrstuvwxyz") for step in grammar.steps}
+    _require_steps(grammar, "--where step", steps, wholes)
+
+
+def _require_steps(grammar: Grammar, source: str, steps: Sequence[str], wholes: set[str]) -> None:
+    known = [step.name for step in grammar.steps]
+    for step in steps:
+        if step not in known and step not in wholes:
+            raise UsageError(f"{source}: {grammar.name} has no step {step!r}; known: {', '.join(known)}")
+
+
+# --- one pass over captures ---------------------------------------------------------------------
 
 
 def check(arguments: Sequence[str], settings: Settings, progress: Progress | None = None) -> Report:
@@ -30,11 +72,11 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     opened = open_captures(arguments, given, progress)
     stages = Stages(opened.captures, given, settings, grammar)
     require_known_allowances(grammar, settings, given)
-    report = results.report(stages, partial=read(stages, opened, progress))
+    found = report(stages, partial=read(stages, opened, progress))
     if usual is None:
-        return report
-    verdicts = [usual.compare(verdict) for verdict in report.verdicts]
-    return replace(report, verdicts=verdicts, baseline=(usual.path, usual.traces))
+        return found
+    verdicts = [usual.compare(verdict) for verdict in found.verdicts]
+    return replace(found, verdicts=verdicts, baseline=(usual.path, usual.traces))
 
 
 def calls(
@@ -49,7 +91,7 @@ def calls(
     opened = open_captures(arguments, given, progress)
     stages = Stages(opened.captures, given, settings, grammar, every_statement=True)
     partial = read(stages, opened, progress)
-    return _interrupted_behind(results.records(stages)) if partial else results.records(stages)
+    return _interrupted_behind(records(stages)) if partial else records(stages)
 
 
 def _interrupted_behind(records: Iterator[CallRecord]) -> Iterator[CallRecord]:
