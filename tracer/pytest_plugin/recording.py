@@ -189,13 +189,13 @@ class Recording(Traffic):
             return live
         return Traffic(self.captures, self.settings).report
 
-    def _again(self, settings: Settings) -> Traffic:
+    def checked_with(self, settings: Settings) -> Traffic:
         if self._brokers:
             raise UsageError(
                 "messages of a broker are checked as they come and not kept, so against one grammar alone"
                 f" ({self.settings.grammar}): record with tracer.record(…, grammar={settings.grammar!r})"
             )
-        return super()._again(settings)
+        return super().checked_with(settings)
 
 
 _USER = re.compile(r"(\w+://)(?!USER:PASSWORD@)[^\s'\"]*:[^\s'\"]*@")

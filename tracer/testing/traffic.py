@@ -116,12 +116,13 @@ class Traffic:
         """Return the same captures checked against another grammar."""
         wanted = os.fspath(grammar)
         if wanted not in self._known:
-            other = self._again(replace(self.settings, grammar=wanted))
+            other = self.checked_with(replace(self.settings, grammar=wanted))
             other._known = self._known
             self._known[wanted] = other
         return self._known[wanted]
 
-    def _again(self, settings: Settings) -> Traffic:
+    def checked_with(self, settings: Settings) -> Traffic:
+        """Return the same captures, checked with *settings*. Traffic that has no captures overrides it."""
         return Traffic(self.captures, settings)
 
     def conforms(self, grammar: str | os.PathLike[str] | None = None) -> Claim:

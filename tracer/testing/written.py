@@ -180,7 +180,7 @@ class _Written(Traffic):
     def __repr__(self) -> str:
         return f"<{len(self._lines)} written lines>"
 
-    def _again(self, settings: Settings) -> Traffic:
+    def checked_with(self, settings: Settings) -> Traffic:
         return _Written(self._lines, settings, self._ends, self._name)
 
     @cached_property
