@@ -148,6 +148,7 @@ def test_the_order_does_not_matter(seed: int, run: Run) -> None:
     assert set(told) == {("web-2", "8b"), ("web-3", "4c")}
 
 
+@pytest.mark.long
 def test_xdist(
     pytester: pytest.Pytester, captures: Path, installed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +164,6 @@ def test_xdist(
     result.assert_outcomes(failed=1)
 
 
-@pytest.mark.long
 def test_xdist_and_the_fixture(
     pytester: pytest.Pytester, captures: Path, installed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_S = 90.0
+NO_SPINNING = "+sbwt none +sbwtdcpu none +sbwtdio none"
+"""Erlang's schedulers spin before they sleep: on a machine of few cores all others wait for that."""
 
 
 def why_not() -> str | None:
@@ -122,6 +124,8 @@ class RabbitMQ:
             "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "no-such-file"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": NO_SPINNING,
+            "RABBITMQ_CTL_ERL_ARGS": NO_SPINNING,
             "ERL_EPMD_PORT": str(free_port(self.address)),
         }
 
