@@ -1,4 +1,4 @@
-"""What is known of the cloud stands in tracer/openstack alone, and of a workflow's steps in its grammar alone.
+"""Knowledge of the cloud stands in tracer/openstack alone, knowledge of steps in the grammars alone.
 
 The vocabulary is made of the tables, so that a new row is held everywhere from then on. Docstrings may give
 examples; tracer/testing makes clouds up and says what is in them.
@@ -86,7 +86,7 @@ STEPS = {
     for name in re.findall(r"^step_(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
 }
 """Names of the steps of all grammars that come with tracer."""
-NAMED = re.compile(rf"(?:\bsteps? |[:=])(?:{'|'.join(sorted(STEPS))})\b")
+NAMED = re.compile(rf"(?:\bsteps? |\b[a-z]+[:=])(?:{'|'.join(sorted(STEPS))})\b")
 NO_STEPS = {
     ("cli/options.py", "1"): "a speed",
     ("topology/file.py", ': allow must be a list of texts such as ["unobserved:4c"]'): "an example",
