@@ -257,7 +257,7 @@ class Follow:
             if f.open is not None and (call := order_of(f.trace)) is not None
         }
         self.orders.look(orders, waiting_ns, more_to_come=not last)
-        found = self._correlator.traces(self.orders)
+        found = self._stages.assembled(self.orders)
         for trace in found:
             if not self._is_wanted(trace):
                 continue
@@ -302,8 +302,12 @@ class Follow:
     # --- one trace ---
 
     def _check(self, followed: _Followed, now_ns: int, now_s: float) -> list[Event]:
-        verdict = replace(self._checker.check(followed.trace), id=trace_id(followed.trace))
         followed.checked_s, followed.is_dirty, followed.is_urgent = now_s, False, False
+        checked = self._stages.checked(self._checker, followed.trace)
+        if checked is None:
+            followed.due_ns = 1 << 62
+            return []
+        verdict = replace(checked, id=trace_id(followed.trace))
         events: list[Event] = []
         shown = followed.open
         if shown is None:
