@@ -88,3 +88,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Tell whether golden files are to be rewritten."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict() -> Generator[None]:
+    """An exception in a stage fails the test that met it: the product would count it and go on."""
+    from tracer.engine.internal_errors import InternalErrors
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(InternalErrors, "is_strict", True)
+        yield

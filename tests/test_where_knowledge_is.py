@@ -1,4 +1,4 @@
-"""What is known of the cloud stands in tracer/openstack alone: elsewhere no text names a piece of it.
+"""Knowledge of the cloud stands in tracer/openstack alone, knowledge of steps in the grammars alone.
 
 The vocabulary is made of the tables, so that a new row is held everywhere from then on. Docstrings may give
 examples; tracer/testing makes clouds up and says what is in them.
@@ -7,12 +7,14 @@ examples; tracer/testing makes clouds up and says what is in them.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import tracer
+from tracer.grammar.files import grammars_dir
 from tracer.openstack import rest, rpc, services, sql, states
 
 HOUSE = Path(tracer.__file__).parent
@@ -76,6 +78,38 @@ def test_no_text_names_a_piece_of_the_cloud(path: Path) -> None:
         if (what := knowledge(text)) and (here, text) not in OTHER_MEANINGS
     ]
     assert found == []
+
+
+STEPS = {
+    name
+    for path in grammars_dir().glob("*.lark")
+    for name in re.findall(r"^step_(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+}
+"""Names of the steps of all grammars that come with tracer."""
+NAMED = re.compile(rf"(?:\bsteps? |\b[a-z]+[:=])(?:{'|'.join(sorted(STEPS))})\b")
+NO_STEPS = {
+    ("cli/options.py", "1"): "a speed",
+    ("topology/file.py", ': allow must be a list of texts such as ["unobserved:4c"]'): "an example",
+}
+"""Texts that are spelt like a step and name none."""
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(HOUSE).as_posix())
+def test_no_text_names_a_step(path: Path) -> None:
+    """What a judgement needs to know of a step, the grammar says or it follows from it."""
+    here = path.relative_to(HOUSE).as_posix()
+    found = [
+        f"{here}:{line}: {text!r} names a step; derive it from the grammar"
+        for line, text in texts(path.read_text(encoding="utf-8"))
+        if (text in STEPS or NAMED.search(text)) and (here, text) not in NO_STEPS
+    ]
+    assert found == []
+
+
+def test_there_are_steps_to_look_for() -> None:
+    assert {"1", "4c", "8b"} <= STEPS
+    assert NAMED.search("stopped at step 8b") and NAMED.search("missing:4c")
+    assert not NAMED.search("step by step, 4 of them")
 
 
 def test_words_of_our_own_are_still_said() -> None:

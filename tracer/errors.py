@@ -6,7 +6,7 @@ errors names what, where and what to do, in one line; the command line prints it
 
 from __future__ import annotations
 
-__all__ = ["GrammarError", "SourceError", "TracerError", "UsageError", "reason"]
+__all__ = ["GrammarError", "InternalError", "SourceError", "TracerError", "UsageError", "reason"]
 
 
 class TracerError(Exception):
@@ -23,6 +23,10 @@ class GrammarError(TracerError):
 
 class UsageError(TracerError):
     """An argument, a topology file or a selection makes no sense."""
+
+
+class InternalError(TracerError):
+    """A mistake of ours was met on the way: what was found without it has been given out."""
 
 
 def reason(error: OSError) -> str:

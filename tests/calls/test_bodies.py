@@ -189,3 +189,11 @@ def test_which_bodies_are_read(method: str, target: str, status: int, wanted: bo
     """Those that name, make or refuse something; never one that holds credentials, or an image's bytes."""
     kind = "application/octet-stream" if target.endswith("/file") else "application/json"
     assert wants_body(method, target, {"content-type": kind}, status) is wanted
+
+
+@pytest.mark.parametrize("fields", [1, 100, 101, 5000])
+def test_a_form_may_have_any_number_of_fields(fields: int) -> None:
+    """Any tenant can send one: the name is found, and nothing is raised."""
+    facts = RestFacts("POST", "/sc/cloudhosts")
+    read_request(facts, "&".join(["name=web-1", *(f"f{n}={n}" for n in range(fields))]).encode())
+    assert facts.name == "web-1"

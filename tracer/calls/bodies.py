@@ -17,6 +17,8 @@ from tracer.openstack import faults, rest
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
 
 TEXT_LIMIT = 300
+FORM_BYTES = 65_536
+"""How much of a form is looked at for a name: a field more than that many bytes long may hold a file."""
 _WANTED_GETS = re.compile("|".join(rest.SHOWS_WHAT_A_CREATION_IS))
 _SECRET_PATHS = re.compile("|".join(map(re.escape, rest.SECRETS)), re.IGNORECASE)
 _FAULT_FIELDS = faults.FIELDS
@@ -80,7 +82,7 @@ def read_request(facts: RestFacts, body: bytes) -> None:
     elif match := _NAME.search(body):
         facts.name = _text(match.group(1))
     elif b"=" in body[:200] and b"{" not in body[:1]:
-        fields = parse_qs(_text(body), max_num_fields=100)
+        fields = parse_qs(_text(body[:FORM_BYTES]))
         facts.name = next((fields[key][0] for key in rest.NAMES if key in fields), "")[:255]
 
 

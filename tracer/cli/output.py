@@ -52,6 +52,8 @@ def exit_code(report: Report) -> int:
     """Return the exit code of check and watch for what they found."""
     if report.partial:
         return INTERRUPTED
+    if report.internal_errors:
+        return COULD_NOT_RUN
     verdicts = {verdict.verdict for verdict in report.verdicts}
     if not verdicts:
         return NO_TRACE

@@ -22,6 +22,7 @@ __all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered", "s
 _MOST = 5
 """Notes of one kind; a conductor that died owes hundreds of replies."""
 _TEXT_LIMIT = 200
+_QUERY_LIMIT = 10_000
 
 
 def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
@@ -95,7 +96,7 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
 
 def _wanted(query: str) -> str:
     """Return what was asked for, as in ' with VCPU 5000, MEMORY_MB 1024'."""
-    fields = parse_qsl(query, max_num_fields=100)
+    fields = parse_qsl(query[:_QUERY_LIMIT])
     parts = [
         part.replace(":", " ", 1)
         for key, value in fields

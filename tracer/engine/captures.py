@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from tracer.capture import CaptureArgument, Resolved, open_capture, resolve
 from tracer.capture.arguments import example_path
 from tracer.capture.layers import Layers
 from tracer.capture.points import Clocks, in_time_order, join_sightings, merge
+from tracer.engine.internal_errors import InternalErrors
 from tracer.model import Capture, PacketFields, SegmentFields
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
@@ -51,10 +53,14 @@ class OpenCaptures:
     packets: list[Iterator[list[PacketFields]]]
     """The packets of each, in batches."""
 
-    def segments(self) -> Iterator[list[SegmentFields]]:
-        """Return the TCP segments of all captures in time order, in batches, each packet once."""
+    def segments(self, errors: InternalErrors | None = None) -> Iterator[list[SegmentFields]]:
+        """Return the TCP segments of all captures in time order, in batches, each packet once.
+
+        Packets that meet a mistake of ours are left out and counted in *errors*.
+        """
+        errors = errors or InternalErrors()
         streams = [
-            in_time_order(_decoded(packets, capture))
+            in_time_order(_decoded(packets, capture, errors))
             for packets, capture in zip(self.packets, self.captures, strict=True)
         ]
         if len(streams) == 1:
@@ -114,9 +120,25 @@ def reopen(capture: Capture) -> Iterator[list[PacketFields]]:
     return open_capture(capture.path, Capture(capture.number, capture.path, capture.plane))
 
 
-def _decoded(batches: Iterator[list[PacketFields]], capture: Capture) -> Iterator[list[SegmentFields]]:
+def _decoded(
+    batches: Iterator[list[PacketFields]], capture: Capture, errors: InternalErrors
+) -> Iterator[list[SegmentFields]]:
     """Yield the TCP segments of *batches*; count what cannot be read."""
     layers = Layers()
     for batch in batches:
-        yield layers.read(batch, capture.anomalies)
+        try:
+            yield layers.read(batch, capture.anomalies)
+        except Exception as error:
+            # The packet that did it is not known: the batch is, as far as it goes, read one by one.
+            errors.add(error)
+            yield _one_by_one(layers, batch, capture)
     capture.anomalies.update(layers.flush())
+
+
+def _one_by_one(layers: Layers, batch: list[PacketFields], capture: Capture) -> list[SegmentFields]:
+    """Return the segments of those packets of *batch* that can be taken."""
+    found: list[SegmentFields] = []
+    for packet in batch:
+        with suppress(Exception):
+            found += layers.read([packet], capture.anomalies)
+    return found

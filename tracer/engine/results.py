@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tracer.engine.stages import Stages
+from tracer.errors import InternalError
 from tracer.model import CallRecord, Capture, Report, Verdict
 from tracer.openstack.rest import CREATE_SERVER
 
@@ -19,10 +20,12 @@ def report(stages: Stages, *, partial: bool) -> Report:
     left_out: list[int] = []
     for key, trace in stages.traces():
         begun_ns = trace.calls[0].started_ns
-        if stages.is_selected(begun_ns):
-            verdicts.append(replace(checker.check(trace), id=key))
-        else:
+        if not stages.is_selected(begun_ns):
             left_out.append(begun_ns)
+            continue
+        verdict = stages.checked(checker, trace)
+        if verdict is not None:
+            verdicts.append(replace(verdict, id=key))
     return report_on(stages, verdicts, partial=partial, left_out=left_out)
 
 
@@ -40,9 +43,10 @@ def report_on(
         partial,
         () if verdicts else _seen(stages, len(left_out)),
         _advice(verdicts),
-        remarks=(*stages.given.remarks, *((misnamed,) if misnamed else ())),
+        remarks=tuple(filter(None, (*stages.given.remarks, misnamed, stages.internal_error_words()))),
         forgotten=stages.forgotten(),
         left_out=tuple(sorted(left_out)),
+        internal_errors=stages.errors.found(),
     )
 
 
@@ -55,6 +59,8 @@ def records(stages: Stages) -> Iterator[CallRecord]:
     for call in sorted(stages.every_call or (), key=lambda call: call.index):
         if stages.is_selected(call.started_ns):
             yield replace(stages.topology.record(call), traces=tuple(ids.get(call.serial, ())))
+    if words := stages.internal_error_words():
+        raise InternalError(words)
 
 
 def _planes_of(stages: Stages, capture: Capture) -> set[str]:

@@ -113,7 +113,7 @@ def read(stages: Stages, opened: OpenCaptures, progress: Progress | None = None)
     partial = False
     with rare_collections():
         try:
-            stages.read(opened.segments(), tick)
+            stages.read(opened.segments(stages.errors), tick)
         except KeyboardInterrupt:
             partial = True
         for capture in opened.captures:

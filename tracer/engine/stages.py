@@ -18,7 +18,8 @@ from typing import Any
 
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.conformance import Checker, Coverage
-from tracer.correlation import Correlator
+from tracer.correlation import Correlator, Pending
+from tracer.engine.internal_errors import InternalErrors
 from tracer.grammar import Grammar
 from tracer.model import (
     AmqpMethod,
@@ -33,6 +34,7 @@ from tracer.model import (
     SqlLogin,
     Trace,
     Undecoded,
+    Verdict,
 )
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
@@ -92,6 +94,7 @@ class Stages:
         self.counts: Counter[str] = Counter()
         """Calls by protocol."""
         self.every_call: list[Call] | None = [] if every_statement else None
+        self.errors = InternalErrors()
         self._reassembler = Reassembler(captures, ports)
         statements = None if every_statement else wants_statement
         options = Options(wants_body, statements, self.calls.numbering.skipped)
@@ -115,11 +118,24 @@ class Stages:
         self, batches: Iterable[Iterable[SegmentFields]], tick: Callable[[int], None] | None = None
     ) -> None:
         """Take segments, in time order. *tick* is given the time every `TICK` pieces."""
+        left = iter(batches)
+        while True:
+            try:
+                self._read(left, tick)
+                return
+            except Exception as error:
+                # The reassembler could not take a segment: the rest of that batch is lost with it.
+                self.errors.add(error)
+
+    def _read(self, batches: Iterable[Iterable[SegmentFields]], tick: Callable[[int], None] | None) -> None:
         decode, message_in = self._decoders.receive, self._message
         countdown = TICK
         for event in self._reassembler.read(batches):
-            for message in decode(event):
-                message_in(message)
+            try:
+                for message in decode(event):
+                    message_in(message)
+            except Exception as error:
+                self._give_up(event, error)
             if type(event) is not Data:
                 self._hole_or_end(event)
             countdown -= 1
@@ -127,6 +143,12 @@ class Stages:
                 countdown = TICK
                 if tick is not None:
                     tick(event.time_ns)
+
+    def _give_up(self, event: Event, error: Exception) -> None:
+        """Read nothing more of a connection that a decoder could not take: its state is doubtful now."""
+        self.errors.add(error)
+        self._decoders.give_up(event.connection)
+        self.coverage.undecoded(event.connection, "internal error")
 
     def hear(self, heard: Iterable[Heard]) -> None:
         """Take what a broker itself tells: messages, and connections that end."""
@@ -168,23 +190,32 @@ class Stages:
 
     def _events(self, events: Iterable[Event]) -> None:
         for event in events:
-            for message in self._decoders.receive(event):
-                self._message(message)
+            try:
+                for message in self._decoders.receive(event):
+                    self._message(message)
+            except Exception as error:
+                self._give_up(event, error)
             self._hole_or_end(event)
 
     def _hole_or_end(self, event: Event) -> None:
-        if type(event) is Gap:
-            self.coverage.gap(event)
-        elif type(event) is Closed:
-            self.receive(self.calls.receive(event))
-            if self._hears_closed is not None:
-                self._hears_closed(event)
+        try:
+            if type(event) is Gap:
+                self.coverage.gap(event)
+            elif type(event) is Closed:
+                self.receive(self.calls.receive(event))
+                if self._hears_closed is not None:
+                    self._hears_closed(event)
+        except Exception as error:
+            self.errors.add(error)
 
     def _message(self, message: Message) -> None:
         kind = type(message)
-        if kind in self._sees:
-            self._sees[kind](message)
-        self.receive(self.calls.receive(message))
+        try:
+            if kind in self._sees:
+                self._sees[kind](message)
+            self.receive(self.calls.receive(message))
+        except Exception as error:
+            self.errors.add(error)
 
     def receive(self, changed: Iterable[Call]) -> None:
         """Take calls that have begun or changed."""
@@ -211,12 +242,28 @@ class Stages:
     def traces(self) -> list[tuple[str, Trace]]:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
-        for trace in self.correlator.traces():
+        for trace in self.assembled():
             if not self.is_of_the_workflow(trace):
                 continue
             key = trace_id(trace)
             found[key if key not in found else f"{key}#{trace.number}"] = trace
         return list(found.items())
+
+    def assembled(self, pending: Pending | None = None) -> list[Trace]:
+        """Return all that the correlator makes of the calls; *pending* decides on what still waits."""
+        try:
+            return self.correlator.traces(pending) if pending is not None else self.correlator.traces()
+        except Exception as error:
+            self.errors.add(error)
+            return []
+
+    def checked(self, checker: Checker, trace: Trace) -> Verdict | None:
+        """Return the verdict on *trace*; None where the checker could not take it, which is counted."""
+        try:
+            return checker.check(trace)
+        except Exception as error:
+            self.errors.add(error)
+            return None
 
     def is_of_the_workflow(self, trace: Trace) -> bool:
         """Tell whether *trace* began as the grammar says: who called whom is known only now."""
@@ -245,6 +292,17 @@ class Stages:
             roles.host_name,
             int(self.settings.stall_s * 1e9),
             (*self.given.allow, *self.settings.allow),
+        )
+
+    def internal_error_words(self) -> str:
+        """Return what is said of the mistakes of ours that were met; empty without any."""
+        found = self.errors.found()
+        if not found:
+            return ""
+        count, where = sum(often for _, often in found), "; ".join(what for what, _ in found[:3])
+        return (
+            f"internal error in {count:,} of {self.newest:,} calls ({where}): what they concern is left out,"
+            " the rest is checked; this is a bug, please report it"
         )
 
     def forgotten(self) -> tuple[tuple[str, int], ...]:

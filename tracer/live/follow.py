@@ -1,7 +1,7 @@
 """Open traces: which steps came, who owes the next one, when a trace is done and when it is forgotten.
 
-All that can be a creation is put together anew each time this room looks (correlation is cheap), and only
-what has changed is checked. A trace that has its verdict is kept for a while, since late calls may change
+At each look all traces are assembled anew (correlation is cheap), and only those that have changed are
+checked. A trace that has its verdict is kept for a while, since late calls may change
 it, and is then retired: memory follows the open traces, not the length of the run.
 """
 
@@ -257,7 +257,7 @@ class Follow:
             if f.open is not None and (call := order_of(f.trace)) is not None
         }
         self.orders.look(orders, waiting_ns, more_to_come=not last)
-        found = self._correlator.traces(self.orders)
+        found = self._stages.assembled(self.orders)
         for trace in found:
             if not self._is_wanted(trace):
                 continue
@@ -302,8 +302,12 @@ class Follow:
     # --- one trace ---
 
     def _check(self, followed: _Followed, now_ns: int, now_s: float) -> list[Event]:
-        verdict = replace(self._checker.check(followed.trace), id=trace_id(followed.trace))
         followed.checked_s, followed.is_dirty, followed.is_urgent = now_s, False, False
+        checked = self._stages.checked(self._checker, followed.trace)
+        if checked is None:
+            followed.due_ns = 1 << 62
+            return []
+        verdict = replace(checked, id=trace_id(followed.trace))
         events: list[Event] = []
         shown = followed.open
         if shown is None:
@@ -313,7 +317,7 @@ class Follow:
         events += _steps(followed, shown, verdict)
         step = verdict.stopped_at or (verdict.stopped_between[1] if verdict.stopped_between else None)
         shown.owes = owes(self._checker.grammar, step, verdict.compute_host) if step else ""
-        shown.why = why_held_up(followed.trace, verdict, self._queues, self._checker.grammar.request)
+        shown.why = why_held_up(followed.trace, verdict, self._checker.grammar, self._queues)
         if verdict.outcome in ("stuck", "unfinished"):
             followed.done_ns = None
             events += self._waiting(followed, shown, now_ns)

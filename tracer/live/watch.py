@@ -79,6 +79,7 @@ class Watch:
         self._stopping = False
         self._looked_s = self._look_s = 0.0
         self._looked_ns = self._forgot_ns = 0
+        self._errors_reported = 0
         self._collected_s = monotonic_s()
         self._call_rate = Rate()
         self._taken_in = 0
@@ -170,6 +171,7 @@ class Watch:
             self.stages.expire(now_ns)
         self.stages.advance(now_ns)
         self._tell_all(self.follow.look(now_ns, last=last))
+        self._report_internal_errors(now_ns)
         if now_ns - self._forgot_ns > FORGET_EVERY_NS:
             self._forget(now_ns)
         if now_s - self._collected_s > COLLECT_EVERY_S:
@@ -177,6 +179,13 @@ class Watch:
             gc.collect()
         self._looked_s, self._looked_ns = monotonic_s(), now_ns
         self._look_s = self._looked_s - now_s
+
+    def _report_internal_errors(self, now_ns: int) -> None:
+        """Say once that mistakes of ours were met, and again when there are ten times as many."""
+        count = sum(self.stages.errors.counts.values())
+        if count >= max(1, 10 * self._errors_reported):
+            self._errors_reported = count
+            self._tell(Event("trouble", now_ns, message=self.stages.internal_error_words()))
 
     def _tell_all(self, events: Iterable[Event]) -> None:
         for event in events:

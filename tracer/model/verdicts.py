@@ -203,5 +203,7 @@ class Report:
     """Names, addresses and ids are replaced."""
     forgotten: tuple[tuple[str, int], ...] = ()
     """What was dropped for lack of room: (what, how often). Traces may lack calls then."""
+    internal_errors: tuple[tuple[str, int], ...] = ()
+    """Mistakes of ours that were met: (type and place, how often). What they concern is left out."""
     left_out: tuple[int, ...] = ()
     """Of the traces that began at another time than was asked for, when they began, in ns."""

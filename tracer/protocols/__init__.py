@@ -100,6 +100,11 @@ class Decoders:
             return () if decoder is None else decoder.gap(event)
         return self._close(decoder, event)  # type: ignore[arg-type]
 
+    def give_up(self, connection: Connection) -> None:
+        """Read nothing more of *connection*."""
+        self._decoders.pop(connection.number, None)
+        self._ignored.add(connection.number)
+
     def _close(self, decoder: Decoder | None, closed: Closed) -> Iterable[Message]:
         number = closed.connection.number
         if closed.how == "fin" and number not in self._half_closed:

@@ -94,6 +94,10 @@ def _in_full(verdicts: Sequence[Verdict], verbose: int) -> set[int]:
 def _totals(page: Page, report: Report, cut: int) -> None:
     if report.partial:
         page.line(Text("interrupted: the captures were read in part, and so is this report", "bold yellow"))
+    if report.internal_errors:
+        count = sum(often for _, often in report.internal_errors)
+        times = plural(count, "time")
+        page.line(Text(f"not complete: tracer failed {times} by a bug of its own", "bold red"))
     if not report.verdicts:
         return
     counts: Counter[str] = Counter(verdict.verdict for verdict in report.verdicts)

@@ -55,6 +55,8 @@ def _head(report: Report) -> dict[str, Any]:
     head["clusters"] = [_cluster(cluster) for cluster in clusters(report.verdicts)]
     head["captures"] = [_capture(capture) for capture in report.captures]
     head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
+    if report.internal_errors:
+        head["internal_errors"] = {_text(what): count for what, count in report.internal_errors}
     head["forgotten"] = {_text(what): count for what, count in report.forgotten}
     if report.remarks:
         head["remarks"] = [_text(words) for words in report.remarks]
