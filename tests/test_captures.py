@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tracer.capture.examples import example_names
-from tracer.engine import run as pipeline
+from tracer import engine
+from tracer.capture.arguments import example_names
 
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT / "captures"
@@ -308,9 +308,9 @@ def test_the_message_that_a_log_names_is_found() -> None:
 def test_calls_of_a_time_span() -> None:
     """`calls` gives those that began in the span, with the index that they have without it."""
     path = str(CAPTURES / "ok-image")
-    every = list(pipeline.calls([path], pipeline.Settings()))
+    every = list(engine.calls([path], engine.Settings()))
     since_ns, until_ns = every[100].started_ns, every[200].started_ns
-    span = list(pipeline.calls([path], pipeline.Settings(since_ns=since_ns, until_ns=until_ns)))
+    span = list(engine.calls([path], engine.Settings(since_ns=since_ns, until_ns=until_ns)))
     assert span == [call for call in every if since_ns <= call.started_ns < until_ns]
     assert 0 < len(span) < len(every)
 

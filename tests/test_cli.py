@@ -150,7 +150,7 @@ def test_an_error_of_the_system_is_no_bug(pipeline: Pipeline) -> None:
     assert (result.exit_code, result.stderr) == (2, "tracer: error: /tmp/x: No space left on device\n")
 
 
-CAPTURES = "which captures? Name capture files, PLANE=FILE, a folder of them, - or example:NAME"
+CAPTURES = "no captures given: name capture files, PLANE=FILE, a folder of them, - or example:NAME"
 MISTAKES = [
     (["check"], f"tracer check: {CAPTURES}"),
     (["show"], f"tracer show: {CAPTURES}"),

@@ -17,11 +17,10 @@ from xml.etree import ElementTree
 import pytest
 from pyarrow import parquet as arrow
 
-from tracer import __version__
-from tracer.capture.examples import example_names
+from tracer import __version__, engine
+from tracer.capture.arguments import example_names
 from tracer.cli.formats import FORMATS, pieces
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.model import Report
 from tracer.reports import parquet
 
@@ -37,7 +36,7 @@ FORMS = [name for name in FORMATS if name not in ("html", "svg", "mermaid", "csv
 def report(name: str) -> Report:
     """The report on a shipped capture, with paths as `captures/NAME/FILE`."""
     with contextlib.chdir(ROOT):
-        return pipeline.check([f"captures/{name}"], Settings(stall_s=20))
+        return engine.check([f"captures/{name}"], Settings(stall_s=20))
 
 
 def content(form: str, written: bytes) -> str:
@@ -75,7 +74,7 @@ def test_one_in_full(form: str, update_golden: bool) -> None:
 
 def test_calls_in_full(update_golden: bool) -> None:
     with contextlib.chdir(ROOT):
-        records = list(pipeline.calls([f"captures/{WHOLE}"], Settings(stall_s=20)))
+        records = list(engine.calls([f"captures/{WHOLE}"], Settings(stall_s=20)))
     hold(
         GOLDEN / f"{WHOLE}.calls.txt",
         content("parquet", b"".join(parquet.call_pieces(records))),

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 from lab.browser import launched
 
-from tracer.capture.examples import example_names
+from tracer.capture.arguments import example_names
 from tracer.cli.formats import FORMATS, pieces
 from tracer.engine import Settings, check
 from tracer.errors import UsageError

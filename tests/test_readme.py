@@ -17,7 +17,7 @@ from typing import get_args
 
 import pytest
 
-from tracer.cli.live import watch
+from tracer.cli.watch import watch
 from tracer.model import Conformance, DeviationKind, NoteKind, Outcome, StepStatus
 from tracer.model.comparison import ChangeKind
 from tracer.model.events import EventKind

@@ -13,7 +13,6 @@ from lab.unpruned import unpruned
 from tracer.alignment.alignment import (
     EXTRA,
     MISSING,
-    NEAR,
     UNOBSERVED,
     Aligner,
     Alignment,
@@ -25,6 +24,7 @@ from tracer.alignment.alignment import (
     align,
     walk,
 )
+from tracer.grammar.alphabet import NEAR
 from tracer.grammar.automaton import Alt, Automaton, Rep, Seq, Shuffle, Sym, Symbol, Term, compile_term
 
 NAMES = "ABC"
@@ -50,10 +50,10 @@ def seen(text: str) -> list[Event]:
 
 
 def told(alignment: Alignment) -> str:
-    """One word a move: A taken, a near miss, ?A missing, !0 extra call 0."""
+    """One word a edit: A taken, a near miss, ?A missing, !0 extra call 0."""
     words = []
-    for move in alignment.moves:
-        match move:
+    for edit in alignment.edits:
+        match edit:
             case Sync(_, symbol, kind):
                 words.append(symbol.terminal if kind == "sync" else symbol.terminal.lower())
             case Missing(symbol):
@@ -65,7 +65,7 @@ def told(alignment: Alignment) -> str:
 
 ABC = Seq((A, B, C))
 CASES = [
-    # term, calls, cost when complete, moves, cost when it may go on, moves
+    # term, calls, cost when complete, edits, cost when it may go on, edits
     (ABC, "ABC", 0, "A B C", 0, "A B C"),
     (ABC, "AB", MISSING, "A B ?C", 0, "A B"),
     (ABC, "AC", MISSING, "A ?B C", MISSING, "A ?B C"),
@@ -82,11 +82,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("term, calls, cost, moves, open_cost, open_moves", CASES)
-def test_moves(term: Term, calls: str, cost: int, moves: str, open_cost: int, open_moves: str) -> None:
+@pytest.mark.parametrize("term, calls, cost, edits, open_cost, open_moves", CASES)
+def test_moves(term: Term, calls: str, cost: int, edits: str, open_cost: int, open_moves: str) -> None:
     """What is missing, extra or nearly right is said at the least cost; an open end owes nothing."""
     found = align(compiled(term), seen(calls))
-    assert (found.cost, told(found)) == (cost, moves)
+    assert (found.cost, told(found)) == (cost, edits)
     found = align(compiled(term), seen(calls), complete=False)
     assert (found.cost, told(found)) == (open_cost, open_moves)
 
@@ -211,12 +211,12 @@ def test_cost_is_the_least(term: Term, events: list[Event]) -> None:
 @settings(deadline=None, max_examples=examples(300))
 @given(ENDLESS, TRACES, st.booleans())
 def test_moves_are_a_proof(term: Term, events: list[Event], complete: bool) -> None:
-    """Played back, the moves use each call once, in order, give a word, and cost what is said."""
+    """Played back, the edits use each call once, in order, give a word, and cost what is said."""
     automaton = compiled(term)
     found = align(automaton, events, cost_of, complete=complete)
     state, cost, used = automaton.start, 0, []
-    for move in found.moves:
-        match move:
+    for edit in found.edits:
+        match edit:
             case Sync(event, symbol, kind):
                 used.append(event)
                 state = automaton.arcs[state][symbol.id]
@@ -231,7 +231,7 @@ def test_moves_are_a_proof(term: Term, events: list[Event], complete: bool) -> N
     assert (state, cost) == (found.state, found.cost)
     assert state in automaton.accepting or not complete
     if not complete:
-        assert not (found.moves and isinstance(found.moves[-1], Missing))
+        assert not (found.edits and isinstance(found.edits[-1], Missing))
 
 
 COST = st.sampled_from([1, 2, 7, 40])
@@ -244,7 +244,7 @@ LONG = st.lists(st.lists(CANDIDATES, max_size=3), max_size=12)
 def test_moves_are_those_of_the_unpruned_reference(
     term: Term, traces: list[list[Event]], costs: dict[str, int], complete: bool, reach: int
 ) -> None:
-    """Cost, moves and end, whatever is pruned at first, and whatever was aligned before."""
+    """Cost, edits and end, whatever is pruned at first, and whatever was aligned before."""
     automaton = compiled(term)
     aligner = Aligner(automaton, reach=reach)
     for events in traces:

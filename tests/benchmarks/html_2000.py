@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))  # for lab/browser.py
 
 from lab.browser import CHROMIUM  # noqa: E402
 
-from tracer.capture.examples import example_names  # noqa: E402
+from tracer.capture.arguments import example_names  # noqa: E402
 from tracer.engine import Settings, check  # noqa: E402
 from tracer.model import CallRecord, Report, StepResult, Verdict  # noqa: E402
 from tracer.reports import html  # noqa: E402

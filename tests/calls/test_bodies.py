@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tracer.calls.bodies import clean, fault_text, read_answer, read_request, wants_body
-from tracer.calls.paths import creates_server
 from tracer.model import RestFacts
+from tracer.openstack.rest import creates_server
 from tracer.testing.cloud import QUOTA_TEXT, TOKEN
 
 VM, VM2 = "145c135d-63cb-41ba-98cd-3235a30c2e27", "976eff23-e73e-4459-9068-3e78c469b377"

@@ -276,7 +276,6 @@ def test_reads_through_compression(pack: Any) -> None:
     body = pack(envelope(request("select_destinations", {"instance_uuids": [VM]})))
     assert oslo.read(body) == CALL._replace(compressed=True)
     assert oslo.instance_uuids("select_destinations", body) == (VM,)
-    assert oslo.arguments(body) is not None
 
 
 def test_a_compression_that_we_cannot_undo() -> None:
@@ -288,36 +287,6 @@ def test_a_bomb_is_cut() -> None:
     """A body that unfolds to a gigabyte is read as far as 4 MiB."""
     bomb = zlib.compress(b'{"oslo.version": "2.0", "oslo.message": "{' + b" " * (64 << 20))
     assert oslo.read(bomb) is None
-
-
-# --- arguments ------------------------------------------------------------------------------------
-
-
-def test_arguments_are_without_secrets() -> None:
-    """The whole message is given, but for passwords, tokens, user data and catalogs at any depth."""
-    args = {
-        "instance": instance(user_data="c2VjcmV0"),
-        "admin_password": "hunter2",
-        "injected_files": [["/etc/x", "hunter2"]],
-        "nested": [{"auth_token": "hunter2", "deep": {"db_password": "hunter2", "name": "kept"}}],
-        "connection_info": '{"auth_password": "hunter2"}',
-    }
-    found = oslo.arguments(envelope(request("build_and_run_instance", args)))
-    assert found is not None
-    assert (found["method"], found["_msg_id"], found["_context_request_id"]) == (
-        "build_and_run_instance",
-        MSG_ID,
-        REQ,
-    )
-    text = repr(found)
-    assert "kept" in text
-    assert not any(secret in text for secret in ("hunter2", TOKEN, "c2VjcmV0", "9292"))
-
-
-@pytest.mark.parametrize("body", [*NOT_OURS[:3], b"[1]", envelope(request("x", {}))[:90]])
-def test_arguments_of_nothing(body: bytes) -> None:
-    """What cannot be decoded has no arguments."""
-    assert oslo.arguments(body) is None
 
 
 # --- instances ------------------------------------------------------------------------------------
@@ -477,7 +446,6 @@ def test_cut_object_actions(body: bytes) -> None:
 READERS: list[Callable[[bytes], object]] = [
     oslo.read,
     lambda body: oslo.read(body, True),
-    oslo.arguments,
     oslo.object_action_facts,
     oslo.selected_hosts,
     lambda body: oslo.instance_uuids("select_destinations", body),

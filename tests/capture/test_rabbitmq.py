@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.capture.rabbitmq import RabbitMQ
-from tracer.capture.rabbitmq_messages import BODY_LIMIT, EVENTS, TRACE, UNREADABLE, Firehose
-from tracer.capture.rabbitmq_url import PASSWORD, broker_of, refusal
+from tracer.capture.rabbitmq.broker import PASSWORD, broker_of, refusal
+from tracer.capture.rabbitmq.messages import BODY_LIMIT, EVENTS, TRACE, UNREADABLE, Firehose
+from tracer.capture.rabbitmq.source import RabbitMQ
 from tracer.errors import SourceError, UsageError
 from tracer.model import AmqpContent, AmqpMethod, Capture, Closed, Endpoint, Heard
 

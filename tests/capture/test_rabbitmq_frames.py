@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pika import frame, spec
 from pika.adapters.base_connection import BaseConnection
 
-from tracer.capture.rabbitmq_frames import Deliveries, FirehoseConnection, properties_of
-from tracer.capture.rabbitmq_messages import UNREADABLE
+from tracer.capture.rabbitmq.connection import FirehoseConnection
+from tracer.capture.rabbitmq.frames import Deliveries, properties_of
+from tracer.capture.rabbitmq.messages import UNREADABLE
 
 OURS = 3
 Told = tuple[str, str, dict[str, Any], str, bytes]

@@ -23,12 +23,12 @@ def moved(seconds: float, *words: bytes) -> Callable[[Cloud], None]:
         events = cloud.network.events
         places = [(e[1], e[0]) for e in events if any(word in e[4] for word in words)]
 
-        def moves(made: Connection, at: float) -> bool:
+        def edits(made: Connection, at: float) -> bool:
             whole = made.server[1] not in (3306, 5672)
             return any(made is m and (whole or 0 <= at - t < 0.002) for m, t in places)
 
         cloud.network.events = [
-            (at + seconds if moves(made, at) else at, made, *rest) for at, made, *rest in events
+            (at + seconds if edits(made, at) else at, made, *rest) for at, made, *rest in events
         ]
 
     return change

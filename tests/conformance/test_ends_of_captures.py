@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from lab.judging import only, statuses
 
+from tracer import engine
 from tracer.capture import open_capture
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.model import Capture, Note, Verdict
 from tracer.reports import nanoseconds
 from tracer.testing.packets import pcap
@@ -32,7 +32,7 @@ def cut(folder: Path, name: str, day: str = "", **ends: str) -> Verdict:
         path = folder / f"{plane}.pcap"
         path.write_bytes(pcap(kept))
         paths.append(str(path))
-    return only(pipeline.check(paths, Settings()))
+    return only(engine.check(paths, Settings()))
 
 
 def told(verdict: Verdict, kind: str) -> list[Note]:
@@ -82,12 +82,12 @@ def test_refused_connections_are_told_before_they_are_given_up(tmp_path: Path) -
 def test_silence_is_told_before_the_stall_limit() -> None:
     """Who has not taken the message, for how long, and which --stall would call that stuck."""
     paths = [str(CAPTURES / "fail-conductor-down")]
-    verdict = only(pipeline.check(paths, Settings()))
+    verdict = only(engine.check(paths, Settings()))
     assert verdict.summary == (
         "unfinished: the capture ends before step 5: nova-conductor has not taken the message for 27 s;"
         " --stall 20 would call it stuck"
     )
-    assert only(pipeline.check(paths, Settings(stall_s=20))).outcome == "stuck"
+    assert only(engine.check(paths, Settings(stall_s=20))).outcome == "stuck"
     [broker] = told(verdict, "broker")
     assert broker.message.endswith("no consumer took it in the 27.0 s captured")
 

@@ -64,7 +64,7 @@ class Mutant:
         return walk(self.checker.grammar.automaton, [w.candidates for w in case.witnesses]) is not None
 
     def case(self) -> Case:
-        return lay_out(self.trace, self.checker.grammar, self.checker.record, self.checker.host_of)
+        return lay_out(self.trace, self.checker.grammar, self.checker.record)
 
     def first(self) -> tuple[str, str | None]:
         """Kind and step of the first finding.
@@ -87,7 +87,7 @@ class Mutant:
 def mutants(name: str) -> Iterator[tuple[str, str, Mutant]]:
     """(line of the call, mutation, what comes of it), for each call that the grammar knows."""
     checker, trace = creation(name)
-    witnesses = lay_out(trace, checker.grammar, checker.record, checker.host_of).witnesses
+    witnesses = lay_out(trace, checker.grammar, checker.record).witnesses
     for place, witness in enumerate(witnesses):
         following = witnesses[place + 1] if place + 1 < len(witnesses) else None
         for how in MUTATIONS:

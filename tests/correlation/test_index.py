@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from lab.judging import only, run, statuses
 
-from tracer.correlation import material
-from tracer.correlation.index import CallIndex, RecentCalls
+from tracer.correlation import call_store
+from tracer.correlation.call_store import CallIndex, RecentCalls
 from tracer.model import Call, ConnectFacts, Connection, Endpoint
 
 
@@ -43,7 +43,7 @@ def test_what_may_lack_calls_is_known() -> None:
 
 def test_a_step_that_was_forgotten_is_no_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a request with more calls than there is room for, what is not there is unobserved."""
-    monkeypatch.setattr(material, "CallIndex", partial(CallIndex, max_calls=4))
+    monkeypatch.setattr(call_store, "CallIndex", partial(CallIndex, max_calls=4))
     verdict = only(run(tmp_path))
     found = statuses(verdict)
     assert verdict.verdict == "inconclusive", verdict.deviations
@@ -66,5 +66,5 @@ def test_recent_calls_keep_the_last_and_count_the_others() -> None:
 def test_a_portal_request_that_was_forgotten_is_no_missing_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(material, "RecentCalls", partial(RecentCalls, max_calls=0))
+    monkeypatch.setattr(call_store, "RecentCalls", partial(RecentCalls, max_calls=0))
     assert statuses(only(run(tmp_path)))["1"] == "unobserved"

@@ -134,7 +134,7 @@ def test_what_was_not_observed_tells_nothing() -> None:
     hidden = [replace(BUILD.unobserved(), id=f"trace-{n}") for n in range(20)]
     found = compared(run(*(good(n) for n in range(20))), run(*hidden))
     assert [change for change in found.changes if change.kind == "step"] == []
-    assert next(pair.told for pair in found.steps if pair.step == "4c") == (20, 0)
+    assert next(pair.observable for pair in found.steps if pair.step == "4c") == (20, 0)
 
 
 def test_an_order_that_turned_round() -> None:

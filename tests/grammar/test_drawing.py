@@ -9,9 +9,8 @@ import pydot
 import pytest
 
 from tracer.grammar import Grammar, load
-from tracer.grammar.drawing import FORMATS, draw
+from tracer.grammar.drawing import FORMATS, Again, Choice, Row, SideBySide, draw, flow_of
 from tracer.grammar.files import shipped
-from tracer.grammar.flow import Again, Choice, Row, SideBySide, flow_of
 
 VOCABULARY = 'begins: A\nA: "a"\nB: "b"\nC: "c"\nD: "d"\ninterleave{a, b}: a b | b a\n'
 ODD = 'the "title" <script>alert(1)</script> #35; & `x` \\n [a]{b}|c| ;-->%% end'

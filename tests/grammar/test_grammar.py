@@ -14,7 +14,9 @@ from tracer.errors import GrammarError
 from tracer.grammar import Grammar, load
 from tracer.grammar.automaton import MOST_STATES
 from tracer.grammar.files import grammars_dir, shipped
-from tracer.grammar.legs import Leg, legs_of
+from tracer.grammar.inspection import inspect
+from tracer.grammar.patterns import Leg, legs_of
+from tracer.grammar.reading import read
 
 WORDS = """
 begins: A
@@ -347,6 +349,20 @@ MISTAKES = [
      "g.lark:1: no grammar file openstak.lark to import", "Did you mean openstack?"),
     ("start: step_1\nstep_1: within_soon{A}\nwithin_soon{x}: x\n",
      "g.lark:3: within_soon is no deadline", "within_60s"),
+    ("start: within_60s{both}\nboth: step_1 step_2\nstep_1: A\nstep_2: B\n",
+     "g.lark:1: within_60s in rule start does not belong to one step", "one step consists of"),
+    ("start: step_1 noted_mode{B}\nstep_1: A\n",
+     "g.lark:1: noted_mode in rule start does not belong to one step", "one step consists of"),
+    ("start: tried_2* step_1\nstep_1: A\ntried_2: B\n",
+     "g.lark:3: tried_2 belongs to step 2, which start does not reach", "known: 1"),
+    ("start: step_1\nstep_1: A\nrefusals: refused_9\nrefused_9: B\n",
+     "g.lark:4: refused_9 belongs to step 9, which start does not reach", "known: 1"),
+    ("start: step_1\nstep_1: A\nrefusals: B\n",
+     "g.lark:3: refusals holds B, which names no step", "refused_N"),
+    ("start: step_1\nstep_1: A\nattempt: step_1\n", "g.lark:3: start does not reach attempt", "rename it"),
+    ("start: attempt step_1\nattempt: B\nstep_1: A\n", "g.lark:2: attempt holds no step", "a host is asked"),
+    ("start: attempt\nattempt: step_1\nstep_1: E\nE: /.* > .*/\n",
+     "g.lark:2: attempt begins with step 1, which does not tell who is asked", "as text"),
     ("start: step_1\nstep_1: (A | B)* A (A | B)~20\n",
      "g.lark:1: needs more than 3,000 states; split it", "split"),
 ]  # fmt: skip
@@ -384,6 +400,60 @@ def test_a_mistake_in_an_imported_file_names_that_file(written: Write) -> None:
     """The place is where the mistake is, not where the import is."""
     with pytest.raises(GrammarError, match=r"base\.lark:2: "):
         written("%import .base (start, begins)\n", base="start: step_1\nstep_1 A\n" + WORDS)
+
+
+def test_an_import_without_refusals_is_warned_of(written: Write) -> None:
+    """A grammar that takes `start` without `refusals` would answer worse than the one it imports."""
+    warned = "without its refusals"
+    with_them = written("%import .cloudvm_create (start, begins, harmless, refusals)\n")
+    assert with_them.refusals
+    path = written("%import .cloudvm_create (start, begins, harmless)\n").path
+    assert any(warned in line for line in inspect(*read(path)).warnings)
+
+
+def test_the_attempt_of_a_grammar_that_names_none(written: Write) -> None:
+    """The step that asks a host, and what the host does: so a workflow of one's own has attempts, too."""
+    grammar = written(
+        "%import openstack (BUILD, NETWORK_REST, CREATE_SERVER, SELECT_HOST)\n"
+        "start: step_a step_b step_c step_d\n"
+        "step_a: CREATE_SERVER\nstep_b: SELECT_HOST\nstep_c: BUILD\nstep_d: NETWORK_REST\n"
+        "begins: CREATE_SERVER\n"
+    )
+    assert grammar.attempt == ("c", "d")
+
+
+def test_what_follows_from_who_calls_whom() -> None:
+    """The portal's step, the proxy's, the API, replies and reads: told by no name."""
+    grammar = load("cloudvm_create")
+    assert (grammar.portal_step, grammar.proxy_step, grammar.api) == ("1", "3", "nova-api")
+    assert grammar.askers == {"admin", "sc", "lb"}
+    assert grammar.attempt == ("7", "8a", "8b", "8c")
+    assert [step for step in grammar.places if grammar.replies(step)] == ["6"]
+    assert [step for step in grammar.places if grammar.is_read(step)] == ["4c"]
+    assert grammar.earliest({"8c", "4b", "7"}) == "4b"
+
+
+REFUSED = [
+    ("Internal_base REST lb > nova-api POST /v2.1/servers 401", "", False, ("4a",)),
+    ("Internal_base REST lb > nova-api POST /v2.1/servers 403", "Quota exceeded for cores", False, ("4c",)),
+    ("? REST ? > nova-api POST /v2.1/servers 413", "Exceeded maximum limit", False, ("4c",)),
+    ("Internal_base REST lb > nova-api POST /v2.1/servers 403", "Policy doesn't allow", False, ("4b",)),
+    ("Internal_base REST lb > nova-api POST /v2.1/servers 403", "", False, ("4b", "4c")),
+    ("Internal_base REST lb > nova-api POST /v2.1/servers 403", "Policy does", True, ("4b", "4c")),
+    ("Internal_base REST lb > nova-api POST /v2.1/servers 403", "Quota exc", True, ("4c",)),
+    ("Internal_base REST lb > nova-api POST /v2.1/servers 400", "x 401: y", False, ("4b",)),
+    ("Internal_base SQL nova-api > db SELECT quotas error", "gone away", False, ("4c",)),
+    ("Internal_base SQL nova-api > db CONNECT :3306 refused", "", False, ("4d",)),
+    ("Internal_base RPC nova-api > rabbitmq CONNECT :5672 refused", "", False, ("4e",)),
+    ("Internal_base REST nova-api > glance-api GET /v2/images/{id} 503", "", False, ("4b",)),
+    ("Internal_base REST nova-api > placement GET /usages 500", "", False, ("4c",)),
+]
+
+
+@pytest.mark.parametrize("line, fault, is_cut, steps", REFUSED)
+def test_the_step_of_a_refusal(line: str, fault: str, is_cut: bool, steps: tuple[str, ...]) -> None:
+    """By status and words, by the call that failed; lost words leave open whether policy or quota refused."""
+    assert load("cloudvm_create").steps_refusing(line, fault, is_cut) == steps
 
 
 def test_no_begins(written: Write) -> None:

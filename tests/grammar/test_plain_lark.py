@@ -11,10 +11,10 @@ from lab.judging import judge, only
 from lab.plain import rules, tokens
 from lark.exceptions import LarkError
 
+from tracer import engine
 from tracer.alignment.alignment import walk
-from tracer.capture.examples import example_names
+from tracer.capture.arguments import example_names
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.grammar import Grammar, load
 from tracer.grammar.automaton import Alt, Automaton, Rep, Seq, Shuffle, Term, compile_term
 from tracer.grammar.files import shipped
@@ -62,7 +62,7 @@ def lines_of(grammar: Grammar, verdict: Verdict) -> list[str]:
 
 @functools.cache
 def conforming(capture: str) -> list[Verdict]:
-    found = pipeline.check([str(CAPTURES / capture)], Settings()).verdicts
+    found = engine.check([str(CAPTURES / capture)], Settings()).verdicts
     return [verdict for verdict in found if verdict.verdict == "conforms"]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 from lab.plain import tokens
 
-from tracer.alignment.alignment import MISSING, NEAR, Alignment, Extra, Missing, Sync, align
-from tracer.grammar import Grammar, load
-from tracer.grammar.legs import Leg, example_of, expected_of
+from tracer.alignment.alignment import MISSING, Alignment, Extra, Missing, Sync, align
+from tracer.grammar import NEAR, Grammar, load
+from tracer.grammar.patterns import Leg, example_of, expected_of
 
 EXT, INT = "External_api", "Internal_base"
 APPLY = f"{EXT} REST admin > sc POST /sc/cloudhosts 202"
@@ -100,8 +100,8 @@ def aligned(grammar: Grammar, lines: list[str], complete: bool = True) -> Alignm
 def defects(alignment: Alignment) -> list[str]:
     """What is not as it should be: 'failed 8b', 'missing 5', 'extra'."""
     words = []
-    for move in alignment.moves:
-        match move:
+    for edit in alignment.edits:
+        match edit:
             case Missing(symbol):
                 words.append(f"missing {symbol.step}")
             case Extra():
@@ -307,7 +307,7 @@ ATTEMPTS = [
 def test_a_failed_attempt_tells_its_step(create: Grammar, lines: list[str], step: str) -> None:
     """A refusal on the host is a call of that step with the role `refused`, and costs nothing by itself."""
     alignment = aligned(create, lines, complete=False)
-    refused = [m.symbol.step for m in alignment.moves if isinstance(m, Sync) and m.symbol.role == "refused"]
+    refused = [m.symbol.step for m in alignment.edits if isinstance(m, Sync) and m.symbol.role == "refused"]
     assert alignment.cost == 0
     assert set(refused) == {step}
 

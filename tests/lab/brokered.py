@@ -15,32 +15,23 @@ from pika.adapters.utils import connection_workflow
 from pika.exceptions import AMQPError
 
 from tracer.capture import open_capture
-from tracer.engine.run import Settings, _Run
+from tracer.engine import Listeners, Settings, Stages, open_captures, read
 from tracer.grammar import load
-from tracer.model import AmqpContent, AmqpMethod, Capture, Connection, Message
+from tracer.model import AmqpContent, AmqpMethod, Capture, Connection
+from tracer.topology import GivenTopology
 
 AMQP = 5672
 WAIT_S = 10.0
 
 
-class _Tap(_Run):
-    """A run over files that keeps what AMQP says."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__([path], Settings(), load("cloudvm_create"), None, every_statement=False)
-        self.said: list[AmqpContent | AmqpMethod] = []
-
-    def _message(self, message: Message) -> None:
-        if isinstance(message, AmqpContent | AmqpMethod):
-            self.said.append(message)
-        super()._message(message)
-
-
 def recorded(path: Path) -> list[AmqpContent | AmqpMethod]:
     """All that AMQP says in the capture at *path*, in time order."""
-    tap = _Tap(str(path))
-    tap.read()
-    return sorted(tap.said, key=lambda message: message.time_ns)
+    said: list[AmqpContent | AmqpMethod] = []
+    opened = open_captures([str(path)], GivenTopology())
+    listeners = Listeners({AmqpContent: said.append, AmqpMethod: said.append})
+    stages = Stages(opened.captures, GivenTopology(), Settings(), load("cloudvm_create"), listeners=listeners)
+    read(stages, opened)
+    return sorted(said, key=lambda message: message.time_ns)
 
 
 def packets_of(source: Path, wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, int, bytes]]:

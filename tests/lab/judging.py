@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lab.reading import segment_of
-
 import tracer.engine.run
+from lab.reading import segment_of
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.capture.layers import Layers
 from tracer.engine import Settings

@@ -45,7 +45,7 @@ class Net:
         self._net = pm4py.reduce_petri_net_invisibles(self._net)
 
     def cost(self, labels: Sequence[str], variant: Any) -> int:
-        """The least number of moves on one side."""
+        """The least number of edits on one side."""
         trace = Trace(Event({"concept:name": label}) for label in labels)
         found = apply_trace(trace, self._net, *self._marks, variant=variant)
         return int(found["cost"]) // _MOVE

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tracer.capture.layers import Layers
-from tracer.engine import Stages, trace_id
+from tracer.engine import Stages
 from tracer.live.follow import Follow, Patience
-from tracer.live.queues import Queues
+from tracer.live.hold_up import Queues
 from tracer.model.events import Event
 
 SECOND_NS = 1_000_000_000
 UNTIL_S = 260
 
 
-class Stepped(Stages):
-    """The stages of a live run, fed by hand."""
+class Stepped:
+    """A live run over *stages* that are fed by hand."""
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages = stages
 
     def events_of(
         self,
@@ -27,19 +30,18 @@ class Stepped(Stages):
         layers, told = Layers(), list[Event]()
         clock = iter(range(10_000_000)).__next__
         patience = patience or Patience(checks_s=0)
-        follow = Follow(
-            self.correlator, self.checker(), Queues(), trace_id, patience, lambda: float(clock()) / 1e6
-        )
+        follow = Follow(self.stages, Queues(), patience, lambda: float(clock()) / 1e6)
         due_ns = packets[0][0] // SECOND_NS * SECOND_NS
         until_ns = due_ns + UNTIL_S * SECOND_NS
         for number, (time_ns, capture, frame) in enumerate(packets, 1):
             while until_ns > due_ns <= time_ns:
-                self._events(self._reassembler.expire(due_ns))
-                for each in self.captures:
+                self.stages.expire(due_ns)
+                for each in self.stages.captures:
                     each.last_ns = due_ns
                 told += [replace(event, time_ns=due_ns) for event in follow.look(due_ns)]
                 due_ns += every_ns
-            self.captures[capture].first_ns = self.captures[capture].first_ns or time_ns
+            read = self.stages.captures[capture]
+            read.first_ns = read.first_ns or time_ns
             packet = (time_ns, frame, len(frame), 1, (capture, number), 0)
-            self._events(self._reassembler.read((layers.read((packet,), {}),)))
+            self.stages.read((layers.read((packet,), {}),))
         return told

@@ -18,10 +18,10 @@ from tracer.alignment.alignment import (
     EXTRA,
     Alignment,
     Candidate,
+    Edit,
     Event,
     Extra,
     Missing,
-    Move,
     Sync,
 )
 from tracer.grammar.automaton import Automaton
@@ -101,7 +101,7 @@ def _closed(
             continue
         for symbol, target in automaton.arcs[state].items():
             there = cost + skips[symbol]
-            # The second of two equal steps is missing. Only where it costs: free moves could form a ring.
+            # The second of two equal steps is missing. Only where it costs: free edits could form a ring.
             late = there > cost and target not in skipped and taken.get(target, (0, None))[1] is not None
             if target not in closed or there < closed[target] or (late and there == closed[target]):
                 closed[target] = there
@@ -112,19 +112,19 @@ def _closed(
 
 def _moves(
     automaton: Automaton, events: Sequence[Event], rows: Sequence[_Row], state: int, complete: bool
-) -> tuple[Move, ...]:
-    """Return the moves that lead to *state* after the last row, read backwards."""
-    moves: list[Move] = []
+) -> tuple[Edit, ...]:
+    """Return the edits that lead to *state* after the last row, read backwards."""
+    edits: list[Edit] = []
     for position in range(len(events), -1, -1):
         row = rows[position]
         if complete or position < len(events):
             while state in row.skipped:
                 state, symbol = row.skipped[state]
-                moves.append(Missing(automaton.symbols[symbol]))
+                edits.append(Missing(automaton.symbols[symbol]))
         if position:
             state, candidate = row.taken[state]
             if candidate is None:
-                moves.append(Extra(position - 1))
+                edits.append(Extra(position - 1))
             else:
-                moves.append(Sync(position - 1, automaton.symbols[candidate.symbol], candidate.kind))
-    return tuple(reversed(moves))
+                edits.append(Sync(position - 1, automaton.symbols[candidate.symbol], candidate.kind))
+    return tuple(reversed(edits))

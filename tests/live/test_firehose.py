@@ -23,12 +23,13 @@ from lab.brokers import RabbitMQ, needs_broker
 from lab.hearing import until
 from lab.streams import CAPTURES, ROOT
 
-from tracer.capture import rabbitmq as source_of_firehose
-from tracer.capture import rabbitmq_queues
+from tracer import engine
+from tracer.capture.rabbitmq import connection as firehose_connection
+from tracer.capture.rabbitmq import source as source_of_firehose
+from tracer.capture.sources import broker_sources
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.live.follow import Patience
-from tracer.live.run import open_brokers, open_watch
+from tracer.live.run import open_watch
 from tracer.model import AmqpContent, CallRecord, Heard, Report, Verdict
 from tracer.model.events import Event
 
@@ -128,7 +129,7 @@ def offline(name: str, folder: Path, stall_s: float) -> dict[str, tuple[object, 
     """What `tracer check` says of the sniffed AMQP of a capture alone."""
     path = folder / "Internal_base.pcap"
     write_packets(internal(name), path, is_amqp)
-    report = pipeline.check([str(path)], Settings(stall_s=stall_s))
+    report = engine.check([str(path)], Settings(stall_s=stall_s))
     return {verdict.id: told(verdict) for verdict in report.verdicts}
 
 
@@ -211,7 +212,7 @@ def test_rest_and_sql_from_packets_rpc_from_the_broker(
     Messages carry the time at which they came. Where the machine is short of CPU they come too late to stand
     where they belong among the packets: then once more.
     """
-    expected = pipeline.check([str(CAPTURES / "fail-vrm-500-reschedule")], Settings())
+    expected = engine.check([str(CAPTURES / "fail-vrm-500-reschedule")], Settings())
     wanted = whole(expected)
     if not sniffed:
         # It holds no id and is found by its host's address, which on this broker is another one.
@@ -343,10 +344,10 @@ def test_a_refusal_says_the_way_out(rabbit: RabbitMQ) -> None:
 @pytest.mark.long
 def test_what_the_broker_had_to_drop_is_counted(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that does not come after: the queue stays small, and each message is taken or counted."""
-    monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
-    monkeypatch.setattr(rabbitmq_queues, "LOST_BYTES", 1 << 30)
+    monkeypatch.setattr(firehose_connection, "MOST_MESSAGES", 100)
+    monkeypatch.setattr(firehose_connection, "LOST_BYTES", 1 << 30)
     monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
-    (source,) = open_brokers([rabbit.url()])
+    (source,) = broker_sources([rabbit.url()])
     source.open()
     count, body = 4_000, b"x" * 10_000
     with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as publisher:
@@ -372,10 +373,10 @@ def test_what_was_dropped_just_before_the_end_is_counted(
     rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked for once a second, and once more at the end: nothing is called missing for it."""
-    monkeypatch.setattr(rabbitmq_queues, "MOST_MESSAGES", 100)
+    monkeypatch.setattr(firehose_connection, "MOST_MESSAGES", 100)
     monkeypatch.setattr(source_of_firehose, "PROBE_S", math.inf)
     monkeypatch.setattr(source_of_firehose, "LEAVE_S", 60.0)
-    (source,) = open_brokers([rabbit.url()])
+    (source,) = broker_sources([rabbit.url()])
     source.open()
     with pika.BlockingConnection(pika.URLParameters(rabbit.url())) as publisher:
         channel = publisher.channel()
@@ -421,13 +422,13 @@ def test_a_broker_that_refuses_again_and_again_is_left_with_no_connection(rabbit
 
 def test_without_the_event_exchange(rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who connects is not known then; that is said, and the rest works."""
-    monkeypatch.setattr(rabbitmq_queues, "EVENTS", "amq.rabbitmq.no-such-plugin")
+    monkeypatch.setattr(firehose_connection, "EVENTS", "amq.rabbitmq.no-such-plugin")
     with cloud(rabbit, "fail-no-valid-host") as clients:
         listening = Listening([], [rabbit.url()])
         clients.play()
         report = listening.end()
     (said,) = listening.troubles()
-    assert "the plugin rabbitmq_event_exchange would" in said
+    assert "the plugin rabbitmq_event_exchange reports it" in said
     assert [verdict.stopped_at for verdict in report.verdicts] == ["6"]
 
 
@@ -444,4 +445,4 @@ def test_two_cells(rabbit: RabbitMQ) -> None:
     assert [capture.calls for capture in report.captures] == [one.published, other.published]
     # The broker has one event exchange, in the first vhost.
     (said,) = listening.troubles()
-    assert "which services connect is not told in vhost 'cell1'" in said
+    assert "which services connect is unknown in vhost 'cell1'" in said

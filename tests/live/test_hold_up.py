@@ -9,7 +9,7 @@ from lab.stepped import SECOND_NS, Stepped
 from lab.streams import files
 
 from tracer.capture import open_capture
-from tracer.engine import Settings
+from tracer.engine import Settings, Stages
 from tracer.grammar import load
 from tracer.live.follow import Patience
 from tracer.model import Capture
@@ -28,7 +28,7 @@ def looked_at(name: str, stall_s: float, every_ns: int) -> list[Event]:
         for packet in batch
     )
     settings = Settings(stall_s=stall_s)
-    run = Stepped(captures, GivenTopology(), settings, load("cloudvm_create"), every_statement=False)
+    run = Stepped(Stages(captures, GivenTopology(), settings, load("cloudvm_create")))
     return run.events_of(packets, Patience(stall_ns=round(stall_s * 1e9), checks_s=0), every_ns)
 
 

@@ -15,9 +15,9 @@ from lab.running import Running
 from lab.streams import CAPTURES, ROOT
 from lab.wires import inside, why_not, wires
 
+from tracer import engine
 from tracer.capture.interface import default_filter
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.protocols import PORTS
 
 needs_wires = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -80,7 +80,7 @@ def report(output: bytes) -> dict[str, Any]:
     ],
 )
 def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float) -> None:
-    expected = pipeline.check([str(CAPTURES / name)], Settings())
+    expected = engine.check([str(CAPTURES / name)], Settings())
     with wires(["w0", "w1"]) as space:
         running = start(space)
         resend(space, name, speed)
@@ -101,7 +101,7 @@ def test_packets_on_a_wire_give_the_verdicts_of_the_file(name: str, speed: float
 @needs_wires
 def test_any_interface_is_all_of_them() -> None:
     """Both planes through one socket, each packet where it leaves and where it comes in: same verdicts."""
-    expected = pipeline.check([str(CAPTURES / "fail-quota-403")], Settings())
+    expected = engine.check([str(CAPTURES / "fail-quota-403")], Settings())
     with wires(["w0", "w1"]) as space:
         subprocess.run(["ip", "-n", space, "link", "set", "lo", "up"], check=True)
         running = start(space, sources=("-iany",))
@@ -130,7 +130,7 @@ def test_a_filter_of_its_own() -> None:
         resend(space, "fail-quota-403", 100)
         cut(space)
         output, _ = running.end()
-    every = pipeline.check([str(CAPTURES / "fail-quota-403")], Settings())
+    every = engine.check([str(CAPTURES / "fail-quota-403")], Settings())
     found = sum(c["packets"] for c in report(output)["captures"])
     assert 0 < found < sum(c.packets for c in every.captures)
 

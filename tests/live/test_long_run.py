@@ -11,7 +11,7 @@ from lab.turns import Recording, Together, Turns
 
 from tracer.engine import Settings
 from tracer.grammar import load
-from tracer.live import follow, history, watch
+from tracer.live import follow, watch
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.topology import GivenTopology
@@ -57,8 +57,8 @@ def test_memory_and_open_traces_are_the_same_after_more_turns(monkeypatch: pytes
     About: it depends on when it was last looked. Of those that are done a number is kept: here a small one,
     so that it is reached.
     """
-    monkeypatch.setattr(history, "WHOLE", 3)
-    monkeypatch.setattr(history, "SLIM", 3)
+    monkeypatch.setattr(follow, "WHOLE", 3)
+    monkeypatch.setattr(follow, "SLIM", 3)
     run, before = after(15)
     done = sum(run.follow.history.verdicts.values())
     del run
@@ -117,10 +117,8 @@ def test_one_id_that_never_ends_is_cut_to_size() -> None:
     sources = [Turns([recording], plane, together, BEGIN_NS, PAUSE_NS) for plane in range(2)]
     run = Watch(sources, GivenTopology(), Settings(), load("cloudvm_create"), lambda event: None)
     run.run()
-    material = run.correlator._material
-    longest = max(
-        len(calls) for index in (material.by_request, material.by_uuid) for _, calls in index.items()
-    )
+    store = run.stages.correlator._store
+    longest = max(len(calls) for index in (store.by_request, store.by_uuid) for _, calls in index.items())
     assert longest > 0
     assert longest < 500, "those of the last ten minutes: ten turns of sixty"
 
@@ -143,5 +141,5 @@ def test_a_message_that_comes_again_and_again_keeps_no_other() -> None:
         sources = [Turns([recording], plane, together, BEGIN_NS, PAUSE_NS) for plane in range(2)]
         run = Watch(sources, GivenTopology(), Settings(), load("cloudvm_create"), lambda event: None)
         run.run()
-        remembered.append(len(run._calls._rpc._by_unique))
+        remembered.append(len(run.stages.calls._rpc._by_unique))
     assert 0 < remembered[1] < 1.5 * remembered[0] + 20, remembered

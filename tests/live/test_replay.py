@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from lab.streams import CAPTURES, ROOT, STALL_S, answers
 
+from tracer import engine
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.live.run import open_replay
 from tracer.model.events import Event
 
@@ -27,7 +27,7 @@ def test_a_replay_gives_the_verdicts_of_check(name: str, speed: float) -> None:
     run = open_replay([folder], settings, speed, lambda event: events.append((time.monotonic(), event)))
     report = run.run()
     took_s = time.monotonic() - begun_s
-    expected = pipeline.check([folder], settings)
+    expected = engine.check([folder], settings)
     assert answers(report) == answers(expected)
     first_ns = min(c.first_ns or 0 for c in expected.captures)
     last_ns = max(c.last_ns or 0 for c in expected.captures)

@@ -19,11 +19,11 @@ from scapy.layers.inet import IP, TCP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from tracer import engine
 from tracer.capture import open_capture
 from tracer.capture.layers import Layers
 from tracer.capture.streams import CaptureStream, Deliver
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.grammar import load
 from tracer.live.follow import Patience
 from tracer.live.run import open_watch
@@ -38,7 +38,7 @@ NAMES = sorted(p.parent.name for p in CAPTURES.glob("*/truth.json"))
 
 @functools.cache
 def checked(name: str) -> Report:
-    return pipeline.check([str(CAPTURES / name)], Settings(stall_s=STALL_S))
+    return engine.check([str(CAPTURES / name)], Settings(stall_s=STALL_S))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -236,7 +236,7 @@ MISTAKES = [
     (["-i", "Internal_base=/nosuch/fifo"], "no such file or named pipe"),
     (["-i", "Internal_base=-", "-i", "External_api=-"], "standard input is given twice"),
     (["-i", "Internal_base=-", "-a", "soon"], "write duration:SECONDS"),
-    ([], "watch what?"),
+    ([], "no source given: use -i PLANE=INTERFACE"),
 ]
 
 
@@ -340,7 +340,7 @@ def test_a_plane_that_ends_before_the_other_leaves_steps_unobserved(tmp_path: Pa
     blocks = [packet_block(0, p[0], p[1], p[2]) for p in packets if p[0] < CUT_NS]
     head = section_block("test") + interface_block(Described("Internal_base", "test", packets[0][3]))
     (tmp_path / "Internal_base.pcapng").write_bytes(head + b"".join(blocks))
-    [verdict] = pipeline.check([str(external), str(tmp_path)], Settings()).verdicts
+    [verdict] = engine.check([str(external), str(tmp_path)], Settings()).verdicts
     assert (verdict.verdict, verdict.outcome) == ("inconclusive", "active")
     assert {s.status for s in verdict.steps} == {"seen", "unobserved"}
 
@@ -361,7 +361,7 @@ def test_a_datagram_whose_rest_never_comes_is_counted_as_in_the_file(hold: bool,
     head = section_block("test") + interface_block(Described("Internal_base", "test", packets[0][3]))
     path = tmp_path / "Internal_base.pcapng"
     path.write_bytes(head + b"".join(blocks))
-    [expected] = pipeline.check([str(path)], Settings()).captures
+    [expected] = engine.check([str(path)], Settings()).captures
     holding = threading.Event()
     (tmp_path / "pipes").mkdir()
     with pipes(tmp_path / "pipes", [path], hold=holding) as sources:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from lab.stepped import UNTIL_S, Stepped
 
-from tracer.engine import Settings
+from tracer.engine import Settings, Stages
 from tracer.grammar import load
 from tracer.model import Capture
 from tracer.testing.cloud import SPREAD, Cloud
@@ -32,7 +32,7 @@ def told(build: Callable[[Cloud], None], lost: bytes = b"lost") -> list[tuple[fl
         if lost not in frame
     )
     captures = [Capture(number, plane, plane) for number, plane in enumerate(sorted(planes))]
-    run = Stepped(captures, GivenTopology(), Settings(), load("cloudvm_create"), every_statement=False)
+    run = Stepped(Stages(captures, GivenTopology(), Settings(), load("cloudvm_create")))
     return [
         ((e.time_ns - T0_NS) / 1e9, e.kind, (e.verdict and e.verdict.name) or "", e.message)
         for e in run.events_of(packets)

@@ -21,7 +21,7 @@ import pytest
 from lab.ours import counts, decode, kind_of
 from lab.shark import folder, plain, shown
 
-from tracer.engine import run as pipeline
+from tracer import engine
 from tracer.errors import SourceError
 from tracer.model import (
     AmqpContent,
@@ -35,7 +35,7 @@ from tracer.model import (
     SqlStatement,
     Undecoded,
 )
-from tracer.protocols.mysql_packets import COMMANDS
+from tracer.protocols.mysql.packets import COMMANDS
 
 FOREIGN = "TRACER_FOREIGN_CAPTURES"
 MYSQL_PORTS = {port: "mysql" for port in (3307, 6033, 13001, 20130, 2883, 30130)}
@@ -315,8 +315,8 @@ def run(path: Path, seconds: float) -> Report | None:
     """Take *path* through both pipelines; return the report, or None if it could not be read at all."""
     with at_most(seconds):
         try:
-            list(pipeline.calls([str(path)], pipeline.Settings()))
-            return pipeline.check([str(path)], pipeline.Settings())
+            list(engine.calls([str(path)], engine.Settings()))
+            return engine.check([str(path)], engine.Settings())
         except SourceError as error:
             assert str(error).strip()
             return None

@@ -5,7 +5,7 @@ term. PM4Py is AGPL and is not needed by tracer: `pip install -e '.[oracle]'`.
 
 Asked is its Dijkstra without heuristics. Its A* says the same at a third of the speed. Its fastest
 variant, "less memory", is not asked: of 1,750 traces like these it put one a move too high, against both
-of the others and against our own moves, played back (2.7.23.11).
+of the others and against our own edits, played back (2.7.23.11).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from tracer.model import (
     Undecoded,
 )
 from tracer.protocols.amqp091 import Amqp091
-from tracer.protocols.amqp091_methods import _TABLE, _WRITTEN_OUT, METHODS, _fields, _generic, properties_of
+from tracer.protocols.amqp091.methods import _TABLE, _WRITTEN_OUT, METHODS, _fields, _generic, properties_of
 
 HEADER = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT = pika.frame.Heartbeat().marshal()

@@ -29,9 +29,9 @@ from tracer.model import (
     Undecoded,
 )
 from tracer.model.digest import digest
-from tracer.protocols.http1 import BODY_LIMIT, HEAD_LIMIT, Http1
-from tracer.protocols.http1_body import DECODED_LIMIT
-from tracer.protocols.http1_head import VALUE_LIMIT
+from tracer.protocols.http1.body import DECODED_LIMIT
+from tracer.protocols.http1.decoder import BODY_LIMIT, HEAD_LIMIT, Http1
+from tracer.protocols.http1.head import VALUE_LIMIT
 
 # --- conversations --------------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ from tracer.model import (
     SqlStatement,
     Undecoded,
 )
-from tracer.protocols.mysql import TEXT_LIMIT, MySql
-from tracer.protocols.mysql_packets import error_of, is_command, is_greeting, query_text
+from tracer.protocols.mysql.decoder import TEXT_LIMIT, MySql
+from tracer.protocols.mysql.packets import error_of, is_command, is_greeting, query_text
 
 # --- packets --------------------------------------------------------------------------------------
 

@@ -190,7 +190,7 @@ MISTAKES = {
     "tracer.check('captures/ok', stall='soon')": (CALLED, "UsageError: no span of time: 'soon'*"),
     "tracer.check('captures/ok', allow='all')": (CALLED, "UsageError: *'all': no kind 'all'; known: *"),
     "tracer.check('captures/ok').only().step('8d')": (CALLED, "UsageError: no step '8d' in cloudvm_create*"),
-    "tracer.record()": (CALLED, "UsageError: record what? *"),
+    "tracer.record()": (CALLED, "UsageError: no source given: *"),
     "'captures/ok'": (MARKED, "tracer: @pytest.mark.tracer takes names: *"),
     "capture='captures/ok'": (MARKED, "tracer: @pytest.mark.tracer has no 'capture' *did you mean captures?"),
     "captures=5": (MARKED, "tracer: captures=5: neither a text nor a list of them"),
@@ -325,7 +325,7 @@ def test_the_plugin_loads_nothing() -> None:
         "print(*sorted(set(sys.modules) - before))"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert loaded.stdout.split() == ["tracer", "tracer.pytest_plugin"]
+    assert loaded.stdout.split() == ["tracer", "tracer.pytest_plugin", "tracer.pytest_plugin.stash"]
 
 
 def test_it_is_invisible_until_used(run: Run) -> None:

@@ -13,8 +13,8 @@ from lab.brokers import RabbitMQ, free_port, needs_broker
 from lab.recorded_runs import RAW, ROOT, failures_of, kept, run
 from lab.recorded_runs import SECRET as TOKEN
 
+from tracer import engine
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 
 pytestmark = needs_broker
 needs_raw = pytest.mark.skipif(not RAW, reason="recording an interface needs CAP_NET_RAW")
@@ -235,7 +235,7 @@ def test_a_broker_that_cannot_be_listened_to(rabbit: RabbitMQ, tmp_path: Path, i
 def test_nothing_to_record(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     test = """
 def test_no_source(tracer):
-    with pytest.raises(UsageError, match="record what"):
+    with pytest.raises(UsageError, match="no source given"):
         tracer.record()
 
 def test_silence(tracer, url):
@@ -321,7 +321,7 @@ def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, 
     test = SNIFFED.replace("SERVER", repr(SERVER))
     ran = tried(tmp_path, installed, rabbit, test, "--tracer-keep=all")
     assert ran.returncode == 0, ran.stdout
-    report = pipeline.check([*map(str, kept(tmp_path))], Settings(topology=topology))
+    report = engine.check([*map(str, kept(tmp_path))], Settings(topology=topology))
     (verdict,) = (verdict for verdict in report.verdicts if verdict.server_id == SERVER)
     assert [s.status for s in verdict.steps if s.step in ("4e", "5", "6", "7")] == ["seen"] * 4
 
@@ -329,7 +329,7 @@ def test_what_is_told_and_sniffed_is_one_call(rabbit: RabbitMQ, tmp_path: Path, 
 @pytest.mark.long
 def test_more_traces_than_are_kept(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """One that nobody looks at any more may have deviated: no claim about the others is true then."""
-    limits = "import tracer.live.history as history\nhistory.WHOLE = history.SLIM = 3\n"
+    limits = "import tracer.live.follow as follow\nfollow.WHOLE = follow.SLIM = 3\n"
     (tmp_path / "sitecustomize.py").write_text(limits, encoding="utf-8")
     test = """
 PATH = next(pathlib.Path(FOLDER).glob("Internal_base*"))

@@ -19,10 +19,10 @@ from lab.hearing import until
 from lab.streams import CAPTURES, ROOT, command, files, pipes
 from lab.wires import inside, listens, why_not, wires
 
+from tracer import engine
 from tracer.capture import live, open_capture
 from tracer.capture.streams import CaptureStream
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.errors import SourceError
 from tracer.model import Capture
 from tracer.protocols import PORTS
@@ -78,7 +78,7 @@ def until_written(folder: Path) -> None:
 
 
 def outcomes(folder: Path) -> list[tuple[str | None, str, str, str | None]]:
-    report = pipeline.check([str(folder)], Settings())
+    report = engine.check([str(folder)], Settings())
     assert [c.broke_off for c in report.captures] == [False] * len(report.captures)
     return [(v.name, v.verdict, v.outcome, v.stopped_at) for v in report.verdicts]
 
@@ -151,10 +151,10 @@ def test_killed_at_any_moment_the_file_is_good_up_to_its_last_block(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-w", "x"], "record what?"),
+        (["-w", "x"], "no source given: use -i PLANE=INTERFACE"),
         (["-i", "lo"], "tracer capture needs"),
         (["-i", "lo", "-w", "/proc/nothing"], "-w /proc/nothing: cannot be made"),
-        (["-i", "lo", "-w", "x", "-W", "3"], "when is a new file to begin?"),
+        (["-i", "lo", "-w", "x", "-W", "3"], "-W: no limit given at which a new file begins"),
         (["-i", "lo", "-w", "x", "-C", "0"], "must be more than 0"),
         (["-i", "Internal_base=-", "-i", "External_api=-", "-w", "x"], "standard input is given twice"),
         (["-i", "Internal_base=/nosuch/fifo", "-w", "x"], "no such file or named pipe"),
@@ -234,7 +234,7 @@ def test_recordings_through_pipes_keep_their_order_and_verdicts(
     assert times == sorted(packet[0] for packet in packets_of(*paths))
     assert outcomes(folder) == [
         (v.name, v.verdict, v.outcome, v.stopped_at)
-        for v in pipeline.check([str(CAPTURES / name)], Settings()).verdicts
+        for v in engine.check([str(CAPTURES / name)], Settings()).verdicts
     ]
 
 

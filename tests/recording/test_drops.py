@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from lab.judging import kinds, statuses
 
+from tracer import engine
 from tracer.capture import open_capture
 from tracer.capture.streams import Deliver
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.model import Capture, PacketFields
 from tracer.recording.pcapng_writer import (
     Described,
@@ -69,7 +69,7 @@ def test_what_the_file_says_was_dropped_is_not_missing(
 ) -> None:
     packets, files = recorded(tmp_path)
     path = written(tmp_path / "recorded.pcapng", packets, files, drops)
-    report = pipeline.check([str(path)], Settings())
+    report = engine.check([str(path)], Settings())
     found = {verdict.name: verdict for verdict in report.verdicts}
     assert statuses(found["bad"])["8a"] == status
     assert kinds(found["bad"]) == ([("missing", "8a")] if status == "missing" else [])

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, fragment
 from scapy.layers.l2 import Ether
 
 from tracer.capture import open_capture
-from tracer.capture.examples import example_names
+from tracer.capture.arguments import example_names
 from tracer.cli import main
 from tracer.engine import Settings, check
 from tracer.model import Capture, PacketFields, Verdict

@@ -19,9 +19,9 @@ from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 
+from tracer import engine
 from tracer.capture import open_capture
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.model import Capture, PacketFields
 from tracer.recording.pcapng_writer import Described, interface_block, packet_block, section_block
 from tracer.recording.redaction import Redactor
@@ -56,7 +56,7 @@ def test_a_redacted_capture_gives_the_same_verdicts_and_holds_no_secret(name: st
         assert not SECRETS.search(b"".join(p[1] for p in found))
         write(found, tmp_path / (path.name.partition(".")[0] + ".pcapng"))
     settings = Settings(stall_s=20)
-    before, after = (pipeline.check([str(p)], settings) for p in (CAPTURES / name, tmp_path))
+    before, after = (engine.check([str(p)], settings) for p in (CAPTURES / name, tmp_path))
     key = [
         (v.id, v.name, v.verdict, v.outcome, v.stopped_at, v.summary, [(s.step, s.status) for s in v.steps])
         for v in before.verdicts

@@ -17,8 +17,8 @@ from lab.brokers import RabbitMQ, needs_broker, queue_made
 from lab.recorded import CAPTURES, ROOT, delivered, messages, published
 from lab.relay import Relay
 
+from tracer import engine
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 
 pytestmark = needs_broker
 OWN = {"tracer-replay.names", "tracer-replay.running"}
@@ -150,7 +150,7 @@ def test_a_capture_of_the_replay_shows_the_same_rpc(rabbit: RabbitMQ, name: str,
 def rpc(capture: str) -> list[tuple[str, str, str, str]]:
     return [
         (call.caller, call.callee, call.operation, call.result)
-        for call in pipeline.calls([capture], Settings())
+        for call in engine.calls([capture], Settings())
         if call.protocol == "RPC" and call.queue not in OWN
     ]
 
@@ -244,11 +244,11 @@ def test_the_pace_is_kept(rabbit: RabbitMQ) -> None:
         (["--amqp", "amqp://guest:12/hidden@127.0.0.1/"], "as %2F"),
         (["--amqp", "amqp://guest:hidden@a..b/"], "that is no URL"),
         (["--amqp", "amqp://guest:hidden@127.0.0.1:1/?ssl_options=("], "Connection refused"),
-        (["--force"], "--force: where to?"),
-        (["--dry-run"], "--dry-run: where to?"),
+        (["--force"], "--force: no target given"),
+        (["--dry-run"], "--dry-run: no target given"),
         (["--format", "json"], "--format json"),
-        (["--keep", "--rest", "sc=http://localhost:1"], "--keep: only of --amqp"),
-        (["--format", "view", "--amqp", "amqp://guest:hidden@127.0.0.1:1/"], "there is text and json"),
+        (["--keep", "--rest", "sc=http://localhost:1"], "--keep: only with --amqp"),
+        (["--format", "view", "--amqp", "amqp://guest:hidden@127.0.0.1:1/"], "the formats are text and json"),
     ],
 )
 def test_a_mistake_is_one_line_and_2_without_the_password(arguments: list[str], words: str) -> None:

@@ -21,9 +21,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 from tracer.errors import SourceError
 from tracer.replay.amqp import OntoBroker
 from tracer.replay.broker import Exchange
-from tracer.replay.connecting import broker_at
 from tracer.replay.ownership import LEDGER
 from tracer.replay.plan import Plan
+from tracer.replay.sessions import broker_at
 from tracer.replay.summary import AmqpSummary
 
 pytestmark = needs_broker

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tracer.replay.ids import Ids, told, words
+from tracer.replay.ids import Ids, candidates, ids_of_answer
 
 RECORDED = [str(uuid.UUID(int=n)) for n in range(1, 9)] + [uuid.UUID(int=n).hex for n in range(100, 104)]
 LIVE = {
@@ -50,7 +50,7 @@ def test_what_an_answer_told_is_used_and_nothing_else_changes(value: Any, asked:
     known = set(ANY.findall(recorded))
     text = "/".join(["/v2.1/servers", *asked]) + "?marker=" + ",".join(asked)
     assert ids.mapped(text) == ANY.sub(lambda found: LIVE[found[0]] if found[0] in known else found[0], text)
-    assert known <= told(recorded.encode(), "", "")
+    assert known <= ids_of_answer(recorded.encode(), "", "")
     assert len(ids) >= len(known)
 
 
@@ -69,7 +69,7 @@ def test_any_two_bodies_are_survived(one: bytes, other: bytes) -> None:
     ids.learn_url(one.decode("latin-1"), other.decode("latin-1"))
     text = one.decode("latin-1")
     assert ids.mapped(text) == text or len(ids) > 0
-    assert all(isinstance(each, str) and each for each in told(one, other.decode("latin-1"), ""))
+    assert all(isinstance(each, str) and each for each in ids_of_answer(one, other.decode("latin-1"), ""))
 
 
 @given(st.text(max_size=80))
@@ -77,9 +77,9 @@ def test_any_two_bodies_are_survived(one: bytes, other: bytes) -> None:
 def test_a_word_that_is_looked_up_is_one_that_is_replaced(text: str) -> None:
     """None is left. What stands for them holds no character of a word, so that no neighbour joins it."""
     ids = Ids()
-    for word in words(text):
+    for word in candidates(text):
         ids.learn(word, "<!>")
-    assert words(ids.mapped(text)) == set()
+    assert candidates(ids.mapped(text)) == set()
 
 
 def test_members_of_a_list_are_paired_by_their_names() -> None:

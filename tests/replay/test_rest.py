@@ -16,8 +16,8 @@ import pytest
 from lab.recorded import CAPTURES, ROOT, Exchanged, exchanged, messages
 from lab.twin import Twin, serving
 
+from tracer import engine
 from tracer.engine import Settings
-from tracer.engine import run as pipeline
 from tracer.replay.ids import Ids
 from tracer.replay.rest import ToEndpoints, endpoint_at
 from tracer.replay.summary import RestSummary
@@ -33,7 +33,7 @@ def all_of(name: str) -> tuple[list[Exchanged], dict[str, set[str]]]:
     """What was exchanged, and role -> addresses of its servers, as `tracer calls` tells them."""
     folder = str(CAPTURES / name)
     servers: dict[str, set[str]] = defaultdict(set)
-    for call in pipeline.calls([folder], Settings()):
+    for call in engine.calls([folder], Settings()):
         if call.protocol == "REST" and not call.via:
             servers[call.callee].add(call.callee_address)
     return exchanged(messages(folder)), servers

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow.parquet import read_table
 
-from tracer.capture.examples import example_names
+from tracer.capture.arguments import example_names
 from tracer.cli.formats import FORMATS, pieces
 from tracer.engine import Settings, check
 from tracer.model import Report

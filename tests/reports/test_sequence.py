@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from tracer.model import Deviation
-from tracer.reports.sequence import FLOW_ORDER, Mark, Row, entries, in_flow_order, marks, rows
+from tracer.openstack.services import FLOW
+from tracer.reports.sequence import Mark, Row, entries, in_flow_order, marks, rows
 
 
 def test_roles_stand_in_the_order_of_the_flow_and_strangers_behind() -> None:
     assert in_flow_order(["vrm", "10.0.0.9", "db", "admin", "db"]) == ["admin", "db", "vrm", "10.0.0.9"]
-    assert len(set(FLOW_ORDER)) == len(FLOW_ORDER)
+    assert len(set(FLOW)) == len(FLOW)
 
 
 def test_alike_calls_in_a_row_are_one_row(build: SimpleNamespace) -> None:

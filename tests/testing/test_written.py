@@ -10,7 +10,7 @@ import pytest
 
 from tracer.errors import GrammarError, UsageError
 from tracer.testing import Cloud, Creation, check, conforms, written
-from tracer.testing.step import nanoseconds
+from tracer.testing.claims import nanoseconds
 
 EXT, INT = "External_api", "Internal_base"
 REQUEST = [

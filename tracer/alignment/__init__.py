@@ -1,23 +1,19 @@
-"""The cheapest explanation of a trace's calls by a grammar's automaton, whole or while calls arrive.
+"""The cheapest explanation of a trace's calls by a grammar's automaton.
 
-walk.py explains what conforms, rows.py what deviates; online.py keeps many open traces explained.
+walk.py explains what conforms, rows.py what deviates.
 """
 
 from tracer.alignment.alignment import align, walk
-from tracer.alignment.moves import EXTRA, MISSING, UNOBSERVED, Alignment, Extra, Missing, Move, Sync
-from tracer.alignment.online import Online, Owed, Standing
+from tracer.alignment.edits import EXTRA, MISSING, UNOBSERVED, Alignment, Edit, Extra, Missing, Sync
 
 __all__ = [
     "EXTRA",
     "MISSING",
     "UNOBSERVED",
     "Alignment",
+    "Edit",
     "Extra",
     "Missing",
-    "Move",
-    "Online",
-    "Owed",
-    "Standing",
     "Sync",
     "align",
     "walk",

@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from weakref import WeakSet
 
-from tracer.alignment.moves import EXTRA, Candidate, Event, Extra, Missing, Move, Sync
+from tracer.alignment.edits import EXTRA, Candidate, Edit, Event, Extra, Missing, Sync
 from tracer.grammar.automaton import Automaton
 
 __all__ = ["MOST_CELLS", "REACH", "Engine", "Row", "Step", "Table", "Weights"]
@@ -295,10 +295,10 @@ class Table:
             base += step.cost
         return True
 
-    def moves(self, steps: Sequence[Step], state: int) -> list[Move]:
-        """Return the moves that lead to *state* after the last step, symbols missing behind it included."""
+    def edits(self, steps: Sequence[Step], state: int) -> list[Edit]:
+        """Return the edits that lead to *state* after the last step, symbols missing behind it included."""
         symbols = self.engine.automaton.symbols
-        moves: list[Move] = []
+        edits: list[Edit] = []
         for position in range(len(steps) - 1, -1, -1):
             step = steps[position]
             back = step.back.get(state)
@@ -306,14 +306,14 @@ class Table:
                 before = steps[position - 1].row if position else self.start
                 back = step.back[state] = self._back(before, step, state)
             missing, candidate, state = back
-            moves += missing
+            edits += missing
             if candidate is None:
-                moves.append(Extra(position))
+                edits.append(Extra(position))
             else:
-                moves.append(Sync(position, symbols[candidate.symbol], candidate.kind))
-        moves += self._way(self.start, state)[0]
-        moves.reverse()
-        return moves
+                edits.append(Sync(position, symbols[candidate.symbol], candidate.kind))
+        edits += self._way(self.start, state)[0]
+        edits.reverse()
+        return edits
 
     def _back(self, before: Row, step: Step, state: int) -> tuple[tuple[Missing, ...], Candidate | None, int]:
         missing, state, is_extra = self._way(step.row, state, before, step.cost)

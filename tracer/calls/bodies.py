@@ -12,25 +12,15 @@ import msgspec
 
 from tracer.calls.paths import UUID, split_target, uuids
 from tracer.model import RestFacts
+from tracer.openstack import faults, rest
 
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
 
 TEXT_LIMIT = 300
-_WANTED_GETS = re.compile(
-    r"/servers/[0-9a-f-]{36}$|/tasks/[^/]+$|/allocation_candidates|/cloudhosts/|/orders?/"
-)
-_SECRET_PATHS = re.compile(r"/auth/tokens|/service/session|/v2\.0/tokens|/login", re.IGNORECASE)
-_FAULT_KEYS = (
-    "message",
-    "detail",
-    "errorDes",
-    "reasonDes",
-    "reason",
-    "description",
-    "error",
-    "title",
-    "faultstring",
-)
+_WANTED_GETS = re.compile("|".join(rest.SHOWS_WHAT_A_CREATION_IS))
+_SECRET_PATHS = re.compile("|".join(map(re.escape, rest.SECRETS)), re.IGNORECASE)
+_FAULT_FIELDS = faults.FIELDS
+_CUT_FAULT = re.compile(rf'"(?:{"|".join(faults.CUT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.){{1,300}})')
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
 _ACTION = re.compile(r"[A-Za-z][\w-]{0,40}")
 _STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
@@ -91,13 +81,11 @@ def read_request(facts: RestFacts, body: bytes) -> None:
         facts.name = _text(match.group(1))
     elif b"=" in body[:200] and b"{" not in body[:1]:
         fields = parse_qs(_text(body), max_num_fields=100)
-        facts.name = next((fields[key][0] for key in ("name", "vmName", "hostname") if key in fields), "")[
-            :255
-        ]
+        facts.name = next((fields[key][0] for key in rest.NAMES if key in fields), "")[:255]
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
-    if facts.path.endswith("/action") and len(decoded) == 1:
+    if facts.path.endswith(rest.ACTION) and len(decoded) == 1:
         facts.action = next((key for key in decoded if _ACTION.fullmatch(key)), "")
     inner = decoded
     if not isinstance(decoded.get("name"), str):
@@ -106,7 +94,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
     name = inner.get("name")
     if isinstance(name, str):
         facts.name = name[:255]
-    counts = [inner.get(key) for key in ("min_count", "max_count", "count")]
+    counts = [inner.get(key) for key in rest.SERVER_COUNTS]
     numbers = [c for c in counts if isinstance(c, int) and 0 < c <= 10_000]
     if facts.creates:
         facts.count = max(numbers, default=1)
@@ -115,7 +103,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
 
 def _boots_from_volume(server: dict[str, object]) -> bool:
     """Tell whether the body of POST /servers names a volume (block_device_mapping, both versions)."""
-    disks = server.get("block_device_mapping_v2") or server.get("block_device_mapping")
+    disks = next((found for key in rest.DISKS if (found := server.get(key))), None)
     if not isinstance(disks, list):
         return False
     return any(
@@ -156,19 +144,19 @@ def _made(decoded: dict[str, object]) -> list[str]:
 
 
 def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:
-    for key, attribute in (("taskUri", "task_uri"), ("uri", "vm_uri")):
+    for key, attribute in ((rest.TASK_URI, "task_uri"), (rest.VM_URI, "vm_uri")):
         value = decoded.get(key)
         if isinstance(value, str) and value.startswith("/"):
             setattr(facts, attribute, value)
-    server = decoded.get("server")
+    server = decoded.get(rest.SERVER)
     holder = server if isinstance(server, dict) else decoded
-    status = holder.get("status")
+    status = holder.get(rest.STATUS)
     if isinstance(status, str):
         facts.status_text = status[:32]
-    project = holder.get("tenant_id") or holder.get("project_id")
+    project = holder.get(rest.OLD_PROJECT) or holder.get(rest.PROJECT)
     if isinstance(project, str):
         facts.project_id = project[:64]
-    requests = decoded.get("allocation_requests")
+    requests = decoded.get(rest.ALLOCATION_REQUESTS)
     if isinstance(requests, list):
         facts.candidates = len(requests)
 
@@ -183,9 +171,7 @@ def fault_text(body: bytes, path: str = "") -> str:
     found = _find_fault(decoded, 4) if decoded is not None else None
     if found is None:
         text = _text(body[:4096])
-        match = re.search(r"<(?:title|h1|p)>([^<]{3,200})<", text) or re.search(
-            r'"(?:message|detail|errorDes)"\s*:\s*"((?:[^"\\]|\\.){1,300})', text
-        )
+        match = re.search(r"<(?:title|h1|p)>([^<]{3,200})<", text) or _CUT_FAULT.search(text)
         found = match.group(1) if match else ("" if text.lstrip()[:1] in "{[<" else text)
     return clean(found)
 
@@ -198,7 +184,7 @@ def clean(text: str) -> str:
 
 def _find_fault(value: object, depth: int) -> str | None:
     if isinstance(value, dict):
-        for key in _FAULT_KEYS:
+        for key in _FAULT_FIELDS:
             text = value.get(key)
             if isinstance(text, str) and text.strip():
                 return text

@@ -33,10 +33,8 @@ from tracer.calls.oslo_body import (
     decode_any,
     plain,
     unescaped,
-    whole,
 )
 from tracer.calls.oslo_facts import (
-    ON_A_SERVER,
     ObjectAction,
     instance_uuids,
     object_action_facts,
@@ -44,10 +42,8 @@ from tracer.calls.oslo_facts import (
 )
 
 __all__ = [
-    "ON_A_SERVER",
     "ObjectAction",
     "OsloMessage",
-    "arguments",
     "instance_uuids",
     "object_action_facts",
     "read",
@@ -349,34 +345,3 @@ def _failure_in_pieces(body: bytes) -> str | None:
         return None
     text = _FAILURE_MESSAGE.search(body, at)
     return _words(name[1].decode(), unescaped(text[1]) if text else None)
-
-
-# --- arguments ------------------------------------------------------------------------------------
-
-# connection_info holds the password of a volume in JSON of its own; key_data is a public key, but long.
-_SECRET = re.compile(
-    "passw|passphrase|token|secret|credential|private_key|injected_files|user_data|service_catalog"
-    "|connection_info|key_data",
-    re.IGNORECASE,
-)
-
-
-def arguments(body: bytes) -> dict[str, object] | None:
-    """Return the whole message, decoded, without secrets; None if it cannot be decoded.
-
-    Keys are those of the wire: method, args, _msg_id, _context_request_id ... At any depth, keys that
-    speak of a password, token or secret are gone, and so are user data, injected files and catalogs.
-    """
-    inner = whole(plain(body))
-    if inner is None:
-        return None
-    left: list[object] = [inner]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            for key in [key for key in value if _SECRET.search(key)]:
-                del value[key]
-            left.extend(value.values())
-        elif isinstance(value, list):
-            left.extend(value)
-    return inner

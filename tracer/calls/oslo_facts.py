@@ -3,7 +3,7 @@ r"""The facts that correlation needs out of the arguments of nova's RPC.
 Rare requests are decoded. Frequent ones, and bodies that are cut, are searched for patterns in the
 escaped bytes; see `oslo.py` for what a backslash means in them.
 
-Source: nova/conductor/rpcapi.py, nova/scheduler/rpcapi.py, nova/compute/rpcapi.py, Kilo to 2026.1.
+Which methods and fields tell what is in `tracer/openstack/rpc.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tracer.calls.oslo_body import LONGEST_TEXT, UUID, plain, unescaped, whole
+from tracer.openstack import rpc
 
-__all__ = ["ON_A_SERVER", "ObjectAction", "instance_uuids", "object_action_facts", "selected_hosts"]
+__all__ = ["ObjectAction", "instance_uuids", "object_action_facts", "selected_hosts"]
 
 
 class ObjectAction(NamedTuple):
@@ -42,52 +43,26 @@ class ObjectAction(NamedTuple):
 
 _UUIDS = re.compile(UUID)
 _UUID_TEXT = re.compile(UUID.decode())
-_INSTANCE_UUID = re.compile(rb'"instance_uuid\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
-_OWN_UUID = re.compile(rb'"uuid\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
-_UUID_LIST = re.compile(rb'"instance_uuids\\{0,9}": ?\[([^\]]{0,100000})')
+_INSTANCE_UUID = re.compile(rb'"' + rpc.SERVER_ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
+_OWN_UUID = re.compile(rb'"' + rpc.ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
 
-# method -> where its instances are, best first. Each path is keys from args on; '*' is each of a list.
-_INSTANCES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "schedule_and_build_instances": (
-        ("build_requests", "*", "instance_uuid"),
-        ("request_specs", "*", "instance_uuid"),
-    ),
-    "select_destinations": (
-        ("instance_uuids", "*"),
-        ("spec_obj", "instance_uuid"),
-        # until Mitaka
-        ("request_spec", "instance_uuids", "*"),
-        ("request_spec", "instance_properties", "uuid"),
-    ),
-    "build_and_run_instance": (("instance", "uuid"),),
-    "build_instances": (("instances", "*", "uuid"),),
-    "external_instance_event": (
-        ("instances", "*", "uuid"),
-        ("events", "*", "instance_uuid"),
-    ),
+_SERVERS_IN, _DATA = rpc.SERVERS_IN, rpc.OBJECT_DATA
+_OF_ONE = frozenset(method for method, paths in _SERVERS_IN.items() if rpc.OWN in paths)
+"""Methods about one server, which names itself in what the message holds of it."""
+_LISTS = {
+    method: re.compile(rb'"' + paths[0][0].encode() + rb'\\{0,9}": ?\[([^\]]{0,100000})')
+    for method, paths in _SERVERS_IN.items()
+    if paths[0][1:] == ("*",)
 }
-_OWN = (("instance", "uuid"),)
-ON_A_SERVER = frozenset(
-    {
-        "terminate_instance", "soft_delete_instance", "restore_instance",
-        "start_instance", "stop_instance", "reboot_instance", "rebuild_instance",
-        "pause_instance", "unpause_instance", "suspend_instance", "resume_instance",
-        "rescue_instance", "unrescue_instance", "shelve_instance", "shelve_offload_instance",
-        "unshelve_instance", "snapshot_instance", "prep_resize", "resize_instance", "finish_resize",
-        "confirm_resize", "revert_resize", "attach_volume", "detach_volume", "swap_volume", "extend_volume",
-        "reserve_block_device_name", "attach_interface", "detach_interface",
-    }
-)  # fmt: skip
-"""Requests to nova-compute about one server that is there."""
+"""Method -> where its list of plain ids is, if it has one."""
 
 
 def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
     """Return the instances that a request is about, in order, each once; () for methods we do not know.
 
-    schedule_and_build_instances, select_destinations, build_and_run_instance, build_instances,
-    external_instance_event, and those ON_A_SERVER. A body that is cut gives the instances still in it.
+    Known are those of `rpc.ABOUT_SERVERS`. A body that is cut gives the instances still in it.
     """
-    paths = _INSTANCES.get(method, _OWN if method in ON_A_SERVER else None)
+    paths = _SERVERS_IN.get(method)
     if paths is None:
         return ()
     body = plain(body)
@@ -110,15 +85,16 @@ def _follow(value: object, path: tuple[str, ...]) -> Iterator[object]:
         for item in value if isinstance(value, list) else ():
             yield from _follow(item, path[1:])
     elif isinstance(value, dict):
-        data = value.get("nova_object.data", value)
+        data = value.get(_DATA, value)
         if isinstance(data, dict):
             yield from _follow(data.get(path[0]), path[1:])
 
 
 def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
-    if method == "select_destinations" and (listed := _UUID_LIST.search(body)):
+    listing = _LISTS.get(method)
+    if listing is not None and (listed := listing.search(body)):
         found = _UUIDS.findall(listed[1])
-    elif method == "build_and_run_instance" or method in ON_A_SERVER:
+    elif method in _OF_ONE:
         # The instance precedes what else has a uuid (block devices), and names itself in what it holds.
         first = _OWN_UUID.search(body) or _INSTANCE_UUID.search(body)
         found = [first[1]] if first else []
@@ -127,7 +103,9 @@ def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uuid.decode() for uuid in found))
 
 
-_SERVICE_HOST = re.compile(rb'"service_host\\{0,9}": ?\\{0,9}"([\w.-]{1,255})\\{0,9}"')
+_SERVICE_HOST = re.compile(
+    rb'"' + rpc.SELECTED_HOST[-1].encode() + rb'\\{0,9}": ?\\{0,9}"([\w.-]{1,255})\\{0,9}"'
+)
 _NEXT_INSTANCE = re.compile(rb"\}\], ?\[\{")
 
 
@@ -148,8 +126,8 @@ def selected_hosts(body: bytes) -> tuple[tuple[str, ...], ...]:
     chosen = []
     for selections in result:
         # Until Pike: one dict with host and nodename for each instance.
-        old = isinstance(selections, dict) and "host" in selections
-        hosts = _follow(selections, ("host",)) if old else _follow(selections, ("*", "service_host"))
+        old = isinstance(selections, dict) and rpc.OLD_SELECTED_HOST[0] in selections
+        hosts = _follow(selections, rpc.OLD_SELECTED_HOST if old else rpc.SELECTED_HOST)
         chosen.append(tuple(host for host in hosts if isinstance(host, str)))
     return tuple(chosen) if any(chosen) else ()
 
@@ -159,15 +137,24 @@ def selected_hosts(body: bytes) -> tuple[tuple[str, ...], ...]:
 
 _OBJECT_NAME = re.compile(rb'\\"(?:nova_object\.name|objname)\\": ?\\"(\w{1,80})\\"')
 _OBJECT_METHOD = b'\\"objmethod\\"'
+
+
+def _key(name: str) -> bytes:
+    """Return a key of the message as it stands in the escaped bytes."""
+    return b'\\"' + name.encode() + b'\\"'
+
+
+_HOST, _BINARY, _VM_STATE, _TASK_STATE = map(_key, (rpc.HOST, rpc.BINARY, rpc.VM_STATE, rpc.TASK_STATE))
+_ID, _SERVER_ID, _CHANGES = map(_key, (rpc.ID, rpc.SERVER_ID, rpc.OBJECT_CHANGES))
 _UUID_VALUE = re.compile(rb': ?\\"(' + UUID + rb')\\"')
 _WORD_VALUE = re.compile(rb': ?\\"([\w.-]{1,255})\\"')
 # An Instance holds others with a uuid and a host; its own are known by the fields before them.
-_BEFORE_HOST = b'\\"ephemeral_key_uuid\\"'
+_BEFORE_HOST = _key(rpc.BEFORE_HOST)
 _OWN_HOST = re.compile(rb': ?(?:null|\\"[\w-]{0,40}\\"), ?\\"host\\": ?(?:null|\\"([\w.-]{1,255})\\")')
-_BEFORE_UUID = b'\\"vm_mode\\"'
+_BEFORE_UUID = _key(rpc.BEFORE_ID)
 _OWN_UUID_VALUE = re.compile(rb': ?(?:null|\\"\w{0,40}\\"), ?\\"uuid\\": ?\\"(' + UUID + rb')\\"')
 _FIRST_ARGS = re.compile(rb'\\"args\\": ?\[(?:\\"(' + UUID + rb')\\")?(?:, ?\\"(\w{1,80})\\")?')
-_ERROR = re.compile(rb'\\"exc_val\\": ?\\"([^"\x00]{1,600})')
+_ERROR = re.compile(re.escape(_key(rpc.ERROR_TEXT)) + rb': ?\\"([^"\x00]{1,600})')
 _CHANGE = re.compile(rb'\\"(\w{1,60})\\"')
 
 
@@ -186,13 +173,13 @@ def object_action_facts(body: bytes) -> ObjectAction | None:
     objname, objmethod = name[1].decode(), method[1].decode() if method else None
     if body.startswith(b"objname", name.start() + 2):
         return _class_action(body, stop, objname, objmethod)
-    if objname == "Instance":
+    if objname == rpc.INSTANCE:
         return _instance_action(body, start, stop, objmethod)
-    if objname == "Service":
-        host = _value(body, b'\\"host\\"', start, stop, _WORD_VALUE)
-        binary = _value(body, b'\\"binary\\"', start, stop, _WORD_VALUE)
+    if objname == rpc.SERVICE:
+        host = _value(body, _HOST, start, stop, _WORD_VALUE)
+        binary = _value(body, _BINARY, start, stop, _WORD_VALUE)
         return ObjectAction(objname, objmethod, host=host, binary=binary)
-    uuid = _value(body, b'\\"instance_uuid\\"', start, stop, _UUID_VALUE)
+    uuid = _value(body, _SERVER_ID, start, stop, _UUID_VALUE)
     return ObjectAction(objname, objmethod, instance_uuid=uuid)
 
 
@@ -207,15 +194,15 @@ def _instance_action(body: bytes, start: int, stop: int, objmethod: str | None) 
     if (own_host is None or own_uuid is None) and (inner := whole(body)):
         return _decoded_instance_action(inner, objmethod)
     if own_uuid is None:
-        own_uuid = _match_after(body, b'\\"instance_uuid\\"', start, stop, _UUID_VALUE)
-    listed = body.rfind(b'\\"nova_object.changes\\"', start, stop)
+        own_uuid = _match_after(body, _SERVER_ID, start, stop, _UUID_VALUE)
+    listed = body.rfind(_CHANGES, start, stop)
     fields = body[listed : body.find(b"]", listed)] if listed >= 0 else b""
     return ObjectAction(
-        "Instance",
+        rpc.INSTANCE,
         objmethod,
         instance_uuid=own_uuid[1].decode() if own_uuid else None,
-        vm_state=_value(body, b'\\"vm_state\\"', start, stop, _WORD_VALUE),
-        task_state=_value(body, b'\\"task_state\\"', start, stop, _WORD_VALUE),
+        vm_state=_value(body, _VM_STATE, start, stop, _WORD_VALUE),
+        task_state=_value(body, _TASK_STATE, start, stop, _WORD_VALUE),
         host=own_host[1].decode() if own_host and own_host[1] else None,
         changes=tuple(field.decode() for field in _CHANGE.findall(fields)),
     )
@@ -228,19 +215,19 @@ def _decoded_instance_action(inner: dict[str, Any], objmethod: str | None) -> Ob
         return next((value for value in _follow(given, path) if isinstance(value, str)), None)
 
     return ObjectAction(
-        "Instance",
+        rpc.INSTANCE,
         objmethod,
-        instance_uuid=text("objinst", "uuid") or text("kwargs", "uuid"),
-        vm_state=text("objinst", "vm_state"),
-        task_state=text("objinst", "task_state"),
-        host=text("objinst", "host"),
+        instance_uuid=text("objinst", rpc.ID) or text("kwargs", rpc.ID),
+        vm_state=text("objinst", rpc.VM_STATE),
+        task_state=text("objinst", rpc.TASK_STATE),
+        host=text("objinst", rpc.HOST),
         changes=tuple(field for field in _changes(given) if isinstance(field, str)),
     )
 
 
 def _changes(given: object) -> list[object]:
     instance = given.get("objinst") if isinstance(given, dict) else None
-    changes = instance.get("nova_object.changes") if isinstance(instance, dict) else None
+    changes = instance.get(rpc.OBJECT_CHANGES) if isinstance(instance, dict) else None
     return changes if isinstance(changes, list) else []
 
 
@@ -252,20 +239,20 @@ def _class_action(body: bytes, start: int, objname: str, objmethod: str | None) 
     end = len(body)
     given = _FIRST_ARGS.search(body, start)
     uuid, second = given.groups() if given else (None, None)
-    if objname == "Instance" and uuid is None:
-        own = _match_after(body, b'\\"uuid\\"', start, end, _UUID_VALUE)
+    if objname == rpc.INSTANCE and uuid is None:
+        own = _match_after(body, _ID, start, end, _UUID_VALUE)
         uuid = own[1] if own else None
-    about_instance = objname.startswith("Instance") or "instance" in (objmethod or "")
+    about_instance = objname.startswith(rpc.INSTANCE) or "instance" in (objmethod or "")
     instance_uuid = uuid.decode() if uuid and about_instance else None
-    if objname != "InstanceActionEvent":
+    if objname != rpc.ACTION_EVENT:
         return ObjectAction(objname, objmethod, instance_uuid)
     return ObjectAction(
         objname,
         objmethod,
         instance_uuid,
-        host=_value(body, b'\\"host\\"', start, end, _WORD_VALUE),
+        host=_value(body, _HOST, start, end, _WORD_VALUE),
         event=second.decode() if second else None,
-        error=_error_text(body, start) if "failure" in (objmethod or "") else None,
+        error=_error_text(body, start) if rpc.FAILURE in (objmethod or "") else None,
     )
 
 
@@ -274,7 +261,7 @@ def _error_text(body: bytes, start: int) -> str | None:
     found = _ERROR.search(body, start)
     if found is None:
         return None
-    for text in _follow((whole(body) or {}).get("args"), ("kwargs", "exc_val")):
+    for text in _follow((whole(body) or {}).get("args"), ("kwargs", rpc.ERROR_TEXT)):
         if isinstance(text, str):
             return text[:LONGEST_TEXT]
     return unescaped(found[1])[:LONGEST_TEXT]

@@ -5,27 +5,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["UUID", "creates_server", "operation_path", "server_named", "split_target", "uuids"]
+from tracer.openstack import rest
 
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+__all__ = ["UUID", "operation_path", "split_target", "uuids"]
+
+UUID = re.compile(rest.UUID)
 """As OpenStack writes them: lower case, with dashes."""
 
-_SERVERS = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
-_SERVER = re.compile(rf"/servers/({UUID.pattern})(?:/|$)")
-
-_ID = re.compile(
-    r"""(?x)
-    [0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}
-    | (?=[0-9a-fA-F]*\d) [0-9a-fA-F]{6,}     # project ids, FusionCompute's sites
-    | \d+
-    | [a-z]{1,4}-[0-9a-fA-F]{6,}             # FusionCompute's i-00000072
-    | urn:.*
-    | req-.*
-    """
-)
-_COLLECTIONS = frozenset({"sites", "vms", "tasks", "hosts", "volumes", "servers", "ports", "attachments"})
-"""What follows these is an id unless it is a known word."""
-_WORDS = frozenset({"action", "detail", "default", "defaults", "summary"})
+_ID = re.compile(rest.ID, re.VERBOSE)
+_HOLDS_IDS, _WORDS = rest.HOLDS_IDS, rest.ID_WORDS
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -35,21 +23,6 @@ def split_target(target: str) -> tuple[str, str]:
         target = "/" + rest.partition("/")[2]
     path, _, query = target.partition("?")
     return path, query
-
-
-def creates_server(method: str, path: str) -> bool:
-    """Tell whether this request makes servers: a POST to all of them, with or without prefix and project."""
-    return method == "POST" and _SERVERS.fullmatch(path) is not None
-
-
-def server_named(path: str) -> str:
-    """Return the server that *path* is about, or nothing.
-
-    >>> server_named("/v2.1/servers/8450a932-0b29-461a-8419-ffccd7096a3d/action")
-    '8450a932-0b29-461a-8419-ffccd7096a3d'
-    """
-    found = _SERVER.search(path)
-    return found[1] if found else ""
 
 
 @lru_cache(maxsize=4096)
@@ -67,10 +40,7 @@ def operation_path(path: str) -> str:
             and (
                 _ID.fullmatch(part)
                 or (
-                    i
-                    and parts[i - 1] in _COLLECTIONS
-                    and part not in _WORDS
-                    and any(c.isdigit() for c in part)
+                    i and parts[i - 1] in _HOLDS_IDS and part not in _WORDS and any(c.isdigit() for c in part)
                 )
             )
         ):

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.calls.bodies import fault_text, read_answer, read_request
-from tracer.calls.paths import UUID, creates_server, operation_path, server_named, split_target, uuids
+from tracer.calls.paths import UUID, operation_path, split_target, uuids
 from tracer.model import (
     CLIENT,
     SERVER,
@@ -21,6 +21,15 @@ from tracer.model import (
     HttpResponse,
     RestFacts,
 )
+from tracer.openstack.rest import (
+    COMPUTE_REQUEST_ID,
+    REQUEST_ID,
+    SUBJECT_TOKEN,
+    TOKEN,
+    creates_server,
+    server_named,
+)
+from tracer.openstack.states import STATUS_OF_FAILURE
 
 __all__ = ["RestCalls"]
 
@@ -56,9 +65,9 @@ class RestCalls:
             host=headers.get("host", ""),
             user_agent=headers.get("user-agent", "")[:200],
             forwarded_for=headers.get("x-forwarded-for", ""),
-            request_id=_request_id(headers.get("x-openstack-request-id", "")),
-            token=headers.get("x-auth-token", ""),
-            subject_token=headers.get("x-subject-token", ""),
+            request_id=_request_id(headers.get(REQUEST_ID, "")),
+            token=headers.get(TOKEN, ""),
+            subject_token=headers.get(SUBJECT_TOKEN, ""),
             ids=uuids(message.target),
             creates=creates_server(message.method, path),
             server_id=server_named(path),
@@ -90,13 +99,11 @@ class RestCalls:
         facts = call.facts  # type: ignore[assignment]
         headers = message.headers
         facts.status = message.status
-        facts.answered_id = _request_id(
-            headers.get("x-openstack-request-id") or headers.get("x-compute-request-id", "")
-        )
-        facts.subject_token = facts.subject_token or headers.get("x-subject-token", "")
+        facts.answered_id = _request_id(headers.get(REQUEST_ID) or headers.get(COMPUTE_REQUEST_ID, ""))
+        facts.subject_token = facts.subject_token or headers.get(SUBJECT_TOKEN, "")
         facts.broken = facts.broken or message.truncated
         read_answer(facts, message.body, headers)
-        if message.status >= 400 or facts.status_text in ("failed", "ERROR"):
+        if message.status >= 400 or facts.status_text in STATUS_OF_FAILURE:
             call.error = fault_text(message.body) or (message.reason if message.status >= 400 else "")
         call.result = str(message.status)
         call.ended_ns = message.end_ns

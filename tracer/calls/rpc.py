@@ -32,6 +32,8 @@ from tracer.model import (
     End,
     RpcFacts,
 )
+from tracer.openstack.rpc import ABOUT_SERVERS, OF_OBJECTS, SELECTS_HOSTS
+from tracer.openstack.services import FANOUT
 
 __all__ = ["RpcCalls"]
 
@@ -46,11 +48,6 @@ ALIKE = 64
 
 FIREHOSE = "amq.rabbitmq."
 """How the broker's own exchanges for tracing and events begin."""
-_BUILD_METHODS = frozenset(
-    {"schedule_and_build_instances", "select_destinations", "build_and_run_instance", "build_instances"}
-)
-_ABOUT_A_SERVER = _BUILD_METHODS | {"external_instance_event"} | oslo.ON_A_SERVER
-_OBJECT_METHODS = frozenset({"object_action", "object_class_action", "object_class_action_versions"})
 
 _Ack = tuple[int, int]
 _Likeness = tuple[str, str, int]
@@ -115,7 +112,7 @@ class RpcCalls:
             waiting.popleft()
         if message.name == "basic.publish":
             return next((call for call in waiting if not _facts(call).published), None)
-        many = likeness[0].endswith("_fanout") or bool(message.arguments.get("redelivered"))
+        many = likeness[0].endswith(FANOUT) or bool(message.arguments.get("redelivered"))
         found = next((call for call in waiting if not _facts(call).delivered), None)
         return found or (waiting[-1] if waiting and many else None)
 
@@ -175,7 +172,6 @@ class RpcCalls:
             exchange,
             key,
             envelope.msg_id or "",
-            envelope.reply_q or "",
             envelope.unique_id or "",
             envelope.request_id or "",
             envelope.global_request_id or "",
@@ -187,9 +183,9 @@ class RpcCalls:
             facts.method = envelope.event_type or "?"
         elif facts.mode == "reply":
             self._read_reply(facts, message)
-        elif facts.method in _ABOUT_A_SERVER:
+        elif facts.method in ABOUT_SERVERS:
             facts.ids = tuple(oslo.instance_uuids(facts.method, message.body))
-        elif facts.method in _OBJECT_METHODS:
+        elif facts.method in OF_OBJECTS:
             _read_object(facts, message.body)
         return facts
 
@@ -204,7 +200,7 @@ class RpcCalls:
         facts.method, facts.request_id, facts.ids = question.method, question.request_id, question.ids
         facts.project_id = question.project_id
         facts.object_method, facts.vm_state = question.object_method, question.vm_state
-        if question.method == "select_destinations" and not facts.failure:
+        if question.method in SELECTS_HOSTS and not facts.failure:
             facts.hosts = tuple(hosts[0] for hosts in oslo.selected_hosts(message.body) if hosts)
         if not question.delivered:
             self._replied_keys.add((question.exchange, question.routing_key))
@@ -367,7 +363,6 @@ class RpcCalls:
         else:
             calls = [outstanding.pop(0)]
         for call in calls:
-            _facts(call).confirmed = message.name == "basic.ack"
             if message.name != "basic.ack":
                 call.result = "error"
         return calls if message.name != "basic.ack" else []
@@ -483,7 +478,7 @@ def _mode(envelope: oslo.OsloMessage, exchange: str) -> str:
         return "notify"
     if envelope.msg_id:
         return "call"
-    return "fanout" if exchange.endswith("_fanout") else "cast"
+    return "fanout" if exchange.endswith(FANOUT) else "cast"
 
 
 def _read_object(facts: RpcFacts, body: bytes) -> None:

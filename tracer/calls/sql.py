@@ -19,6 +19,7 @@ from tracer.model import (
     SqlResult,
     SqlStatement,
 )
+from tracer.openstack import faults, sql
 
 __all__ = ["SqlCalls", "is_quota", "wants_statement"]
 
@@ -28,25 +29,19 @@ _TABLE = re.compile(
 )
 _VERB = re.compile(rb"\s*(\w{1,20})")
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_VM_STATE = re.compile(rb"vm_state\s*=\s*'(\w{1,32})'")
-_PROJECT = re.compile(rb"project_id\W{1,6}'?([0-9a-f]{32})")
-_QUOTA = (
-    b"project_user_quotas",
-    b"quotas_hard_limit",
-    b"quota_classes",
-    b"count(instances.",
-    b"quota_usages",
-    b"quotas.hard_limit",
-)
-_QUOTA_WITHIN = 600
-"""They stand among the first columns."""
+_VM_STATE = re.compile(sql.VM_STATE.encode() + rb"\s*=\s*'(\w{1,32})'")
+_PROJECT = re.compile(sql.PROJECT.encode() + rb"\W{1,6}'?([0-9a-f]{32})")
+_QUOTA = tuple(mark.encode() for mark in sql.QUOTA_MARKS)
+_HINT, _OTHER_HINT = (hint.encode() for hint in sql.QUOTA_HINTS)
+_QUOTA_WITHIN = sql.QUOTA_HEAD_BYTES
 _READS = (b"s", b"S")
 _WRITES = frozenset((b"i", b"I", b"u", b"U", b"d", b"D", b"r", b"R"))
 _FAULT = re.compile(
-    rb"(?is)\s*insert\s+into\s+[`\"]?instance_faults[`\"]?\s*\(([^)]{1,1000})\)\s*values\s*\("
+    rb"(?is)\s*insert\s+into\s+[`\"]?" + sql.FAULTS.encode() + rb"[`\"]?\s*\(([^)]{1,1000})\)\s*values\s*\("
 )
 _VALUE = re.compile(rb"\s*(?:'((?:[^'\\]|\\.|'')*)'|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL)
-_MESSAGE_ID = re.compile(rb"message ID ([0-9a-f]{32})")
+_FAULT_TEXT, _NO_REPLY = sql.FAULT_TEXT.encode(), faults.NO_REPLY.encode()
+_MESSAGE_ID = re.compile(_NO_REPLY + rb" ([0-9a-f]{32})")
 _LOOK_AT = 65536
 """Statements carry user data of megabytes; ids stand at their beginning."""
 
@@ -64,7 +59,7 @@ def wants_statement(text: bytes) -> bool:
     """
     if text.startswith(_READS):
         # Nearly always nothing of it is found, so this asks twice, not for each of the words.
-        mentioned = text.find(b"quota", 0, _QUOTA_WITHIN) + text.find(b"count(", 0, _QUOTA_WITHIN)
+        mentioned = text.find(_HINT, 0, _QUOTA_WITHIN) + text.find(_OTHER_HINT, 0, _QUOTA_WITHIN)
         return mentioned > -2 and is_quota(text)
     return text[:1] in _WRITES and text[:8].upper() != b"ROLLBACK"
 
@@ -98,7 +93,7 @@ class SqlCalls:
             self._schemas.get(message.connection.number, ""),
             verb == "SELECT" and is_quota(text),
             message.truncated,
-            _fault(text) if table == "instance_faults" else "",
+            _fault(text) if table == sql.FAULTS else "",
         )
         connection = message.connection
         call = Call(
@@ -171,11 +166,11 @@ def _fault(text: bytes) -> str:
         value = _VALUE.match(text, at)
         if value is None:
             return ""
-        if column == b"message":
+        if column == _FAULT_TEXT:
             words = _unquoted(value.group(1) or b"")
             waited = _MESSAGE_ID.search(text, value.end())
-            if waited is not None and b"message ID" not in (value.group(1) or b""):
-                words += f": no reply to message ID {waited.group(1).decode()}"
+            if waited is not None and _NO_REPLY not in (value.group(1) or b""):
+                words += f": no reply to {faults.NO_REPLY} {waited.group(1).decode()}"
             return clean(words)
         at = value.end()
     return ""

@@ -1,9 +1,19 @@
-"""Where traffic comes from: capture files, pipes, live interfaces, brokers.
+"""Where traffic comes from. `resolve` turns CAPTURE arguments into files, `open_capture` a file into packets.
 
-`resolve` turns CAPTURE arguments into files, `open_capture` turns a file into packets.
+Sources
+  files/      capture files: pcap, pcapng, compressed or not
+  streams     captures that are still being written, and replayed ones
+  interface   a network interface
+  rabbitmq/   a broker's firehose
+What they share
+  arguments   what CAPTURE and `-i` arguments mean
+  live        the clock, and a thread for each live source
+  layers      packet -> TCP segment
+  points      several capture points -> one stream of segments
+  privileges  giving up what sniffing needed
 """
 
 from tracer.capture.arguments import CaptureArgument, Resolved, plane_of_name, resolve
-from tracer.capture.opening import open_capture
+from tracer.capture.files import open_capture
 
 __all__ = ["CaptureArgument", "Resolved", "open_capture", "plane_of_name", "resolve"]

@@ -1,17 +1,35 @@
-"""CAPTURE arguments: which files they mean, and on which plane each was recorded."""
+"""What CAPTURE and `-i` arguments mean: files, examples, streams, interfaces, each with its plane."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
+import socket
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tracer.errors import SourceError, UsageError, reason
+from tracer.model import place_of
 
-__all__ = ["CaptureArgument", "Resolved", "plane_of_name", "resolve"]
+__all__ = [
+    "ANY",
+    "CaptureArgument",
+    "LiveArgument",
+    "Resolved",
+    "example_names",
+    "example_path",
+    "plane_of_name",
+    "resolve",
+    "resolve_live",
+]
+
+ANY = "any"
+"""All interfaces of the host, as with tcpdump."""
+EXAMPLE_PREFIX = "example:"
 
 _CAPTURE_NAME = re.compile(r"\.(pcap|pcapng|cap)([._-]?\d+)?(\.(gz|zst))?$", re.IGNORECASE)
 _ROTATION = re.compile(r"[-_.]?\d+$")
@@ -165,3 +183,108 @@ def _missing(path: str) -> str:
     near += [name for name in names if name.startswith(os.path.basename(path) + ".") and name not in near][:3]
     hint = f": did you mean {' or '.join(near[:3])}?" if near else f": is it in {os.path.abspath(folder)}?"
     return f"{path}: no such file{hint}"
+
+
+# --- example:NAME, the captures that come with the package ---
+
+
+def _examples_folder() -> Path:
+    """Return the folder of captures: inside an installed package, else beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "captures"
+    return inside if inside.is_dir() else package.parent / "captures"
+
+
+def example_names() -> list[str]:
+    """Return the names that may follow `example:`."""
+    folder = _examples_folder()
+    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+
+def example_path(argument: str) -> str:
+    """Return the path that `example:NAME` means; any other argument as it is.
+
+    Raises UsageError for a name that does not exist.
+    """
+    if not argument.startswith(EXAMPLE_PREFIX) or Path(argument).exists():
+        return argument
+    name = argument.removeprefix(EXAMPLE_PREFIX)
+    names = example_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        known = f"known are {', '.join(names) or 'none'}"
+        hint = f"did you mean {EXAMPLE_PREFIX}{near[0]}?" if near else known
+        raise UsageError(f"{argument}: there is no such example; {hint}")
+    return str(_examples_folder() / name)
+
+
+# --- -i: live sources ---
+
+
+class LiveArgument(NamedTuple):
+    """One live source."""
+
+    target: str
+    """'-', a path, or the name of an interface."""
+    plane: str | None
+    is_stream: bool
+
+
+def resolve_live(arguments: Sequence[str], planes: Collection[str]) -> list[LiveArgument]:
+    """Return the sources that *arguments* mean: PLANE=TARGET, or TARGET alone for a capture point.
+
+    TARGET is '-', an existing path (a named pipe, as a rule), or an interface. Raises UsageError.
+    """
+    found: list[LiveArgument] = []
+    for argument in arguments:
+        plane, target = _split_live(argument, planes)
+        is_stream = target == "-" or os.sep in target or _is_pipe(target)
+        if is_stream and target != "-" and not os.path.exists(target):
+            raise SourceError(f"{target}: no such file or named pipe (make one with mkfifo)")
+        if not is_stream:
+            _check_interface(target)
+        if plane is None and is_stream and target != "-":
+            plane = plane_of_name(target, planes)
+        if any(other.target == target for other in found):
+            raise UsageError(f"-i: {place_of(target)} is given twice")
+        found.append(LiveArgument(target, plane, is_stream))
+    return found
+
+
+def _split_live(argument: str, planes: Collection[str]) -> tuple[str | None, str]:
+    plane, equals, target = argument.partition("=")
+    if not equals or os.path.lexists(argument) or os.sep in plane:
+        return None, argument
+    if plane not in planes:
+        near = difflib.get_close_matches(plane, list(planes), 1)
+        hint = f"did you mean {near[0]}?" if near else "a new one is named in a topology file"
+        raise UsageError(f"-i {argument}: no plane '{plane}' (known: {', '.join(sorted(planes))}): {hint}")
+    if not target:
+        raise UsageError(
+            f"-i {argument}: nothing behind '=': write {plane}=INTERFACE, {plane}=FIFO or {plane}=-"
+        )
+    return plane, target
+
+
+def _is_pipe(target: str) -> bool:
+    """Return whether *target* is a named pipe or a file here, and no interface is called so."""
+    if target in _interfaces():
+        return False
+    try:
+        mode = os.stat(target).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISCHR(mode)
+
+
+def _interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
+def _check_interface(name: str) -> None:
+    known = _interfaces()
+    if name == ANY or name in known:
+        return
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    raise UsageError(f"-i: no interface and no file '{name}': {hint}")

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tracer.capture.arguments import ANY
 from tracer.capture.live import monotonic_s, wall_ns
-from tracer.capture.live_arguments import ANY
 from tracer.capture.streams import Deliver
 from tracer.errors import SourceError, UsageError
 from tracer.model import Capture, PacketFields

@@ -1,4 +1,4 @@
-"""What is happening now: the clock, and a thread for each live source. No other room reads a clock."""
+"""Live sources: the clock, and a thread for each source. No other module reads a clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOTS = 64
 Item = TypeVar("Item", PacketFields, SegmentFields | Heard)
 """What a source is read as; its time comes first."""
 Decode = Callable[[list[Any]], list[Item]]
-"""Of packets; of what a broker told."""
+"""Of packets; of messages that a broker reported."""
 Arrivals = SimpleQueue["tuple[Reader[Item], list[Item] | None, int]"]
 
 
@@ -41,7 +41,7 @@ def monotonic_s() -> float:
 
 
 class LiveSource(Protocol):
-    """What a source of packets must offer, or a broker that tells what passes through it."""
+    """What a source of packets must offer, or of messages of a broker."""
 
     capture: Capture
     ends_on_stop: bool
@@ -55,7 +55,7 @@ class LiveSource(Protocol):
         """Raise SourceError for what can never be read, before anything is started."""
 
     def stop(self) -> None:
-        """Let `read` hand over what is there and end, where it can."""
+        """Make `read` hand over what has arrived and end, where it can."""
 
     def read(self, deliver: Callable[[list[Any], int], None]) -> None:
         """Hand over packets, or what was heard, until the source ends: in its own thread, so it may block."""
@@ -129,7 +129,7 @@ class Reader(Generic[Item]):
         return self.newest_ns if self.backlog else max(self.newest_ns, self._reached_ns)
 
     def is_waited_for(self) -> bool:
-        """Tell whether others wait for what this source says next."""
+        """Return whether others wait for what this source says next."""
         if self.backlog:
             return True
         if self.ended:
@@ -140,7 +140,7 @@ class Reader(Generic[Item]):
         return silent_s < (SILENCE_S if self.is_live else RECORDED_SILENCE_S)
 
     def silent_s(self) -> float:
-        """Return for how long nothing was heard."""
+        """Return for how long nothing has arrived, in seconds."""
         return monotonic_s() - self._heard_s
 
 

@@ -182,7 +182,7 @@ class Sightings:
         return ready
 
     def holds(self) -> bool:
-        """Tell whether segments wait for other sightings of theirs."""
+        """Return whether segments wait for other sightings of theirs."""
         return bool(self._held)
 
     def flush(self) -> list[SegmentFields]:

@@ -1,4 +1,4 @@
-"""Giving up what sniffing needed: hostile traffic is read without any privilege."""
+"""Privileges are given up once the sockets are open: hostile traffic is read without any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats of a report by name. The next one is one file and one line here.
+"""The formats of a report by name. A new one is one module in tracer/reports and one line here.
 
 A format is a module with `pieces(report) -> Iterator[bytes]`, named and not imported: a format that is
 not asked for costs nothing, and may need a library that is not installed.
@@ -19,15 +19,15 @@ __all__ = ["FORMATS", "loaded", "needing", "pieces"]
 
 
 class Format(NamedTuple):
-    """Where a format is made, and what it needs."""
+    """The module that makes a format, and what that needs."""
 
     module: str
-    words: str
-    """What it is, for --help."""
+    description: str
+    """For --help."""
     extra: str = ""
     """The extra of pyproject.toml that installs what it needs."""
     binary: bool = False
-    """No terminal can show it."""
+    """It cannot be written to a terminal."""
 
 
 FORMATS = {

@@ -1,4 +1,7 @@
-"""What goes out: results to standard output or `-o`, remarks to standard error, and a code at the end."""
+"""What goes out: results to standard output or `-o`, remarks and progress to standard error, an exit code.
+
+rich is imported where it draws: for a text report, and for progress on a terminal.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from tracer.errors import UsageError, reason
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
-    from tracer.cli.manner import Manner
+    from tracer.cli.common import CommonOptions
     from tracer.model import Report
 
 __all__ = [
@@ -24,15 +29,17 @@ __all__ = [
     "INCONCLUSIVE",
     "INTERRUPTED",
     "NO_TRACE",
+    "CaptureProgress",
     "colourful",
     "console",
     "destination",
     "discard_stdout",
     "exit_code",
     "plain",
+    "progress",
     "ready",
     "say",
-    "tell",
+    "write_line",
     "write_report",
 ]
 
@@ -56,14 +63,14 @@ def exit_code(report: Report) -> int:
 # --- remarks --------------------------------------------------------------------------------------
 
 
-def say(message: str, manner: Manner) -> None:
-    """Remark something on standard error, unless `-q` forbids."""
-    if message and not manner.quiet:
-        tell(message)
+def say(message: str, common: CommonOptions) -> None:
+    """Write a remark to standard error, unless -q is given."""
+    if message and not common.quiet:
+        write_line(message)
 
 
-def tell(message: str) -> None:
-    """Say one line on standard error. Nobody may listen there, and that ends no run."""
+def write_line(message: str) -> None:
+    """Write one line to standard error. That it is closed or broken ends no run."""
     if sys.stderr is not None:
         with suppress(BrokenPipeError):
             print(f"tracer: {plain(message, 2000)}", file=sys.stderr)
@@ -74,6 +81,54 @@ def plain(text: str, limit: int) -> str:
     from tracer import reports
 
     return reports.plain(text, limit)
+
+
+# --- progress --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(common: CommonOptions) -> Iterator[CaptureProgress]:
+    """Bars for as long as the captures are read; without a terminal or with `-q`, none."""
+    if common.quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield CaptureProgress(None, common)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    with Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[counts]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True, color_system="auto" if colourful(sys.stderr, common) else None),
+        transient=True,
+    ) as bars:
+        yield CaptureProgress(bars, common)
+
+
+class CaptureProgress:
+    """Shows how far the captures are read: `tracer.engine.Progress`."""
+
+    def __init__(self, bars: Bars | None, common: CommonOptions) -> None:
+        self._bars = bars
+        self._manner = common
+        self._tasks: dict[str, TaskID] = {}
+
+    def opened(self, path: str, size_bytes: int | None) -> None:
+        if self._bars is not None:
+            name = plain(path.rsplit("/", 1)[-1], 60)
+            self._tasks[path] = self._bars.add_task(name, total=size_bytes, counts="")
+
+    def advanced(self, path: str, bytes_read: int, packets: int, traces: int) -> None:
+        if self._bars is not None and path in self._tasks:
+            counts = f"{packets:,} packets, {traces:,} traces"
+            self._bars.update(self._tasks[path], completed=bytes_read, counts=counts)
+
+    def ignored(self, path: str, why: str) -> None:
+        if self._manner.verbose:
+            say(f"ignored {path}: {why}", self._manner)
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -90,7 +145,7 @@ def destination(path: Path | None, captures: Sequence[str], option: str = "-o") 
             yield sys.stdout
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader has had enough (`| head`); the exit code still says what was found.
+            # The reader is gone (`| head`); the exit code still says what was found.
             discard_stdout()
         return
     if any(_same_file(path, capture) for capture in captures):
@@ -113,7 +168,7 @@ def destination(path: Path | None, captures: Sequence[str], option: str = "-o") 
 
 
 def _same_file(path: Path, capture: str) -> bool:
-    """Tell whether *path* is what an argument names, or one of the captures of a folder it names."""
+    """Return whether *path* is what an argument names, or a capture of a folder that it names."""
     with suppress(OSError, ValueError):
         for name in filter(None, (capture, capture.partition("=")[2])):
             source = Path(name)
@@ -137,7 +192,7 @@ def ready(form: str, file: TextIO) -> None:
     if chosen is None:
         return
     if chosen.binary and file.isatty():
-        raise UsageError(f"--format {form} is no text for a terminal; name a file with -o")
+        raise UsageError(f"--format {form} cannot be written to a terminal; name a file with -o")
     if chosen.extra:
         formats.loaded(form, f"--format {form}")
 
@@ -151,10 +206,10 @@ def write_report(form: str, report: Report, file: TextIO) -> None:
         file.buffer.write(piece)
 
 
-# --- looks ----------------------------------------------------------------------------------------
+# --- colours and width -----------------------------------------------------------------------------
 
 
-def console(file: TextIO, manner: Manner) -> Console:
+def console(file: TextIO, common: CommonOptions) -> Console:
     """A console on a stream: as wide as the terminal, or wide enough where no window cuts the lines."""
     from rich.console import Console
 
@@ -162,13 +217,13 @@ def console(file: TextIO, manner: Manner) -> Console:
         def on_broken_pipe(self) -> None:
             raise  # rich would exit with 1, which means that a trace deviates
 
-    on_screen, coloured = file.isatty(), colourful(file, manner)
+    on_screen, coloured = file.isatty(), colourful(file, common)
     has_width = on_screen or os.environ.get("COLUMNS", "").isdigit()
     return Screen(
         file=file,
         width=None if has_width else _PIPE_WIDTH,
         force_terminal=on_screen,
-        # rich finds no colours where there is no terminal, however loudly they are asked for.
+        # rich detects no colours where there is no terminal, even if they are asked for.
         color_system=("auto" if on_screen else "standard") if coloured else None,
         no_color=not coloured,
         highlight=False,
@@ -177,10 +232,10 @@ def console(file: TextIO, manner: Manner) -> Console:
     )
 
 
-def colourful(file: TextIO, manner: Manner) -> bool:
+def colourful(file: TextIO, common: CommonOptions) -> bool:
     """Whether to colour what goes to *file*: the option beats the environment, which beats the terminal."""
-    if manner.color != "auto":
-        return manner.color == "always"
+    if common.color != "auto":
+        return common.color == "always"
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):

@@ -5,6 +5,6 @@
 
 from tracer.conformance.checker import Checker
 from tracer.conformance.coverage import Coverage
-from tracer.conformance.words import owes
+from tracer.conformance.sentences import owes
 
 __all__ = ["Checker", "Coverage", "owes"]

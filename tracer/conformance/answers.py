@@ -10,27 +10,28 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from tracer.conformance.case import Case
-from tracer.conformance.outcome import Ending
-from tracer.conformance.sight import StepSight
+from tracer.conformance.case import GOOD, Case, Ending
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
+from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
+from tracer.openstack.services import NOVA_SCHEDULER
 
-__all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered"]
+__all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered", "selects_host"]
 
 _MOST = 5
 """Notes of one kind; a conductor that died owes hundreds of replies."""
 _TEXT_LIMIT = 200
 
 
-def answers(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
+def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     """Return what the captures answer of a creation that did not succeed."""
-    if ending.outcome in ("active", "done"):
+    if ending.outcome in GOOD:
         return []
     return [
         *_placement(case, ending),
-        *_replies(case, ending, sight),
-        *_messages(case, sight),
+        *_replies(case, ending, coverage),
+        *_messages(case, coverage),
         *(
             Note("fault", None, f"nova recorded: {call.facts.fault}", case.records[call.serial])
             for call in faults_recorded(case)[-_MOST:]
@@ -51,13 +52,19 @@ def candidates_offered(case: Case) -> Call | None:
     return found
 
 
+def selects_host(case: Case, step: str | None) -> bool:
+    """Tell whether *step* is the answer that names the hosts: placement and filters decide it."""
+    return bool(case.grammar.replies(step)) and case.grammar.caller(step) == NOVA_SCHEDULER
+
+
 def _placement(case: Case, ending: Ending) -> list[Note]:
-    if ending.stopped_at != "6":
+    step = ending.stopped_at
+    if not selects_host(case, step):
         return []
     asked = [
         call
         for call in case.trace.calls
-        if isinstance(call.facts, RestFacts) and call.facts.path.endswith("/allocation_candidates")
+        if isinstance(call.facts, RestFacts) and call.facts.path.endswith(CANDIDATES)
     ]
     offer = candidates_offered(case)
     if offer is None or not isinstance(offer.facts, RestFacts):
@@ -67,7 +74,7 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
         why = (
             "placement's answer is not in the captures: it may have been empty, or a filter refused the rest"
         )
-        return [Note("placement", "6", why, case.records[asked[-1].serial] if asked else None)]
+        return [Note("placement", step, why, case.records[asked[-1].serial] if asked else None)]
     count, wanted = offer.facts.candidates, _wanted(offer.facts.query)
     if not count:
         why = f"placement offered no host{wanted}: not a filter of nova-scheduler"
@@ -77,13 +84,13 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
         claims = [
             c
             for c in case.trace.calls
-            if c.operation.startswith("PUT /allocations/") and c.result[:1] in "45" and c.result != "?"
+            if c.operation.startswith(CLAIM) and c.result[:1] in "45" and c.result != "?"
         ]
         if claims:
-            why += f" (placement answered {claims[-1].result} to PUT /allocations/{{id}})"
+            why += f" (placement answered {claims[-1].result} to {CLAIM}{{id}})"
     else:
         return []
-    return [Note("placement", "6", why, case.records[offer.serial])]
+    return [Note("placement", step, why, case.records[offer.serial])]
 
 
 def _wanted(query: str) -> str:
@@ -92,20 +99,19 @@ def _wanted(query: str) -> str:
     parts = [
         part.replace(":", " ", 1)
         for key, value in fields
-        if key.startswith("resources")
+        if asks_for_resources(key)
         for part in value.split(",")
     ]
-    for key, value in fields:
-        if key.startswith(("required", "member_of", "in_tree")):
-            parts.append(f"{key} {value}")
+    parts += [f"{key} {value}" for key, value in fields if leaves_hosts_out(key)]
     return f" with {', '.join(parts)}"[:_TEXT_LIMIT] if parts else ""
 
 
 # --- late, or never? ------------------------------------------------------------------------------
 
 
-def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
+def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     notes = []
+    reply_step = next((step for step in case.grammar.places if case.grammar.replies(step)), None)
     for call in case.trace.calls:
         facts = call.facts
         if not isinstance(facts, RpcFacts) or facts.mode != "call" or facts.broken or not facts.msg_id:
@@ -118,11 +124,12 @@ def _replies(case: Case, ending: Ending, sight: StepSight) -> list[Note]:
         if facts.answered_ns is None:
             if _lost(call):
                 continue
-            after_ns = sight.seen_for_ns(record.plane, call.started_ns)
+            after_ns = coverage.seen_for_ns(record.plane, call.started_ns)
             if after_ns < 1_000_000_000 and not gave_up_ns:
                 continue  # the capture ends in its middle
-            said = "was never answered" if sight.would_show("6") else "has no answer in the captures"
-            if after_ns < (gave_up_ns - call.started_ns if gave_up_ns else sight.stall_ns):
+            is_visible = reply_step is not None and coverage.would_show(reply_step)
+            said = "was never answered" if is_visible else "has no answer in the captures"
+            if after_ns < (gave_up_ns - call.started_ns if gave_up_ns else coverage.stall_ns):
                 said = f"was not answered in the {time_words(after_ns)} captured"
             if gave_up_ns:
                 # The answer to a poll tells that the VM is in error, not since when.
@@ -154,9 +161,11 @@ def _gave_up_ns(case: Case, msg_id: str) -> int:
 
 
 def _error_behind(case: Case, call: Call) -> int:
-    """Return when the VM was put in error while the scheduler's answer was outstanding."""
+    """Return when the VM was put in error while an answer that is a step was outstanding."""
     facts, failed_ns = call.facts, case.trace.failed_ns or 0
-    waits = isinstance(facts, RpcFacts) and facts.method == "select_destinations"
+    waits = isinstance(facts, RpcFacts) and bool(
+        case.grammar.steps_by_operation("RPC", f"reply {facts.method}")
+    )
     return failed_ns if waits and failed_ns > call.started_ns else 0
 
 
@@ -170,7 +179,7 @@ _FATES = {
 }
 
 
-def _messages(case: Case, sight: StepSight) -> list[Note]:
+def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
     notes = []
     for call in case.trace.calls:
         facts = call.facts
@@ -187,8 +196,8 @@ def _messages(case: Case, sight: StepSight) -> list[Note]:
         if call.connection.protocol == "firehose":
             # It tells that no queue took a message; returned is only what its sender wanted back.
             words = words.removesuffix(", the broker returned it")
-        seen_ns = sight.seen_for_ns(record.plane, call.started_ns)
-        if record.result in ("undelivered", "unacked") and seen_ns < sight.stall_ns:
+        seen_ns = coverage.seen_for_ns(record.plane, call.started_ns)
+        if record.result in ("undelivered", "unacked") and seen_ns < coverage.stall_ns:
             words += f" in the {time_words(seen_ns)} captured"
         notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
     return notes[-_MOST:]
@@ -197,7 +206,7 @@ def _messages(case: Case, sight: StepSight) -> list[Note]:
 def redelivered(case: Case) -> list[Note]:
     """Note the messages that the broker delivered more than once, however the trace ended."""
     return [
-        Note("redelivered", min(w.steps, default=None), f"{w.record.operation} was delivered again")
+        Note("redelivered", case.grammar.earliest(w.steps), f"{w.record.operation} was delivered again")
         for w in case.witnesses
         if isinstance(w.call.facts, RpcFacts) and w.call.facts.redelivered
     ]
@@ -213,4 +222,4 @@ def faults_recorded(case: Case) -> list[Call]:
 
 
 def _step_of(case: Case, call: Call) -> str | None:
-    return next((min(w.steps | w.failed, default=None) for w in case.witnesses if w.call is call), None)
+    return next((case.grammar.earliest(w.all_steps) for w in case.witnesses if w.call is call), None)

@@ -1,24 +1,108 @@
-"""The hosts that were asked to build the VM, and how far each of them came."""
+"""The hosts that were asked, and how far each of them came.
+
+Which steps an attempt consists of is said by the grammar's rule `attempt`: its first step asks a host. A
+workflow without that rule works on a server that is there, on one host.
+"""
 
 from __future__ import annotations
 
-from tracer.conformance.case import ATTEMPT_STEPS, Case
-from tracer.conformance.outcome import GOOD, Ending, failing_of_attempt
-from tracer.conformance.times import times_of
-from tracer.model import Attempt, StepResult, StepStatus
+from collections.abc import Callable
 
-__all__ = ["attempt_details"]
+from tracer.conformance.case import GOOD, Case, Ending, Tried
+from tracer.conformance.outcome import failing_of_attempt
+from tracer.conformance.times import times_of
+from tracer.model import Attempt, Call, ConnectFacts, RpcFacts, StepResult, StepStatus
+from tracer.openstack.services import HOST_SERVICE
+
+__all__ = ["attempt_details", "hosts_asked"]
+
+SAME_ATTEMPT_NS = 1_000_000_000
+"""Two messages to one host within a second are one attempt whose two legs could not be joined."""
+
+HostOf = Callable[[str], str | None]
+"""Address -> name of the host, where a queue told it."""
+
+
+# --- who was asked --------------------------------------------------------------------------------
+
+
+def hosts_asked(case: Case, host_of: HostOf) -> list[Tried]:
+    """Return the hosts that were asked to do the work of *case*, in order of time."""
+    if not case.trace.creates:
+        return _asked_about_the_server(case, host_of)
+    tried: list[Tried] = []
+    for call in case.trace.calls:
+        if not _begins_attempt(case, call):
+            continue
+        found = _tried(call, host_of)
+        last = tried[-1] if tried else None
+        if last is None or last.host != found.host or call.started_ns - last.since_ns >= SAME_ATTEMPT_NS:
+            tried.append(found)
+    return _with_silent_ones(case, tried, host_of)
+
+
+def _begins_attempt(case: Case, call: Call) -> bool:
+    """Tell whether *call* asks a host to build the VM of *case*, by the grammar's word on it."""
+    facts, attempt = call.facts, case.grammar.attempt
+    if not isinstance(facts, RpcFacts) or not attempt or call.serial in case.trace.ambiguous:
+        return False
+    if attempt[0] not in case.grammar.steps_by_operation(call.protocol, call.operation):
+        return False
+    return not (case.trace.server_id and facts.ids and case.trace.server_id not in facts.ids)
+
+
+def _tried(call: Call, host_of: HostOf) -> Tried:
+    """Return whom the message *call* asks: its routing key is `<topic>.<host>`."""
+    facts = call.facts
+    assert isinstance(facts, RpcFacts)  # noqa: S101  # a host is asked by a message
+    address = facts.consumer.endpoint.address if facts.consumer else None
+    host = facts.routing_key.partition(".")[2] or (host_of(address) if address else None)
+    return Tried(host or address or "?", call, frozenset([address] if address else []), call.started_ns)
+
+
+def _asked_about_the_server(case: Case, host_of: HostOf) -> list[Tried]:
+    for call in case.trace.calls:
+        facts = call.facts
+        if (
+            isinstance(facts, RpcFacts)
+            and facts.mode in ("call", "cast")
+            and not facts.object_method
+            and case.trace.server_id in facts.ids
+            and case.records[call.serial].callee == HOST_SERVICE
+        ):
+            return [_tried(call, host_of)]
+    return []
+
+
+def _with_silent_ones(case: Case, tried: list[Tried], host_of: HostOf) -> list[Tried]:
+    """Add hosts whose message is lost, but that built all the same."""
+    known = {t.host for t in tried}
+    for witness in case.witnesses:
+        if witness.record.caller != HOST_SERVICE or witness.ambiguous or witness.record.protocol != "REST":
+            continue
+        if isinstance(witness.call.facts, ConnectFacts) and case.trace.shared:
+            continue
+        address = witness.record.caller_address
+        host = host_of(address)
+        if host and host not in known and not any(address in t.addresses for t in tried):
+            known.add(host)
+            tried.append(Tried(host, None, frozenset([address]), witness.call.started_ns))
+    return sorted(tried, key=lambda t: t.since_ns)
+
+
+# --- how far they came ----------------------------------------------------------------------------
 
 
 def attempt_details(case: Case, ending: Ending) -> tuple[Attempt, ...]:
     """Return the attempts in order of time, with the steps of each where there were several."""
     details = []
-    attempts = case.attempts
+    attempts, grammar = case.attempts, case.grammar
     for i, tried in enumerate(attempts):
         last = i == len(attempts) - 1
         until_ns = None if last else attempts[i + 1].since_ns
         broken = failing_of_attempt(case, i)
-        stopped, error = (min(broken.failed), broken.call.error) if broken is not None else (None, "")
+        stopped = grammar.earliest(broken.failed) if broken is not None else None
+        error = broken.call.error if broken is not None else ""
         if last:
             stopped = ending.stopped_at if ending.outcome not in GOOD else None
             error = (error or ending.error) if ending.outcome == "error" else ""
@@ -32,24 +116,23 @@ def attempt_details(case: Case, ending: Ending) -> tuple[Attempt, ...]:
 def _steps(case: Case, since_ns: int, until_ns: int | None, stopped: str | None) -> tuple[StepResult, ...]:
     """Return what became of the steps of one attempt; *until_ns* is None of the last one."""
     results = []
-    for step in case.grammar.steps:
-        if step.name not in ATTEMPT_STEPS:
-            continue
+    for name in case.grammar.attempt:
+        step = case.grammar.step(name)
         mine = [
             w
             for w in case.witnesses
-            if step.name in w.all_steps
+            if name in w.all_steps
             and since_ns <= w.call.started_ns
             and (until_ns is None or w.call.started_ns < until_ns)
         ]
         status: StepStatus
-        if step.name == stopped:
+        if name == stopped:
             status = "failed"
         else:
-            status = "seen" if any(step.name in w.steps for w in mine) else "not_reached"
+            status = "seen" if any(name in w.steps for w in mine) else "not_reached"
             if not mine and step.presence == "optional":
                 status = "skipped"
         started_ns, duration_ns = times_of(mine)
         calls = tuple(w.record for w in mine)
-        results.append(StepResult(step.name, step.title, status, started_ns, duration_ns, calls))
+        results.append(StepResult(name, step.title, status, started_ns, duration_ns, calls))
     return tuple(results)

@@ -1,64 +1,23 @@
-"""One trace laid out for the check: each call with its line and the ways a grammar may take it."""
+"""One trace laid out for the check: each call with its line and the ways a grammar may take it.
+
+The nouns of the judgement: Case, Witness, the hosts Tried, and the Ending.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from tracer.alignment.alignment import Candidate
-from tracer.grammar.grammar import Grammar
-from tracer.model import Call, CallRecord, ConnectFacts, Connection, RestFacts, RpcFacts, Trace
+from tracer.grammar import Candidate, Grammar
+from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Trace
+from tracer.openstack.services import PORTAL, VRM
+from tracer.openstack.states import TASK_FAILED
 
-__all__ = ["ATTEMPT_STEPS", "Case", "Sight", "Tried", "Witness", "lay_out"]
+__all__ = ["GOOD", "Case", "Ending", "Tried", "Witness", "lay_out"]
 
-SAME_ATTEMPT_NS = 1_000_000_000
-"""Two messages to one host within a second are one attempt whose two legs could not be joined."""
-
-
-ATTEMPT_STEPS = ("7", "8a", "8b", "8c")
-"""Steps of the documented creation through which every host goes that is asked."""
-
-
-class Sight(Protocol):
-    """What the checker asks about the captures (tracer/conformance/coverage.py)."""
-
-    def planes(self) -> set[str]: ...
-
-    def span_ns(
-        self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()
-    ) -> tuple[int, int]: ...
-
-    def one_way(
-        self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
-    ) -> bool: ...
-
-    def plane_is_given(self, connection: Connection) -> bool: ...
-
-    def unseen(
-        self,
-        plane: str,
-        protocol: str,
-        caller: Sequence[str] | set[str],
-        callee: Sequence[str] | set[str],
-        names: tuple[str, str],
-        strict: bool = True,
-    ) -> str | None: ...
-
-    def damaged(
-        self,
-        protocol: str,
-        caller: Sequence[str] | set[str],
-        callee: Sequence[str] | set[str],
-        since_ns: int,
-        until_ns: int,
-    ) -> bool: ...
-
-    def interruption(self, since_ns: int, until_ns: int) -> str | None: ...
-
-    def cut_short(self) -> bool: ...
-
-    def broke_off(self, plane: str, until_ns: int) -> str | None: ...
+GOOD = ("active", "done")
+"""Outcomes of what succeeded."""
 
 
 class Witness(NamedTuple):
@@ -83,7 +42,7 @@ class Tried(NamedTuple):
 
     host: str
     call: Call | None
-    """Step 7; None when it is only known from what the host did."""
+    """The first call of the attempt; None when it is only known from what the host did."""
     addresses: frozenset[str]
     since_ns: int
 
@@ -97,7 +56,8 @@ class Case:
     witnesses: list[Witness]
     records: dict[int, CallRecord]
     """serial of a call -> as it is shown"""
-    attempts: list[Tried]
+    attempts: list[Tried] = field(default_factory=list)
+    """The hosts that were asked, in order of time (attempts.py)."""
 
     def step_calls(self, step: str) -> list[Witness]:
         return [w for w in self.witnesses if step in w.steps]
@@ -118,7 +78,7 @@ class Case:
         latest = self.first_ns
         for call in self.trace.calls:
             if isinstance(call.facts, ConnectFacts) and call is not self.trace.calls[0]:
-                # A service that has lost its broker knocks for ever, with or without this creation.
+                # A service that has lost its broker keeps retrying the connection, whatever the trace.
                 continue
             outer = self._is_outer(call)
             latest = max(latest, call.started_ns, 0 if outer else (call.ended_ns or 0))
@@ -127,16 +87,29 @@ class Case:
     def _is_outer(self, call: Call) -> bool:
         """Tell whether *call* is the request that began it all, on one of its legs."""
         to = self.grammar.begun_at(call.protocol, call.asked) if call.protocol == "REST" else frozenset()
-        return bool(to - {"sc"}) or (bool(to) and not call.connection.server_role)
+        return bool(to - {PORTAL}) or (bool(to) and not call.connection.server_role)
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a creation ended."""
+
+    outcome: Outcome
+    stopped_at: str | None = None
+    between: tuple[str, str] | None = None
+    call: Call | None = None
+    """The call that failed, or the last one that was made."""
+    error: str = ""
+    """The fault's own words."""
+    time_ns: int = 0
 
 
 def lay_out(
     trace: Trace,
     grammar: Grammar,
     record: Callable[[Call, bool], CallRecord],
-    host_of: Callable[[str], str | None],
 ) -> Case:
-    """Return *trace* with lines and candidates; *record* resolves roles, *host_of* names a host."""
+    """Return *trace* with lines and candidates; *record* resolves roles."""
     records: dict[int, CallRecord] = {}
     witnesses = []
     symbols = grammar.automaton.symbols
@@ -157,75 +130,13 @@ def lay_out(
             witnesses.append(
                 Witness(call, shown, candidates, steps - {""}, (failed | refused) - {""}, ambiguous)
             )
-    case = Case(trace, grammar, witnesses, records, [])
-    case.attempts = _attempts(case, host_of)
-    return case
+    return Case(trace, grammar, witnesses, records)
 
 
 def _candidates(grammar: Grammar, call: Call, shown: CallRecord) -> tuple[Candidate, ...]:
     """Return the ways to take a call; a VRM task that failed is answered 200 and is a failure."""
     facts = call.facts
-    if isinstance(facts, RestFacts) and shown.callee == "vrm" and facts.status_text == "failed":
+    if isinstance(facts, RestFacts) and shown.callee == VRM and facts.status_text == TASK_FAILED:
         words = shown.line.rsplit(" ", 1)[0]
         return grammar.candidates(f"{words} 500")
     return grammar.candidates(shown.matched)
-
-
-def _workers(case: Case, host_of: Callable[[str], str | None]) -> list[Tried]:
-    """Return the host whose nova-compute was asked to do something to a server that is there."""
-    for call in case.trace.calls:
-        facts = call.facts
-        if (
-            isinstance(facts, RpcFacts)
-            and facts.mode in ("call", "cast")
-            and not facts.object_method
-            and case.trace.server_id in facts.ids
-            and case.records[call.serial].callee == "nova-compute"
-        ):
-            address = facts.consumer.endpoint.address if facts.consumer else None
-            host = facts.routing_key.partition(".")[2] or (host_of(address) if address else None)
-            addresses = frozenset([address] if address else [])
-            return [Tried(host or address or "?", call, addresses, call.started_ns)]
-    return []
-
-
-def _attempts(case: Case, host_of: Callable[[str], str | None]) -> list[Tried]:
-    if not case.trace.creates:
-        return _workers(case, host_of)
-    tried: list[Tried] = []
-    for call in case.trace.calls:
-        facts = call.facts
-        if (
-            not isinstance(facts, RpcFacts)
-            or facts.method != "build_and_run_instance"
-            or facts.mode == "reply"
-            or call.serial in case.trace.ambiguous
-        ):
-            continue
-        if case.trace.server_id and facts.ids and case.trace.server_id not in facts.ids:
-            continue
-        address = facts.consumer.endpoint.address if facts.consumer else None
-        host = (
-            facts.routing_key.partition(".")[2] or (host_of(address) if address else None) or address or "?"
-        )
-        last = tried[-1] if tried else None
-        if last is not None and last.host == host and call.started_ns - last.since_ns < SAME_ATTEMPT_NS:
-            continue
-        tried.append(Tried(host, call, frozenset([address] if address else []), call.started_ns))
-    return _add_silent(case, tried, host_of)
-
-
-def _add_silent(case: Case, tried: list[Tried], host_of: Callable[[str], str | None]) -> list[Tried]:
-    """Add hosts whose message of step 7 is lost, but that built all the same."""
-    known = {t.host for t in tried}
-    for witness in case.witnesses:
-        if witness.record.caller != "nova-compute" or witness.ambiguous or witness.record.protocol != "REST":
-            continue
-        if isinstance(witness.call.facts, ConnectFacts) and case.trace.shared:
-            continue
-        address = witness.record.caller_address
-        host = host_of(address)
-        if host and host not in known and not any(address in t.addresses for t in tried):
-            known.add(host)
-            tried.append(Tried(host, None, frozenset([address]), witness.call.started_ns))
-    return sorted(tried, key=lambda t: t.since_ns)

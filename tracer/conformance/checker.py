@@ -1,7 +1,7 @@
 """Trace + grammar -> verdict.
 
-lay out the calls (case) -> how it ended (outcome, run) -> explain the calls (explanation)
-    -> what became of each step (step_results) -> what deviates (findings, misfits)
+lay out the calls (case) -> how it ended (outcome, refusals) -> explain the calls (explanation)
+    -> what became of each step (step_results) -> what deviates (deviations)
     -> the verdict, with the hosts that were tried (attempts) and what operators ask (answers)
 """
 
@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tracer.conformance.answers import answers, redelivered
-from tracer.conformance.attempts import attempt_details
-from tracer.conformance.case import Case, Sight, lay_out
+from tracer.conformance.attempts import attempt_details, hosts_asked
+from tracer.conformance.case import GOOD, Case, lay_out
+from tracer.conformance.coverage import Visibility
+from tracer.conformance.deviations import findings
 from tracer.conformance.explanation import explain
-from tracer.conformance.findings import findings
-from tracer.conformance.outcome import GOOD, blind_host, judge
-from tracer.conformance.run import judge_run
-from tracer.conformance.sight import StepSight
+from tracer.conformance.outcome import blind_host, judge
+from tracer.conformance.sentences import host_words, retry_words, summary_words
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
-from tracer.conformance.words import host_words, retry_words, summary_words
 from tracer.grammar.grammar import Grammar
 from tracer.model import (
     Call,
@@ -33,23 +33,22 @@ from tracer.model import (
     Trace,
     Verdict,
 )
+from tracer.openstack.services import NOVA, PROXY
 
 __all__ = ["Checker"]
-
-_NOVA = ("nova-api", "nova-conductor", "nova-scheduler", "nova-compute")
 
 
 @dataclass(frozen=True, slots=True)
 class Checker:
     """Checks traces against one grammar.
 
-    *record* resolves a call's roles, plane and evidence; *sight* knows what the captures could show;
+    *record* resolves a call's roles, plane and evidence; *coverage* knows what the captures could show;
     *allow* is what the user accepts, as KIND or KIND:STEP.
     """
 
     grammar: Grammar
     record: Callable[[Call, bool], CallRecord]
-    sight: Sight
+    coverage: Visibility
     addresses_of: Callable[[str], set[str]]
     fronts_of: Callable[[str], set[str]]
     host_of: Callable[[str], str | None]
@@ -58,25 +57,27 @@ class Checker:
 
     def check(self, trace: Trace) -> Verdict:
         """Return the verdict on *trace*."""
-        case = lay_out(trace, self.grammar, self.record, self.host_of)
-        sight = StepSight(case, self.sight, self.addresses_of, self.fronts_of, self.stall_ns)
-        ending = (judge if trace.creates else judge_run)(case, sight, self.stall_ns)
-        explanation = explain(case, sight, ending)
+        case = lay_out(trace, self.grammar, self.record)
+        case.attempts = hosts_asked(case, self.host_of)
+        coverage = StepCoverage(case, self.coverage, self.addresses_of, self.fronts_of, self.stall_ns)
+        ending = judge(case, coverage, self.stall_ns)
+        explanation = explain(case, coverage, ending)
         # From here on, what another trace explains better is no witness of this one.
         case.witnesses = explanation.witnesses
-        steps = step_results(case, sight, ending, explanation)
-        deviations, notes = findings(case, sight, ending, explanation, steps)
+        steps = step_results(case, coverage, ending, explanation)
+        deviations, notes = findings(case, coverage, ending, explanation, steps)
         hosts = tuple(tried.host for tried in case.attempts)
         attempts = attempt_details(case, ending)
-        blind = blind_host(case, ending, sight)
+        blind = blind_host(case, ending, coverage)
+        first = next(iter(self.grammar.attempt), None)
         if len(hosts) > 1 and ending.outcome in GOOD:
-            notes.append(Note("retry", "7", retry_words(case, attempts, is_known=blind is None)))
+            notes.append(Note("retry", first, retry_words(case, attempts, is_known=blind is None)))
         if blind is not None:
-            notes.append(Note("host", "7", host_words(case, blind)))
-        notes += [*redelivered(case), *answers(case, ending, sight), *_shared(case)]
+            notes.append(Note("host", first, host_words(case, blind)))
+        notes += [*redelivered(case), *answers(case, ending, coverage), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
         api = trace.created
-        at_api = api is not None and case.records[api.serial].callee == "nova-api"
+        at_api = api is not None and case.records[api.serial].callee == self.grammar.api
         return Verdict(
             "",
             trace.request_id or None,
@@ -93,7 +94,7 @@ class Checker:
             attempts,
             case.first_ns,
             max(ending.time_ns, case.last_own_ns()),
-            summary_words(case, ending, sight, steps, deviations),
+            summary_words(case, ending, coverage, steps, deviations),
             steps,
             tuple(deviations),
             (*notes, *accepted),
@@ -142,7 +143,8 @@ class Checker:
 
 def _shared(case: Case) -> list[Note]:
     """Note the steps whose evidence may be another creation's."""
-    steps = sorted({step for w in case.witnesses if w.ambiguous for step in w.steps})
+    shared = {step for w in case.witnesses if w.ambiguous for step in w.steps}
+    steps = [step for step in case.grammar.places if step in shared]
     return [Note("ambiguous", step, "some of its calls may belong to another creation") for step in steps]
 
 
@@ -154,11 +156,11 @@ def _log_ids(case: Case) -> tuple[tuple[str, str], ...]:
         records = [w.record for w in case.witnesses]
         took_part = {record.caller for record in records}
         took_part |= {r.callee for r in records if r.result not in ("undelivered", "unroutable")}
-        got = [role for role in _NOVA if role in took_part]
-        found[(", ".join(got) or "nova-api", trace.request_id)] = None
+        got = [role for role in NOVA if role in took_part]
+        found[(", ".join(got) or case.grammar.api, trace.request_id)] = None
     for witness in case.witnesses:
         facts, record = witness.call.facts, witness.record
         own = facts.answered_id if isinstance(facts, RestFacts) else ""
-        if own and own != trace.request_id and not record.callee.startswith(("nova", "lb")):
+        if own and own != trace.request_id and record.callee not in (*NOVA, PROXY):
             found[(record.callee, own)] = None
     return tuple(found)

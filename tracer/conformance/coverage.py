@@ -8,15 +8,57 @@ reason why not, in words, and with what to capture next time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from tracer.model import Call, Capture, Connection, Gap, RpcFacts
+from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
-__all__ = ["Coverage"]
+__all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
-_BROKER, _DATABASE = "rabbitmq", "db"
 MAX_PAIRS = 200_000
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
+
+
+class Visibility(Protocol):
+    """What the checker asks about the captures; `Coverage` answers from what was seen."""
+
+    def planes(self) -> set[str]: ...
+
+    def span_ns(
+        self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()
+    ) -> tuple[int, int]: ...
+
+    def one_way(
+        self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
+    ) -> bool: ...
+
+    def plane_is_given(self, connection: Connection) -> bool: ...
+
+    def unseen(
+        self,
+        plane: str,
+        protocol: str,
+        caller: Sequence[str] | set[str],
+        callee: Sequence[str] | set[str],
+        names: tuple[str, str],
+        strict: bool = True,
+    ) -> str | None: ...
+
+    def damaged(
+        self,
+        protocol: str,
+        caller: Sequence[str] | set[str],
+        callee: Sequence[str] | set[str],
+        since_ns: int,
+        until_ns: int,
+    ) -> bool: ...
+
+    def interruption(self, since_ns: int, until_ns: int) -> str | None: ...
+
+    def cut_short(self) -> bool: ...
+
+    def broke_off(self, plane: str, until_ns: int) -> str | None: ...
 
 
 class Coverage:
@@ -39,8 +81,6 @@ class Coverage:
         self._serves = serves
         self._pairs: dict[tuple[str, str, str], Connection] = {}
         """(protocol, address, address) -> a connection between them"""
-        self._served: dict[str, set[str]] = {}
-        """role -> addresses at which it was called, refused or not"""
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._planes: dict[str, set[str]] = {}
@@ -134,7 +174,7 @@ class Coverage:
         able = self._able(protocol)
         mine = [c for c in able if plane == "*" or c.plane is None or c.plane == plane]
         if protocol and (plane == "*" or any(c.plane is None for c in mine)):
-            medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+            medium = MEDIUM_OF.get(protocol)
             some = {*ends, *(self._addresses_of(medium) if medium else ())}
             between, served = set[int](), set[int]()
             for (_, client, server), connection in self._pairs.items():
@@ -175,11 +215,11 @@ class Coverage:
             return None
         callers, callees = set(caller), set(callee)
         if protocol == "RPC":
-            brokers = self._addresses_of(_BROKER)
+            brokers = self._addresses_of(BROKER)
             ways = [self._way(callers, brokers, protocol), self._way(callees, brokers, protocol)]
             return None if any(ways) else self._hidden_words(callers | callees, names)
         if protocol == "SQL":
-            callees = self._addresses_of(_DATABASE)
+            callees = self._addresses_of(DATABASE)
         if not callers or not callees or (protocol == "REST" and not self._serves(names[1])):
             return f"{names[0]} > {names[1]} was never seen in the captures"
         return None if self._way(callers, callees, protocol) else self._hidden_words(callers, names)
@@ -188,7 +228,7 @@ class Coverage:
         self, protocol: str, callers: set[str], callees: set[str], names: tuple[str, str]
     ) -> str | None:
         """Return that the server of this leg was seen, but nothing of it can be read (TLS, compression)."""
-        medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+        medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
         if self._is_told(protocol):
             return None
@@ -217,7 +257,7 @@ class Coverage:
     def one_way(self, protocol: str, caller: Iterable[str], callee: Iterable[str]) -> bool:
         """Tell whether of the connections between these ends only one direction is captured."""
         callers, callees = set(caller), set(callee)
-        medium = {"RPC": _BROKER, "SQL": _DATABASE}.get(protocol)
+        medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
         clients = callers | callees if protocol == "RPC" else callers
         mine = [

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracer.alignment.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Move, Sync, align
-from tracer.alignment.displaced import Displaced, displaced
-from tracer.conformance.case import ATTEMPT_STEPS, Case, Witness
-from tracer.conformance.outcome import GOOD, Ending
-from tracer.conformance.sight import StepSight
+from tracer.alignment.alignment import MISSING, UNOBSERVED, Alignment, Candidate, Edit, Sync, align
+from tracer.alignment.out_of_order import OutOfOrder, out_of_order
+from tracer.conformance.case import GOOD, Case, Ending, Witness
+from tracer.conformance.step_coverage import StepCoverage
 
 __all__ = ["Explanation", "Taken", "explain"]
 
@@ -23,24 +22,24 @@ class Explanation:
 
     witnesses: list[Witness]
     """The calls that were explained: those that may be another trace's only where they are needed."""
-    moves: tuple[Move, ...]
+    edits: tuple[Edit, ...]
     """An event of them is a position in `witnesses`."""
     taken: dict[str, list[Taken]]
     """step -> the calls taken for it; of a step of an attempt, those of the last attempt"""
     step_of: dict[int, str]
     """serial of a call -> the step that it is taken for, in whatever attempt"""
-    displaced: list[Displaced]
+    out_of_order: list[OutOfOrder]
 
     def witnesses_of(self, step: str) -> list[Witness]:
         """Return the calls taken for *step*, of the last attempt where there were several."""
         return [witness for witness, _ in self.taken.get(step, ())]
 
 
-def explain(case: Case, sight: StepSight, ending: Ending) -> Explanation:
-    """Explain the calls of *case* by its grammar; what may be missing for want of sight is cheap."""
+def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
+    """Explain the calls of *case* by its grammar; what may be missing for want of coverage is cheap."""
     grammar = case.grammar
     costs = {
-        step.name: MISSING if step.name in grammar.required and sight.would_show(step.name) else UNOBSERVED
+        step.name: MISSING if step.name in grammar.required and coverage.would_show(step.name) else UNOBSERVED
         for step in grammar.steps
     }
     # Nothing explains itself by a reschedule that nobody saw, unless a second host was asked.
@@ -61,20 +60,20 @@ def explain(case: Case, sight: StepSight, ending: Ending) -> Explanation:
 
     found = [(aligned(witnesses), witnesses) for witnesses in choices]
     best, witnesses = min(found, key=lambda each: each[0].cost)
-    moved = displaced(best.moves, lambda event: witnesses[event].all_steps)
+    moved = out_of_order(best.edits, lambda event: witnesses[event].all_steps)
     taken: dict[str, list[Taken]] = {}
     step_of: dict[int, str] = {}
     last_ns = case.attempts[-1].since_ns if len(case.attempts) > 1 else 0
-    for move in best.moves:
-        if not isinstance(move, Sync) or not move.symbol.step:
+    for edit in best.edits:
+        if not isinstance(edit, Sync) or not edit.symbol.step:
             continue
-        witness, step = witnesses[move.event], move.symbol.step
+        witness, step = witnesses[edit.event], edit.symbol.step
         if step not in grammar.places or _records_failure(case, ending, witness, step):
             continue
         step_of[witness.call.serial] = step
-        if step not in ATTEMPT_STEPS or witness.call.started_ns >= last_ns:
-            taken.setdefault(step, []).append((witness, move.kind))
-    return Explanation(witnesses, best.moves, taken, step_of, moved)
+        if step not in grammar.attempt or witness.call.started_ns >= last_ns:
+            taken.setdefault(step, []).append((witness, edit.kind))
+    return Explanation(witnesses, best.edits, taken, step_of, moved)
 
 
 def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:

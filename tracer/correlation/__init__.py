@@ -7,5 +7,6 @@ or by the URI that an answer named. What may belong to several is given to all a
 """
 
 from tracer.correlation.correlator import Correlator
+from tracer.correlation.requests import Pending
 
-__all__ = ["Correlator"]
+__all__ = ["Correlator", "Pending"]

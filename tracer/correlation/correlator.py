@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from tracer.correlation import expiry
 from tracer.correlation.assembly import assemble
-from tracer.correlation.material import PORTAL, Begins, Material
+from tracer.correlation.call_store import Begins, CallStore
+from tracer.correlation.requests import NothingPending, Pending
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.openstack.rest import CREATED, is_login, is_vrm, names_vrm_object
+from tracer.openstack.services import NOVA_API, PORTAL
 
 __all__ = ["Correlator"]
 
-_VRM = re.compile(r"/service/(?:sites|session)\b")
 LOOSE = 20_000
 """Calls without any key that are kept for a join by time and address."""
 RETIRED = 200_000
 """Ids of retired traces that are remembered, so that what comes late opens no other trace."""
 
+NOTHING_PENDING = NothingPending()
+
 
 class Correlator:
     """Receives calls as they begin and change; gives traces at the end.
 
-    *is_front* tells whether an endpoint is a proxy's; *addresses_of* the addresses of a role; both come
-    from the topology. *begins* tells what begins a trace, and comes from the grammar.
+    *is_front* tells whether an endpoint is a proxy's, and comes from the topology; *begins* tells what begins
+    a trace, and comes from the grammar.
     """
 
-    def __init__(
-        self,
-        is_front: Callable[[Endpoint], bool],
-        addresses_of: Callable[[str], set[str]],
-        host_of: Callable[[str], str | None],
-        begins: Begins,
-    ) -> None:
-        self._material = Material(is_front, addresses_of, host_of, begins)
+    def __init__(self, is_front: Callable[[Endpoint], bool], begins: Begins) -> None:
+        self._store = CallStore(is_front, begins)
         self._newest = 0
         self._open_legs: dict[int, Call] = {}
         self._vrm_uris: OrderedDict[str, str] = OrderedDict()
@@ -56,37 +52,27 @@ class Correlator:
             if new:
                 self._sql(call, facts)
         elif isinstance(facts, ConnectFacts) and new:
-            self._material.loose.add(call)
+            self._store.loose.add(call)
 
-    def traces(
-        self,
-        *,
-        in_flight: bool = False,
-        told_before_ns: tuple[int, int] = (0, 0),
-        told: Collection[int] = (),
-    ) -> list[Trace]:
+    def traces(self, pending: Pending = NOTHING_PENDING) -> list[Trace]:
         """Return the traces that were seen, in order of their start.
 
-        *in_flight* while more is to come: what only a POST's answer makes certain then waits for it. An order
-        that waits at the portal is told when it began before *told_before_ns*: the first holds for one like
-        those that led to a creation, the second for any while there was none. One whose serial is in *told*
-        was told before, and is as long as it waits.
+        *pending* decides about requests that are not answered yet; by default nothing more comes.
         """
-        self._material.in_flight, self._material.told_before_ns = in_flight, told_before_ns
-        self._material.told = told
-        return assemble(self._material)
+        return assemble(self._store, pending)
 
     def open_count(self) -> int:
         """Return how many requests that begin a trace were seen so far, for a progress line."""
-        return len(self._material.legs)
+        return len(self._store.legs)
 
-    # --- forgetting, which only a live run does ---
+    # --- forgetting, and what else a run without an end needs ---
 
     def retire(self, traces: Sequence[Trace]) -> None:
         """Forget *traces*, all that share one request: they have their verdicts."""
-        keys = expiry.retire(self._material, traces)
+        keys = self._store.retire(traces)
         self._retired.update(dict.fromkeys(keys))
-        expiry.forget_oldest(self._retired, RETIRED)
+        while len(self._retired) > RETIRED:
+            self._retired.popitem(last=False)
         for trace in traces:
             for call in trace.calls:
                 self._open_legs.pop(call.serial, None)
@@ -96,45 +82,36 @@ class Correlator:
         keys = {trace.request_id for trace in open_traces}
         uuids = {trace.server_id for trace in open_traces}
         serials = {call.serial for trace in open_traces for call in trace.calls}
-        expiry.forget(self._material, before_ns, keys, serials, uuids)
+        self._store.forget(before_ns, keys, serials, uuids)
 
     def calls_since(self, since_ns: int) -> list[Call]:
         """Return the calls begun since then that may still be found to belong to a trace."""
-        material = self._material
-        kept: list[Iterable[Call]] = [calls for _, calls in material.by_request.items()]
-        kept += [calls for _, calls in material.by_uuid.items()]
-        kept += [material.portal, material.logins, material.loose, [call for call, _ in material.quota]]
+        store = self._store
+        kept: list[Iterable[Call]] = [calls for _, calls in store.by_request.items()]
+        kept += [calls for _, calls in store.by_uuid.items()]
+        kept += [store.portal, store.logins, store.loose, [call for call, _ in store.quota]]
         return [call for calls in kept for call in calls if call.started_ns >= since_ns]
-
-    def orders(self) -> list[str]:
-        """Return what the portal was asked when it led to a creation."""
-        return sorted(self._material.orders)
-
-    def know_orders(self, orders: Iterable[str]) -> None:
-        """Take *orders* of an earlier run for what the portal is asked when it leads to a creation."""
-        for operation in orders:
-            self._material.know_order(operation)
 
     def has_candidates(self) -> bool:
         """Tell whether there is anything of which a trace can be made."""
-        material = self._material
-        return bool(material.legs or material.seeds or material.portal)
+        store = self._store
+        return bool(store.legs or store.seeds or store.portal)
 
     def forgotten(self) -> dict[str, int]:
         """Return what was dropped for lack of room: what -> how often."""
-        indexes = (self._material.by_request, self._material.by_uuid)
+        indexes = (self._store.by_request, self._store.by_uuid)
         return {
             "ids": sum(index.forgotten for index in indexes),
             "calls of one id": sum(index.left_out for index in indexes),
-            "requests to the portal": self._material.portal.forgotten,
-            "logins": self._material.logins.forgotten,
-            "calls without an id": self._material.loose.forgotten,
+            "requests to the portal": self._store.portal.forgotten,
+            "logins": self._store.logins.forgotten,
+            "calls without an id": self._store.loose.forgotten,
         }
 
     # --- REST ---
 
     def _rest(self, call: Call, facts: RestFacts, new: bool) -> None:
-        material = self._material
+        store = self._store
         if new:
             self._rest_begun(call, facts)
         if not call.closed:
@@ -143,50 +120,50 @@ class Correlator:
             del self._open_legs[call.serial]
         elif facts.answered_id and facts.answered_id != facts.request_id and facts.method != "?":
             # Another operation's id: nothing that carries it is part of a creation.
-            material.by_request.discard(facts.answered_id)
-        if facts.method == "?" and material.creates and _looks_like_creation(call, facts):
-            material.legs.append(call)
+            store.by_request.discard(facts.answered_id)
+        if facts.method == "?" and store.creates and _looks_like_creation(call, facts):
+            store.legs.append(call)
         if facts.method == "GET" and facts.status_text and facts.path.endswith(facts.server_id or "?"):
-            material.state(facts.server_id, facts.status_text, call)
+            store.state(facts.server_id, facts.status_text, call)
         if facts.creates:
             for server_id in facts.answered_ids[:1]:
-                material.named(server_id, facts.name)
+                store.named(server_id, facts.name)
         if facts.task_uri or facts.vm_uri:
             self._learn_uris(call, facts)
 
     def _rest_begun(self, call: Call, facts: RestFacts) -> None:
-        material = self._material
-        asked = material.begins("REST", call.asked)
-        if facts.server_id and facts.method != "GET" and not material.creates:
-            material.changed(facts.server_id, call)
+        store = self._store
+        asked = store.begins("REST", call.asked)
+        if facts.server_id and facts.method != "GET" and not store.creates:
+            store.changed(facts.server_id, call)
         if asked - {PORTAL}:
-            material.legs.append(call)
+            store.legs.append(call)
             self._open_legs[call.serial] = call
             return
         if facts.request_id:
-            material.by_request.add(facts.request_id, call)
+            store.by_request.add(facts.request_id, call)
             return
         if facts.subject_token and call.parent is not None and call.parent.serial in self._open_legs:
-            material.validations.setdefault(call.parent.serial, []).append(call.front or call)
+            store.validations.setdefault(call.parent.serial, []).append(call.front or call)
             return
-        if _VRM.search(facts.path):
+        if is_vrm(facts.path):
             self._vrm(call, facts)
-        elif asked and (facts.name or not material.creates) and not call.connection.server_role:
-            material.portal.add(call)
-        elif facts.method in ("POST", "GET") and "/auth/tokens" in facts.path:
-            material.logins.add(call)
+        elif asked and (facts.name or not store.creates) and not call.connection.server_role:
+            store.portal.add(call)
+        elif facts.method in ("POST", "GET") and is_login(facts.path):
+            store.logins.add(call)
 
     def _vrm(self, call: Call, facts: RestFacts) -> None:
         known = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)
         if known:
-            self._material.by_uuid.add(known, call)
+            self._store.by_uuid.add(known, call)
         elif facts.ids:
             for uuid in facts.ids[:8]:
-                self._material.by_uuid.add(uuid, call)
-        elif not self._material.creates or ("/tasks/" not in facts.path and "/vms/" not in facts.path):
+                self._store.by_uuid.add(uuid, call)
+        elif not self._store.creates or not names_vrm_object(facts.path):
             # Logins and the like. For a VM that is being made, a task that nobody named is that of an older
             # operation; a VM that is there may have been made before the capture.
-            self._material.loose.add(call)
+            self._store.loose.add(call)
 
     def _learn_uris(self, call: Call, facts: RestFacts) -> None:
         owner = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)
@@ -204,21 +181,21 @@ class Correlator:
         if facts.request_id:
             if facts.request_id in self._retired:
                 return
-            self._material.by_request.add(facts.request_id, call)
-            if self._material.is_seed(call):
-                self._material.seeded(facts.request_id)
+            self._store.by_request.add(facts.request_id, call)
+            if self._store.is_seed(call):
+                self._store.seeded(facts.request_id)
         elif facts.ids:
             for uuid in facts.ids[:64]:
-                self._material.by_uuid.add(uuid, call)
+                self._store.by_uuid.add(uuid, call)
 
     def _sql(self, call: Call, facts: SqlFacts) -> None:
         if facts.quota:
             address = call.connection.client.address
             candidates = [leg for leg in self._open_legs.values() if leg.connection.server.address == address]
             if candidates:
-                self._material.quota.append((call, candidates))
+                self._store.quota.append((call, candidates))
         for uuid in facts.ids[:16]:
-            self._material.by_uuid.add(uuid, call)
+            self._store.by_uuid.add(uuid, call)
 
 
 def _prefixes(path: str) -> list[str]:
@@ -230,7 +207,7 @@ def _prefixes(path: str) -> list[str]:
 def _looks_like_creation(call: Call, facts: RestFacts) -> bool:
     """Tell whether an answer without its request is that of POST /servers: 202 with a server's id."""
     return (
-        facts.status == 202
+        facts.status == CREATED
         and bool(facts.answered_id and facts.answered_ids)
-        and "nova-api" in (call.connection.server_role or "nova-api")
+        and NOVA_API in (call.connection.server_role or NOVA_API)
     )

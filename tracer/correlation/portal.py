@@ -6,15 +6,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import islice
 
-from tracer.correlation.material import SKEW_NS, Material, Request, rest
+from tracer.correlation.call_store import CallStore
+from tracer.correlation.requests import SKEW_NS, Pending, Request, rest
 from tracer.model import Call
 
 __all__ = ["find_portal_calls", "refused_at_portal"]
 
 
-def find_portal_calls(material: Material, requests: list[Request]) -> None:
+def find_portal_calls(store: CallStore, requests: list[Request], pending: Pending) -> None:
     """Find the administrator's call around each request: same name or same VM, and around it in time."""
-    known = _portal_calls_by_name(material)
+    known = _portal_calls_by_name(store)
     taken: set[int] = set()
     for request in requests:
         first = request.first
@@ -35,17 +36,17 @@ def find_portal_calls(material: Material, requests: list[Request]) -> None:
         if best is not None:
             taken.add(best.serial)
             request.portal = best
-            material.led_further(best)
+            pending.led_further(best)
             request.add([best])
-    _find_lone_portal_calls(material, requests, taken)
+    _find_lone_portal_calls(store, requests, taken)
 
 
-def _portal_calls_by_name(material: Material) -> dict[tuple[str, str], list[Call]]:
+def _portal_calls_by_name(store: CallStore) -> dict[tuple[str, str], list[Call]]:
     """Return the portal's calls by the name and by each VM that they tell, in order of `_lateness`."""
     known: dict[tuple[str, str], list[Call]] = {}
-    for call in sorted(material.portal, key=_lateness):
+    for call in sorted(store.portal, key=_lateness):
         facts = rest(call)
-        ids = facts.answered_ids if material.creates else (*facts.answered_ids, *facts.ids)
+        ids = facts.answered_ids if store.creates else (*facts.answered_ids, *facts.ids)
         keys = [("name", facts.name)] if facts.name else []
         for key in dict.fromkeys((*keys, *(("id", server_id) for server_id in ids))):
             known.setdefault(key, []).append(call)
@@ -62,10 +63,10 @@ def _begun_before(calls: list[Call], time_ns: int) -> Iterable[Call]:
     return (calls[at] for at in range(end - 1, -1, -1))
 
 
-def _find_lone_portal_calls(material: Material, requests: list[Request], taken: set[int]) -> None:
+def _find_lone_portal_calls(store: CallStore, requests: list[Request], taken: set[int]) -> None:
     """Join a portal call to the one request of its server within its time, where a name is lost."""
     left: dict[str, list[Call]] = {}
-    for call in sorted(material.portal, key=_lateness):
+    for call in sorted(store.portal, key=_lateness):
         if call.serial not in taken:
             left.setdefault(call.connection.server.address, []).append(call)
     for request in requests:
@@ -80,7 +81,7 @@ def _find_lone_portal_calls(material: Material, requests: list[Request], taken: 
             if call.serial not in taken
             and _around(call, first)
             and (not rest(first).name or rest(call).name == rest(first).name or rest(call).broken)
-            and (material.creates or not rest(call).ids)
+            and (store.creates or not rest(call).ids)
         )
         found = list(islice(fitting, 2))
         if len(found) == 1:
@@ -95,23 +96,24 @@ def _around(call: Call, leg: Call) -> bool:
     )
 
 
-def refused_at_portal(material: Material, requests: list[Request]) -> list[Request]:
+def refused_at_portal(store: CallStore, requests: list[Request], pending: Pending) -> list[Request]:
     """Return requests that the SC refused, or never answered, without asking the cloud.
 
     The SC's logins are told apart by time alone: one that several orders were waiting for is ambiguous.
     """
     taken = {request.portal.serial: request for request in requests if request.portal is not None}
     callers = {leg.connection.client.address for request in requests for leg in request.legs}
-    callers |= {login.connection.client.address for login in material.logins}
-    logins = sorted(material.logins, key=lambda login: login.started_ns)
+    callers |= {login.connection.client.address for login in store.logins}
+    logins = sorted(store.logins, key=lambda login: login.started_ns)
     refused: list[Request] = []
     waiting: dict[int, list[Request]] = {}
     """login -> the requests whose orders waited while it was made"""
-    for call in material.portal:
+    for call in store.portal:
         request = taken.get(call.serial)
-        is_new = request is None and _is_told(material, call) and _came_no_further(material, call, callers)
+        may_be_new = request is None and _may_stand_alone(call, pending)
+        is_new = may_be_new and _came_no_further(call, callers, pending)
         if is_new:
-            request = Request(portal=call, server_ids=list(() if material.creates else rest(call).ids[:1]))
+            request = Request(portal=call, server_ids=list(() if store.creates else rest(call).ids[:1]))
             request.add([call])
             refused.append(request)
         if request is None:
@@ -125,31 +127,21 @@ def refused_at_portal(material: Material, requests: list[Request]) -> list[Reque
     return refused
 
 
-def _is_told(material: Material, call: Call) -> bool:
-    """Tell whether an order that came no further so far is told: while more is to come, it may go on yet.
-
-    One that waits for long is told, at a portal that is known to call the cloud. Not every order is one for
-    a creation: known are those that led to one before. While none is known, any is told, with more patience;
-    one that was told stays so, whatever is learnt of others meanwhile.
-    """
-    if call.closed or not material.in_flight or call.serial in material.told:
-        return True
-    if material.orders and call.operation not in material.orders:
-        return False
-    before_ns = material.told_before_ns[not material.orders]
-    return call.started_ns < before_ns and call.connection.server.address in material.addresses_of("sc")
+def _may_stand_alone(call: Call, pending: Pending) -> bool:
+    """Tell whether an order that came no further so far is a trace: it may go on while more is to come."""
+    return call.closed or not pending.more_to_come or pending.is_shown(call) or pending.may_show(call)
 
 
-def _came_no_further(material: Material, call: Call, callers: set[str]) -> bool:
+def _came_no_further(call: Call, callers: set[str], pending: Pending) -> bool:
     """Tell whether *call* is an order that the SC refused or never answered; *callers* ask the cloud."""
     facts = rest(call)
-    was_told = call.serial in material.told
-    if was_told and not call.closed:
+    was_shown = pending.is_shown(call)
+    if was_shown and not call.closed:
         return True
     sc = call.connection.server.address
     if facts.forwarded_for or (facts.status < 400 and not _is_unanswered(call)):
         return False
-    return was_told or not callers or sc in callers
+    return was_shown or not callers or sc in callers
 
 
 def _logins_within(logins: list[Call], order: Call, request: Request) -> list[Call]:

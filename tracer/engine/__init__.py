@@ -1,29 +1,46 @@
-"""The stages joined: captures in, verdicts out. The only package that knows all of them."""
+"""The stages joined: captures in, verdicts out. The only package that knows all of them.
 
-from tracer.engine.run import (
+captures      CAPTURE arguments -> captures that are open; their segments in time order
+stages        segments -> traces, for files and for what is live
+results       traces -> report; the list of all calls
+run           the three together: `check` and `calls`, held against the grammar
+baseline      step times of good creations, learnt and compared
+comparison    what is different between two reports
+"""
+
+from tracer.engine.baseline import learn
+from tracer.engine.captures import (
+    OpenCaptures,
     Progress,
-    Stages,
-    calls,
-    check,
-    given_topology,
-    learn,
-    rare_collections,
-    require_known,
-    segments,
-    trace_id,
+    known_planes,
+    open_captures,
+    open_resolved,
+    reopen,
+    resolve_captures,
 )
+from tracer.engine.results import report_on
+from tracer.engine.run import calls, check, given_topology, read, require_known_allowances
+from tracer.engine.stages import Listeners, Stages, rare_collections, trace_id
 from tracer.settings import Settings
 
 __all__ = [
+    "Listeners",
+    "OpenCaptures",
     "Progress",
     "Settings",
     "Stages",
     "calls",
     "check",
     "given_topology",
+    "known_planes",
     "learn",
+    "open_captures",
+    "open_resolved",
     "rare_collections",
-    "require_known",
-    "segments",
+    "read",
+    "reopen",
+    "report_on",
+    "require_known_allowances",
+    "resolve_captures",
     "trace_id",
 ]

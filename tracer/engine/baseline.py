@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tracer.errors import UsageError, reason
-from tracer.model import Note, StepResult, Verdict
+from tracer.model import Note, Report, StepResult, Verdict
 
-__all__ = ["LEAST", "SCHEMA", "Baseline", "Learner", "Times", "load"]
+__all__ = ["LEAST", "SCHEMA", "Baseline", "Learner", "Times", "learn", "load"]
 
 SCHEMA = "tracer.baseline/1"
 LEAST = 5
@@ -148,6 +148,21 @@ class Learner:
             _TOTAL: steps.get(_TOTAL, {}),
         }
         return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+
+
+def learn(report: Report) -> tuple[bytes, int]:
+    """Return a baseline (schema tracer.baseline/1) of the good creations in *report*, and how many they are.
+
+    Raises UsageError when there is none.
+    """
+    learner = Learner(report.grammar)
+    for verdict in report.verdicts:
+        learner.add(verdict)
+    if not learner.learnt:
+        left_out = [f"{count} {why}" for why, count in learner.left_out.items() if count]
+        told = f" ({', '.join(left_out)})" if left_out else ""
+        raise UsageError(f"the captures hold no creation to learn from{told}; a baseline is of good ones")
+    return learner.render(), learner.learnt
 
 
 class _Measure(NamedTuple):

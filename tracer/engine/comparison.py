@@ -158,8 +158,8 @@ def _precedences(traces: Iterable[_Trace]) -> Counter[tuple[str, str]]:
 def _appeared(steps: Iterable[StepPair]) -> Iterable[Change]:
     """Steps that most creations of one run have and none of the other, however few there are."""
     for pair in steps:
-        (before, after), (before_of, after_of) = pair.came, pair.told
-        if not all(pair.told) or (before and after):
+        (before, after), (before_of, after_of) = pair.came, pair.observable
+        if not all(pair.observable) or (before and after):
             continue
         if 2 * before > before_of or 2 * after > after_of:
             yield Change("step", pair.step, _came_words(pair))
@@ -205,15 +205,15 @@ def _outcomes(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[tuple[float,
 
 def _came(steps: Iterable[StepPair]) -> Iterable[tuple[float, Change]]:
     for pair in steps:
-        table = ((pair.came[0], pair.told[0]), (pair.came[1], pair.told[1]))
+        table = ((pair.came[0], pair.observable[0]), (pair.came[1], pair.observable[1]))
         # One that came everywhere, or nowhere, cannot differ: it is no comparison to correct for.
-        if all(pair.told) and 0 < sum(pair.came) < sum(pair.told):
+        if all(pair.observable) and 0 < sum(pair.came) < sum(pair.observable):
             p = _fisher(*table)
             yield p, Change("step", pair.step, _came_words(pair), p=p)
 
 
 def _came_words(pair: StepPair) -> str:
-    before, after = (_share(*share) for share in zip(pair.came, pair.told, strict=True))
+    before, after = (_share(*share) for share in zip(pair.came, pair.observable, strict=True))
     return f"step {pair.step} ({pair.title}) came in {after}, before in {before}"
 
 
@@ -234,14 +234,16 @@ def _steps(sides: tuple[list[_Trace], list[_Trace]]) -> list[StepPair]:
     for name, title in titles.items():
         own = [[step for trace in side for step in trace.steps if step.step == name] for side in sides]
         came = [sum(step.status in _CAME for step in side) for side in own]
-        told = [sum(step.status in _CAME | _ABSENT for step in side) for side in own]
+        observable = [sum(step.status in _CAME | _ABSENT for step in side) for side in own]
         times = [
             [s.duration_ms for s in side if s.duration_ms is not None and s.status == "seen"] for side in own
         ]
         medians = [median(side) if side else None for side in times]
         p = _mann_whitney(*times) if min(map(len, times)) >= LEAST else None
         found.append(
-            StepPair(name, title, (came[0], came[1]), (told[0], told[1]), (medians[0], medians[1]), p)
+            StepPair(
+                name, title, (came[0], came[1]), (observable[0], observable[1]), (medians[0], medians[1]), p
+            )
         )
     return found
 

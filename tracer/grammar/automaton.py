@@ -11,7 +11,7 @@ numbers in every run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ __all__ = [
     "Symbol",
     "Term",
     "compile_term",
+    "symbols_in",
 ]
 
 MOST_STATES = 50_000
@@ -95,6 +96,19 @@ class Shuffle:
 
 
 Term = Sym | Seq | Alt | Rep | Shuffle
+
+
+def symbols_in(term: Term, enters: Callable[[Rep], bool] = lambda _: True) -> Iterator[int]:
+    """Yield the ids of the symbols of *term*, in order; of a repetition only where *enters* says so."""
+    match term:
+        case Sym(symbol):
+            yield symbol
+        case Rep(part, _, _):
+            if enters(term):
+                yield from symbols_in(part, enters)
+        case Seq(parts) | Alt(parts) | Shuffle(parts):
+            for part in parts:
+                yield from symbols_in(part, enters)
 
 
 # --- the automaton --------------------------------------------------------------------------------

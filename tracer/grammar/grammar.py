@@ -1,30 +1,25 @@
 """A grammar of a workflow: its steps, its terminals as patterns over canonical lines, its automaton.
 
 How a Lark file becomes one is told in reading.py. The notation is documented in grammars/README.md.
+
+What a judgement needs to know of a step stands here, as the grammar says it or as it follows from who calls
+whom: on which steps the request comes in, which steps every attempt repeats, which step a failure belongs to.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
+from tracer.grammar.alphabet import GOOD_RESULTS, Alphabet, Candidate, remember
 from tracer.grammar.automaton import Automaton, Symbol, Term
-from tracer.grammar.candidates import NEAR, Candidate
-from tracer.grammar.legs import Leg, legs_of
+from tracer.grammar.patterns import Leg, example_of, legs_of
+from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
 
-__all__ = ["Grammar", "Step"]
-
-GOOD_RESULTS = ("?", "ok", "200", "201", "202", "204", "302")
-"""What a failing result is replaced by to ask whether the line is a near miss."""
-MOST_LINES = 100_000
-"""Distinct lines that are remembered; a real run has some hundreds."""
-FAILED_RESULTS = frozenset(("failure", "error", "refused", "unroutable", "none"))
-
-_K = TypeVar("_K")
-_T = TypeVar("_T")
+__all__ = ["Grammar", "Refusal", "Reserved", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +27,7 @@ class Step:
     """One documented step."""
 
     name: str
-    """4a"""
+    """What follows `step_` in the name of its rule."""
     title: str
     """The comment on the rule's line."""
     presence: str
@@ -46,6 +41,28 @@ class Step:
     """From `within_60s{…}`: the most time from the call before it to the end of its own last one."""
 
 
+class Refusal(NamedTuple):
+    """What a failure that is no step's own call belongs to."""
+
+    terminal: str
+    """Matches the line of the call that failed, a colon, and the words of the fault."""
+    steps: tuple[str, ...]
+    """More than one where the grammar leaves it open."""
+
+
+class Reserved(NamedTuple):
+    """What the rules with a meaning of their own say."""
+
+    begins: tuple[str, ...] = ()
+    """Terminals of the calls that begin a trace of this workflow."""
+    harmless: tuple[str, ...] = ()
+    """Terminals of refusals that a healthy run contains."""
+    attempt: tuple[str, ...] = ()
+    """Steps that each host goes through that is asked, in documented order."""
+    refusals: tuple[Refusal, ...] = ()
+    """In the order in which they are tried."""
+
+
 class Grammar:
     """A workflow's steps, its terminals as patterns over canonical lines, and its automaton."""
 
@@ -55,8 +72,7 @@ class Grammar:
         title: str,
         steps: tuple[Step, ...],
         terminals: Mapping[str, re.Pattern[str]],
-        begins: tuple[str, ...],
-        harmless: tuple[str, ...],
+        reserved: Reserved,
         automaton: Automaton,
         term: Term,
     ) -> None:
@@ -65,11 +81,10 @@ class Grammar:
         self.title = title
         self.steps = steps
         self.terminals = terminals
-        """Of the rules, of `begins` and of `harmless`; to be matched in full."""
-        self.begins = begins
-        """Terminals of the calls that begin a trace of this workflow."""
-        self.harmless = harmless
-        """Terminals of refusals that a healthy run contains."""
+        """Of the rules and of the reserved rules; to be matched in full."""
+        self.begins = reserved.begins
+        self.harmless = reserved.harmless
+        self.refusals = reserved.refusals
         self.automaton = automaton
         self.term = term
         """What the automaton was made of."""
@@ -79,23 +94,105 @@ class Grammar:
         self.required = frozenset(step.name for step in steps if step.presence == "required")
         self.inferred = frozenset(step.name for step in steps if step.presence == "inferred")
         used = {symbol.terminal for symbol in automaton.symbols}
-        self._legs = {name: legs_of(terminals[name].pattern) for name in dict.fromkeys((*used, *begins))}
-        self._planes = sorted({leg.plane for name in used for leg in self._legs[name]} - {"*"})
-        self.inward = frozenset(
+        self._legs = {name: legs_of(terminals[name].pattern) for name in dict.fromkeys((*used, *self.begins))}
+        self._step_legs = {
+            step.name: tuple(dict.fromkeys(leg for name in step.terminals for leg in self._legs[name]))
+            for step in steps
+        }
+        self.alphabet = Alphabet(
+            automaton.symbols,
+            terminals,
+            self._legs,
+            self._step_legs,
+            [terminals[name] for name in self.harmless],
+        )
+        self.request = tuple(
             step.name
             for step in steps
-            for name in {*step.terminals} & {*begins}
-            if any(leg.protocol == "REST" for leg in self._legs[name])
+            if any(
+                leg.protocol == "REST"
+                for name in {*step.terminals} & {*self.begins}
+                for leg in self._legs[name]
+            )
         )
-        """Steps on which the request comes in: a refusal travels outwards through them."""
+        """Steps on which the request comes in, from the outside inwards: a refusal travels outwards through
+        them."""
+        self.inward = frozenset(self.request)
+        self.attempt = reserved.attempt or self._usual_attempt()
+        """Steps that each host goes through that is asked; the first asks it."""
         self._begun: dict[tuple[str, str], frozenset[str]] = {}
-        self._symbols: dict[str, tuple[Symbol, ...]] = {}
-        self._near: dict[str, tuple[tuple[Symbol, str], ...]] = {}
-        self._candidates: dict[str, tuple[Candidate, ...]] = {}
+        self._by_operation: dict[tuple[str, str], frozenset[str]] = {}
+
+    # --- steps ---
 
     def step(self, name: str) -> Step:
         """Return the step of this name; an unknown name raises KeyError."""
         return self._step_of[name]
+
+    def legs(self, step: str) -> tuple[Leg, ...]:
+        """Return who may call whom, on which plane and how, for a witness of the step, without repeats.
+
+        `*` stands for anything. An unknown step raises KeyError.
+        """
+        return self._step_legs[step]
+
+    def earliest(self, steps: Collection[str]) -> str | None:
+        """Return that of *steps* which comes first in the document; None of none."""
+        return min(steps, key=lambda step: self.places.get(step, len(self.places)), default=None)
+
+    def caller(self, step: str | None) -> str:
+        """Return the role that makes the call of *step*; empty where the grammar does not say."""
+        legs = self._step_legs.get(step or "", ())[:1]
+        return legs[0].caller if legs and "*" not in legs[0].caller else ""
+
+    def replies(self, step: str | None) -> frozenset[str]:
+        """Return the methods whose replies witness *step*; none of a step that is no reply."""
+        names = self._step_of[step].terminals if step in self._step_of else ()
+        lines = (example_of(self.terminals[name].pattern).split() for name in names)
+        return frozenset(words[5] for words in lines if len(words) > 5 and words[4] == "reply")
+
+    def is_read(self, step: str) -> bool:
+        """Tell whether *step* only reads the database: such a statement holds no id of the request."""
+        names = self.step(step).terminals[:1]
+        lines = (example_of(self.terminals[name].pattern).split() for name in names)
+        return any(words[:1] == ["SQL"] and words[4:5] == ["SELECT"] for words in lines)
+
+    def _usual_attempt(self) -> tuple[str, ...]:
+        """Return the step that asks a host first, and those that the host does, where no rule says it."""
+        asking = [s for s in self.places if any(leg.callee == HOST_SERVICE for leg in self._step_legs[s])]
+        doing = [s for s in self.asked_by(HOST_SERVICE) if s not in asking]
+        return (*asking[:1], *doing)
+
+    # --- the request on its way in ---
+
+    @property
+    def portal_step(self) -> str | None:
+        """The step on which the portal is asked; None in a workflow without a portal."""
+        steps = (s for s in self.request if any(leg.callee == PORTAL for leg in self._step_legs[s]))
+        return next(steps, None)
+
+    @property
+    def proxy_step(self) -> str | None:
+        """The step on which the proxy passes the request on; None in a workflow without a proxy."""
+        steps = (s for s in self.request if any(leg.caller == PROXY for leg in self._step_legs[s]))
+        return next(steps, None)
+
+    @property
+    def api(self) -> str:
+        """The role of the service that the request is for; empty where the grammar does not say."""
+        legs = self._step_legs[self.request[-1]] if self.request else ()
+        return legs[-1].callee if legs else ""
+
+    @property
+    def askers(self) -> frozenset[str]:
+        """Roles that pass the request on, the one who asks first included."""
+        return frozenset(leg.caller for step in self.request for leg in self._step_legs[step])
+
+    def asked_by(self, role: str) -> tuple[str, ...]:
+        """Return the steps that *role* does, in documented order."""
+        return tuple(s for s in self.places if any(leg.caller == role for leg in self._step_legs[s]))
+
+    # --- calls ---
 
     def starts(self, line: str) -> bool:
         """Return whether the call of *line* begins a trace of this workflow, whatever its result."""
@@ -114,133 +211,61 @@ class Grammar:
         key = (protocol, operation)
         found = self._begun.get(key)
         if found is None:
-            found = _keep(self._begun, key, frozenset(self._asked(protocol, operation)))
+            callees = (leg.callee for _, leg in self._asked(self.begins, protocol, operation))
+            found = remember(self._begun, key, frozenset("?" if role == "*" else role for role in callees))
         return found
 
-    def _asked(self, protocol: str, operation: str) -> Iterator[str]:
-        for name in self.begins:
+    def steps_by_operation(self, protocol: str, operation: str) -> frozenset[str]:
+        """Return the steps that a call witnesses as far as its operation tells, whoever calls whom.
+
+        As in ("RPC", "cast build_and_run_instance"). Kept by operation.
+        """
+        key = (protocol, operation)
+        found = self._by_operation.get(key)
+        if found is None:
+            steps = (
+                step.name for step in self.steps for _ in self._asked(step.terminals, protocol, operation)
+            )
+            found = remember(self._by_operation, key, frozenset(steps))
+        return found
+
+    def _asked(self, terminals: Collection[str], protocol: str, operation: str) -> Iterator[tuple[str, Leg]]:
+        """Yield each of *terminals* that such a call would match with the right ends, with these ends."""
+        for name in terminals:
             for leg in self._legs[name]:
                 plane, caller, callee = (
                     word if word != "*" else "?" for word in (leg.plane, leg.caller, leg.callee)
                 )
                 line = f"{plane} {protocol} {caller} > {callee} {operation}"
                 if any(self.terminals[name].fullmatch(f"{line} {result}") for result in GOOD_RESULTS):
-                    yield callee
+                    yield name, leg
+
+    def steps_refusing(self, line: str, fault: str, is_cut: bool = False) -> tuple[str, ...]:
+        """Return the steps that a failed call belongs to by the rule `refusals`; () where it does not say.
+
+        *line* is the canonical line of the call; *fault* the words of its answer, empty when they are lost.
+        Of words that are cut (*is_cut*) the rest may say something else.
+        """
+        texts = [f"{line}: {fault or '?'}"]
+        if is_cut:
+            texts.append(f"{line}: ?")
+        for refusal in self.refusals:
+            if any(self.terminals[refusal.terminal].fullmatch(text) for text in texts):
+                return refusal.steps
+        return ()
 
     def symbols(self, line: str) -> tuple[Symbol, ...]:
-        """Return what a canonical line can be taken as, in order of ids; () outside of the alphabet.
-
-        A plane that is not known (`?`) fits every plane. Kept by line: a run has few distinct lines.
-        """
-        found = self._symbols.get(line)
-        if found is None:
-            found = _keep(self._symbols, line, self._match(line))
-        return found
+        """Return what a canonical line can be taken as; see `Alphabet.symbols`."""
+        return self.alphabet.symbols(line)
 
     def near(self, line: str) -> tuple[tuple[Symbol, str], ...]:
-        """Return what the line would be with another result, plane or protocol, as (symbol, kind).
-
-        Kinds: failed (result), plane, mode (REST instead of RPC or the reverse). () for a line that
-        fits a step as it is, and for a harmless refusal. Kept by line.
-        """
-        found = self._near.get(line)
-        if found is None:
-            found = _keep(self._near, line, self._nearly(line))
-        return found
+        """Return what a canonical line is a near miss of; see `Alphabet.near`."""
+        return self.alphabet.near(line)
 
     def candidates(self, line: str) -> tuple[Candidate, ...]:
-        """Return all the ways to take a line, as an event for `align`; () is outside of the alphabet."""
-        found = self._candidates.get(line)
-        if found is None:
-            exact = (Candidate(symbol.id) for symbol in self.symbols(line))
-            near = (Candidate(symbol.id, NEAR[kind], kind) for symbol, kind in self.near(line))
-            found = _keep(self._candidates, line, (*exact, *near))
-        return found
-
-    def legs(self, step: str) -> tuple[Leg, ...]:
-        """Return who may call whom, on which plane and how, for a witness of the step, without repeats.
-
-        `*` stands for anything. An unknown step raises KeyError.
-        """
-        return tuple(dict.fromkeys(leg for name in self.step(step).terminals for leg in self._legs[name]))
+        """Return all the ways to take a canonical line; see `Alphabet.candidates`."""
+        return self.alphabet.candidates(line)
 
     def terminal_legs(self, name: str) -> tuple[Leg, ...]:
         """Return the legs that the pattern of a terminal can match."""
         return self._legs[name]
-
-    def _match(self, line: str) -> tuple[Symbol, ...]:
-        if self._is_harmless(line):
-            return ()
-        plane, _, rest = line.partition(" ")
-        lines = [f"{known} {rest}" for known in self._planes] if plane == "?" and self._planes else [line]
-        return tuple(
-            symbol
-            for symbol in self.automaton.symbols
-            if any(self.terminals[symbol.terminal].fullmatch(line) for line in lines)
-        )
-
-    def _is_harmless(self, line: str) -> bool:
-        return any(self.terminals[name].fullmatch(line) for name in self.harmless)
-
-    def _nearly(self, line: str) -> tuple[tuple[Symbol, str], ...]:
-        words = line.split(" ")
-        if len(words) < 7 or self._is_harmless(line) or any(s.role == "step" for s in self.symbols(line)):
-            return ()
-        found: dict[Symbol, str] = {}
-        for kind, symbols in (
-            ("failed", self._failed(words)),
-            ("plane", self._misplaced(words)),
-            ("mode", self._in_other_mode(words)),
-        ):
-            for symbol in symbols:
-                if symbol.role in ("step", "other"):
-                    found.setdefault(symbol, kind)
-        return tuple(found.items())
-
-    def _failed(self, words: Sequence[str]) -> Iterator[Symbol]:
-        _, protocol, caller, _, callee, operation, *_, result = words
-        if operation == "CONNECT":
-            for symbol in self.automaton.symbols:
-                for leg in self._legs[symbol.terminal]:
-                    # A message's callee is a service; what was refused is the way through the broker.
-                    to = callee in (leg.callee, "rabbitmq" if protocol == "RPC" else leg.callee)
-                    if to and (leg.protocol, leg.caller) == (protocol, caller):
-                        yield symbol
-        elif result != "?":
-            for good in GOOD_RESULTS:
-                yield from self.symbols(" ".join((*words[:-1], good)))
-
-    def _misplaced(self, words: Sequence[str]) -> Iterator[Symbol]:
-        for plane in self._planes:
-            if plane != words[0]:
-                yield from self.symbols(" ".join((plane, *words[1:])))
-
-    def _in_other_mode(self, words: Sequence[str]) -> Iterator[Symbol]:
-        """Yield symbols of steps that know this leg in the other protocol only.
-
-        Only calls that ask for something count: a step that is documented as a message is not done by a GET.
-        """
-        plane, protocol, caller, _, callee, operation, *_, result = words
-        asks = {"REST": ("POST", "PUT", "PATCH"), "RPC": ("call", "cast")}.get(protocol, ())
-        if operation not in asks or result in FAILED_RESULTS or result[:1] in ("4", "5"):
-            return
-        for symbol in self.automaton.symbols:
-            if symbol.step is not None:
-                known = self._protocols(self._legs[symbol.terminal], plane, caller, callee)
-                of_step = self._protocols(self.legs(symbol.step), plane, caller, callee)
-                if known & {"REST", "RPC"} and not of_step & {protocol, "*"}:
-                    yield symbol
-
-    def _protocols(self, legs: Sequence[Leg], plane: str, caller: str, callee: str) -> set[str]:
-        ends = (caller, callee)
-        return {
-            leg.protocol for leg in legs if (leg.caller, leg.callee) == ends and leg.plane in (plane, "*")
-        }
-
-
-def _keep(cache: dict[_K, _T], line: _K, value: _T) -> _T:
-    """Store and return *value*; a full cache starts anew, for lines of strange traffic have no end."""
-    if len(cache) >= MOST_LINES:
-        cache.clear()
-    cache[line] = value
-    return value

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from tracer.grammar.files import grammars_dir
 from tracer.grammar.grammar import Grammar
 from tracer.grammar.lark_files import GrammarSource, base_name
-from tracer.grammar.reading import BEGINS, HARMLESS
+from tracer.grammar.reading import RESERVED
 
 __all__ = ["Inspection", "inspect"]
 
@@ -38,6 +39,7 @@ def inspect(grammar: Grammar, source: GrammarSource) -> Inspection:
         *_blind(grammar, source),
         *_unused(source),
         *_misspelt(source),
+        *_without_refusals(grammar, source),
         *_plain(source),
     ]
     return Inspection(
@@ -79,7 +81,7 @@ def _unused(source: GrammarSource) -> Iterator[str]:
     for found in defined.finditer(text):
         name = found[1]
         uses = len(re.findall(rf"\b{re.escape(name)}\b", text))
-        named = name in ("start", BEGINS, HARMLESS) or found[0].startswith("%")
+        named = name in ("start", *RESERVED) or found[0].startswith("%")
         if uses < 2 and not named:
             line = text.count("\n", 0, found.start()) + 1
             yield f"{path}:{line}: {name} is defined and not used"
@@ -94,6 +96,18 @@ def _misspelt(source: GrammarSource) -> Iterator[str]:
             yield (
                 f"{source.place(name)}: the template {base} means nothing to tracer. Did you mean {close[0]}?"
             )
+
+
+def _without_refusals(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
+    """What was imported may say which step a refusal belongs to, and the importing file leaves it out."""
+    path = str(source.path)
+    rule = re.compile(r"^refusals\s*:", re.MULTILINE)
+    beside = [other for other, text in source.texts.items() if other != path and rule.search(text)]
+    if beside and not grammar.refusals:
+        yield (
+            f"{path}: start is imported from {Path(beside[0]).name} without its refusals, which tell the step"
+            " that a refused request belongs to; add refusals to the %import"
+        )
 
 
 def _plain(source: GrammarSource) -> Iterator[str]:

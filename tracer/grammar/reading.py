@@ -29,15 +29,18 @@ from tracer.grammar.automaton import (
     Symbol,
     Term,
     compile_term,
+    symbols_in,
 )
 from tracer.grammar.files import shipped
-from tracer.grammar.grammar import Grammar, Step
+from tracer.grammar.grammar import Grammar, Refusal, Reserved, Step
 from tracer.grammar.lark_files import GrammarSource, base_name
+from tracer.grammar.patterns import legs_of
 
-__all__ = ["BEGINS", "HARMLESS", "read"]
+__all__ = ["RESERVED", "read"]
 
-BEGINS = "begins"
-HARMLESS = "harmless"
+_BEGINS, _HARMLESS, _REFUSALS, _ATTEMPT = "begins", "harmless", "refusals", "attempt"
+RESERVED = (_BEGINS, _HARMLESS, _REFUSALS)
+"""Rules with a meaning of their own, which no other rule uses."""
 _STEP = re.compile(r"(step|tried|refused)_(\w+)")
 _DEADLINE = re.compile(r"within_([1-9]\d{0,8})(ms|s|min)")
 _UNITS_NS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9}
@@ -97,6 +100,10 @@ class _Reader:
         self.symbols: dict[tuple[str, str | None, str, str], Symbol] = {}
         self.steps: dict[str, _Found] = {}
         self.read: dict[tuple[str, _Context], Term] = {}
+        self.attempt = ""
+        """The rule of that name, as Lark calls it; empty where none was reached."""
+        self.found_in: dict[str, str] = {}
+        """step -> the first rule that names it"""
 
     def rule(self, name: str, context: _Context, way: tuple[str, ...] = ()) -> Term:
         """Return the term of a rule without parameters."""
@@ -111,6 +118,8 @@ class _Reader:
         if known is None:
             scope = _Scope({}, (*way, name))
             known = self.read[name, within] = self.term(self.source.rules[name].tree, within, scope)
+            if base_name(name) == _ATTEMPT:
+                self.attempt = name
         return known
 
     def entered(self, name: str, context: _Context) -> _Context:
@@ -118,8 +127,14 @@ class _Reader:
         match = _STEP.fullmatch(base_name(name))
         if match is None:
             return context
+        self.found_in.setdefault(match[2], name)
         rule = name if match[1] == "step" else context.rule
         return replace(context, step=match[2], role=match[1], rule=rule)
+
+    def steps_in(self, term: Term) -> set[str]:
+        """Return the steps of which *term* holds a witness."""
+        symbols = list(self.symbols.values())
+        return {step for number in symbols_in(term) if (step := symbols[number].step) is not None}
 
     def term(self, tree: Tree[Any], context: _Context, scope: _Scope) -> Term:
         children = tree.children
@@ -178,7 +193,14 @@ class _Reader:
             )
         rule = self.source.rules[name]
         given = dict(zip(rule.parameters, ((argument, scope) for argument in arguments), strict=True))
-        return self.term(rule.tree, context, _Scope(given, (*scope.way, name)))
+        term = self.term(rule.tree, context, _Scope(given, (*scope.way, name)))
+        if base.startswith(("within_", "noted_")) and len(self.steps_in(term)) != 1:
+            # A deadline is a step's, and so is a note: around several, or between them, neither is kept.
+            raise GrammarError(
+                f"{self.source.place(scope.way[-1])}: {base} in rule {base_name(scope.way[-1])} does not"
+                " belong to one step; write it around what one step consists of"
+            )
+        return term
 
     def terminal(self, name: str, context: _Context, scope: _Scope) -> Term:
         if name not in self.source.shown:
@@ -206,7 +228,7 @@ def _compiled(source: GrammarSource, most_states: int) -> Grammar:
         )
     if "start" not in source.rules:
         raise GrammarError(f"{source.path}: no rule `start`; write start: step_1 step_2 …, or %import it")
-    begins = _listed(source, BEGINS)
+    begins = _listed(source, _BEGINS)
     reader = _Reader(source)
     term = reader.rule("start", _NO_CONTEXT)
     steps = {name: found for name, found in reader.steps.items() if found.rule}
@@ -219,23 +241,91 @@ def _compiled(source: GrammarSource, most_states: int) -> Grammar:
             f"{source.path}: no rule `begins`; list the terminals of the calls that begin a trace"
             " (begins: A | B), or add begins to the %import of start"
         )
+    for name in reader.steps.keys() - steps.keys():
+        raise GrammarError(_no_such_step(source, reader.found_in[name], name, list(steps)))
     automaton = compile_term(term, tuple(reader.symbols.values()), most_states, source.place("start"))
-    harmless = _listed(source, HARMLESS)
-    used = dict.fromkeys((*(symbol.terminal for symbol in automaton.symbols), *begins, *harmless))
+    reserved = Reserved(
+        begins,
+        _listed(source, _HARMLESS),
+        _attempt(source, reader, list(steps)),
+        _refusals(source, list(steps)),
+    )
+    used = dict.fromkeys(
+        (
+            *(symbol.terminal for symbol in automaton.symbols),
+            *begins,
+            *reserved.harmless,
+            *(refusal.terminal for refusal in reserved.refusals),
+        )
+    )
     terminals = {name: _pattern(source, name) for name in used}
     comment = re.search(r"^//(.*)", source.texts[str(source.path)], re.MULTILINE)
     title = comment[1].strip() if comment else ""
     made = tuple(_step(source, automaton, name, found) for name, found in steps.items())
-    return Grammar(source.path, title, made, terminals, begins, harmless, automaton, term)
+    return Grammar(source.path, title, made, terminals, reserved, automaton, term)
+
+
+# --- the rules with a meaning of their own ----------------------------------------------------------
 
 
 def _listed(source: GrammarSource, rule: str) -> tuple[str, ...]:
     """Return the terminals of an otherwise unused rule, () without it."""
+    return tuple(dict.fromkeys(symbol.terminal for symbol in _symbols_of(source, rule)))
+
+
+def _symbols_of(source: GrammarSource, rule: str) -> tuple[Symbol, ...]:
     if rule not in source.rules:
         return ()
     reader = _Reader(source)
     reader.rule(rule, _NO_CONTEXT)
-    return tuple(dict.fromkeys(symbol.terminal for symbol in reader.symbols.values()))
+    return tuple(reader.symbols.values())
+
+
+def _attempt(source: GrammarSource, reader: _Reader, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the steps of the rule `attempt`, in documented order; () without it."""
+    rule = next((name for name in source.rules if base_name(name) == _ATTEMPT), "")
+    if not rule:
+        return ()
+    place = source.place(rule)
+    if not reader.attempt:
+        raise GrammarError(f"{place}: start does not reach attempt; use it in start, or rename it")
+    reached = reader.steps_in(reader.rule(reader.attempt, _NO_CONTEXT))
+    steps = tuple(name for name in known if name in reached)
+    if not steps:
+        raise GrammarError(f"{place}: attempt holds no step; write attempt: step_N …, where a host is asked")
+    first = reader.steps[steps[0]].symbols
+    legs = [leg for symbol in first for leg in legs_of(source.patterns[symbol.terminal])]
+    if any(leg.callee == "*" for leg in legs):
+        raise GrammarError(
+            f"{place}: attempt begins with step {steps[0]}, which does not tell who is asked; write the"
+            " callee of its terminal as text"
+        )
+    return steps
+
+
+def _refusals(source: GrammarSource, known: Sequence[str]) -> tuple[Refusal, ...]:
+    """Return what the rule `refusals` says, in the order in which it is tried; () without it."""
+    found: dict[str, list[str]] = {}
+    for symbol in _symbols_of(source, _REFUSALS):
+        if symbol.role != "refused" or symbol.step is None:
+            raise GrammarError(
+                f"{source.place(_REFUSALS)}: refusals holds {symbol.terminal}, which names no step; write a"
+                " rule for it, refused_N, and list that"
+            )
+        if symbol.step not in known:
+            raise GrammarError(_no_such_step(source, f"refused_{symbol.step}", symbol.step, known))
+        found.setdefault(symbol.terminal, []).append(symbol.step)
+    return tuple(Refusal(name, tuple(sorted(steps, key=known.index))) for name, steps in found.items())
+
+
+def _no_such_step(source: GrammarSource, rule: str, step: str, known: Sequence[str]) -> str:
+    return (
+        f"{source.place(rule)}: {base_name(rule)} belongs to step {step}, which start does not reach;"
+        f" known: {', '.join(known)}"
+    )
+
+
+# --- terminals and steps ----------------------------------------------------------------------------
 
 
 def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:

@@ -1,8 +1,9 @@
 """The open traces of a run in a file, so that a watch that is started again goes on with them.
 
-Kept are their calls, the steps that were told, their numbers, and how many traces were done before; no byte
-of a packet, and no digest of a secret: equal tokens have equal names in the file, good for nothing elsewhere.
-What is read back is checked like any other input, and given to the stages as if the calls happened again.
+Kept are their calls, the steps that were announced, their numbers, and how many traces were done before; no
+byte of a packet, and no digest of a secret: equal tokens have equal names in the file, good for nothing
+elsewhere. What is read back is checked like any other input, and given to the stages as if the calls happened
+again.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ _SECRETS = ("token", "subject_token")
 
 
 class KeptConnection(msgspec.Struct, array_like=True):
+    """A connection, as far as its calls need it: who is at its ends, and on which captures it was seen."""
+
     client: tuple[str, int]
     server: tuple[str, int]
     first_ns: int
@@ -90,15 +93,17 @@ class KeptCall(msgspec.Struct, array_like=True):
 
 
 class KeptTrace(msgspec.Struct):
-    """What was told of one open trace. Its calls are found again by its ids, or by a call of it."""
+    """What was announced of one open trace. Its calls are found again by its ids, or by a call of it."""
 
     number: int
     request_id: str
     server_id: str
     call: int
     """Place of its first call; of the order at the portal, while that is all of it."""
-    told: dict[str, str]
-    announced: str
+    steps: dict[str, str] = msgspec.field(name="told")
+    """step -> status, of the steps that were announced"""
+    announced: str = msgspec.field()
+    """Verdict and outcome that were announced last."""
 
 
 class State(msgspec.Struct):
@@ -179,7 +184,7 @@ class _Head(msgspec.Struct):
 class Keeper:
     """Writes the state that *state* gives to *path* every few seconds, while there is something to keep.
 
-    *begin* raises UsageError when the file cannot be written; later that is a trouble, told once.
+    *begin* raises UsageError when the file cannot be written; later that is a trouble, reported once.
     """
 
     def __init__(self, path: Path, state: Callable[[], State]) -> None:
@@ -187,9 +192,10 @@ class Keeper:
         self._next_s = 0.0
         self._kept: tuple[object, ...] = ()
         self._trouble = ""
-        self._told = False
+        self._is_reported = False
 
     def begin(self) -> None:
+        """Write for the first time. Raises UsageError when that is not possible."""
         try:
             save(self._path, self._state())
         except OSError as error:
@@ -212,15 +218,15 @@ class Keeper:
             return
         try:
             save(self._path, state)
-            self._kept, self._trouble, self._told = now, "", False
+            self._kept, self._trouble, self._is_reported = now, "", False
         except OSError as error:
             self._trouble = f"--checkpoint {self._path}: cannot be written: {reason(error)}"
 
     def trouble(self) -> str:
         """Return in words that it cannot be written: once, while it lasts."""
-        if not self._trouble or self._told:
+        if not self._trouble or self._is_reported:
             return ""
-        self._told = True
+        self._is_reported = True
         return self._trouble
 
 

@@ -54,7 +54,6 @@ class Feed:
         # A tap per plane: no packet can be in two of them.
         self._sightings = None if apart or len(named) < 2 else Sightings(self._clocks)
         self._newest_ns = 0
-        self._hears = any(source.capture.protocol for source in sources)
         self.ended = False
         """True when all sources have ended and all of them was given out."""
 

@@ -1,29 +1,36 @@
 """Open traces: which steps came, who owes the next one, when a trace is done and when it is forgotten.
 
-All that can be a creation is put together anew each time this room looks (correlation is cheap), and only
-what has changed is checked. A trace that has its verdict is kept for a while, since late calls may change
+At each look all traces are assembled anew (correlation is cheap), and only those that have changed are
+checked. A trace that has its verdict is kept for a while, since late calls may change
 it, and is then retired: memory follows the open traces, not the length of the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from tracer.conformance import Checker, owes
-from tracer.correlation import Correlator
-from tracer.live.history import History
-from tracer.live.queues import Queues
-from tracer.model import Call, CallRecord, RestFacts, RpcFacts, Trace, Verdict
+from tracer.conformance import owes
+from tracer.engine import Stages, trace_id
+from tracer.live.hold_up import Queues, stall_words, why_held_up
+from tracer.model import Call, RestFacts, RpcFacts, Trace, Verdict
 from tracer.model.events import Event, OpenTrace
+from tracer.openstack.rest import SERVERS, is_login
+from tracer.openstack.services import PORTAL
 
-__all__ = ["Follow", "Patience", "order_of"]
+__all__ = ["Follow", "History", "Patience", "WaitingOrders", "order_of"]
 
 CHECKS_S, URGENT_S = 0.03, 1.0
 """Real time that one look spends on checks, and on those of traces that may have come to their end."""
 UNANSWERED_NS = 5_000_000_000
 """A creation known by its RPC alone waits so long for its POST to be answered, and an order at the portal for
 its POST to be sent."""
+MOST_ORDERS = 100
+WHOLE = 200
+"""Verdicts that keep all of their calls."""
+SLIM = 2_000
+"""Verdicts that keep the calls of their steps only, behind those."""
 
 _Key = tuple[str, str | int]
 _Print = tuple[int, ...]
@@ -50,6 +57,84 @@ class Patience:
     """The time between two checks of a trace that just goes on."""
 
 
+class WaitingOrders:
+    """Decides which orders at the portal are shown while they wait: correlation asks it (`Pending`).
+
+    Not every order is one for a creation: known are those that led to one before. One of these is shown when
+    it has waited for long; while none is known, any is, with more patience. *portal* gives the addresses that
+    are known to call the cloud: at others nothing is shown before it is answered. An order that was shown
+    stays so until it is answered, whatever is learnt of others meanwhile.
+    """
+
+    def __init__(self, portal: Callable[[], Collection[str]]) -> None:
+        self._portal = portal
+        self.more_to_come = True
+        self.known: set[str] = set()
+        """What the portal was asked when it led to a creation: operations."""
+        self._shown: Collection[int] = ()
+        self._before_ns = (0, 0)
+
+    def look(self, shown: Collection[int], before_ns: tuple[int, int], *, more_to_come: bool = True) -> None:
+        """Prepare for a look: *shown* are the serials of the orders that are shown.
+
+        An order is shown when it began before *before_ns*: the first holds for known ones, the second for
+        any while none is known.
+        """
+        self._shown, self._before_ns, self.more_to_come = shown, before_ns, more_to_come
+
+    def is_shown(self, order: Call) -> bool:
+        """Tell whether *order* was shown in the look before."""
+        return order.serial in self._shown
+
+    def may_show(self, order: Call) -> bool:
+        """Tell whether *order* has waited for long enough, at a portal that is known to call the cloud."""
+        if self.known and order.operation not in self.known:
+            return False
+        before_ns = self._before_ns[not self.known]
+        return order.started_ns < before_ns and order.connection.server.address in self._portal()
+
+    def led_further(self, order: Call) -> None:
+        """Learn what the portal is asked when it asks the cloud for a creation."""
+        self.know((order.operation,))
+
+    def know(self, operations: Iterable[str]) -> None:
+        """Take *operations* for what the portal is asked when it leads to a creation."""
+        for operation in operations:
+            if len(self.known) < MOST_ORDERS:
+                self.known.add(operation)
+
+
+class History:
+    """Receives the last word on each trace."""
+
+    def __init__(self) -> None:
+        self._whole: deque[Verdict] = deque()
+        self._slim: deque[Verdict] = deque()
+        self.verdicts: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        """Verdicts that are counted and not kept any more."""
+
+    def add(self, verdict: Verdict) -> None:
+        """Keep *verdict*, at the cost of the oldest."""
+        self.verdicts[verdict.verdict] += 1
+        self.outcomes[verdict.outcome] += 1
+        self._whole.append(verdict)
+        if len(self._whole) > WHOLE:
+            self._slim.append(_slim(self._whole.popleft()))
+        if len(self._slim) > SLIM:
+            self.dropped[self._slim.popleft().verdict] += 1
+
+    def kept(self) -> list[Verdict]:
+        """Return the verdicts that are kept, the oldest first."""
+        return [*self._slim, *self._whole]
+
+
+def _slim(verdict: Verdict) -> Verdict:
+    calls = tuple(call for call in verdict.calls if call.step)
+    return replace(verdict, calls=calls)
+
+
 @dataclass(slots=True, eq=False)
 class _Followed:
     """One open trace with what is only of use here."""
@@ -65,8 +150,8 @@ class _Followed:
     """It may have come to its end."""
     due_ns: int = 0
     """When it has to be looked at though nothing came: it may have stalled."""
-    told: dict[str, str] = field(default_factory=dict)
-    """step -> status, as announced"""
+    steps: dict[str, str] = field(default_factory=dict)
+    """step -> status, of the steps that were announced"""
     done_ns: int | None = None
 
 
@@ -74,25 +159,18 @@ class Follow:
     """Turns what the correlator has into events."""
 
     def __init__(
-        self,
-        correlator: Correlator,
-        checker: Checker,
-        queues: Queues,
-        name: Callable[[Trace], str],
-        patience: Patience,
-        clock: Callable[[], float],
-        is_selected: Callable[[Trace], bool] = lambda _: True,
+        self, stages: Stages, queues: Queues, patience: Patience, clock: Callable[[], float]
     ) -> None:
-        self._correlator = correlator
-        self._checker = checker
+        self._stages = stages
+        self._correlator = stages.correlator
+        self._checker = stages.checker()
         self._queues = queues
-        self._name = name
         self._patience = patience
         self._clock = clock
-        self._is_selected = is_selected
         self._followed: dict[int, _Followed] = {}
         self._by_key: dict[_Key, _Followed] = {}
         self._count = 0
+        self.orders = WaitingOrders(lambda: stages.topology.roles.addresses(PORTAL))
         self.history = History()
 
     # --- looking ---
@@ -137,6 +215,7 @@ class Follow:
         return [f.open for f in self._followed.values() if f.open is not None]
 
     def traces(self) -> list[Trace]:
+        """Return the calls of all traces that are kept, those included that are done."""
         return [f.trace for f in self._followed.values()]
 
     # --- across a restart ---
@@ -150,18 +229,18 @@ class Follow:
         """Give the next trace the number behind *opened*."""
         self._count = max(self._count, opened)
 
-    def told(self) -> list[tuple[OpenTrace, Trace, dict[str, str]]]:
-        """Return the traces in progress, each with its calls and the steps that were told."""
+    def in_progress(self) -> list[tuple[OpenTrace, Trace, dict[str, str]]]:
+        """Return the traces in progress, each with its calls and the steps that were announced."""
         return [
-            (f.open, f.trace, f.told)
+            (f.open, f.trace, f.steps)
             for f in self._followed.values()
             if f.open is not None and not f.open.is_done
         ]
 
-    def resume(self, trace: Trace, number: int, told: dict[str, str], announced: str) -> None:
+    def resume(self, trace: Trace, number: int, steps: dict[str, str], announced: str) -> None:
         """Go on with *trace* as one that was opened before under that number."""
-        followed = self._followed[number] = _Followed(number, trace, told=told)
-        verdict = replace(self._checker.check(trace), id=self._name(trace))
+        followed = self._followed[number] = _Followed(number, trace, steps=steps)
+        verdict = replace(self._checker.check(trace), id=trace_id(trace))
         followed.open = OpenTrace(number, verdict, verdict.ended_ns, announced=announced)
         for key in _keys(trace):
             self._by_key.setdefault(key, followed)
@@ -177,9 +256,10 @@ class Follow:
             for f in self._followed.values()
             if f.open is not None and (call := order_of(f.trace)) is not None
         }
-        found = self._correlator.traces(in_flight=not last, told_before_ns=waiting_ns, told=orders)
+        self.orders.look(orders, waiting_ns, more_to_come=not last)
+        found = self._correlator.traces(self.orders)
         for trace in found:
-            if not self._is_selected(trace):
+            if not self._is_wanted(trace):
                 continue
             followed = self._known(trace, taken)
             if followed is None and not last and _may_be_another(trace, now_ns):
@@ -198,6 +278,10 @@ class Follow:
                 words = _withdrawal_words(gone.trace, found)
                 events.append(Event("withdrawn", now_ns, shown, shown.verdict, message=words))
         return events
+
+    def _is_wanted(self, trace: Trace) -> bool:
+        stages = self._stages
+        return stages.is_of_the_workflow(trace) and stages.is_selected(trace.calls[0].started_ns)
 
     def _known(self, trace: Trace, taken: set[int]) -> _Followed | None:
         for key in _keys(trace):
@@ -218,7 +302,7 @@ class Follow:
     # --- one trace ---
 
     def _check(self, followed: _Followed, now_ns: int, now_s: float) -> list[Event]:
-        verdict = replace(self._checker.check(followed.trace), id=self._name(followed.trace))
+        verdict = replace(self._checker.check(followed.trace), id=trace_id(followed.trace))
         followed.checked_s, followed.is_dirty, followed.is_urgent = now_s, False, False
         events: list[Event] = []
         shown = followed.open
@@ -229,16 +313,16 @@ class Follow:
         events += _steps(followed, shown, verdict)
         step = verdict.stopped_at or (verdict.stopped_between[1] if verdict.stopped_between else None)
         shown.owes = owes(self._checker.grammar, step, verdict.compute_host) if step else ""
-        shown.why = self._why(followed.trace, verdict)
+        shown.why = why_held_up(followed.trace, verdict, self._checker.grammar, self._queues)
         if verdict.outcome in ("stuck", "unfinished"):
             followed.done_ns = None
             events += self._waiting(followed, shown, now_ns)
         else:
             followed.due_ns = 1 << 62
-            told = f"{verdict.verdict} {verdict.outcome} {verdict.stopped_at}"
-            if told != shown.announced:
+            words = f"{verdict.verdict} {verdict.outcome} {verdict.stopped_at}"
+            if words != shown.announced:
                 again = shown.announced not in ("", "stuck")
-                shown.announced = told
+                shown.announced = words
                 followed.done_ns = now_ns
                 events.append(
                     Event("verdict", verdict.ended_ns, shown, verdict, message=verdict.summary, revised=again)
@@ -255,7 +339,7 @@ class Follow:
             if shown.announced == "stuck":
                 return []
             shown.announced = "stuck"
-            words = _stall_words(shown, quiet_ns)
+            words = stall_words(shown, quiet_ns)
             return [Event("stalled", now_ns, shown, verdict, message=words, quiet_ns=quiet_ns)]
         resumed = bool(shown.announced)
         shown.announced = ""
@@ -264,32 +348,6 @@ class Follow:
             # Silent for long, and still not stuck: its silence cannot be seen.
             followed.due_ns = now_ns + stall_ns
         return [Event("resumed", shown.quiet_since_ns, shown, verdict)] if resumed else []
-
-    def _why(self, trace: Trace, verdict: Verdict) -> str:
-        """Return what holds the creation up, as far as the wire shows it."""
-        if verdict.outcome not in ("stuck", "unfinished"):
-            return ""
-        if verdict.calls and verdict.calls[-1].result == "refused":
-            callee = verdict.calls[-1].callee
-            count = sum(call.result == "refused" and call.callee == callee for call in verdict.calls)
-            return f"{callee} refused {f'{count:,} connections' if count > 1 else 'the connection'}"
-        asked = next((call for call in reversed(verdict.calls) if _is_open_request(call)), None)
-        last = next((call for call in reversed(verdict.calls) if _is_message(call)), None)
-        if asked is not None and (last is None or asked.started_ns > last.started_ns):
-            return f"{asked.operation} to {asked.callee} unanswered"
-        if last is None:
-            order = next((call for call in verdict.calls if call.step == "1" and call.result == "?"), None)
-            return f"{order.operation} unanswered" if order is not None and not trace.created else ""
-        waits = {"undelivered": "not delivered", "unacked": "not acknowledged", "unroutable": "unroutable"}
-        if last.result == "ok" and last.operation.startswith("call "):
-            return f"{_method(last)} unanswered"
-        if last.result not in waits:
-            return ""
-        words = f"{_method(last)} {waits[last.result]}"
-        queue = _queue(trace, last)
-        if queue and self._queues.has_no_consumer(queue):
-            words += f"; {last.callee}'s queue has no consumer"
-        return words
 
     # --- retiring ---
 
@@ -326,7 +384,7 @@ class Follow:
         return not waits or age_ns > 4 * settle_ns
 
     def close(self, followed: _Followed, now_ns: int) -> list[Event]:
-        """End a trace: its verdict goes to the history, and is told if it was not."""
+        """End a trace: its verdict goes to the history, and is announced if it was not."""
         self._drop(followed.number)
         shown = followed.open
         if shown is None:
@@ -353,7 +411,7 @@ def _first_request(trace: Trace) -> Call | None:
 
 
 def _is_login(call: Call) -> bool:
-    return isinstance(call.facts, RestFacts) and "/auth/tokens" in call.facts.path
+    return isinstance(call.facts, RestFacts) and is_login(call.facts.path)
 
 
 def _withdrawal_words(gone: Trace, found: Iterable[Trace]) -> str:
@@ -373,10 +431,10 @@ def _keys(trace: Trace) -> list[_Key]:
         keys.append(("server", trace.server_id))
     if trace.request_id:
         keys.append(("request", trace.request_id))
-    keys += [("call", call.serial) for call in trace.calls if call.operation.endswith("/servers")]
+    keys += [("call", call.serial) for call in trace.calls if call.operation.endswith(SERVERS)]
     first = _first_request(trace)
     if first is not None:
-        # The order at the portal, which was told while it waited, before anything was done for it; no login,
+        # The order at the portal, which was shown while it waited, before anything was done for it; no login,
         # which several orders may have in common.
         keys.append(("call", first.serial))
     return keys
@@ -399,36 +457,11 @@ def _print(trace: Trace) -> _Print:
 def _steps(followed: _Followed, shown: OpenTrace, verdict: Verdict) -> Iterable[Event]:
     """Return an event for each step that is seen, or seen to fail, for the first time."""
     for step in verdict.steps:
-        if step.status not in ("seen", "failed") or followed.told.get(step.step) == step.status:
+        if step.status not in ("seen", "failed") or followed.steps.get(step.step) == step.status:
             continue
-        followed.told[step.step] = step.status
+        followed.steps[step.step] = step.status
         time_ns = step.started_ns or (step.calls[0].started_ns if step.calls else verdict.ended_ns)
         yield Event("step_seen", time_ns, shown, verdict, step, step.calls[0] if step.calls else None)
-
-
-def _stall_words(shown: OpenTrace, quiet_ns: int) -> str:
-    """Return what is said of a trace that has stalled: how long, which step, whose turn, and why."""
-    verdict = shown.verdict
-    step = f"before step {verdict.stopped_at}"
-    if verdict.stopped_between:
-        step = f"between steps {' and '.join(verdict.stopped_between)}"
-    owed = f", owed by {shown.owes}" if shown.owes else ""
-    why = f": {shown.why}" if shown.why else ""
-    return f"stalled for {quiet_ns / 1e9:.0f} s {step}{owed}{why}"
-
-
-def _is_open_request(call: CallRecord) -> bool:
-    """Tell whether a step's request waits for its answer; the outer ones wait for the inner ones."""
-    outer = call.step in ("1", "2", "3")
-    return call.protocol == "REST" and call.result == "?" and call.step is not None and not outer
-
-
-def _queue(trace: Trace, record: CallRecord) -> str:
-    """Return the queue of the message that is shown as *record*."""
-    for call in trace.calls:
-        if isinstance(call.facts, RpcFacts) and call.started_ns == record.started_ns:
-            return call.facts.routing_key
-    return ""
 
 
 def _may_be_another(trace: Trace, now_ns: int) -> bool:
@@ -438,11 +471,3 @@ def _may_be_another(trace: Trace, now_ns: int) -> bool:
     # nova-api answers behind its cast: what it asks before, under the same id, may take long.
     since = next((call for call in trace.calls if call.protocol == "RPC"), trace.calls[0])
     return now_ns - since.started_ns < UNANSWERED_NS
-
-
-def _is_message(call: CallRecord) -> bool:
-    return call.protocol == "RPC" and call.step is not None
-
-
-def _method(call: CallRecord) -> str:
-    return call.operation.partition(" ")[2] or call.operation

@@ -73,7 +73,7 @@ class Notifier:
         """When a run that has ended waits no longer; None while it goes on."""
         self._counts = Counter(sent=0, failed=0, dropped=0)
         self._trouble = ""
-        self._told = False
+        self._is_reported = False
         self._opener = build_opener(_Stay)
         self._thread = threading.Thread(target=self._run, name="notifies", daemon=True)
         self._thread.start()
@@ -115,9 +115,9 @@ class Notifier:
     def trouble(self) -> str:
         """Return in words that notifications do not arrive: once, while it lasts."""
         with self._news:
-            if not self._trouble or self._told:
+            if not self._trouble or self._is_reported:
                 return ""
-            self._told = True
+            self._is_reported = True
             return f"notifications do not arrive at {self.name}: {self._trouble}"
 
     def close(self, wait_s: float = FLUSH_S, say: Callable[[str], None] = lambda words: None) -> str:
@@ -174,7 +174,7 @@ class Notifier:
                         self._fails("failed", why)
                     else:
                         self._counts["sent"] += 1
-                        self._trouble, self._told = "", False
+                        self._trouble, self._is_reported = "", False
                 self._news.notify_all()
 
     def _fails(self, how: str, why: str) -> None:

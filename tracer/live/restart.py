@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from tracer.calls import Calls
-from tracer.conformance import Coverage
-from tracer.correlation import Correlator
+from tracer.engine import Stages
 from tracer.errors import UsageError
 from tracer.live.checkpoint import MOST_CALLS, SCHEMA, KeptTrace, State, in_order, pack, unpack, whole
 from tracer.live.follow import Follow, order_of
-from tracer.model import Call, Capture, Connection, Endpoint, RpcFacts
+from tracer.model import Call, Connection, Endpoint, RpcFacts
 
 __all__ = ["Restart"]
 
@@ -20,23 +18,11 @@ __all__ = ["Restart"]
 class Restart:
     """Gives the state of a run for a checkpoint, and takes over that of an earlier one."""
 
-    def __init__(
-        self,
-        grammar: str,
-        captures: Sequence[Capture],
-        calls: Calls,
-        correlator: Correlator,
-        follow: Follow,
-    ) -> None:
-        self._grammar = grammar
-        self._captures = captures
-        self._calls = calls
-        self._correlator = correlator
+    def __init__(self, stages: Stages, follow: Follow) -> None:
+        self._stages = stages
         self._follow = follow
         self._until_ns = 0
         """Up to when an earlier run has seen, whose traces this one goes on with; 0 without one."""
-        self.began_ns: list[int | None] = [None for _ in captures]
-        """When each source began in that run."""
         self._ends: dict[tuple[Endpoint, Endpoint], Connection] = {}
         """Connections of that run of which it knew who is at an end."""
 
@@ -51,15 +37,15 @@ class Restart:
         *now_ns* is 0 before the first packet.
         """
         history = self._follow.history
-        open_ = self._follow.told()
+        open_ = self._follow.in_progress()
         unsure = [t.calls[0].started_ns for _, t, _ in open_ if t.created is None or not t.created.closed]
-        calls = whole(self._correlator.calls_since(min(unsure))) if unsure else []
+        calls = whole(self._stages.correlator.calls_since(min(unsure))) if unsure else []
         traces, left_out = [], 0
-        for shown, trace, told in reversed(open_):
+        for shown, trace, steps in reversed(open_):
             if len(calls) + len(trace.calls) > MOST_CALLS:
                 left_out += 1
                 continue
-            traces.append((shown, trace, told))
+            traces.append((shown, trace, steps))
             calls += trace.calls + trace.polls
         calls = whole(calls)
         places = {call.serial: place for place, call in enumerate(calls)}
@@ -67,10 +53,10 @@ class Restart:
         done = [trace.verdict for trace in self._follow.open() if trace.is_done]
         return State(
             SCHEMA,
-            self._grammar,
-            [(capture.path, capture.plane) for capture in self._captures],
+            self._stages.grammar.name,
+            [(capture.path, capture.plane) for capture in self._stages.captures],
             now_ns or self._until_ns,
-            [capture.first_ns for capture in self._captures],
+            [capture.first_ns for capture in self._stages.captures],
             self._follow.opened,
             history.verdicts + Counter(verdict.verdict for verdict in done),
             history.outcomes + Counter(verdict.outcome for verdict in done),
@@ -80,25 +66,25 @@ class Restart:
                     trace.request_id,
                     trace.server_id,
                     places[(order_of(trace) or trace.calls[0]).serial],
-                    dict(told),
+                    dict(steps),
                     shown.announced,
                 )
-                for shown, trace, told in reversed(traces)
+                for shown, trace, steps in reversed(traces)
             ],
             left_out,
             connections,
             kept,
-            self._correlator.orders(),
+            sorted(self._follow.orders.known),
         )
 
-    def resume(self, state: State, receive: Callable[[Sequence[Call]], None]) -> None:
-        """Go on with the traces of *state*, whose calls happen again: *receive* is given them, in order.
+    def resume(self, state: State) -> None:
+        """Go on with the traces of *state*: their calls pass through the stages again, in order.
 
         Raises UsageError when it is that of a run of another grammar or other sources.
         """
-        paths = [capture.path for capture in self._captures]
+        paths = [capture.path for capture in self._stages.captures]
         for what, theirs, ours in (
-            ("grammar", state.grammar, self._grammar),
+            ("grammar", state.grammar, self._stages.grammar.name),
             ("sources", [path for path, _ in state.sources], paths),
         ):
             if theirs != ours:
@@ -107,14 +93,14 @@ class Restart:
                     f" or the same {what}"
                 )
         calls = unpack(state)
-        self._correlator.know_orders(state.orders)
-        self._calls.restore(calls)
-        self.began_ns = list(state.first_ns)
+        stages, orders = self._stages, self._follow.orders
+        orders.know(state.orders)
+        stages.calls.restore(calls)
         for call in calls:
             for end in (call.caller, call.callee, getattr(call.facts, "consumer", None)):
                 if end is not None and (end.connection.client_role or end.connection.server_role):
                     self._ends[end.connection.client, end.connection.server] = end.connection
-        for capture, first_ns in zip(self._captures, state.first_ns, strict=True):
+        for capture, first_ns in zip(self._stages.captures, state.first_ns, strict=True):
             capture.first_ns, capture.last_ns = first_ns, state.until_ns
         self._until_ns = state.until_ns
         happened = in_order(calls)
@@ -124,13 +110,18 @@ class Restart:
         for call, begins in happened:
             # What a REST call leads to comes while it is open: it is closed when its answer's time comes.
             call.closed = not begins
-            receive((call,))
+            stages.receive((call,))
             call.closed = call.serial in answered and not (begins and call.protocol == "REST")
         self._follow.history.verdicts.update(state.verdicts)
         self._follow.history.outcomes.update(state.outcomes)
-        # An order that waits is told again whatever is known of the portal now: it was told before.
-        orders = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
-        found = self._correlator.traces(in_flight=True, told_before_ns=(state.until_ns, 0), told=orders)
+        # They were counted when they happened.
+        stages.counts.clear()
+        for capture in stages.captures:
+            capture.calls = 0
+        # An order that waits is shown again whatever is known of the portal now: it was shown before.
+        shown = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
+        orders.look(shown, (state.until_ns, 0))
+        found = stages.correlator.traces(orders)
         for kept in state.traces:
             first = calls[kept.call]
             mine = [
@@ -141,17 +132,17 @@ class Restart:
             ]
             if mine:
                 found.remove(mine[0])
-                self._follow.resume(mine[0], kept.number, dict(kept.told), kept.announced)
+                self._follow.resume(mine[0], kept.number, dict(kept.steps), kept.announced)
         self._follow.count_from(state.opened)
 
-    def hole(self, first_ns: int, coverage: Coverage) -> str:
+    def hole(self, first_ns: int) -> str:
         """Take note of the time between the runs, up to *first_ns*: nothing of it was seen. In words."""
         since_ns, self._until_ns = self._until_ns, 0
         count = len(self._follow.open())
         words = f"goes on with {count} open trace{'s' if count != 1 else ''}"
         if first_ns > since_ns:
             span = f"nothing is known from {_moment(since_ns)} to {_moment(first_ns)} UTC"
-            coverage.interrupted(since_ns, first_ns, f"{span}, between two runs of the watch")
+            self._stages.coverage.interrupted(since_ns, first_ns, f"{span}, between two runs of the watch")
             words += f"; what happened in the {(first_ns - since_ns) / 1e9:,.1f} s before was not seen"
         return words
 

@@ -1,34 +1,38 @@
-"""From the words of a command line to a live run."""
+"""From the words of a command line to a live run, all of its sources open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tracer.capture import resolve
-from tracer.capture.examples import example_path
-from tracer.capture.interface import Interface, default_filter
+from tracer.capture.arguments import resolve_live
+from tracer.capture.interface import default_filter
 from tracer.capture.live import LiveSource
-from tracer.capture.live_arguments import LiveArgument, resolve_live
-from tracer.capture.replay import Pace, Replay
-from tracer.capture.streams import CaptureStream
-from tracer.engine import Settings, given_topology, require_known
+from tracer.capture.sources import broker_sources, interface_sources, replay_sources
+from tracer.engine import (
+    Settings,
+    given_topology,
+    known_planes,
+    require_known_allowances,
+    resolve_captures,
+)
 from tracer.errors import UsageError
-from tracer.grammar import load
+from tracer.grammar import Grammar, load
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
-from tracer.model import Capture
 from tracer.model.events import Event
+from tracer.openstack.services import NOVA_API
 from tracer.protocols import PORTS
 from tracer.topology import GivenTopology
-from tracer.topology.planes import KNOWN_PLANES
 
 __all__ = ["open_replay", "open_watch", "proposed_filter"]
+
+_Tell = Callable[[Event], None]
 
 
 def open_watch(
     interfaces: Sequence[str],
     settings: Settings,
-    tell: Callable[[Event], None],
+    tell: _Tell,
     patience: Patience | None = None,
     bpf: str | None = None,
     brokers: Sequence[str] = (),
@@ -40,48 +44,22 @@ def open_watch(
     """
     given = given_topology(settings)
     grammar = load(settings.grammar)
-    arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
+    arguments = resolve_live(interfaces, known_planes(given))
     if not arguments and not brokers:
         raise UsageError(
-            "watch what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=-,"
-            " or a broker with --amqp URL"
+            "no source given: use -i PLANE=INTERFACE, -i PLANE=FIFO, -i PLANE=- (standard input)"
+            " or --amqp URL"
         )
     wanted = proposed_filter(given) if bpf is None else bpf
-    sources = [_source(argument, number, wanted) for number, argument in enumerate(arguments)]
-    sources += open_brokers(brokers, len(sources))
-    for source in sources:
-        source.open()
-    run = Watch(sources, given, settings, grammar, tell, patience)
-    require_known(grammar, run.allowed)
-    return run
-
-
-def open_brokers(urls: Sequence[str], number: int = 0) -> list[LiveSource]:
-    """Return the firehoses of the brokers at *urls*, not open yet; the first one's capture is *number*.
-
-    Raises UsageError, whose words hold no password.
-    """
-    if not urls:
-        return []
-    # Only who listens to a broker pays for the client's import.
-    from tracer.capture.rabbitmq import RabbitMQ
-    from tracer.capture.rabbitmq_url import broker_of
-
-    found = [broker_of(url) for url in urls]
-    names = [broker.name for broker in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UsageError(f"--amqp: {twice} is given twice")
-    return [
-        RabbitMQ(broker, Capture(number + at, broker.name, protocol="RPC")) for at, broker in enumerate(found)
-    ]
+    sources = [*interface_sources(arguments, wanted), *broker_sources(brokers, len(arguments))]
+    return _opened(sources, given, settings, grammar, tell, patience)
 
 
 def open_replay(
     captures: Sequence[str],
     settings: Settings,
     speed: float,
-    tell: Callable[[Event], None],
+    tell: _Tell,
     patience: Patience | None = None,
 ) -> Watch:
     """Return a run that replays *captures* (CAPTURE arguments) at *speed* times their pace; 0 is all at once.
@@ -90,27 +68,25 @@ def open_replay(
     """
     given = given_topology(settings)
     grammar = load(settings.grammar)
-    resolved = resolve([example_path(each) for each in captures], {*KNOWN_PLANES, *given.plane_names})
-    pace = Pace(speed)
-    sources = [
-        Replay(argument.path, Capture(number, argument.path, argument.plane), pace)
-        for number, argument in enumerate(resolved.captures)
-    ]
+    sources = replay_sources(resolve_captures(captures, given).captures, speed)
+    return _opened(sources, given, settings, grammar, tell, patience)
+
+
+def _opened(
+    sources: Sequence[LiveSource],
+    given: GivenTopology,
+    settings: Settings,
+    grammar: Grammar,
+    tell: _Tell,
+    patience: Patience | None,
+) -> Watch:
     for source in sources:
         source.open()
-    run = Watch(sources, given, settings, grammar, tell, patience)
-    require_known(grammar, run.allowed)
-    return run
+    require_known_allowances(grammar, settings, given)
+    return Watch(sources, given, settings, grammar, tell, patience)
 
 
 def proposed_filter(given: GivenTopology) -> str:
     """Return the filter for interfaces: the protocols' ports, of SQL only nova-api's where that is given."""
-    apis = {address for (address, _), role in given.roles.items() if role == "nova-api"}
+    apis = {address for (address, _), role in given.roles.items() if role == NOVA_API}
     return default_filter({**PORTS, **given.ports}, tuple(sorted(apis)))
-
-
-def _source(argument: LiveArgument, number: int, bpf: str) -> LiveSource:
-    capture = Capture(number, argument.target, argument.plane)
-    if argument.is_stream:
-        return CaptureStream(argument.target, capture)
-    return Interface(argument.target, capture, bpf or None)

@@ -88,7 +88,6 @@ class RpcFacts:
     exchange: str = ""
     routing_key: str = ""
     msg_id: str = ""
-    reply_queue: str = ""
     unique_id: str = ""
     request_id: str = ""
     global_request_id: str = ""
@@ -108,8 +107,6 @@ class RpcFacts:
     published: bool = False
     delivered: bool = False
     acknowledged: bool = False
-    confirmed: bool = False
-    """The broker confirmed the publish."""
     consumer: End | None = None
     """The connection it was delivered on."""
     redelivered: bool = False

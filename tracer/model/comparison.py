@@ -34,7 +34,7 @@ class StepPair:
     title: str
     came: tuple[int, int]
     """In how many creations it came."""
-    told: tuple[int, int]
+    observable: tuple[int, int]
     """Of how many that can tell."""
     medians_ms: tuple[float | None, float | None]
     p: float | None

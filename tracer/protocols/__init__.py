@@ -1,8 +1,8 @@
-"""Bytes of a connection in, messages out: one file, one protocol.
+"""Bytes of a connection in, messages out. Each protocol is a package.
 
 A decoder is made for one connection and does no I/O and reads no clock. It has `receive(data)`,
 `gap(gap)` and `closed(closed)`, each giving messages, and a static `recognises(payload, direction)`.
-A new protocol is one file and one name in `BUILTIN`.
+A new protocol is one package (`http1/`, `amqp091/`, `mysql/` are there) and one name in `BUILTIN`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tracer.model import (
     Message,
     Undecoded,
 )
+from tracer.openstack.services import PROTOCOL_OF_PORT
 from tracer.protocols.amqp091 import Amqp091
 from tracer.protocols.http1 import Http1
 from tracer.protocols.mysql import MySql
@@ -33,7 +34,6 @@ class Decoder(Protocol):
     """What a protocol must offer."""
 
     name: ClassVar[str]
-    ports: ClassVar[frozenset[int]]
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:
@@ -48,8 +48,8 @@ class Decoder(Protocol):
 
 BUILTIN: tuple[type[Decoder], ...] = (Http1, Amqp091, MySql)
 
-PORTS: dict[int, str] = {port: decoder.name for decoder in BUILTIN for port in decoder.ports}
-"""Server port -> protocol; a topology file adds to it."""
+PORTS: dict[int, str] = PROTOCOL_OF_PORT
+"""Server port -> protocol, as the services of a cloud listen; a topology file adds to it."""
 
 RAW_LIMIT = 16 << 20
 """Bytes of a body that are kept where it is to be sent again."""
@@ -64,7 +64,7 @@ class Options:
     wants_body: Callable[[str, str, dict[str, str], int], bool] | None = None
     wants_statement: Callable[[bytes], bool] | None = None
     skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None
-    """Told of each statement that was not wanted: its time and frames."""
+    """Called with the time and frames of each statement that was not wanted."""
     raw: bool = False
     """Hand on what was sent as it was sent, secrets and all: for sending it again."""
 
@@ -159,5 +159,5 @@ class Decoders:
 
 
 def _is_tls(payload: bytes) -> bool:
-    """Tell whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
+    """Return whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
     return len(payload) > 5 and 20 <= payload[0] <= 23 and payload[1] == 3 and payload[2] <= 4

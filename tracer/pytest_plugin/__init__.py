@@ -1,12 +1,13 @@
 """pytest's plugin: the fixture `tracer`, the marker that configures it, and `--tracer-check`.
 
-Loaded in every run of pytest where tracer is installed, used in few: this module imports pytest and nothing
-else, and the rooms beside it are imported by the test that asks for them.
+pytest loads this module in every run where tracer is installed, and few runs use it. So it imports pytest and
+`stash` alone; a hook or a fixture imports another module when it needs that.
 
+stash      what is remembered of a test
 settings   what ini file, command line and markers ask for
-fixture    what a test gets
+fixture    the fixture `tracer`
 folder     each trace of a capture folder as a test
-explain    what is added to a failed assertion
+explain    what is added to a failed test's report, and what is taken out of it
 recording  captures made while a test runs
 recorder   the process that makes them
 """
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tracer.pytest_plugin.stash import FAILED, HEARD, SECTIONS
+
 if TYPE_CHECKING:
     from tracer.pytest_plugin.fixture import Tracer
 
@@ -27,14 +30,6 @@ MARKER = (
     "tracer(grammar, topology, captures, allow, stall): what the fixture `tracer` of this test checks, "
     "and how; also on a class or in pytestmark (README, 'In a pipeline')"
 )
-SECTIONS = pytest.StashKey[list[tuple[str, str]]]()
-"""What is to be a section of a test's report: (title, text)."""
-FAILED = pytest.StashKey[bool]()
-"""Whether a phase of a test has failed so far."""
-KEPT = pytest.StashKey[list[Path]]()
-"""Folders of what was recorded while a test ran."""
-HEARD = pytest.StashKey[list[str]]()
-"""Brokers that were listened to while a test ran, without user and password."""
 HELP = {
     "grammar": "what to check against: the name of a grammar, or a file",
     "topology": "planes, roles and ports (TOML)",
@@ -143,7 +138,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put ladders into the report as sections of their own; let no password of a broker stay in it.
 
-    Of a mistake of the test's, such as a capture that is not there, its own line and the message are told.
+    A mistake of the test's, such as a capture that is not there, is shown by its line and its message alone.
     """
     errors = sys.modules.get("tracer.errors")
     raised = call.excinfo
@@ -158,16 +153,16 @@ def pytest_runtest_makereport(
         sections: list[tuple[str, str]] = item.stash.get(SECTIONS, [])
         report.sections.extend(sections)
     if item.stash.get(HEARD, None):
-        from tracer.pytest_plugin.recording import scrub
+        from tracer.pytest_plugin import explain
 
-        scrub(report)
+        explain.scrub(report)
     return report
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Explain `trace == conforms(...)`."""
-    if op != "==" or "tracer.testing.conforms" not in sys.modules:
+    if op != "==" or "tracer.testing.traffic" not in sys.modules:
         return None
-    from tracer.testing.conforms import difference
+    from tracer.testing.traffic import difference
 
     return difference(left, right)

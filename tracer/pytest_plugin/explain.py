@@ -1,16 +1,22 @@
-"""What is added to a failed assertion: the story of the trace, its ladder, and where its captures are."""
+"""What is added to a failed test's report: the story of the trace, its ladder, where its captures are.
+
+And what is taken out of it: passwords of brokers, and the part of a traceback that lies in tracer. Here alone
+the plugin uses what is private to pytest: the objects that it makes of a traceback, whose classes pytest does
+not export (tests/pytest_plugin/test_explain.py fails when they change).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import pytest
 
-from tracer import pytest_plugin
-from tracer.pytest_plugin import HEARD, KEPT, SECTIONS
+from tracer.pytest_plugin.stash import HEARD, KEPT, SECTIONS
 from tracer.testing.claims import Claim, denied
 
-__all__ = ["add", "draw", "shorten"]
+__all__ = ["add", "draw", "scrub", "shorten"]
 
 
 def add(item: pytest.Item, error: AssertionError) -> None:
@@ -65,4 +71,25 @@ def shorten(item: pytest.Item, found: pytest.ExceptionInfo[BaseException]) -> No
 def _is_ours(place: TracebackType) -> bool:
     # The hooks of the plugin stand around the test; all else of ours is called by it.
     module = str(place.tb_frame.f_globals.get("__name__"))
-    return module.startswith("tracer.") and module != pytest_plugin.__name__
+    return module.startswith("tracer.") and module != __package__
+
+
+def scrub(report: pytest.TestReport) -> None:
+    """Take passwords in URLs of brokers out of *report*: pytest shows arguments and locals of tests."""
+    from tracer.pytest_plugin.recording import scrubbed
+
+    report.longrepr = _without_passwords(report.longrepr, scrubbed)
+    report.sections = [(title, scrubbed(text)) for title, text in report.sections]
+
+
+def _without_passwords(shown: Any, scrubbed: Callable[[str], str]) -> Any:
+    """Return what a report shows without passwords; what pytest made of a traceback is changed in place."""
+    if isinstance(shown, str):
+        return scrubbed(shown)
+    if type(shown) in (list, tuple):
+        return type(shown)(_without_passwords(each, scrubbed) for each in shown)
+    # The parts of a traceback are objects of pytest's, which hold strings, lists and one another.
+    if type(shown).__module__.startswith("_pytest."):
+        for name, value in list(vars(shown).items()):
+            setattr(shown, name, _without_passwords(value, scrubbed))
+    return shown

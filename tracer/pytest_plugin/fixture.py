@@ -1,4 +1,4 @@
-"""What a test gets by the name `tracer`."""
+"""The fixture `tracer`: checks captures, or records them, as the test's marker asks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracer.errors import UsageError
-from tracer.pytest_plugin import HEARD, KEPT
 from tracer.pytest_plugin.settings import Asked, locate, of_item, several, stall_seconds
+from tracer.pytest_plugin.stash import HEARD, KEPT
 from tracer.settings import Settings
 from tracer.testing import Traffic, conforms
-from tracer.testing.step import nanoseconds
+from tracer.testing.claims import nanoseconds
 
 if TYPE_CHECKING:
     from tracer.pytest_plugin.recording import Recording
@@ -35,7 +35,7 @@ class Tracer:
         return f"<tracer of {self._item.name}: {self._asked.settings.grammar}>"
 
     conforms = staticmethod(conforms)
-    """`assert trace == tracer.conforms("cloudvm_create")`; the same as tracer.testing.conforms."""
+    """`assert trace == tracer.conforms("cloudvm_create")`; the same as tracer.testing.traffic."""
 
     def check(
         self,
@@ -92,7 +92,7 @@ class Tracer:
         brokers = [] if amqp is None else [amqp] if isinstance(amqp, str) else [*amqp]
         if not interfaces and not brokers:
             raise UsageError(
-                "record what? tracer.record({'Internal_base': 'eth1'}), or tracer.record(amqp='amqp://…')"
+                "no source given: tracer.record({'Internal_base': 'eth1'}), or tracer.record(amqp='amqp://…')"
             )
         folders = self._item.stash.setdefault(KEPT, [])
         folder = folder_of(self._item, len(folders) + 1)

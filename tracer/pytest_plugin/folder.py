@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -22,9 +22,6 @@ from tracer.pytest_plugin.settings import of_run
 from tracer.reports import failure
 from tracer.testing.claims import Claim
 from tracer.testing.traffic import Traffic
-
-if TYPE_CHECKING:
-    from _pytest._code.code import TerminalRepr
 
 __all__ = ["collector", "configure"]
 
@@ -39,7 +36,7 @@ def configure(config: pytest.Config) -> None:
 
     UsageError for what is not there, and for options that make no sense, before anything is collected.
     """
-    from tracer.capture.examples import example_path
+    from tracer.capture.arguments import example_path
 
     folders: dict[Path, str] = {}
     try:
@@ -151,7 +148,7 @@ class TraceItem(pytest.Item):
 
     def _record(self, verdict: Verdict) -> None:
         if self.config.getoption("tracer_properties"):
-            told = {
+            known = {
                 "verdict": verdict.verdict,
                 "outcome": verdict.outcome,
                 "stopped_at": verdict.stopped_at,
@@ -159,11 +156,9 @@ class TraceItem(pytest.Item):
                 "server_id": verdict.server_id,
                 "name": verdict.name,
             }
-            self.user_properties += [(f"tracer_{key}", value) for key, value in told.items() if value]
+            self.user_properties += [(f"tracer_{key}", value) for key, value in known.items() if value]
 
-    def repr_failure(
-        self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None
-    ) -> str | TerminalRepr:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> Any:
         """Return the story of the trace; of anything else, which is a bug of ours, the traceback."""
         if isinstance(excinfo.value, Deviation):
             explain.draw(self, excinfo.value.claim)

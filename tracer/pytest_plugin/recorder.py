@@ -7,7 +7,7 @@ standard input ends (so it never outlives the test), and says then what it has. 
 standard error, with the exit code of its kind.
 
 The packets of interfaces go into files, which are checked when the recording is over. A broker's firehose
-tells messages and no packets: there is nothing of it to keep in a file of packets. With a broker all that is
+gives messages and no packets, so nothing of it goes into a file of packets. With a broker all that is
 recorded is checked as it comes, as `tracer watch` does, and the report is handed over; the files are then
 for a person to look into.
 """
@@ -101,8 +101,8 @@ class _Opened:
             self.listening.run.stop()
 
     def run(self) -> dict[str, Any]:
-        """Record until `stop`; return what there is to tell."""
-        told: dict[str, Any] = {"packets": 0, "dropped": {}, "troubles": [], "report": None, "left_out": 0}
+        """Record until `stop`; return what was recorded."""
+        summary: dict[str, Any] = {"packets": 0, "dropped": {}, "troubles": [], "report": None, "left_out": 0}
         if self.listening is not None:
             self.listening.start()
         if self.recorder is not None:
@@ -110,15 +110,15 @@ class _Opened:
                 self.recorder.run()
             finally:
                 self.stop()
-            told["packets"] = self.recorder.packets.total()
-            told["dropped"] = {
+            summary["packets"] = self.recorder.packets.total()
+            summary["dropped"] = {
                 source.capture.path: source.dropped for source in self.interfaces if source.dropped
             }
-            told["troubles"] += self.recorder.troubles
+            summary["troubles"] += self.recorder.troubles
         if self.listening is not None:
-            told["report"], told["left_out"] = self.listening.report()
-            told["troubles"] += self.listening.troubles
-        return told
+            summary["report"], summary["left_out"] = self.listening.report()
+            summary["troubles"] += self.listening.troubles
+        return summary
 
 
 def main() -> int:
@@ -140,13 +140,13 @@ def main() -> int:
     threading.Thread(target=_wait, args=(opened,), daemon=True).start()
     print("ready", flush=True)
     try:
-        told = opened.run()
+        summary = opened.run()
     except (TracerError, OSError) as error:
         # The interface has gone, or the disk is full.
         print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)
         return BROKE_OFF
     # Nothing else fits all that may stand in a report: names that came over the wire hold anything.
-    print(base64.b64encode(pickle.dumps(told)).decode(), flush=True)
+    print(base64.b64encode(pickle.dumps(summary)).decode(), flush=True)
     return 0
 
 

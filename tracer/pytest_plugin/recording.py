@@ -15,18 +15,17 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import pytest
 
 from tracer.errors import SourceError, UsageError
 from tracer.model import Report
-from tracer.pytest_plugin import FAILED, HEARD, KEPT, SECTIONS
+from tracer.pytest_plugin.stash import FAILED, HEARD, KEPT, SECTIONS
 from tracer.settings import Settings
 from tracer.testing import Traffic
 from tracer.testing.traffic import INCONCLUSIVE
 
-__all__ = ["Recording", "folder_of", "interfaces_of", "keep", "kept_words", "scrub", "without_user"]
+__all__ = ["Recording", "folder_of", "interfaces_of", "keep", "kept_words", "scrubbed", "without_user"]
 
 READY_S = 60.0
 SETTLE_S = 1.0
@@ -52,7 +51,7 @@ class Recording(Traffic):
         self._brokers, self._bpf, self._settle_s = brokers, bpf, settle_s
         self._child: subprocess.Popen[str] | None = None
         self._state = "not begun"
-        self._told: Report | None = None
+        self._live_report: Report | None = None
         """What was checked as it came, with a broker."""
         self._left_out = 0
         self.dropped: dict[str, int] = {}
@@ -60,7 +59,7 @@ class Recording(Traffic):
         self.packets = 0
         """Of interfaces, as they stand in the captures."""
         self.messages = 0
-        """That brokers told of: each is told when it is published and when it is delivered."""
+        """Of brokers: each counts when it is published and when it is delivered."""
         self.troubles: list[str] = []
         """What went wrong meanwhile: a broker that was gone for a while, an interface that ended."""
 
@@ -102,7 +101,7 @@ class Recording(Traffic):
         return self
 
     def _ask(self, child: subprocess.Popen[str]) -> str:
-        """Tell *child* what to record; return what it says to that."""
+        """Send *child* what to record; return its answer."""
         config, settings = self._item.config, self.settings
         asked = {
             "folder": str(self._folder),
@@ -140,7 +139,7 @@ class Recording(Traffic):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the recording, with all that was captured written and all that brokers told checked."""
+        """End the recording, with all packets written and all messages of brokers checked."""
         child = self._child
         if child is None:
             return
@@ -153,12 +152,16 @@ class Recording(Traffic):
                 raise SourceError(f"the recording broke off: {scrubbed(errors.strip()[-500:])}")
             return
         line = output.strip().rpartition("\n")[2]
-        told = pickle.loads(base64.b64decode(line))  # noqa: S301  # of our own process, by a pipe of its own
-        self.packets, self.dropped, self.troubles = told["packets"], told["dropped"], told["troubles"]
-        self._told, self._left_out = told["report"], told["left_out"]
+        summary = pickle.loads(base64.b64decode(line))  # noqa: S301  # of our own process, by a pipe of its own
+        self.packets, self.dropped, self.troubles = (
+            summary["packets"],
+            summary["dropped"],
+            summary["troubles"],
+        )
+        self._live_report, self._left_out = summary["report"], summary["left_out"]
         self._state = f"{self.packets} packets" if self._interfaces else ""
-        if self._told is not None:
-            self.messages = sum(capture.packets for capture in self._told.captures if capture.protocol)
+        if self._live_report is not None:
+            self.messages = sum(capture.packets for capture in self._live_report.captures if capture.protocol)
             self._state += f"{', ' * bool(self._state)}{self.messages} messages"
         self._state += f", {self.dropped} dropped" if self.dropped else ""
         if self.troubles:
@@ -169,9 +172,9 @@ class Recording(Traffic):
     def report(self) -> Report:
         if self._state in ("not begun", "recording"):
             raise UsageError("traffic is checked when its recording is over: ask behind the `with` block")
-        told = self._told
+        live = self._live_report
         # A broker also tells who connects: messages without a call are nothing to check.
-        if not self.packets and not any(capture.calls for capture in (told.captures if told else ())):
+        if not self.packets and not any(capture.calls for capture in (live.captures if live else ())):
             what = ["packet of the protocols"] * bool(self._interfaces) + ["RPC"] * bool(self._brokers)
             nothing = f"no {' and no '.join(what)} passed there"
             more = f" ({'; '.join(self.troubles)})" if self.troubles else ""
@@ -182,17 +185,17 @@ class Recording(Traffic):
                 f"too many traces for one recording with a broker: {self._left_out:,} of the first are not"
                 " kept. Record shorter, or from interfaces alone"
             )
-        if told is not None:
-            return told
+        if live is not None:
+            return live
         return Traffic(self.captures, self.settings).report
 
-    def _again(self, settings: Settings) -> Traffic:
+    def checked_with(self, settings: Settings) -> Traffic:
         if self._brokers:
             raise UsageError(
-                "what a broker tells is checked as it comes and not kept, so against one grammar alone"
+                "messages of a broker are checked as they come and not kept, so against one grammar alone"
                 f" ({self.settings.grammar}): record with tracer.record(…, grammar={settings.grammar!r})"
             )
-        return super()._again(settings)
+        return super().checked_with(settings)
 
 
 _USER = re.compile(r"(\w+://)(?!USER:PASSWORD@)[^\s'\"]*:[^\s'\"]*@")
@@ -207,25 +210,6 @@ def without_user(url: str) -> str:
 def scrubbed(words: str) -> str:
     """Return *words* with no user and password in URLs."""
     return _USER.sub(r"\1…@", words)
-
-
-def scrub(report: pytest.TestReport) -> None:
-    """Take passwords in URLs of brokers out of *report*: pytest shows arguments and locals of tests."""
-    report.longrepr = _scrubbed(report.longrepr)
-    report.sections = [(title, scrubbed(text)) for title, text in report.sections]
-
-
-def _scrubbed(shown: Any) -> Any:
-    """Return what a report shows without passwords; what pytest made of a traceback is changed in place."""
-    if isinstance(shown, str):
-        return scrubbed(shown)
-    if type(shown) in (list, tuple):
-        return type(shown)(map(_scrubbed, shown))
-    # The parts of a traceback are objects of pytest's, which hold strings, lists and one another.
-    if type(shown).__module__.startswith("_pytest."):
-        for name, value in list(vars(shown).items()):
-            setattr(shown, name, _scrubbed(value))
-    return shown
 
 
 def interfaces_of(planes: Mapping[str, str] | str | None, more: Sequence[str]) -> list[str]:

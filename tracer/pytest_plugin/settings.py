@@ -1,4 +1,4 @@
-"""What a test is to be checked with: ini file, then command line, then markers from the module inwards."""
+"""The settings of a test: from the ini file, the command line, and markers; the later ones win."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def several(name: str, value: Any) -> tuple[Any, ...]:
 
 def stall_seconds(stall: str | float | timedelta) -> float:
     """Return the silence after which a creation is stuck. UsageError for what is no time, or none at all."""
-    from tracer.testing.step import nanoseconds
+    from tracer.testing.claims import nanoseconds
 
     seconds = nanoseconds(stall) / 1e9
     if seconds <= 0:

@@ -6,8 +6,16 @@ import socket
 
 from tracer.model import Connection, Endpoint, Frames, Segment
 
-__all__ = ["MASK", "Half", "Opening", "ahead", "endpoints", "reverse"]
+__all__ = ["ABSURD_BYTES", "HOLE_NS", "MASK", "Half", "Opening", "ahead", "endpoints", "reverse"]
 
+HOLE_NS = 1_000_000_000
+"""A hole in which nothing has come for so long is lost."""
+RESUME_NS = 2_000_000_000
+"""Two captures of the same wire that lie further apart than this are two goes."""
+COPY_NS = 50_000_000
+"""Copies of one SYN lie no further apart; what comes later with the same number is another try."""
+ABSURD_BYTES = 1 << 28
+"""A jump of more than this, either way, is no hole: the stream is another one."""
 MASK = 0xFFFFFFFF
 _WRAP = 0x80000000
 
@@ -66,6 +74,35 @@ class Half:
         self.fin = -1
         self.fin_frames: Frames = ()
         self.finished = False
+
+    def is_opened_by(self, segment: Segment, first: int) -> bool:
+        """Return whether a SYN is of this connection and of no later one; *first* is the byte behind it."""
+        if self.next_seq < 0:
+            return not self.finished
+        if self.start >= 0:
+            again = self.finished and self.peer.finished and segment.time_ns - self.last_ns >= COPY_NS
+            return self.start == first and not again
+        # Data came before its SYN.
+        distance = ahead(self.next_seq, first)
+        return 0 <= distance < 65536 and segment.time_ns - self.connection.first_ns < HOLE_NS
+
+    def is_resumed_by(self, segment: Segment) -> bool:
+        """Return whether a later capture goes on with a connection of an earlier one, with a jump."""
+        return (
+            not self.finished
+            and self.next_seq >= 0
+            and segment.seq != self.next_seq
+            and segment.frames[0][0] not in self.connection.captures
+            and segment.time_ns - max(self.last_ns, self.peer.last_ns) > RESUME_NS
+        )
+
+    def is_replaced_by(self, segment: Segment) -> bool:
+        """Return whether data after the end belongs to another connection whose SYN was lost."""
+        if not segment.payload:
+            return False
+        if self.next_seq < 0:
+            return True
+        return not -ABSURD_BYTES < ahead(segment.seq, self.next_seq) <= 1
 
 
 class Opening:

@@ -1,4 +1,4 @@
-"""The reassembler: strategy and limits in the package's own words."""
+"""`Reassembler`. Its strategy and limits are described in the package's docstring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tracer.model import (
     Segment,
     SegmentFields,
 )
-from tracer.reassembly.halves import MASK, Half, Opening, ahead, endpoints, reverse
+from tracer.reassembly.halves import ABSURD_BYTES, HOLE_NS, MASK, Half, Opening, ahead, endpoints, reverse
 
 __all__ = ["Event", "Reassembler"]
 
@@ -27,7 +27,6 @@ FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 HOLE_PACKETS = 48
 """Later packets of the connection after which a hole is lost (Arkime gives up after 256)."""
-HOLE_NS = 1_000_000_000
 PENDING_BYTES = 4 << 20
 """Of one direction. A receive window is rarely more."""
 PENDING_TOTAL_BYTES = 64 << 20
@@ -37,15 +36,9 @@ FORGET_CLOSED_NS = 60_000_000_000
 """How long late packets of a closed connection are still taken for its own (TIME_WAIT)."""
 FORGET_IDLE_NS = 2 * 3600 * 1_000_000_000
 """An idle connection is forgotten after two hours, the default of TCP keep-alive."""
-RESUME_NS = 2_000_000_000
-"""Two captures of the same wire that lie further apart than this are two goes."""
 MAX_CONNECTIONS = 200_000
 SWEEP_NS = 1_000_000_000
 FORGET_EVERY_NS = 10_000_000_000
-COPY_NS = 50_000_000
-"""Copies of one SYN lie no further apart; what comes later with the same number is another try."""
-ABSURD_BYTES = 1 << 28
-"""A jump of more than this, either way, is no hole: the stream is another one."""
 
 
 class Reassembler:
@@ -118,11 +111,11 @@ class Reassembler:
         if flags & SYN:
             self._synchronise(segment, half, events)
             return events
-        if half is not None and self._resumes(segment, half):
+        if half is not None and half.is_resumed_by(segment):
             # Captured in two goes: what was said in between was never to be seen, and is no hole.
             events += self._end(half, time_ns, "end")
             half = self._open(segment, joined=True)
-        if half is None or (half.finished and self._is_new(segment, half)):
+        if half is None or (half.finished and half.is_replaced_by(segment)):
             if half is not None:
                 events += self._end(half, time_ns, "reused")
             if flags & RST or not (segment.payload or segment.missing_bytes or flags & ACK):
@@ -161,7 +154,7 @@ class Reassembler:
     def _synchronise(self, segment: Segment, half: Half | None, events: list[Event]) -> None:
         """Take a SYN or SYN-ACK."""
         first = (segment.seq + 1) & MASK
-        if half is not None and self._same_connection(segment, half, first):
+        if half is not None and half.is_opened_by(segment, first):
             if half.connection.joined and not half.finished:
                 # Packets out of time order: data came before its SYN.
                 half.connection.joined = False
@@ -197,37 +190,6 @@ class Reassembler:
         connection.certain = True
         if half.peer.next_seq < 0 and not half.finished:
             self._openings[connection.number] = Opening(half, segment)
-
-    @staticmethod
-    def _same_connection(segment: Segment, half: Half, first: int) -> bool:
-        if half.next_seq < 0:
-            return not half.finished
-        if half.start >= 0:
-            again = half.finished and half.peer.finished and segment.time_ns - half.last_ns >= COPY_NS
-            return half.start == first and not again
-        # Data came before its SYN.
-        distance = ahead(half.next_seq, first)
-        return 0 <= distance < 65536 and segment.time_ns - half.connection.first_ns < HOLE_NS
-
-    @staticmethod
-    def _resumes(segment: Segment, half: Half) -> bool:
-        """Tell whether a later capture goes on with a connection of an earlier one, not where that ended."""
-        return (
-            not half.finished
-            and half.next_seq >= 0
-            and segment.seq != half.next_seq
-            and segment.frames[0][0] not in half.connection.captures
-            and segment.time_ns - max(half.last_ns, half.peer.last_ns) > RESUME_NS
-        )
-
-    @staticmethod
-    def _is_new(segment: Segment, half: Half) -> bool:
-        """Tell whether data after the end belongs to another connection whose SYN was lost."""
-        if not segment.payload:
-            return False
-        if half.next_seq < 0:
-            return True
-        return not -ABSURD_BYTES < ahead(segment.seq, half.next_seq) <= 1
 
     def _open(self, segment: Segment, joined: bool) -> Half:
         source, destination = endpoints(segment.flow)
@@ -549,5 +511,5 @@ def _came_ns(half: Half) -> int:
 
 
 def _has_waited(half: Half) -> bool:
-    """Tell whether a hole of *half* is lost by what came since then."""
+    """Return whether a hole of *half* is lost by what came since then."""
     return half.later - half.since_later >= HOLE_PACKETS or half.pending_bytes > PENDING_BYTES

@@ -1,4 +1,4 @@
-"""Exactly the packets of some calls, out of captures, into one pcapng file with a comment on each packet.
+"""The packets of some calls, out of captures, as one pcapng file with a comment on each packet.
 
 The captures are read twice more: a call's evidence names the first and the last frame of its messages,
 and which connections these belong to is found first; all that the connection carried in that direction in
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracer import __version__
-from tracer.capture import open_capture
 from tracer.capture.layers import Layers
+from tracer.engine import reopen
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Capture, PacketFields, Verdict
 from tracer.recording.pcapng_writer import (
@@ -104,7 +104,7 @@ def _spans(capture: Capture, calls: Sequence[tuple[str, frozenset[int]]]) -> dic
     wanted = frozenset().union(*(frames for _, frames in calls))
     flows: dict[int, bytes] = {}
     layers = Layers()
-    for batch in _read(capture):
+    for batch in reopen(capture):
         for segment in layers.read(batch, {}):
             # Several frames: the fragments of one datagram.
             for _, frame in segment[8]:
@@ -126,12 +126,12 @@ def _taken(
 ) -> Iterator[tuple[PacketFields, str]]:
     """Yield the packets of the spans with their comments.
 
-    The redactor sees the whole of their connections: a secret may have been told before.
+    The redactor sees the whole of their connections: a secret may have appeared before.
     """
     comments: dict[int, str] = {}
     layers = Layers()
     fragments: OrderedDict[int, PacketFields] = OrderedDict()
-    for batch in _read(capture):
+    for batch in reopen(capture):
         of_frame = {packet[4][1]: packet for packet in batch}
         segments = layers.read(batch, {})
         if layers.fragment_at >= 0:
@@ -166,11 +166,6 @@ def _commented(
     for packet in packets:
         if words := comments.get(packet[4][1]):
             yield packet, words
-
-
-def _read(capture: Capture) -> Iterator[list[PacketFields]]:
-    """The packets once more, counted in a capture that nobody reports."""
-    return open_capture(capture.path, Capture(capture.number, capture.path, capture.plane))
 
 
 # --- the file ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Several live sources into one row of files, in time order.
+"""Several live sources into one series of files, in time order.
 
 Packets wait for half a second, so that those of a slower source get their place: readers sort what is out
 of order by some milliseconds only. Those of recordings that are sent through pipes wait for the slowest pipe.
@@ -169,9 +169,9 @@ class Recorder:
         blocks = {
             n: drops_block(self._first_number(n), now_ns, count) for n, count in enumerate(dropped) if count
         }
-        told = [block for n, block in blocks.items() if dropped[n] != self._dropped[n]]
+        changed = [block for n, block in blocks.items() if dropped[n] != self._dropped[n]]
         self._dropped = dropped
-        self._files.add(told, now_ns)
+        self._files.add(changed, now_ns)
         # Of what earlier files lack, a later one says that it is not its own.
         self._files.preface = b"".join(blocks.values())
 
@@ -191,11 +191,11 @@ class Recorder:
             return self._number(capture, link_type, _SHARED)
         source = self._sources[capture]
         place = place_of(source.capture.path)
-        told = source.capture.interfaces.get(interface, "")[:MOST_NAME] or place
+        name = source.capture.interfaces.get(interface, "")[:MOST_NAME] or place
         if interface == _SHARED:
-            told = f"{place}, further interfaces"
+            name = f"{place}, further interfaces"
         bpf = (source.bpf or "") if isinstance(source, Interface) else ""
-        described = Described(source.capture.plane or told, told, link_type, bpf)
+        described = Described(source.capture.plane or name, name, link_type, bpf)
         number = self._numbers[capture, link_type, interface] = self._files.describe(described)
         self._described[capture] += 1
         return number

@@ -17,188 +17,38 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count
-from operator import itemgetter
 
 from tracer.capture.layers import Layers
 from tracer.model import PacketFields, SegmentFields
-from tracer.recording.patterns import FRAMING, Start, end_of, inserted, starts
-from tracer.recording.rows import login_secret, packets, row
+from tracer.openstack.services import DATABASE, ports_of
+from tracer.recording.patterns import (
+    FRAMING,
+    end_of,
+    inserted,
+    mysql_login_secret,
+    mysql_packets,
+    mysql_row,
+    starts,
+)
+from tracer.recording.streams import MOST_PATCHES, TAIL_BYTES, Fragment, Held, Stream
 
 __all__ = ["Redactor"]
 
 HELD_NS = 1_000_000_000
-TAIL_BYTES = 512
-"""So much of what came before is looked at again: a name may be cut by the end of a packet."""
 LONGEST_BYTES = 256 << 10
 """A secret that is longer is overwritten piece by piece."""
 MOST_STREAMS = 20_000
 PATCH_BYTES = 1_024
-MOST_PATCHES = 4_000
-"""Of one stream, kept for what is sent again."""
-MOST_SEAMS = 1_000
-"""Holes of one stream, kept for what is sent again from before them."""
 MOST_KNOWN, LEAST_KNOWN_BYTES, PROBE_BYTES = 256, 8, 24
 """Shorter secrets are not looked for elsewhere: 'password' stands in too many places."""
 _MASK = 0xFFFFFFFF
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" * 4
 _TLS = re.compile(rb"[\x14-\x17]\x03[\0-\x04]")
-
-
-class _Stream:
-    """One direction of a connection. Positions count its bytes from the first one seen, and do not wrap."""
-
-    __slots__ = (
-        "at_once",
-        "base",
-        "beginning",
-        "behind",
-        "data",
-        "known_to",
-        "most_patches",
-        "next_seq",
-        "open",
-        "overwritten",
-        "passed",
-        "patches",
-        "port",
-        "row",
-        "seams",
-        "seen",
-    )
-
-    def __init__(self, seq: int, port: int) -> None:
-        self.beginning: list[_Waiting] | None = []
-        """All that came, until something of it is written."""
-        self.begin(seq, port)
-
-    def begin(self, seq: int, port: int) -> None:
-        """Hold nothing, and go on at *seq*."""
-        self.next_seq = seq
-        """Counted on from the first one: it does not wrap."""
-        self.seams = [(seq, 0)]
-        """(sequence number, position) from where on both count alike: behind what was never captured"""
-        self.port = port
-        """Of the database at the other end or at this one; 0 for others. Negative: what it sends."""
-        self.base = 0
-        """Position of the first byte of `data`."""
-        self.data = bytearray()
-        self.passed = 0
-        """Behind the last secret."""
-        self.seen = 0
-        """Up to where secrets were looked for."""
-        self.known_to = 0
-        """Up to where known secrets were looked for."""
-        self.open: Start | None = None
-        """A secret whose end has not come; its `at` is a position."""
-        self.row = 0
-        """Where the next packet of the database begins; -1 when that is not known."""
-        self.patches: list[tuple[int, bytes]] = []
-        """(position, what to write there), by position; none longer than PATCH_BYTES"""
-        self.most_patches = 2 * MOST_PATCHES
-        self.overwritten = 0
-        """Pieces of it that were."""
-        self.behind: list[_Waiting] = []
-        """A heap of what came behind a hole."""
-        self.at_once = True
-        """Whether what comes is read; else it waits until the first of it has to be written."""
-
-    def go_on(self, seq: int) -> None:
-        """Leave out what is before *seq* and did not come."""
-        self.next_seq = seq
-        self.row = -1
-        if not self.end:
-            self.seams.clear()
-        self.seams.append((seq, self.end))
-        if len(self.seams) > 2 * MOST_SEAMS:
-            del self.seams[:-MOST_SEAMS]
-
-    def position(self, seq: int, size_bytes: int) -> int:
-        """Return where the bytes from *seq* on are; -1 when not all of them are in one place."""
-        n = bisect_right(self.seams, seq, key=itemgetter(0))
-        if not n:
-            return -1
-        begin = self.seams[n - 1][1] + seq - self.seams[n - 1][0]
-        return -1 if n < len(self.seams) and begin + size_bytes > self.seams[n][1] else begin
-
-    @property
-    def end(self) -> int:
-        return self.base + len(self.data)
-
-    @property
-    def safe(self) -> int:
-        """Up to where no more will be overwritten."""
-        safe = self.end - TAIL_BYTES
-        if self.open is not None:
-            safe = min(safe, self.open.at)
-        return min(safe, self.row) if self.port and self.row >= 0 else safe
-
-
-class _Held:
-    """A packet that waits."""
-
-    __slots__ = ("at", "begin", "end", "packet", "stream")
-
-    def __init__(self, packet: PacketFields) -> None:
-        self.packet = packet
-        self.stream: _Stream | None = None
-        self.at = 0
-        """Where in the packet the payload begins."""
-        self.begin = self.end = -1
-        """Positions of the payload in its stream; -1 while it waits behind a hole."""
-
-    def place(self) -> None:
-        """Take the place in the stream that others have found for it: those who hold a part of a segment."""
-
-    @property
-    def is_settled(self) -> bool:
-        return self.stream is None or 0 <= self.end <= self.stream.safe
-
-
-class _Fragment(_Held):
-    """An IP fragment that waits, for the others of its datagram first."""
-
-    __slots__ = ("data_at", "first", "last", "start", "whole")
-
-    def __init__(self, packet: PacketFields, data_at: int, start: int) -> None:
-        super().__init__(packet)
-        self.data_at, self.start = data_at, start
-        """Where its data begin, in the packet and in the datagram."""
-        self.whole: _Held | None = None
-        """The segment that the complete datagram holds, and what of its payload is here: from, to."""
-        self.first = self.last = 0
-
-    @property
-    def data(self) -> bytes:
-        return self.packet[1][self.data_at :]
-
-    def belongs(self, whole: _Held, payload_at: int, size_bytes: int) -> None:
-        """Tell that the datagram is complete, and where in it the payload of its segment is."""
-        self.whole = whole
-        self.first = min(max(0, self.start - payload_at), size_bytes)
-        self.last = min(max(0, self.start + len(self.data) - payload_at), size_bytes)
-        self.at = self.data_at + max(0, payload_at - self.start)
-
-    def place(self) -> None:
-        whole = self.whole
-        self.stream = whole.stream if whole is not None else None
-        if whole is None or whole.begin < 0:
-            self.begin = self.end = -1
-        else:
-            self.begin, self.end = whole.begin + self.first, whole.begin + self.last
-
-    @property
-    def is_settled(self) -> bool:
-        self.place()
-        return self.stream is not None and 0 <= self.end <= self.stream.safe
-
-
-_Waiting = tuple[int, int, SegmentFields, _Held]
-"""Sequence number, which does not wrap; order of arrival; segment; its packet"""
 
 
 class Redactor:
@@ -207,12 +57,12 @@ class Redactor:
     *database_ports* are those at which MySQL is spoken.
     """
 
-    def __init__(self, database_ports: Collection[int] = (3306,)) -> None:
+    def __init__(self, database_ports: Collection[int] = ports_of(DATABASE)) -> None:
         self._layers = Layers()
         self._database_ports = frozenset(database_ports)
-        self._held: deque[_Held] = deque()
-        self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
-        self._fragments: dict[tuple[int, int], _Fragment] = {}
+        self._held: deque[Held] = deque()
+        self._streams: OrderedDict[bytes, Stream] = OrderedDict()
+        self._fragments: dict[tuple[int, int], Fragment] = {}
         """frame -> what waits of a datagram that is not complete"""
         self._arrival = count()
         self._key = secrets.token_bytes(16)
@@ -245,7 +95,7 @@ class Redactor:
             each.place()
             stream = each.stream
             if stream is None:
-                yield self._incomplete(each) if isinstance(each, _Fragment) else each.packet
+                yield self._incomplete(each) if isinstance(each, Fragment) else each.packet
                 continue
             while each.end < 0:
                 self._skip_hole(stream)
@@ -259,11 +109,11 @@ class Redactor:
     # --- streams ---
 
     def _take(self, packet: PacketFields) -> None:
-        held = _Held(packet)
+        held = Held(packet)
         segment = next(iter(self._layers.read((packet,), {})), None)
         fragment_at = self._layers.fragment_at
         if fragment_at >= 0:
-            fragment = _Fragment(packet, fragment_at, self._layers.fragment_start)
+            fragment = Fragment(packet, fragment_at, self._layers.fragment_start)
             self._fragments[packet[4]] = fragment
             self._held.append(fragment)
         else:
@@ -279,14 +129,14 @@ class Redactor:
         flow, flags = segment[1], segment[4]
         stream = self._streams.get(flow)
         if stream is None or flags & 2 or abs(_ahead(segment[2], stream.next_seq)) > 1 << 28:
-            stream = self._streams[flow] = _Stream(segment[2], self._port(segment))
+            stream = self._streams[flow] = Stream(segment[2], self._port(segment))
             self._streams.move_to_end(flow)
             if len(self._streams) > MOST_STREAMS:
                 self._streams.popitem(last=False)
         held.stream = stream
         self._place(stream, segment, held)
 
-    def _complete(self, segment: SegmentFields, whole: _Held) -> None:
+    def _complete(self, segment: SegmentFields, whole: Held) -> None:
         """Join the fragments of a datagram to the segment in it, where together they are all of it."""
         found = [self._fragments.pop(frame) for frame in segment[8] if frame in self._fragments]
         found.sort(key=lambda fragment: fragment.start)
@@ -302,7 +152,7 @@ class Redactor:
         for fragment in found:
             fragment.belongs(whole, payload_at, len(segment[5]))
 
-    def _incomplete(self, fragment: _Fragment) -> PacketFields:
+    def _incomplete(self, fragment: Fragment) -> PacketFields:
         """Return a fragment, of which the others are not known, with all its data overwritten."""
         packet, begin = fragment.packet, fragment.data_at
         self._fragments.pop(packet[4], None)
@@ -312,7 +162,7 @@ class Redactor:
 
     def _alone(self, packet: PacketFields) -> PacketFields:
         """Return *packet* without the secrets that can be told by it alone."""
-        stream, held = _Stream(0, 0), _Held(packet)
+        stream, held = Stream(0, 0), Held(packet)
         stream.data += packet[1]
         held.begin, held.end = 0, len(packet[1])
         self._scan(stream)
@@ -326,7 +176,7 @@ class Redactor:
         ports = self._database_ports
         return -source if source in ports else target if target in ports else 0
 
-    def _place(self, stream: _Stream, segment: SegmentFields, held: _Held) -> None:
+    def _place(self, stream: Stream, segment: SegmentFields, held: Held) -> None:
         """Put a segment into its stream, and those that waited for it; behind a hole, it waits itself."""
         seq = stream.next_seq + _ahead(segment[2], stream.next_seq)
         waiting = seq, next(self._arrival), segment, held
@@ -337,7 +187,7 @@ class Redactor:
         heappush(stream.behind, waiting)
         self._read_on(stream)
 
-    def _begin_again(self, stream: _Stream) -> None:
+    def _begin_again(self, stream: Stream) -> None:
         """Forget what was read of a stream whose first bytes came later: it waits for more of its kind.
 
         Once for each stream, so that no order of packets costs much.
@@ -350,18 +200,18 @@ class Redactor:
         stream.behind = sorted(waiting)
         stream.at_once = False
 
-    def _read_on(self, stream: _Stream) -> None:
+    def _read_on(self, stream: Stream) -> None:
         """Append what waits, up to the next hole."""
         while stream.at_once and stream.behind and stream.behind[0][0] <= stream.next_seq:
             seq, _, segment, held = heappop(stream.behind)
             self._append(stream, seq, segment, held)
 
-    def _append(self, stream: _Stream, seq: int, segment: SegmentFields, held: _Held) -> None:
+    def _append(self, stream: Stream, seq: int, segment: SegmentFields, held: Held) -> None:
         payload, ahead = segment[5], seq - stream.next_seq
         held.begin = stream.position(seq, len(payload))
         if held.begin < 0:
             # From before what was seen first, or from a hole, and too late: looked at by itself.
-            stream = held.stream = _Stream(seq, stream.port)
+            stream = held.stream = Stream(seq, stream.port)
             held.begin, ahead = 0, 0
         held.end = held.begin + len(payload)
         new = payload[-ahead:] if ahead else payload
@@ -374,7 +224,7 @@ class Redactor:
             stream.go_on(stream.next_seq + segment[6])
         self._scan(stream)
 
-    def _skip_hole(self, stream: _Stream) -> None:
+    def _skip_hole(self, stream: Stream) -> None:
         """Go on behind a hole that nothing has filled."""
         stream.at_once = True
         stream.go_on(stream.behind[0][0])
@@ -382,7 +232,7 @@ class Redactor:
 
     # --- secrets ---
 
-    def _scan(self, stream: _Stream) -> None:
+    def _scan(self, stream: Stream) -> None:
         if stream.port:
             self._scan_database(stream)
         if stream.port >= 0:
@@ -396,7 +246,7 @@ class Redactor:
             del stream.data[: begin - stream.base]
             stream.base = begin
 
-    def _scan_database(self, stream: _Stream) -> None:
+    def _scan_database(self, stream: Stream) -> None:
         """Overwrite rows, the login's proof, and what is inserted into secret columns."""
         data, base = stream.data, stream.base
         if stream.row < 0:
@@ -406,17 +256,17 @@ class Redactor:
         if _TLS.match(data, at):
             stream.port = 0
             return
-        for begin, end in packets(data, at):
+        for begin, end in mysql_packets(data, at):
             if stream.port < 0:
-                self._overwrite(stream, row(data, begin, end), end)
-            elif found := login_secret(data, begin, end):
+                self._overwrite(stream, mysql_row(data, begin, end), end)
+            elif found := mysql_login_secret(data, begin, end):
                 self._overwrite(stream, *found)
             else:
                 for value in inserted(data, begin, end):
                     self._secret(stream, *value)
             stream.row = end + base
 
-    def _scan_patterns(self, stream: _Stream) -> None:
+    def _scan_patterns(self, stream: Stream) -> None:
         data, base = stream.data, stream.base
         at = max(0, stream.seen - base - TAIL_BYTES)
         at = max(at, stream.passed - base)
@@ -437,7 +287,7 @@ class Redactor:
             at = max(end, begin)
             stream.passed = at + base
 
-    def _cut(self, stream: _Stream, position: int) -> None:
+    def _cut(self, stream: Stream, position: int) -> None:
         """Overwrite what is there of a secret whose end has not come, up to *position* and beyond."""
         if stream.open is not None and stream.open.at < position:
             begin, end = stream.open.at - stream.base, len(stream.data)
@@ -448,7 +298,7 @@ class Redactor:
             # A row or a statement whose end has not come: all of it.
             self._overwrite(stream, stream.row - stream.base + 5, len(stream.data))
 
-    def _scan_known(self, stream: _Stream) -> None:
+    def _scan_known(self, stream: Stream) -> None:
         if self._probe is None:
             return
         data = stream.data
@@ -460,7 +310,7 @@ class Redactor:
                     break
         stream.known_to = stream.end
 
-    def _secret(self, stream: _Stream, begin: int, end: int) -> None:
+    def _secret(self, stream: Stream, begin: int, end: int) -> None:
         secret = bytes(stream.data[begin:end])
         self._overwrite(stream, begin, end)
         if LEAST_KNOWN_BYTES <= len(secret) <= 64 << 10 and len(secret.split()) == 1:
@@ -473,7 +323,7 @@ class Redactor:
             elif secret not in self._known[probe] and len(self._known[probe]) < 16:
                 self._known[probe].append(secret)
 
-    def _overwrite(self, stream: _Stream, begin: int, end: int) -> None:
+    def _overwrite(self, stream: Stream, begin: int, end: int) -> None:
         """Patch data[begin:end], all but what frames it."""
         if end <= begin:
             return
@@ -495,7 +345,7 @@ class Redactor:
         stream.overwritten += 1
         self.overwritten += 1
 
-    def _forget_patches(self, stream: _Stream) -> None:
+    def _forget_patches(self, stream: Stream) -> None:
         """Forget the oldest patches, but none of a packet that still waits for them."""
         for each in self._held:
             each.place()
@@ -511,7 +361,7 @@ class Redactor:
         return hashlib.shake_128(seed).digest(len(secret)).translate(_ALPHABET)
 
 
-def _patched(held: _Held, stream: _Stream) -> PacketFields:
+def _patched(held: Held, stream: Stream) -> PacketFields:
     packet = held.packet
     size = held.end - held.begin
     first = bisect_left(stream.patches, (held.begin - PATCH_BYTES, b""))

@@ -1,4 +1,4 @@
-"""A row of capture files: a new one when the last is large or old enough, the oldest removed when there are
+"""A series of capture files: a new one when the last is large or old enough, the oldest removed if there are
 enough.
 
 A file is begun under its own name and is whole at any time: nothing is renamed, nothing filled in later.

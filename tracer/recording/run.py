@@ -1,4 +1,4 @@
-"""From the words of a command line to a recording."""
+"""Opens a recording for the arguments of a command line or of a test."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracer import __version__
-from tracer.capture.interface import Interface
+from tracer.capture.arguments import resolve_live
 from tracer.capture.live import LiveSource
-from tracer.capture.live_arguments import LiveArgument, resolve_live
 from tracer.capture.privileges import drop
-from tracer.capture.streams import CaptureStream
+from tracer.capture.sources import interface_sources
+from tracer.engine import known_planes
 from tracer.errors import UsageError
-from tracer.model import Capture
 from tracer.protocols import PORTS
 from tracer.recording.recorder import Recorder
 from tracer.recording.redaction import Redactor
 from tracer.recording.rotation import Files, Rotation
 from tracer.topology import GivenTopology
-from tracer.topology.planes import KNOWN_PLANES
 
 __all__ = ["open_recording"]
 
@@ -38,15 +36,15 @@ def open_recording(
     Capture streams (pipes, standard input) are recorded like interfaces, unless *streams* forbids them.
     Raises UsageError or SourceError.
     """
-    arguments = resolve_live(interfaces, {*KNOWN_PLANES, *given.plane_names})
+    arguments = resolve_live(interfaces, known_planes(given))
     if not arguments:
         raise UsageError(
-            "record what? Name a source with -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=- (stdin)"
+            "no source given: use -i PLANE=INTERFACE, -i PLANE=FIFO or -i PLANE=- (standard input)"
         )
     refused = [argument.target for argument in arguments if argument.is_stream and not streams]
     if refused:
-        raise UsageError(f"{refused[0]}: a capture stream; what is recorded here are interfaces")
-    sources = [_source(argument, number, bpf) for number, argument in enumerate(arguments)]
+        raise UsageError(f"{refused[0]}: a capture stream; only interfaces can be recorded here")
+    sources = interface_sources(arguments, bpf)
     for source in sources:
         source.open()
     # Interfaces are described by the recorder: of a stream its first packet tells the link layer.
@@ -57,10 +55,3 @@ def open_recording(
     database = {port for port, protocol in {**PORTS, **given.ports}.items() if protocol == "mysql"}
     redactor = Redactor(database) if redact else None
     return Recorder(sources, files, redactor), files, sources
-
-
-def _source(argument: LiveArgument, number: int, bpf: str) -> LiveSource:
-    capture = Capture(number, argument.target, argument.plane)
-    if argument.is_stream:
-        return CaptureStream(argument.target, capture)
-    return Interface(argument.target, capture, bpf or None)

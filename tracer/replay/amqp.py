@@ -30,10 +30,9 @@ from tracer.replay.broker import (
     digest_of,
     live_name,
 )
-from tracer.replay.connecting import connect
 from tracer.replay.ownership import Ownership
 from tracer.replay.plan import Plan
-from tracer.replay.sessions import Arrived, Sessions
+from tracer.replay.sessions import Arrived, Sessions, connect
 from tracer.replay.summary import AmqpSummary
 
 __all__ = ["OntoBroker"]

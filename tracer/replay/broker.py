@@ -1,4 +1,4 @@
-"""What of a broker a recording shows: exchanges, queues, bindings, consumers, and what follows from them.
+"""The recorded broker: exchanges, queues, bindings and consumers that a recording shows or implies.
 
 A capture that begins in mid-stream shows a delivery and not the declarations behind it. Then the least is
 inferred that lets the same message take the same way:
@@ -28,6 +28,7 @@ from pika import spec
 from pika.exceptions import AMQPError
 
 from tracer.model import TO_SERVER, AmqpContent, AmqpMethod
+from tracer.openstack.services import FANOUT
 
 __all__ = ["REMEMBERED", "Broker", "Exchange", "Queue", "decoded", "digest", "digest_of", "live_name"]
 
@@ -232,7 +233,7 @@ class Broker:
         if queue is None:
             exchange, key = str(delivery.arguments["exchange"]), str(delivery.arguments["routing_key"])
             known = self.exchanges.get(exchange)
-            is_fanout = known.kind == "fanout" if known else exchange.endswith("_fanout")
+            is_fanout = known.kind == "fanout" if known else exchange.endswith(FANOUT)
             # The form of oslo.messaging's own, which tells roles.
             queue = f"{exchange}_replayed{self.inferred_consumers}" if is_fanout or not key else key
             self.consumers[consumer] = queue
@@ -280,7 +281,7 @@ class Broker:
 
     def _use_exchange(self, name: str) -> None:
         if name not in self.exchanges and not _PREDEFINED.match(name):
-            self.exchanges[name] = Exchange("fanout" if name.endswith("_fanout") else "topic")
+            self.exchanges[name] = Exchange("fanout" if name.endswith(FANOUT) else "topic")
 
     def _use_queue(self, name: str) -> None:
         if name and name not in self.queues:
@@ -325,7 +326,7 @@ class Broker:
 
 
 def _matches(pattern: str, key: str) -> bool:
-    """Tell whether a topic binding's *pattern* takes *key*: * is one word, # is any number of them."""
+    """Return whether a topic binding's *pattern* takes *key*: * is one word, # is any number of them."""
     words = key.split(".") if key else []
     # How many words the pattern may have taken so far.
     taken = {0}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["Ids", "told", "words"]
+__all__ = ["Ids", "candidates", "ids_of_answer"]
 
 MOST = 100_000
 """Ids that are remembered; the oldest are forgotten first."""
@@ -27,13 +27,13 @@ _ID_NAME = re.compile(r"(?:^|[a-z_\-])(?:id|uuid|urn)$", re.IGNORECASE)
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 
 
-def words(text: str) -> set[str]:
+def candidates(text: str) -> set[str]:
     """Return all in *text* that may be an id or a token."""
     return {found[0] for found in _WORD.finditer(text)} | {found[0] for found in _FOUND.finditer(text)}
 
 
-def told(body: bytes, location: str, token: str) -> set[str]:
-    """Return the recorded ids and tokens for which the live twin of an answer may tell others."""
+def ids_of_answer(body: bytes, location: str, token: str) -> set[str]:
+    """Return the ids and tokens of a recorded answer, for which the live answer may hold others."""
     found = {token} if token else set()
     with suppress(ValueError, RecursionError):
         found.update(_ids(json.loads(body), "", 0))

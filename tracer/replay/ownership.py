@@ -1,4 +1,4 @@
-"""Which exchanges and queues on a broker are a replay's own, so that it never takes others for its own.
+"""Which exchanges and queues on a broker a replay has declared, so that it never deletes those of others.
 
 A durable queue holds one message: the names that a replay is about to declare. It outlives a replay that is
 killed, and one that was asked to keep what it declared; the next one clears that away. An exclusive queue

@@ -1,4 +1,4 @@
-"""The first reading: what is in the captures, who serves what, and what a broker must have beforehand."""
+"""The first reading of the captures: what they hold, who serves what, what the broker needs beforehand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tracer.model import (
     RpcFacts,
     Undecoded,
 )
+from tracer.openstack.services import PROXY, ROLE_OF_PROGRAM
 from tracer.protocols import PORTS
 from tracer.replay.broker import Broker
 from tracer.replay.recorded import read
 from tracer.topology import GivenTopology, Topology
-from tracer.topology.signs import PROGRAMS
 
 __all__ = ["Plan", "make_plan"]
 
@@ -126,7 +126,7 @@ def make_plan(
         # In the form of oslo.messaging, which tells roles to whoever captures the replay.
         sent = senders.get(number)
         role = connection.client_role or (topology.caller(sent) if sent is not None else "")
-        if role in PROGRAMS:
+        if role in ROLE_OF_PROGRAM:
             plan.names[number] = f"{role}:0:replayed"
     for server, call in samples.items():
         if server not in fronts:
@@ -135,7 +135,7 @@ def make_plan(
     for server in fronts:
         # Requests pass a proxy and come again behind it: where both are there, the latter are the service's.
         behind = topology.roles.fronts.get(server, "")
-        plan.roles[server] = "lb" if not behind or behind in inner else topology.callee(samples[server])
+        plan.roles[server] = PROXY if not behind or behind in inner else topology.callee(samples[server])
     # Of what was answered and never asked in sight, nothing is known.
     for server in plan.requests:
         plan.roles.setdefault(server, str(server))

@@ -1,19 +1,17 @@
-"""Captures in, messages out, with the bytes they came as."""
+"""Messages of captures in time order, each with its bytes as recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tracer.capture import CaptureArgument, open_capture, resolve
-from tracer.capture.examples import example_path
-from tracer.engine import segments
+from tracer.capture import CaptureArgument
+from tracer.engine import open_resolved, resolve_captures
 from tracer.errors import UsageError
-from tracer.model import Capture, Closed, Data, Gap, Message, SegmentFields
+from tracer.model import Capture, Closed, Gap, Message, SegmentFields
 from tracer.protocols import Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.topology import GivenTopology
-from tracer.topology.planes import KNOWN_PLANES
 
 __all__ = ["Reading", "read", "resolve_twice"]
 
@@ -34,10 +32,10 @@ class Reading:
 
 def resolve_twice(captures: Sequence[str], given: GivenTopology) -> list[CaptureArgument]:
     """Return the captures that the words mean. Raises SourceError, and UsageError for a stream."""
-    found = resolve([example_path(each) for each in captures], {*KNOWN_PLANES, *given.plane_names})
-    if any(argument.path == "-" for argument in found.captures):
+    found = resolve_captures(captures, given).captures
+    if any(argument.path == "-" for argument in found):
         raise UsageError("- : a replay to a target reads its captures twice: save the stream to a file first")
-    return list(found.captures)
+    return found
 
 
 def read(
@@ -47,8 +45,8 @@ def read(
 
     SQL is left unread: it is four fifths of the packets, and of no use here. Raises SourceError.
     """
-    captures = [Capture(number, each.path, each.plane) for number, each in enumerate(arguments)]
-    packets = [open_capture(each.path, capture) for each, capture in zip(arguments, captures, strict=True)]
+    opened = open_resolved(arguments)
+    captures = opened.captures
     reassembler = Reassembler(captures, ports)
     options = Options(wants_body, raw=True)
     decoders = Decoders(ports, options, reassembler.turn)
@@ -56,7 +54,7 @@ def read(
     unread = {port for port, protocol in ports.items() if protocol == "mysql"}
 
     def messages() -> Iterator[Message | Closed]:
-        for event in reassembler.read(_without(segments(packets, captures), unread)):
+        for event in reassembler.read(_without(opened.segments(), unread)):
             yield from _of(event)
         last_ns = max((c.last_ns or 0 for c in captures), default=0)
         for event in reassembler.flush(last_ns):
@@ -67,8 +65,8 @@ def read(
         if type(event) is Gap:
             gaps[0] += 1
             gaps[1] += event.size_bytes
-        elif type(event) is not Data:
-            yield event  # type: ignore[misc]
+        elif type(event) is Closed:
+            yield event
 
     return Reading(captures, messages(), gaps)
 

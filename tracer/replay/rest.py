@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 from tracer.errors import UsageError
 from tracer.model import Closed, Endpoint, HttpRequest, HttpResponse
+from tracer.openstack.rest import SUBJECT_TOKEN, TOKEN
 from tracer.protocols import RAW_LIMIT
-from tracer.replay.ids import Ids, told, words
+from tracer.replay.ids import Ids, candidates, ids_of_answer
 from tracer.replay.summary import RestSummary
 
 __all__ = ["Target", "ToEndpoints", "endpoint_at"]
@@ -116,7 +117,7 @@ class _Line:
         answer = _Answer(
             response.status,
             response.getheader("Location", ""),
-            response.getheader("X-Subject-Token", ""),
+            response.getheader(SUBJECT_TOKEN, ""),
             kept,
         )
         if response.will_close:
@@ -247,7 +248,7 @@ class ToEndpoints:
         found += self._before
         with self._lock:
             if self._promised:
-                held = words("\n".join((path, *(value for _, value in headers), body.decode("latin-1"))))
+                held = candidates("\n".join((path, *(value for _, value in headers), body.decode("latin-1"))))
                 found += [self._promised[word] for word in held if word in self._promised]
         return list(dict.fromkeys(found))
 
@@ -266,7 +267,7 @@ class ToEndpoints:
             live_headers = [(name, self.ids.mapped(value)) for name, value in headers]
             live_body = self.ids.mapped(body.decode("latin-1")).encode("latin-1", "replace")
             exchange.summary.sent += 1
-            exchange.summary.old_tokens += ("x-auth-token", dict(headers).get("x-auth-token")) in live_headers
+            exchange.summary.old_tokens += (TOKEN, dict(headers).get(TOKEN)) in live_headers
             self.mapped += (live_path, live_headers, live_body) != (target.prefix + path, headers, body)
         try:
             answer = line.ask(method, live_path, live_headers, live_body)
@@ -299,7 +300,7 @@ class ToEndpoints:
             self._before.append(exchange.done)
         heads = dict(_headers(message.raw_head))
         body = b"" if message.truncated else message.body
-        answer = _Answer(message.status, heads.get("location", ""), heads.get("x-subject-token", ""), body)
+        answer = _Answer(message.status, heads.get("location", ""), heads.get(SUBJECT_TOKEN, ""), body)
         with self._lock:
             exchange.recorded = answer
             if exchange.live is not None:
@@ -308,7 +309,7 @@ class ToEndpoints:
             elif exchange.failed:
                 self._compare(exchange)
             else:
-                exchange.promised = told(body, answer.location, answer.token)
+                exchange.promised = ids_of_answer(body, answer.location, answer.token)
                 for word in exchange.promised:
                     self._promised.setdefault(word, exchange.done)
 

@@ -1,4 +1,4 @@
-"""The second reading: each message sent when it is due."""
+"""One replay: the captures are read once for the plan, and again to send each message when it is due."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tracer.errors import UsageError
 from tracer.model import AmqpContent, AmqpMethod, Closed, Endpoint, HttpRequest, HttpResponse, Message
 from tracer.protocols import PORTS
 from tracer.replay.amqp import OntoBroker
-from tracer.replay.connecting import broker_at
 from tracer.replay.plan import Plan, make_plan
 from tracer.replay.recorded import read, resolve_twice
 from tracer.replay.rest import Target, ToEndpoints, endpoint_at
+from tracer.replay.sessions import broker_at
 from tracer.replay.summary import AmqpSummary, RestSummary, Summary
 from tracer.topology import GivenTopology
 

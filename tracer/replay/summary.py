@@ -1,4 +1,4 @@
-"""What came of a replay: counts, and what they are as text and as JSON."""
+"""The summary of a replay: counts, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -210,8 +210,8 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
 
 
 def _declared(count: int, inferred: int, what: str) -> str:
-    told = f" ({inferred:,} inferred)" if inferred else ""
-    return f"{count:,} {what}{'' if count == 1 else 's'}{told}"
+    note = f" ({inferred:,} inferred)" if inferred else ""
+    return f"{count:,} {what}{'' if count == 1 else 's'}{note}"
 
 
 def _rest_text(rest: RestSummary, dry_run: bool) -> list[str]:

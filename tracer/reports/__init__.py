@@ -1,4 +1,5 @@
-"""Reports: verdicts to something to read. One module per format; each imports `model` and `errors` only.
+"""Reports: verdicts to something to read. One module per format; each imports `model`, `errors` and
+the cloud's tables only.
 
 Here is what they have in common: how times, frames and strings from the wire are written, and which
 traces a report is on.
@@ -19,6 +20,7 @@ from typing import get_args
 
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Capture, Conformance, Outcome, Report, StepResult, Verdict
+from tracer.openstack.services import SERVICES
 
 __all__ = [
     "call_words",
@@ -194,14 +196,7 @@ def fragment(evidence: tuple[str, int], names: Mapping[str, str]) -> str:
     return f"{names.get(path) or plain(path, 120)}#{frame}"
 
 
-_SHORT_ROLES = {
-    "nova-conductor": "conductor",
-    "nova-scheduler": "scheduler",
-    "nova-compute": "compute",
-    "neutron-server": "neutron",
-    "glance-api": "glance",
-    "cinder-api": "cinder",
-}
+_SHORT_ROLES = {service.role: service.short for service in SERVICES if service.short}
 """Where room is scarce; the others would be mistaken for something else."""
 
 
@@ -237,17 +232,17 @@ def refused(call: CallRecord) -> bool:
 
 def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
     """The calls that tell most of a step, alike, the first one first: of a failed one those that failed."""
-    told = step.calls[0] if step.calls else None
+    shown = step.calls[0] if step.calls else None
     if step.status == "failed":
         # What failed last is where it broke; a step whose own calls went well failed in the answer above it.
         failed = [call for call in step.calls if refused(call)]
         failed += [
             each.call for each in verdict.deviations if each.step == step.step and each.call and not failed
         ]
-        told = failed[-1] if failed else told
-    if told is None:
+        shown = failed[-1] if failed else shown
+    if shown is None:
         return []
-    return [call for call in step.calls if _alike(call) == _alike(told)] or [told]
+    return [call for call in step.calls if _alike(call) == _alike(shown)] or [shown]
 
 
 def _alike(call: CallRecord) -> tuple[str, str, str, str]:
@@ -272,12 +267,12 @@ def losses(capture: Capture) -> str:
         (capture.reordered_segments, f"{plural(capture.reordered_segments, 'segment')} out of order"),
         (capture.broke_off, f"breaks off: nothing{end} is known"),
     ]
-    told = [words for count, words in parts if count]
-    told += [
+    found = [words for count, words in parts if count]
+    found += [
         f"{plain(what, 120)}" + (f" (×{count:,})" if count > 1 else "")
         for what, count in capture.anomalies.most_common(5)
     ]
-    return "; ".join(told)
+    return "; ".join(found)
 
 
 def seen_instead(report: Report) -> str:
@@ -366,7 +361,7 @@ def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
     if wanted is None:
         if len(verdicts) == 1:
             return list(verdicts)
-        raise UsageError(f"which trace? Say --trace ID; {_some(verdicts)}")
+        raise UsageError(f"no trace given: use --trace ID; {_some(verdicts)}")
     exact = [v for v in verdicts if wanted in (*_ids(v), v.name) or (wanted and wanted in _messages(v))]
     if exact:
         return exact

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from tracer.model import Attempt, CallRecord, Capture, Deviation, Note, Report, StepResult, Verdict
-from tracer.reports.sequence import FLOW_ORDER
+from tracer.openstack.services import PROJECTS, ROLES
 
 __all__ = ["anonymous", "anonymous_calls"]
 
-_ROLES = frozenset({*FLOW_ORDER, "rabbitmq", "?", ""})
+_ROLES = ROLES | {"?", ""}
 _PLANES = frozenset({"External_api", "Internal_base", "External_om", "?", ""})
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PARTS = re.compile(
     rf"""(?xi)
-      (?P<kept> (?:\breq-)?{_UUID}\b | \b(?:nova|glance|cinder|keystone|neutron)(?:\.\w+)+)
+      (?P<kept> (?:\breq-)?{_UUID}\b | \b(?:{"|".join(PROJECTS)})(?:\.\w+)+)
     | (?P<quoted> '[^'\n]{{1,400}}' | "[^"\n]{{1,400}}")
     | (?P<mail> [\w.+-]+@[\w-]+(?:\.[\w-]+)+)
     | (?P<server> (?<=://)[^/\s:'"\[\]]+)

@@ -45,7 +45,7 @@ class Cluster:
     cause: str
     """Without what differs for every VM: {id}, {address}, {host}, {name}, {time}, {n} stand for it."""
     words: str
-    """The cause as it was told, where all members tell the same; else as `cause`."""
+    """The error text where all members have the same; else as `cause`."""
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -72,8 +72,8 @@ def clusters(verdicts: Iterable[Verdict]) -> list[Cluster]:
 
 def _cluster(key: tuple[object, ...], group: Sequence[tuple[Verdict, str]]) -> Cluster:
     outcome, kind, step, between, peer, cause = key
-    told = {cause for _, cause in group}
-    words = plain(told.pop(), _CAUSE_LIMIT) if len(told) == 1 else str(cause)
+    causes = {cause for _, cause in group}
+    words = plain(causes.pop(), _CAUSE_LIMIT) if len(causes) == 1 else str(cause)
     verdicts = tuple(verdict for verdict, _ in group)
     return Cluster(
         str(outcome),

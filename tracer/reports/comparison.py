@@ -47,15 +47,15 @@ def answer(found: Comparison) -> str:
     """The answer in one line."""
     before, after = (plain(name, 200) for name in found.names)
     worse = sum(change.breaks for change in found.changes)
-    told = plural(len(found.changes), "difference") if found.changes else "no difference that holds"
+    result = plural(len(found.changes), "difference") if found.changes else "no difference that holds"
     if not all(found.counts):
-        told = "nothing to compare"
-    told += f", {worse} {'breaks' if worse == 1 else 'break'} conformance" if worse else ""
-    return f"{after} ({plural(found.counts[1], 'trace')}) against {before} ({found.counts[0]}): {told}"
+        result = "nothing to compare"
+    result += f", {worse} {'breaks' if worse == 1 else 'break'} conformance" if worse else ""
+    return f"{after} ({plural(found.counts[1], 'trace')}) against {before} ({found.counts[0]}): {result}"
 
 
 def _came(pair: StepPair, side: int) -> str:
-    return f"{pair.came[side]}/{pair.told[side]}" if pair.told[side] else "?"
+    return f"{pair.came[side]}/{pair.observable[side]}" if pair.observable[side] else "?"
 
 
 def _median(pair: StepPair, side: int) -> str:
@@ -100,7 +100,7 @@ def json(found: Comparison) -> bytes:
                 "step": pair.step,
                 "title": plain(pair.title, _LIMIT),
                 "came": list(pair.came),
-                "observable": list(pair.told),
+                "observable": list(pair.observable),
                 "median_ms": list(pair.medians_ms),
                 "p": pair.p,
             }

@@ -1,4 +1,4 @@
-"""The text of `tracer check`: for somebody with an incident, who reads the last screen first.
+"""The text of `tracer check`, written for an incident: the last screen is read first.
 
 What conforms comes first and takes little room; what deviates comes after it, each with its answer on
 the first line, the steps, the evidence and what to grep for; the numbers of all come last.
@@ -190,8 +190,8 @@ def _captures(page: Page, report: Report) -> None:
         text.append(f"  {lost}" if lost else "", "yellow")
         page.line(text, hang=4)
     if report.forgotten:
-        told = ", ".join(f"{count:,} {what}" for what, count in report.forgotten)
-        page.line(Text(f"forgotten for lack of room: {told}; traces may lack calls", "yellow"))
+        forgotten = ", ".join(f"{count:,} {what}" for what, count in report.forgotten)
+        page.line(Text(f"forgotten for lack of room: {forgotten}; traces may lack calls", "yellow"))
     if report.baseline:
         path, traces = report.baseline
         few = traces < _LEAST

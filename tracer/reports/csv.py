@@ -60,8 +60,8 @@ def _cell(value: object) -> object:
 
 
 def _row(step: StepResult, verdict: Verdict) -> tuple[object, ...]:
-    told = witnesses(step, verdict)
-    first = told[0] if told else None
+    shown = witnesses(step, verdict)
+    first = shown[0] if shown else None
     path, frame = first.evidence[0] if first and first.evidence else (None, None)
     since_ns = None if step.started_ns is None else step.started_ns - verdict.started_ns
     return (

@@ -92,8 +92,8 @@ def text_line(event: Event) -> str:
         "withdrawn": lambda: f"  {who}  {plain(event.message, 400)}",
         "verdict": lambda: f"{_sign(event)} {who}  {_revised(event)}{plain(event.message, 400)}",
     }
-    told = words[event.kind]() if event.kind in words else f"! {plain(event.message, 400)}"
-    return f"{clock(event.time_ns)} {told}"
+    text = words[event.kind]() if event.kind in words else f"! {plain(event.message, 400)}"
+    return f"{clock(event.time_ns)} {text}"
 
 
 def _sign(event: Event) -> str:

@@ -1,4 +1,4 @@
-"""The REST calls of all traces as an HTTP Archive (HAR 1.2), for the network view of browsers and its kin.
+"""The REST calls of all traces as an HTTP Archive (HAR 1.2), for the network view of browsers.
 
 Only what a report holds: no headers and no bodies, ids in paths as `{id}`, and sizes unknown (-1). A call
 of several traces is there once. A call without an answer has status 0, as browsers write it.

@@ -56,7 +56,7 @@ def _case(verdict: Verdict, report: Report) -> TestCase:
     case = TestCase(plain(verdict.id, 200), _class_name(report), _seconds(verdict))
     if verdict.verdict != "conforms":
         first = verdict.deviations[0].kind if verdict.deviations else verdict.verdict
-        told = Failure(failure.headline(verdict), first)
-        told.text = "\n".join([*failure.found(verdict), "", failure.story(verdict, report)])
-        case.result = [told]
+        result = Failure(failure.headline(verdict), first)
+        result.text = "\n".join([*failure.found(verdict), "", failure.story(verdict, report)])
+        case.result = [result]
     return case

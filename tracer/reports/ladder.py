@@ -1,4 +1,4 @@
-"""The text of `tracer show`: one creation as the ladder that people of telephony read.
+"""The text of `tracer show`: one creation as a ladder diagram, as telephony tools draw it.
 
 A column for each role, a row for each call, time runs downwards. An arrow that is too short for its
 label has it beside it, over the lifelines of others: one row a call is worth more than unbroken lines.
@@ -14,31 +14,15 @@ from rich.console import Console
 from rich.text import Text
 
 from tracer.model import CallRecord, Report, StepResult, Verdict
+from tracer.openstack.services import FLOW, SERVICES
 from tracer.reports import duration, fragment, offset, plain, plural, refused
 from tracer.reports.page import Page, step_status
 from tracer.reports.trace import answers, deviations, faults, heading, identity
 
 __all__ = ["render"]
 
-# Flow order, with what a narrow and a very narrow column calls them. The broker is the medium, not an end.
-_ROLES = {
-    "admin": ("admin", "admin"),
-    "sc": ("sc", "sc"),
-    "lb": ("lb", "lb"),
-    "nova-api": ("nova-api", "n-api"),
-    "keystone": ("keystone", "keyst"),
-    "glance-api": ("glance", "glnce"),
-    "neutron-server": ("neutron", "neutr"),
-    "cinder-api": ("cinder", "cindr"),
-    "cinder-scheduler": ("cin-schd", "c-sch"),
-    "cinder-volume": ("cin-vol", "c-vol"),
-    "placement": ("placemnt", "place"),
-    "db": ("db", "db"),
-    "nova-conductor": ("conduct.", "cond"),
-    "nova-scheduler": ("schedulr", "sched"),
-    "nova-compute": ("compute", "comp"),
-    "vrm": ("vrm", "vrm"),
-}
+_ROLES = {s.role: (s.column or s.role, s.narrow or s.role) for s in SERVICES if s.role in FLOW}
+"""Flow order, with what a narrow and a very narrow column calls them."""
 _LINES = {"External_api": "═", "External_om": "┄"}
 _LINE = "─"
 _STYLES = {"RPC": "cyan", "SQL": "blue"}

@@ -171,13 +171,13 @@ def _age(age_ns: int) -> str:
 
 def _plane(plane: Plane) -> Text:
     name = plane.plane or "capture point"
-    told = plane.plane == "broker"
+    is_broker = plane.plane == "broker"
     line = Text()
     line.append(f"  {plain(name, 20):<15}", "dim")
     line.append(f"{plain(plane.name, 40)}  ", "")
-    line.append(f"{plane.per_second:,.0f} {'messages' if told else 'packets'}/s", "dim")
+    line.append(f"{plane.per_second:,.0f} {'messages' if is_broker else 'packets'}/s", "dim")
     if plane.dropped:
-        what, who = ("message", "broker") if told else ("packet", "kernel")
+        what, who = ("message", "broker") if is_broker else ("packet", "kernel")
         line.append(f"  {plural(plane.dropped, what)} DROPPED by the {who}", "bold red")
     if plane.gaps:
         line.append(f"  {plural(plane.gaps, 'gap')}", "yellow")

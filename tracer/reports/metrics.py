@@ -1,4 +1,4 @@
-"""What a live run tells Prometheus: packets and losses, calls, traces, steps, stalls, the broker's queues.
+"""Metrics of a live run for Prometheus: packets, losses, calls, traces, steps, stalls, the broker's queues.
 
 No label holds what comes from the traffic: sources are named as on the command line, steps and roles as in
 the grammar. However hostile the traffic is, the number of time series stays small.
@@ -52,7 +52,7 @@ class Metrics:
         self._opened = Counter("tracer_traces_opened", "Creations that were begun", registry=registry)
         self._told = Counter(
             "tracer_verdicts",
-            "Verdicts that were told; a revised one is told again",
+            "Verdicts given; a revised verdict counts again",
             ("verdict", "outcome", "revised"),
             registry=registry,
         )

@@ -25,6 +25,7 @@ from r4pm.bindings import (
 )
 
 from tracer.model import Report, StepResult, Verdict
+from tracer.openstack.services import HOST_SERVICE
 from tracer.reports import plain, timestamp, witnesses
 
 __all__ = ["pieces"]
@@ -40,8 +41,6 @@ _EVENT = (
 _Attributes = list[list[tuple[str, bool | float | int | str | None]]]
 _ALWAYS = "1970-01-01T00:00:00Z"
 """The time of attributes that do not change."""
-_HOSTED = ("7", "8")
-"""Steps on a compute host begin so."""
 
 
 def pieces(report: Report) -> Iterator[bytes]:
@@ -135,9 +134,14 @@ def _steps(verdict: Verdict) -> Iterator[tuple[StepResult, str]]:
     """Steps that came, of every attempt and in order of time, with the compute host that they are about."""
     host = verdict.compute_host or ""
     earlier = [(step, attempt.host) for attempt in verdict.attempt_details[:-1] for step in attempt.steps]
-    last = [(step, host if step.step.startswith(_HOSTED) else "") for step in verdict.steps]
+    last = [(step, host if _is_hosted(step) else "") for step in verdict.steps]
     came = [each for each in earlier + last if each[0].calls and timestamp(each[0].started_ns)]
     yield from sorted(came, key=lambda each: each[0].started_ns or 0)
+
+
+def _is_hosted(step: StepResult) -> bool:
+    """Tell whether *step* happened on a compute host, or asked one."""
+    return any(HOST_SERVICE in (call.caller, call.callee) for call in step.calls)
 
 
 def _known(index: int | None) -> int:

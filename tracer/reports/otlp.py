@@ -32,6 +32,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from tracer import __version__
 from tracer.errors import TracerError, UsageError
 from tracer.model import CallRecord, Report, StepResult, Verdict
+from tracer.openstack.services import BROKER
 from tracer.reports import plain, refused
 
 __all__ = ["endpoint", "pieces", "send", "shown", "spans"]
@@ -98,7 +99,7 @@ def shown(url: str) -> str:
 
 @contextmanager
 def _reasons() -> Iterator[list[str]]:
-    """What the exporter says of its failures: it says so in its log only, where nobody asked for it."""
+    """What the exporter says of its failures: it says so in its log only."""
     heard: list[str] = []
 
     class Listener(logging.Handler):
@@ -204,7 +205,7 @@ def _call(call: CallRecord, trace_id: int, parent: SpanContext) -> ReadableSpan:
         if call.result.isdigit():
             own.append(("http.response.status_code", int(call.result)))
     elif call.protocol == "RPC":
-        own = [("messaging.system", "rabbitmq"), ("messaging.operation.name", method)]
+        own = [("messaging.system", BROKER), ("messaging.operation.name", method)]
         own += [("messaging.message.id", call.message_id), ("messaging.destination.name", call.queue)]
         own += [("rpc.method", path)]
     else:

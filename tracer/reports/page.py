@@ -1,4 +1,4 @@
-"""A page of text: where is written, how wide, and the table of steps that `check` and `watch` share."""
+"""A page of text: its console and width, and the table of steps that `check` and `watch` share."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
 
 
 def _turned_away(step: StepResult) -> bool:
-    """Tell whether the step went well and its answer passes on what another one refused: 500 beside ok."""
+    """Return whether the step went well and its answer passes on what another one refused: 500 beside ok."""
     return bool(step.calls) and all(refused(call) for call in step.calls)
 
 

@@ -1,4 +1,4 @@
-"""Steps and calls as Parquet tables, for DuckDB, pandas and their kin.
+"""Steps and calls as Parquet tables, for DuckDB, pandas and similar tools.
 
 Columns are named as the members of tracer.check/1. A step's `calls` are the `index` of calls, the same in
 both tables. Written in row groups, so that memory does not grow with a table's length.

@@ -10,29 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tracer.model import CallRecord, Deviation, StepResult, Verdict
+from tracer.openstack.services import FLOW
 from tracer.reports import plain
 
-__all__ = ["FLOW_ORDER", "Mark", "Row", "arrives", "entries", "in_flow_order", "marks", "rows"]
-
-FLOW_ORDER = (
-    "admin",
-    "sc",
-    "lb",
-    "nova-api",
-    "keystone",
-    "glance-api",
-    "neutron-server",
-    "cinder-api",
-    "cinder-scheduler",
-    "cinder-volume",
-    "placement",
-    "db",
-    "nova-conductor",
-    "nova-scheduler",
-    "nova-compute",
-    "vrm",
-)
-"""The roles as a creation meets them. The broker is the medium, not an end."""
+__all__ = ["Mark", "Row", "arrives", "entries", "in_flow_order", "marks", "rows"]
 
 _ENDS = re.compile(r"(?:^| )([^\s>]+) > ([^\s:]+)")
 _NEVER_ARRIVED = frozenset({"refused", "none", "unroutable", "undelivered"})
@@ -68,7 +49,7 @@ class Mark:
 def in_flow_order(roles: Iterable[str]) -> list[str]:
     """Return the *roles*, each once, as a creation meets them; those it does not know last."""
     found = dict.fromkeys(roles)
-    return [role for role in FLOW_ORDER if role in found] + [role for role in found if role not in FLOW_ORDER]
+    return [role for role in FLOW if role in found] + [role for role in found if role not in FLOW]
 
 
 def arrives(call: CallRecord) -> bool:
@@ -149,7 +130,7 @@ def _ends(expected: Sequence[str]) -> tuple[str, str] | None:
 
 def _absent(verdict: Verdict) -> Iterator[Mark]:
     """Steps without a call: what was not seen, by its reason; what was not reached, together."""
-    told = {deviation.step for deviation in verdict.deviations}
+    explained = {deviation.step for deviation in verdict.deviations}
     unseen: dict[tuple[int, str], list[str]] = {}
     rest: list[StepResult] = []
     for step in verdict.steps:
@@ -157,10 +138,10 @@ def _absent(verdict: Verdict) -> Iterator[Mark]:
             continue
         if step.status == "unobserved":
             unseen.setdefault((_place(verdict, step.step), plain(step.reason, 200)), []).append(step.step)
-        elif step.status == "missing" and step.step not in told:
+        elif step.status == "missing" and step.step not in explained:
             words = f"step {step.step} ({plain(step.title, 80)}) never came"
             yield Mark(_place(verdict, step.step), "missing", step.step, words)
-        elif step.status == "not_reached" and step.step not in told:
+        elif step.status == "not_reached" and step.step not in explained:
             rest.append(step)
     for (before, why), names in unseen.items():
         words = f"{', '.join(names)} not observed{': ' + why if why else ''}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.text import Text
 
 from tracer.model import Attempt, CallRecord, Deviation, StepResult, Verdict
+from tracer.openstack.services import NOVA_API
 from tracer.reports import (
     duration,
     fragment,
@@ -48,9 +49,9 @@ def heading(page: Page, verdict: Verdict) -> Text:
     words = Text.assemble(mark(page, verdict.verdict), (f" VM {name}", "bold"), (which, "dim"), "  ")
     words.append(plain(verdict.summary, 300), style)
     if verdict.verdict == "conforms":
-        told = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]
-        more = f"; and {len(told) - 2} more (-v)" if len(told) > 2 else ""
-        words.append(f"  ({'; '.join(told[:2])}{more})" if told else "", "dim")
+        news = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]
+        more = f"; and {len(news) - 2} more (-v)" if len(news) > 2 else ""
+        words.append(f"  ({'; '.join(news[:2])}{more})" if news else "", "dim")
     return words
 
 
@@ -86,7 +87,7 @@ def identity(verdict: Verdict) -> Text:
         f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
         f"server {plain(verdict.server_id, 80)}" if verdict.server_id else "",
         f"request {plain(verdict.request_id, 80)}" if verdict.request_id else "",
-        f"nova-api at {plain(verdict.api_host, 60)}" if verdict.api_host else "",
+        f"{NOVA_API} at {plain(verdict.api_host, 60)}" if verdict.api_host else "",
         f"{built} {hosts}" if hosts else "",
     ]
     return Text(" · ".join(part for part in parts if part), "dim")
@@ -94,14 +95,14 @@ def identity(verdict: Verdict) -> Text:
 
 def faults(verdict: Verdict) -> list[tuple[str, str]]:
     """Who said what: the faults' own texts, each once, unless the first line has them already."""
-    told: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for call in (deviation.call for deviation in verdict.deviations):
         if call and call.error and not call.operation.startswith("CONNECT"):
-            told.setdefault(call.error, f"{plain(call.caller if _replies(call) else call.callee, 60)} said")
+            errors.setdefault(call.error, f"{plain(call.caller if _replies(call) else call.callee, 60)} said")
     for attempt in verdict.attempt_details[-1:]:
-        told.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")
-    told.pop(_REFUSED, None)  # nobody's words, but a reset; the first line says who refused whom
-    return [(who, plain(text, 400)) for text, who in told.items() if text and text not in verdict.summary]
+        errors.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")
+    errors.pop(_REFUSED, None)  # nobody's words, but a reset; the first line says who refused whom
+    return [(who, plain(text, 400)) for text, who in errors.items() if text and text not in verdict.summary]
 
 
 def _replies(call: CallRecord) -> bool:
@@ -125,14 +126,14 @@ def _longest(page: Page, verdict: Verdict) -> None:
     last_ns = max((until_ns for _, until_ns, _ in spans), default=0)
     end_ns = verdict.settled_ns or max(verdict.ended_ns, last_ns)
     whole = end_ns - verdict.started_ns
-    told = []
+    shares = []
     for since_ns, until_ns, what in sorted(_side_by_side(spans, end_ns), key=lambda span: span[0] - span[1]):
         length = until_ns - since_ns
         if length * 20 >= whole > 0:
-            told.append(f"{what} {duration(length)} ({100 * length // whole} %)")
-    if told and whole >= _LONG_NS:
+            shares.append(f"{what} {duration(length)} ({100 * length // whole} %)")
+    if shares and whole >= _LONG_NS:
         words = f"of {duration(whole)}: "
-        page.line(Text.assemble((f"time {words}", "dim"), ", ".join(told[:4])), 2, hang=4)
+        page.line(Text.assemble((f"time {words}", "dim"), ", ".join(shares[:4])), 2, hang=4)
 
 
 _Span = tuple[int, int, str]
@@ -180,7 +181,7 @@ def _earlier_attempts(page: Page, verdict: Verdict) -> None:
 
 
 def _host_is_unknown(verdict: Verdict) -> bool:
-    """Tell whether the captures end before the host that was asked last had built the VM."""
+    """Return whether the captures end before the host that was asked last had built the VM."""
     return any(note.kind == "host" for note in verdict.notes)
 
 

@@ -1,4 +1,4 @@
-"""What a test claims of traffic: true or false, with the reason that a failing assertion shows.
+"""What a test claims of a documented step or of a trace: true or false, with the reason.
 
 An `assert` sees only that something is false. A claim remembers why, and that it was asked: the pytest plugin
 looks here for the claim whose words stand in the failed assertion, and adds the whole story.
@@ -6,16 +6,34 @@ looks here for the claim whose words stand in the failed assertion, and adds the
 
 from __future__ import annotations
 
+import math
+import re
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 
-__all__ = ["Claim", "denied"]
+from tracer.errors import UsageError
+from tracer.model import CallRecord, StepResult, StepStatus, Verdict
+from tracer.reports import duration, plain
+
+__all__ = ["CheckedStep", "Claim", "denied", "nanoseconds"]
 
 WORDS = 200
 """pytest cuts what an assertion shows of a value at 240 characters."""
 
 denied: deque[Claim] = deque(maxlen=64)
 """Claims that turned out false, the last one last. Emptied before each test."""
+_UNITS = {"us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "min": 60e9, "h": 3600e9}
+_SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|µs|ms|s|min|m|h)\s*")
+_STATES = {
+    "seen": "was seen",
+    "inferred": "was not seen, only inferred",
+    "failed": "failed",
+    "missing": "is missing",
+    "unobserved": "could not be observed",
+    "skipped": "did not happen (optional)",
+    "not_reached": "was not reached",
+}
 
 
 class Claim:
@@ -47,3 +65,93 @@ class Claim:
 
     def __repr__(self) -> str:
         return f"<{self.words}>"
+
+
+def nanoseconds(span: str | float | timedelta) -> int:
+    """Return a span of time: '2s', '1.5 m', '300ms', a timedelta, or a number of seconds.
+
+    UsageError for anything else.
+    """
+    if isinstance(span, timedelta):
+        return round(span.total_seconds() * 1e9)
+    if isinstance(span, str) and (match := _SPAN.fullmatch(span)):
+        return round(float(match[1]) * _UNITS[match[2]])
+    if isinstance(span, int | float) and math.isfinite(span):
+        return round(span * 1e9)
+    raise UsageError(f"no span of time: {span!r}; write '2s', '300ms' or '1.5m'")
+
+
+class CheckedStep:
+    """What became of one documented step."""
+
+    def __init__(
+        self,
+        result: StepResult,
+        verdict: Verdict,
+        story: Callable[[], str],
+        diagram: Callable[[], str],
+    ) -> None:
+        self.result = result
+        self._verdict, self._story, self._diagram = verdict, story, diagram
+
+    def __repr__(self) -> str:
+        return f"<step {self.name} of {plain(self._verdict.name or self._verdict.id, 60)}: {self.status}>"
+
+    @property
+    def name(self) -> str:
+        return self.result.step
+
+    @property
+    def title(self) -> str:
+        return self.result.title
+
+    @property
+    def status(self) -> StepStatus:
+        return self.result.status
+
+    @property
+    def state(self) -> str:
+        """The same in words, with the reason when there is one."""
+        words = _STATES.get(self.status, self.status)
+        return f"{words}: {plain(self.result.reason, 80)}" if self.result.reason else words
+
+    @property
+    def calls(self) -> tuple[CallRecord, ...]:
+        """The calls that show it."""
+        return self.result.calls
+
+    @property
+    def count(self) -> int:
+        """How many calls show it."""
+        return len(self.result.calls)
+
+    @property
+    def started_ns(self) -> int | None:
+        return self.result.started_ns
+
+    @property
+    def duration_ns(self) -> int | None:
+        """From its first message to its last answer; None when not seen, or the evidence is ambiguous."""
+        return self.result.duration_ns
+
+    def within(self, span: str | float | timedelta) -> Claim:
+        """Claim that the step took no longer than that. Not known is no."""
+        most, took = nanoseconds(span), self.duration_ns
+        if took is None:
+            return self._claim(False, f"step {self.name} has no duration: it {self.state}")
+        if self.status == "failed":
+            return self._claim(False, f"step {self.name} failed after {duration(took)}")
+        words = f"step {self.name} took {duration(took)}"
+        return self._claim(took <= most, words + ("" if took <= most else f", more than {duration(most)}"))
+
+    def on(self, plane: str) -> Claim:
+        """Claim that it was seen, and all of its calls on this plane."""
+        found = sorted({call.plane for call in self.calls})
+        if not found:
+            return self._claim(False, f"step {self.name} is on no plane: it {self.state}")
+        words = f"step {self.name} is on {', '.join(plain(each, 40) for each in found)}"
+        good = found == [plane]
+        return self._claim(good, words + ("" if good else f", not on {plain(plane, 40)}"))
+
+    def _claim(self, holds: bool, words: str) -> Claim:
+        return Claim(holds, words, self._story, self._diagram)

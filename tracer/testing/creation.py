@@ -393,8 +393,8 @@ class Creation(Building):
             self.wait(15)
             self.put_in_error(range(len(self.server_ids)), f"no reply to message ID {msg_id}")
             if six == "late":
-                told = cloud.reply(msg_id, [[nova_object("Selection", service_host="compute1")]])
-                cloud.rpc(self.wait(3), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", told)
+                reply = cloud.reply(msg_id, [[nova_object("Selection", service_host="compute1")]])
+                cloud.rpc(self.wait(3), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", reply)
             return
         failed = six in ("failure", "filtered")
         candidates: dict[str, Any] = {
@@ -418,8 +418,8 @@ class Creation(Building):
                 {"class": "NoValidHost_Remote", "module": "nova.exception", "message": NO_HOST}
             )
             chosen = [[nova_object("Selection", service_host=host) for host in tried] for tried in self.hosts]
-            told = cloud.reply(msg_id, None if failed else chosen, failure if failed else None)
-            cloud.rpc(self.wait(), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", told)
+            reply = cloud.reply(msg_id, None if failed else chosen, failure if failed else None)
+            cloud.rpc(self.wait(), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", reply)
         if failed:
             self.put_in_error(range(len(self.server_ids)), NO_HOST)
             return

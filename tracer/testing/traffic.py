@@ -23,11 +23,12 @@ from tracer.errors import UsageError
 from tracer.model import CallRecord, Report, Verdict
 from tracer.reports import failure, lead, plain
 from tracer.settings import Settings
-from tracer.testing.claims import Claim
-from tracer.testing.step import CheckedStep
+from tracer.testing.claims import CheckedStep, Claim
 
-__all__ = ["CheckedTrace", "Traffic", "check"]
+__all__ = ["CheckedTrace", "Traffic", "check", "conforms", "difference"]
 
+LINE = 140
+"""pytest cuts an explanation at 640 characters; the first lines are to be whole."""
 INCONCLUSIVE = "inconclusive"
 """Beside KIND and KIND:STEP, what `allow` may hold: an inconclusive trace is as good as a conforming one."""
 
@@ -107,20 +108,21 @@ class Traffic:
         traces = part.traces
         if len(traces) == 1:
             return traces[0]
-        told = [part._none()] if not traces else failure.crowd(part.report.verdicts, part.report)
+        reasons = [part._none()] if not traces else failure.crowd(part.report.verdicts, part.report)
         found = "no trace" if not traces else f"{len(traces)} traces"
-        raise AssertionError("\n".join([f"{found} where there should be one{part._words()}", *told]))
+        raise AssertionError("\n".join([f"{found} where there should be one{part._words()}", *reasons]))
 
     def against(self, grammar: str | os.PathLike[str]) -> Traffic:
         """Return the same captures checked against another grammar."""
         wanted = os.fspath(grammar)
         if wanted not in self._known:
-            other = self._again(replace(self.settings, grammar=wanted))
+            other = self.checked_with(replace(self.settings, grammar=wanted))
             other._known = self._known
             self._known[wanted] = other
         return self._known[wanted]
 
-    def _again(self, settings: Settings) -> Traffic:
+    def checked_with(self, settings: Settings) -> Traffic:
+        """Return the same captures, checked with *settings*. Traffic that has no captures overrides it."""
         return Traffic(self.captures, settings)
 
     def conforms(self, grammar: str | os.PathLike[str] | None = None) -> Claim:
@@ -245,8 +247,8 @@ class CheckedTrace:
         __tracebackhide__ = True
         one, other = self.step(first), self.step(second)
         if one.started_ns is None or other.started_ns is None:
-            told = " and ".join(f"{s.name} {s.state}" for s in (one, other) if s.started_ns is None)
-            return self._claim(False, f"{first} before {second}: not known, {told}")
+            unknown = " and ".join(f"{s.name} {s.state}" for s in (one, other) if s.started_ns is None)
+            return self._claim(False, f"{first} before {second}: not known, {unknown}")
         gap = (other.started_ns - one.started_ns) / 1e9
         words = f"{first} began {abs(gap):.3f} s {'before' if gap > 0 else 'after'} {second}"
         return self._claim(gap > 0, words)
@@ -274,8 +276,42 @@ class CheckedTrace:
         return failure.diagram(self.verdict, self.traffic.report)
 
 
+class conforms:
+    """Equal to each trace (or traffic) that follows the grammar.
+
+    Without a grammar: the one that it was checked with. In lower case, for it reads as a word of the
+    assertion, as pytest.raises does.
+    """
+
+    def __init__(self, grammar: str | os.PathLike[str] | None = None) -> None:
+        self.grammar = grammar
+
+    def __repr__(self) -> str:
+        return f"conforms({'' if self.grammar is None else repr(os.fspath(self.grammar))})"
+
+    def __eq__(self, other: object) -> Claim:  # type: ignore[override]
+        if isinstance(other, CheckedTrace | Traffic):
+            return other.conforms(self.grammar)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def difference(left: object, right: object) -> list[str] | None:
+    """Return why *left* == *right* is false, for pytest_assertrepr_compare; None if it is not about us."""
+    if isinstance(left, conforms):
+        left, right = right, left
+    if not (isinstance(right, conforms) and isinstance(left, CheckedTrace | Traffic)):
+        return None
+    claim = left.conforms(right.grammar)
+    lines = [f"{left!r} == {right!r}", repr(claim)]
+    if isinstance(left, CheckedTrace) and right.grammar is None:
+        lines += [line[:LINE] for line in failure.found(left.verdict)[:2]]
+    return lines
+
+
 def accepted(verdict: Verdict, allow: Sequence[str]) -> bool:
-    """Tell whether a test passes with *verdict*: it conforms, or is inconclusive and that is allowed."""
+    """Return whether a test passes with *verdict*: it conforms, or is inconclusive and that is allowed."""
     return verdict.verdict == "conforms" or (verdict.verdict == INCONCLUSIVE and INCONCLUSIVE in allow)
 
 

@@ -180,7 +180,7 @@ class _Written(Traffic):
     def __repr__(self) -> str:
         return f"<{len(self._lines)} written lines>"
 
-    def _again(self, settings: Settings) -> Traffic:
+    def checked_with(self, settings: Settings) -> Traffic:
         return _Written(self._lines, settings, self._ends, self._name)
 
     @cached_property
@@ -203,11 +203,11 @@ class _Written(Traffic):
         elif self._ends == "error":
             trace.failed_ns, trace.failed_call = last, None
         stall_ns = round(self.settings.stall_s * 1e9)
-        sight = _Sight(last + (0 if self._ends == "unfinished" else 2 * stall_ns))
+        coverage = _AllSeen(last + (0 if self._ends == "unfinished" else 2 * stall_ns))
         checker = Checker(
             grammar,
             lambda one, _: records[one.serial],
-            sight,
+            coverage,
             lambda role: {_address(role)},
             lambda role: set(),
             lambda address: "compute1" if address == _address("nova-compute") else None,
@@ -217,7 +217,7 @@ class _Written(Traffic):
         return Report(grammar.name, [Capture(0, WHERE)], [checker.check(trace)])
 
 
-class _Sight:
+class _AllSeen:
     """Captures that show everything, from long before the trace until *end_ns*."""
 
     def __init__(self, end_ns: int) -> None:

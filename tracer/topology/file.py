@@ -9,18 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracer.errors import UsageError, reason
+from tracer.openstack.services import ROLES
 
 __all__ = ["GivenTopology", "load_topology"]
 
 _PROTOCOLS = {"http": "http1", "http1": "http1", "amqp": "amqp091", "amqp091": "amqp091", "mysql": "mysql"}
 _PLANE_KEYS = {"subnets", "vlan", "interface"}
-
-_ROLES = (
-    *("admin", "sc", "lb", "nova-api", "keystone", "glance-api", "neutron-server", "cinder-api"),
-    *("cinder-scheduler", "cinder-volume", "placement", "nova-conductor", "nova-scheduler"),
-    *("nova-compute", "db", "rabbitmq", "vrm"),
-)
-"""The roles of the canonical line (interface.md)."""
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -123,8 +117,8 @@ def _slips(path: Path, roles: dict[str, object]) -> list[str]:
     """Return a remark on each role that looks like a known one misspelt; grammars would not know it."""
     found = []
     for role in roles:
-        near = difflib.get_close_matches(role[:80].lower().replace("_", "-"), _ROLES, n=1, cutoff=0.8)
-        if near and role not in _ROLES:
+        near = difflib.get_close_matches(role[:80].lower().replace("_", "-"), ROLES, n=1, cutoff=0.8)
+        if near and role not in ROLES:
             found.append(f"{path}: [roles] {role[:80]!r} is a role of your own; did you mean {near[0]}?")
     return found
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tracer.model import Capture, Connection
+from tracer.openstack.services import ADMIN, PORTAL, PROXY, ROLE_OF_PORT
 from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE
 from tracer.topology.roles import Roles
-from tracer.topology.signs import PORT_ROLES
 
 __all__ = ["misnamed"]
 
@@ -44,7 +44,7 @@ def misnamed(
     *given* is the plane that the user's names tell of a connection.
     """
     signs = {EXTERNAL_API: _Signs(), INTERNAL_BASE: _Signs()}
-    portals, administrators = roles.addresses("sc"), roles.addresses("admin")
+    portals, administrators = roles.addresses(PORTAL), roles.addresses(ADMIN)
     for connection in connections:
         seen = signs.get(given(connection) or "")
         if seen is None:
@@ -52,11 +52,11 @@ def misnamed(
         client, server = connection.client.address, connection.server
         if connection.protocol in _INSIDE:
             seen.inside.add(_INSIDE[connection.protocol])
-        elif connection.client_role == "lb":
+        elif connection.client_role == PROXY:
             seen.inside.add("forwarded requests")
         elif server.address in portals and client in administrators:
             seen.outside.add("asked")
-        elif client in portals and (server in roles.fronts or server.port in PORT_ROLES):
+        elif client in portals and (server in roles.fronts or server.port in ROLE_OF_PORT):
             seen.outside.add("asks")
         else:
             continue

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from tracer.model import Capture, Connection
+from tracer.openstack.services import VRM
 from tracer.topology.file import GivenTopology
 
 __all__ = ["EXTERNAL_API", "EXTERNAL_OM", "INTERNAL_BASE", "KNOWN_PLANES", "Planes"]
@@ -97,7 +98,7 @@ class Planes:
         for root, seen in marks.items():
             if root in speaks:
                 parts[root] = INTERNAL_BASE
-            elif "vrm" in seen and "front" not in seen:
+            elif VRM in seen and "front" not in seen:
                 parts[root] = EXTERNAL_OM
             else:
                 parts[root] = EXTERNAL_API

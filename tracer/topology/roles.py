@@ -23,18 +23,30 @@ from tracer.model import (
     SqlFacts,
     SqlLogin,
 )
-from tracer.topology.file import GivenTopology
-from tracer.topology.signs import (
-    INSIDE,
-    PORT_ROLES,
-    PROGRAMS,
-    RPC_CALLERS,
-    SERVICES,
-    TOPICS,
-    program,
-    role_by_path,
-    sql_caller,
+from tracer.openstack import rpc, sql
+from tracer.openstack.rest import role_of_path
+from tracer.openstack.services import (
+    ADMIN,
+    BROKER,
+    CALLS_OTHERS,
+    DATABASE,
+    FANOUT,
+    FANOUT_QUEUE,
+    LISTENS,
+    MEDIA,
+    NOVA_API,
+    NOVA_COMPUTE,
+    PORTAL,
+    PROXY,
+    ROLE_OF_PORT,
+    ROLE_OF_PROGRAM,
+    ROLE_OF_TOPIC,
+    RUNS_PROGRAM,
+    VRM,
+    is_same_project,
+    role_of_user_agent,
 )
+from tracer.topology.file import GivenTopology
 
 __all__ = ["Roles"]
 
@@ -74,19 +86,19 @@ class Roles:
         arguments, connection = message.arguments, message.connection
         if message.name == "connection.start-ok":
             name, _, rest = str(arguments.get("connection_name", "")).partition(":")
-            role = PROGRAMS.get(name.rpartition("/")[2])
+            role = ROLE_OF_PROGRAM.get(name.rpartition("/")[2])
             if role:
                 self._acts_as(connection, role)
                 self._programs[connection.client.address, rest.partition(":")[0]] = role
                 _trim(self._programs)
         elif message.name == "basic.consume":
             queue = str(arguments.get("queue", ""))
-            self._consumes(connection, queue.partition("_fanout_")[0])
+            self._consumes(connection, queue.partition(FANOUT_QUEUE)[0])
 
     def login(self, message: SqlLogin) -> None:
         """Learn from a database login: its process id may be that of a broker connection."""
         role = self._programs.get((message.connection.client.address, message.attributes.get("_pid", "")))
-        role = role or PROGRAMS.get(message.attributes.get("program_name", "").rpartition("/")[2])
+        role = role or ROLE_OF_PROGRAM.get(message.attributes.get("program_name", "").rpartition("/")[2])
         if role:
             message.connection.client_role = role
 
@@ -98,19 +110,21 @@ class Roles:
         elif isinstance(facts, RpcFacts):
             if facts.consumer is not None and facts.mode != "reply":
                 self._consumes(
-                    facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix("_fanout")
+                    facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix(FANOUT)
                 )
-            self._serve(call.connection.server, "rabbitmq")
-            if facts.binary in PROGRAMS and facts.published:
-                self._acts.setdefault(call.connection.client.address, set()).add(PROGRAMS[facts.binary])
+            self._serve(call.connection.server, BROKER)
+            if facts.binary in ROLE_OF_PROGRAM and facts.published:
+                self._acts.setdefault(call.connection.client.address, set()).add(
+                    ROLE_OF_PROGRAM[facts.binary]
+                )
         elif isinstance(facts, SqlFacts):
-            self._serve(call.connection.server, "db")
+            self._serve(call.connection.server, DATABASE)
         else:
             self.undecoded(call.connection)
 
     def undecoded(self, connection: Connection) -> None:
         """Learn of a server from its port alone: it refused, or nothing it says can be read."""
-        role = PORT_ROLES.get(connection.server.port)
+        role = ROLE_OF_PORT.get(connection.server.port)
         if role and connection.server not in self.fronts:
             self._serve(connection.server, role)
 
@@ -125,10 +139,10 @@ class Roles:
             self._forget_token(call, facts)
             return
         if facts.forwarded_for:
-            connection.client_role = "lb"
+            connection.client_role = PROXY
             self._proxied.add(connection.client.address)
             self._learn_front(connection, facts)
-        elif role := program(facts.user_agent):
+        elif role := role_of_user_agent(facts.user_agent):
             self._acts_as(connection, role)
         else:
             self._asked[connection.client.address, connection.server] = None
@@ -150,11 +164,11 @@ class Roles:
         server = connection.server
         role = self._told.get(server)
         if role is None:
-            role = role_by_path(path)
+            role = role_of_path(path)
             if role:
                 self._told[server] = role
                 _trim(self._told)
-        connection.server_role = role or PORT_ROLES.get(server.port, "")
+        connection.server_role = role or ROLE_OF_PORT.get(server.port, "")
         if connection.server_role and server not in self.fronts:
             self._serve(server, connection.server_role)
 
@@ -166,13 +180,13 @@ class Roles:
         host = host.strip("[]")
         outer = Endpoint(host, int(port)) if port.isdigit() and _is_address(host) else None
         if outer is not None and outer != connection.server:
-            self._front(outer, role_by_path(facts.path) or PORT_ROLES.get(outer.port, ""))
+            self._front(outer, role_of_path(facts.path) or ROLE_OF_PORT.get(outer.port, ""))
 
     def front_outside(self, connection: Connection) -> None:
         """Take the server of an API call on the external plane for a proxy."""
         server = connection.server
         role = connection.server_role
-        if role in SERVICES and role != "vrm" and self._given.role(server.address, server.port) is None:
+        if role in LISTENS and role != VRM and self._given.role(server.address, server.port) is None:
             self._front(server, role)
 
     def _front(self, endpoint: Endpoint, role: str) -> None:
@@ -205,13 +219,13 @@ class Roles:
 
     def _consumes(self, connection: Connection, topic: str) -> None:
         name, _, host = topic.partition(".")
-        role = TOPICS.get(name)
+        role = ROLE_OF_TOPIC.get(name)
         if role is None:
             return
         if not connection.client_role:
             connection.client_role = role
         self._acts.setdefault(connection.client.address, set()).add(role)
-        if host and role == "nova-compute":
+        if host and role == NOVA_COMPUTE:
             self._hosts[connection.client.address] = host
 
     def _acts_as(self, connection: Connection, role: str) -> None:
@@ -244,16 +258,16 @@ class Roles:
         found = {address for address, roles in self._acts.items() if role in roles}
         found |= {address for address, ports in self._serves.items() if role in ports.values()}
         found |= {address for (address, _), given in self._given.roles.items() if given == role}
-        if role == "lb":
+        if role == PROXY:
             found |= self._front_addresses | self._proxied
-        elif role == "sc":
+        elif role == PORTAL:
             found |= self._portals()
-        elif role == "admin":
+        elif role == ADMIN:
             portals = self._portals()
             found |= {
                 client
                 for client, server in self._asked
-                if server.address in portals and client not in portals and server.port not in PORT_ROLES
+                if server.address in portals and client not in portals and server.port not in ROLE_OF_PORT
             }
         return found
 
@@ -262,7 +276,7 @@ class Roles:
         return {
             client
             for client, server in self._asked
-            if (server in self.fronts or server.port in PORT_ROLES) and self._is_stranger(client)
+            if (server in self.fronts or server.port in ROLE_OF_PORT) and self._is_stranger(client)
         }
 
     def fronts_of(self, role: str) -> set[str]:
@@ -271,32 +285,30 @@ class Roles:
 
     def serves(self, role: str) -> bool:
         """Tell whether *role* was seen as a server, itself or behind a proxy."""
-        if role == "sc":
-            return bool(self.addresses("admin"))
-        if role == "lb":
+        if role == PORTAL:
+            return bool(self.addresses(ADMIN))
+        if role == PROXY:
             # A service behind it names the front in Host: only a call to it shows that it is seen.
-            asked = any(self.fronts.get(server) == "nova-api" for _, server in self._asked)
-            return asked or "lb" in self._given.roles.values()
+            asked = any(self.fronts.get(server) == NOVA_API for _, server in self._asked)
+            return asked or PROXY in self._given.roles.values()
         return role in self.fronts.values() or any(role in ports.values() for ports in self._serves.values())
 
     def is_front(self, endpoint: Endpoint) -> bool:
-        return endpoint in self.fronts or self._given.role(endpoint.address, endpoint.port) == "lb"
+        return endpoint in self.fronts or self._given.role(endpoint.address, endpoint.port) == PROXY
 
     def alone(self, address: str) -> str | None:
         """Return the role of *address* when everything seen there is of one role."""
-        served = set(self._serves.get(address, {}).values()) & (SERVICES | {"sc"})
+        served = set(self._serves.get(address, {}).values()) & (LISTENS | {PORTAL})
         acting = self._acts.get(address, set())
         if address in self._proxied:
-            return "lb" if not served and not acting else None
+            return PROXY if not served and not acting else None
         if address in self._front_addresses:
             # A virtual address: the proxy's as a destination only, any of its host's services as a source.
             return None
-        if len(served) == 1 and all(
-            role.split("-")[0] == next(iter(served)).split("-")[0] for role in acting
-        ):
+        if len(served) == 1 and all(is_same_project(role, next(iter(served))) for role in acting):
             # cinder-scheduler and cinder-volume beside cinder-api: HTTP is the API's.
             only = next(iter(served))
-            return only if only not in ("db", "rabbitmq") or not acting else None
+            return only if only not in MEDIA or not acting else None
         return next(iter(acting)) if len(acting) == 1 and not served else None
 
     def caller(self, call: Call) -> str:
@@ -306,7 +318,7 @@ class Roles:
         if isinstance(facts, RpcFacts) and facts.mode == "reply" and call.parent is not None:
             return self.callee(call.parent)
         if end is None:
-            return RPC_CALLERS.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
+            return rpc.SENDER.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
         endpoint = end.endpoint
         role = self._given.role(endpoint.address, endpoint.port)
         if role is None and isinstance(facts, RestFacts) and call.front is None and facts.forwarded_for:
@@ -314,20 +326,20 @@ class Roles:
         role = role or end.connection.client_role or self.alone(endpoint.address)
         if role and isinstance(facts, RestFacts) and role == call.connection.server_role:
             # Nobody asks a service of its own kind elsewhere, but a proxy that hands a request on.
-            role = "lb" if endpoint.address != call.connection.server.address else role
+            role = PROXY if endpoint.address != call.connection.server.address else role
         if role:
             return role
         if isinstance(facts, RpcFacts):
-            return RPC_CALLERS.get(facts.method) or endpoint.address
+            return rpc.SENDER.get(facts.method) or endpoint.address
         if isinstance(facts, SqlFacts):
-            return sql_caller(facts) or endpoint.address
+            return sql.writer(facts.verb, facts.table, facts.quota) or endpoint.address
         return self._rest_caller(call, endpoint)
 
     def _behind_proxy(self, call: Call, facts: RestFacts) -> str | None:
         """Return who is behind a proxy whose outer leg was not seen, when that is a service."""
         client = facts.forwarded_for.rpartition(",")[2].strip()
-        role = program(facts.user_agent) or self.alone(client)
-        return role if role in PROGRAMS.values() else None
+        role = role_of_user_agent(facts.user_agent) or self.alone(client)
+        return role if role in RUNS_PROGRAM else None
 
     def _rest_caller(self, call: Call, endpoint: Endpoint) -> str:
         facts = call.facts
@@ -339,9 +351,9 @@ class Roles:
                 return self._service(owner)
         if self._is_stranger(endpoint.address):
             if self._calls_api(call):
-                return "sc"
+                return PORTAL
             if self._is_sc(call.connection.server):
-                return "admin"
+                return ADMIN
         return endpoint.address
 
     def _works_on(self, owner: Call, call: Call, endpoint: Endpoint) -> bool:
@@ -372,15 +384,15 @@ class Roles:
             address not in self._acts
             and address not in self._front_addresses
             and address not in self._proxied
-            and not set(self._serves.get(address, {}).values()) & (SERVICES - {"sc"})
+            and not set(self._serves.get(address, {}).values()) & LISTENS
         )
 
     def _calls_api(self, call: Call) -> bool:
         server = call.connection.server
-        return server in self.fronts or server.port in PORT_ROLES
+        return server in self.fronts or server.port in ROLE_OF_PORT
 
     def _is_sc(self, server: Endpoint) -> bool:
-        return server.port not in PORT_ROLES and self._is_stranger(server.address)
+        return server.port not in ROLE_OF_PORT and self._is_stranger(server.address)
 
     def callee(self, call: Call) -> str:
         """Return the role that *call* is made to, else its address."""
@@ -392,15 +404,15 @@ class Roles:
         if role:
             return role
         if isinstance(facts, SqlFacts):
-            return "db"
+            return DATABASE
         if endpoint in self.fronts:
             behind = call.connection.server_role or self.fronts[endpoint]
-            return behind if behind and self.caller(call) in INSIDE else "lb"
+            return behind if behind and self.caller(call) in CALLS_OTHERS else PROXY
         role = call.connection.server_role or self._serves.get(endpoint.address, {}).get(endpoint.port)
-        role = role or PORT_ROLES.get(endpoint.port)
+        role = role or ROLE_OF_PORT.get(endpoint.port)
         if role:
             return role
-        return "sc" if self._is_sc(endpoint) else endpoint.address
+        return PORTAL if self._is_sc(endpoint) else endpoint.address
 
     def _rpc_callee(self, call: Call, facts: RpcFacts) -> str:
         if facts.mode == "reply":
@@ -412,9 +424,9 @@ class Roles:
                 else "?"
             )
         if facts.mode == "notify":
-            return "rabbitmq"
-        topic = (facts.routing_key or facts.exchange.removesuffix("_fanout")).partition(".")[0]
-        role = TOPICS.get(topic)
+            return BROKER
+        topic = (facts.routing_key or facts.exchange.removesuffix(FANOUT)).partition(".")[0]
+        role = ROLE_OF_TOPIC.get(topic)
         if role:
             return role
         end = facts.consumer
@@ -424,7 +436,7 @@ class Roles:
 
 
 def _behind(back: Call) -> str:
-    return back.connection.server_role or PORT_ROLES.get(back.connection.server.port, "")
+    return back.connection.server_role or ROLE_OF_PORT.get(back.connection.server.port, "")
 
 
 def _is_address(text: str) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tracer.model import Call, CallRecord, Capture, ConnectFacts, Connection, RestFacts
+from tracer.openstack.services import APIS, CALLS_OTHERS, OUTSIDE, PROXY, VRM
 from tracer.topology.file import GivenTopology
 from tracer.topology.misnamed import misnamed
 from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE, Planes
 from tracer.topology.roles import Roles
-from tracer.topology.signs import API_ROLES, INSIDE
 
 __all__ = ["Topology"]
 
@@ -34,11 +34,11 @@ class Topology:
             if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
                 # On the external plane the documents know an API only behind its proxy.
                 self.roles.front_outside(connection)
-            if connection.server_role == "vrm":
-                self.planes.observe(connection, "vrm")
+            if connection.server_role == VRM:
+                self.planes.observe(connection, VRM)
             if call.facts.forwarded_for:
                 self.planes.observe(connection, "behind")
-            elif connection.client_role in INSIDE:
+            elif connection.client_role in CALLS_OTHERS:
                 self.planes.observe(connection, "service")
             if call.back is not None:
                 self.planes.observe(connection, "front")
@@ -53,7 +53,7 @@ class Topology:
         if given is not None:
             return given
         plane = self.planes.inferred(call.connection)
-        if plane == INTERNAL_BASE and caller in ("admin", "sc"):
+        if plane == INTERNAL_BASE and caller in OUTSIDE:
             # One flat network: only the documents tell that these two steps are outside.
             return EXTERNAL_API
         return plane
@@ -65,7 +65,7 @@ class Topology:
     def record(self, call: Call, step: str | None = None, ambiguous: bool = False) -> CallRecord:
         """Return *call* as it is shown: roles, plane and evidence resolved."""
         caller, callee = self.caller(call), self.callee(call)
-        through = call.connection.server in self.roles.fronts and callee != "lb"
+        through = call.connection.server in self.roles.fronts and callee != PROXY
         frames = call.frames
         if through and call.back is not None:
             frames = frames + call.back.frames
@@ -85,7 +85,7 @@ class Topology:
             step,
             ambiguous,
             call.error,
-            "lb" if through else "",
+            PROXY if through else "",
             str(call.caller.endpoint.address) if call.caller else "",
             str(call.callee.endpoint.address) if call.callee else "",
             own or getattr(facts, "request_id", ""),
@@ -105,10 +105,6 @@ class Topology:
         A stranger on the external plane knows an API only behind its proxy, seen or not.
         """
         callee = self.roles.callee(call)
-        if (
-            callee in API_ROLES
-            and self.roles.is_stranger(call)
-            and self.plane_of(call.connection) == EXTERNAL_API
-        ):
-            return "lb"
+        if callee in APIS and self.roles.is_stranger(call) and self.plane_of(call.connection) == EXTERNAL_API:
+            return PROXY
         return callee

@@ -27,10 +27,10 @@ from markupsafe import Markup
 
 from tracer import __version__
 from tracer.model import Capture, Report, Verdict
+from tracer.openstack.services import FLOW
 from tracer.reports import clock, duration, lead, losses, plain, plural, timestamp
 from tracer.reports.html import overview
 from tracer.reports.html.compact import Packer
-from tracer.reports.sequence import FLOW_ORDER
 
 __all__ = ["pieces", "rendered"]
 
@@ -71,7 +71,7 @@ def pieces(report: Report) -> Iterator[bytes]:
             advice=[plain(words, 200) for words in report.advice],
             seen=[(plain(words, 80), count) for words, count in report.seen],
             shared=_json(
-                {"shapes": packer.shapes, "files": packer.files, "roles": FLOW_ORDER, "traces": len(packed)}
+                {"shapes": packer.shapes, "files": packer.files, "roles": FLOW, "traces": len(packed)}
             ),
             details=Markup("\n".join(packed)),  # noqa: S704  base64
         )
@@ -130,19 +130,19 @@ def _title(report: Report) -> str:
         return f"{plain(only.name or lead(only.id), 80)}: {plain(only.summary, 300)}"
     counts: Counter[str] = Counter(verdict.verdict for verdict in verdicts)
     words = {"deviates": ("deviates", "deviate"), "inconclusive": ("is inconclusive", "are inconclusive")}
-    told = [
+    phrases = [
         f"{counts[key]:,} {one if counts[key] == 1 else many}"
         for key, (one, many) in words.items()
         if counts[key]
     ]
     if counts["conforms"]:
         all_of_them = counts["conforms"] == len(verdicts)
-        told.append(
+        phrases.append(
             "all conform"
             if all_of_them
             else f"{counts['conforms']:,} conform" + "s" * (counts["conforms"] == 1)
         )
-    return f"{len(verdicts):,} creations: {', '.join(told)}"
+    return f"{len(verdicts):,} creations: {', '.join(phrases)}"
 
 
 def _hosts(verdict: Verdict) -> list[str]:

@@ -1,4 +1,4 @@
-"""A trace as small as it gets, for the page to unpack when somebody opens it.
+"""A trace in compact form, which the page unpacks when it is opened.
 
 Thousands of traces in one file: what all share is in one table, numbers are differences, and each trace
 is deflated by itself. `unpacked` in details.js reads what `packed` writes.

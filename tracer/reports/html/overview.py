@@ -1,4 +1,4 @@
-"""What the page says of all traces together: counts, where they stopped and why, how long steps took."""
+"""The page's overview of all traces: counts, where they stopped and why, how long steps took."""
 
 from __future__ import annotations
 

@@ -1,0 +1,39 @@
+"""What a terminal's pattern says, and the private part of `re` that tells it."""
+
+from __future__ import annotations
+
+from re import _parser  # type: ignore[attr-defined]
+
+from tracer.grammar.patterns import Leg, example_of, expected_of, legs_of
+
+PATTERN = r"Internal_base RPC (?:nova\-api|nova\-conductor) > db (?:GET|PUT) /x\S+( y)? (?:ok|\?)"
+
+
+def test_python_still_parses_patterns_as_we_read_them() -> None:
+    """`re._parser` is private: when it goes or changes, tracer/grammar/patterns.py must change with it."""
+    parsed = [(str(kind), value) for kind, value in _parser.parse("a[bc](d|e)?(?:f)*.")]
+    kinds = [kind for kind, _ in parsed]
+    assert kinds == ["LITERAL", "IN", "MAX_REPEAT", "MAX_REPEAT", "ANY"]
+    assert parsed[0][1] == ord("a")
+    assert [(str(kind), value) for kind, value in parsed[1][1]] == [
+        ("LITERAL", ord("b")),
+        ("LITERAL", ord("c")),
+    ]
+    least, most, inner = parsed[2][1]
+    assert (least, most, str(inner[0][0])) == (0, 1, "SUBPATTERN")
+    ((word, (_, choices)),) = _parser.parse("ab|cd")
+    assert str(word) == "BRANCH"
+    assert len(choices) == 2
+
+
+def test_legs_are_written_out() -> None:
+    assert legs_of(PATTERN) == (
+        Leg("Internal_base", "RPC", "nova-api", "db"),
+        Leg("Internal_base", "RPC", "nova-conductor", "db"),
+    )
+
+
+def test_the_plainest_line() -> None:
+    """Of alternatives the first; `…` for what may be anything; what is optional is left out."""
+    assert example_of(PATTERN) == "RPC nova-api > db GET /x…"
+    assert expected_of(PATTERN) == "RPC nova-api > db GET /x… ok"

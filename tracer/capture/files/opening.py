@@ -1,0 +1,102 @@
+"""From a path to packets: what kind of capture it is, or what else it is."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO
+
+from tracer.capture.files.compression import ByteStream
+from tracer.capture.files.pcap import MAGICS, PcapReader
+from tracer.capture.files.pcapng import SECTION_HEADER, PcapngReader
+from tracer.errors import SourceError, reason
+from tracer.model import Capture, PacketFields, place_of
+
+__all__ = ["open_capture"]
+
+_FORMATS = "pcap or pcapng, plain, .gz or .zst"
+_OTHERS = [
+    (b"PK\x03\x04", "a zip archive: unpack it"),
+    (b"\xfd7zXZ\0", "packed with xz: unpack it"),
+    (b"BZh", "packed with bzip2: unpack it"),
+    (b"\x04\x22\x4d\x18", "packed with lz4: unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
+    (b"\x1f\x8b", "packed twice: unpack it once"),
+    (b"\x28\xb5\x2f\xfd", "packed twice: unpack it once"),
+    (b"snoop\0\0\0", "a snoop capture: convert it with 'editcap -F pcap'"),
+    (b"\x7fELF", "a program"),
+    (b"%PDF", "a PDF document"),
+]
+
+
+def open_capture(path: str, capture: Capture) -> Iterator[list[PacketFields]]:
+    """Open a capture file, '-' for standard input, and return its packets in file order, in batches.
+
+    What is read is counted in *capture*; the counters are complete when the iterator is exhausted.
+    pcap and pcapng, plain, gzip or zstd, recognised by their first bytes. Memory is bounded, the source need
+    not be seekable, and a batch is what one read of it gave: packets of a pipe come as they arrive.
+    Damage behind the file header is counted in `capture.anomalies`; a file that breaks off is read to the
+    break (`capture.broke_off`).
+
+    Raises SourceError, before any packet is read, when the file cannot be opened or is no capture.
+    """
+    stream = ByteStream(_open(path))
+    try:
+        return _reader(stream, path, capture).batches()
+    except SourceError:
+        stream.close()
+        raise
+
+
+def _open(path: str) -> IO[bytes]:
+    if path == "-":
+        if sys.stdin.isatty():
+            raise SourceError(
+                "standard input is a terminal, not a capture: pipe one in (tcpdump -U -w - | tracer check -)"
+            )
+        try:
+            # A thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter that closes it
+            # when all is over aborts.
+            return open(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+        except io.UnsupportedOperation:
+            return sys.stdin.buffer
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {reason(error)}") from error
+
+
+def _reader(stream: ByteStream, path: str, capture: Capture) -> PcapReader | PcapngReader:
+    head = stream.extend(b"", 4)
+    if head[:4] in MAGICS:
+        return PcapReader(stream, head, capture)
+    if head[:4] == SECTION_HEADER:
+        return PcapngReader(stream, head, capture)
+    name = place_of(path)
+    if stream.damage:
+        raise SourceError(f"{name}: {stream.damage}, and nothing of it can be read: copy it again")
+    if not head:
+        inside = f" ({stream.packing} of nothing)" if stream.packing else ""
+        raise SourceError(f"{name}: empty, 0 bytes{inside}: did the capture end before its first packet?")
+    packed = f"{stream.packing} of " if stream.packing else ""
+    raise SourceError(f"{name}: not a capture ({_FORMATS}), but {packed}{_looks_like(head)}")
+
+
+def _looks_like(head: bytes) -> str:
+    for magic, words in _OTHERS:
+        if head.startswith(magic):
+            return words
+    if head[257:262] == b"ustar":
+        return "a tar archive: unpack it"
+    try:
+        # Incremental: the last character may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head[:512])
+    except UnicodeDecodeError:
+        text = "\0"
+    if all(character.isprintable() or character in "\t\r\n\f" for character in text):
+        line = text.lstrip().split("\n")[0].strip()[:40]
+        return f"text that begins with {line!r}"
+    return f"data that begins with {head[:8].hex(' ')}"

@@ -1,0 +1,386 @@
+"""The sentences in which a verdict is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracer.alignment.out_of_order import OutOfOrder
+from tracer.conformance.answers import candidates_offered, selects_host
+from tracer.conformance.case import Case, Ending
+from tracer.conformance.outcome import blind_host, failing_of_attempt
+from tracer.conformance.step_coverage import StepCoverage
+from tracer.conformance.times import time_words
+from tracer.grammar import Grammar
+from tracer.grammar.patterns import expected_of
+from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
+from tracer.openstack.rest import validates_token
+from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, PROXY
+from tracer.openstack.states import TASK_FAILED
+
+__all__ = [
+    "between_words",
+    "cause_of",
+    "expected_words",
+    "failure_words",
+    "host_words",
+    "missing_words",
+    "order_words",
+    "owed_by",
+    "owes",
+    "peer_of",
+    "retry_words",
+    "shown_for",
+    "stall_words",
+    "summary_words",
+]
+
+_BROKER = {
+    "undelivered": "was published and never delivered: no consumer took it from the queue",
+    "unacked": "was delivered and not acknowledged",
+    "unroutable": "could not be routed: no queue is bound for it",
+    "ok": "was delivered and acknowledged, then silence",
+}
+_UNFETCHED = ("undelivered", "unacked", "unroutable")
+REFUSED = "Connection refused"
+"""Nobody's words, but a reset."""
+
+
+def _cap(text: str) -> str:
+    return f": {text}" if text else ""
+
+
+def call_words(record: CallRecord) -> str:
+    """Return what a call did, as in 'neutron-server answered 503 to POST /v2.0/ports'."""
+    operation = record.operation
+    if operation.startswith("CONNECT"):
+        verb = (
+            "refused the connection of"
+            if record.result == "refused"
+            else "never answered the connection attempt of"
+        )
+        port = operation.removeprefix("CONNECT ")
+        callee = f"{record.callee} ({record.callee_address}{port})"
+        return f"{callee} {verb} {record.caller} ({record.caller_address})"
+    if record.protocol == "RPC":
+        if record.result == "failure":
+            return f"{record.caller} answered {operation.removeprefix('reply ')} with a failure"
+        if record.result in _BROKER:
+            return f"{operation} from {record.caller} to {record.callee} {_BROKER[record.result]}"
+        if record.result == "error":
+            return f"{operation} from {record.caller} to {record.callee} was refused by the broker"
+        return f"{operation} from {record.caller} to {record.callee}: {record.result}"
+    if record.result == "none":
+        return f"{record.callee} never answered {operation} of {record.caller}"
+    if record.result == "?":
+        return f"{record.callee}'s answer to {operation} of {record.caller} is not in the capture"
+    return f"{record.callee} answered {record.result} to {operation}"
+
+
+def owes(grammar: Grammar, step: str, host: str | None) -> str:
+    """Return who owes *step*; *host* is the one that builds the VM, where it is known."""
+    role = grammar.caller(step)
+    return f"{role} on {host}" if role == HOST_SERVICE and host else role
+
+
+def owed_by(case: Case, step: str) -> str:
+    """Return who owes *step*, with the host where it is known."""
+    return owes(case.grammar, step, case.attempts[-1].host if case.attempts else None)
+
+
+def peer_of(case: Case, ending: Ending) -> str:
+    """Return the role that failed, or that owes what never came; empty when the captures do not tell."""
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    step = ending.stopped_at
+    if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
+        return record.callee
+    if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
+        return case.grammar.caller(step)
+    if record.protocol != "RPC":
+        return record.callee
+    if record.result == "failure":
+        return record.caller
+    return BROKER if record.result in ("unroutable", "error") else record.callee
+
+
+def shown_for(case: Case, ending: Ending) -> CallRecord | None:
+    """Return the call that shows where it broke: of a VM that was put in error for want of an answer
+    the message that waited for it, else what ended the creation."""
+    if ending.call is None:
+        return None
+    is_told_by_state = ending.outcome == "error" and ending.call is case.trace.failed_call
+    if is_told_by_state and case.grammar.replies(ending.stopped_at):
+        return _last_message(case) or case.records.get(ending.call.serial)
+    if ending.outcome == "rejected" and ending.call is case.trace.created:
+        # The API repeats outwards what it was told itself: the token is unknown, the image is not there.
+        api = case.grammar.api
+        told = [w for w in case.witnesses if ending.stopped_at in w.failed and w.record.caller == api]
+        if told:
+            return told[-1].record
+    return case.records.get(ending.call.serial)
+
+
+def _is_waited_for(record: CallRecord) -> bool:
+    """Tell whether the callee of a REST call or a connection is what the creation waits for."""
+    return record.result in ("none", "refused", "?") and (
+        record.protocol == "REST" or record.operation.startswith("CONNECT")
+    )
+
+
+def cause_of(case: Case, ending: Ending) -> str:
+    """Return why, in the fault's own words, or else by what the last call did."""
+    if ending.error and ending.error != REFUSED:
+        return ending.error
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    message = _last_message(case)
+    if message is not None and message.result in _UNFETCHED:
+        record = message
+    if record is None or (ending.call is case.trace.failed_call and record is not message):
+        return ""
+    if ending.outcome == "stuck" and record.result == "?" and _is_waited_for(record):
+        return f"{record.callee} never answered {record.operation}"
+    return call_words(record)
+
+
+def failure_words(case: Case, ending: Ending) -> str:
+    """Return the message of a failed creation."""
+    where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    if record is None:
+        return where + _cap(ending.error)
+    if ending.outcome == "error" and ending.call is case.trace.failed_call:
+        how = "the VM was put in state error"
+        last = _last_message(case)
+        if last is not None and case.grammar.replies(ending.stopped_at):
+            how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
+        return f"{where}: {how}{_cap(ending.error)}"
+    unknown = _unknown_token(case, ending)
+    text = f"{where}: {unknown or call_words(record)}"
+    if unknown:
+        return text
+    facts = ending.call.facts if ending.call is not None else None
+    if isinstance(facts, RestFacts) and facts.status_text == TASK_FAILED:
+        text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
+    if isinstance(facts, ConnectFacts):
+        return text
+    if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
+        text += _offered(case)
+    return text + _cap(ending.error)
+
+
+def _unknown_token(case: Case, ending: Ending) -> str:
+    """Return who presented the token that keystone does not know; empty when that is not why it failed.
+
+    A token that is asked about is in a header, and the answer 404 is about that token (Identity API v3).
+    """
+    shown, created = shown_for(case, ending), case.trace.created
+    if shown is None or created is None or shown.callee != KEYSTONE or shown.result != "404":
+        return ""
+    if not validates_token(shown.operation):
+        return ""
+    presented = case.records.get((created.front or created).serial)
+    who = presented.caller if presented is not None else "?"
+    by = f" that {who} presented" if who not in ("?", PROXY) else " of the request"
+    status = case.records[created.serial].result
+    return f"keystone does not know the token{by} (404), so {shown.caller} answered {status}"
+
+
+def _unanswered_words(case: Case, last: CallRecord) -> str:
+    if last.result == "undelivered":
+        return f"was published, never delivered to {last.callee} and never answered"
+    for witness in case.witnesses:
+        facts = witness.call.facts
+        if witness.record is last and isinstance(facts, RpcFacts) and facts.answered_ns is not None:
+            took = time_words(facts.answered_ns - witness.call.started_ns)
+            return f"was answered by {last.callee} only after {took}"
+    return f"was never answered by {last.callee}"
+
+
+def _offered(case: Case) -> str:
+    """Return whether "No valid host" is placement's empty answer or a filter's refusal."""
+    offer = candidates_offered(case)
+    if offer is None or not isinstance(offer.facts, RestFacts):
+        return ""
+    count = offer.facts.candidates
+    if not count:
+        return " (placement offered no host)"
+    if count == 1:
+        return " (placement offered 1 host, and the scheduler refused it)"
+    return f" (placement offered {count} hosts, and the scheduler refused them all)"
+
+
+def _last_message(case: Case) -> CallRecord | None:
+    found = [
+        w.record
+        for w in case.witnesses
+        if isinstance(w.call.facts, RpcFacts) and w.call.facts.mode in ("call", "cast") and w.steps
+    ]
+    return found[-1] if found else None
+
+
+def between_words(ending: Ending) -> str:
+    """Return where a creation stopped of which the captures show only the two ends."""
+    if ending.between is None:
+        return "stopped at a step that the captures do not show"
+    return f"stopped behind step {ending.between[0]} and not later than at step {ending.between[1]}"
+
+
+def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
+    """Return the message of a creation that goes on no more."""
+    step = ending.stopped_at
+    if step is None:
+        return between_words(ending)
+    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
+    text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    message = _last_message(case)
+    waits = message is not None and coverage.owed_by_broker(step)
+    if waits and message is not None:
+        return f"{text}: {message.operation} {_BROKER.get(message.result, '')}"
+    turned_away = [w.record for w in case.witnesses if step in w.failed and w.record.protocol == "RPC"]
+    if turned_away:
+        return f"{text}: {call_words(turned_away[-1])}"
+    last = case.records[ending.call.serial] if ending.call is not None else None
+    asker = owed_by(case, step) or (last.caller if last is not None else "")
+    # Who owes the step and owes an answer owes that to the one who asked.
+    if last is not None and last.result == "?" and last.protocol == "REST" and last.callee != asker:
+        return (
+            f"step {step} has not ended in {time_words(quiet_ns)}: {last.callee} owes {asker}"
+            f" the answer to {last.operation}"
+        )
+    if last is not None and last.result in ("none", "refused", "?"):
+        return f"{text}: {call_words(last)}"
+    if message is not None and message.result == "ok" and _is_newest(case, message):
+        fate = "was delivered, then silence" if _is_told(case, message) else _BROKER["ok"]
+        return f"{text}: {message.operation} {fate}"
+    return text
+
+
+def _is_told(case: Case, message: CallRecord) -> bool:
+    """Tell whether the broker's firehose told of *message*, which tells nothing of acknowledgements."""
+    facts = [w.call.facts for w in case.witnesses if w.record is message and w.call is not None]
+    ends = [f.consumer for f in facts if isinstance(f, RpcFacts)]
+    return any(end is not None and end.connection.protocol == "firehose" for end in ends)
+
+
+def _is_newest(case: Case, message: CallRecord) -> bool:
+    """Tell whether nothing that the grammar knows came behind *message*."""
+    return not any(w.steps and w.record.started_ns > message.started_ns for w in case.witnesses)
+
+
+def expected_words(grammar: Grammar, step: str | None) -> tuple[str, ...]:
+    """Return what would have witnessed *step*; () where it is not known."""
+    if step not in grammar.places:
+        return ()
+    found = grammar.step(step)
+    ways = dict.fromkeys(expected_of(grammar.terminals[name].pattern) for name in found.terminals)
+    return tuple(f"{way}: {found.title}" for way in ways)
+
+
+def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
+    """Return the message of a step that should have been seen."""
+    later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
+    follows = f" before step {later[0]}, which was seen" if later else ""
+    return f"step {step.step} ({step.title}) never came{follows}"
+
+
+def retry_words(case: Case, attempts: Sequence[Attempt], is_known: bool = True) -> str:
+    """Return which hosts were asked in vain before the last one, where each of them failed and on whom.
+
+    That the last one built it is said when it *is_known*.
+    """
+    told = []
+    for number, attempt in enumerate(attempts[:-1]):
+        where = f"failed at {attempt.stopped_at}" if attempt.stopped_at else "failed"
+        broken = failing_of_attempt(case, number)
+        who = ""
+        if broken is not None and broken.record.result.isdigit():
+            who = f"{broken.record.callee} answered {broken.record.result}"
+        elif broken is not None:
+            who = call_words(broken.record)
+        words = attempt.error if attempt.error != REFUSED else ""
+        told.append(f"{attempt.host} {where}{_cap(who)}{_cap(words)}")
+    end = "built it" if is_known else "was asked last"
+    return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} {end}"
+
+
+def host_words(case: Case, blind: tuple[str, int]) -> str:
+    """Return that nobody knows which host built the VM: *blind* is the plane and the end of its capture."""
+    plane, end_ns = blind
+    hosts = ", then ".join(tried.host for tried in case.attempts)
+    what = "the capture" if plane == "*" else plane
+    ends = (end_ns - case.first_ns) / 1e9
+    return f"asked {hosts}; {what} ends at +{ends:.1f} s, so the host that built it is unknown"
+
+
+def order_words(moved: OutOfOrder, record: CallRecord) -> str:
+    """Return the message of a call out of order."""
+    if moved.changed_with is not None and moved.changed_with != moved.step:
+        return f"steps {moved.step} and {moved.changed_with} have changed places: {record.line}"
+    place = f"behind step {moved.after}" if moved.after else "before all others"
+    return f"step {moved.step} is out of order, it belongs {place}: {record.line}"
+
+
+def summary_words(
+    case: Case,
+    ending: Ending,
+    coverage: StepCoverage,
+    steps: Sequence[StepResult],
+    deviations: Sequence[Deviation],
+) -> str:
+    """Return the verdict in one sentence, the answer first."""
+    took = time_words(max(0, ending.time_ns - case.first_ns))
+    if ending.outcome in ("rejected", "error"):
+        return f"{failure_words(case, ending)} (after {took})"
+    if ending.outcome == "stuck":
+        return f"stuck: {stall_words(case, ending, coverage)}"
+    blind = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
+    unseen = f"; {len(blind)} of {len(steps)} steps cannot be seen in these captures" if blind else ""
+    if ending.outcome == "unfinished":
+        where = f"before step {ending.stopped_at}"
+        if ending.stopped_at is None:
+            where = f"between steps {' and '.join(ending.between or ())}"
+        return f"unfinished: the capture ends {where}{_so_far(case, ending, coverage)}{unseen}"
+    blind_to = blind_host(case, ending, coverage)
+    if blind_to is not None:
+        unseen = f"; {host_words(case, blind_to)}{unseen}"
+    host = f" on {case.attempts[-1].host}" if case.attempts and blind_to is None else ""
+    tries = f" at attempt {len(case.attempts)}" if len(case.attempts) > 1 else ""
+    if deviations:
+        return f"{ending.outcome}{host} after {took}{tries}, but {deviations[0].message}{unseen}"
+    return f"{ending.outcome}{host} after {took}{tries}{unseen}"
+
+
+_QUIET_NS = 5_000_000_000
+"""Silence of which an unfinished creation tells."""
+
+
+def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
+    """Return what is known of the step that an unfinished creation waits for: refusals, or a silence."""
+    step = ending.stopped_at
+    if step is None:
+        return ""
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    refused = [
+        w.record
+        for w in case.witnesses
+        if step in w.failed and w.record.result == "refused" and w.call.started_ns >= since_ns
+    ]
+    if refused and not case.step_calls(step):
+        connections = "1 connection" if len(refused) == 1 else f"{len(refused)} connections"
+        return f": {refused[-1].callee} refused {connections} so far"
+    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
+    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns()):
+        return ""
+    message = _last_message(case)
+    if message is not None and message.result in _UNFETCHED and coverage.owed_by_broker(step):
+        does = f"{message.callee} has not taken the message"
+        if message.result == "unroutable":
+            does = f"no queue is bound for the message to {message.callee}, and nothing came"
+        elif message.result == "unacked":
+            does = f"{message.callee} has not acknowledged the message"
+    elif owed_by(case, step):
+        does = f"{owed_by(case, step)} has sent nothing more of it"
+    else:
+        does = "nothing more of it came"
+    seconds = quiet_ns // 1_000_000_000
+    stall = seconds // 10 * 10 if seconds > 10 else seconds - seconds % 5
+    return f": {does} for {quiet_ns / 1e9:.0f} s; --stall {stall} would call it stuck"

@@ -1,0 +1,110 @@
+"""The calls of a workflow on a server that exists already, separated by time from those before and after.
+
+A server's id and the address of its VM are in all of its life, so they join only what lies between the
+request and two seconds of quiet behind what the request id joins, or the next request to change the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracer.correlation.call_store import CallStore
+from tracer.correlation.requests import SKEW_NS
+from tracer.model import Call, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.openstack.states import ERROR
+
+__all__ = ["add_by_place", "add_by_server", "find_failure"]
+
+QUIET_NS = 2_000_000_000
+"""What comes later and carries no request id is of something else."""
+
+
+class _Window:
+    """The time in which somebody worked on a trace; it grows with what is found in it."""
+
+    def __init__(self, store: CallStore, trace: Trace) -> None:
+        calls = trace.calls
+        self._since_ns = min(call.started_ns for call in calls) - SKEW_NS
+        self._until_ns = max(call.ended_ns or call.started_ns for call in calls) + QUIET_NS
+        own = {call.serial for call in calls}
+        begun_ns = max((call.started_ns for call in calls if store.is_leg(call)), default=self._since_ns)
+        others = (call for call in store.changes.get(trace.server_id, ()) if call.serial not in own)
+        self._next_ns = min((c.started_ns for c in others if c.started_ns > begun_ns), default=1 << 62)
+
+    def takes(self, call: Call) -> bool:
+        inside = self._since_ns <= call.started_ns <= min(self._until_ns, self._next_ns)
+        if inside:
+            self._until_ns = max(self._until_ns, (call.ended_ns or call.started_ns) + QUIET_NS)
+        return inside
+
+
+def add_by_server(store: CallStore, trace: Trace) -> None:
+    """Add to *trace* what names its server, and no other request, while it was at work."""
+    if not trace.server_id or not trace.calls:
+        return
+    known = {call.serial for call in trace.calls}
+    window = _Window(store, trace)
+    for call in sorted(store.by_uuid.get(trace.server_id), key=lambda call: call.started_ns):
+        facts = call.facts
+        request_id = getattr(facts, "request_id", "")
+        of_another = request_id and trace.request_id and request_id != trace.request_id
+        reads = isinstance(facts, SqlFacts) and facts.verb == "SELECT"
+        if call.serial in known or call.front is not None or of_another or reads:
+            continue
+        if window.takes(call):
+            trace.calls.append(call)
+            known.add(call.serial)
+
+
+def find_failure(trace: Trace) -> None:
+    """Set when, and by which call, the server was put in state error by this workflow.
+
+    A server that is in error already is saved as such for any reason: only a change counts.
+    """
+    before = ""
+    for call in sorted(trace.calls, key=lambda call: (call.started_ns, call.serial)):
+        facts = call.facts
+        if isinstance(facts, SqlFacts) and facts.vm_state == ERROR:
+            trace.failed_ns, trace.failed_call = call.started_ns, call
+            return
+        if isinstance(facts, RpcFacts) and facts.mode != "reply" and facts.vm_state:
+            if facts.vm_state == ERROR and before not in ("", ERROR):
+                trace.failed_ns, trace.failed_call = call.started_ns, call
+                return
+            before = facts.vm_state
+
+
+def add_by_place(store: CallStore, traces: Sequence[Trace]) -> None:
+    """Give calls without any id to the traces on which their caller was at work; of several, to all."""
+    at: dict[str, list[tuple[Trace, _Window]]] = {}
+    for trace in traces:
+        window = _Window(store, trace)
+        for address in _workers(store, trace):
+            at.setdefault(address, []).append((trace, window))
+    for call in sorted(store.loose, key=lambda call: call.started_ns):
+        address = call.connection.client.address
+        takers = [trace for trace, window in at.get(address, ()) if window.takes(call)]
+        for trace in takers:
+            trace.calls.append(call)
+            if len(takers) > 1:
+                trace.ambiguous.add(call.serial)
+    for trace in traces:
+        trace.calls.sort(key=lambda call: (call.started_ns, call.serial))
+
+
+def _workers(store: CallStore, trace: Trace) -> set[str]:
+    """Return the addresses of the services that got the request or a message about the server."""
+    found = set()
+    for call in trace.calls:
+        facts = call.facts
+        if isinstance(facts, RestFacts) and store.is_leg(call):
+            found.add(call.connection.server.address)
+        elif (
+            isinstance(facts, RpcFacts)
+            and facts.consumer is not None
+            and facts.mode in ("call", "cast")
+            and trace.server_id in facts.ids
+            and not facts.object_method
+        ):
+            found.add(facts.consumer.endpoint.address)
+    return found

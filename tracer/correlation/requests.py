@@ -1,0 +1,450 @@
+"""The requests that begin traces: their legs paired over the proxy, their request ids and VMs found."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tracer.correlation.call_store import CallStore
+from tracer.model import Call, RestFacts, RpcFacts, SqlFacts
+from tracer.openstack.rpc import NAMES_NEW_SERVERS
+from tracer.openstack.sql import FIRST_OF_A_SERVER
+
+__all__ = [
+    "SKEW_NS",
+    "Inserts",
+    "NothingPending",
+    "Pending",
+    "Request",
+    "find_request_ids",
+    "find_server_by_insert",
+    "is_contested",
+    "merged",
+    "pair_legs",
+    "rest",
+    "seeded_by_rpc",
+]
+
+NEAR_NS = 50_000_000
+"""Two legs without any readable id belong together when they begin within 50 ms."""
+SKEW_NS = 5_000_000
+
+
+class Pending(Protocol):
+    """What the caller decides about requests that more calls, which may still come, would decide."""
+
+    @property
+    def more_to_come(self) -> bool:
+        """Whether calls may follow. Then nothing is guessed that the answer of a POST will tell."""
+
+    def is_shown(self, order: Call) -> bool:
+        """Tell whether *order*, at the portal, was a trace by itself before; it stays one until answered."""
+
+    def may_show(self, order: Call) -> bool:
+        """Tell whether *order*, unanswered and not shown yet, may be a trace by itself now."""
+
+    def led_further(self, order: Call) -> None:
+        """Take note that the portal asked the cloud for a creation because of *order*."""
+
+
+class NothingPending:
+    """The end of all captures: nothing more comes."""
+
+    more_to_come = False
+
+    def is_shown(self, order: Call) -> bool:
+        """Nothing was shown before."""
+        return False
+
+    def may_show(self, order: Call) -> bool:
+        """What is not answered now is never answered."""
+        return True
+
+    def led_further(self, order: Call) -> None:
+        """Nothing is to be learnt for later."""
+
+
+@dataclass(eq=False)
+class Request:
+    """One request, for one or more VMs."""
+
+    outer: Call | None = None
+    inner: Call | None = None
+    request_id: str = ""
+    portal: Call | None = None
+    server_ids: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    ambiguous: set[int] = field(default_factory=set)
+
+    @property
+    def legs(self) -> list[Call]:
+        """The legs that were seen: one, or both where a proxy stands between."""
+        return [leg for leg in (self.outer, self.inner) if leg is not None]
+
+    @property
+    def first(self) -> Call | None:
+        """The leg nearest to who asks."""
+        return self.outer or self.inner
+
+    @property
+    def at_api(self) -> Call | None:
+        """The leg nearest to nova-api."""
+        return self.inner or self.outer
+
+    def add(self, calls: Iterable[Call]) -> None:
+        """Add those of *calls* that are not there yet."""
+        known = {call.serial: call for call in self.calls}
+        self.calls.extend({call.serial: call for call in calls if call.serial not in known}.values())
+
+
+def rest(call: Call) -> RestFacts:
+    """Return the facts of a call that is known to be REST."""
+    assert isinstance(call.facts, RestFacts)  # noqa: S101  # legs and portal calls are REST
+    return call.facts
+
+
+# --- legs --------------------------------------------------------------------------------------------
+
+
+def _is_outer(store: CallStore, leg: Call) -> bool:
+    return not rest(leg).forwarded_for and (leg.back is not None or store.is_front(leg.connection.server))
+
+
+def pair_legs(store: CallStore) -> list[Request]:
+    """Pair the two legs of each request: as the proxy told, else by answer, by content, by time."""
+    requests: list[Request] = []
+    taken: set[int] = set()
+    known = {leg.serial for leg in store.legs}
+    for leg in store.legs:
+        if leg.back is not None and leg.back.serial in known:
+            requests.append(Request(leg, leg.back))
+            taken |= {leg.serial, leg.back.serial}
+    single = [leg for leg in store.legs if leg.serial not in taken]
+    outers = [leg for leg in single if _is_outer(store, leg)]
+    outside = {leg.serial for leg in outers}
+    inners = [leg for leg in single if leg.serial not in outside]
+    for rule, keys_of in ((_same_answer, _answers), (_same_content, _contents), (_near, _times)):
+        by_key: dict[object, list[tuple[int, Call]]] = {}
+        for place, inner in enumerate(inners):
+            for key in keys_of(inner, 0):
+                by_key.setdefault(key, []).append((place, inner))
+        for outer in outers:
+            candidates = {item for key in keys_of(outer, 1) for item in by_key.get(key, ())}
+            fitting = [
+                inner
+                for _, inner in sorted(candidates, key=lambda item: item[0])
+                if inner.serial not in taken and rule(outer, inner)
+            ]
+            if len(fitting) == 1 or (fitting and rule is _same_answer):
+                requests.append(Request(outer, fitting[0]))
+                taken |= {outer.serial, fitting[0].serial}
+        outers = [leg for leg in outers if leg.serial not in taken]
+        inners = [leg for leg in inners if leg.serial not in taken]
+    requests += [Request(outer=leg) for leg in outers]
+    requests += [Request(inner=leg) for leg in inners]
+    return requests
+
+
+# What two legs share that a rule can pair; with `around` also the keys beside their own.
+
+
+def _answers(leg: Call, around: int) -> list[object]:
+    facts = rest(leg)
+    return [key for key in (facts.answered_id, *facts.answered_ids) if key]
+
+
+def _contents(leg: Call, around: int) -> list[object]:
+    facts = rest(leg)
+    return [(facts.token, facts.name)] if facts.token else []
+
+
+def _times(leg: Call, around: int) -> list[object]:
+    return [leg.started_ns // NEAR_NS + beside for beside in range(-around, around + 1)]
+
+
+def _same_answer(outer: Call, inner: Call) -> bool:
+    a, b = rest(outer), rest(inner)
+    if a.answered_id and b.answered_id:
+        return a.answered_id == b.answered_id
+    return bool(set(a.answered_ids) & set(b.answered_ids))
+
+
+def _within(outer: Call, inner: Call) -> bool:
+    return outer.started_ns <= inner.started_ns + SKEW_NS and (
+        outer.ended_ns is None or inner.ended_ns is None or inner.ended_ns <= outer.ended_ns + SKEW_NS
+    )
+
+
+def _same_content(outer: Call, inner: Call) -> bool:
+    a, b = rest(outer), rest(inner)
+    different = a.answered_id and b.answered_id and a.answered_id != b.answered_id
+    same = a.token == b.token and a.name == b.name and _same_subject(a, b)
+    return bool(not different and a.token and same and _within(outer, inner))
+
+
+def _same_subject(a: RestFacts, b: RestFacts) -> bool:
+    return "?" in (a.method, b.method) or (a.server_id, a.action) == (b.server_id, b.action)
+
+
+def _near(outer: Call, inner: Call) -> bool:
+    a, b = rest(outer), rest(inner)
+    if (a.answered_id and b.answered_id) or (a.token and b.token and a.token != b.token):
+        return False
+    if not _same_subject(a, b):
+        return False
+    return _within(outer, inner) and abs(inner.started_ns - outer.started_ns) < NEAR_NS
+
+
+def merged(store: CallStore, requests: list[Request]) -> list[Request]:
+    """Make one of requests that share their request id or a VM: legs that could not be paired.
+
+    Of a VM that is there, the request id alone: the same may be asked twice.
+    """
+    found: list[Request] = []
+    by_key: dict[str, Request] = {}
+    for request in requests:
+        made = request.server_ids if store.creates else ()
+        keys = [key for key in (request.request_id, *made) if key]
+        same = next((by_key[key] for key in keys if key in by_key), None)
+        if same is None:
+            found.append(request)
+            same = request
+        else:
+            legs = sorted({*same.legs, *request.legs}, key=lambda leg: (leg.started_ns, leg.serial))
+            same.outer, same.inner = (legs[0], legs[-1]) if len(legs) > 1 else (same.outer, same.inner)
+            if legs and not same.legs:
+                same.outer, same.inner = request.outer, request.inner
+            same.request_id = same.request_id or request.request_id
+            same.server_ids += [i for i in request.server_ids if i not in same.server_ids]
+            same.add(request.calls)
+        by_key.update(dict.fromkeys(keys, same))
+    return found
+
+
+# --- ids ---------------------------------------------------------------------------------------------
+
+
+def is_contested(store: CallStore, request: Request, pending: Pending) -> bool:
+    """Tell whether a request and another at the same service wait for their answers, which may still come.
+
+    What one of them did cannot be told from what the other did before one is answered.
+    """
+    leg = request.at_api
+    return (
+        pending.more_to_come
+        and leg is not None
+        and not leg.closed
+        and any(
+            not other.closed
+            and other not in request.legs
+            and other.connection.server.address == leg.connection.server.address
+            for other in store.legs
+        )
+    )
+
+
+def find_request_ids(store: CallStore, requests: list[Request], inserts: Inserts, pending: Pending) -> None:
+    """Set the request id of each request, and the VMs that its own legs name.
+
+    Where no answer tells the id, it is that of the calls that its service made meanwhile, if these are of
+    one id only.
+    """
+    for request in requests:
+        request.request_id = next((i for leg in reversed(request.legs) if (i := rest(leg).answered_id)), "")
+        for leg in request.legs:
+            request.server_ids += [i for i in _servers(leg) if i not in request.server_ids]
+    missing = [
+        request
+        for request in requests
+        if not request.request_id
+        and not _refused_outside(request)
+        and not is_contested(store, request, pending)
+    ]
+    if not missing:
+        return
+    known = {server_id for request in requests for server_id in request.server_ids}
+    for request in missing:
+        if store.creates and not request.server_ids and request.inner is not None:
+            find_server_by_insert(store, request, known, inserts)
+    owned = {request.request_id for request in requests if request.request_id}
+    tracks = _Tracks(store, owned)
+    for request in missing:
+        found = [
+            key for key in tracks.perhaps_of(request) if _carries(store, request, store.by_request.get(key))
+        ]
+        if len(found) == 1:
+            request.request_id = found[0]
+
+
+class _Tracks:
+    """The request ids of calls that may have been made for a request, by what they share with it."""
+
+    def __init__(self, store: CallStore, owned: set[str]) -> None:
+        self._store = store
+        self._by_server: dict[str, dict[str, None]] = {}
+        self._by_mark: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        """token, or address of who sent the first message -> (time, request id), in order of time"""
+        for key, calls in store.by_request.items():
+            for call in calls if key not in owned else ():
+                self._note(key, call)
+        for marked in self._by_mark.values():
+            marked.sort()
+
+    def _note(self, key: str, call: Call) -> None:
+        facts = call.facts
+        if isinstance(facts, RestFacts) and facts.token:
+            self._by_mark.setdefault(("token", facts.token), []).append((call.started_ns, key))
+        elif isinstance(facts, RpcFacts):
+            if facts.method in NAMES_NEW_SERVERS:
+                for server_id in facts.ids:
+                    self._by_server.setdefault(server_id, {})[key] = None
+            if self._store.is_seed(call):
+                place = ("address", call.connection.client.address)
+                self._by_mark.setdefault(place, []).append((call.started_ns, key))
+
+    def perhaps_of(self, request: Request) -> list[str]:
+        """Return request ids among which is that of *request*, if it is known at all."""
+        leg = request.at_api
+        if leg is None:
+            return []
+        if request.server_ids and self._store.creates:
+            return list({key: None for i in request.server_ids for key in self._by_server.get(i, ())})
+        until_ns = leg.ended_ns if leg.ended_ns is not None else 1 << 62
+        found: dict[str, None] = {}
+        for mark in (("token", rest(leg).token), ("address", leg.connection.server.address)):
+            marked = self._by_mark.get(mark, [])
+            since = bisect_left(marked, (leg.started_ns - SKEW_NS, ""))
+            until = bisect_right(marked, until_ns + SKEW_NS, key=lambda each: each[0])
+            found.update((key, None) for _, key in marked[since:until])
+        return list(found)
+
+
+def _servers(leg: Call) -> tuple[str, ...]:
+    """Return the servers of a request: those that its answer names when it makes them, else its own."""
+    facts = rest(leg)
+    if facts.creates or facts.method == "?":
+        return facts.answered_ids if 200 <= facts.status < 300 else ()
+    return (facts.server_id,) if facts.server_id else ()
+
+
+def _refused_outside(request: Request) -> bool:
+    """Tell whether the proxy answered by itself: no service has given the request an id."""
+    return request.inner is None and request.outer is not None and rest(request.outer).status >= 500
+
+
+def _carries(store: CallStore, request: Request, calls: list[Call]) -> bool:
+    """Tell whether *calls*, which share a request id, were made by the service that got this POST.
+
+    By the VM's id, else by the token that nova-api hands on while it works, else by the first RPC.
+    """
+    leg = request.at_api
+    if leg is None:
+        return False
+    if request.server_ids and store.creates:
+        return any(
+            isinstance(c.facts, RpcFacts)
+            and c.facts.method in NAMES_NEW_SERVERS
+            and set(c.facts.ids) & set(request.server_ids)
+            for c in calls
+        )
+    until_ns = leg.ended_ns if leg.ended_ns is not None else calls[-1].started_ns
+    for call in calls:
+        facts = call.facts
+        inside = leg.started_ns - SKEW_NS <= call.started_ns <= until_ns + SKEW_NS
+        same_place = call.connection.client.address == leg.connection.server.address
+        if not inside or request.inner is None:
+            continue
+        if isinstance(facts, RestFacts) and facts.token and facts.token == rest(leg).token:
+            return store.creates or rest(leg).server_id in facts.ids
+        if isinstance(facts, RpcFacts) and store.is_seed(call) and same_place:
+            return store.creates or rest(leg).server_id in facts.ids
+    return False
+
+
+def seeded_by_rpc(store: CallStore, requests: list[Request]) -> list[Request]:
+    """Return requests that are not in the capture, but a message is that only this workflow sends."""
+    owned = {request.request_id for request in requests if request.request_id}
+    known = {server_id for request in requests for server_id in request.server_ids}
+    seeded = []
+    for key in store.seeds:
+        if key in owned:
+            continue
+        seeds = [c for c in store.by_request.get(key) if store.is_seed(c)]
+        ids = dict.fromkeys(i for c in seeds if isinstance(c.facts, RpcFacts) for i in c.facts.ids)
+        if seeds and store.creates and not known & set(ids):
+            seeded.append(Request(request_id=key))
+        elif seeds and not store.creates:
+            seeded.append(Request(request_id=key, server_ids=list(ids)[:1]))
+    return seeded
+
+
+class Inserts:
+    """The statements with which services first wrote of a VM, by the address of the service."""
+
+    def __init__(self, store: CallStore) -> None:
+        self._store = store
+        self._at: dict[str, list[tuple[int, int, str]]] = {}
+        self._uuids: list[str] = []
+
+    def _gather(self) -> None:
+        """Nearly all requests tell their VMs themselves: the statements are looked at when one does not."""
+        for place, (uuid, calls) in enumerate(self._store.by_uuid.items()):
+            self._uuids.append(uuid)
+            for call in calls:
+                if _is_first(call, uuid):
+                    at = self._at.setdefault(call.connection.client.address, [])
+                    at.append((call.started_ns, place, uuid))
+        for written in self._at.values():
+            written.sort()
+
+    def of(self, leg: Call) -> list[str]:
+        """Return the VMs that were written of at the service of *leg* while that was at work."""
+        if not self._uuids:
+            self._gather()
+        written = self._at.get(leg.connection.server.address, [])
+        since = bisect_left(written, (leg.started_ns, -1, ""))
+        until_ns = leg.ended_ns or 1 << 62
+        until = bisect_right(written, until_ns, key=lambda each: each[0])
+        return [self._uuids[place] for place in sorted({place for _, place, _ in written[since:until]})]
+
+
+def _is_first(call: Call, uuid: str) -> bool:
+    facts = call.facts
+    return (
+        isinstance(facts, SqlFacts)
+        and facts.verb == "INSERT"
+        and facts.table in FIRST_OF_A_SERVER
+        and facts.ids[:1] == (uuid,)
+    )
+
+
+def find_server_by_insert(store: CallStore, request: Request, owned: set[str], inserts: Inserts) -> None:
+    """A POST without an answer or an RPC still wrote its VM's id into the database.
+
+    One that was refused for an error of the service made no VM, but what it wrote is part of it. VMs that
+    other requests own are left out; what is left must be certain.
+    """
+    leg = request.inner
+    if leg is None or 400 <= rest(leg).status < 500:
+        return
+    written = [uuid for uuid in inserts.of(leg) if uuid not in owned]
+    if len(written) > 1 and _others_open(store, leg):
+        return
+    for uuid in written:
+        if rest(leg).status >= 500:
+            request.add(call for call in store.by_uuid.get(uuid) if isinstance(call.facts, SqlFacts))
+        else:
+            request.server_ids.append(uuid)
+
+
+def _others_open(store: CallStore, leg: Call) -> bool:
+    """Tell whether another POST was open at the same nova-api at the same time."""
+    return any(
+        other is not leg
+        and other.connection.server.address == leg.connection.server.address
+        and other.started_ns < (leg.ended_ns or other.started_ns + 1)
+        and (other.ended_ns or leg.started_ns + 1) > leg.started_ns
+        for other in store.legs
+    )

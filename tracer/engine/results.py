@@ -1,0 +1,115 @@
+"""What comes out of the stages: the report on their traces, and the list of all calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from tracer.engine.stages import Stages
+from tracer.model import CallRecord, Capture, Report, Verdict
+from tracer.openstack.rest import CREATE_SERVER
+
+__all__ = ["records", "report", "report_on"]
+
+
+def report(stages: Stages, *, partial: bool) -> Report:
+    """Return the verdicts on all traces that the settings ask for; *partial* after an interrupt."""
+    checker = stages.checker()
+    verdicts: list[Verdict] = []
+    left_out: list[int] = []
+    for key, trace in stages.traces():
+        begun_ns = trace.calls[0].started_ns
+        if stages.is_selected(begun_ns):
+            verdicts.append(replace(checker.check(trace), id=key))
+        else:
+            left_out.append(begun_ns)
+    return report_on(stages, verdicts, partial=partial, left_out=left_out)
+
+
+def report_on(
+    stages: Stages, verdicts: Sequence[Verdict], *, partial: bool = False, left_out: Sequence[int] = ()
+) -> Report:
+    """Return the report of *verdicts*; *left_out* is when the traces began that were not asked for."""
+    for capture in stages.captures:
+        capture.planes |= _planes_of(stages, capture)
+    misnamed = stages.topology.misnamed(stages.coverage.connections())
+    return Report(
+        stages.grammar.name,
+        stages.captures,
+        verdicts,
+        partial,
+        () if verdicts else _seen(stages, len(left_out)),
+        _advice(verdicts),
+        remarks=(*stages.given.remarks, *((misnamed,) if misnamed else ())),
+        forgotten=stages.forgotten(),
+        left_out=tuple(sorted(left_out)),
+    )
+
+
+def records(stages: Stages) -> Iterator[CallRecord]:
+    """Yield all calls of the time that was asked for, resolved, in order of their index."""
+    ids: dict[int, list[str]] = {}
+    for key, trace in stages.traces():
+        for call in trace.calls:
+            ids.setdefault(call.serial, []).append(key)
+    for call in sorted(stages.every_call or (), key=lambda call: call.index):
+        if stages.is_selected(call.started_ns):
+            yield replace(stages.topology.record(call), traces=tuple(ids.get(call.serial, ())))
+
+
+def _planes_of(stages: Stages, capture: Capture) -> set[str]:
+    if capture.plane:
+        return {capture.plane}
+    return {
+        stages.topology.plane_of(connection)
+        for connection in stages.coverage.connections()
+        if capture.number in connection.captures
+    }
+
+
+def _seen(stages: Stages, traces: int) -> tuple[tuple[str, int], ...]:
+    """Return what the captures held instead of a trace, as (words, count)."""
+    captures = stages.captures
+    names = {"REST": "REST calls", "RPC": "RPC messages", "SQL": "SQL statements"}
+    skipped = sum(c.skipped_statements for c in captures)
+    packets = sum(c.packets for c in captures if not c.protocol)
+    heard = sum(c.packets for c in captures if c.protocol)
+    counts = [("packets", packets)] if packets or not heard else []
+    counts += [("messages of the firehose", heard)] if heard else []
+    counts += [(names[p], n + (skipped if p == "SQL" else 0)) for p, n in sorted(stages.counts.items())]
+    if skipped and "SQL" not in stages.counts:
+        counts.append((names["SQL"], skipped))
+    creates = stages.grammar.begun_at("REST", CREATE_SERVER)
+    counts.append(("creations of a server" if creates else f"runs of {stages.grammar.name}", traces))
+    return tuple(counts)
+
+
+_ADVICE = (
+    ("snap length", "capture whole packets: tcpdump -s 0"),
+    ("are missing in the capture", "capture without loss: a larger buffer (tcpdump -B 65536), fewer ports"),
+    ("behind the capture points", "capture on the controller too: tcpdump -i any"),
+    ("host is not captured", "capture on the controller too: tcpdump -i any"),
+    ("not decoded", "capture where the traffic is plain: behind the TLS end, or at the broker's firehose"),
+)
+
+
+def _advice(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Return what to capture next time, by what could not be seen this time."""
+    found: dict[str, None] = {}
+    for verdict in verdicts:
+        allowed = {note.step for note in verdict.notes if note.kind == "allowed"}
+        for step in verdict.steps:
+            if step.status == "unobserved" and step.step not in allowed:
+                found.update(dict.fromkeys(_advised(step.reason)))
+    return tuple(sorted(found))
+
+
+def _advised(reason: str) -> list[str]:
+    words = reason.split()
+    if reason.endswith("is not captured") and len(words) == 4:
+        return [f"tap {words[0]} too"]
+    if reason.startswith("no ") and "traffic" in reason:
+        return [f"capture {words[1]} too: do not filter its port"]
+    if reason.startswith("nothing is known from"):
+        return [f"{reason}: let `tracer capture` run beside it"]
+    return [advice for part, advice in _ADVICE if part in reason][:1]

@@ -1,0 +1,296 @@
+"""The stages joined: segments in, traces out. The only module that knows them all.
+
+segments -> reassembly -> protocols -> calls -> topology, coverage, correlation -> traces -> Checker
+
+`check` and `calls` read files through them, `tracer.live` what is happening now. Who wants to hear of
+messages and calls on their way hands in `Listeners`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from tracer.calls import Calls, wants_body, wants_statement
+from tracer.conformance import Checker, Coverage
+from tracer.correlation import Correlator
+from tracer.grammar import Grammar
+from tracer.model import (
+    AmqpMethod,
+    Call,
+    Capture,
+    Closed,
+    Data,
+    Gap,
+    Heard,
+    Message,
+    SegmentFields,
+    SqlLogin,
+    Trace,
+    Undecoded,
+)
+from tracer.protocols import PORTS, Decoders, Options
+from tracer.reassembly import Event, Reassembler
+from tracer.settings import Settings
+from tracer.topology import GivenTopology, Topology
+from tracer.topology.roles import Roles
+
+__all__ = ["Listeners", "Stages", "rare_collections", "trace_id"]
+
+TICK = 4096
+"""Pieces of streams between two ticks."""
+
+_See = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who else hears of what passes through the stages."""
+
+    messages: Mapping[type[Message], _See] = field(default_factory=dict)
+    """Type of message -> who is given each, before the calls are made of it."""
+    closed: Callable[[Closed], None] | None = None
+    """Is given each connection that ends, behind its calls."""
+    calls: Callable[[Iterable[Call]], None] | None = None
+    """Is given the calls that have begun or changed, before roles and traces are found by them."""
+
+
+class Stages:
+    """The stages from segments to traces, joined, for the *captures* of one run.
+
+    With *every_statement* all SQL statements become calls, and all calls are kept: `every_call`. *listeners*
+    are chosen here once, so that a run without them pays nothing for them.
+    """
+
+    def __init__(
+        self,
+        captures: list[Capture],
+        given: GivenTopology,
+        settings: Settings,
+        grammar: Grammar,
+        *,
+        every_statement: bool = False,
+        listeners: Listeners | None = None,
+    ) -> None:
+        self.captures = captures
+        self.given = given
+        self.settings = settings
+        self.grammar = grammar
+        ports = {**PORTS, **given.ports}
+        self.topology = Topology(captures, given)
+        roles = self.topology.roles
+        self.calls = Calls(ports)
+        self.coverage = Coverage(captures, roles.addresses, self.topology.plane_of, roles.serves)
+        self.correlator = Correlator(roles.is_front, grammar.begun_at)
+        self.newest = 0
+        """Serial of the call that was recognised last."""
+        self.counts: Counter[str] = Counter()
+        """Calls by protocol."""
+        self.every_call: list[Call] | None = [] if every_statement else None
+        self._reassembler = Reassembler(captures, ports)
+        statements = None if every_statement else wants_statement
+        options = Options(wants_body, statements, self.calls.numbering.skipped)
+        self._decoders = Decoders(ports, options, self._reassembler.turn)
+        listeners = listeners or Listeners()
+        self._hears_closed = listeners.closed
+        self._hears_calls = listeners.calls
+        # No method of this object: one that holds itself is freed by the garbage collector alone, late.
+        own: dict[type, _See] = {
+            AmqpMethod: roles.method,
+            SqlLogin: roles.login,
+            Undecoded: partial(_undecoded, roles, self.coverage, captures),
+        }
+        heard = {kind: _both(see, own.get(kind)) for kind, see in listeners.messages.items()}
+        self._sees = {**own, **heard}
+        """Type of message -> what is done with it beside giving it to the calls."""
+
+    # --- reading ---
+
+    def read(
+        self, batches: Iterable[Iterable[SegmentFields]], tick: Callable[[int], None] | None = None
+    ) -> None:
+        """Take segments, in time order. *tick* is given the time every `TICK` pieces."""
+        decode, message_in = self._decoders.receive, self._message
+        countdown = TICK
+        for event in self._reassembler.read(batches):
+            for message in decode(event):
+                message_in(message)
+            if type(event) is not Data:
+                self._hole_or_end(event)
+            countdown -= 1
+            if not countdown:
+                countdown = TICK
+                if tick is not None:
+                    tick(event.time_ns)
+
+    def hear(self, heard: Iterable[Heard]) -> None:
+        """Take what a broker itself tells: messages, and connections that end."""
+        for _, _, message in heard:
+            if isinstance(message, Closed):
+                self._hole_or_end(message)
+            else:
+                self._message(message)
+
+    def expire(self, now_ns: int) -> None:
+        """Take what time alone decides up to *now_ns*, while nothing comes: unanswered SYNs, holes."""
+        self._events(self._reassembler.expire(now_ns))
+
+    def advance(self, now_ns: int) -> None:
+        """Number the calls that began long enough before *now_ns*."""
+        self.calls.numbering.advance(now_ns)
+
+    def lose_sight(self, capture: int) -> None:
+        """Take note that of the broker of *capture* something was not seen: fates of its messages."""
+        self.receive([*self.calls.unseen(capture)])
+
+    def forget(self, before_ns: int, kept: Collection[Trace]) -> None:
+        """Forget what is older than *before_ns* and belongs to none of the traces *kept*."""
+        self.correlator.forget(before_ns, kept)
+        self.calls.forget(before_ns, {call.serial for trace in kept for call in trace.calls})
+        self.topology.roles.forget(before_ns)
+        oldest_ns = min((trace.calls[0].started_ns for trace in kept if trace.calls), default=before_ns)
+        self.coverage.forget(min(before_ns, oldest_ns))
+
+    def finish(self) -> int:
+        """Take what the end of all captures tells; return when that is, in capture time."""
+        last_ns = max((c.last_ns or 0 for c in self.captures), default=0)
+        self._events(self._reassembler.flush(last_ns))
+        self.receive(self.calls.flush())
+        self.advance(last_ns)
+        for capture in self.captures:
+            capture.skipped_statements = self.calls.numbering.skipped_in[capture.number]
+        return last_ns
+
+    def _events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            for message in self._decoders.receive(event):
+                self._message(message)
+            self._hole_or_end(event)
+
+    def _hole_or_end(self, event: Event) -> None:
+        if type(event) is Gap:
+            self.coverage.gap(event)
+        elif type(event) is Closed:
+            self.receive(self.calls.receive(event))
+            if self._hears_closed is not None:
+                self._hears_closed(event)
+
+    def _message(self, message: Message) -> None:
+        kind = type(message)
+        if kind in self._sees:
+            self._sees[kind](message)
+        self.receive(self.calls.receive(message))
+
+    def receive(self, changed: Iterable[Call]) -> None:
+        """Take calls that have begun or changed."""
+        if self._hears_calls is not None:
+            self._hears_calls(changed)
+        for call in changed:
+            new = call.serial > self.newest
+            self.topology.observe(call, new)
+            self.correlator.receive(call)
+            if new:
+                self.newest = call.serial
+                frames = call.frames
+                capture = self.captures[frames[0][0] if frames else call.connection.captures[0]]
+                capture.calls += 1
+                self.counts[call.protocol] += 1
+                if self.every_call is not None:
+                    self.every_call.append(call)
+                self.coverage.observe(call)
+            elif call.protocol == "RPC":
+                self.coverage.observe(call)
+
+    # --- answering ---
+
+    def traces(self) -> list[tuple[str, Trace]]:
+        """Return all traces with their ids, unique in the run."""
+        found: dict[str, Trace] = {}
+        for trace in self.correlator.traces():
+            if not self.is_of_the_workflow(trace):
+                continue
+            key = trace_id(trace)
+            found[key if key not in found else f"{key}#{trace.number}"] = trace
+        return list(found.items())
+
+    def is_of_the_workflow(self, trace: Trace) -> bool:
+        """Tell whether *trace* began as the grammar says: who called whom is known only now."""
+        if trace.creates:
+            return True
+        starts, record = self.grammar.starts, self.topology.record
+        return any(
+            self.grammar.begun_at(call.protocol, call.asked) and starts(record(call).matched)
+            for call in trace.calls
+        )
+
+    def is_selected(self, time_ns: int) -> bool:
+        """Tell whether what began at *time_ns* is in the time that was asked for."""
+        since_ns, until_ns = self.settings.since_ns, self.settings.until_ns
+        return (since_ns is None or time_ns >= since_ns) and (until_ns is None or time_ns < until_ns)
+
+    def checker(self) -> Checker:
+        """Return what checks a trace of this run."""
+        roles = self.topology.roles
+        return Checker(
+            self.grammar,
+            lambda call, ambiguous: self.topology.record(call, None, ambiguous),
+            self.coverage,
+            roles.addresses,
+            roles.fronts_of,
+            roles.host_name,
+            int(self.settings.stall_s * 1e9),
+            (*self.given.allow, *self.settings.allow),
+        )
+
+    def forgotten(self) -> tuple[tuple[str, int], ...]:
+        """Return what was dropped for lack of room: (what, how often)."""
+        found = {"connections": self._reassembler.evicted, **self.correlator.forgotten()}
+        return tuple((what, count) for what, count in found.items() if count)
+
+
+def _undecoded(roles: Roles, coverage: Coverage, captures: Sequence[Capture], message: Undecoded) -> None:
+    """Take note of a connection of which nothing can be read."""
+    roles.undecoded(message.connection)
+    coverage.undecoded(message.connection, message.reason)
+    capture = captures[message.connection.captures[0]]
+    capture.undecoded_streams += 1
+    capture.undecoded[f"{message.reason} on port {message.connection.server.port}"] += 1
+
+
+def _both(first: _See, second: _See | None) -> _See:
+    """Return what calls *first*, and then *second* if there is one."""
+    if second is None:
+        return first
+
+    def both(seen: Any) -> None:
+        first(seen)
+        second(seen)
+
+    return both
+
+
+def trace_id(trace: Trace) -> str:
+    """Return the id by which a report knows *trace*."""
+    if trace.shared and trace.request_id and trace.server_id:
+        return f"{trace.request_id}/{trace.server_id}"
+    return trace.request_id or trace.server_id or f"trace-{trace.number}"
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles a hundred times less often.
+
+    Nearly all that a capture gives rise to is freed by reference counts, while each look walks over
+    all calls that are kept: a fifth of the time of a large capture.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

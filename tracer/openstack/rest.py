@@ -1,0 +1,259 @@
+"""The paths of the APIs: whose they are, what they do, what they name, and what must not be read.
+
+Sources: the API references of nova, keystone, neutron, glance, cinder and placement (docs.openstack.org,
+api-ref); FusionCompute's interface reference and the vendor's captures for /service/…, tasks and virtual
+machines (captures/README.md). A prefix such as /compute or /identity is that of a cloud whose
+APIs share a port.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from tracer.openstack.services import (
+    CINDER_API,
+    GLANCE_API,
+    KEYSTONE,
+    NEUTRON_SERVER,
+    NOVA_API,
+    PLACEMENT,
+    VRM,
+)
+
+__all__ = [
+    "ACTION",
+    "ALLOCATION_REQUESTS",
+    "CANDIDATES",
+    "CLAIM",
+    "COMPUTE_REQUEST_ID",
+    "CREATED",
+    "CREATE_SERVER",
+    "DISKS",
+    "FRAGMENTS",
+    "HOLDS_IDS",
+    "ID",
+    "ID_WORDS",
+    "NAMES",
+    "OBJECTS_OF_VRM",
+    "OLD_PROJECT",
+    "PATHS",
+    "PROJECT",
+    "REQUEST_ID",
+    "SECRETS",
+    "SERVER",
+    "SERVERS",
+    "SERVER_COUNTS",
+    "SHOWS_WHAT_A_CREATION_IS",
+    "STARTS_VM",
+    "STATUS",
+    "SUBJECT_TOKEN",
+    "TASK_URI",
+    "TOKEN",
+    "TOKENS",
+    "TOKEN_IN_PATH",
+    "UUID",
+    "VM_URI",
+    "VRM_PATHS",
+    "Path",
+    "asks_for_resources",
+    "creates_server",
+    "is_login",
+    "is_vrm",
+    "leaves_hosts_out",
+    "names_vrm_object",
+    "role_of_path",
+    "server_named",
+    "validates_token",
+]
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+"""As OpenStack writes them: lower case, with dashes."""
+
+# --- whose a path is ------------------------------------------------------------------------------
+
+
+class Path(NamedTuple):
+    """Paths that only one service has."""
+
+    role: str
+    pattern: str
+    """An expression for the beginning of the path, up to the end of a word."""
+
+
+PATHS = (
+    Path(VRM, r"/service/(session|sites)"),
+    Path(KEYSTONE, r"(/identity)?/v3/(auth|users|projects|domains|limits)"),
+    Path(KEYSTONE, r"/v2\.0/tokens"),
+    Path(
+        NEUTRON_SERVER,
+        r"/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)",
+    ),
+    Path(GLANCE_API, r"/v2/(images|schemas)"),
+    Path(
+        PLACEMENT, r"/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)"
+    ),
+    Path(CINDER_API, r"/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)"),
+    Path(NOVA_API, r"(/compute)?/v2(\.\d+)?(/[0-9a-f]{32})?/(servers|os-[\w-]+|flavors)"),
+)
+"""The first row that fits counts."""
+
+_PATHS = tuple((re.compile(rf"(?:{path.pattern})\b"), path.role) for path in PATHS)
+
+
+@lru_cache(maxsize=1024)
+def role_of_path(path: str) -> str:
+    """Return the role that has such a path, or nothing.
+
+    >>> role_of_path("/v2.0/ports.json")
+    'neutron-server'
+    """
+    return next((role for pattern, role in _PATHS if pattern.match(path)), "")
+
+
+# --- servers --------------------------------------------------------------------------------------
+
+CREATE_SERVER = "POST /v2.1/servers"
+"""The operation that makes servers, in its plainest form: asked of a grammar, it tells whether that is a
+creation's."""
+CREATED = 202
+"""The status of its good answer, which holds the server's id."""
+SERVERS = "/servers"
+"""How the path of all servers ends."""
+_SERVERS = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
+"""With or without prefix and project."""
+_SERVER = re.compile(rf"/servers/({UUID})(?:/|$)")
+ACTION = "/action"
+"""How the path of an action ends. Which one, the only member of the body says: {"os-stop": null}."""
+
+
+def creates_server(method: str, path: str) -> bool:
+    """Tell whether this request makes servers: a POST to all of them, with or without prefix and project."""
+    return method == "POST" and _SERVERS.fullmatch(path) is not None
+
+
+def server_named(path: str) -> str:
+    """Return the server that *path* is about, or nothing.
+
+    >>> server_named("/v2.1/servers/8450a932-0b29-461a-8419-ffccd7096a3d/action")
+    '8450a932-0b29-461a-8419-ffccd7096a3d'
+    """
+    found = _SERVER.search(path)
+    return found[1] if found else ""
+
+
+# --- tokens and other secrets ---------------------------------------------------------------------
+
+TOKENS = "/auth/tokens"
+"""Keystone's: POST is a login, GET validates a token."""
+TOKEN_IN_PATH = "/v2.0/tokens/"  # noqa: S105  # a path, not a token
+"""Keystone's v2 API put the token to be validated behind this."""
+SECRETS = (TOKENS, "/service/session", "/v2.0/tokens", "/login")
+"""Bodies of requests to these, and of their answers, hold passwords and tokens: they are never read."""
+
+
+def is_login(path: str) -> bool:
+    """Tell whether *path* is one that services log in at, or have a token validated at."""
+    return TOKENS in path
+
+
+def validates_token(operation: str) -> bool:
+    """Tell whether *operation* asks keystone about a token that is in a header (Identity API v3)."""
+    return operation.startswith("GET") and operation.endswith(TOKENS)
+
+
+# --- placement ------------------------------------------------------------------------------------
+
+CANDIDATES = "/allocation_candidates"
+"""Which hosts could take a server."""
+CLAIM = "PUT /allocations/"
+"""How the operation begins that claims a host's resources for a server."""
+_RESOURCES = "resources"
+_NARROWING = ("required", "member_of", "in_tree")
+
+
+def asks_for_resources(field: str) -> bool:
+    """Tell whether a field of the question for candidates names amounts: VCPU, MEMORY_MB."""
+    return field.startswith(_RESOURCES)
+
+
+def leaves_hosts_out(field: str) -> bool:
+    """Tell whether a field of the question for candidates leaves hosts out: traits, aggregates, trees."""
+    return field.startswith(_NARROWING)
+
+
+# --- the VRM --------------------------------------------------------------------------------------
+
+VRM_PATHS = ("/service/sites", "/service/session")
+OBJECTS_OF_VRM = ("/tasks/", "/vms/")
+"""What stands before the id of a task or a virtual machine."""
+STARTS_VM = "/action/start"
+"""How the path ends at which a virtual machine is started, which is the last that is asked for it."""
+_VRM = re.compile(rf"(?:{'|'.join(map(re.escape, VRM_PATHS))})\b")
+
+
+def is_vrm(path: str) -> bool:
+    """Tell whether *path* is one of the VRM's."""
+    return _VRM.search(path) is not None
+
+
+def names_vrm_object(path: str) -> bool:
+    """Tell whether *path* is that of one task or virtual machine of the VRM."""
+    return any(word in path for word in OBJECTS_OF_VRM)
+
+
+# --- ids in paths ---------------------------------------------------------------------------------
+
+ID = r"""
+    [0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}
+    | (?=[0-9a-fA-F]*\d) [0-9a-fA-F]{6,}     # project ids, FusionCompute's sites
+    | \d+
+    | [a-z]{1,4}-[0-9a-fA-F]{6,}             # FusionCompute's i-00000072
+    | urn:.*
+    | req-.*
+"""
+"""What a piece of a path is when it is an id (verbose expression)."""
+HOLDS_IDS = frozenset({"sites", "vms", "tasks", "hosts", "volumes", "servers", "ports", "attachments"})
+"""What follows these is an id unless it is a known word."""
+ID_WORDS = frozenset({"action", "detail", "default", "defaults", "summary"})
+"""Known words: what follows a collection and is none of its ids."""
+
+# --- what bodies and headers say ------------------------------------------------------------------
+
+SHOWS_WHAT_A_CREATION_IS = (
+    r"/servers/[0-9a-f-]{36}$",
+    r"/tasks/[^/]+$",
+    CANDIDATES,
+    # the portal's
+    r"/cloudhosts/",
+    r"/orders?/",
+)
+"""Expressions for paths of which the answer to a GET is worth reading: states, tasks, candidates, orders."""
+NAMES = ("name", "vmName", "hostname")
+"""Members, and fields of a form, that hold the name of a server."""
+SERVER_COUNTS = ("min_count", "max_count", "count")
+"""Members that say for how many servers a request is."""
+DISKS = ("block_device_mapping_v2", "block_device_mapping")
+"""Members of a request for a server that name its disks, the newer form first."""
+SERVER = "server"
+"""Member that holds a server."""
+STATUS = "status"
+"""Member that holds the state of a server or task."""
+PROJECT, OLD_PROJECT = "project_id", "tenant_id"
+"""Members that hold the project; nova's API still has the old one."""
+TASK_URI, VM_URI = "taskUri", "uri"
+"""Members of the VRM's answers that name a task and a virtual machine."""
+ALLOCATION_REQUESTS = "allocation_requests"
+"""Member of placement's answer that holds a candidate each."""
+
+REQUEST_ID, COMPUTE_REQUEST_ID = "x-openstack-request-id", "x-compute-request-id"
+"""Headers: the id of a request, of all services and of nova before Newton (oslo_middleware/request_id.py)."""
+TOKEN, SUBJECT_TOKEN = "x-auth-token", "x-subject-token"  # names of headers
+"""Headers: the token of who asks, and the one that is asked about (keystone's API reference)."""
+
+FRAGMENTS = (
+    *(TOKENS, TOKEN_IN_PATH, *SECRETS, SERVERS, ACTION, STARTS_VM, *VRM_PATHS, *OBJECTS_OF_VRM),
+    *("/v2.1/", "/v2.0/", CANDIDATES, CLAIM, "/cloudhosts/"),
+)
+"""Pieces by which a path of the cloud is known when it stands anywhere: only this module may hold them."""

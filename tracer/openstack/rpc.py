@@ -1,0 +1,197 @@
+"""The RPC methods that a creation, or an operation on a server, is known by.
+
+Sources: nova/conductor/rpcapi.py, nova/scheduler/rpcapi.py, nova/compute/rpcapi.py (names, who calls them,
+their arguments), Kilo to 2026.1; nova/objects/*.py (the objects of object_action).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tracer.openstack.services import NOVA_API, NOVA_COMPUTE, NOVA_CONDUCTOR, NOVA_SCHEDULER
+
+__all__ = [
+    "ABOUT_SERVERS",
+    "ACTION_EVENT",
+    "ACTS_ON_A_SERVER",
+    "ASKS_A_HOST_TO_BUILD",
+    "BEFORE_HOST",
+    "BEFORE_ID",
+    "BINARY",
+    "ERROR_TEXT",
+    "FAILURE",
+    "FORKS",
+    "HOST",
+    "ID",
+    "INSTANCE",
+    "METHODS",
+    "NAMES_NEW_SERVERS",
+    "OBJECT_CHANGES",
+    "OBJECT_DATA",
+    "OF_OBJECTS",
+    "OLD_SELECTED_HOST",
+    "OWN",
+    "SELECTED_HOST",
+    "SELECTS_HOSTS",
+    "SENDER",
+    "SERVERS_IN",
+    "SERVER_ID",
+    "SERVICE",
+    "TASK_STATE",
+    "VM_STATE",
+    "Method",
+    "Path",
+]
+
+Path = tuple[str, ...]
+"""Keys from a method's arguments on, `*` being each of a list. Objects are looked through to their data."""
+
+OWN: Path = ("instance", "uuid")
+"""The one server that a message is about."""
+
+
+class Method(NamedTuple):
+    """What is known of one method."""
+
+    name: str
+    sender: str = ""
+    """Who sends it, where a connection says nothing of itself; nothing where several may."""
+    receiver: str = ""
+    servers: tuple[Path, ...] = ()
+    """Where its arguments name the servers that it is about, best first."""
+    names_new_servers: bool = False
+    """It names the servers that a creation makes, and comes with the creation."""
+    forks: bool = False
+    """The servers that it names are those of one request: a trace for each."""
+    asks_a_host_to_build: bool = False
+    """It is sent to the host on which the server will be."""
+    selects_hosts: bool = False
+    """Its reply names a host for each server."""
+    acts_on_a_server: bool = False
+    """It asks for something to be done to one server that is there."""
+    of_objects: bool = False
+    """nova-compute asks nova-conductor to do something to an object: what, its arguments say."""
+
+
+def _acting(names: Iterable[str], sender: str = "") -> tuple[Method, ...]:
+    """Rows of requests to nova-compute about one server that is there."""
+    return tuple(Method(name, sender, NOVA_COMPUTE, (OWN,), acts_on_a_server=True) for name in names)
+
+
+METHODS = (
+    # --- a creation
+    Method(
+        "schedule_and_build_instances",
+        NOVA_API,
+        NOVA_CONDUCTOR,
+        (("build_requests", "*", "instance_uuid"), ("request_specs", "*", "instance_uuid")),
+        names_new_servers=True,
+        forks=True,
+    ),
+    Method(
+        "select_destinations",
+        NOVA_CONDUCTOR,
+        NOVA_SCHEDULER,
+        (
+            ("instance_uuids", "*"),
+            ("spec_obj", "instance_uuid"),
+            # until Mitaka
+            ("request_spec", "instance_uuids", "*"),
+            ("request_spec", "instance_properties", "uuid"),
+        ),
+        names_new_servers=True,
+        forks=True,
+        selects_hosts=True,
+    ),
+    Method(
+        "build_and_run_instance",
+        NOVA_CONDUCTOR,
+        NOVA_COMPUTE,
+        (OWN,),
+        names_new_servers=True,
+        forks=True,
+        asks_a_host_to_build=True,
+    ),
+    # A host could not build, and asks for another one. Old releases have it from nova-api too, which is then
+    # told by its address.
+    Method(
+        "build_instances",
+        NOVA_COMPUTE,
+        NOVA_CONDUCTOR,
+        (("instances", "*", "uuid"),),
+        names_new_servers=True,
+    ),
+    # Neutron and cinder tell nova-api that a port or volume is ready, nova-api tells the host.
+    Method(
+        "external_instance_event",
+        NOVA_API,
+        NOVA_COMPUTE,
+        (("instances", "*", "uuid"), ("events", "*", "instance_uuid")),
+        names_new_servers=True,
+    ),
+    # --- a server that is there
+    *_acting(
+        ("terminate_instance", "stop_instance", "start_instance", "reboot_instance", "attach_volume"),
+        NOVA_API,
+    ),
+    *_acting(("reserve_block_device_name",), NOVA_API),
+    *_acting(("soft_delete_instance", "restore_instance", "rebuild_instance")),
+    *_acting(("pause_instance", "unpause_instance", "suspend_instance", "resume_instance")),
+    *_acting(("rescue_instance", "unrescue_instance", "snapshot_instance")),
+    *_acting(("shelve_instance", "shelve_offload_instance", "unshelve_instance")),
+    *_acting(("prep_resize", "resize_instance", "finish_resize", "confirm_resize", "revert_resize")),
+    *_acting(("detach_volume", "swap_volume", "extend_volume", "attach_interface", "detach_interface")),
+    # --- what nova-compute says all the time
+    Method("object_action", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
+    Method("object_class_action_versions", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
+    # oslo.versionedobjects 0.10 and older
+    Method("object_class_action", "", NOVA_CONDUCTOR, of_objects=True),
+    Method("object_backport_versions", NOVA_COMPUTE, NOVA_CONDUCTOR),
+    Method("update_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
+    Method("sync_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
+    Method("delete_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
+)
+
+# What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
+# or until Pike the host alone (nova/scheduler/manager.py).
+SELECTED_HOST: Path = ("*", "service_host")
+OLD_SELECTED_HOST: Path = ("host",)
+
+# --- objects --------------------------------------------------------------------------------------
+# What object_action and its like are about. Sources: oslo.versionedobjects; nova/objects/base.py.
+
+OBJECT_DATA, OBJECT_CHANGES = "nova_object.data", "nova_object.changes"
+"""What an object holds, and which of its fields a save writes."""
+
+INSTANCE = "Instance"
+"""The server, saved with its states (nova/objects/instance.py). It holds others, with ids and hosts too."""
+SERVICE = "Service"
+"""A process that reports that it is alive (nova/objects/service.py): its host and binary."""
+ACTION_EVENT = "InstanceActionEvent"
+"""Something done to a server, begun or finished (nova/objects/instance_action.py)."""
+
+# Their fields.
+ID, HOST, BINARY, VM_STATE, TASK_STATE = "uuid", "host", "binary", "vm_state", "task_state"
+SERVER_ID = "instance_uuid"
+"""How other objects name the server that they belong to."""
+BEFORE_ID, BEFORE_HOST = "vm_mode", "ephemeral_key_uuid"
+"""The fields of an Instance before its own id and host, which tell these from those of what it holds."""
+FAILURE = "failure"
+"""What the methods of a failure have in their name: event_finish_with_failure."""
+ERROR_TEXT = "exc_val"
+"""The argument of these that holds the exception's text."""
+
+# --- look-ups -------------------------------------------------------------------------------------
+
+SENDER = {method.name: method.sender for method in METHODS if method.sender}
+"""Who sends these, where a connection says nothing of itself."""
+SERVERS_IN = {method.name: method.servers for method in METHODS if method.servers}
+"""Method -> where its arguments name the servers that it is about, best first."""
+ABOUT_SERVERS = frozenset(SERVERS_IN)
+NAMES_NEW_SERVERS = frozenset(method.name for method in METHODS if method.names_new_servers)
+FORKS = frozenset(method.name for method in METHODS if method.forks)
+ASKS_A_HOST_TO_BUILD = frozenset(method.name for method in METHODS if method.asks_a_host_to_build)
+SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
+ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
+OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)

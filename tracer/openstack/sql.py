@@ -1,0 +1,115 @@
+"""The tables that tell a step, an owner or a state, and how the statements of nova's quota check are known.
+
+Sources: nova/db/api/models.py and nova/db/main/models.py (tables, columns), nova/quota.py and
+nova/objects/quotas.py (the quota check), captures of Queens to Zed (how SQLAlchemy writes it).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tracer.openstack.services import NOVA_API, NOVA_CONDUCTOR
+
+__all__ = [
+    "FAULTS",
+    "FAULT_TEXT",
+    "FIRST_OF_A_SERVER",
+    "PROJECT",
+    "QUOTA_HEAD_BYTES",
+    "QUOTA_HINTS",
+    "QUOTA_MARKS",
+    "TABLES",
+    "VM_STATE",
+    "Table",
+    "ends_quota_check",
+    "writer",
+]
+
+_API, _CELL, _QUOTA = "api", "cell", "quota"
+
+
+class Table(NamedTuple):
+    """What is known of one table."""
+
+    name: str
+    """Its name; a `*` at the end stands for the rest of one."""
+    database: str
+    """api: nova-api inserts there, nova-conductor does the rest. cell: nova-conductor writes there, for
+    nova-compute too. quota: it is only read, by the quota check."""
+    first_of_a_server: bool = False
+    """What is inserted there is the first that any database hears of a server, and names it first."""
+    ends_quota_check: bool = False
+    """What is inserted there follows the quota check at once."""
+    says_faults: bool = False
+    """It holds the words in which nova records why a server is in error."""
+
+
+TABLES = (
+    Table("request_specs", _API, first_of_a_server=True, ends_quota_check=True),
+    Table("build_requests", _API, first_of_a_server=True),
+    Table("instance_mappings", _API),
+    Table("instances", _CELL),
+    Table("instance_actions", _CELL),
+    Table("instance_faults", _CELL, says_faults=True),
+    Table("instance_*", _CELL),
+    Table("block_device_mapping", _CELL),
+    Table("services", _CELL),
+    Table("compute_nodes", _CELL),
+    Table("migrations", _CELL),
+    Table("project_user_quotas", _QUOTA),
+    Table("quotas", _QUOTA),
+    Table("quota_classes", _QUOTA),
+    Table("quota_usages", _QUOTA),
+    Table("reservations", _QUOTA),
+)
+"""The first row that fits counts."""
+
+# Columns.
+VM_STATE = "vm_state"
+PROJECT = "project_id"
+FAULT_TEXT = "message"
+"""Of the faults' table: the words. Of a timeout they are the bare class; `details` holds the rest."""
+
+# The SELECTs of the quota check (step 4c of the document), told from neutron's by what they name: these stand
+# among the first columns.
+QUOTA_MARKS = (
+    "project_user_quotas",
+    "quotas_hard_limit",
+    "quota_classes",
+    "count(instances.",
+    "quota_usages",
+    "quotas.hard_limit",
+)
+QUOTA_HINTS = ("quota", "count(")
+"""In each of the marks is one of these two: nearly every SELECT has neither, and needs no closer look."""
+QUOTA_HEAD_BYTES = 600
+
+# --- look-ups -------------------------------------------------------------------------------------
+
+FIRST_OF_A_SERVER = frozenset(table.name for table in TABLES if table.first_of_a_server)
+FAULTS = next(table.name for table in TABLES if table.says_faults)
+
+_API_TABLES = frozenset(table.name for table in TABLES if table.database == _API)
+_CELL_TABLES = re.compile(
+    "|".join(
+        re.escape(t.name[:-1]) + r"\w+" if t.name.endswith("*") else re.escape(t.name)
+        for t in TABLES
+        if t.database == _CELL
+    )
+)
+_ENDS_QUOTA_CHECK = frozenset(table.name for table in TABLES if table.ends_quota_check)
+
+
+def writer(verb: str, table: str, is_quota_read: bool) -> str:
+    """Return who writes this table or reads the quota, where a connection says nothing; else nothing."""
+    if is_quota_read or (table in _API_TABLES and verb == "INSERT"):
+        return NOVA_API
+    if table in _API_TABLES or _CELL_TABLES.fullmatch(table):
+        return NOVA_CONDUCTOR
+    return ""
+
+
+def ends_quota_check(verb: str, table: str) -> bool:
+    """Tell whether a statement on *table* is the first that follows a request's quota check."""
+    return verb == "INSERT" and table in _ENDS_QUOTA_CHECK

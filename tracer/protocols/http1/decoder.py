@@ -1,0 +1,502 @@
+"""HTTP/1.x: bytes of one connection -> requests and responses, paired.
+
+Strategy. Each direction is read by itself; it is in one of four states:
+
+    HEAD   at a message's start, collecting its head
+    BODY   inside a body whose end is known: a length, chunks, the close
+    PEEK   a body may follow or not (see `begins_with`): the next bytes tell
+    LOST   out of step: looking for the next start line, anywhere in the bytes
+
+A hole inside a known length is skipped by arithmetic; any other ends its message, flagged, and LOST
+follows. The pairing of requests and responses across such holes is `Exchanges`' affair.
+
+Source: RFC 9112; RFC 9110 §9.3, §10.1.1 (100-continue), §15.2.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from tracer.model import (
+    TO_CLIENT,
+    TO_SERVER,
+    Closed,
+    Connection,
+    Data,
+    Gap,
+    HttpRequest,
+    HttpResponse,
+    Message,
+    Undecoded,
+)
+from tracer.protocols.http1.body import (
+    LENGTH,
+    UNTIL_CLOSE,
+    Body,
+    request_framing,
+    response_framing,
+)
+from tracer.protocols.http1.exchanges import Exchanges
+from tracer.protocols.http1.head import (
+    H2_PREFACE,
+    METHODS,
+    Head,
+    begins_with,
+    find_start,
+    foreign,
+    parse_head,
+    parse_start,
+)
+from tracer.protocols.http1.stream import BODY, HEAD, LOST, PEEK, Mark, MessageUnderWay, Stream
+
+__all__ = ["Http1", "WantsBody"]
+
+WantsBody = Callable[[str, str, dict[str, str], int], bool]
+"""(method, target, headers, status; 0 for the request) -> keep the body?"""
+
+HEAD_LIMIT = 65_536
+"""More than any server accepts: Apache takes 8 KiB a line and 100 lines, nginx 32 KiB, Node.js 16 KiB."""
+BODY_LIMIT = 256 << 10
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_REQUEST = re.compile(rb"(?:" + b"|".join(METHODS) + rb") (?:/|\*|https?://|[\w.\-]+:\d+ HTTP/1)")
+_RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r\n]")
+_METHOD_STARTS = tuple(method + b" " for method in METHODS)
+_RESPONSE_STARTS = (b"HTTP/1.",)
+
+
+class Http1:
+    """Decoder of one HTTP/1.x connection.
+
+    *wants_body* says whose body to keep (all when None), up to *body_limit* bytes before
+    decompression. Of a response that it is asked about, method and target are those of the request,
+    or '' when that is not known. With *raw*, messages hold their heads as they were sent, and requests their
+    bodies as they were compressed.
+
+    A response can be emitted before its request when the request's direction waited for a lost
+    segment; their `exchange` is equal all the same. An answer that comes before the end of the
+    request's body is emitted behind it: the bytes may only be reordered.
+    """
+
+    name: ClassVar[str] = "http1"
+
+    @staticmethod
+    def recognises(payload: bytes, direction: int) -> int | None:
+        """Return the direction in which *payload*, first bytes of a stream, really travels, or None.
+
+        The HTTP/2 preface is ours, too: the decoder names it and stops.
+        """
+        if _RESPONSE.match(payload):
+            return TO_CLIENT
+        if payload.startswith(H2_PREFACE):
+            return TO_SERVER
+        if _REQUEST.match(payload):
+            line, newline, _ = payload.partition(b"\n")
+            # A line that is longer than the segment is taken on trust.
+            if not newline or parse_start(line) is not None:
+                return TO_SERVER
+        return None
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        wants_body: WantsBody | None = None,
+        body_limit: int = BODY_LIMIT,
+        raw: bool = False,
+    ) -> None:
+        # Gaps from before this decoder was made count as well.
+        joined = connection.joined or connection.gaps > 0
+        self._connection = connection
+        self._wants_body = wants_body
+        self._body_limit = body_limit
+        self._raw = raw
+        self._streams = (Stream(TO_SERVER, joined), Stream(TO_CLIENT, joined))
+        self._exchanges = Exchanges(joined)
+        self._opaque = False
+        self._complained = False
+        self._out: list[Message] = []
+        self._held: list[Message] = []
+        """The answer to a request whose body has not ended."""
+
+    # --- what comes in ---
+
+    def receive(self, data: Data) -> Iterable[Message]:
+        """Return the messages that *data*, the next bytes of its direction, completes."""
+        if self._opaque:
+            return ()
+        out = self._out = []
+        stream = self._streams[data.direction]
+        stream.mark = Mark(data.time_ns, data.frames)
+        payload, at = data.payload, 0
+        while at < len(payload) and not self._opaque:
+            if stream.state == BODY:
+                at = self._body(stream, payload, at)
+            elif stream.state == HEAD:
+                payload, at = self._head(stream, payload, at)
+            elif stream.state == LOST:
+                payload, at = self._search(stream, payload, at)
+            else:
+                payload, at = self._peek(stream, payload, at)
+        return out
+
+    def gap(self, gap: Gap) -> Iterable[Message]:
+        """Return what the hole in a direction ends; a body of known length goes on behind it."""
+        if self._opaque:
+            return ()
+        out = self._out = []
+        stream = self._streams[gap.direction]
+        self._settle_peek(stream)
+        message = stream.message
+        if message is not None:
+            message.truncated = True
+            if message.body.lose(gap.size_bytes):
+                if message.body.complete:
+                    self._finish(stream, stream.mark)
+                return out
+            self._finish(stream, stream.mark)
+        else:
+            self._emit_cut_head(stream)
+        if not self._opaque:
+            cut = gap.size_bytes > 0 and gap.since_ns == gap.time_ns
+            self._lose_step(stream, gap.since_ns, whole=not cut)
+        return out
+
+    def closed(self, closed: Closed) -> Iterable[Message]:
+        """Return what the end of one direction (fin) or of both completes."""
+        if self._opaque:
+            return ()
+        out = self._out = []
+        for stream in self._streams:
+            if closed.how == "fin" and stream.direction != closed.direction:
+                continue
+            if closed.frames and closed.direction == stream.direction and closed.how in ("fin", "reset"):
+                self._end(stream, Mark(closed.time_ns, closed.frames), closed.how)
+            else:
+                self._end(stream, stream.mark, closed.how)
+            if self._opaque:
+                break
+        return out
+
+    # --- heads ---
+
+    def _head(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
+        """Collect a head; return the bytes that are left and the offset to go on from."""
+        buffer = stream.buffer
+        if not buffer:
+            # Empty lines before a request are allowed (RFC 9112 §2.2).
+            while payload[at] in b"\r\n":
+                at += 1
+                if at == len(payload):
+                    return payload, at
+            if stream.start is None:
+                stream.start = stream.mark
+            found = _HEAD_END.search(payload, at, at + HEAD_LIMIT)
+            if found is not None:
+                end = found.end()
+                if self._begin(stream, payload[at:end]):
+                    return payload, end
+                return self._garbage(stream, payload[at:])
+        buffer += payload[at:]
+        found = _HEAD_END.search(buffer, max(0, stream.scanned - 2), HEAD_LIMIT)
+        if found is not None:
+            # The end was not there before, so all bytes behind it are of this Data.
+            rest = bytes(buffer[found.end() :])
+            head = bytes(buffer[: found.end()])
+            buffer.clear()
+            stream.scanned, stream.checked = 0, False
+            if self._begin(stream, head):
+                return rest, 0
+            return self._garbage(stream, head + rest)
+        stream.scanned = len(buffer)
+        if len(buffer) < HEAD_LIMIT and self._plausible(stream):
+            return b"", 0
+        return self._garbage(stream, bytes(buffer))
+
+    @staticmethod
+    def _plausible(stream: Stream) -> bool:
+        """Return whether the incomplete head in the buffer begins with a start line, as far as known."""
+        if stream.checked:
+            return True
+        buffer = stream.buffer
+        if foreign(bytes(buffer[:3])):
+            return False
+        end = buffer.find(b"\n")
+        if end < 0:
+            return True
+        stream.checked = parse_start(bytes(buffer[:end])) is not None
+        return stream.checked
+
+    def _garbage(self, stream: Stream, rest: bytes) -> tuple[bytes, int]:
+        """Say once that *rest* is no HTTP/1; look for a start line in it unless it is another protocol."""
+        reason = foreign(rest) if stream.fresh else None
+        if reason is not None:
+            self._stop(stream, reason)
+            return b"", 0
+        self._complain(stream)
+        self._lose_step(stream, stream.mark.time_ns)
+        # One byte further on: what begins here is known to be no start line.
+        stream.fresh = False
+        return rest[1:], 0
+
+    def _complain(self, stream: Stream) -> None:
+        if not self._complained:
+            self._complained = True
+            mark = stream.start or stream.mark
+            self._out.append(Undecoded(self._connection, mark.time_ns, "garbage", mark.frames))
+
+    def _begin(self, stream: Stream, raw: bytes, cut: bool = False) -> bool:
+        """Take a head; return False if it is none. *cut* says that its last lines are missing."""
+        head = parse_head(raw)
+        if head is None:
+            return False
+        start, stream.start = stream.start or stream.mark, None
+        stream.fresh = False
+        if head.status == 0:
+            stream.responses = False
+            number = self._exchanges.request(start.time_ns, head.method, head.target)
+            message = MessageUnderWay(head, start, stream.mark, number, head.method)
+            self._frame(message, head.target)
+        else:
+            stream.responses = True
+            if 100 <= head.status < 200 and head.status != 101:
+                return True
+            answered = self._exchanges.response(start.time_ns)
+            self._answer_early(stream, answered.exchange)
+            message = MessageUnderWay(head, start, stream.mark, answered.exchange, answered.method)
+            self._frame(message, answered.target)
+        stream.message = message
+        if self._raw:
+            message.raw = raw
+        if cut:
+            message.truncated = True
+            message.keep = 0
+            self._finish(stream, stream.mark)
+        elif message.body.complete:
+            self._finish(stream, stream.mark)
+        elif not message.asked:
+            stream.state = PEEK
+        else:
+            stream.state = BODY
+            if head.status == 0 and not message.waits:
+                self._emit_request(stream, message)
+        return True
+
+    def _frame(self, message: MessageUnderWay, target: str) -> None:
+        """Decide how long a body is and whether to keep it; *target* is the request's."""
+        head = message.head
+        if head.status:
+            framing, size = response_framing(head.headers, head.status, message.asked)
+        else:
+            framing, size = request_framing(head.headers)
+        if (size or framing != LENGTH) and self._wants(message.asked, target, head):
+            message.keep = self._body_limit
+        message.body = Body(framing, size, message.keep)
+
+    def _wants(self, method: str, target: str, head: Head) -> bool:
+        return self._wants_body is None or self._wants_body(method, target, head.headers, head.status)
+
+    def _answer_early(self, stream: Stream, exchange: int) -> None:
+        """Take note of an answer to a request whose body has not ended."""
+        request = self._unanswered(stream, exchange)
+        if request is None:
+            return
+        if request.body.received == 0 and "100-continue" in request.head.headers.get("expect", "").lower():
+            # Refused instead of continued: the client may leave its body out (RFC 9110 §10.1.1).
+            other = self._streams[1 - stream.direction]
+            self._cut_request(other, request)
+            other.state = PEEK
+
+    def _unanswered(self, stream: Stream, exchange: int) -> MessageUnderWay | None:
+        """Return the request of *exchange* if its body has not ended."""
+        request = self._streams[1 - stream.direction].message
+        if request is None or request.exchange != exchange or not request.is_request:
+            return None
+        return request
+
+    def _cut_request(self, stream: Stream, request: MessageUnderWay) -> None:
+        """Emit a request of which the rest will not come."""
+        if not request.emitted:
+            request.truncated = request.truncated or request.keep > 0
+            request.end = stream.mark
+            self._emit_request(stream, request)
+
+    # --- bodies ---
+
+    def _body(self, stream: Stream, payload: bytes, at: int) -> int:
+        message = stream.message
+        assert message is not None  # noqa: S101 - BODY always has one; mypy cannot know
+        at = message.body.feed(payload, at)
+        if message.body.complete:
+            self._finish(stream, stream.mark)
+        elif message.body.broken:
+            message.truncated = True
+            self._finish(stream, stream.mark)
+            if not self._opaque:
+                self._lose_step(stream, stream.mark.time_ns)
+        return at
+
+    def _peek(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
+        """Find out whether a body follows: it does unless the next bytes begin another message.
+
+        An answer to an unseen HEAD has the length of a body and no body.
+        """
+        stream.buffer += payload[at:]
+        begun = bytes(stream.buffer[:16])
+        follows = begins_with(begun, _RESPONSE_STARTS if stream.responses else _METHOD_STARTS)
+        if follows is None:
+            return b"", 0
+        rest = bytes(stream.buffer)
+        stream.buffer.clear()
+        if follows and stream.message is not None:
+            self._finish(stream, stream.message.end)
+        else:
+            stream.state = BODY
+        return rest, 0
+
+    def _settle_peek(self, stream: Stream) -> None:
+        """Take the few bytes that were peeked at for a body: no more will tell."""
+        if stream.state == PEEK and stream.message is not None:
+            rest = bytes(stream.buffer)
+            stream.buffer.clear()
+            stream.state = BODY
+            stream.message.body.feed(rest, 0)
+
+    # --- out of step ---
+
+    def _search(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
+        """Look for the next start line."""
+        buffer = stream.buffer
+        stream.marks.append((len(buffer), stream.mark))
+        buffer += payload[at:]
+        if stream.fresh and len(buffer) >= 3:
+            reason = foreign(bytes(buffer[:16]))
+            if reason is not None:
+                self._stop(stream, reason)
+                return b"", 0
+            stream.fresh = False
+        found, stream.scanned = find_start(buffer, stream.scanned)
+        if found < 0:
+            stream.trim()
+            return b"", 0
+        return self._found(stream, found), 0
+
+    def _found(self, stream: Stream, offset: int) -> bytes:
+        """Be in step again at *offset* of the buffer; return the bytes from there on."""
+        rest = bytes(stream.buffer[offset:])
+        at = bisect_right(stream.marks, offset, key=lambda mark: mark[0]) - 1
+        start = stream.marks[at][1] if at >= 0 else stream.mark
+        stream.reset(HEAD)
+        stream.start = start
+        return rest
+
+    def _lose_step(self, stream: Stream, since_ns: int, whole: bool = True) -> None:
+        """Messages may be gone from here on; *whole* ones, unless only a segment was cut."""
+        stream.reset(LOST)
+        self._exchanges.lose(stream.responses, since_ns, whole)
+
+    def _emit_cut_head(self, stream: Stream) -> None:
+        """Emit the message whose head stops before its end, if its start line is there."""
+        if stream.state == LOST and stream.buffer:
+            found, _ = find_start(stream.buffer, 0, final=True)
+            if found < 0:
+                return
+            stream.buffer[:] = self._found(stream, found)
+        if stream.state == HEAD and stream.buffer:
+            raw = bytes(stream.buffer)
+            end = raw.rfind(b"\n") + 1
+            stream.buffer.clear()
+            if end:
+                self._begin(stream, raw[:end], cut=True)
+
+    # --- what goes out ---
+
+    def _finish(self, stream: Stream, end: Mark) -> None:
+        """Emit the message of *stream* and expect the next one."""
+        message = stream.message
+        stream.reset(HEAD)
+        if message is None:
+            return
+        message.end = end
+        if message.is_request:
+            if not message.emitted:
+                self._emit_request(stream, message)
+            return
+        head = message.head
+        request = self._unanswered(stream, message.exchange)
+        # A mirror port may show the answer before the end of its request.
+        out = self._out if request is None or request.emitted else self._held
+        out.append(
+            HttpResponse(
+                self._connection,
+                message.exchange,
+                message.start.time_ns,
+                end.time_ns,
+                message.frames(),
+                head.status,
+                head.reason,
+                head.headers,
+                message.content(),
+                message.truncated,
+                message.raw,
+            )
+        )
+        if head.status == 101:
+            protocol = head.headers.get("upgrade", "").lower()
+            self._stop(stream, {"websocket": "websocket", "h2c": "http2"}.get(protocol, "upgraded"))
+        elif message.asked == "CONNECT" and 200 <= head.status < 300:
+            self._stop(stream, "tunnel")
+
+    def _emit_request(self, stream: Stream, message: MessageUnderWay) -> None:
+        head = message.head
+        message.emitted = True
+        self._out.append(
+            HttpRequest(
+                self._connection,
+                message.exchange,
+                message.start.time_ns,
+                message.end.time_ns,
+                message.frames(),
+                head.method,
+                head.target,
+                head.headers,
+                message.content(),
+                message.truncated,
+                stream.direction,
+                message.raw,
+            )
+        )
+        if self._held:
+            self._out += self._held
+            self._held.clear()
+
+    def _stop(self, stream: Stream, reason: str) -> None:
+        """From here on nothing of this connection is HTTP/1."""
+        mark = stream.mark
+        for side in self._streams:
+            if side.message is not None and side.message.is_request:
+                self._cut_request(side, side.message)
+        self._out.append(Undecoded(self._connection, mark.time_ns, reason, mark.frames))
+        self._opaque = True
+        for side in self._streams:
+            side.reset(LOST)
+
+    def _end(self, stream: Stream, mark: Mark, how: str) -> None:
+        """Emit what is under way in a direction that has ended."""
+        self._settle_peek(stream)
+        message = stream.message
+        if message is None:
+            begun = bytes(stream.buffer[:64]) if stream.fresh and stream.state == HEAD else b""
+            self._emit_cut_head(stream)
+            if begun and not (_REQUEST.match(begun) or _RESPONSE.match(begun)):
+                self._complain(stream)
+        else:
+            # A reset can cut a body that lasts until the close; only a FIN ends it (RFC 9112 §8).
+            whole = message.body.framing == UNTIL_CLOSE and how == "fin"
+            message.truncated = message.truncated or not (whole or message.body.ended)
+            self._finish(stream, mark)
+        if not self._opaque:
+            stream.reset(HEAD)
