@@ -1,7 +1,7 @@
 """Open traces: which steps came, who owes the next one, when a trace is done and when it is forgotten.
 
-All that can be a creation is put together anew each time this room looks (correlation is cheap), and only
-what has changed is checked. A trace that has its verdict is kept for a while, since late calls may change
+At each look all traces are assembled anew (correlation is cheap), and only those that have changed are
+checked. A trace that has its verdict is kept for a while, since late calls may change
 it, and is then retired: memory follows the open traces, not the length of the run.
 """
 
@@ -313,7 +313,7 @@ class Follow:
         events += _steps(followed, shown, verdict)
         step = verdict.stopped_at or (verdict.stopped_between[1] if verdict.stopped_between else None)
         shown.owes = owes(self._checker.grammar, step, verdict.compute_host) if step else ""
-        shown.why = why_held_up(followed.trace, verdict, self._queues, self._checker.grammar.request)
+        shown.why = why_held_up(followed.trace, verdict, self._checker.grammar, self._queues)
         if verdict.outcome in ("stuck", "unfinished"):
             followed.done_ns = None
             events += self._waiting(followed, shown, now_ns)

@@ -8,8 +8,8 @@ said when it had one that has gone, or when the broker counted none.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
 
+from tracer.grammar import Grammar
 from tracer.model import TO_CLIENT, AmqpMethod, Call, CallRecord, Closed, RpcFacts, Trace, Verdict
 from tracer.model.events import BrokerQueue, OpenTrace
 
@@ -137,24 +137,21 @@ class Queues:
 # --- one trace -------------------------------------------------------------------------------------
 
 
-def why_held_up(trace: Trace, verdict: Verdict, queues: Queues, request: Collection[str]) -> str:
-    """Return what holds the creation up, as far as the wire shows it.
-
-    *request* are the steps on which the request comes in, from the outside inwards.
-    """
+def why_held_up(trace: Trace, verdict: Verdict, grammar: Grammar, queues: Queues) -> str:
+    """Return what holds the creation up, as far as the wire shows it; '' where it does not."""
     if verdict.outcome not in ("stuck", "unfinished"):
         return ""
     if verdict.calls and verdict.calls[-1].result == "refused":
         callee = verdict.calls[-1].callee
         count = sum(call.result == "refused" and call.callee == callee for call in verdict.calls)
         return f"{callee} refused {f'{count:,} connections' if count > 1 else 'the connection'}"
-    asked = next((call for call in reversed(verdict.calls) if _is_open_request(call, request)), None)
+    asked = next((call for call in reversed(verdict.calls) if _is_open_request(call, grammar)), None)
     last = next((call for call in reversed(verdict.calls) if _is_message(call)), None)
     if asked is not None and (last is None or asked.started_ns > last.started_ns):
         return f"{asked.operation} to {asked.callee} unanswered"
     if last is None:
-        outermost = next(iter(request), None)
-        order = next((call for call in verdict.calls if call.step == outermost and call.result == "?"), None)
+        portal = grammar.portal_step
+        order = next((c for c in verdict.calls if c.step and c.step == portal and c.result == "?"), None)
         return f"{order.operation} unanswered" if order is not None and not trace.created else ""
     waits = {"undelivered": "not delivered", "unacked": "not acknowledged", "unroutable": "unroutable"}
     if last.result == "ok" and last.operation.startswith("call "):
@@ -179,9 +176,9 @@ def stall_words(shown: OpenTrace, quiet_ns: int) -> str:
     return f"stalled for {quiet_ns / 1e9:.0f} s {step}{owed}{why}"
 
 
-def _is_open_request(call: CallRecord, request: Collection[str]) -> bool:
+def _is_open_request(call: CallRecord, grammar: Grammar) -> bool:
     """Tell whether a step's request waits for its answer; those on the way in wait for the inner ones."""
-    is_asked = call.step is not None and call.step not in request
+    is_asked = call.step is not None and call.step not in grammar.inward
     return call.protocol == "REST" and call.result == "?" and is_asked
 
 
