@@ -51,22 +51,24 @@ class Result(NamedTuple):
     runs: Runs
 
 
-def scenarios(at_most: int | None) -> dict[str, tuple[Path, int]]:
-    """Return the scenarios with their folder and number of packets; captures that are there twice once."""
-    found: dict[str, tuple[Path, int]] = {}
+def scenarios() -> dict[str, Path]:
+    """Return the folders of the scenarios by name; captures that are there twice once."""
+    found: dict[str, Path] = {}
     known: set[bytes] = set()
     for root, prefix in ((CAPTURES, ""), (SHARED, "shared/")):
         for truth in sorted(root.glob("*/truth.json")):
             digest = hashlib.sha256()
             for path in sorted(truth.parent.glob("*.pcap*")):
                 digest.update(path.read_bytes())
-            if digest.digest() in known:
-                continue
-            known.add(digest.digest())
-            packets = sum(len(packets) for _, packets in read(truth.parent).values())
-            if at_most is None or packets <= at_most:
-                found[prefix + truth.parent.name] = truth.parent, packets
+            if digest.digest() not in known:
+                known.add(digest.digest())
+                found[prefix + truth.parent.name] = truth.parent
     return found
+
+
+def packets_in(folder: Path) -> int:
+    """Return how many packets the captures of *folder* hold."""
+    return sum(len(packets) for _, packets in read(folder).values())
 
 
 @functools.lru_cache(maxsize=1)
@@ -140,16 +142,17 @@ def main() -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="print each wrong creation")
     parser.add_argument("--list", action="store_true", help="print the names of rows and captures")
     arguments = parser.parse_args()
-    known = scenarios(None if arguments.all else arguments.at_most)
+    folders = scenarios()
     rows = chosen(ROWS, arguments.rows)
-    names = chosen(known, arguments.captures)
+    sizes = {name: packets_in(folders[name]) for name in chosen(folders, arguments.captures)}
+    names = [name for name, packets in sizes.items() if arguments.all or packets <= arguments.at_most]
     if arguments.list:
         print("rows:", *rows, sep="\n  ")
-        print("captures:", *(f"{name} ({known[name][1]} packets)" for name in names), sep="\n  ")
+        print("captures:", *(f"{name} ({sizes[name]} packets)" for name in names), sep="\n  ")
         return
     # The largest first: a long one that is begun last leaves the other cores idle.
-    order = sorted(names, key=lambda name: (-known[name][1], name))
-    tasks = [Task(known[name][0], name, row, arguments.seeds) for name in order for row in rows]
+    order = sorted(names, key=lambda name: (-sizes[name], name))
+    tasks = [Task(folders[name], name, row, arguments.seeds) for name in order for row in rows]
     found = {row: Runs(0, 0, []) for row in rows}
     left_out = set()
     for result in results(tasks, arguments.jobs):
