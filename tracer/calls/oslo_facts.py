@@ -44,7 +44,10 @@ class ObjectAction(NamedTuple):
 _UUIDS = re.compile(UUID)
 _UUID_TEXT = re.compile(UUID.decode())
 _INSTANCE_UUID = re.compile(rb'"' + rpc.SERVER_ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
-_OWN_UUID = re.compile(rb'"' + rpc.ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
+_OWN_UUID = re.compile(
+    rb'"' + rpc.BEFORE_ID.encode() + rb'\\{0,9}": ?(?:null|\\{0,9}"\w{0,40}\\{0,9}"), ?\\{0,9}"'
+    + rpc.ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"'
+)  # fmt: skip
 
 _SERVERS_IN, _DATA = rpc.SERVERS_IN, rpc.OBJECT_DATA
 _OF_ONE = frozenset(method for method, paths in _SERVERS_IN.items() if rpc.OWN in paths)
@@ -95,8 +98,9 @@ def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
     if listing is not None and (listed := listing.search(body)):
         found = _UUIDS.findall(listed[1])
     elif method in _OF_ONE:
-        # The instance precedes what else has a uuid (block devices), and names itself in what it holds.
-        first = _OWN_UUID.search(body) or _INSTANCE_UUID.search(body)
+        # What the instance holds names it as instance_uuid. Its own uuid is known by the field before it: any
+        # other that is left of a cut body may be a block device's.
+        first = _INSTANCE_UUID.search(body) or _OWN_UUID.search(body)
         found = [first[1]] if first else []
     else:
         found = _INSTANCE_UUID.findall(body)
