@@ -10,13 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tracer.model import Call, Capture, Connection, Gap, RpcFacts
+from tracer.model import Call, Capture, Connection, Gap, RestFacts, RpcFacts
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
 MAX_PAIRS = 200_000
+BURST_NS = 10_000_000_000
+"""A gap that took longer to show says little of when its bytes were lost."""
+BURST_CONNECTIONS = 3
+"""So many connections of one capture with missing bytes at once are no chance of one of them: the capture
+point lost packets then, of whatever connection, those included that nobody has seen."""
+LONGEST_WAIT_NS = 60_000_000_000
+"""How long before its answer a request may have been sent: the usual time-out of a proxy or client."""
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
 
@@ -83,6 +90,8 @@ class Coverage:
         """(protocol, address, address) -> a connection between them"""
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
+        self._bursts: dict[tuple[int, int], set[int]] = {}
+        """(capture, second) -> connections of which bytes are missing then, as far as `BURST_CONNECTIONS`"""
         self._planes: dict[str, set[str]] = {}
         """Protocol -> planes on which it could be seen; '' is any."""
         self._drops: list[tuple[Capture, int, int]] = []
@@ -98,8 +107,14 @@ class Coverage:
         """Take note of who spoke with whom."""
         connection = call.connection
         self._pair(call.protocol, connection)
-        if isinstance(call.facts, RpcFacts) and call.facts.consumer is not None:
-            self._pair(call.protocol, call.facts.consumer.connection)
+        facts = call.facts
+        if isinstance(facts, RpcFacts) and facts.consumer is not None:
+            self._pair(call.protocol, facts.consumer.connection)
+        elif isinstance(facts, RestFacts) and facts.method == "?":
+            # An answer whose request is not in the capture: it was sent before, nobody knows when. Where the
+            # connection is new to the capture, that may be before its first packet.
+            since_ns = connection.first_ns if connection.certain else call.started_ns - LONGEST_WAIT_NS
+            self._hole(call.protocol, connection, since_ns, call.started_ns)
 
     def _pair(self, protocol: str, connection: Connection) -> None:
         key = (protocol, connection.client.address, connection.server.address)
@@ -116,11 +131,22 @@ class Coverage:
         """Take note of missing bytes."""
         connection = gap.connection
         protocol = _PROTOCOLS.get(connection.protocol or "", "?")
+        since_ns = gap.since_ns or gap.time_ns
+        self._hole(protocol, connection, since_ns, gap.time_ns)
+        if gap.time_ns - since_ns <= BURST_NS:
+            for second in range(since_ns // SECOND_NS, gap.time_ns // SECOND_NS + 1):
+                for capture in connection.captures:
+                    hit = self._bursts.setdefault((capture, second), set())
+                    if len(hit) < BURST_CONNECTIONS:
+                        hit.add(connection.number)
+
+    def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
+        """Take note that bytes between the ends of *connection* are missing in that time."""
         key = (protocol, connection.client.address, connection.server.address)
-        seconds = self._holes.setdefault(key, set())
-        since = (gap.since_ns or gap.time_ns) // SECOND_NS
+        since = since_ns // SECOND_NS
         # A hole of hours is no news in each of its seconds.
-        seconds.update(range(since, min(gap.time_ns // SECOND_NS, since + 3600) + 1))
+        seconds = range(since, min(until_ns // SECOND_NS, since + 3600) + 1)
+        self._holes.setdefault(key, set()).update(seconds)
 
     def dropped(self, capture: Capture, since_ns: int, until_ns: int) -> None:
         """Take note that *capture* lost packets in that time, nobody knows which; of a broker, messages."""
@@ -140,6 +166,7 @@ class Coverage:
             seconds -= {second for second in seconds if second < before}
             if not seconds:
                 del self._holes[key]
+        self._bursts = {key: hit for key, hit in self._bursts.items() if key[1] >= before}
         self._drops = [drop for drop in self._drops if drop[2] >= before_ns]
         self._interruptions = [each for each in self._interruptions if each[1] >= before_ns]
 
@@ -255,7 +282,7 @@ class Coverage:
         return False
 
     def one_way(self, protocol: str, caller: Iterable[str], callee: Iterable[str]) -> bool:
-        """Tell whether of the connections between these ends only one direction is captured."""
+        """Tell whether of a connection between these ends only one direction is captured."""
         callers, callees = set(caller), set(callee)
         medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
@@ -265,7 +292,7 @@ class Coverage:
             for (spoken, a, b), connection in self._pairs.items()
             if spoken == protocol and a in clients and b in servers and connection.protocol
         ]
-        return bool(mine) and all(connection.seen != 3 for connection in mine)
+        return any(connection.seen != 3 for connection in mine)
 
     def plane_is_given(self, connection: Connection) -> bool:
         """Tell whether a capture's name tells the plane of *connection*; an inferred one proves nothing."""
@@ -280,6 +307,11 @@ class Coverage:
                 return True
         callers, callees = set(caller), set(callee)
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
+        if any(
+            first <= second <= last and len(hit) >= BURST_CONNECTIONS
+            for (_, second), hit in self._bursts.items()
+        ):
+            return True
         for (spoken, client, server), seconds in self._holes.items():
             if spoken not in (protocol, "?"):
                 continue

@@ -120,9 +120,25 @@ class StepCoverage:
             return interruption
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        if self._is_passed_on(step):
+            return "the request was passed on, but these packets of it are not in the captures"
         if self._case.trace.curtailed:
             return "calls of that time were forgotten for lack of room"
         return None
+
+    def _is_passed_on(self, step: str) -> bool:
+        """Tell whether the request must have passed *step*: it was seen, or answered, further inwards.
+
+        Only a service gives a request an id. A proxy that answers by itself gives none.
+        """
+        request = self._case.grammar.request
+        if step not in request:
+            return False
+        inner = request[request.index(step) + 1 :]
+        if any(not w.all_steps.isdisjoint(inner) for w in self._case.witnesses):
+            return True
+        legs = (self._case.trace.created, getattr(self._case.trace.created, "front", None))
+        return any(leg is not None and bool(getattr(leg.facts, "answered_id", "")) for leg in legs)
 
     def _order(self, step: str) -> int:
         return self._case.grammar.places.get(step, 0)

@@ -172,8 +172,12 @@ def _same_answer(outer: Call, inner: Call) -> bool:
 
 
 def _within(outer: Call, inner: Call) -> bool:
+    """Tell whether *inner* lies within *outer* in time, as far as the answers of both were seen."""
+    # Without an answer a call ends with its connection, whenever that is.
+    are_answered = bool(rest(outer).status and rest(inner).status)
+    is_over = outer.ended_ns is not None and inner.ended_ns is not None and are_answered
     return outer.started_ns <= inner.started_ns + SKEW_NS and (
-        outer.ended_ns is None or inner.ended_ns is None or inner.ended_ns <= outer.ended_ns + SKEW_NS
+        not is_over or (inner.ended_ns or 0) <= (outer.ended_ns or 0) + SKEW_NS
     )
 
 

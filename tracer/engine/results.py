@@ -43,11 +43,22 @@ def report_on(
         partial,
         () if verdicts else _seen(stages, len(left_out)),
         _advice(verdicts),
-        remarks=tuple(filter(None, (*stages.given.remarks, misnamed, stages.internal_error_words()))),
+        remarks=tuple(
+            filter(None, (*stages.given.remarks, misnamed, _cut(stages), stages.internal_error_words()))
+        ),
         forgotten=stages.forgotten(),
         left_out=tuple(sorted(left_out)),
         internal_errors=stages.errors.found(),
     )
+
+
+def _cut(stages: Stages) -> str:
+    """Return what the snap length has cost in traces; empty when nothing."""
+    if not stages.nameless:
+        return ""
+    requests = "1 request is" if stages.nameless == 1 else f"{stages.nameless:,} requests are"
+    why = "the packets are cut before their ids"
+    return f"{requests} not in the report: {why}; capture whole packets (tcpdump -s 0)"
 
 
 def records(stages: Stages) -> Iterator[CallRecord]:

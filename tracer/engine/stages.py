@@ -95,6 +95,8 @@ class Stages:
         """Calls by protocol."""
         self.every_call: list[Call] | None = [] if every_statement else None
         self.errors = InternalErrors()
+        self.nameless = 0
+        """Traces that are left out since the snap length cut their ids."""
         self._reassembler = Reassembler(captures, ports)
         statements = None if every_statement else wants_statement
         options = Options(wants_body, statements, self.calls.numbering.skipped)
@@ -242,8 +244,12 @@ class Stages:
     def traces(self) -> list[tuple[str, Trace]]:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
+        self.nameless = 0
         for trace in self.assembled():
             if not self.is_of_the_workflow(trace):
+                continue
+            if self.is_nameless(trace):
+                self.nameless += 1
                 continue
             key = trace_id(trace)
             found[key if key not in found else f"{key}#{trace.number}"] = trace
@@ -264,6 +270,14 @@ class Stages:
         except Exception as error:
             self.errors.add(error)
             return None
+
+    def is_nameless(self, trace: Trace) -> bool:
+        """Tell whether nothing tells which creation *trace* is: its ids lie beyond the snap length.
+
+        What such a trace lacks may be cut as well, and its parts may be those of one that has a name.
+        """
+        has_name = trace.request_id or trace.server_id or trace.name
+        return not has_name and self.coverage.cut_short()
 
     def is_of_the_workflow(self, trace: Trace) -> bool:
         """Tell whether *trace* began as the grammar says: who called whom is known only now."""

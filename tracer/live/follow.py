@@ -281,7 +281,8 @@ class Follow:
 
     def _is_wanted(self, trace: Trace) -> bool:
         stages = self._stages
-        return stages.is_of_the_workflow(trace) and stages.is_selected(trace.calls[0].started_ns)
+        is_ours = stages.is_of_the_workflow(trace) and not stages.is_nameless(trace)
+        return is_ours and stages.is_selected(trace.calls[0].started_ns)
 
     def _known(self, trace: Trace, taken: set[int]) -> _Followed | None:
         for key in _keys(trace):
