@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tracer.model import Call, Capture, Connection, Gap, RestFacts, RpcFacts
+from tracer.model import Call, Capture, Closed, Connection, Gap, RestFacts, RpcFacts
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
 MAX_PAIRS = 200_000
+BOTH = 3
+"""Of `Connection.seen`: packets in both directions were seen."""
 BURST_NS = 10_000_000_000
 """A gap that took longer to show says little of when its bytes were lost."""
 BURST_CONNECTIONS = 3
@@ -92,6 +94,8 @@ class Coverage:
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._bursts: dict[tuple[int, int], set[int]] = {}
         """(capture, second) -> connections of which bytes are missing then, as far as `BURST_CONNECTIONS`"""
+        self._half_seen: set[tuple[str, str]] = set()
+        """(client, server) of connections captured in one direction; which end is which may be guessed"""
         self._planes: dict[str, set[str]] = {}
         """Protocol -> planes on which it could be seen; '' is any."""
         self._drops: list[tuple[Capture, int, int]] = []
@@ -139,6 +143,13 @@ class Coverage:
                     hit = self._bursts.setdefault((capture, second), set())
                     if len(hit) < BURST_CONNECTIONS:
                         hit.add(connection.number)
+
+    def closed(self, closed: Closed) -> None:
+        """Take note of a connection that ended, or was open at the end: were both its directions seen?"""
+        connection = closed.connection
+        is_made = closed.how not in ("refused", "unanswered")
+        if connection.seen != BOTH and is_made and len(self._half_seen) < MAX_PAIRS:
+            self._half_seen.add((connection.client.address, connection.server.address))
 
     def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
         """Take note that bytes between the ends of *connection* are missing in that time."""
@@ -292,7 +303,12 @@ class Coverage:
             for (spoken, a, b), connection in self._pairs.items()
             if spoken == protocol and a in clients and b in servers and connection.protocol
         ]
-        return any(connection.seen != 3 for connection in mine)
+        if any(connection.seen != BOTH for connection in mine):
+            return True
+        # Where only answers are seen nothing becomes a call, and the two ends may be taken for each other.
+        return any(
+            (a in clients and b in servers) or (a in servers and b in clients) for a, b in self._half_seen
+        )
 
     def plane_is_given(self, connection: Connection) -> bool:
         """Tell whether a capture's name tells the plane of *connection*; an inferred one proves nothing."""

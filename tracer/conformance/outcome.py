@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracer.conformance.case import GOOD, Case, Ending, Witness
+from tracer.conformance.coverage import BOTH
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import Call, ConnectFacts, RpcFacts, SqlFacts
+from tracer.model import Call, ConnectFacts, RestFacts, RpcFacts, SqlFacts
 from tracer.openstack.services import HOST_SERVICE
 
 __all__ = ["blind_host", "failing_of_attempt", "judge", "only_turned_away"]
@@ -247,12 +248,25 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
         ending.stopped_at = steps[-1].name
         return
     waiting = steps[last_seen + 1]
+    if _may_be_refused(case, waiting.name):
+        in_api = case.grammar.asked_by(case.grammar.api)
+        ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
+        return
     if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name):
         ending.stopped_at = waiting.name
         return
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)
     before = steps[last_seen].name if last_seen >= 0 else steps[0].name
     ending.between = (before, visible or steps[-1].name)
+
+
+def _may_be_refused(case: Case, step: str) -> bool:
+    """Tell whether the request may have been refused where *step* waits: its answer could not be seen."""
+    created, grammar = case.trace.created, case.grammar
+    if created is None or case.attempts or step not in grammar.asked_by(grammar.api):
+        return False
+    is_answered = isinstance(created.facts, RestFacts) and created.facts.status
+    return not is_answered and created.connection.seen != BOTH
 
 
 def _is_given_up(case: Case, witness: Witness) -> bool:

@@ -20,6 +20,7 @@ from tracer.correlation.requests import (
     find_request_ids,
     find_server_by_insert,
     is_contested,
+    join_by_elimination,
     merged,
     pair_legs,
     rest,
@@ -55,6 +56,8 @@ def assemble(store: CallStore, pending: Pending) -> list[Trace]:
             if not request.server_ids and not is_contested(store, request, pending):
                 find_server_by_insert(store, request, owned, inserts)
         requests = merged(store, requests)
+        if not pending.more_to_come:
+            requests = join_by_elimination(requests)
         _share_quota_reads(store, requests)
     find_portal_calls(store, requests, pending)
     requests += refused_at_portal(store, requests, pending)

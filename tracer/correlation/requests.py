@@ -21,6 +21,7 @@ __all__ = [
     "find_request_ids",
     "find_server_by_insert",
     "is_contested",
+    "join_by_elimination",
     "merged",
     "pair_legs",
     "rest",
@@ -30,6 +31,8 @@ __all__ = [
 NEAR_NS = 50_000_000
 """Two legs without any readable id belong together when they begin within 50 ms."""
 SKEW_NS = 5_000_000
+LONGEST_NS = 120_000_000_000
+"""How long nova-api may work on a request before the first call that names the server."""
 
 
 class Pending(Protocol):
@@ -225,6 +228,54 @@ def merged(store: CallStore, requests: list[Request]) -> list[Request]:
             same.add(request.calls)
         by_key.update(dict.fromkeys(keys, same))
     return found
+
+
+def join_by_elimination(requests: list[Request]) -> list[Request]:
+    """Make one of a request without its answer and a creation without its request, where no other fits.
+
+    Of both there is one only that fits the other in time, and no token speaks against it.
+    """
+    askers = [r for r in requests if r.legs and not r.request_id and not r.server_ids and not _is_answered(r)]
+    made = [r for r in requests if r.calls and _is_headless(r)]
+    fitting = {id(each): [asker for asker in askers if _may_have_asked(asker, each)] for each in made}
+    joined: set[int] = set()
+    for each in made:
+        found = fitting[id(each)]
+        if len(found) != 1 or sum(found[0] in others for others in fitting.values()) != 1:
+            continue
+        asker = found[0]
+        asker.request_id, asker.server_ids = each.request_id, each.server_ids
+        for answer in each.legs:
+            # An answer alone: that of the leg of which no request was seen.
+            if asker.outer is None:
+                asker.outer = answer
+            elif asker.inner is None:
+                asker.inner = answer
+        asker.add(each.calls)
+        joined.add(id(each))
+    return [request for request in requests if id(request) not in joined]
+
+
+def _is_headless(request: Request) -> bool:
+    """Tell whether of *request* answers are known at most, and what came of it."""
+    return all(rest(leg).method == "?" for leg in request.legs) and bool(
+        request.request_id or request.server_ids
+    )
+
+
+def _is_answered(request: Request) -> bool:
+    return any(rest(leg).status for leg in request.legs)
+
+
+def _may_have_asked(asker: Request, made: Request) -> bool:
+    """Tell whether *made* may have come of *asker*: begun after it, while it could be waiting for its answer."""
+    first = asker.first
+    if first is None:
+        return False
+    waited_ns = min(call.started_ns for call in made.calls) - first.started_ns
+    token, facts = rest(first).token, [call.facts for call in made.calls]
+    tokens = {each.token for each in facts if isinstance(each, RestFacts) and each.token}
+    return -SKEW_NS <= waited_ns <= LONGEST_NS and (not token or not tokens or token in tokens)
 
 
 # --- ids ---------------------------------------------------------------------------------------------

@@ -204,6 +204,7 @@ class Stages:
             if type(event) is Gap:
                 self.coverage.gap(event)
             elif type(event) is Closed:
+                self.coverage.closed(event)
                 self.receive(self.calls.receive(event))
                 if self._hears_closed is not None:
                     self._hears_closed(event)
