@@ -297,7 +297,7 @@ class Http1:
             stream.state = PEEK
         else:
             stream.state = BODY
-            # A request with a long body that nobody wants is emitted at once.
+            # A request with a long body that is not wanted is emitted at once.
             if head.status == 0 and not message.waits:
                 self._emit_request(stream, message)
         return True
