@@ -268,7 +268,7 @@ def _is_answered(request: Request) -> bool:
 
 
 def _may_have_asked(asker: Request, made: Request) -> bool:
-    """Tell whether *made* may have come of *asker*: begun after it, while it could be waiting for its answer."""
+    """Tell whether *made* may have come of *asker*: begun after it, while it could wait for its answer."""
     first = asker.first
     if first is None:
         return False
