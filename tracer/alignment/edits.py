@@ -21,9 +21,10 @@ __all__ = [
     "Sync",
 ]
 
-# Only the ratios matter. EXTRA + MISSING must be more than any near miss (a call on the wrong plane, in the
-# wrong mode, or failed: grammar/alphabet.py), so that a near miss is one finding and not two. UNOBSERVED is
-# not 0: of two explanations the one with fewer gaps wins, and symbols without cost could form a ring.
+# Only the ratios matter. A near miss (a call on the wrong plane, in the wrong mode, or failed: NEAR in
+# grammar/alphabet.py) must cost less than EXTRA alone, so that even for an unobserved step it is one finding
+# and not two. UNOBSERVED is not 0: of two explanations the one with fewer gaps wins, and symbols without cost
+# could form a ring.
 EXTRA = 40
 """Cost of a call that fits nowhere."""
 MISSING = 40
