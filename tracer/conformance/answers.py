@@ -77,14 +77,14 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
         if not refused:
             return []
         why = (
-            "placement's answer is not in the captures: it may have been empty, or a filter refused the rest"
+            "placement's answer is not in the captures: it was empty, or nova-scheduler's filters refused all"
         )
         return [Note("placement", step, why, case.records[asked[-1].serial] if asked else None)]
     # The query is shown, because what was asked for (a trait, an aggregate, a large flavor) explains an
     # empty answer.
     count, wanted = offer.facts.candidates, _wanted(offer.facts.query)
     if not count:
-        why = f"placement offered no host{wanted}: not a filter of nova-scheduler"
+        why = f"placement offered no host{wanted}: nova-scheduler's filters are not the cause"
     elif ending.call is not None and ending.call.result == "failure":
         hosts = "1 host" if count == 1 else f"{count} hosts"
         why = f"placement offered {hosts}{wanted}: nova-scheduler's filters refused, or claiming failed"

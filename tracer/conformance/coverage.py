@@ -260,7 +260,7 @@ class Coverage:
         """Return the reason for two ends whose packets pass no capture point."""
         if not ends:
             return f"{names[0]} and {names[1]} were never seen: their host is not captured"
-        return f"{names[0]} and {names[1]} are on one host behind the capture points"
+        return f"{names[0]} and {names[1]} are on one host: no capture point sees traffic within it"
 
     def _passes(self, some: set[str], others: set[str], protocol: str) -> bool:
         """Return whether packets between any of these addresses pass a capture point."""

@@ -95,7 +95,7 @@ def _incomplete(
         if step is None or symbol.step != following.symbol.step or not coverage.would_show(step.step):
             continue
         example = example_of(case.grammar.terminals[symbol.terminal].pattern)
-        words = f"step {step.step} ({step.title}): {example} never came, though later calls of it did"
+        words = f"step {step.step} ({step.title}): {example} never came, although later calls of the step did"
         peer = case.grammar.caller(step.step)
         expected = (f"{example}: {step.title}",)
         yield Deviation("missing", step.step, words, None, expected, peer, "never came")
@@ -196,7 +196,9 @@ class _Unexplained:
         if self.ending.outcome not in GOOD or witness.ambiguous:
             return
         record = witness.record
-        words = f"{record.caller} > {record.callee} {record.operation} {record.result}: went on all the same"
+        workflow = "creation" if self.case.trace.creates else "operation"
+        called = f"{record.caller} > {record.callee} {record.operation} {record.result}"
+        words = f"{called}: the {workflow} went on"
         self.notes.append(Note("retry", step, words))
 
     def takes_nowhere(self, witness: Witness) -> None:

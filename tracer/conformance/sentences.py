@@ -231,7 +231,7 @@ def between_words(ending: Ending) -> str:
     """Return between which two steps a creation stopped, where the captures do not show more."""
     if ending.between is None:
         return "stopped at a step that the captures do not show"
-    return f"stopped behind step {ending.between[0]} and not later than at step {ending.between[1]}"
+    return f"stopped after step {ending.between[0]}, at step {ending.between[1]} at the latest"
 
 
 def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
@@ -288,7 +288,7 @@ def expected_words(grammar: Grammar, step: str | None) -> tuple[str, ...]:
 def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     """Return the message of a step that should have been seen."""
     later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
-    follows = f" before step {later[0]}, which was seen" if later else ""
+    follows = f", although step {later[0]} after it was seen" if later else ""
     return f"step {step.step} ({step.title}) never came{follows}"
 
 
@@ -325,7 +325,7 @@ def order_words(moved: OutOfOrder, record: CallRecord) -> str:
     """Return the message of a call out of order."""
     if moved.changed_with is not None and moved.changed_with != moved.step:
         return f"steps {moved.step} and {moved.changed_with} have changed places: {record.line}"
-    place = f"behind step {moved.after}" if moved.after else "before all others"
+    place = f"after step {moved.after}" if moved.after else "before all others"
     return f"step {moved.step} is out of order, it belongs {place}: {record.line}"
 
 
@@ -384,13 +384,13 @@ def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if message is not None and message.result in _UNFETCHED and coverage.owed_by_broker(step):
         does = f"{message.callee} has not taken the message"
         if message.result == "unroutable":
-            does = f"no queue is bound for the message to {message.callee}, and nothing came"
+            does = f"no queue is bound for the message to {message.callee}, and no further call came"
         elif message.result == "unacked":
             does = f"{message.callee} has not acknowledged the message"
     elif owed_by(case, step):
-        does = f"{owed_by(case, step)} has sent nothing more of it"
+        does = f"{owed_by(case, step)} has made no further call"
     else:
-        does = "nothing more of it came"
+        does = "no further call came"
     seconds = quiet_ns // 1_000_000_000
     stall = seconds // 10 * 10 if seconds > 10 else seconds - seconds % 5
-    return f": {does} for {quiet_ns / 1e9:.0f} s; --stall {stall} would call it stuck"
+    return f": {does} for {quiet_ns / 1e9:.0f} s; --stall {stall} would report it as stuck"

@@ -97,11 +97,11 @@ class StepCoverage:
             )
             return interruption if may_be else reason
         if not self._question_was_seen(step):
-            return "a reply is known by its question alone, which is not in the captures"
+            return "a reply is only recognised by its call, which is not in the captures"
         if self._case.trace.creates and self._case.grammar.is_read(step) and not self._post_was_seen():
             # Quota reads carry no id in any release: they are joined to the request by its time and address.
             api = self._case.grammar.api
-            return f"it carries no id: it is found by {api}'s POST, which is not in the captures"
+            return f"it carries no id and is only found by {api}'s POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
         begin_ns, end_ns = coverage.span_ns(leg.plane, leg.protocol, callers | callees)
         where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
@@ -109,9 +109,9 @@ class StepCoverage:
         first_step = self._first_step()
         lead_ns = max(self._stall_ns, LEAD_NS)
         if first_step is None or (self._order(step) < first_step and first_ns - begin_ns < lead_ns):
-            return "the capture may have begun behind it"
+            return "the capture may have begun after it"
         if begin_ns > since_ns:
-            return f"the capture of {where} may have begun behind it"
+            return f"the capture of {where} may have begun after it"
         if end_ns < (until_ns if closed else since_ns):
             return f"the capture of {where} may end before it"
         if coverage.one_way(leg.protocol, callers, callees):
@@ -127,7 +127,7 @@ class StepCoverage:
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
         if self._case.trace.curtailed:
-            return "calls of that time were forgotten for lack of room"
+            return "calls of that time were dropped for lack of room"
         return None
 
     def _order(self, step: str) -> int:

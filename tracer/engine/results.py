@@ -87,7 +87,7 @@ def _seen(stages: Stages, traces: int) -> tuple[tuple[str, int], ...]:
 _ADVICE = (
     ("snap length", "capture whole packets: tcpdump -s 0"),
     ("are missing in the capture", "capture without loss: a larger buffer (tcpdump -B 65536), fewer ports"),
-    ("behind the capture points", "capture on the controller too: tcpdump -i any"),
+    ("no capture point sees traffic within it", "capture on the controller too: tcpdump -i any"),
     ("host is not captured", "capture on the controller too: tcpdump -i any"),
     ("not decoded", "capture where the traffic is plain: behind the TLS end, or at the broker's firehose"),
 )

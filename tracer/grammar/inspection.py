@@ -68,8 +68,8 @@ def _blind(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
         for name in step.terminals:
             if any("*" in (leg.caller, leg.callee, leg.protocol) for leg in grammar.terminal_legs(name)):
                 yield (
-                    f"{source.place(name)}: {name} does not tell who calls whom, so nobody can judge"
-                    " whether it could have been seen; write the roles as text, as in openstack.lark"
+                    f"{source.place(name)}: {name} does not name its caller and callee, so its step can only"
+                    " be unobserved; write the roles as text, as in openstack.lark"
                 )
 
 
@@ -94,7 +94,7 @@ def _misspelt(source: GrammarSource) -> Iterator[str]:
         close = get_close_matches(base, _MEANINGFUL, 1, 0.8) if rule.parameters and not known else []
         if close:
             yield (
-                f"{source.place(name)}: the template {base} means nothing to tracer. Did you mean {close[0]}?"
+                f"{source.place(name)}: the template {base} has no meaning here. Did you mean {close[0]}?"
             )
 
 
@@ -105,8 +105,8 @@ def _without_refusals(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
     beside = [other for other, text in source.texts.items() if other != path and rule.search(text)]
     if beside and not grammar.refusals:
         yield (
-            f"{path}: start is imported from {Path(beside[0]).name} without its refusals, which tell the step"
-            " that a refused request belongs to; add refusals to the %import"
+            f"{path}: start is imported from {Path(beside[0]).name} without its refusals, which name the step"
+            " of a refused request; add refusals to the %import"
         )
 
 

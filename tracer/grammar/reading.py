@@ -188,7 +188,7 @@ class _Reader:
             context = replace(context, deadline_ns=int(deadline[1]) * _UNITS_NS[deadline[2]])
         elif base.startswith("within"):
             raise GrammarError(
-                f"{self.source.place(name)}: {base} is no deadline; write within_60s, within_500ms or"
+                f"{self.source.place(name)}: {base} is not a deadline; write within_60s, within_500ms or"
                 " within_5min"
             )
         rule = self.source.rules[name]
@@ -297,8 +297,8 @@ def _attempt(source: GrammarSource, reader: _Reader, known: Sequence[str]) -> tu
     legs = [leg for symbol in first for leg in legs_of(source.patterns[symbol.terminal])]
     if any(leg.callee == "*" for leg in legs):
         raise GrammarError(
-            f"{place}: attempt begins with step {steps[0]}, which does not tell who is asked; write the"
-            " callee of its terminal as text"
+            f"{place}: attempt begins with step {steps[0]}, whose callee is not known; write the callee of"
+            " its terminal as text"
         )
     return steps
 
@@ -333,7 +333,9 @@ def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:
         return re.compile(source.patterns[name])
     except re.error as error:
         place = source.place(name)
-        raise GrammarError(f"{place}: terminal {name} is no regular expression: {error}; mend it") from None
+        raise GrammarError(
+            f"{place}: terminal {name} is not a regular expression: {error}; correct it"
+        ) from None
 
 
 def _step(source: GrammarSource, automaton: Automaton, name: str, found: _Found) -> Step:
