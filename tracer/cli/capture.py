@@ -1,4 +1,4 @@
-"""`tracer capture`: planes recorded to rotating files."""
+"""`tracer capture`: records planes to rotating files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tracer grammar`: lists, prints, validates and draws grammars. No capture is read."""
+"""`tracer grammar`: lists, prints, validates and draws grammars. It reads no capture."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def show(common: CommonOptions, name: str) -> int:
 
 
 def _print(console: Console, table: Table) -> None:
-    """Print a table without the blanks with which rich fills its last column: a pipe carries them on."""
+    """Print a table without the blanks after its last column, which rich writes into pipes too."""
     from rich.text import Text
 
     lines = console.render_lines(table, pad=False)
@@ -146,7 +146,7 @@ def _show(known: Grammar, console: Console, patterns: bool) -> None:
 
 
 def _rows(known: Grammar, step: Step) -> list[tuple[str, ...]]:
-    """Return a row for each way in which a step is done."""
+    """Return one row for each alternative of a step."""
     noted = {
         symbol.terminal: symbol.note
         for symbol in known.automaton.symbols

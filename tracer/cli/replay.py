@@ -1,4 +1,4 @@
-"""`tracer replay`: recorded captures again, into the live view or to test systems."""
+"""`tracer replay`: replays recorded captures into the live view or to test systems."""
 
 from __future__ import annotations
 
