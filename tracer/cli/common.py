@@ -74,7 +74,7 @@ def common_options(function: Function) -> Function:
             is_flag=True,
             expose_value=False,
             callback=_debug,
-            help="Show the trace of an internal error.",
+            help="Show the traceback of an internal error.",
         ),
         click.option(
             "--verbose",
@@ -82,7 +82,7 @@ def common_options(function: Function) -> Function:
             count=True,
             expose_value=False,
             callback=_verbose,
-            help="More detail; twice: still more.",
+            help="More detail; -vv: even more.",
         ),
         click.option(
             "--quiet",

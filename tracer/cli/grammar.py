@@ -178,8 +178,8 @@ def _rows(known: Grammar, step: Step) -> list[tuple[str, ...]]:
 def check(common: CommonOptions, name: str) -> int:
     """Validates a grammar: 0 when tracer can use it, 2 and one line when not.
 
-    The line says file, line, what is wrong and what to do. Warnings are of what
-    is valid, but hardly meant.
+    The line says file, line, what is wrong and what to do. Warnings are about
+    what is valid, but probably not intended.
     """
     from tracer.grammar.files import find
     from tracer.grammar.inspection import inspect
@@ -205,7 +205,7 @@ def check(common: CommonOptions, name: str) -> int:
 
 @grammar.command("draw", short_help="Draw the steps of a grammar.")
 @_name
-@options.form("mermaid", "dot", description="What to draw in: Mermaid's or Graphviz's language.")
+@options.form("mermaid", "dot", description="Output language: Mermaid or Graphviz dot.")
 @click.option("--automaton", is_flag=True, help="Draw the compiled automaton, not the steps.")
 @options.target
 @common_options

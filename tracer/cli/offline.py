@@ -330,7 +330,7 @@ def compare(
     form: str,
     target: Path | None,
 ) -> int:
-    """Shows what is different in AFTER: before and after an upgrade, say.
+    """Shows what differs in AFTER, for example after an upgrade.
 
     \b
     Examples:
@@ -339,8 +339,8 @@ def compare(
 
     Each is a folder of captures, a capture file, example:NAME, or a report of
     `tracer check --format json` (*.json). Shown are deviations and outcomes, steps
-    that appeared or vanished, an order that changed, times that moved (from 8
-    creations on each side) and calls that are new or gone.
+    that appeared or vanished, changes of order, times that changed (with 8 or
+    more creations on each side) and calls that are new or gone.
 
     Exit codes: 0, 1 when a kind of deviation is new, 2 could not run, 5 no trace
     found in one of them.
@@ -407,7 +407,9 @@ def _mailable(report: Report) -> Report:
 def _nothing(report: Report, found: int, where: Where, settings: Settings) -> str:
     """Return a message that says why there is nothing to report."""
     if found:
-        return f"the one trace does not fit {where}" if found == 1 else f"none of {found} traces fits {where}"
+        if found == 1:
+            return f"the only trace does not match {where}"
+        return f"none of {found} traces matches {where}"
     from tracer import reports
 
     if report.left_out:

@@ -173,8 +173,8 @@ def _time(context: click.Context, parameter: click.Parameter, text: str | None) 
 
 def _span(what: str) -> tuple[Callable[[Function], Function], Callable[[Function], Function]]:
     """Return the options --since and --until, which select *what*: traces or calls."""
-    since_help = f"Only {what} started from then on: RFC 3339, or epoch seconds."
-    until_help = f"Only {what} started before that: likewise."
+    since_help = f"Only {what} that start at TIME or later: RFC 3339, or epoch seconds."
+    until_help = f"Only {what} that start before TIME."
     return (
         click.option("--since", "since_ns", metavar="TIME", callback=_time, help=since_help),
         click.option("--until", "until_ns", metavar="TIME", callback=_time, help=until_help),
@@ -187,7 +187,7 @@ allow = click.option(
     "--allow",
     metavar="KIND[:STEP]",
     multiple=True,
-    help="Accept such a deviation, or 'unobserved', as a mere note.",
+    help="Accept such deviations, or 'unobserved', and report them as notes.",
 )
 
 baseline = click.option(
@@ -195,7 +195,7 @@ baseline = click.option(
     metavar="FILE",
     type=click.Path(),
     callback=path,
-    help="Name steps that are slow against this file of `tracer baseline`.",
+    help="Report steps that are slow compared with this file of `tracer baseline`.",
 )
 
 
@@ -237,7 +237,7 @@ target = click.option(
     metavar="FILE",
     type=click.Path(),
     callback=path,
-    help="Write the result there, not to standard output.",
+    help="Write the result to FILE instead of standard output.",
 )
 
 
@@ -287,7 +287,7 @@ bpf = click.option(
     "-f",
     "bpf",
     metavar="BPF",
-    help="Capture filter (as of tcpdump) in place of the protocols' ports; '' is all.",
+    help="Capture filter (tcpdump syntax) instead of the protocols' ports; '' captures all.",
 )
 
 
@@ -319,19 +319,19 @@ packets = click.option(
 metrics = click.option(
     "--metrics",
     metavar="[ADDRESS:]PORT",
-    help="Answer Prometheus there; on 127.0.0.1 unless an address is given.",
+    help="Serve Prometheus metrics at PORT; on 127.0.0.1 unless an address is given.",
 )
 notify = click.option(
     "--notify",
     metavar="URL",
-    help="POST the JSON line of each creation that is stuck or failed there, and of its recovery.",
+    help="POST the JSON line of each creation that is stuck or failed, and of its recovery, to URL.",
 )
 checkpoint = click.option(
     "--checkpoint",
     metavar="FILE",
     type=click.Path(),
     callback=path,
-    help="Keep open creations there; a watch that is started again goes on with them.",
+    help="Save open creations in FILE; the next watch goes on with them.",
 )
 
 

@@ -55,12 +55,12 @@ class Commands(click.Group):
 @version
 @click.pass_context
 def program(context: click.Context) -> int:
-    """Says at which documented step the creation of a cloud VM broke, from
+    """Reports at which documented step the creation of a cloud VM failed, from
     network captures alone.
 
     \b
     Examples:
-      tracer check incident/                  which creations broke, and where
+      tracer check incident/                  which creations failed, and where
       tracer show incident/ --trace web-1     one of them as a ladder diagram
       tracer calls boot.pcap --format jsonl   every call that the captures hold
 
@@ -92,8 +92,7 @@ def completion(shell: str) -> int:
       tracer completion zsh > ~/.zfunc/_tracer     # a folder of fpath
       tracer completion fish > ~/.config/fish/completions/tracer.fish
 
-    To try it in the shell at hand, of bash or zsh: eval "$(tracer completion
-    bash)".
+    To try it in the current bash or zsh: eval "$(tracer completion bash)".
     """
     from click.shell_completion import get_completion_class
 
@@ -152,7 +151,7 @@ def _fail(message: str) -> int:
 
 def _bug(error: Exception) -> int:
     what = output.plain(f"{type(error).__name__}: {error}", 500)
-    output.write_line(f"internal error: {what} (this is a bug; run with --debug for the trace)")
+    output.write_line(f"internal error: {what} (this is a bug; run with --debug for the traceback)")
     return COULD_NOT_RUN
 
 

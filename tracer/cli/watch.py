@@ -64,12 +64,12 @@ def watch(
     Examples:
       tracer watch -i External_api=eth0 -i Internal_base=eth1
       tracer watch -i External_api=/run/ext.fifo -i Internal_base=/run/int.fifo
-      tracer watch -i Internal_base=-       what is piped in, as below
+      tracer watch -i Internal_base=-       a piped stream, as below
       tracer watch -i External_api=eth0 --amqp amqp://tracer:secret@ctl1/
 
     From a host without Python: ssh ctl1 tcpdump -U -w - | tracer watch -i PLANE=-
 
-    Ctrl-C ends it with the report of all that was seen. On a pipe there is one
+    Ctrl-C ends it and prints the report. On a pipe there is one
     JSON object a line: watching (once all sources are open), trace_opened,
     step_seen, stalled, resumed, verdict, withdrawn (it was part of another
     creation, or none), trouble; the last one is the report.

@@ -158,7 +158,7 @@ def save(path: Path, state: State) -> int:
 
 def load(path: Path) -> State | None:
     """Return the state in *path*; None when there is no such file. Raises UsageError for an invalid file."""
-    way_out = "move it away to begin anew, or name another file"
+    way_out = "move it away to start anew, or name another file"
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -178,7 +178,7 @@ def load(path: Path) -> State | None:
             raise ValueError
         unpack(state)
     except (msgspec.MsgspecError, ValueError, IndexError, RecursionError):
-        raise UsageError(f"--checkpoint {path}: damaged, or no checkpoint of tracer's: {way_out}") from None
+        raise UsageError(f"--checkpoint {path}: damaged, or not a checkpoint of tracer: {way_out}") from None
     return state
 
 

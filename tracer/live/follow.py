@@ -428,8 +428,8 @@ def _withdrawal_words(gone: Trace, found: Iterable[Trace]) -> str:
     if order is None or any(order in trace.calls for trace in found):
         return "turned out to be part of another creation"
     if isinstance(order.facts, RestFacts) and order.facts.status:
-        return "was answered, and nothing was seen to be created for it"
-    return "ended unseen: whether it was answered, and anything created for it, is not known"
+        return "was answered, and no creation was seen for it"
+    return "ended outside the capture: whether it was answered, or led to a creation, is not known"
 
 
 def _keys(trace: Trace) -> list[_Key]:

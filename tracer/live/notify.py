@@ -87,7 +87,7 @@ class Notifier:
         with self._news:
             if len(self._waiting) >= MOST_WAITING:
                 self._waiting.popleft()
-                self._fails("dropped", f"more than {MOST_WAITING:,} wait")
+                self._fails("dropped", f"more than {MOST_WAITING:,} are pending")
             self._waiting.append(body)
             self._news.notify()
 
@@ -119,7 +119,7 @@ class Notifier:
             if not self._trouble or self._is_reported:
                 return ""
             self._is_reported = True
-            return f"notifications do not arrive at {self.name}: {self._trouble}"
+            return f"notifications are not delivered to {self.name}: {self._trouble}"
 
     def close(self, wait_s: float = FLUSH_S, say: Callable[[str], None] = lambda words: None) -> str:
         """Send pending notifications within *wait_s*; return a message about those not delivered, or ''.
@@ -148,12 +148,12 @@ class Notifier:
                 return ""
             why = self._failing or self._trouble
             why = f": {why}" if why else ""
-            return f"{lost} of {lost + counts['sent']} notifications did not arrive at {self.name}{why}"
+            return f"{lost} of {lost + counts['sent']} notifications were not delivered to {self.name}{why}"
 
     def _waits_words(self, wait_s: float) -> str:
         count = len(self._waiting) + self._busy
-        what = f"{count:,} notifications are" if count != 1 else "1 notification is"
-        return f"{what} tried again at {self.name}, for {wait_s:g} s at most (Ctrl-C ends that)"
+        what = f"{count:,} notifications" if count != 1 else "1 notification"
+        return f"retrying {what} to {self.name} for at most {wait_s:g} s (Ctrl-C stops this)"
 
     # --- the thread ---
 
@@ -216,7 +216,7 @@ class Notifier:
                 return "", False
         except HTTPError as error:
             with error:
-                return f"it answers {error.code}", error.code >= 500 or error.code in _TRY_AGAIN
+                return f"HTTP status {error.code}", error.code >= 500 or error.code in _TRY_AGAIN
         except URLError as error:
             cause = error.reason
             return (getattr(cause, "strerror", "") or _words(cause)), True
@@ -240,11 +240,11 @@ def _parted(url: str) -> tuple[str, dict[str, str], str]:
         # Raises UnicodeError, a ValueError, for a label that is empty or too long.
         host.encode("idna")
     except ValueError:
-        raise UsageError("--notify: that is no URL: write http://HOST/PATH or https://HOST/PATH") from None
+        raise UsageError("--notify: not a URL: write http://HOST/PATH or https://HOST/PATH") from None
     # urlsplit silently drops line feeds and tabs: such a URL is refused, since another one would be used.
     plain = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in ("http", "https") or not host or not plain:
-        raise UsageError("--notify: only http://HOST/PATH and https://HOST/PATH are URLs to notify")
+        raise UsageError("--notify: not a usable URL: write http://HOST/PATH or https://HOST/PATH")
     place = (f"[{host}]" if ":" in host else host) + port
     if parts.username is not None:
         words = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()

@@ -92,8 +92,8 @@ class Restart:
         ):
             if theirs != ours:
                 raise UsageError(
-                    f"--checkpoint: it is of a run with other {what} ({theirs}): name another file,"
-                    f" or the same {what}"
+                    f"--checkpoint: the file is of a run with {what} {theirs}: name another file,"
+                    f" or use the same {what}"
                 )
         calls = unpack(state)
         stages, orders = self._stages, self._follow.orders
@@ -143,11 +143,11 @@ class Restart:
         """Record that nothing was captured between the runs, up to *first_ns*; return a message about it."""
         since_ns, self._until_ns = self._until_ns, 0
         count = len(self._follow.open())
-        words = f"goes on with {count} open trace{'s' if count != 1 else ''}"
+        words = f"resumed with {count} open trace{'s' if count != 1 else ''}"
         if first_ns > since_ns:
             span = f"nothing is known from {_moment(since_ns)} to {_moment(first_ns)} UTC"
             self._stages.coverage.interrupted(since_ns, first_ns, f"{span}, between two runs of the watch")
-            words += f"; what happened in the {(first_ns - since_ns) / 1e9:,.1f} s before was not seen"
+            words += f"; the {(first_ns - since_ns) / 1e9:,.1f} s before were not captured"
         return words
 
     def recognise(self, calls: Iterable[Call]) -> None:

@@ -60,14 +60,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tracer-keep",
         choices=("failed", "all", "none"),
         default="failed",
-        help="of which tests the recorded captures are kept (failed)",
+        help="tests whose recorded captures are kept (failed)",
     )
-    group.addoption("--tracer-folder", metavar="DIR", help="where they are kept (tracer-captures)")
-    parser.addini("tracer_folder", "where recorded captures are kept", default="tracer-captures")
+    group.addoption(
+        "--tracer-folder", metavar="DIR", help="folder of the recorded captures (tracer-captures)"
+    )
+    parser.addini("tracer_folder", "folder of the recorded captures", default="tracer-captures")
     group.addoption(
         "--tracer-raw",
         action="store_true",
-        help="record as it is on the wire; else tokens, passwords and rows of databases are overwritten",
+        help="do not redact recordings; by default tokens, passwords and database rows are overwritten",
     )
     group.addoption(
         "--tracer-strict",

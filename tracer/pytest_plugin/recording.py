@@ -171,7 +171,7 @@ class Recording(Traffic):
     def report(self) -> Report:
         """The report on the recording. Raises UsageError before its end, SourceError if it holds nothing."""
         if self._state in ("not begun", "recording"):
-            raise UsageError("traffic is checked when its recording is over: ask behind the `with` block")
+            raise UsageError("traffic is checked when its recording is over: ask after the `with` block")
         live = self._live_report
         # A broker also reports connections: messages without a call leave nothing to check.
         if not self.packets and not any(capture.calls for capture in (live.captures if live else ())):

@@ -97,7 +97,7 @@ class Ownership:
             self._delete(left.get("exchanges", []), left.get("queues", []))
         except (ValueError, AttributeError, TypeError):
             raise UsageError(
-                f"--amqp {self.where}: queue {LEDGER} is not as tracer left it: look into it and delete it"
+                f"--amqp {self.where}: queue {LEDGER} is not as tracer left it: inspect it and delete it"
             ) from None
 
     def _write(self) -> None:

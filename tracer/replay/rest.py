@@ -60,11 +60,11 @@ def endpoint_at(role: str, url: str) -> Target:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise UsageError(f"--rest {role}: that is no URL; {form}") from None
+        raise UsageError(f"--rest {role}: not a URL; {form}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"--rest {role}: a URL begins with http:// or https:// and names a host; {form}")
     if "@" in url or parts.query or parts.fragment:
-        raise UsageError(f"--rest {role}: neither a user nor a query belongs into the URL; {form}")
+        raise UsageError(f"--rest {role}: the URL must have neither a user nor a query; {form}")
     tls = parts.scheme == "https"
     return Target(host, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
 

@@ -102,7 +102,7 @@ class Summary:
         places = ", ".join(f"{rest.url} ({rest.role}: {rest.problems.most_common(1)[0][0]})" for rest in dead)
         option = f"--rest {dead[0].role}=URL"
         return (
-            f"not one request was answered by {plain(places, 600)}: see that it runs there and can be reached"
+            f"no request was answered by {plain(places, 600)}: check that it is running and can be reached"
             f" from here, or name another endpoint with {option}"
         )
 
@@ -148,7 +148,7 @@ class Summary:
         if self.dry_run:
             span = f"the captures span {self.recorded_s:,.1f} s"
             return f"nothing was sent (--dry-run); {span}, to be sent {speed}"
-        behind = f", at worst {self.behind_s:,.1f} s behind" if self.speed and self.behind_s >= 0.5 else ""
+        behind = f", at worst {self.behind_s:,.1f} s late" if self.speed and self.behind_s >= 0.5 else ""
         return f"{self.recorded_s:,.1f} s of recorded traffic in {self.took_s:,.1f} s, {speed}{behind}"
 
 
@@ -189,7 +189,7 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
     notes = [
         (amqp.not_delivered, "recorded as delivered did not arrive"),
         (amqp.unasked, "were delivered that the captures do not show as delivered"),
-        (amqp.supplied, "were published by tracer itself: the captures hold their delivery alone"),
+        (amqp.supplied, "were published by tracer itself: the captures hold only their delivery"),
     ]
     lines += [f"      {count:,} {words}" for count, words in notes if count]
     if amqp.channel_errors or amqp.channel_errors_recorded:
@@ -201,7 +201,7 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
             f"      {len(amqp.vhosts)} vhosts were recorded ({', '.join(amqp.vhosts)}), all sent to one"
         )
     if amqp.foreign:
-        lines.append(f"      {len(amqp.foreign):,} of the names were there before (--force) and stay")
+        lines.append(f"      {len(amqp.foreign):,} of the names existed before (--force) and are kept")
     if not dry_run:
         lines.append(
             "      what was declared is kept; the next replay clears it away"

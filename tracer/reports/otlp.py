@@ -127,7 +127,7 @@ def _refused(url: str, reasons: Sequence[str], sent: int) -> str:
     hint = "; 4317 is gRPC's port, OTLP over HTTP is at 4318" if urlsplit(url).port == 4317 else ""
     before = f" after {sent:,} of them" if sent else ""
     why = plain(_why(reasons), 300)
-    return f"--otlp {shown(url)}: the collector did not take the spans{before}: {why}{hint}"
+    return f"--otlp {shown(url)}: the collector did not accept the spans{before}: {why}{hint}"
 
 
 def _why(reasons: Sequence[str]) -> str:
