@@ -137,9 +137,11 @@ class StepCoverage:
     def _api_is_known(self) -> bool:
         """Return whether the request was seen to reach one of the services that may have taken it."""
         # Another one may be on a host that is not captured: then nothing that it did is there.
-        created = self._case.trace.created
-        record = self._case.records.get(created.serial) if created is not None else None
-        return record is not None and record.callee == self._case.grammar.api
+        grammar, created = self._case.grammar, self._case.trace.created
+        legs = [w.record for w in self._case.witnesses if not w.all_steps.isdisjoint(grammar.request)]
+        if created is not None:
+            legs.append(self._case.records[created.serial])
+        return any(leg.callee == grammar.api for leg in legs)
 
     def _is_passed_on(self, step: str) -> bool:
         """Tell whether the request must have passed *step*: it was seen, or answered, further inwards.
@@ -147,7 +149,10 @@ class StepCoverage:
         Only a service gives a request an id. A proxy that answers by itself gives none.
         """
         request = self._case.grammar.request
-        if step not in request:
+        if step not in request or self._case.step_calls(step):
+            return False
+        if step == self._case.grammar.portal_step:
+            # A portal may ask the cloud of its own accord.
             return False
         inner = request[request.index(step) + 1 :]
         if any(not w.all_steps.isdisjoint(inner) for w in self._case.witnesses):
