@@ -69,6 +69,9 @@ class Visibility(Protocol):
     ) -> bool:
         """Return whether bytes between these ends are missing in that time."""
 
+    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
+        """Return whether in that time a capture point lost packets of many connections at once."""
+
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
         """Return, in words, a time in it of which nothing is known; None without one."""
 
@@ -343,11 +346,6 @@ class Coverage:
         callers, callees = set(caller), set(callee)
         # A second more on each side: gaps are kept by whole seconds, and known by the packet after them.
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
-        if any(
-            first <= second <= last and len(hit) >= BURST_CONNECTIONS
-            for (_, second), hit in self._bursts.items()
-        ):
-            return True
         for (spoken, client, server), seconds in self._holes.items():
             if spoken not in (protocol, "?"):
                 continue
@@ -358,6 +356,14 @@ class Coverage:
             if fits and any(first <= second <= last for second in seconds):
                 return True
         return False
+
+    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
+        """Return whether in that time a capture point lost packets of many connections at once."""
+        first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
+        return any(
+            first <= second <= last and len(hit) >= BURST_CONNECTIONS
+            for (_, second), hit in self._bursts.items()
+        )
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
         """Return the words of an interruption that overlaps that time; None without one."""

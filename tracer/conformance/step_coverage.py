@@ -124,6 +124,9 @@ class StepCoverage:
         interruption = coverage.interruption(since_ns, until_ns)
         if interruption is not None:
             return interruption
+        # What was optional and never seen is not needed, so a burst elsewhere does not make it doubtful.
+        if strict and coverage.is_in_burst(since_ns, until_ns):
+            return "packets of many connections are missing in the capture at that time"
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
         if leg.caller == self._case.grammar.api and not self._api_is_known():
@@ -239,6 +242,8 @@ class StepCoverage:
         """Return whether the answer to *call* may lie in a hole of the captures."""
         ends = call.connection.client.address, call.connection.server.address
         until_ns = self._captures.span_ns("*")[1]
+        if self._captures.is_in_burst(call.started_ns, until_ns):
+            return True
         return self._captures.damaged(call.protocol, {ends[0]}, {ends[1]}, call.started_ns, until_ns)
 
     def owed_by_broker(self, step: str) -> bool:
