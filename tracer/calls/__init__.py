@@ -37,6 +37,9 @@ from tracer.model import (
 
 __all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
 
+MOST_UNNUMBERED = 100_000
+"""Calls that wait for their number."""
+
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
 
@@ -162,6 +165,10 @@ class Numbering:
 
     def begun(self, call: Call) -> None:
         self._calls.append(call)
+        if len(self._calls) > MOST_UNNUMBERED:
+            # A flood: one that is recognised late may get a later place.
+            self._calls.sort(key=_place)
+            self._number(self._calls[MOST_UNNUMBERED // 2].started_ns + 1)
 
     def restore(self, calls: Iterable[Call]) -> None:
         """Go on behind *calls*, of which the last may have no number yet."""

@@ -116,7 +116,8 @@ class RestCalls:
         number = closed.connection.number
         if closed.how == "fin" and closed.direction == TO_SERVER:
             # The client has given up or only closed its side: it may still read the answer.
-            self._given_up.add(number)
+            if self._open.get(number):
+                self._given_up.add(number)
             return []
         observed = closed.how in ("fin", "reset") or (closed.how == "end" and number in self._given_up)
         calls = []

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tracer.model import Call, Capture, Connection, Gap, RpcFacts
+from tracer.model import Call, Capture, ConnectFacts, Connection, Gap, RpcFacts
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
-MAX_PAIRS = 200_000
+MAX_PAIRS = 100_000
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
 
@@ -81,6 +81,8 @@ class Coverage:
         self._serves = serves
         self._pairs: dict[tuple[str, str, str], Connection] = {}
         """(protocol, address, address) -> a connection between them"""
+        self._speaking: set[str] = set()
+        """Addresses of those that more than tried to connect."""
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._planes: dict[str, set[str]] = {}
@@ -97,15 +99,21 @@ class Coverage:
     def observe(self, call: Call) -> None:
         """Take note of who spoke with whom."""
         connection = call.connection
-        self._pair(call.protocol, connection)
+        self._pair(call.protocol, connection, speaks=not isinstance(call.facts, ConnectFacts))
         if isinstance(call.facts, RpcFacts) and call.facts.consumer is not None:
             self._pair(call.protocol, call.facts.consumer.connection)
 
-    def _pair(self, protocol: str, connection: Connection) -> None:
+    def _pair(self, protocol: str, connection: Connection, speaks: bool = True) -> None:
         key = (protocol, connection.client.address, connection.server.address)
+        if speaks and len(self._speaking) < MAX_PAIRS:
+            self._speaking.update(key[1:])
         if key not in self._pairs and len(self._pairs) < MAX_PAIRS:
             self._pairs[key] = connection
             self._planes.clear()
+
+    def speaks(self, address: str) -> bool:
+        """Tell whether *address* was seen to do more than try to connect."""
+        return address in self._speaking
 
     def undecoded(self, connection: Connection, reason: str) -> None:
         """Take note of a connection of which nothing can be read."""
@@ -117,6 +125,11 @@ class Coverage:
         connection = gap.connection
         protocol = _PROTOCOLS.get(connection.protocol or "", "?")
         key = (protocol, connection.client.address, connection.server.address)
+        if len(self._holes) >= MAX_PAIRS and key not in self._holes:
+            # No room to say whose: anybody's.
+            number = gap.frames[0][0] if gap.frames else connection.captures[0]
+            self.dropped(self._captures[number], gap.since_ns or gap.time_ns, gap.time_ns)
+            return
         seconds = self._holes.setdefault(key, set())
         since = (gap.since_ns or gap.time_ns) // SECOND_NS
         # A hole of hours is no news in each of its seconds.

@@ -75,6 +75,10 @@ class Half:
         self.fin_frames: Frames = ()
         self.finished = False
 
+    def carried(self) -> int:
+        """Return how many bytes this direction has carried so far; 0 where its begin was not seen."""
+        return (self.next_seq - self.start) & MASK if self.start >= 0 else 0
+
     def is_opened_by(self, segment: Segment, first: int) -> bool:
         """Return whether a SYN is of this connection and of no later one; *first* is the byte behind it."""
         if self.next_seq < 0:
@@ -126,6 +130,12 @@ def ahead(a: int, b: int) -> int:
 
 
 def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
+    if len(flow) == 12:
+        ports = int.from_bytes(flow[8:], "big")
+        return (
+            Endpoint(socket.inet_ntoa(flow[:4]), ports >> 16),
+            Endpoint(socket.inet_ntoa(flow[4:8]), ports & 0xFFFF),
+        )
     size = 4 if len(flow) < 36 else 16
     family = socket.AF_INET if size == 4 else socket.AF_INET6
     source, destination = flow[:size], flow[size : 2 * size]
@@ -137,6 +147,8 @@ def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
 
 
 def reverse(flow: bytes) -> bytes:
+    if len(flow) == 12:
+        return flow[4:8] + flow[:4] + flow[10:] + flow[8:10]
     size = 4 if len(flow) < 36 else 16
     at = 2 * size
     return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]

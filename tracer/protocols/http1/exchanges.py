@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 __all__ = ["Exchanges", "Open"]
@@ -47,8 +46,9 @@ class Exchanges:
         self._answered_ns = 0
         """When the latest response began."""
         self._last = 0
-        self._outstanding: deque[Open] = deque()
-        self._orphans: deque[Open] = deque()
+        # Lists: nearly always short, and an empty deque takes 600 bytes.
+        self._outstanding: list[Open] = []
+        self._orphans: list[Open] = []
 
     def request(self, time_ns: int, method: str, target: str) -> int:
         """Return the exchange of a request whose first byte was seen at *time_ns*.
@@ -59,12 +59,12 @@ class Exchanges:
         orphans = self._orphans
         if self._aligned:
             if orphans:
-                return orphans.popleft().exchange
+                return orphans.pop(0).exchange
         elif not self._pipelined:
             while orphans and orphans[0].time_ns < time_ns:
-                orphans.popleft()
+                orphans.pop(0)
             if orphans and not orphans[0].after_hole:
-                return orphans.popleft().exchange
+                return orphans.pop(0).exchange
         self._last += 1
         # Out of order a request that is older than the latest response will have no other.
         if self._aligned or (not self._pipelined and time_ns >= self._answered_ns):
@@ -88,7 +88,7 @@ class Exchanges:
         outstanding = self._outstanding
         if not outstanding:
             return None
-        answered = outstanding.popleft()
+        answered = outstanding.pop(0)
         if outstanding and outstanding[0].time_ns < time_ns:
             self._pipelined = True
         return answered
@@ -97,7 +97,7 @@ class Exchanges:
         outstanding = self._outstanding
         before: list[Open] = []
         while outstanding and outstanding[0].time_ns <= time_ns:
-            before.append(outstanding.popleft())
+            before.append(outstanding.pop(0))
         known = [request for request in before if request.exchange]
         if not known:
             return None
@@ -121,8 +121,8 @@ class Exchanges:
         elif whole and self._outstanding:
             self._outstanding.append(Open(_UNKNOWN, since_ns + 1))
 
-    def _bound(self, opened: deque[Open]) -> None:
+    def _bound(self, opened: list[Open]) -> None:
         if len(opened) > _MOST_OPEN:
             # Counting needs all of them, time does not.
             self._aligned = False
-            opened.popleft()
+            opened.pop(0)
