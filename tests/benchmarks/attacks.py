@@ -281,7 +281,8 @@ def run(name: str, scale: float, tree: Path = REPOSITORY) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"attack.pcap{'.' + attack.packing if attack.packing else ''}"
         # One that is over before the interrupt shows nothing.
-        unpacked = write(path, attack, attack.count if attack.interrupts else max(20, int(attack.count * scale)))
+        count = attack.count if attack.interrupts else max(20, int(attack.count * scale))
+        unpacked = write(path, attack, count)
         command = [sys.executable, "-m", "tracer", "check", "--format", "json", str(path)]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         with (Path(folder) / "out").open("wb+") as out:
@@ -326,7 +327,8 @@ def main() -> None:
             notes.append(f"{cost.packed_bytes:,} bytes packed, {cost.unpacked_bytes:,} unpacked")
         if forgotten := cost.answer.get("forgotten"):
             notes.append(f"forgotten: {forgotten}")
-        print(f"{name:12} {cost.cpu_s:7.1f} {cost.peak_mib:9.0f}  {cost.code:4}  {'; '.join(notes)}", flush=True)
+        figures = f"{name:12} {cost.cpu_s:7.1f} {cost.peak_mib:9.0f}  {cost.code:4}"
+        print(f"{figures}  {'; '.join(notes)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from tracer.model import (
 
 __all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
 
-MOST_UNNUMBERED = 100_000
+MOST_UNNUMBERED = 50_000
 """Calls that wait for their number."""
 
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
@@ -74,7 +74,7 @@ class Calls:
         kind = type(message)
         if kind is HttpRequest:
             self._ports.setdefault(message.connection.server.port, "http1")
-            return (self._rest.request(message),)  # type: ignore[arg-type]
+            return self._rest.request(message)  # type: ignore[arg-type]
         if kind is HttpResponse:
             return (self._rest.response(message),)  # type: ignore[arg-type]
         if kind is AmqpContent:

@@ -34,6 +34,8 @@ from tracer.openstack.states import STATUS_OF_FAILURE
 __all__ = ["RestCalls"]
 
 EARLY_LIMIT = 4_096
+MOST_OPEN = 1_024
+"""Requests of one connection without an answer."""
 _REQUEST_ID_LENGTH = 40  # req- and a UUID
 
 
@@ -54,8 +56,8 @@ class RestCalls:
         """Expect the answer to *call*, which an earlier run has seen."""
         self._orphans[call.connection.client, call.connection.server] = call
 
-    def request(self, message: HttpRequest) -> Call:
-        """Return the call that *message* begins."""
+    def request(self, message: HttpRequest) -> tuple[Call, ...]:
+        """Return the call that *message* begins, behind one that can have no answer any more."""
         path, query = split_target(message.target)
         headers = message.headers
         facts = RestFacts(
@@ -76,11 +78,17 @@ class RestCalls:
         read_request(facts, message.body)
         early = self._early.pop((message.connection.number, message.exchange), None)
         if early is not None:
-            return _completed(early, facts, message)
+            return (_completed(early, facts, message),)
         call = self._begin(message.connection, facts, message.time_ns, list(message.frames))
         call.operation = f"{message.method} {operation_path(path)}"
-        self._open.setdefault(message.connection.number, {})[message.exchange] = call
-        return call
+        waiting = self._open.setdefault(message.connection.number, {})
+        waiting[message.exchange] = call
+        if len(waiting) <= MOST_OPEN:
+            return (call,)
+        # The decoder pairs no answer with it.
+        oldest = waiting.pop(next(iter(waiting)))
+        oldest.result, oldest.closed = "?", True
+        return (oldest, call)
 
     def response(self, message: HttpResponse) -> Call:
         """Return the call that *message* ends; a new one when its request was not seen."""

@@ -48,7 +48,7 @@ TICK = 4096
 """Pieces of streams between two ticks."""
 
 MAX_STRANGERS = 5_000
-"""Failed connections that become calls though nothing else is seen of the client: more are a flood or a scan."""
+"""Failed connections that become calls though nothing else is seen of the client; more are a flood."""
 MAX_FAILED = 5_000
 """Failed connections of one client that become calls; more are a scan."""
 
@@ -213,7 +213,8 @@ class Stages:
             elif type(event) is Closed:
                 if event.how in ("refused", "unanswered") and self._is_flood(event):
                     return
-                self.receive(self.calls.receive(event))
+                if event.connection.protocol or event.how in ("refused", "unanswered"):
+                    self.receive(self.calls.receive(event))
                 if self._hears_closed is not None:
                     self._hears_closed(event)
         except Exception as error:
@@ -330,7 +331,8 @@ class Stages:
     def forgotten(self) -> tuple[tuple[str, int], ...]:
         """Return what was dropped for lack of room: (what, how often)."""
         attempts = self._failed_more + self._reassembler.unanswered
-        found = {"connections": self._reassembler.evicted, "connection attempts": attempts, **self.correlator.forgotten()}
+        found = {"connections": self._reassembler.evicted, "connection attempts": attempts}
+        found.update(self.correlator.forgotten())
         return tuple((what, count) for what, count in found.items() if count)
 
 

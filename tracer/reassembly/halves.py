@@ -131,10 +131,10 @@ def ahead(a: int, b: int) -> int:
 
 def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
     if len(flow) == 12:
-        ports = int.from_bytes(flow[8:], "big")
+        both = int.from_bytes(flow[8:], "big")
         return (
-            Endpoint(socket.inet_ntoa(flow[:4]), ports >> 16),
-            Endpoint(socket.inet_ntoa(flow[4:8]), ports & 0xFFFF),
+            Endpoint(socket.inet_ntoa(flow[:4]), both >> 16),
+            Endpoint(socket.inet_ntoa(flow[4:8]), both & 0xFFFF),
         )
     size = 4 if len(flow) < 36 else 16
     family = socket.AF_INET if size == 4 else socket.AF_INET6

@@ -591,7 +591,8 @@ class Reassembler:
         left_bytes = LIGHT_BYTES
         for _, flow, half in light:
             over = half.finished and half.peer.finished
-            left_bytes -= _COST_BYTES if over or not half.connection.protocol else _COST_BYTES + _DECODER_BYTES
+            decoded = half.connection.protocol and not over
+            left_bytes -= _COST_BYTES + _DECODER_BYTES if decoded else _COST_BYTES
             if left_bytes >= 0:
                 continue
             if not over:
@@ -604,9 +605,9 @@ class Reassembler:
                     events += self._end(half, time_ns, "idle")
                 for side in (half, half.peer):
                     self._holes.pop(side, None)
-            for side in (flow, reverse(flow)):
-                if side in self._halves:
-                    self._drop(side)
+            for key in (flow, reverse(flow)):
+                if key in self._halves:
+                    self._drop(key)
         self._room = len(self._halves) + 2 * LIGHT_CONNECTIONS
         return events
 
