@@ -53,7 +53,7 @@ def test_each_attack_takes_little_and_ends_no_run(name: str) -> None:
 def test_a_flood_hides_no_failed_connection_of_a_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Strangers flood nova-api while the conductor cannot reach the broker's port: that is told all the same."""
+    """Strangers flood nova-api, and what a service cannot reach is told all the same."""
     monkeypatch.setattr(reassembler, "MAX_ATTEMPTS", 64)
     monkeypatch.setattr(stages, "MAX_STRANGERS", 10)
 

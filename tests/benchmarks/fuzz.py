@@ -395,7 +395,7 @@ vrm = "172.28.0.61"
 3307 = "mysql"
 """
 
-TIMES = {"n": 3, "min_ms": 1, "p50_ms": 2.5, "mean_ms": 2, "p95_ms": 3, "max_ms": 4}
+TIMES = {"n": 3, "min_ms": 1, "p50_ms": 2.5, "mean_ms": 2, "sd_ms": 1, "p95_ms": 3, "max_ms": 4}
 BASELINE = json.dumps(
     {
         "schema": baselines.SCHEMA,
