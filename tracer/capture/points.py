@@ -11,23 +11,32 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 
-from tracer.model import Segment, SegmentFields
+from tracer.capture.clocks import ClockEstimates, reverse
+from tracer.model import Clock, Segment, SegmentFields
 
 __all__ = ["Clocks", "Sightings", "in_time_order", "join_sightings", "merge"]
 
 WINDOW_NS = 20_000_000
-"""How far records of one capture may be out of order, and how far the copies of one packet may lie
-apart (kernel buffers: up to 5 ms seen; clocks of one site: a few ms)."""
+"""How far the copies of one packet may lie apart (kernel buffers: up to 5 ms seen)."""
+LATE_NS = 120_000_000
+"""How far records of one capture may be out of order: several queues of a card, a merge of files."""
+TRIALS = 64
+"""Inversions that are looked at more closely: one that has so many has late packets."""
 CORRECT_NS = 400_000
 """Smaller differences are the way of the packet (up to 322 µs seen), not the clock."""
 
 _TIME = itemgetter(0)
 """Of a segment."""
 _NEVER_NS = 1 << 80
+_HALF, _MASK = 1 << 31, (1 << 32) - 1
+_ACK = 16
+
+_Head = tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]
+"""Corrected time, position, batch, where in it, what follows."""
 
 
 class Clocks:
@@ -58,26 +67,29 @@ class Clocks:
 
 
 def in_time_order(
-    batches: Iterable[list[SegmentFields]], window_ns: int = WINDOW_NS
+    batches: Iterable[list[SegmentFields]], window_ns: int = LATE_NS, clock: Clock | None = None
 ) -> Iterator[list[SegmentFields]]:
     """Yield the segments of *batches* by time, if none is late by more than *window_ns*.
 
-    Nothing is held back before the first inversion: most captures have none.
+    A clock that was set back meanwhile goes on from where it was: what is added is written into *clock*.
+    One batch at most is held back before the first inversion: most captures have none.
     """
-    last_ns = 0
     iterator = iter(batches)
     waiting: list[SegmentFields] = []
     for batch in iterator:
         times = list(map(_TIME, batch))
-        if times and (times[0] < last_ns or times != sorted(times)):
-            waiting = batch
+        if times and ((waiting and times[0] < waiting[-1][0]) or times != sorted(times)):
             break
-        if batch:
-            last_ns = times[-1]
-            yield batch
-    for batch in chain([[]], iterator):
+        if waiting:
+            yield waiting
+        waiting = batch
+    else:
+        batch = []
+    steps = _StepsBack(clock)
+    for each in chain([batch], iterator):
+        waiting = steps.undone(waiting, each)
         # Nearly sorted, which costs little.
-        waiting = sorted(waiting + batch, key=_TIME)
+        waiting.sort(key=_TIME)
         if waiting:
             ready = bisect_right(waiting, waiting[-1][0] - window_ns, key=_TIME)
             if ready:
@@ -87,44 +99,130 @@ def in_time_order(
         yield waiting
 
 
+class _StepsBack:
+    """Finds where a clock was set back within one capture, and undoes it.
+
+    Packets that come late are out of order by their place, and in order by their times: sequence numbers
+    tell. Where a clock was set back it is the other way round.
+    """
+
+    def __init__(self, clock: Clock | None) -> None:
+        self._clock = clock
+        self._added_ns = 0
+        self._left = TRIALS if clock is not None else 0
+        self._newest_ns = 0
+
+    def undone(self, before: list[SegmentFields], batch: list[SegmentFields]) -> list[SegmentFields]:
+        """Return *before*, which is in time order, and *batch* behind it."""
+        if self._added_ns:
+            batch = [(segment[0] + self._added_ns, *segment[1:]) for segment in batch]
+        at = 0
+        whole = before + batch
+        start = len(before)
+        newest_ns = max(self._newest_ns, before[-1][0] if before else 0)
+        while self._left and start + at < len(whole):
+            time_ns = whole[start + at][0]
+            if time_ns >= newest_ns:
+                newest_ns = time_ns
+            else:
+                back_ns = newest_ns - time_ns
+                earlier, later = whole[max(0, start + at - 512) : start + at], whole[start + at :][:512]
+                if _is_set_back(earlier, later, newest_ns):
+                    whole[start + at :] = [(s[0] + back_ns, *s[1:]) for s in whole[start + at :]]
+                    self._added_ns += back_ns
+                    if self._clock is not None:
+                        self._clock.add(newest_ns, self._added_ns)
+                        self._clock.steps_back += 1
+                else:
+                    self._left -= 1
+            at += 1
+        self._newest_ns = newest_ns
+        return whole
+
+
+def _is_set_back(
+    earlier: Sequence[SegmentFields], later: Sequence[SegmentFields], newest_ns: int
+) -> bool:
+    """Tell whether the times of *later*, which begin before *newest_ns*, belong behind those of *earlier*."""
+    ends: dict[bytes, tuple[int, int, int]] = {}
+    since_ns = later[0][0]
+    for time_ns, flow, seq, ack, flags, payload, *_ in earlier:
+        if time_ns > since_ns:
+            ends[flow] = seq, len(payload) + (flags & 1), ack
+    votes = 0
+    seen = set()
+    for time_ns, flow, seq, ack, flags, payload, *_ in later:
+        if time_ns >= newest_ns:
+            break
+        known = ends.get(flow)
+        if known is not None and flow not in seen:
+            seen.add(flow)
+            moved = (seq - known[0] + _HALF & _MASK) - _HALF
+            if moved:
+                votes += 1 if moved >= known[1] > 0 or (moved > 0 and known[1] == 0) else -1
+        other = ends.get(reverse(flow))
+        if other is not None and flags & _ACK:
+            size = len(payload) + (flags & 1)
+            if other[1] and (ack - other[0] - other[1] & _MASK) < _HALF:
+                votes += 1
+            elif size and (other[2] - seq - size & _MASK) < _HALF:
+                votes -= 1
+    return votes > 0
+
+
 def merge(
-    captures: Iterable[Iterator[list[SegmentFields]]], clocks: Clocks | None = None
+    captures: Iterable[Iterator[list[SegmentFields]]], clocks: ClockEstimates | None = None
 ) -> Iterator[list[SegmentFields]]:
-    """Yield the segments of all *captures*, each in time order, by time (corrected by *clocks*)."""
-    heads: list[tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]] = []
+    """Yield the segments of all *captures*, each in time order, by time (corrected by *clocks*).
+
+    What is corrected is written into the clock of each capture.
+    """
+    heads: list[_Head] = []
     for position, iterator in enumerate(captures):
         first = next(filter(None, iterator), None)
         if first is not None:
             heads.append((first[0][0], position, first, 0, iterator))
-    heapq.heapify(heads)
+    version = -1
+    reached_ns: dict[int, int] = {}
     while heads:
+        if clocks is not None and clocks.version != version:
+            # Which is earliest may be another one now. What the answers are made of is in hand.
+            heads = [(b[at][0] - clocks.ahead(_capture_of(b[at]), b[at][0])[0], p, b, at, i)
+                     for _, p, b, at, i in heads]
+            heapq.heapify(heads)
+            version = clocks.version
         _, position, batch, at, iterator = heapq.heappop(heads)
         other_ns = heads[0][0] if heads else _NEVER_NS
-        # Only a change of capture re-reads the clock: within a run of packets of one capture nothing
-        # new is learnt about it.
-        offset_ns = clocks.offset_ns(_capture_of(batch[at])) if clocks else 0
         while batch:
-            end = len(batch)
-            if batch[-1][0] - offset_ns > other_ns:
+            end, ahead_ns, until_ns = len(batch), 0, _NEVER_NS
+            if clocks is not None:
+                capture = _capture_of(batch[at])
+                ahead_ns, until_ns = clocks.ahead(capture, batch[at][0])
+            if batch[-1][0] - ahead_ns > other_ns or batch[-1][0] >= until_ns:
                 # At least one: it was the earliest when it was put here, by the clock of then.
-                end = max(at + 1, bisect_right(batch, other_ns + offset_ns, at, key=_TIME))
+                last_ns = min(other_ns + ahead_ns, until_ns - 1)
+                end = max(at + 1, bisect_right(batch, last_ns, at, key=_TIME))
             part = batch[at:end] if end - at < len(batch) else batch
-            yield [_earlier(segment, offset_ns) for segment in part] if offset_ns else part
+            if clocks is not None:
+                part = clocks.correct(capture, part, ahead_ns, reached_ns)
+            yield part
             if end < len(batch):
-                heapq.heappush(heads, (batch[end][0] - offset_ns, position, batch, end, iterator))
+                next_ns = batch[end][0]
+                if clocks is not None:
+                    next_ns -= clocks.ahead(_capture_of(batch[end]), next_ns)[0]
+                heapq.heappush(heads, (next_ns, position, batch, end, iterator))
                 break
             batch, at = next(filter(None, iterator), []), 0
-            if batch and batch[0][0] - offset_ns > other_ns:
-                heapq.heappush(heads, (batch[0][0] - offset_ns, position, batch, 0, iterator))
+            if batch and (batch[0][0] - ahead_ns > other_ns or clocks is not None):
+                next_ns = batch[0][0]
+                if clocks is not None:
+                    next_ns -= clocks.ahead(_capture_of(batch[0]), next_ns)[0]
+                heapq.heappush(heads, (next_ns, position, batch, 0, iterator))
                 break
 
 
 def _capture_of(segment: SegmentFields) -> int:
     return segment[8][0][0]
-
-
-def _earlier(segment: SegmentFields, by_ns: int) -> SegmentFields:
-    return (segment[0] - by_ns, *segment[1:])
 
 
 class Sightings:

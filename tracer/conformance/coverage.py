@@ -186,8 +186,8 @@ class Coverage:
             at = between if between or plane != "*" else served
             given = [] if plane == "*" else [c.number for c in mine if c.plane is not None]
             mine = [c for c in mine if c.number in at or c.number in given] or mine
-        starts = [c.first_ns for c in mine if c.first_ns is not None]
-        lasts = [max(c.last_ns, c.ended_ns or 0) for c in mine if c.last_ns is not None]
+        starts = [ns for ns in (c.corrected_first_ns for c in mine) if ns is not None]
+        lasts = [ns for ns in (c.corrected_last_ns for c in mine) if ns is not None]
         return (min(starts), max(lasts)) if starts and lasts else (0, 0)
 
     def unseen(

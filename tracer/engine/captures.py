@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tracer.capture import CaptureArgument, Resolved, open_capture, resolve
 from tracer.capture.arguments import example_path
+from tracer.capture.clocks import ClockEstimates, read_ahead
 from tracer.capture.layers import Layers
 from tracer.capture.points import Clocks, in_time_order, join_sightings, merge
 from tracer.engine.internal_errors import InternalErrors
@@ -60,17 +61,27 @@ class OpenCaptures:
         """
         errors = errors or InternalErrors()
         streams = [
-            in_time_order(_decoded(packets, capture, errors))
+            in_time_order(_decoded(packets, capture, errors), clock=capture.clock)
             for packets, capture in zip(self.packets, self.captures, strict=True)
         ]
         if len(streams) == 1:
             return streams[0]
+        estimates = ClockEstimates(self.captures)
+        merged = merge(
+            [read_ahead(stream, number, estimates) for number, stream in enumerate(streams)], estimates
+        )
         named = [capture.plane for capture in self.captures]
-        if None not in named and len(set(named)) == len(named):
-            # A tap per plane: no packet can be in two of them.
-            return merge(streams)
-        clocks = Clocks()
-        return join_sightings(merge(streams, clocks), clocks)
+        if None in named or len(set(named)) < len(named):
+            # Not a tap per plane: a packet can be in two of them.
+            merged = join_sightings(merged, Clocks())
+        return _concluding(merged, estimates)
+
+
+def _concluding(
+    batches: Iterator[list[SegmentFields]], estimates: ClockEstimates
+) -> Iterator[list[SegmentFields]]:
+    yield from batches
+    estimates.conclude()
 
 
 def known_planes(given: GivenTopology) -> set[str]:

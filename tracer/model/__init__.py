@@ -10,6 +10,7 @@ and is filled as the wire tells more (Capture, Connection, Call, Trace) is a slo
 from __future__ import annotations
 
 from tracer.model.calls import CLIENT, SERVER, Call, ConnectFacts, End, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.model.clocks import Clock
 from tracer.model.messages import (
     AmqpContent,
     AmqpMethod,
@@ -59,6 +60,7 @@ __all__ = [
     "Call",
     "CallRecord",
     "Capture",
+    "Clock",
     "Closed",
     "Conformance",
     "ConnectFacts",

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tracer.model.clocks import Clock
+
 __all__ = ["Capture", "Frame", "Frames", "Packet", "PacketFields", "Segment", "SegmentFields"]
 
 Frame = tuple[int, int]
@@ -62,6 +64,20 @@ class Capture:
     """Why streams of this capture were not decoded -> how many."""
     protocol: str = ""
     """What alone it can show: RPC, of a broker's firehose, whose `packets` are messages. Empty: all."""
+    clock: Clock = field(default_factory=Clock)
+    """What was found out about its clock. Times here are those of the capture."""
+
+    @property
+    def corrected_first_ns(self) -> int | None:
+        """When its first packet was captured, by the clock that all captures are judged by."""
+        return None if self.first_ns is None else self.clock.corrected_first_ns(self.first_ns)
+
+    @property
+    def corrected_last_ns(self) -> int | None:
+        """When its last packet was captured, or the recording ended, by that clock."""
+        if self.last_ns is None:
+            return None
+        return self.clock.corrected_last_ns(max(self.last_ns, self.ended_ns or 0))
 
     @property
     def words(self) -> str:

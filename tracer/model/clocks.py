@@ -1,0 +1,75 @@
+"""The clock of one capture: how far it was found to be off, and since when."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+__all__ = ["Clock"]
+
+
+@dataclass(slots=True, eq=False)
+class Clock:
+    """What was added to the times of a capture, and taken off them, to judge all captures by one clock.
+
+    Times are nanoseconds. `corrected = captured + added - ahead`.
+    """
+
+    given_ns: int | None = None
+    """What the user says that it is behind by; then nothing is estimated."""
+    reference: int | None = None
+    """The number of the capture whose clock it is compared with; None where it is not compared."""
+    pairs: int = 0
+    """Calls or packets, seen here and there, that bound the offset."""
+    uncertain_ns: int = 0
+    """Half of the width that the pairs leave, where it is widest."""
+    steps_back: int = 0
+    """How often it was set back within the capture."""
+    _added: list[tuple[int, int]] = field(default_factory=list)
+    """(time from which, what is added): given, and steps back. By times that hold what was added."""
+    _ahead: list[tuple[int, int]] = field(default_factory=list)
+    """(corrected time from which, how far it is ahead), one for each change."""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether times are those of the capture."""
+        return not self._added and not self._ahead
+
+    @property
+    def range_ahead_ns(self) -> tuple[int, int]:
+        """The least and the most that it was ahead of its reference."""
+        offsets = [ahead_ns for _, ahead_ns in self._ahead]
+        return (min(offsets), max(offsets)) if offsets else (0, 0)
+
+    def add(self, since_ns: int, by_ns: int) -> None:
+        """Take note that *by_ns* is added to times, which are then *since_ns* and later."""
+        self._added.append((since_ns, by_ns))
+
+    def ahead(self, since_ns: int, by_ns: int) -> None:
+        """Take note that *by_ns* is taken off times, which are then *since_ns* and later."""
+        if by_ns != (self._ahead[-1][1] if self._ahead else 0):
+            self._ahead.append((since_ns, by_ns))
+
+    def as_captured(self, corrected_ns: int) -> int:
+        """Return the time by the capture's own clock."""
+        if self._ahead:
+            corrected_ns += _at(self._ahead, corrected_ns)
+        return corrected_ns - _at(self._added, corrected_ns) if self._added else corrected_ns
+
+    def corrected_first_ns(self, captured_ns: int) -> int:
+        """Return the corrected time of the capture's first packet."""
+        return captured_ns + (self._added[0][1] if self._added else 0) - (
+            self._ahead[0][1] if self._ahead else 0
+        )
+
+    def corrected_last_ns(self, captured_ns: int) -> int:
+        """Return the corrected time of the capture's last packet."""
+        return captured_ns + (self._added[-1][1] if self._added else 0) - (
+            self._ahead[-1][1] if self._ahead else 0
+        )
+
+
+def _at(changes: list[tuple[int, int]], time_ns: int) -> int:
+    """Return the value at *time_ns*; before the first change it is the first one's."""
+    at = bisect_right(changes, time_ns, key=lambda change: change[0]) - 1
+    return changes[max(at, 0)][1]
