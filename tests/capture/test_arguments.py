@@ -68,7 +68,7 @@ def test_a_plane_before_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     touch(tmp_path, "x.pcap", "caps/y.pcap", "caps/External_api.pcap")
     monkeypatch.chdir(tmp_path)
     given = ["Internal_base=x.pcap", "plane2=-", "Internal_base=caps"]
-    assert resolve(given, PLANES).captures == [
+    assert [each[:2] for each in resolve(given, PLANES).captures] == [
         ("x.pcap", "Internal_base"),
         ("-", "plane2"),
         ("caps/External_api.pcap", "Internal_base"),
@@ -81,7 +81,7 @@ def test_an_existing_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     touch(tmp_path, "Internal_base=x.pcap", "x.pcap", "run=3/y.pcap")
     monkeypatch.chdir(tmp_path)
     given = ["Internal_base=x.pcap", "run=3/y.pcap", "run=3"]
-    assert resolve(given, PLANES).captures == [("Internal_base=x.pcap", None), ("run=3/y.pcap", None)]
+    assert [each[:2] for each in resolve(given, PLANES).captures] == [("Internal_base=x.pcap", None), ("run=3/y.pcap", None)]
 
 
 def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     touch(tmp_path, "x.pcap", "y.pcap")
     monkeypatch.chdir(tmp_path)
     given = [".", "x.pcap", "Internal_base=x.pcap"]
-    assert [(os.path.basename(path), plane) for path, plane in resolve(given, PLANES).captures] == [
+    assert [(os.path.basename(path), plane) for path, plane, _ in resolve(given, PLANES).captures] == [
         ("x.pcap", "Internal_base"),
         ("y.pcap", None),
     ]

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,17 @@ _CAPTURE_NAME = re.compile(r"\.(pcap|pcapng|cap)([._-]?\d+)?(\.(gz|zst))?$", re.
 _ROTATION = re.compile(r"[-_.]?\d+$")
 _NEAR = 0.8
 """How alike names must be that are taken for one another: all captures end alike, which is half of a name."""
+_OFFSET = re.compile(r"([+-])(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_MOST_NS = 3650 * 86_400 * 1_000_000_000
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -45,6 +57,8 @@ class CaptureArgument(NamedTuple):
     """As reached from the argument; '-' is standard input."""
     plane: str | None
     """None for a capture point: nothing says which plane it was recorded on."""
+    behind_ns: int | None = None
+    """What is to be added to its times, as the user says; None where nothing is said."""
 
 
 class Resolved(NamedTuple):
@@ -58,7 +72,8 @@ def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
 
     An argument is a file, '-', a folder of captures (its files in the order of their rotation), or one
     of these behind 'PLANE='. A path that exists is a path, whatever its name holds. *planes* are the
-    known planes: a plane must be one of them, and a file named after one was recorded on it.
+    known planes: a plane must be one of them, and a file named after one was recorded on it. '@+1.2ms' at
+    the end of any of these is how far the clock was behind.
 
     Raises SourceError for what is not there or cannot be entered, UsageError for what makes no sense.
     """
@@ -69,6 +84,7 @@ def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
         raise UsageError("no capture given: name a file, a folder, or - for standard input")
     for argument in arguments:
         plane, path = _split(argument, planes)
+        path, behind_ns = _split_clock(argument, path)
         for file in _files(path, ignored):
             key = file if file == "-" else os.path.realpath(file)
             known = captures.get(key)
@@ -76,9 +92,9 @@ def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
                 raise UsageError(f"{file}: given for two planes, {known.plane} and {plane}: name it once")
             if plane is not None:
                 named.add(key)
-                captures[key] = CaptureArgument(file, plane)
+                captures[key] = CaptureArgument(file, plane, behind_ns)
             elif known is None:
-                captures[key] = CaptureArgument(file, plane_of_name(file, planes))
+                captures[key] = CaptureArgument(file, plane_of_name(file, planes), behind_ns)
             elif file == "-":
                 raise UsageError("standard input is given twice: it can be read only once")
     return Resolved(list(captures.values()), ignored)
@@ -113,6 +129,24 @@ def _split(argument: str, planes: Collection[str]) -> tuple[str | None, str]:
     if not path:
         raise UsageError(f"{argument}: no file behind '=': write {plane}=FILE")
     return plane, path
+
+
+def _split_clock(argument: str, path: str) -> tuple[str, int | None]:
+    """Return *path* without the offset of its clock, and that offset in nanoseconds."""
+    file, at, words = path.rpartition("@")
+    if not at or os.path.lexists(path) or not (file == "-" or os.path.lexists(file)):
+        return path, None
+    found = _OFFSET.fullmatch(words)
+    if found is None:
+        raise UsageError(
+            f"{argument}: '@{words}' is no offset of a clock: write what is to be added to its times,"
+            " as @+1.2ms, @-50us or @+2s"
+        )
+    sign, number, unit = found.groups()
+    behind_ns = int(Decimal(number) * _UNITS[unit])
+    if behind_ns > _MOST_NS:
+        raise UsageError(f"{argument}: '@{words}' is more than 10 years")
+    return file, -behind_ns if sign == "-" else behind_ns
 
 
 def _files(path: str, ignored: list[str]) -> Iterator[str]:

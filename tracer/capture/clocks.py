@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tracer.model import Capture, SegmentFields
 
@@ -26,6 +27,8 @@ WAY_NS = 400_000
 """Smaller differences are the way of a packet (up to 322 µs seen), not the clock."""
 _MARGIN_NS = 100_000
 """How far beyond a bound a clock is taken to be that is bounded on one side."""
+_LEAST_PACKETS = 2
+"""A single packet at two points may be two that look alike."""
 _PAIRS = 4_096
 """Pairs of two captures that are kept: bounds of older times no longer matter."""
 _IDS = 20_000
@@ -87,7 +90,9 @@ class ClockEstimates:
         planes = [capture.plane for capture in captures]
         self._apart = None not in planes and len(set(planes)) == len(planes)
         self._requests = len({plane for plane in planes if plane}) > 1
-        self._asked: dict[int, OrderedDict[bytes, tuple[int, bool]]] = {c.number: OrderedDict() for c in captures}
+        self._asked: dict[int, OrderedDict[bytes, tuple[int, bool]]] = {
+            c.number: OrderedDict() for c in captures
+        }
         self._answered: OrderedDict[bytes, dict[int, _Span]] = OrderedDict()
         self._packets: OrderedDict[tuple[bytes, int, int, int, int, int], dict[int, int]] = OrderedDict()
         self.version = 0
@@ -116,12 +121,13 @@ class ClockEstimates:
         if request is None:
             return
         seen = self._answered.setdefault(payload[at + 2 : at + 42], {})
-        if capture in seen:
+        known = seen.get(capture)
+        if known is not None and request[0] >= known[0]:
             # A call made on the way carries the id as well: it lies within.
             return
         mine = seen[capture] = request[0], time_ns, request[1]
         for other, span in seen.items():
-            if self._captures[other].plane != self._captures[capture].plane:
+            if other != capture and self._captures[other].plane != self._captures[capture].plane:
                 self._pair(other, span, capture, mine, packets=False)
         if len(self._answered) > _IDS:
             self._answered.popitem(last=False)
@@ -137,7 +143,9 @@ class ClockEstimates:
             if capture in seen:
                 continue
             for other, other_ns in seen.items():
-                self._pair(other, (other_ns, other_ns, False), capture, (time_ns, time_ns, False), packets=True)
+                self._pair(
+                    other, (other_ns, other_ns, False), capture, (time_ns, time_ns, False), packets=True
+                )
             seen[capture] = time_ns
             if len(packets) > _IDS:
                 packets.popitem(last=False)
@@ -224,7 +232,9 @@ class ClockEstimates:
             new, self._links[key].new = self._links[key].new, []
             for child, parent in ((one, two), (two, one)):
                 if self._parents.get(child) == parent and not self._holds(child, key, new):
-                    self._pieces[child] = self._fit(child, key)
+                    pieces = self._pieces[child] = self._fit(child, key)
+                    if not pieces:
+                        self._links[key].new = new
                     self.version = before + 1
 
     def _grow(self) -> None:
@@ -260,9 +270,7 @@ class ClockEstimates:
                 return False
         return True
 
-    def _bounds(
-        self, child: int, key: tuple[int, int], pairs: Iterable[_Pair]
-    ) -> list[tuple[int, int, int]]:
+    def _bounds(self, child: int, key: tuple[int, int], pairs: Iterable[_Pair]) -> list[tuple[int, int, int]]:
         """Return (since when by its own clock, the least, the most) that *child* is ahead of its parent."""
         link = self._links[key]
         is_there = child == key[1]
@@ -272,8 +280,10 @@ class ClockEstimates:
         is_outer = (link.there_outer >= 0) is is_there
         found = []
         for begin, end, other_begin, other_end in pairs:
-            mine, other = ((other_begin, other_end), (begin, end)) if is_there else (
-                (begin, end), (other_begin, other_end)
+            mine, other = (
+                ((other_begin, other_end), (begin, end))
+                if is_there
+                else ((begin, end), (other_begin, other_end))
             )
             at_begin, at_end = mine[0] - other[0], mine[1] - other[1]
             low_ns, high_ns = (at_begin, at_end) if is_outer else (at_end, at_begin)
@@ -289,6 +299,8 @@ class ClockEstimates:
     def _fit(self, child: int, key: tuple[int, int]) -> list[_Piece]:
         link = self._links[key]
         bounds, packets = self._bounds(child, key, link.pairs), link.packets
+        if packets and len(bounds) < _LEAST_PACKETS:
+            return []
         pieces = [_Piece(-_NEVER_NS, 0, -_NEVER_NS, _NEVER_NS)]
         before_ns = [-_NEVER_NS]
         last_ns = -_NEVER_NS
@@ -320,7 +332,7 @@ class ClockEstimates:
             for segment in batch
             if since_ns <= segment[0] <= until_ns
         ]
-        gaps = [(later - earlier, later) for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [(later - earlier, later) for earlier, later in pairwise(times)]
         return max(gaps)[1] if gaps else until_ns
 
     def hold(self, capture: int) -> deque[list[SegmentFields]]:
@@ -352,7 +364,7 @@ def _since(piece: _Piece) -> int:
 
 def _is_confirmed(following: Collection[tuple[int, int, int]], piece: _Piece) -> bool:
     """Tell whether the packets behind one that is off are off as well: else it was late."""
-    return len(following) == 2 and all(  # noqa: PLR2004
+    return len(following) == 2 and all(
         max(low_ns, piece.low_ns) > min(high_ns, piece.high_ns) for _, low_ns, high_ns in following
     )
 
@@ -367,7 +379,7 @@ def _between(low_ns: int, high_ns: int) -> int:
 
 def reverse(flow: bytes) -> bytes:
     """Return the flow of the other direction (`Segment.flow`)."""
-    size = 4 if len(flow) < 36 else 16  # noqa: PLR2004
+    size = 4 if len(flow) < 36 else 16
     ports = 2 * size
     return b"".join(
         (

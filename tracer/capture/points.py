@@ -76,8 +76,11 @@ def in_time_order(
     """
     iterator = iter(batches)
     waiting: list[SegmentFields] = []
+    begun_ns = None
     for batch in iterator:
         times = list(map(_TIME, batch))
+        if begun_ns is None and times:
+            begun_ns = times[0]
         if times and ((waiting and times[0] < waiting[-1][0]) or times != sorted(times)):
             break
         if waiting:
@@ -85,7 +88,7 @@ def in_time_order(
         waiting = batch
     else:
         batch = []
-    steps = _StepsBack(clock)
+    steps = _StepsBack(clock, begun_ns or 0)
     for each in chain([batch], iterator):
         waiting = steps.undone(waiting, each)
         # Nearly sorted, which costs little.
@@ -106,8 +109,9 @@ class _StepsBack:
     tell. Where a clock was set back it is the other way round.
     """
 
-    def __init__(self, clock: Clock | None) -> None:
+    def __init__(self, clock: Clock | None, begun_ns: int) -> None:
         self._clock = clock
+        self._begun_ns = begun_ns
         self._added_ns = 0
         self._left = TRIALS if clock is not None else 0
         self._newest_ns = 0
@@ -120,6 +124,8 @@ class _StepsBack:
         whole = before + batch
         start = len(before)
         newest_ns = max(self._newest_ns, before[-1][0] if before else 0)
+        if not self._left:
+            newest_ns = max(newest_ns, max(map(_TIME, batch), default=0))
         while self._left and start + at < len(whole):
             time_ns = whole[start + at][0]
             if time_ns >= newest_ns:
@@ -133,16 +139,17 @@ class _StepsBack:
                     if self._clock is not None:
                         self._clock.add(newest_ns, self._added_ns)
                         self._clock.steps_back += 1
+                        self._clock.begun_ns = self._begun_ns
                 else:
                     self._left -= 1
             at += 1
         self._newest_ns = newest_ns
+        if self._clock is not None:
+            self._clock.reached_ns = newest_ns
         return whole
 
 
-def _is_set_back(
-    earlier: Sequence[SegmentFields], later: Sequence[SegmentFields], newest_ns: int
-) -> bool:
+def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields], newest_ns: int) -> bool:
     """Tell whether the times of *later*, which begin before *newest_ns*, belong behind those of *earlier*."""
     ends: dict[bytes, tuple[int, int, int]] = {}
     since_ns = later[0][0]
@@ -187,8 +194,10 @@ def merge(
     while heads:
         if clocks is not None and clocks.version != version:
             # Which is earliest may be another one now. What the answers are made of is in hand.
-            heads = [(b[at][0] - clocks.ahead(_capture_of(b[at]), b[at][0])[0], p, b, at, i)
-                     for _, p, b, at, i in heads]
+            heads = [
+                (b[at][0] - clocks.ahead(_capture_of(b[at]), b[at][0])[0], p, b, at, i)
+                for _, p, b, at, i in heads
+            ]
             heapq.heapify(heads)
             version = clocks.version
         _, position, batch, at, iterator = heapq.heappop(heads)

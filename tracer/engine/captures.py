@@ -115,7 +115,8 @@ def open_resolved(arguments: Sequence[CaptureArgument], progress: Progress | Non
     """Open the captures of `resolve_captures`, as often as they can be read. Raises SourceError."""
     captures = [Capture(number, each.path, each.plane) for number, each in enumerate(arguments)]
     packets = []
-    for capture in captures:
+    for capture, argument in zip(captures, arguments, strict=True):
+        capture.clock.given_ns = argument.behind_ns
         packets.append(open_capture(capture.path, capture))
         if progress is not None:
             is_file = capture.path != "-" and os.path.isfile(capture.path)
@@ -136,13 +137,15 @@ def _decoded(
 ) -> Iterator[list[SegmentFields]]:
     """Yield the TCP segments of *batches*; count what cannot be read."""
     layers = Layers()
+    given_ns = capture.clock.given_ns
     for batch in batches:
         try:
-            yield layers.read(batch, capture.anomalies)
+            segments = layers.read(batch, capture.anomalies)
         except Exception as error:
             # The packet that did it is not known: the batch is, as far as it goes, read one by one.
             errors.add(error)
-            yield _one_by_one(layers, batch, capture)
+            segments = _one_by_one(layers, batch, capture)
+        yield [(s[0] + given_ns, *s[1:]) for s in segments] if given_ns else segments
     capture.anomalies.update(layers.flush())
 
 

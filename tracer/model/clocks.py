@@ -25,6 +25,9 @@ class Clock:
     """Half of the width that the pairs leave, where it is widest."""
     steps_back: int = 0
     """How often it was set back within the capture."""
+    begun_ns: int | None = None
+    """When the first packet came, and when the last one did, with what was added: where it was set back."""
+    reached_ns: int = 0
     _added: list[tuple[int, int]] = field(default_factory=list)
     """(time from which, what is added): given, and steps back. By times that hold what was added."""
     _ahead: list[tuple[int, int]] = field(default_factory=list)
@@ -33,7 +36,8 @@ class Clock:
     @property
     def is_right(self) -> bool:
         """Whether times are those of the capture."""
-        return not self._added and not self._ahead
+        changes = (*self._added, *self._ahead)
+        return not self.given_ns and not any(by_ns for _, by_ns in changes)
 
     @property
     def range_ahead_ns(self) -> tuple[int, int]:
@@ -43,30 +47,42 @@ class Clock:
 
     def add(self, since_ns: int, by_ns: int) -> None:
         """Take note that *by_ns* is added to times, which are then *since_ns* and later."""
-        self._added.append((since_ns, by_ns))
+        if not self._added:
+            self._added.append((0, self.given_ns or 0))
+        self._added.append((since_ns, by_ns + (self.given_ns or 0)))
 
     def ahead(self, since_ns: int, by_ns: int) -> None:
         """Take note that *by_ns* is taken off times, which are then *since_ns* and later."""
-        if by_ns != (self._ahead[-1][1] if self._ahead else 0):
+        if not self._ahead or by_ns != self._ahead[-1][1]:
             self._ahead.append((since_ns, by_ns))
 
     def as_captured(self, corrected_ns: int) -> int:
         """Return the time by the capture's own clock."""
         if self._ahead:
             corrected_ns += _at(self._ahead, corrected_ns)
-        return corrected_ns - _at(self._added, corrected_ns) if self._added else corrected_ns
+        return corrected_ns - (_at(self._added, corrected_ns) if self._added else self.given_ns or 0)
+
+    def corrected(self, captured_ns: int) -> int:
+        """Return when that was by the clock that all captures are judged by."""
+        time_ns = captured_ns + (self.given_ns or 0)
+        for since_ns, by_ns in self._added:
+            if captured_ns + by_ns >= since_ns:
+                time_ns = captured_ns + by_ns
+        corrected_ns = time_ns
+        for since_ns, by_ns in self._ahead:
+            if time_ns - by_ns >= since_ns or since_ns == self._ahead[0][0]:
+                corrected_ns = time_ns - by_ns
+        return corrected_ns
 
     def corrected_first_ns(self, captured_ns: int) -> int:
         """Return the corrected time of the capture's first packet."""
-        return captured_ns + (self._added[0][1] if self._added else 0) - (
-            self._ahead[0][1] if self._ahead else 0
-        )
+        time_ns = captured_ns + (self.given_ns or 0) if self.begun_ns is None else self.begun_ns
+        return time_ns - (self._ahead[0][1] if self._ahead else 0)
 
     def corrected_last_ns(self, captured_ns: int) -> int:
         """Return the corrected time of the capture's last packet."""
-        return captured_ns + (self._added[-1][1] if self._added else 0) - (
-            self._ahead[-1][1] if self._ahead else 0
-        )
+        time_ns = captured_ns + (self.given_ns or 0) if self.begun_ns is None else self.reached_ns
+        return time_ns - (self._ahead[-1][1] if self._ahead else 0)
 
 
 def _at(changes: list[tuple[int, int]], time_ns: int) -> int:
