@@ -21,8 +21,10 @@ from tracer.model import Capture, SegmentFields
 
 __all__ = ["AHEAD", "ClockEstimates", "read_ahead", "reverse"]
 
-AHEAD = 8_192
+AHEAD = 2_048
 """Segments of each capture that are looked at before they are needed."""
+AT_FIRST = 16_384
+"""And as long as nothing is known."""
 WAY_NS = 400_000
 """Smaller differences are the way of a packet (up to 322 µs seen), not the clock."""
 _MARGIN_NS = 100_000
@@ -37,6 +39,9 @@ _ALL_PACKETS = 5_000
 """Segments of a capture all of which are compared; then one in 16."""
 _LEAP_NS = 2_000_000
 """What moves by more was set, and did not drift."""
+
+_HEAD_BYTES = 2_048
+"""Where the headers of a message are."""
 
 _NEVER_NS = 1 << 80
 _START = frozenset((b"HTTP", b"POST", b"GET ", b"PUT ", b"DELE", b"PATC", b"HEAD"))
@@ -83,6 +88,7 @@ class ClockEstimates:
         self._captures = captures
         self._held: dict[int, deque[list[SegmentFields]]] = {}
         self._links: dict[tuple[int, int], _Link] = {}
+        self._linked: set[int] = set()
         self._parents: dict[int, int | None] = {}
         self._pieces: dict[int, list[_Piece]] = {}
         self._stale: set[tuple[int, int]] = set()
@@ -112,11 +118,11 @@ class ClockEstimates:
         time_ns, flow, payload = segment[0], segment[1], segment[5]
         asked = self._asked[capture]
         if not payload.startswith(b"HTTP"):
-            asked[flow] = time_ns, b"orwarded-" in payload
+            asked[flow] = time_ns, payload.find(b"orwarded-", 0, _HEAD_BYTES) > 0
             if len(asked) > _IDS:
                 asked.popitem(last=False)
             return
-        at = payload.find(b": req-")
+        at = payload.find(b": req-", 0, _HEAD_BYTES)
         request = asked.get(reverse(flow)) if at > 0 else None
         if request is None:
             return
@@ -157,6 +163,7 @@ class ClockEstimates:
         link = self._links.get(key)
         if link is None:
             link = self._links[key] = _Link(packets)
+            self._linked.update(key)
         if link.packets and not packets:
             return
         if packets and not link.packets:
@@ -174,6 +181,10 @@ class ClockEstimates:
         self._stale.add(key)
 
     # --- answering ---
+
+    def has_pairs(self, capture: int) -> bool:
+        """Tell whether *capture* is linked to another one."""
+        return capture in self._linked
 
     def ahead(self, capture: int, time_ns: int) -> tuple[int, int]:
         """Return how far *capture* is ahead at *time_ns* of its clock, and until when that holds."""
@@ -351,7 +362,9 @@ def read_ahead(
         clocks.see(capture, batch)
         held.append(batch)
         count += len(batch)
-        while held and count - len(held[0]) >= ahead:
+        # To begin with, until something was seen at another point too.
+        least = ahead if clocks.has_pairs(capture) else max(ahead, AT_FIRST)
+        while held and count - len(held[0]) >= least:
             count -= len(held[0])
             yield held.popleft()
     while held:

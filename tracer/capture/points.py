@@ -34,6 +34,8 @@ _TIME = itemgetter(0)
 _NEVER_NS = 1 << 80
 _HALF, _MASK = 1 << 31, (1 << 32) - 1
 _ACK = 16
+_SEVERAL = 3
+_FAR_NS = 60_000_000_000
 
 _Head = tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]
 """Corrected time, position, batch, where in it, what follows."""
@@ -120,39 +122,48 @@ class _StepsBack:
         """Return *before*, which is in time order, and *batch* behind it."""
         if self._added_ns:
             batch = [(segment[0] + self._added_ns, *segment[1:]) for segment in batch]
-        at = 0
-        whole = before + batch
-        start = len(before)
         newest_ns = max(self._newest_ns, before[-1][0] if before else 0)
-        if not self._left:
-            newest_ns = max(newest_ns, max(map(_TIME, batch), default=0))
-        while self._left and start + at < len(whole):
-            time_ns = whole[start + at][0]
-            if time_ns >= newest_ns:
-                newest_ns = time_ns
-            else:
-                back_ns = newest_ns - time_ns
-                earlier, later = whole[max(0, start + at - 512) : start + at], whole[start + at :][:512]
-                if _is_set_back(earlier, later, newest_ns):
-                    whole[start + at :] = [(s[0] + back_ns, *s[1:]) for s in whole[start + at :]]
-                    self._added_ns += back_ns
-                    if self._clock is not None:
-                        self._clock.add(newest_ns, self._added_ns)
-                        self._clock.steps_back += 1
-                        self._clock.begun_ns = self._begun_ns
-                else:
-                    self._left -= 1
-            at += 1
+        times = list(map(_TIME, batch))
+        whole = before + batch
+        if self._left and times and (times[0] < newest_ns or times != sorted(times)):
+            newest_ns = self._look(whole, len(before), newest_ns)
+        elif times:
+            newest_ns = max(newest_ns, max(times))
         self._newest_ns = newest_ns
         if self._clock is not None:
             self._clock.reached_ns = newest_ns
         return whole
 
+    def _look(self, whole: list[SegmentFields], start: int, newest_ns: int) -> int:
+        """Undo steps back in *whole* from *start* on; return its latest time."""
+        for at in range(start, len(whole)):
+            time_ns = whole[at][0]
+            if time_ns >= newest_ns:
+                newest_ns = time_ns
+            elif self._left:
+                back_ns = newest_ns - time_ns
+                if _is_set_back(whole[max(0, at - 512) : at], whole[at : at + 512], newest_ns):
+                    # Its own time, which boundaries of clocks are told by.
+                    back_ns += 1
+                    whole[at:] = [(s[0] + back_ns, *s[1:]) for s in whole[at:]]
+                    self._added_ns += back_ns
+                    if self._clock is not None:
+                        self._clock.add(newest_ns + 1, self._added_ns)
+                        self._clock.steps_back += 1
+                        self._clock.begun_ns = self._begun_ns
+                else:
+                    self._left -= 1
+        return newest_ns
+
 
 def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields], newest_ns: int) -> bool:
     """Tell whether the times of *later*, which begin before *newest_ns*, belong behind those of *earlier*."""
-    ends: dict[bytes, tuple[int, int, int]] = {}
     since_ns = later[0][0]
+    back_ns = newest_ns - since_ns
+    if back_ns > _FAR_NS and len(earlier) > 1 and earlier[-1][0] - earlier[-2][0] >= back_ns:
+        # One record alone is ahead: its time is wrong.
+        return False
+    ends: dict[bytes, tuple[int, int, int]] = {}
     for time_ns, flow, seq, ack, flags, payload, *_ in earlier:
         if time_ns > since_ns:
             ends[flow] = seq, len(payload) + (flags & 1), ack
@@ -174,6 +185,9 @@ def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields
                 votes += 1
             elif size and (other[2] - seq - size & _MASK) < _HALF:
                 votes -= 1
+    if not votes and back_ns > LATE_NS:
+        # So late comes no packet, let alone several.
+        return len(later) >= _SEVERAL and all(segment[0] < newest_ns for segment in later[:_SEVERAL])
     return votes > 0
 
 
