@@ -1,4 +1,4 @@
-"""Clocks of captures against each other: offsets, drift, steps, from requests through a proxy and from packets."""
+"""Clocks of captures against each other: offsets, drift and steps, from requests and from packets."""
 
 from __future__ import annotations
 
@@ -147,9 +147,7 @@ def host(count: int, capture: int, offset_ns: int) -> list[Segment]:
 @pytest.mark.parametrize("offset_ns", OFFSETS[2:])
 def test_packets_at_several_hosts_tell_their_clocks(offset_ns: int) -> None:
     """Three hosts saw the same packets, each by its own clock."""
-    found, _ = merged(
-        host(300, 0, 0), host(300, 1, offset_ns), host(300, 2, -2 * offset_ns), named=False
-    )
+    found, _ = merged(host(300, 0, 0), host(300, 1, offset_ns), host(300, 2, -2 * offset_ns), named=False)
     times = [sorted(s.time_ns for s in found if s.seq == n) for n in range(300)]
     assert all(each[-1] - each[0] <= MS // 2 for each in times)
 
