@@ -139,7 +139,7 @@ def test_a_bug_says_that_it_is_one(flags: list[str], traceback: bool, pipeline: 
     result = run("check", "x.pcap", *flags)
     assert result.exit_code == 2
     assert "tracer: internal error: KeyError: " in result.stderr
-    assert "(this is a bug; run with --debug for the trace)" in result.stderr.splitlines()[-1]
+    assert "(this is a bug; run with --debug for the traceback)" in result.stderr.splitlines()[-1]
     assert ("Traceback" in result.stderr) is traceback
 
 
@@ -245,7 +245,7 @@ def test_where_that_fits_nothing_is_5_and_says_so(pipeline: Pipeline) -> None:
     """Not the captures are empty, the selection is."""
     result = run("check", "x.pcap", "--where", "name=zzz")
     assert (result.exit_code, result.stdout) == (5, "")
-    assert result.stderr == "tracer: the one trace does not fit --where name=zzz\n"
+    assert result.stderr == "tracer: the only trace does not match --where name=zzz\n"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_time_that_fits_nothing_is_5_and_says_so(
 
 
 def test_times_of_calls_are_said_of_calls() -> None:
-    assert "Only calls started" in run("calls", "--help").stdout
+    assert "Only calls that start" in " ".join(run("calls", "--help").stdout.split())
     assert "Only traces started" in run("check", "--help").stdout
 
 

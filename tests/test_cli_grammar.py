@@ -94,8 +94,8 @@ def test_check_warns_of_nothing_that_is_shipped(name: str) -> None:
 WARNED = [
     (("// ask for the end", ""), "mine.lark:5: step 1 has no title"),
     (("told: STOP", "told: STOP\nUNUSED: STOP"), "mine.lark:8: UNUSED is defined and not used"),
-    (("within_90s{told}", "interleve{told}"), "means nothing to tracer. Did you mean interleave?"),
-    (("told: STOP", "told: ANY\nANY: /.+ cast x ok/"), "ANY does not tell who calls whom"),
+    (("within_90s{told}", "interleve{told}"), "has no meaning here. Did you mean interleave?"),
+    (("told: STOP", "told: ANY\nANY: /.+ cast x ok/"), "ANY does not name its caller and callee"),
     (("told: STOP", "told: EMPTY\nEMPTY: /x*/"), "plain Lark's LALR parser cannot be built from it"),
 ]
 

@@ -82,6 +82,7 @@ def test_the_wheel_holds_what_it_should_and_nothing_else(wheel: Path) -> None:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tracer").rglob("*.py")}
     sources |= {p.relative_to(ROOT).as_posix() for p in (ROOT / "tracer/reports/html").glob("*.*")}
+    sources |= {"tracer/README.md"}  # the architecture, beside the code
     marker = {"tracer/py.typed"} if (ROOT / "tracer" / "py.typed").exists() else set()
     assert names == sources | marker | set(INCLUDED.values())
     assert wheel.stat().st_size < 8_000_000

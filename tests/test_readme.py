@@ -131,7 +131,26 @@ def test_the_filter_of_the_capture_guide_loses_nothing() -> None:
 
 def test_only_commands_that_exist() -> None:
     named = set(re.findall(r"(?<![\w/.-])tracer ([a-z]+)(?= |`)", TEXT))
-    assert named - COMMANDS <= {"installs", "tells", "works", "reads", "replaces", "was"}
+    assert named - COMMANDS <= {"checks", "has", "infers", "met", "needs", "reads", "replaces", "was"}
+
+
+@pytest.mark.parametrize("folder", ["tracer", ".github", "grammars", "captures"])
+def test_links_of_other_readmes_lead_somewhere(folder: str) -> None:
+    (page,) = (ROOT / folder).glob("*.md")
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_architecture_names_modules_that_exist() -> None:
+    """Also the functions named behind a module in brackets, as in `topology/file.py` (`load_topology`)."""
+    text = (ROOT / "tracer" / "README.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`([\w./]+(?:\.py|\.lark|/))`", text))
+    assert len(paths) > 50
+    assert [path for path in paths if not any((ROOT / top / path).exists() for top in ("tracer", ""))] == []
+    named = re.findall(r"`([\w/]+\.py)` \(`(\w+)`\)", text)
+    assert named
+    sources = {path: (ROOT / "tracer" / path).read_text(encoding="utf-8") for path, _ in named}
+    assert [name for path, name in named if not re.search(rf"\b{name}\b", sources[path])] == []
 
 
 def test_links_lead_somewhere() -> None:

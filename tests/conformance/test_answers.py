@@ -24,7 +24,8 @@ def told(verdict: Verdict, kind: str) -> list[Note]:
     [
         (
             "failure",
-            "placement offered no host with VCPU 5000, MEMORY_MB 512: not a filter of nova-scheduler",
+            "placement offered no host with VCPU 5000, MEMORY_MB 512:"
+            " nova-scheduler's filters are not the cause",
             "(placement offered no host)",
         ),
         (

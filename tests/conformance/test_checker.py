@@ -56,7 +56,7 @@ def test_a_step_out_of_order(name: str, tmp_path: Path) -> None:
     assert kind == "order"
     assert step in steps
     (deviation,) = verdict.deviations
-    assert "it belongs behind step" in deviation.message or "have changed places" in deviation.message
+    assert "it belongs after step" in deviation.message or "have changed places" in deviation.message
     assert deviation.call is not None
 
 

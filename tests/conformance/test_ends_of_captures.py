@@ -85,7 +85,7 @@ def test_silence_is_told_before_the_stall_limit() -> None:
     verdict = only(engine.check(paths, Settings()))
     assert verdict.summary == (
         "unfinished: the capture ends before step 5: nova-conductor has not taken the message for 27 s;"
-        " --stall 20 would call it stuck"
+        " --stall 20 would report it as stuck"
     )
     assert only(engine.check(paths, Settings(stall_s=20))).outcome == "stuck"
     [broker] = told(verdict, "broker")

@@ -55,7 +55,7 @@ def test_other_names_give_the_same_report(path: Path, tmp_path: Path) -> None:
     assert told(path, str(grammar), names) == told(path, "cloudvm_create", {})
 
 
-@pytest.mark.skipif(SHARED is None, reason="no TRACER_SHARED_CAPTURES, no captured operations")
+@pytest.mark.skipif(SHARED is None, reason="TRACER_SHARED_CAPTURES is not set: no captured operations")
 @pytest.mark.parametrize("name", ["server_delete", "server_stop"])
 def test_other_workflows_too(name: str, tmp_path: Path) -> None:
     """An operation on a server that is there has names of its own as well."""

@@ -14,15 +14,17 @@ from tracer.grammar.files import grammars_dir
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "grammars" / "README.md").read_text(encoding="utf-8")
-NAME, EXAMPLE = re.findall(r"<!-- example: (\S+) -->\n```lark\n(.*?)```", TEXT, re.DOTALL)[0]
+EXAMPLES = dict(re.findall(r"<!-- example: (\S+) -->\n```lark\n(.*?)```", TEXT, re.DOTALL))
+NAME, EXAMPLE = next(iter(EXAMPLES.items()))
 TEST_NAME, TEST = re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", TEXT, re.DOTALL)[0]
 CONSOLE = re.findall(r"```console\n\$ (.*?)\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The example written down, beside the captures."""
-    (tmp_path / NAME).write_text(EXAMPLE, encoding="utf-8")
+    """The examples written down, beside the captures."""
+    for name, example in EXAMPLES.items():
+        (tmp_path / name).write_text(example, encoding="utf-8")
     (tmp_path / "captures").symlink_to(ROOT / "captures")
     return tmp_path
 
@@ -60,6 +62,23 @@ def test_the_example_does_what_it_says(folder: Path, command: str, output: str) 
     assert ran.stdout == output
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_a_grammar_without_warnings(folder: Path, name: str) -> None:
+    """Each of them, also those that no command of the page checks."""
+    ran = tracer(folder, "grammar", "check", name)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("capture", "step"), [("fail-quota-403", "2"), ("fail-400", "1"), ("fail-no-valid-host", "5")]
+)
+def test_the_example_of_refusals_names_the_step(folder: Path, capture: str, step: str) -> None:
+    """A refusal of the quota, one of the request itself, and a reply with a failure."""
+    ran = tracer(folder, "check", f"captures/{capture}", "--grammar", "short.lark")
+    assert ran.returncode == 1
+    assert f"step {step} failed: " in ran.stdout
+
+
 def test_the_example_can_fail(folder: Path) -> None:
     """With a deadline that no keystone meets each trace is late."""
     (folder / NAME).write_text(EXAMPLE.replace("within_2s", "within_100ms"), encoding="utf-8")
@@ -89,7 +108,8 @@ def test_the_example_of_tests_can_fail(folder: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(CONSOLE) == 2
+    assert len(CONSOLE) == 4
+    assert list(EXAMPLES) == ["look.lark", "claim.lark", "short.lark", "other_vrm.lark"]
 
 
 def test_the_shipped_files_are_listed() -> None:

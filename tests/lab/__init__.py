@@ -14,6 +14,7 @@ relay, twin    a TCP relay that records; servers that answer as the recorded one
 recorded       what a capture holds, read by the decoders alone
 judging, reading, plain    stages by themselves; plain Lark as a reader of grammars
 damage, chance, traffic    captures damaged on purpose; random traces; random conversations
+harms, truths  the rows of the damage table; what is said, held against the truth of each creation
 unpruned, petri, ours, shark    second opinions: an exhaustive search, PM4Py, the decoders alone, tshark
 browser        chromium, to open reports in HTML
 long           the marker of what the default run leaves out, and sizes that depend on it

@@ -178,10 +178,31 @@ def reorder(
     return [(time[0], packet[1], packet[2]) for time, packet in zip(packets, moved, strict=True)]
 
 
-def duplicate(packets: Sequence[Packet], later_ns: int = 1000) -> Packets:
-    """Each packet twice, as a SPAN port with both directions of both ports shows them."""
-    twice = [copy for packet in packets for copy in (packet, (packet[0] + later_ns, *packet[1:]))]
+def duplicate(packets: Sequence[Packet], later_ns: int = 1000, share: float = 1.0, seed: int = 1) -> Packets:
+    """A share of the packets twice; all, as a SPAN port with both directions of both ports shows them."""
+    chance, twice = random.Random(seed), []
+    for time_ns, frame, wire in packets:
+        twice.append((time_ns, frame, wire))
+        if chance.random() < share:
+            twice.append((time_ns + later_ns, frame, wire))
     return sorted(twice, key=lambda packet: packet[0])
+
+
+def delay(packets: Sequence[Packet], share: float, within_ns: int, seed: int = 1) -> Packets:
+    """A share of the packets is captured late, by up to *within_ns*, and has the time of that."""
+    chance = random.Random(seed)
+    late = [
+        (time_ns + chance.randint(0, within_ns) if chance.random() < share else time_ns, frame, wire)
+        for time_ns, frame, wire in packets
+    ]
+    return sorted(late, key=lambda packet: packet[0])
+
+
+def displace(packets: Sequence[Packet], share: float, within_ns: int, seed: int = 1) -> Packets:
+    """A share of the records is written late, by up to *within_ns*; each packet keeps its time."""
+    chance = random.Random(seed)
+    written = [packet[0] + chance.randint(0, within_ns) * (chance.random() < share) for packet in packets]
+    return [packets[place] for place in sorted(range(len(packets)), key=written.__getitem__)]
 
 
 def retransmit(packets: Sequence[Packet], link_type: int, share: float = 0.02, seed: int = 1) -> Packets:
@@ -227,6 +248,22 @@ def vxlan(packets: Sequence[Packet], network: int = 4000) -> Packets:
 def shift(packets: Sequence[Packet], by_ns: int) -> Packets:
     """A capture point whose clock is off."""
     return [(time_ns + by_ns, frame, wire) for time_ns, frame, wire in packets]
+
+
+def drift(packets: Sequence[Packet], parts_per_million: float) -> Packets:
+    """A capture point whose clock runs fast (slow below 0); right at the first packet."""
+    start_ns = packets[0][0] if packets else 0
+    return [
+        (time_ns + round((time_ns - start_ns) * parts_per_million / 1e6), frame, wire)
+        for time_ns, frame, wire in packets
+    ]
+
+
+def step_clock(packets: Sequence[Packet], at_ns: int, by_ns: int) -> Packets:
+    """The clock of a capture point is set at *at_ns*; the records stay in the order of their capture."""
+    return [
+        (time_ns + by_ns if time_ns >= at_ns else time_ns, frame, wire) for time_ns, frame, wire in packets
+    ]
 
 
 def super_segments(
@@ -355,6 +392,11 @@ def until(packets: Sequence[Packet], end_ns: int) -> Packets:
     return [packet for packet in packets if packet[0] < end_ns]
 
 
+def outside(packets: Sequence[Packet], spans: Sequence[tuple[int, int]]) -> Packets:
+    """Without the packets of some spans of time (from, to) in ns: bursts of loss."""
+    return [packet for packet in packets if not any(since <= packet[0] < to for since, to in spans)]
+
+
 def snap(packets: Sequence[Packet], snap_bytes: int) -> Packets:
     """Each packet cut at a snap length."""
     return [(time_ns, frame[:snap_bytes], wire) for time_ns, frame, wire in packets]
@@ -372,6 +414,44 @@ def without_port(packets: Sequence[Packet], link_type: int, port: int) -> Packet
 def one_direction(packets: Sequence[Packet], link_type: int, to_server: bool) -> Packets:
     """Only client to server, or only server to client; the server is the end with the lower port."""
     return _kept(packets, link_type, lambda at: (at.destination[1] < at.source[1]) == to_server)
+
+
+def half_connections(
+    packets: Sequence[Packet], link_type: int, share: float = 0.1, seed: int = 1
+) -> Packets:
+    """A share of the connections loses one of its directions, as with routes that differ."""
+    chance = random.Random(seed)
+    lost: dict[frozenset[tuple[bytes, int]], tuple[bytes, int] | None] = {}
+
+    def keep(at: Segment) -> bool:
+        ends = frozenset((at.source, at.destination))
+        if ends not in lost:
+            lost[ends] = chance.choice(sorted(ends)) if chance.random() < share else None
+        return lost[ends] != at.source
+
+    return _kept(packets, link_type, keep)
+
+
+def without_host(packets: Sequence[Packet], link_type: int, address: bytes) -> Packets:
+    """Without the TCP packets to and from one IPv4 address: a port of a switch that is not mirrored."""
+    return _kept(packets, link_type, lambda at: address not in (at.source[0], at.destination[0]))
+
+
+def without_sender(packets: Sequence[Packet], link_type: int, address: bytes) -> Packets:
+    """Without the TCP packets that one IPv4 address sends: its port is mirrored in one direction."""
+    return _kept(packets, link_type, lambda at: address != at.source[0])
+
+
+def flip_bits(packets: Sequence[Packet], share: float = 0.01, seed: int = 1) -> Packets:
+    """One bit, anywhere, of a share of the frames is another; checksums stay as they were."""
+    chance, spoilt = random.Random(seed), []
+    for time_ns, frame, wire in packets:
+        if frame and chance.random() < share:
+            bit = chance.randrange(len(frame) * 8)
+            place = bit // 8
+            frame = frame[:place] + bytes((frame[place] ^ 1 << bit % 8,)) + frame[place + 1 :]
+        spoilt.append((time_ns, frame, wire))
+    return spoilt
 
 
 def corrupt(packets: Sequence[Packet], share: float = 0.01, seed: int = 1) -> Packets:

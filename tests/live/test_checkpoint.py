@@ -149,7 +149,7 @@ def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
     # 4a is a validation of the requester's token while nova-api's call is open: no id tells it again.
     assert dict(e for e in told if e[1] == "seen").items() <= now.items(), "what was seen stays seen"
     assert now["4a"] == "seen"
-    assert any("goes on with 1 open trace" in e.get("message", "") for e in second)
+    assert any("resumed with 1 open trace" in e.get("message", "") for e in second)
     [trace] = second[-1]["report"]["traces"]
     assert [s["status"] for s in trace["steps"] if s["status"] == "missing"] == []
 
@@ -166,7 +166,7 @@ def test_what_happened_between_is_not_missing(again_s: float, gone: str, tmp_pat
     statuses = {s["step"]: s["status"] for s in trace["steps"]}
     assert "missing" not in statuses.values()
     assert all(statuses[step] in ("seen", "inferred") for step in ("1", "2", "3", "4e", "5"))
-    assert any("before was not seen" in e.get("message", "") for e in second)
+    assert any("before were not captured" in e.get("message", "") for e in second)
     # What is unobserved is so for the time between the runs, and the advice is not that of lost packets.
     [reason] = [s["reason"] for s in trace["steps"] if s["status"] == "unobserved" and s["step"] == gone]
     moment = r"2026-11-22 07:10:\d\d\.\d{3}"
@@ -222,7 +222,7 @@ def test_an_order_that_hangs_goes_on_too(one_was_made: bool, cut_s: float, tmp_p
     number = 2 if one_was_made else 1
     assert {e.trace.number for e in told if e.trace} == {number}
     assert [kept.number for kept in state.traces] == [number]
-    assert "goes on with 1 open trace" in second[0].message
+    assert "resumed with 1 open trace" in second[0].message
     ends = [e for e in second if e.kind == "verdict"]
     assert [(e.trace and e.trace.number, e.verdict and e.verdict.outcome) for e in ends] == [
         (number, "stuck")
@@ -340,7 +340,8 @@ DAMAGED = [
 @pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
 def test_what_is_damaged_or_foreign_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(content)
-    with pytest.raises(UsageError, match="damaged, or no checkpoint of tracer's: move it away to begin anew"):
+    words = "damaged, or not a checkpoint of tracer: move it away to start anew"
+    with pytest.raises(UsageError, match=words):
         load(tmp_path / "c")
 
 
@@ -395,7 +396,7 @@ def test_that_of_other_sources_is_refused(tmp_path: Path) -> None:
     )
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (2, b"")
-    assert b"a run with other sources" in errors and errors.count(b"\n") == 1
+    assert b"the file is of a run with sources " in errors and errors.count(b"\n") == 1
 
 
 def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

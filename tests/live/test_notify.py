@@ -93,9 +93,9 @@ def test_what_is_sent(happens: list[tuple[str, Verdict]], sent: list[str]) -> No
     [
         ((503, 503, 200), 3, (1, 0), ""),
         ((429, 200), 2, (1, 0), ""),
-        ((503,), 3, (0, 1), "it answers 503"),
-        ((404,), 1, (0, 1), "it answers 404"),
-        ((302,), 1, (0, 1), "it answers 302"),
+        ((503,), 3, (0, 1), "HTTP status 503"),
+        ((404,), 1, (0, 1), "HTTP status 404"),
+        ((302,), 1, (0, 1), "HTTP status 302"),
     ],
 )
 def test_what_may_help_is_tried_again(
@@ -138,7 +138,7 @@ def test_nobody_waits_for_a_receiver_that_does_not_answer(monkeypatch: pytest.Mo
         assert notifier.counts()["dropped"] == 40
         assert [json.loads(body)["trace"] for body in notifier._waiting] == list(range(42, 52))
         words = notifier.close(wait_s=0.2)
-        assert words.startswith("51 of 51 notifications did not arrive"), words
+        assert words.startswith("51 of 51 notifications were not delivered"), words
         assert time.monotonic() - begun_s < 10
 
 
@@ -153,7 +153,7 @@ def test_a_run_that_ends_at_once_waits_for_the_tries(tmp_path: Path) -> None:
     # Where it was tried again before the end, there was nothing to wait for.
     assert errors.decode() in (
         "",
-        f"tracer: 1 notification is tried again at {place}, for 10 s at most (Ctrl-C ends that)\n",
+        f"tracer: retrying 1 notification to {place} for at most 10 s (Ctrl-C stops this)\n",
     )
 
 
@@ -165,9 +165,7 @@ def test_at_the_end_what_failed_is_tried_again_while_there_is_time() -> None:
             notifier.tell(event("verdict", FAILED, number))
         assert notifier.close(wait_s=60, say=said.append) == ""
     assert [json.loads(body)["trace"] for body in receiver.bodies] == [1, 1, 1, 2, 3]
-    assert said == [
-        f"3 notifications are tried again at {notifier.name}, for 60 s at most (Ctrl-C ends that)"
-    ]
+    assert said == [f"retrying 3 notifications to {notifier.name} for at most 60 s (Ctrl-C stops this)"]
 
 
 def test_an_end_that_comes_before_the_next_try_lets_it_come_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +189,7 @@ def test_an_interrupt_ends_the_wait_and_no_more() -> None:
         for number in (1, 2):
             notifier.tell(event("verdict", FAILED, number))
         words = notifier.close(wait_s=3600, say=say)
-    assert words == f"2 of 2 notifications did not arrive at {notifier.name}: it answers 503"
+    assert words == f"2 of 2 notifications were not delivered to {notifier.name}: HTTP status 503"
     assert notifier.counts() == {"sent": 0, "failed": 2, "dropped": 0}
 
 
@@ -216,9 +214,9 @@ def test_a_watch_says_once_that_notifications_do_not_arrive(tmp_path: Path) -> N
     troubles = [
         line["message"] for line in map(json.loads, output.splitlines()) if line["event"] == "trouble"
     ]
-    assert troubles == [f"notifications do not arrive at {place}: Connection refused"]
+    assert troubles == [f"notifications are not delivered to {place}: Connection refused"]
     assert errors.decode().splitlines() == [
-        f"tracer: 1 of 1 notifications did not arrive at {place}: Connection refused"
+        f"tracer: 1 of 1 notifications were not delivered to {place}: Connection refused"
     ]
     assert b"s3cret" not in output + errors
 
@@ -265,5 +263,5 @@ def test_a_proxy_that_can_be_no_host_is_a_trouble_and_not_the_end(monkeypatch: p
     for number in (1, 2):
         notifier.tell(event("verdict", FAILED, number))
     until(lambda: notifier.counts()["failed"] == 2)
-    assert "notifications do not arrive" in notifier.trouble()
-    assert notifier.close().startswith("2 of 2 notifications did not arrive")
+    assert "notifications are not delivered" in notifier.trouble()
+    assert notifier.close().startswith("2 of 2 notifications were not delivered")

@@ -125,7 +125,7 @@ def test_what_was_told_and_came_to_nothing_is_withdrawn() -> None:
     found = [(at, kind, words) for at, kind, name, words in told(build) if name == "odd"]
     assert found == [
         (106, "trace_opened", ""),
-        (121, "withdrawn", "was answered, and nothing was seen to be created for it"),
+        (121, "withdrawn", "was answered, and no creation was seen for it"),
     ]
 
 
@@ -144,7 +144,7 @@ def test_an_order_that_was_told_stays_so_whatever_is_learnt_of_others() -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (202, "withdrawn", "was answered, and nothing was seen to be created for it"),
+        (202, "withdrawn", "was answered, and no creation was seen for it"),
         (403, "verdict", "step 2 failed: sc answered 403 to POST /sc/other"),
     ],
 )
@@ -170,5 +170,8 @@ def test_what_was_lost_is_not_called_answered() -> None:
     found = [(at, kind, words) for at, kind, name, words in told(build, lost=b" 299 ") if name == "odd"]
     assert [(kind, words) for _, kind, words in found] == [
         ("trace_opened", ""),
-        ("withdrawn", "ended unseen: whether it was answered, and anything created for it, is not known"),
+        (
+            "withdrawn",
+            "ended outside the capture: whether it was answered, or led to a creation, is not known",
+        ),
     ]

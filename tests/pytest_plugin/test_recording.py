@@ -89,8 +89,8 @@ MISTAKES = {
     "with tracer.record({'Internal_base': 'eth99'}): pass": "UsageError: -i: no interface and no file",
     "with tracer.record({'Internl_base': 'lo'}): pass": "did you mean Internal_base?",
     "with tracer.record('lo', bpf='nonsense and'): pass": "nonsense",
-    "with tracer.record('lo') as traffic: traffic.traces": "ask behind the `with` block",
-    "tracer.record('lo').traces": "ask behind the `with` block",
+    "with tracer.record('lo') as traffic: traffic.traces": "ask after the `with` block",
+    "tracer.record('lo').traces": "ask after the `with` block",
     "with tracer.record('lo', bpf='tcp port 1') as t: pass\n    t.traces": "nothing was recorded on lo",
 }
 

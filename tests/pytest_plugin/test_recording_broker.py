@@ -246,7 +246,7 @@ def test_silence(tracer, url):
 
 def test_too_early(tracer, url):
     with tracer.record(amqp=url, settle=0) as traffic:
-        with pytest.raises(UsageError, match="ask behind the `with` block"):
+        with pytest.raises(UsageError, match="ask after the `with` block"):
             traffic.traces
 """
     ran = tried(tmp_path, installed, rabbit, test)

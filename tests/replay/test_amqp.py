@@ -125,7 +125,7 @@ def test_properties_are_the_recorded_bytes(rabbit: RabbitMQ, monkeypatch: pytest
             pass
         assert raw == expected and len(raw) > 10
         channel.exchange_delete("nova")
-    assert "1 of the names were there before (--force) and stay" in done.stdout
+    assert "1 of the names existed before (--force) and are kept" in done.stdout
 
 
 @pytest.mark.parametrize(

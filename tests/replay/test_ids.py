@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracer.replay.ids import Ids, candidates, ids_of_answer
@@ -73,11 +73,13 @@ def test_any_two_bodies_are_survived(one: bytes, other: bytes) -> None:
 
 
 @given(st.text(max_size=80))
+@example("0000=0")
 def test_a_word_that_is_looked_up_is_one_that_is_replaced(text: str) -> None:
+    """None is left. What stands for them holds no character of a word, so that no neighbour joins it."""
     ids = Ids()
     for word in candidates(text):
-        ids.learn(word, "-live-")
-    assert all(word == "-live-" for word in candidates(ids.mapped(text)) if len(word) > 6)
+        ids.learn(word, "<!>")
+    assert candidates(ids.mapped(text)) == set()
 
 
 def test_members_of_a_list_are_paired_by_their_names() -> None:

@@ -179,8 +179,8 @@ def test_nobody_answers(form: str) -> None:
         [rest] = json.loads(done.stdout)["rest"]
         assert rest["sent"] == rest["problems"]["Connection refused"] > 0
     assert done.stderr == (
-        f"tracer: error: not one request was answered by {url} (nova-api: Connection refused): see that it"
-        " runs there and can be reached from here, or name another endpoint with --rest nova-api=URL\n"
+        f"tracer: error: no request was answered by {url} (nova-api: Connection refused): check that it"
+        " is running and can be reached from here, or name another endpoint with --rest nova-api=URL\n"
     )
 
 
@@ -257,7 +257,7 @@ def test_a_redacted_or_cut_capture_says_what_it_left_out(tmp_path: Path) -> None
         ("nova-api=http://", "names a host"),
         ("nova-api=http://user:hidden@localhost", "neither a user nor a query"),
         ("nova-api=http://user:12/hidden@localhost", "neither a user nor a query"),
-        ("nova-api=http://localhost:port", "that is no URL"),
+        ("nova-api=http://localhost:port", "not a URL"),
         ("swift=http://localhost:1", "no request to it; there are requests to"),
         ("172.28.0.99:1=http://localhost:1", "no request to it"),
     ],

@@ -180,7 +180,7 @@ def test_a_collector_that_is_busy_is_asked_again(build: SimpleNamespace, status:
 def test_a_collector_that_refuses_is_an_error(build: SimpleNamespace, status: int) -> None:
     with (
         collector(status) as (url, received, encodings),
-        pytest.raises(TracerError, match=f"did not take the spans: it answered {status} "),
+        pytest.raises(TracerError, match=f"did not accept the spans: it answered {status} "),
     ):
         otlp.send(build.report(build.conforming()), url)
     assert (received, len(encodings)) == ([], 1)

@@ -1,6 +1,7 @@
 """The cheapest explanation of a trace's calls by a grammar's automaton.
 
-walk.py explains what conforms, rows.py what deviates.
+alignment.py walks the automaton, which suffices for traces that conform; rows.py aligns those that deviate;
+out_of_order.py joins findings that are one exchange of places.
 """
 
 from tracer.alignment.alignment import align, walk

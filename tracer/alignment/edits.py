@@ -1,4 +1,4 @@
-"""The nouns of an alignment: the ways to take a call, what a misfit costs, and the edits."""
+"""The types of an alignment: the edits, and what each of them costs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ __all__ = [
     "Sync",
 ]
 
+# Only the ratios matter. A near miss (a call on the wrong plane, in the wrong mode, or failed: NEAR in
+# grammar/alphabet.py) must cost less than EXTRA alone, so that even for an unobserved step it is one finding
+# and not two. UNOBSERVED is not 0: of two explanations the one with fewer gaps wins, and symbols without cost
+# could form a ring.
 EXTRA = 40
 """Cost of a call that fits nowhere."""
 MISSING = 40
-"""Cost of a symbol that should have been seen."""
+"""Cost of a symbol that the captures would show if it had happened."""
 UNOBSERVED = 1
-"""Cost of a symbol that could not have been seen."""
+"""Cost of a symbol that the captures could not have shown."""
 
 
 class Sync(NamedTuple):
     """A call taken as a symbol."""
 
     event: int
-    """Position of the call."""
+    """Position of the call in the trace, from 0."""
     symbol: Symbol
     kind: str
     """sync · failed · plane · mode"""
@@ -60,7 +64,7 @@ class Alignment:
 
     cost: int
     edits: tuple[Edit, ...]
-    """In order: leaving out the Missing gives each call once; leaving out the Extra gives a word
-    (when not complete: the beginning of a word) of the grammar."""
+    """In order. Without the Missing they are each call once; without the Extra they are a word of the
+    grammar, or when not complete the beginning of a word."""
     state: int
-    """Where it ends: ask `automaton.expected(state)` and `automaton.finish(state)`."""
+    """State of the automaton at the end; see `automaton.expected(state)` and `automaton.finish(state)`."""

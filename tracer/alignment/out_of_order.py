@@ -1,10 +1,14 @@
 """Calls out of order: a missing step and an extra call of that step are one finding, not two.
 
-An alignment knows no exchange of places, only what is missing here and too many there. Two findings are one
+An alignment has no edit for an exchange of places: it reports a symbol missing in one place and a call extra
+in another. Two such pairs are one finding
 
-- when each of the two came where the other was missing: they changed places;
-- when they are missing side by side and came side by side: they were moved together.
+- when each step's call is where the other step is missing: they changed places;
+- when the steps are missing side by side and their calls are side by side: they were moved together.
 """
+
+# Joined here, after the alignment, because an edit "moved" would make the cost of a call depend on calls far
+# from it, and rows (rows.py) could no longer be shared between traces.
 
 from __future__ import annotations
 
@@ -21,34 +25,42 @@ class OutOfOrder(NamedTuple):
 
     step: str
     after: str | None
-    """The step behind which it belongs; None at the very beginning."""
+    """The step after which it belongs; None at the very beginning."""
     changed_with: str | None = None
-    """The step that came in its place."""
+    """The step with which it changed places."""
     with_it: tuple[str, ...] = ()
-    """Steps of the findings that are one with this."""
+    """Other steps that are part of this finding."""
 
     @property
     def steps(self) -> frozenset[str]:
-        """All that this finding is about."""
+        """All steps of this finding."""
         return frozenset((self.step, *self.with_it))
 
 
 class _Pair(NamedTuple):
+    """A missing symbol and an extra call that can be the same call, as positions among the edits."""
+
     missing: int
-    """Where among the edits it belongs."""
     extra: int
-    """Where among the edits it came."""
     step: str
 
 
 def out_of_order(edits: Sequence[Edit], steps_of: Callable[[int], Collection[str]]) -> list[OutOfOrder]:
-    """Return the steps out of order, in order of the trace; *steps_of* tells what a call can witness."""
+    """Return the steps out of order, in order of the trace.
+
+    *steps_of* returns the steps that the call at a position can witness.
+    """
     found: list[OutOfOrder] = []
+    # leaders[i] is the pair that began found[i].
     leaders: list[_Pair] = []
     for pair in _pairs(edits, steps_of):
         for number, leader in enumerate(leaders):
-            changed = _near(edits, pair.missing, leader.extra) and _near(edits, leader.missing, pair.extra)
-            together = _near(edits, pair.missing, leader.missing) and _near(edits, pair.extra, leader.extra)
+            changed = _adjacent(edits, pair.missing, leader.extra) and _adjacent(
+                edits, leader.missing, pair.extra
+            )
+            together = _adjacent(edits, pair.missing, leader.missing) and _adjacent(
+                edits, pair.extra, leader.extra
+            )
             if changed or together:
                 known = found[number]
                 found[number] = known._replace(
@@ -69,22 +81,22 @@ def _pairs(edits: Sequence[Edit], steps_of: Callable[[int], Collection[str]]) ->
     for at, edit in enumerate(edits):
         if isinstance(edit, Extra):
             steps = steps_of(edit.event)
-            own = [(abs(at - place), place, step) for place, step in missing if step in steps]
-            if own:
-                _, place, step = min(own, key=lambda way: way[:2])
+            fitting = [(abs(at - place), place, step) for place, step in missing if step in steps]
+            if fitting:
+                _, place, step = min(fitting, key=lambda choice: choice[:2])
                 missing.remove((place, step))
                 pairs.append(_Pair(place, at, step or ""))
     return pairs
 
 
-def _near(edits: Sequence[Edit], one: int, other: int) -> bool:
-    """Tell whether no call that fits is between two edits."""
+def _adjacent(edits: Sequence[Edit], one: int, other: int) -> bool:
+    """Return whether no call that fits lies between two edits."""
     low, high = sorted((one, other))
     return not any(isinstance(edit, Sync) for edit in edits[low:high])
 
 
 def _before(edits: Sequence[Edit], pair: _Pair) -> str | None:
-    """Return the step behind which a missing one belongs."""
+    """Return the step after which the missing step of *pair* belongs; None at the very beginning."""
     for edit in reversed(edits[: pair.missing]):
         if not isinstance(edit, Extra) and edit.symbol.step not in (None, pair.step):
             return edit.symbol.step

@@ -1,6 +1,12 @@
-"""Messages in, calls out: request with response, publish with delivery, statement with result.
+"""Pairing of messages to calls: request with response, publish with delivery, statement with result.
 
-A call is yielded when it begins, and again when more is known of it.
+A call is yielded when it begins, and the same object again when its answer or its fate is known. `Calls`
+passes each message to the module of its protocol; nothing here reads bytes.
+
+rest, rpc, sql  one module for each kind of call
+bodies, paths   the facts of HTTP bodies and request targets
+oslo*           the facts of oslo.messaging bodies
+proxies         the two legs of a call through a reverse proxy
 """
 
 from __future__ import annotations
@@ -37,13 +43,14 @@ from tracer.model import (
 
 __all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
 
+# Decoder -> protocol as reports name it.
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
 
 class Calls:
     """Turns the messages of all connections into calls, and numbers them.
 
-    *ports* (server port -> protocol) tell for which failed connections there is a call.
+    A failed connection becomes a call if its server port is in *ports* (server port -> protocol).
     """
 
     def __init__(self, ports: Mapping[int, str]) -> None:
@@ -54,10 +61,11 @@ class Calls:
         self._sql = SqlCalls(self._serials.__next__)
         self._proxies = ProxyLegs()
         self._newest = 0
+        """Highest serial that was handed out: a call with a higher one has just begun."""
         self.numbering = Numbering()
 
     def receive(self, message: Message | Closed) -> Iterable[Call]:
-        """Return the calls that *message* begins or tells more of."""
+        """Return the calls that *message* begins or completes."""
         calls = self._receive(message)
         for call in calls:
             if call.serial > self._newest:
@@ -68,8 +76,10 @@ class Calls:
         return calls
 
     def _receive(self, message: Message | Closed) -> Iterable[Call]:
+        # Compared by identity, not with isinstance: this runs for each message.
         kind = type(message)
         if kind is HttpRequest:
+            # A later refused connection to this port is then a failed REST call.
             self._ports.setdefault(message.connection.server.port, "http1")
             return (self._rest.request(message),)  # type: ignore[arg-type]
         if kind is HttpResponse:
@@ -90,13 +100,14 @@ class Calls:
         return ()
 
     def forget(self, before_ns: int, kept: Collection[int]) -> None:
-        """Forget messages older than *before_ns* that wait for something, but for the serials *kept*."""
+        """Forget waiting messages older than *before_ns*, except those with the serials *kept*."""
         self._rpc.forget(before_ns, kept)
         self._proxies.forget(before_ns)
 
     def restore(self, calls: Sequence[Call]) -> None:
-        """Go on behind *calls* of an earlier run, whose serials are 1 and up."""
+        """Continue after *calls* of an earlier run, whose serials count from 1 without holes."""
         for call in calls:
+            # One serial for each call, so that the next new call follows the last restored one.
             next(self._serials)
             if call.protocol == "RPC" and isinstance(call.facts, RpcFacts):
                 self._rpc.restore(call)
@@ -106,11 +117,11 @@ class Calls:
         self.numbering.restore(calls)
 
     def unseen(self, capture: int) -> Iterable[Call]:
-        """Return the calls whose fate cannot be known any more: the broker of *capture* tells nothing now."""
+        """Return the calls whose fate stays unknown, because the broker of *capture* reports nothing now."""
         return self._rpc.unseen(capture)
 
     def flush(self) -> Iterable[Call]:
-        """Return the calls of which the end of the capture tells something."""
+        """Return the calls whose result changes at the end of the capture."""
         self.numbering.flush()
         return self._rpc.flush()
 
@@ -146,10 +157,10 @@ class Calls:
 
 
 class Numbering:
-    """Numbers calls in order of their start, from 1, counting those that were skipped too.
+    """Numbers calls from 1 in order of their start; skipped statements take numbers, too.
 
-    A call is numbered when the capture has gone on for *window_ns* behind its start, so that one that
-    is recognised late still gets its place; `check` and `calls` give the same numbers.
+    A call gets its number when the capture is *window_ns* past its start, so that a call recognised late
+    still gets its place. Because skipped statements count, `check` and `calls` give the same numbers.
     """
 
     def __init__(self, window_ns: int = 2_000_000_000) -> None:
@@ -157,35 +168,38 @@ class Numbering:
         self._calls: list[Call] = []
         self._skipped: list[tuple[int, Frame]] = []
         self.skipped_in: Counter[int] = Counter()
-        """capture -> statements skipped in it"""
+        """Capture number -> statements that were skipped in it."""
         self._next = 1
 
     def begun(self, call: Call) -> None:
+        """Add a call that has just begun; it gets its number later."""
         self._calls.append(call)
 
     def restore(self, calls: Iterable[Call]) -> None:
-        """Go on behind *calls*, of which the last may have no number yet."""
+        """Continue after *calls* of an earlier run; the latest of them may have no number yet (0)."""
         for call in calls:
             self._next = max(self._next, call.index + 1)
             if not call.index:
                 self._calls.append(call)
 
     def skipped(self, time_ns: int, frames: Frames) -> None:
-        """Take note of a statement that becomes no call; it has a number all the same."""
+        """Add a statement that becomes no call; it takes a number all the same."""
         self._skipped.append((time_ns, frames[0]))
 
     def advance(self, time_ns: int) -> None:
-        """Number what began before *time_ns* less the window."""
+        """Number the calls and statements that began more than one window before *time_ns*."""
+        # Sorting is paid in batches: once a window, or after 4096 skipped statements, which bounds the list.
         if (self._calls and self._calls[0].started_ns < time_ns - 2 * self._window_ns) or len(
             self._skipped
         ) > 4096:
             self._number(time_ns - self._window_ns)
 
     def flush(self) -> None:
-        """Number all that is left."""
+        """Number all calls that are left."""
         self._number(None)
 
     def _number(self, until_ns: int | None) -> None:
+        """Number calls and skipped statements that began before *until_ns*, merged in order of start."""
         self._calls.sort(key=_place)
         skipped = self._skipped
         skipped.sort()
@@ -207,5 +221,5 @@ class Numbering:
 
 
 def _place(call: Call) -> tuple[int, Frame]:
-    """Return where a call stands among all of the run: by its time, then by where that is recorded."""
+    """Return the sort key of a call: its start, then its first frame."""
     return call.started_ns, min(call.frames) if call.frames else (0, 0)

@@ -1,6 +1,6 @@
-"""What HTTP bodies tell: names, ids, states, the fault's own text. The bodies themselves are dropped.
+"""Facts of HTTP bodies: names, ids, states, the text of a fault. The bodies themselves are not kept.
 
-JSON is decoded where it is whole; where bytes of it are lost, patterns still find the ids in the rest.
+A whole JSON body is decoded. In a body with lost bytes, patterns find the ids in what is left.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tracer.openstack import faults, rest
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
 
 TEXT_LIMIT = 300
+"""Characters of a fault's text that are kept."""
 FORM_BYTES = 65_536
 """How much of a form is looked at for a name: a field more than that many bytes long may hold a file."""
 _WANTED_GETS = re.compile("|".join(rest.SHOWS_WHAT_A_CREATION_IS))
@@ -24,37 +25,41 @@ _SECRET_PATHS = re.compile("|".join(map(re.escape, rest.SECRETS)), re.IGNORECASE
 _FAULT_FIELDS = faults.FIELDS
 _CUT_FAULT = re.compile(rf'"(?:{"|".join(faults.CUT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.){{1,300}})')
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
+# An action's name is shown and matched as a part of the path, so a body cannot put anything else there.
 _ACTION = re.compile(r"[A-Za-z][\w-]{0,40}")
 _STATUS = re.compile(rb'"status"\s*:\s*"(\w{1,32})"')
+# Texts of faults quote what was sent, so what looks like a secret is cut out of them.
 _TOKEN_LIKE = re.compile(
     r"""(?xi)
-    gAAAA[\w\-=]{6,}
+    gAAAA[\w\-=]{6,}                                          # a Fernet token of keystone
     | \b[0-9a-f]{64,}\b
     | \b(?:basic|bearer)\s+\S+
     | (?<=://)[^/\s@]+@                                       # user and password of a URL
     | (?:pass|token|secret|user_?data|personality|credential)[\w.\-]*['"]?\s*(?:[=:]|\bwas\b)\s*
       (?:'[^']*'?|"[^"]*"?|\S+)
-    | (?<=duplicate[ ]entry[ ])'[^']*'? | (?<=near[ ])'[^']*'?  # SQL quotes the statement's own values
+    | (?<=duplicate[ ]entry[ ])'[^']*'? | (?<=near[ ])'[^']*'?  # MySQL's errors quote values
     """
 )
 _FIELD_VALUE = re.compile(
     r"(?is)(pass|token|secret|user_?data|personality|key|credential)(.{0,80}?\bvalue:).*"
 )
-"""Nova's schema repeats the refused value: 'Invalid input for field/attribute adminPass. Value: …'."""
+"""The value that nova's schema check repeats: 'Invalid input for field/attribute adminPass. Value: …'."""
 
 
 def wants_body(method: str, target: str, headers: dict[str, str], status: int) -> bool:
-    """Tell whether the body of a request (*status* 0) or of an answer says anything we need.
+    """Return whether the body of a request (*status* 0) or response holds facts that we need.
 
     Bodies that hold credentials are never read.
     """
     path, _ = split_target(target)
+    # Before all other rules: not even the text of a refused login is read.
     if _SECRET_PATHS.search(path):
         return False
     if status >= 400:
         return True
     if method in ("POST", "PUT"):
         kind = headers.get("content-type", "")
+        # Not images and other binary uploads.
         return not kind or "json" in kind or "form-urlencoded" in kind or "text" in kind
     return method == "GET" and status == 200 and _WANTED_GETS.search(path) is not None
 
@@ -71,24 +76,28 @@ def _text(body: bytes) -> str:
 
 
 def read_request(facts: RestFacts, body: bytes) -> None:
-    """Fill *facts* with what the request's *body* tells."""
+    """Fill *facts* with the ids, name and action in the *body* of a request."""
     if not body:
         return
-    found = [*facts.ids, *uuids(_text(body))]
-    facts.ids = tuple(dict.fromkeys(found))
+    # dict.fromkeys removes repeated ids and keeps their order.
+    facts.ids = tuple(dict.fromkeys([*facts.ids, *uuids(_text(body))]))
     decoded = _decode(body)
     if isinstance(decoded, dict):
         _read_names(facts, decoded)
     elif match := _NAME.search(body):
         facts.name = _text(match.group(1))
     elif b"=" in body[:200] and b"{" not in body[:1]:
+        # A form (application/x-www-form-urlencoded), as portals send.
         fields = parse_qs(_text(body[:FORM_BYTES]))
         facts.name = next((fields[key][0] for key in rest.NAMES if key in fields), "")[:255]
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
+    """Read action, name, count and boot volume from the JSON of a request."""
+    # A POST to /action is one key, the action, with its arguments: {"os-stop": null}.
     if facts.path.endswith(rest.ACTION) and len(decoded) == 1:
         facts.action = next((key for key in decoded if _ACTION.fullmatch(key)), "")
+    # OpenStack wraps the resource in a key: {"server": {"name": …}}.
     inner = decoded
     if not isinstance(decoded.get("name"), str):
         nested = [value for value in decoded.values() if isinstance(value, dict)]
@@ -104,7 +113,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
 
 
 def _boots_from_volume(server: dict[str, object]) -> bool:
-    """Tell whether the body of POST /servers names a volume (block_device_mapping, both versions)."""
+    """Return whether a server is booted from a volume (block_device_mapping, versions 1 and 2)."""
     disks = next((found for key in rest.DISKS if (found := server.get(key))), None)
     if not isinstance(disks, list):
         return False
@@ -116,23 +125,24 @@ def _boots_from_volume(server: dict[str, object]) -> bool:
 
 
 def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:
-    """Fill *facts* with what the answer's *body* and Location tell."""
+    """Fill *facts* with the ids and states in the *body* of a response and in its Location header."""
     if not body and "location" not in headers:
         return
     ids = list(uuids(headers.get("location", "")))
     decoded = _decode(body) if body else None
     if isinstance(decoded, dict):
-        ids += _made(decoded)
+        ids += _described(decoded)
         _read_states(facts, decoded)
     elif body and (match := _STATUS.search(body)):
         facts.status_text = match.group(1).decode()
+    # An answer to a GET may list resources that have nothing to do with the call.
     if body and not ids and facts.method != "GET":
         ids = list(uuids(_text(body)))
     facts.answered_ids = tuple(dict.fromkeys(ids))
 
 
-def _made(decoded: dict[str, object]) -> list[str]:
-    """Return ids of what an answer describes: `{"server": {"id": …}}`, `{"servers": {id: …}}`."""
+def _described(decoded: dict[str, object]) -> list[str]:
+    """Return the ids of the resources in an answer: `{"server": {"id": …}}`, `{"servers": {id: …}}`."""
     texts: list[object] = []
     for key, value in decoded.items():
         if isinstance(value, dict):
@@ -146,6 +156,7 @@ def _made(decoded: dict[str, object]) -> list[str]:
 
 
 def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:
+    """Read task and VM URIs, status, project and number of candidates from the JSON of a response."""
     for key, attribute in ((rest.TASK_URI, "task_uri"), (rest.VM_URI, "vm_uri")):
         value = decoded.get(key)
         if isinstance(value, str) and value.startswith("/"):
@@ -164,27 +175,31 @@ def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:
 
 
 def fault_text(body: bytes, path: str = "") -> str:
-    """Return the words in which the body of a refusal says why; empty when it does not.
+    """Return the reason that the body of an error response gives; '' if it gives none.
 
-    OpenStack (`{"forbidden": {"message": …}}`, `{"NeutronError": …}`, `{"errors": [{"detail": …}]}`),
+    Known forms: OpenStack (`{"forbidden": {"message": …}}`, `{"NeutronError": …}`,
+    `{"errors": [{"detail": …}]}`),
     FusionCompute (`errorDes`), a failed server or task, and HTML titles.
     """
     decoded = _decode(body)
-    found = _find_fault(decoded, 4) if decoded is not None else None
-    if found is None:
+    fault = _find_fault(decoded, 4) if decoded is not None else None
+    if fault is None:
         text = _text(body[:4096])
         match = re.search(r"<(?:title|h1|p)>([^<]{3,200})<", text) or _CUT_FAULT.search(text)
-        found = match.group(1) if match else ("" if text.lstrip()[:1] in "{[<" else text)
-    return clean(found)
+        # Plain text is the reason itself; JSON and markup without a known field give none.
+        fault = match.group(1) if match else ("" if text.lstrip()[:1] in "{[<" else text)
+    return clean(fault)
 
 
 def clean(text: str) -> str:
-    """Return *text* on one line, cut, without anything that looks like a secret."""
+    """Return *text* on one line, at most `TEXT_LIMIT` characters, without what looks like a secret."""
+    # Cut once before the patterns, which bounds their time, and once after.
     text = _FIELD_VALUE.sub(r"\1\2 …", text[: 4 * TEXT_LIMIT])
     return " ".join(_TOKEN_LIKE.sub("…", text).split())[:TEXT_LIMIT]
 
 
 def _find_fault(value: object, depth: int) -> str | None:
+    """Return the first known fault field with text, the outermost first; *depth* bounds the recursion."""
     if isinstance(value, dict):
         for key in _FAULT_FIELDS:
             text = value.get(key)

@@ -1,17 +1,17 @@
-r"""oslo.messaging: what a message body says, read with as little parsing as possible.
+r"""Ids and kind of an oslo.messaging message, read from its body with as little parsing as possible.
 
     {"oslo.version": "2.0", "oslo.message": "{\"method\": \"ping\", \"args\": {...}, \"_msg_id\": ...}"}
 
-The message is JSON in a JSON string, so its own quotes are `\"`, and those of JSON inside it `\\\"`.
-Most RPC is periodic noise, a full decode costs more than everything else that is done with it, and
-where bytes were lost it is not possible at all. So ids are found by patterns on the escaped bytes:
+The message is JSON in a JSON string, so its own quotes are `\"`, and quotes of JSON inside it are `\\\"`.
+Most RPC is periodic and of no interest. A full decode costs more than all other work on a message, and it
+is impossible where bytes were lost. So ids are found by patterns on the escaped bytes:
 
 - a value must have the shape of its kind (32 hex digits, req-<uuid>), so bytes that are not in the
   capture never become an id;
 - one backslash before each quote ties a pattern to the message itself, not to JSON nested in it;
-- a request is read where oslo.messaging puts things: the method first, then the arguments, which are
-  skipped, then its ids, then the context. A reply is read from its end. Where the order is another
-  (Python 2 orders keys at random) or a reply holds a failure, the body is decoded as far as the ids.
+- a request is read in the order in which oslo.messaging writes it: the method, the arguments (skipped),
+  the ids, the context. A reply is read from its end. In another order (Python 2 writes keys at random), or
+  with a failure in a reply, the body is decoded as far as the ids.
 
 Sources: oslo_messaging/_drivers/common.py (envelope, failures), amqp.py (_context_*), amqpdriver.py
 (_msg_id, _reply_q, ending), notify/notifier.py.
@@ -52,25 +52,26 @@ __all__ = [
 
 
 class OsloMessage(NamedTuple):
-    """What calls and correlation need of one message; None for what it does not say."""
+    """The fields of one message that calls and correlation need; None for a field that it lacks."""
 
     kind: str
-    """request · reply · notification · compressed (in a way that we cannot undo: nothing else is known)."""
+    """request · reply · notification · compressed (by a method that is not supported: no other field is
+    set)."""
     method: str | None = None
     namespace: str | None = None
     version: str | None = None
     msg_id: str | None = None
-    """Of a request: the caller waits for a reply with it. Of a reply: the request's."""
+    """A request has one if its caller waits for a reply; the reply carries the same one."""
     reply_q: str | None = None
     unique_id: str | None = None
-    """Differs for each message; the same in publish and deliver."""
+    """Unique for each message; the same in its publish and its delivery."""
     request_id: str | None = None
     global_request_id: str | None = None
     project_id: str | None = None
     failure: str | None = None
     """Class and message of the exception that a reply carries; at most 300 characters, no traceback."""
     ending: bool | None = None
-    """Of a reply: False for the heartbeat of a monitored call."""
+    """Set in replies; False for the heartbeat of a monitored call."""
     event_type: str | None = None
     publisher_id: str | None = None
     compressed: bool = False
@@ -78,6 +79,7 @@ class OsloMessage(NamedTuple):
 
 # --- shapes ---------------------------------------------------------------------------------------
 
+# Every quantifier below has a bound, because bodies are untrusted input.
 _HEX = rb"[0-9a-f]{32}"
 # With use_queue_manager a reply queue is reply_<host>:<process>:<n>.
 _WORD = rb"[\w.:@/-]{1,255}"
@@ -97,7 +99,8 @@ _SHAPES = {
 }
 
 # --- patterns on the escaped bytes ----------------------------------------------------------------
-# \\{0,9}" stands for a quote at any depth; bounded, as a run of backslashes would take quadratic time.
+# \\{0,9}" is a quote at any depth of nesting. It is bounded, since an unbounded run of backslashes would take
+# quadratic time. `: ?` allows for JSON with and without a space behind the colon.
 
 _HEAD = re.compile(
     rb'\s*\{"oslo\.version": ?"[\d.]{1,8}", ?"oslo\.message": ?"\{\\"'
@@ -107,6 +110,7 @@ _REPLY_END = re.compile(
     rb'\\"failure\\": ?null, ?\\"ending\\": ?(true|false), ?'
     rb'\\"_msg_id\\": ?\\"(' + _HEX + rb')\\", ?\\"_unique_id\\": ?\\"(' + _HEX + rb')\\"\}"\s*\}\s*\Z'
 )
+# The longest match of _REPLY_END, with room for white space.
 _REPLY_END_BYTES = 220
 _UNIQUE_ID = b'\\"_unique_id\\"'
 _VERSION = b'\\"version\\"'
@@ -117,6 +121,7 @@ _FROM_VERSION = re.compile(
 )
 _NAMESPACE = b'\\"namespace\\"'
 _NAMESPACE_VALUE = re.compile(rb': ?\\"([\w.-]{1,100})\\", ?')
+# `version` is searched this far before `_unique_id`: an id, a queue name and a timeout may lie between them.
 _NEAR_BYTES = 500
 _REQUEST = (b'\\"_context_request_id\\"', re.compile(rb': ?\\"(' + REQUEST_ID + rb')\\"'))
 _GLOBAL = (b'\\"_context_global_request_id\\"', _REQUEST[1])
@@ -141,10 +146,10 @@ _FAILURE_MESSAGE = re.compile(rb'"message\\{1,9}": ?\\{1,9}"([^"\x00]{1,600})')
 
 
 def read(body: bytes, truncated: bool = False) -> OsloMessage | None:
-    """Return what *body* says as an oslo.messaging message, or None if it is none.
+    """Return the oslo.messaging message in *body*, or None if there is none.
 
-    *truncated*: bytes of it are not in the capture; then what is there is searched for ids. Nothing is
-    raised. 2 to 5 µs where the patterns fit, 20 to 60 µs for a body that must be decoded.
+    *truncated*: bytes of the body are not in the capture, so it is searched for ids and never decoded.
+    Nothing is raised. It takes 2 to 5 µs if the patterns fit, 20 to 60 µs if the body must be decoded.
     """
     if body[:1] != b"{":
         return _read_packed(body, truncated)
@@ -162,6 +167,7 @@ def read(body: bytes, truncated: bool = False) -> OsloMessage | None:
 
 
 def _read_packed(body: bytes, truncated: bool) -> OsloMessage | None:
+    """Read a body that is compressed or begins with white space."""
     unpacked = plain(body)
     if unpacked[:1] == b"{":
         message = read(unpacked, truncated or len(unpacked) >= LARGEST_BODY)
@@ -170,16 +176,19 @@ def _read_packed(body: bytes, truncated: bool) -> OsloMessage | None:
 
 
 def _request(body: bytes, method: bytes, at: int) -> OsloMessage | None:
-    """Read a request whose method stands first and whose ids follow its arguments; None for any other.
+    """Read a request with its method first and its ids behind its arguments; None for any other order.
 
-    The last _unique_id is the message's own, and behind it there is only the context.
+    Arguments may hold other messages with ids. The last `_unique_id` is the message's own, since only the
+    context follows it.
     """
+    # From the end backwards, so that the arguments are passed over.
     last = body.rfind(_UNIQUE_ID, at)
     version_at = body.rfind(_VERSION, max(at, last - _NEAR_BYTES), last) if last >= 0 else -1
     ids = _FROM_VERSION.match(body, version_at) if version_at >= 0 else None
     if ids is None:
         return None
     version, msg_id, reply_q, unique_id = ids.groups()
+    # fullmatch below: nothing but the namespace may lie between its key and the version.
     namespace_at = body.rfind(_NAMESPACE, max(at, version_at - _NEAR_BYTES // 4), version_at)
     namespace = None
     if namespace_at >= 0:
@@ -199,6 +208,7 @@ def _request(body: bytes, method: bytes, at: int) -> OsloMessage | None:
 
 
 def _value(body: bytes, key: bytes, shape: re.Pattern[bytes], start: int) -> str | None:
+    # bytes.find for the key, then one match: much faster than a search with the whole pattern.
     at = body.find(key, start)
     found = shape.match(body, at + len(key)) if at >= 0 else None
     return found[1].decode() if found else None
@@ -223,7 +233,9 @@ class _Envelope(msgspec.Struct):
 
 
 class _Inner(msgspec.Struct):
-    """A message without its arguments, payload and result, which are not looked into."""
+    """A message without its arguments, payload and result: msgspec skips fields that are not declared."""
+
+    # Any, not str: a field of an unexpected type must not fail the whole message. `_shaped` checks each.
 
     method: Any = None
     namespace: Any = None
@@ -247,6 +259,7 @@ _decode_inner = msgspec.json.Decoder(_Inner).decode
 def _decode(body: bytes) -> _Inner | None:
     try:
         message = _decode_envelope(body).message
+        # Without an envelope (version 1) the body is the message itself.
         return _decode_inner(body if message is None else message)
     except NOT_JSON:
         return None
@@ -254,6 +267,7 @@ def _decode(body: bytes) -> _Inner | None:
 
 def _from_decoded(inner: _Inner) -> OsloMessage | None:
     text = {name: _shaped(name, getattr(inner, name)) for name in _SHAPES}
+    # A reply has neither a method nor an event type, only the id of the request.
     kind = _kind(text, "reply" if text["msg_id"] else None)
     if kind is None:
         return None
@@ -274,7 +288,7 @@ def _kind(text: dict[str, str | None], otherwise: str | None) -> str | None:
 def _message(
     kind: str, text: dict[str, str | None], failure: str | None, ending: bool | None = None
 ) -> OsloMessage:
-    """Return the message of *kind* with those ids of *text* that its kind has."""
+    """Return the message of *kind* with the fields of *text* that this kind has."""
     return OsloMessage(
         kind,
         method=text["method"] if kind == "request" else None,
@@ -294,9 +308,10 @@ def _message(
 
 
 def _failure_text(failure: object) -> str | None:
-    """Return class and message of a serialized exception.
+    """Return class and message of a serialized exception, at most `LONGEST_TEXT` characters.
 
     oslo.messaging sends it as JSON in a string: class, module, message, tb, args, kwargs.
+    Source: oslo_messaging/_drivers/common.py, serialize_remote_exception.
     """
     if isinstance(failure, str):
         try:
@@ -317,13 +332,14 @@ def _words(name: object, text: object) -> str:
 
 
 def _from_pieces(body: bytes) -> OsloMessage | None:
-    """Read what ids there are in a body that cannot be decoded.
+    """Read the ids in a body that cannot be decoded; None without any sign of oslo.messaging.
 
-    The message's own ids follow its arguments, so the last of several is taken, but for the method,
-    which precedes them. None without any sign of oslo.messaging.
+    Of several ids the last one is taken, because the message's own ids follow its arguments. Of several
+    methods, event types or publishers the first one is taken, because these precede the arguments.
     """
     text = {name: _piece(pattern, body, first=name in _FIRST) for name, pattern in _ANY_DEPTH.items()}
     head = _HEAD.match(body)
+    # Group 2: `result` or `failure`, with which a reply begins.
     if head is not None and head[2]:
         return _message("reply", text, _failure_in_pieces(body))
     kind = _kind(text, None)

@@ -1,4 +1,7 @@
-"""A body of oslo.messaging as bytes and as JSON: what reading ids and drawing facts have in common."""
+"""Bodies of oslo.messaging as bytes and as JSON: decompression, envelope, limits.
+
+`oslo` (ids) and `oslo_facts` (facts of arguments) both build on it.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,14 @@ UUID = rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 REQUEST_ID = rb"req-" + UUID
 LONGEST_TEXT = 300
 LARGEST_BODY = 4 << 20
-"""Bytes that a compressed body may unfold to."""
+"""Limit of a decompressed body."""
 
 decode_any = msgspec.json.Decoder().decode
 NOT_JSON = (msgspec.MsgspecError, RecursionError, UnicodeError)
-"""What decoding raises for bytes that are no JSON, and for JSON that is nested without end."""
+"""Exceptions of decoding bytes that are not JSON, or JSON that is nested too deeply."""
 
-# What kombu calls gzip is zlib; bz2, lzma, zstd and brotli have their own (kombu.compression).
+# First bytes of a compressed body: gzip, the four levels of zlib, then bz2, xz and zstd. What kombu calls
+# gzip is zlib (kombu.compression). Brotli has no magic number, so it cannot be recognised.
 COMPRESSIONS = (
     b"\x1f\x8b",
     b"x\x01",
@@ -46,10 +50,15 @@ COMPRESSIONS = (
 
 
 def plain(body: bytes) -> bytes:
-    """Return *body* without its compression and leading white space; cut if it is cut or very large."""
+    """Return *body* decompressed and without leading white space; b'' if the compression is damaged.
+
+    A cut body gives what its bytes hold; a large one at most `LARGEST_BODY` bytes. xz and zstd are returned
+    as they are.
+    """
     if body[:1] == b"{":
         return body
     try:
+        # The first five are gzip and zlib; wbits 47 (32 + 15) makes zlib recognise which.
         if body.startswith(COMPRESSIONS[:5]):
             return zlib.decompressobj(wbits=47).decompress(body, LARGEST_BODY)
         if body.startswith(b"BZh"):
@@ -60,13 +69,14 @@ def plain(body: bytes) -> bytes:
 
 
 def unescaped(text: bytes) -> str:
-    """Return a piece of escaped JSON text as words."""
+    """Return a piece of escaped JSON text as plain text, on one line."""
+    # At any depth of nesting, so all backslashes go; the text is shown, not parsed.
     words = re.sub(rb"\\+n", b" ", text).replace(b"\\", b"")
     return words.decode("utf-8", "replace")
 
 
 def whole(body: bytes) -> dict[str, Any] | None:
-    """Return the message in *body*, out of its envelope where it has one; None if that is no JSON object."""
+    """Return the decoded message in *body*, without its envelope; None if it is not a JSON object."""
     try:
         outer = decode_any(body)
         if isinstance(outer, dict) and isinstance(outer.get("oslo.message"), str):

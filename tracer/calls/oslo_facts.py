@@ -1,9 +1,7 @@
-r"""The facts that correlation needs out of the arguments of nova's RPC.
+r"""Facts in the arguments of nova's RPC that correlation needs: servers, hosts, states.
 
-Rare requests are decoded. Frequent ones, and bodies that are cut, are searched for patterns in the
-escaped bytes; see `oslo.py` for what a backslash means in them.
-
-Which methods and fields tell what is in `tracer/openstack/rpc.py`.
+Rare requests are decoded. Frequent requests and cut bodies are searched with patterns on the escaped bytes;
+`oslo.py` explains the backslashes. The tables of methods and fields are in `tracer/openstack/rpc.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ __all__ = ["ObjectAction", "instance_uuids", "object_action_facts", "selected_ho
 
 
 class ObjectAction(NamedTuple):
-    """What nova-compute asks nova-conductor to do to an object; None for what it does not say."""
+    """A method of an object that nova-compute asks nova-conductor to run; None for an absent field."""
 
     objname: str | None = None
     """Instance, Service, InstanceActionEvent ..."""
@@ -27,16 +25,16 @@ class ObjectAction(NamedTuple):
     """save, event_start, get_by_uuid ..."""
     instance_uuid: str | None = None
     vm_state: str | None = None
-    """As it will be after the save. None when it is null or absent."""
+    """The state after the save; None when it is null or absent."""
     task_state: str | None = None
     host: str | None = None
     binary: str | None = None
     event: str | None = None
-    """Of InstanceActionEvent: compute__do_build_and_run_instance ..."""
+    """InstanceActionEvent: compute__do_build_and_run_instance ..."""
     error: str | None = None
-    """Of event_finish_with_failure, whose name is the same without one: the exception's text."""
+    """Text of the exception in event_finish_with_failure, which is also sent without an exception."""
     changes: tuple[str, ...] = ()
-    """Of an Instance: the fields that the save writes."""
+    """Instance: the fields that the save writes."""
 
 
 # --- facts for correlation ------------------------------------------------------------------------
@@ -44,23 +42,26 @@ class ObjectAction(NamedTuple):
 _UUIDS = re.compile(UUID)
 _UUID_TEXT = re.compile(UUID.decode())
 _INSTANCE_UUID = re.compile(rb'"' + rpc.SERVER_ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
-_OWN_UUID = re.compile(rb'"' + rpc.ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"')
+_OWN_UUID = re.compile(
+    rb'"' + rpc.BEFORE_ID.encode() + rb'\\{0,9}": ?(?:null|\\{0,9}"\w{0,40}\\{0,9}"), ?\\{0,9}"'
+    + rpc.ID.encode() + rb'\\{0,9}": ?\\{0,9}"(' + UUID + rb')\\{0,9}"'
+)  # fmt: skip
 
 _SERVERS_IN, _DATA = rpc.SERVERS_IN, rpc.OBJECT_DATA
 _OF_ONE = frozenset(method for method, paths in _SERVERS_IN.items() if rpc.OWN in paths)
-"""Methods about one server, which names itself in what the message holds of it."""
+"""Methods about one server, whose object in the message holds its own uuid."""
 _LISTS = {
     method: re.compile(rb'"' + paths[0][0].encode() + rb'\\{0,9}": ?\[([^\]]{0,100000})')
     for method, paths in _SERVERS_IN.items()
     if paths[0][1:] == ("*",)
 }
-"""Method -> where its list of plain ids is, if it has one."""
+"""Method -> pattern of its list of plain ids, for methods that have one."""
 
 
 def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
-    """Return the instances that a request is about, in order, each once; () for methods we do not know.
+    """Return the instances that a request is about, in order, each once; () for an unknown method.
 
-    Known are those of `rpc.ABOUT_SERVERS`. A body that is cut gives the instances still in it.
+    `rpc.ABOUT_SERVERS` holds the known methods. A cut body gives the instances that are left in it.
     """
     paths = _SERVERS_IN.get(method)
     if paths is None:
@@ -69,6 +70,7 @@ def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
     inner = whole(body)
     if inner is None:
         return _instance_uuids_in_pieces(method, body)
+    # The first path with ids wins: the paths of a method are sorted, best first.
     for path in paths:
         values = _follow(inner.get("args"), path)
         uuids = dict.fromkeys(v for v in values if isinstance(v, str) and _UUID_TEXT.fullmatch(v))
@@ -78,7 +80,10 @@ def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
 
 
 def _follow(value: object, path: tuple[str, ...]) -> Iterator[object]:
-    """Give what lies at *path*; versioned objects are looked through to their data."""
+    """Yield the values at *path*; a versioned object stands for the dict of its data.
+
+    Source: oslo_versionedobjects/base.py, obj_to_primitive.
+    """
     if not path:
         yield value
     elif path[0] == "*":
@@ -95,8 +100,9 @@ def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
     if listing is not None and (listed := listing.search(body)):
         found = _UUIDS.findall(listed[1])
     elif method in _OF_ONE:
-        # The instance precedes what else has a uuid (block devices), and names itself in what it holds.
-        first = _OWN_UUID.search(body) or _INSTANCE_UUID.search(body)
+        # What the instance holds names it as instance_uuid. Its own uuid is known by the field before it: any
+        # other that is left of a cut body may be a block device's.
+        first = _INSTANCE_UUID.search(body) or _OWN_UUID.search(body)
         found = [first[1]] if first else []
     else:
         found = _INSTANCE_UUID.findall(body)
@@ -106,13 +112,14 @@ def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
 _SERVICE_HOST = re.compile(
     rb'"' + rpc.SELECTED_HOST[-1].encode() + rb'\\{0,9}": ?\\{0,9}"([\w.-]{1,255})\\{0,9}"'
 )
+# The reply is a list of lists, one for each instance.
 _NEXT_INSTANCE = re.compile(rb"\}\], ?\[\{")
 
 
 def selected_hosts(body: bytes) -> tuple[tuple[str, ...], ...]:
-    """Return for each instance the hosts that a reply to select_destinations names, the chosen one first.
+    """Return for each instance the hosts in a reply to select_destinations, the selected one first.
 
-    The others are alternates (since Queens). () for any other body, and for a failure.
+    The other hosts are alternates (since Queens). () for any other body, and for a failure.
     """
     body = plain(body)
     inner = whole(body)
@@ -133,14 +140,14 @@ def selected_hosts(body: bytes) -> tuple[tuple[str, ...], ...]:
 
 
 # --- object actions -------------------------------------------------------------------------------
-# The most frequent request of all: found with bytes.find, which is faster than any pattern.
+# The most frequent requests of all, so keys are found with bytes.find, which is faster than any pattern.
 
 _OBJECT_NAME = re.compile(rb'\\"(?:nova_object\.name|objname)\\": ?\\"(\w{1,80})\\"')
 _OBJECT_METHOD = b'\\"objmethod\\"'
 
 
 def _key(name: str) -> bytes:
-    """Return a key of the message as it stands in the escaped bytes."""
+    """Return *name* as a quoted key in the escaped bytes of the message."""
     return b'\\"' + name.encode() + b'\\"'
 
 
@@ -148,7 +155,7 @@ _HOST, _BINARY, _VM_STATE, _TASK_STATE = map(_key, (rpc.HOST, rpc.BINARY, rpc.VM
 _ID, _SERVER_ID, _CHANGES = map(_key, (rpc.ID, rpc.SERVER_ID, rpc.OBJECT_CHANGES))
 _UUID_VALUE = re.compile(rb': ?\\"(' + UUID + rb')\\"')
 _WORD_VALUE = re.compile(rb': ?\\"([\w.-]{1,255})\\"')
-# An Instance holds others with a uuid and a host; its own are known by the fields before them.
+# An Instance holds other objects with a uuid and a host. Its own ones follow known fields (`rpc.BEFORE_*`).
 _BEFORE_HOST = _key(rpc.BEFORE_HOST)
 _OWN_HOST = re.compile(rb': ?(?:null|\\"[\w-]{0,40}\\"), ?\\"host\\": ?(?:null|\\"([\w.-]{1,255})\\")')
 _BEFORE_UUID = _key(rpc.BEFORE_ID)
@@ -159,18 +166,21 @@ _CHANGE = re.compile(rb'\\"(\w{1,60})\\"')
 
 
 def object_action_facts(body: bytes) -> ObjectAction | None:
-    """Return what an object_action or object_class_action_versions does, or None if *body* is neither.
+    """Return the action in an object_action or object_class_action_versions; None if *body* is neither.
 
-    Only as far as bytes are there; nothing is decoded.
+    Fields whose bytes are missing are None. The body is decoded only if its fields have an unusual order.
     """
     body = plain(body)
     name = _OBJECT_NAME.search(body)
     if name is None:
         return None
     start = name.end()
+    # The object's data lie between its name and the method's name.
     method = _match_after(body, _OBJECT_METHOD, start, len(body), _WORD_VALUE)
     stop = method.start() if method else len(body)
     objname, objmethod = name[1].decode(), method[1].decode() if method else None
+    # `objname` is the argument of a class action; an object names itself with nova_object.name. The two bytes
+    # before it are the escaped quote.
     if body.startswith(b"objname", name.start() + 2):
         return _class_action(body, stop, objname, objmethod)
     if objname == rpc.INSTANCE:
@@ -184,10 +194,10 @@ def object_action_facts(body: bytes) -> ObjectAction | None:
 
 
 def _instance_action(body: bytes, start: int, stop: int, objmethod: str | None) -> ObjectAction:
-    """Read an action on an Instance: its states are its own fields, not those of what it holds.
+    """Read an action on an Instance: its own fields, not those of the objects in it.
 
-    *stop* is where the object ends; the list of its changed fields stands right before. The order of
-    fields varies (a resize puts others first); where it does, the body is decoded.
+    *stop* is the end of the object; the list of its changed fields stands right before it. The order of
+    fields can vary (a resize puts others first); if it does, the body is decoded.
     """
     own_host = _match_after(body, _BEFORE_HOST, start, stop, _OWN_HOST)
     own_uuid = _match_after(body, _BEFORE_UUID, start, stop, _OWN_UUID_VALUE)
@@ -195,6 +205,7 @@ def _instance_action(body: bytes, start: int, stop: int, objmethod: str | None) 
         return _decoded_instance_action(inner, objmethod)
     if own_uuid is None:
         own_uuid = _match_after(body, _SERVER_ID, start, stop, _UUID_VALUE)
+    # The last list is the Instance's own; the objects in it have lists of their own, before it.
     listed = body.rfind(_CHANGES, start, stop)
     fields = body[listed : body.find(b"]", listed)] if listed >= 0 else b""
     return ObjectAction(
@@ -209,10 +220,10 @@ def _instance_action(body: bytes, start: int, stop: int, objmethod: str | None) 
 
 
 def _decoded_instance_action(inner: dict[str, Any], objmethod: str | None) -> ObjectAction:
-    given = inner.get("args")
+    arguments = inner.get("args")
 
     def text(*path: str) -> str | None:
-        return next((value for value in _follow(given, path) if isinstance(value, str)), None)
+        return next((value for value in _follow(arguments, path) if isinstance(value, str)), None)
 
     return ObjectAction(
         rpc.INSTANCE,
@@ -221,24 +232,24 @@ def _decoded_instance_action(inner: dict[str, Any], objmethod: str | None) -> Ob
         vm_state=text("objinst", rpc.VM_STATE),
         task_state=text("objinst", rpc.TASK_STATE),
         host=text("objinst", rpc.HOST),
-        changes=tuple(field for field in _changes(given) if isinstance(field, str)),
+        changes=tuple(field for field in _changes(arguments) if isinstance(field, str)),
     )
 
 
-def _changes(given: object) -> list[object]:
-    instance = given.get("objinst") if isinstance(given, dict) else None
+def _changes(arguments: object) -> list[object]:
+    instance = arguments.get("objinst") if isinstance(arguments, dict) else None
     changes = instance.get(rpc.OBJECT_CHANGES) if isinstance(instance, dict) else None
     return changes if isinstance(changes, list) else []
 
 
 def _class_action(body: bytes, start: int, objname: str, objmethod: str | None) -> ObjectAction:
-    """Read an action on a class, whose arguments follow its method from *start* on.
+    """Read an action on a class; its arguments follow the name of its method, from *start* on.
 
-    Those of InstanceActionEvent are the instance and the event.
+    The arguments of InstanceActionEvent are the instance and the event.
     """
     end = len(body)
-    given = _FIRST_ARGS.search(body, start)
-    uuid, second = given.groups() if given else (None, None)
+    arguments = _FIRST_ARGS.search(body, start)
+    uuid, second = arguments.groups() if arguments else (None, None)
     if objname == rpc.INSTANCE and uuid is None:
         own = _match_after(body, _ID, start, end, _UUID_VALUE)
         uuid = own[1] if own else None
@@ -257,10 +268,11 @@ def _class_action(body: bytes, start: int, objname: str, objmethod: str | None) 
 
 
 def _error_text(body: bytes, start: int) -> str | None:
-    """Return the text of exc_val; None for the usual null."""
+    """Return the text of exc_val; None if it is null, as in most messages."""
     found = _ERROR.search(body, start)
     if found is None:
         return None
+    # The pattern stops at the first quote inside the text, so the body is decoded where it is whole.
     for text in _follow((whole(body) or {}).get("args"), ("kwargs", rpc.ERROR_TEXT)):
         if isinstance(text, str):
             return text[:LONGEST_TEXT]
@@ -275,6 +287,6 @@ def _match_after(
 
 
 def _value(body: bytes, key: bytes, start: int, stop: int, shape: re.Pattern[bytes]) -> str | None:
-    """Return the value of the first *key* in between; None if it has another shape, such as null."""
+    """Return the value of the first *key* from *start* to *stop*; None if it has another shape, as null."""
     found = _match_after(body, key, start, stop, shape)
     return found[1].decode() if found else None

@@ -1,4 +1,4 @@
-"""What a URL path says: the operation of a canonical line, and the ids in it."""
+"""URL paths: the operation of a canonical line, and the ids in a path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracer.openstack import rest
 __all__ = ["UUID", "operation_path", "split_target", "uuids"]
 
 UUID = re.compile(rest.UUID)
-"""As OpenStack writes them: lower case, with dashes."""
+"""A UUID as OpenStack writes it: lower case, with dashes."""
 
 _ID = re.compile(rest.ID, re.VERBOSE)
 _HOLDS_IDS, _WORDS = rest.HOLDS_IDS, rest.ID_WORDS
@@ -18,21 +18,24 @@ _HOLDS_IDS, _WORDS = rest.HOLDS_IDS, rest.ID_WORDS
 
 def split_target(target: str) -> tuple[str, str]:
     """Return path and query of a request target in origin or absolute form (RFC 9112 §3.2)."""
+    # Only near the start: a query may hold a URL, too.
     if "://" in target[:10]:
-        rest = target.partition("://")[2]
-        target = "/" + rest.partition("/")[2]
+        without_scheme = target.partition("://")[2]
+        target = "/" + without_scheme.partition("/")[2]
     path, _, query = target.partition("?")
     return path, query
 
 
 @lru_cache(maxsize=4096)
 def operation_path(path: str) -> str:
-    """Return *path* with `{id}` in the place of ids.
+    """Return *path* with `{id}` in place of each id.
 
     >>> operation_path("/v3/e114495f4b7d49c18a052454413cd3db/attachments")
     '/v3/{id}/attachments'
     """
     parts = path.split("/")
+    # isalpha first: most parts are plain words, and it is far cheaper than the expression. A part behind a
+    # collection (`/vms/…`) is an id even in an unknown form, if it has a digit and is no known word.
     for i, part in enumerate(parts):
         if (
             part
@@ -49,9 +52,10 @@ def operation_path(path: str) -> str:
 
 
 def uuids(text: str, limit: int = 64) -> tuple[str, ...]:
-    """Return the different UUIDs in *text*, in order, at most *limit*."""
+    """Return the UUIDs in *text*, in order, each once, at most *limit*."""
     found: dict[str, None] = {}
-    # From dash to dash: the expression alone would try each character of a body or statement.
+    # From dash to dash, with str.find: the expression alone would try each character of a long text. The
+    # first dash of a UUID has 8 characters before it and 28 from it on.
     at = text.find("-", 8)
     while at >= 0:
         candidate = text[at - 8 : at + 28]

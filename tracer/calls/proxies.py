@@ -1,8 +1,8 @@
-"""The two legs of a call through a reverse proxy: client -> proxy and proxy -> service.
+"""Joining of the two legs of a call through a reverse proxy: client -> proxy and proxy -> service.
 
-Both legs carry the same method and target. Where both are answered, the answers hold the same request
-id, which only one service can have made, and one leg lies within the other in time. Where there is no
-answer, X-Forwarded-For names the client of the outer leg.
+Both legs carry the same method and target. If both are answered, the answers hold the same request id, which
+only one service can have made, and one leg lies within the other in time. Without an answer,
+X-Forwarded-For names the client of the outer leg.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from tracer.model import Call, RestFacts
 __all__ = ["ProxyLegs"]
 
 SKEW_NS = 5_000_000
-"""Legs seen at two capture points may be out of step by their clocks."""
+"""Tolerance for legs that two capture points with different clocks have seen."""
 OPEN_LIMIT = 20_000
+"""Unanswered calls that are remembered."""
 ANSWERED_LIMIT = 4_096
+"""Answered calls that wait for the answer of their other leg."""
 
+# Method, path, query; then the client's address (open calls) or the request id (answered ones).
 _Key = tuple[str, str, str, str]
 
 
@@ -30,8 +33,9 @@ class ProxyLegs:
         self._answered: OrderedDict[_Key, Call] = OrderedDict()
 
     def receive(self, call: Call) -> None:
-        """Look for the other leg of *call*, which has begun or ended."""
+        """Look for the other leg of *call*, which has just begun or ended."""
         facts = call.facts
+        # Method "?": the request was not seen, so nothing identifies the call.
         if not isinstance(facts, RestFacts) or facts.method == "?":
             return
         if not call.closed:
@@ -42,16 +46,18 @@ class ProxyLegs:
                 self._ended(call, facts)
 
     def forget(self, before_ns: int) -> None:
-        """Forget answers given before *before_ns*: the answer of the other leg has come, or never will."""
+        """Forget answers given before *before_ns*: the other leg's answer follows at once or never."""
         answered = self._answered
         while answered and (next(iter(answered.values())).ended_ns or 0) < before_ns:
             answered.popitem(last=False)
 
     def _begun(self, call: Call, facts: RestFacts) -> None:
         if facts.forwarded_for:
+            # Each proxy appends the address that it received from, so the last one is this proxy's client.
             client = facts.forwarded_for.rpartition(",")[2].strip()
             waiting = self._by_target.get((facts.method, facts.path, facts.query, client), ())
             outer = [leg for leg in waiting if leg.back is None and _facts(leg).name == facts.name]
+            # With several candidates the pairing would be a guess; the request ids decide later.
             if len(outer) == 1 and outer[0].connection is not call.connection:
                 _join(outer[0], call)
         key = _open_key(call, facts)
@@ -74,6 +80,7 @@ class ProxyLegs:
             self._by_target.pop(key, None)
 
     def _ended(self, call: Call, facts: RestFacts) -> None:
+        """Join *call* with the leg that was answered with the same request id, if it came before."""
         key = (facts.method, facts.path, facts.query, facts.answered_id)
         other = self._answered.get(key)
         if other is None or other.connection is call.connection:
@@ -82,6 +89,8 @@ class ProxyLegs:
             if len(self._answered) > ANSWERED_LIMIT:
                 self._answered.popitem(last=False)
             return
+        # Within the tolerance each leg may enclose the other. Then the leg with X-Forwarded-For is the inner
+        # one: the proxy added the header.
         if _encloses(call, other) and not (_encloses(other, call) and _facts(call).forwarded_for):
             _join(call, other)
         elif _encloses(other, call):
@@ -106,10 +115,11 @@ def _encloses(outer: Call, inner: Call) -> bool:
 
 
 def _join(front: Call, back: Call) -> None:
+    """Link the leg towards the proxy with the leg behind it."""
     if _facts(front).forwarded_for and not _facts(back).forwarded_for:
-        # A request that a proxy has handed on is no longer on its way to it.
+        # The front leg has passed a proxy, which adds the header; the leg behind it would have it, too.
         return
-    # What was guessed from X-Forwarded-For gives way to what the request ids prove.
+    # A join by request ids is proof and replaces one by X-Forwarded-For, which is a guess.
     if front.back is not None and front.back is not back:
         front.back.front = None
     if back.front is not None and back.front is not front:

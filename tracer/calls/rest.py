@@ -1,4 +1,4 @@
-"""HTTP requests and responses become REST calls."""
+"""REST calls, made of HTTP requests and responses."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from tracer.openstack.states import STATUS_OF_FAILURE
 __all__ = ["RestCalls"]
 
 EARLY_LIMIT = 4_096
+"""Responses that wait for their request."""
 _REQUEST_ID_LENGTH = 40  # req- and a UUID
 
 
@@ -43,19 +44,22 @@ class RestCalls:
     def __init__(self, serial: Callable[[], int]) -> None:
         self._serial = serial
         self._open: dict[int, dict[int, Call]] = {}
+        """Connection number -> exchange -> call without an answer."""
         self._early: OrderedDict[tuple[int, int], Call] = OrderedDict()
-        """Answers whose request has not been seen, or is still held back behind a hole."""
+        """(connection number, exchange) -> answered call whose request was not seen, or is still held back
+        by reassembly behind a hole."""
         self._given_up: set[int] = set()
         """Connections whose client has closed its side."""
         self._orphans: dict[tuple[Endpoint, Endpoint], Call] = {}
-        """Requests of an earlier run whose answer may come on what seems another connection."""
+        """(client, server) -> open call of an earlier run. After the restart the connection has another
+        number, so only its ends identify it."""
 
     def restore(self, call: Call) -> None:
-        """Expect the answer to *call*, which an earlier run has seen."""
+        """Expect the answer to *call*, which began in an earlier run."""
         self._orphans[call.connection.client, call.connection.server] = call
 
     def request(self, message: HttpRequest) -> Call:
-        """Return the call that *message* begins."""
+        """Return the call that *message* begins; its answer may have come out of reassembly before it."""
         path, query = split_target(message.target)
         headers = message.headers
         facts = RestFacts(
@@ -83,10 +87,11 @@ class RestCalls:
         return call
 
     def response(self, message: HttpResponse) -> Call:
-        """Return the call that *message* ends; a new one when its request was not seen."""
+        """Return the call that *message* ends; a new call if its request was not seen."""
         connection = message.connection
         waiting = self._open.get(connection.number)
         call = waiting.pop(message.exchange, None) if waiting else None
+        # Only a connection that began before this run can answer a request of an earlier one.
         if call is None and self._orphans and connection.joined:
             call = self._orphans.pop((connection.client, connection.server), None)
         if call is None:
@@ -103,6 +108,7 @@ class RestCalls:
         facts.subject_token = facts.subject_token or headers.get(SUBJECT_TOKEN, "")
         facts.broken = facts.broken or message.truncated
         read_answer(facts, message.body, headers)
+        # A task or server in error is reported with status 200; its body holds the reason.
         if message.status >= 400 or facts.status_text in STATUS_OF_FAILURE:
             call.error = fault_text(message.body) or (message.reason if message.status >= 400 else "")
         call.result = str(message.status)
@@ -112,16 +118,20 @@ class RestCalls:
         return call
 
     def closed(self, closed: Closed) -> list[Call]:
-        """Return the calls that will have no answer any more."""
+        """Return the calls of the connection that stay without an answer.
+
+        Their result is `none` if the capture shows that no answer came, else `?`.
+        """
         number = closed.connection.number
         if closed.how == "fin" and closed.direction == TO_SERVER:
-            # The client has given up or only closed its side: it may still read the answer.
+            # A half-close: the client sends no more but may still read the answer (RFC 9293 section 3.6).
             self._given_up.add(number)
             return []
+        # The end of the capture shows nothing, unless the client had closed its side by then.
         observed = closed.how in ("fin", "reset") or (closed.how == "end" and number in self._given_up)
         calls = []
         for call in (self._open.pop(number, None) or {}).values():
-            # Silence is only observed where the server's packets are.
+            # That the server sent no answer is known only if both directions were captured without a gap.
             both = closed.connection.seen == 3
             whole = both and not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
             call.result = "none" if observed and whole else "?"
@@ -150,7 +160,7 @@ class RestCalls:
 
 
 def _completed(call: Call, request: RestFacts, message: HttpRequest) -> Call:
-    """Put the request into a call of which the answer came first out of reassembly."""
+    """Return *call*, whose response came out of reassembly first, with the facts of its request."""
     facts = call.facts
     assert isinstance(facts, RestFacts)  # noqa: S101  # made by `response`
     for name in ("status", "answered_id", "answered_ids", "task_uri", "vm_uri", "status_text", "candidates"):
@@ -164,6 +174,9 @@ def _completed(call: Call, request: RestFacts, message: HttpRequest) -> Call:
 
 
 def _request_id(text: str) -> str:
-    """Return *text* if it has the shape of a request id: a hole filled with NULs is none."""
+    """Return *text* if it has the shape of a request id, else ''.
+
+    A lost part of a header is filled with NULs and must not become an id.
+    """
     text = text.strip()
     return text if len(text) == _REQUEST_ID_LENGTH and text[:4] == "req-" and UUID.fullmatch(text[4:]) else ""

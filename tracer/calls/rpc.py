@@ -1,15 +1,21 @@
-"""AMQP messages become RPC calls: publish, delivery and acknowledgement of one message are one call.
+"""RPC calls, made of AMQP messages: publish, delivery and acknowledgement of one message are one call.
 
-What the broker did with a message is its result: *unroutable* (returned), *undelivered* (published, no
-consumer got it), *unacked* (delivered, not acknowledged), *ok* (acknowledged, or delivered to a consumer
-that acknowledges nothing). oslo.messaging acknowledges before it works, so *ok* does not say that the
-work was done.
+The result of a call is what the broker did with the message:
 
-A broker's firehose tells publish and delivery, no acknowledgement: delivered is *ok* there. What is sniffed
-and told by the firehose as well is one call, by the unique id: the publish of a message from the other kind
-of capture point adds its frames. The sniffed connection stays the call's own, since Wireshark shows it, and a
-sniffed delivery's *unacked* is never made *ok* by the firehose. The copies that a firehose makes, seen when
-its listener's wire is sniffed, are no calls.
+    unroutable    it returned the message
+    undelivered   published, and no consumer got it
+    unacked       delivered, and not acknowledged
+    ok            acknowledged, or delivered to a consumer that acknowledges nothing
+    error         rejected without requeueing, or refused by the broker
+    ?             not known
+
+oslo.messaging acknowledges before it runs the method, so *ok* does not mean that the work was done.
+
+A broker's firehose reports publishes and deliveries but no acknowledgements, so there a delivered message is
+*ok*. A message that is sniffed and also reported by the firehose is one call, joined by its unique id. The
+sniffed connection stays the connection of the call, since Wireshark shows it, and a sniffed *unacked* is
+never made *ok* by the firehose. The firehose's own copies, seen when the connection of its consumer is
+sniffed, are not calls.
 """
 
 from __future__ import annotations
@@ -38,19 +44,21 @@ from tracer.openstack.services import FANOUT
 __all__ = ["RpcCalls"]
 
 UNACKED_LIMIT = 4_096
-"""Of one channel; RabbitMQ's prefetch is rarely more than some hundreds."""
+"""Unacknowledged deliveries of one channel; RabbitMQ's prefetch is rarely more than some hundreds."""
 EARLY_LIMIT = 256
-"""Of one channel; a hole in the stream of deliveries holds up no more of them than a second brings."""
+"""Acknowledgements of one channel that wait for their delivery; a hole delays it by a second at most."""
 REMEMBERED = 50_000
-"""Messages whose delivery, acknowledgement or reply may still come; the oldest are forgotten."""
+"""Messages whose delivery, acknowledgement or reply may still come; beyond it the oldest are forgotten."""
 ALIKE = 64
-"""Messages of one exchange, key and size without a unique id that wait for their other leg."""
+"""Messages of the same exchange, key and size, without a unique id, that wait for their other leg."""
 
 FIREHOSE = "amq.rabbitmq."
-"""How the broker's own exchanges for tracing and events begin."""
+"""Prefix of the broker's own exchanges for tracing and events."""
 
-_Ack = tuple[int, int]
+_Channel = tuple[int, int]
+"""Connection number and channel."""
 _Likeness = tuple[str, str, int]
+"""Exchange, routing key and size of the body."""
 
 
 class RpcCalls:
@@ -59,28 +67,32 @@ class RpcCalls:
     def __init__(self, serial: Callable[[], int]) -> None:
         self._serial = serial
         self._by_unique: OrderedDict[str, Call] = OrderedDict()
+        """`_unique_id` -> call, the oldest first."""
         self._by_msg: OrderedDict[str, Call] = OrderedDict()
+        """`_msg_id` -> call that waits for a reply, the oldest first."""
         self._unjoined: OrderedDict[_Likeness, deque[Call]] = OrderedDict()
-        """Messages whose unique id is lost: joined by exchange, key and size, the oldest first."""
-        self._no_ack: dict[_Ack, set[str]] = {}
-        """(connection, channel) -> tags of consumers that acknowledge nothing"""
-        self._asks_no_ack: set[_Ack] = set()
-        """Channels that asked so without a tag (basic.consume before its -ok), or by basic.get."""
-        self._unacked: dict[_Ack, dict[int, Call]] = {}
-        """(connection, channel) -> delivery tag -> call"""
-        self._early: dict[_Ack, dict[int, AmqpMethod]] = {}
-        """Acknowledgements of what was not delivered yet: lost bytes held the delivery up, not them."""
-        self._outstanding: dict[_Ack, list[Call]] = {}
-        """Publishes of a channel, for a broker's nack."""
+        """Calls whose unique id is lost, the oldest first; joined by exchange, key and size."""
+        self._no_ack: dict[_Channel, set[str]] = {}
+        """Channel -> tags of its consumers that acknowledge nothing."""
+        self._asks_no_ack: set[_Channel] = set()
+        """Channels that asked for no-ack without a known tag: by basic.consume, whose -ok names the tag, or
+        by basic.get."""
+        self._unacked: dict[_Channel, dict[int, Call]] = {}
+        """Channel -> delivery tag -> call."""
+        self._early: dict[_Channel, dict[int, AmqpMethod]] = {}
+        """Channel -> delivery tag -> acknowledgement that came before its delivery: a hole held up the
+        delivery in reassembly, and the other direction went on."""
+        self._outstanding: dict[_Channel, list[Call]] = {}
+        """Channel -> its latest publishes, to which a nack or an error of the broker may belong."""
         self._replied_keys: set[tuple[str, str]] = set()
-        """(exchange, routing key) of calls that were answered though no delivery was seen: the way
-        to that consumer cannot be seen, so its silence means nothing."""
+        """(exchange, routing key) of calls that were answered although no delivery was seen: the capture does
+        not show the consumer's connection, so a missing delivery means nothing."""
         self._never_delivered: OrderedDict[int, Call] = OrderedDict()
 
     # --- contents ---
 
     def content(self, message: AmqpContent) -> list[Call]:
-        """Return the call that *message* begins or carries on."""
+        """Return the call that *message* begins or continues."""
         if str(message.arguments.get("exchange", "")).startswith(FIREHOSE):
             return []
         envelope = oslo.read(message.body, message.truncated)
@@ -91,8 +103,10 @@ class RpcCalls:
         size_key = (str(message.arguments.get("exchange", "")), _key(message), message.body_bytes)
         if call is None and not unique:
             call = self._other_leg(message, size_key)
-        if call is not None and message.name == "basic.publish" and _is_told_twice(call, message):
-            return self._told_twice(call, message)
+        if call is not None and message.name == "basic.publish" and _is_second_publish(call, message):
+            return self._join_second_publish(call, message)
+        # A second publish with the same unique id from the same kind of capture point is a new call: the
+        # message was published again, and its deliveries belong to it.
         if call is None or (message.name == "basic.publish" and _facts(call).published):
             if envelope is not None and envelope.kind == "reply" and envelope.ending is False:
                 return self._heartbeat(message, envelope)
@@ -106,8 +120,12 @@ class RpcCalls:
         return [call]
 
     def _other_leg(self, message: AmqpContent, likeness: _Likeness) -> Call | None:
-        """Return the oldest call without unique id that lacks this leg; a fanout has many deliveries."""
+        """Return the oldest call without a unique id that lacks this leg.
+
+        A fanout or a redelivered message has several deliveries, so it joins the latest call.
+        """
         waiting = self._unjoined.get(likeness, deque())
+        # Complete calls at the front wait for nothing; the last one stays for further deliveries.
         while len(waiting) > 1 and _facts(waiting[0]).published and _facts(waiting[0]).delivered:
             waiting.popleft()
         if message.name == "basic.publish":
@@ -119,7 +137,7 @@ class RpcCalls:
     def _remember(self, call: Call, unique: str, likeness: _Likeness) -> None:
         if unique:
             self._by_unique[unique] = call
-            # One that is published again is as young as its last time: the table is in order of age.
+            # A message that is published again moves to the end: the table must stay in order of age.
             self._by_unique.move_to_end(unique)
             _trim(self._by_unique)
         else:
@@ -132,13 +150,14 @@ class RpcCalls:
             _trim(self._by_msg)
 
     def restore(self, call: Call) -> None:
-        """Expect what may still come of *call*, which an earlier run has seen.
+        """Expect the delivery, acknowledgement or reply of *call*, which began in an earlier run.
 
-        Whether it was delivered since then, nobody knows.
+        It may have been delivered or acknowledged between the runs, so its result becomes `?`.
         """
         facts = _facts(call)
         if call.result in ("undelivered", "unacked"):
             call.result = "?"
+        # The size is not known any more. -1 matches no message, so the call joins by its unique id only.
         self._remember(call, facts.unique_id, (facts.exchange, facts.routing_key, -1))
 
     def _begin(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> Call:
@@ -165,6 +184,7 @@ class RpcCalls:
     def _read(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> RpcFacts:
         exchange, key = str(message.arguments.get("exchange", "")), _key(message)
         if envelope is None:
+            # Unreadable. oslo.messaging publishes replies on the default exchange '', all else on named ones.
             return RpcFacts("?", "cast" if exchange else "reply", exchange, key, broken=message.truncated)
         facts = RpcFacts(
             envelope.method or "?",
@@ -190,22 +210,28 @@ class RpcCalls:
         return facts
 
     def _read_reply(self, facts: RpcFacts, message: AmqpContent) -> None:
-        asked = self._by_msg.get(facts.msg_id)
-        if asked is None:
+        """Copy method, ids and states of the request to its reply, which carries only the message id."""
+        request = self._by_msg.get(facts.msg_id)
+        if request is None:
             facts.method = "?"
             return
-        question = _facts(asked)
-        if question.answered_ns is None:
-            question.answered_ns = message.time_ns
-        facts.method, facts.request_id, facts.ids = question.method, question.request_id, question.ids
-        facts.project_id = question.project_id
-        facts.object_method, facts.vm_state = question.object_method, question.vm_state
-        if question.method in SELECTS_HOSTS and not facts.failure:
+        request_facts = _facts(request)
+        if request_facts.answered_ns is None:
+            request_facts.answered_ns = message.time_ns
+        facts.method, facts.request_id, facts.ids = (
+            request_facts.method,
+            request_facts.request_id,
+            request_facts.ids,
+        )
+        facts.project_id = request_facts.project_id
+        facts.object_method, facts.vm_state = request_facts.object_method, request_facts.vm_state
+        if request_facts.method in SELECTS_HOSTS and not facts.failure:
             facts.hosts = tuple(hosts[0] for hosts in oslo.selected_hosts(message.body) if hosts)
-        if not question.delivered:
-            self._replied_keys.add((question.exchange, question.routing_key))
-            question.delivered = question.acknowledged = True
-            asked.result = "ok"
+        # A reply proves that the request was delivered, even if its delivery is not in the capture.
+        if not request_facts.delivered:
+            self._replied_keys.add((request_facts.exchange, request_facts.routing_key))
+            request_facts.delivered = request_facts.acknowledged = True
+            request.result = "ok"
 
     # --- what the broker did ---
 
@@ -219,20 +245,21 @@ class RpcCalls:
         call.frames[:0] = message.frames
         outstanding = self._outstanding.setdefault((connection.number, message.channel), [])
         outstanding.append(call)
+        # Without confirms nothing takes publishes off this list, so it is bounded here.
         del outstanding[:-64]
         if facts.mode == "reply":
-            asked = self._by_msg.get(facts.msg_id)
-            if asked is not None and asked.caller is not None:
-                call.callee = call.callee or asked.caller
+            request = self._by_msg.get(facts.msg_id)
+            if request is not None and request.caller is not None:
+                call.callee = call.callee or request.caller
         elif not facts.delivered:
             self._set_result(call, "undelivered")
             self._never_delivered[call.serial] = call
             _trim(self._never_delivered)
 
-    def _told_twice(self, call: Call, message: AmqpContent) -> list[Call]:
-        """Take the other account of a publish that is known: sniffed, and told by the broker."""
+    def _join_second_publish(self, call: Call, message: AmqpContent) -> list[Call]:
+        """Join a publish that is known from the other kind of capture point: sniffed, or the firehose."""
         call.started_ns = min(call.started_ns, message.time_ns)
-        if _is_told(message.connection):
+        if _is_from_firehose(message.connection):
             call.frames.extend(message.frames)
             return [call]
         call.frames[:0] = message.frames
@@ -242,12 +269,13 @@ class RpcCalls:
         return [call]
 
     def _delivered(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
-        told = _is_told(message.connection)
-        if told and facts.consumer is not None and not _is_told(facts.consumer.connection):
-            # Sniffed already, and what becomes of it will be.
+        from_firehose = _is_from_firehose(message.connection)
+        if from_firehose and facts.consumer is not None and not _is_from_firehose(facts.consumer.connection):
+            # The delivery was sniffed, so its acknowledgement is sniffed, too: the firehose adds only frames.
             call.frames.extend(message.frames)
             return
-        if not told and facts.consumer is not None and _is_told(facts.consumer.connection):
+        if not from_firehose and facts.consumer is not None and _is_from_firehose(facts.consumer.connection):
+            # The sniffed delivery replaces the one that the firehose reported first.
             facts.consumer = None
         facts.delivered = True
         facts.redelivered = facts.redelivered or bool(message.arguments.get("redelivered"))
@@ -259,14 +287,15 @@ class RpcCalls:
         if not facts.routing_key:
             facts.routing_key = _key(message)
         if facts.mode == "reply":
-            asked = self._by_msg.get(facts.msg_id)
-            if asked is not None and call.caller is None:
-                call.caller = _facts(asked).consumer
+            request = self._by_msg.get(facts.msg_id)
+            if request is not None and call.caller is None:
+                call.caller = _facts(request).consumer
         call.frames.extend(message.frames)
         call.ended_ns = message.end_ns
         channel = (message.connection.number, message.channel)
-        if told or self._wants_no_ack(channel, message):
-            facts.no_ack = not told
+        if from_firehose or self._wants_no_ack(channel, message):
+            # From the firehose it is unknown whether the consumer acknowledges.
+            facts.no_ack = not from_firehose
             self._set_result(call, "ok")
             call.closed = facts.mode != "call"
             return
@@ -276,21 +305,22 @@ class RpcCalls:
             waiting = self._unacked.setdefault(channel, {})
             waiting[tag] = call
             if len(waiting) > UNACKED_LIMIT:
-                # A consumer that never acknowledges, or whose acknowledgements are not captured.
+                # The consumer never acknowledges, or its acknowledgements are not captured.
                 del waiting[next(iter(waiting))]
             early = self._early.get(channel, {}).pop(tag, None)
-            # An older one was for another delivery, before the channel was opened anew.
+            # An older acknowledgement belongs to an earlier channel of this number: tags start again at 1.
             if early is not None and early.time_ns >= message.time_ns:
                 self._acknowledged(channel, early)
 
-    def _wants_no_ack(self, channel: _Ack, message: AmqpContent) -> bool:
+    def _wants_no_ack(self, channel: _Channel, message: AmqpContent) -> bool:
         if message.name == "basic.get-ok":
             return channel in self._asks_no_ack
         return str(message.arguments.get("consumer_tag", "")) in self._no_ack.get(channel, ())
 
-    def _consumes(self, key: _Ack, message: AmqpMethod) -> None:
-        """Take note of a consumer that acknowledges nothing (no-ack, AMQP 0-9-1 section 1.8.3.3)."""
+    def _consumes(self, key: _Channel, message: AmqpMethod) -> None:
+        """Record a consumer that acknowledges nothing (no-ack, AMQP 0-9-1 section 1.8.3.3)."""
         tag = str(message.arguments.get("consumer_tag", ""))
+        # A client may leave the tag empty; then the server chooses one and names it in consume-ok.
         if message.name == "basic.consume-ok":
             if key not in self._asks_no_ack:
                 return
@@ -308,13 +338,16 @@ class RpcCalls:
 
     @staticmethod
     def _set_result(call: Call, result: str) -> None:
+        # The result of a reply is that of the method (ok or failure), whatever the broker does with it.
         if _facts(call).mode != "reply":
             call.result = result
 
     def method(self, message: AmqpMethod) -> list[Call]:
-        """Return the calls whose fate *message* tells: acks, nacks, rejects, channel errors."""
+        """Return the calls whose fate *message* decides: acks, nacks, rejects, channel errors."""
         key = (message.connection.number, message.channel)
         if message.name in ("basic.ack", "basic.nack", "basic.reject"):
+            # The same methods in two roles: from the broker they confirm publishes, from a client they
+            # acknowledge deliveries.
             if message.direction == TO_CLIENT:
                 return self._confirmed(key, message)
             return self._acknowledged(key, message)
@@ -324,11 +357,12 @@ class RpcCalls:
             self._consumes(key, message)
         return []
 
-    def _acknowledged(self, key: _Ack, message: AmqpMethod) -> list[Call]:
+    def _acknowledged(self, key: _Channel, message: AmqpMethod) -> list[Call]:
         waiting = self._unacked.get(key, {})
         tag = message.arguments.get("delivery_tag")
         if not isinstance(tag, int):
             return []
+        # `multiple`: all deliveries up to this tag (AMQP 0-9-1 section 1.8.3.13).
         several = bool(message.arguments.get("multiple"))
         tags = [t for t in waiting if t <= tag] if several else [tag]
         if not several and tag not in waiting:
@@ -343,17 +377,18 @@ class RpcCalls:
                 facts.acknowledged = True
                 self._set_result(call, "ok")
             else:
+                # Requeued: the message waits for a consumer again.
                 self._set_result(call, "undelivered" if message.arguments.get("requeue") else "error")
             call.ended_ns = message.time_ns
             call.fate = message.frames
             call.closed = facts.mode != "call"
         return calls
 
-    def _confirmed(self, key: _Ack, message: AmqpMethod) -> list[Call]:
-        """Take the broker's confirm; only a nack changes what is known of the message.
+    def _confirmed(self, key: _Channel, message: AmqpMethod) -> list[Call]:
+        """Return the calls that the broker's nack refuses; an ack confirms them and changes nothing.
 
-        Delivery tags of confirms count from confirm.select, which a capture may not hold, so a nack is
-        given to the oldest publish that is not confirmed.
+        Delivery tags of confirms count from confirm.select, which a capture may not hold, so a confirm is
+        attributed to the oldest publish that is not confirmed.
         """
         outstanding = self._outstanding.get(key)
         if not outstanding:
@@ -367,11 +402,12 @@ class RpcCalls:
                 call.result = "error"
         return calls if message.name != "basic.ack" else []
 
-    def _refused(self, key: _Ack, message: AmqpMethod) -> list[Call]:
-        """A channel error of the broker ends the publish that caused it."""
+    def _refused(self, key: _Channel, message: AmqpMethod) -> list[Call]:
+        """Return the publish that the broker answers with a channel error."""
         outstanding = self._outstanding.pop(key, [])
         if not outstanding:
             return []
+        # The error closes the channel at once, so the latest publish has caused it.
         call = outstanding[-1]
         call.result = "error"
         call.error = clean(
@@ -381,8 +417,10 @@ class RpcCalls:
         return [call]
 
     def _returned(self, message: AmqpContent, envelope: oslo.OsloMessage | None) -> list[Call]:
+        """Return the publish that the broker returns as unroutable (basic.return)."""
         call = self._by_unique.get(envelope.unique_id) if envelope and envelope.unique_id else None
         if call is None:
+            # Without an id: the channel's latest publish, since the broker returns a message at once.
             outstanding = self._outstanding.get((message.connection.number, message.channel))
             call = outstanding[-1] if outstanding else None
         if call is None:
@@ -397,18 +435,19 @@ class RpcCalls:
         return [call]
 
     def _heartbeat(self, message: AmqpContent, envelope: oslo.OsloMessage) -> list[Call]:
-        """A long call's server says that it is alive: no reply yet, but its delivery is certain."""
-        asked = self._by_msg.get(envelope.msg_id or "")
-        if asked is None:
+        """Return the call whose server is still working on it; a heartbeat is not the reply."""
+        request = self._by_msg.get(envelope.msg_id or "")
+        if request is None:
             return []
-        asked.ended_ns = message.time_ns
-        return [asked]
+        request.ended_ns = message.time_ns
+        return [request]
 
     # --- ends ---
 
     def closed(self, closed: Closed) -> list[Call]:
-        """Forget the channels of a connection that has ended."""
+        """Forget the channels of a connection that has ended. Returns no calls: their results stay."""
         number = closed.connection.number
+        # A half-close: the broker's direction may still carry deliveries.
         if closed.how == "fin" and closed.direction == TO_SERVER:
             return []
         for table in (self._unacked, self._early, self._outstanding, self._no_ack):
@@ -418,21 +457,24 @@ class RpcCalls:
         return []
 
     def forget(self, before_ns: int, kept: Collection[int]) -> None:
-        """Forget messages that began before *before_ns*, but for those with the serials *kept*."""
+        """Forget messages that began before *before_ns*, except those with the serials *kept*."""
         for table in (self._by_unique, self._by_msg, self._never_delivered):
             _forget(table, before_ns, kept)
-        # Of several that look alike, the last one tells the age.
+        # Calls that look alike are forgotten together, by the age of the youngest.
         for key in [
             key for key, calls in self._unjoined.items() if not calls or calls[-1].started_ns < before_ns
         ]:
             del self._unjoined[key]
 
     def unseen(self, capture: int) -> list[Call]:
-        """Say `?` instead of *undelivered*: the broker of *capture* tells nothing now."""
+        """Change *undelivered* to `?` for messages that the broker of *capture* reported.
+
+        Called when that broker reports nothing any more.
+        """
         calls = [
             call
             for call in self._never_delivered.values()
-            if _is_told(call.connection) and capture in call.connection.captures
+            if _is_from_firehose(call.connection) and capture in call.connection.captures
         ]
         for call in calls:
             del self._never_delivered[call.serial]
@@ -441,7 +483,7 @@ class RpcCalls:
         return calls
 
     def flush(self) -> list[Call]:
-        """Say `?` instead of *undelivered* where deliveries to that consumer cannot be seen."""
+        """Change *undelivered* to `?` where the capture does not show the deliveries to that consumer."""
         calls = []
         for call in self._never_delivered.values():
             facts = _facts(call)
@@ -457,14 +499,16 @@ def _facts(call: Call) -> RpcFacts:
     return call.facts
 
 
-def _is_told(connection: Connection) -> bool:
-    """Tell whether the broker itself tells of *connection*, which nobody sniffed."""
+def _is_from_firehose(connection: Connection) -> bool:
+    """Return whether *connection* is known from a broker's firehose, not from packets."""
     return connection.protocol == "firehose"
 
 
-def _is_told_twice(call: Call, message: AmqpContent) -> bool:
-    """Tell whether *message* is the publish of *call* once more, from the other kind of capture point."""
-    return _facts(call).published and _is_told(call.connection) != _is_told(message.connection)
+def _is_second_publish(call: Call, message: AmqpContent) -> bool:
+    """Return whether *message* is the publish of *call* again, from the other kind of capture point."""
+    return _facts(call).published and _is_from_firehose(call.connection) != _is_from_firehose(
+        message.connection
+    )
 
 
 def _key(message: AmqpContent) -> str:
@@ -493,6 +537,7 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
 
 
 def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]) -> None:
+    # The tables are in order of age, so the first young call ends the search.
     old = []
     for key, call in table.items():
         if call.started_ns >= before_ns:

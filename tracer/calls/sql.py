@@ -1,4 +1,4 @@
-"""SQL statements and their results become SQL calls. No statement's text is kept."""
+"""SQL calls, made of statements and their results. The text of a statement is not kept."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tracer.openstack import faults, sql
 
 __all__ = ["SqlCalls", "is_quota", "wants_statement"]
 
+# The verb (groups 1 to 5) and the table (group 6), with or without a schema and quotes.
 _TABLE = re.compile(
     rb"(?is)\s*(?:(insert)\s+(?:ignore\s+)?into|(replace)\s+into|(delete)\s+from|(update)|(select)\b.*?\bfrom)"
     rb"\s+[`\"]?(?:\w+[`\"]?\s*\.\s*[`\"]?)?(\w+)"
@@ -34,45 +35,53 @@ _PROJECT = re.compile(sql.PROJECT.encode() + rb"\W{1,6}'?([0-9a-f]{32})")
 _QUOTA = tuple(mark.encode() for mark in sql.QUOTA_MARKS)
 _HINT, _OTHER_HINT = (hint.encode() for hint in sql.QUOTA_HINTS)
 _QUOTA_WITHIN = sql.QUOTA_HEAD_BYTES
+# First letters of SELECT (SET, SHOW), which read, and of INSERT, UPDATE, DELETE, REPLACE, which write.
 _READS = (b"s", b"S")
 _WRITES = frozenset((b"i", b"I", b"u", b"U", b"d", b"D", b"r", b"R"))
 _FAULT = re.compile(
     rb"(?is)\s*insert\s+into\s+[`\"]?" + sql.FAULTS.encode() + rb"[`\"]?\s*\(([^)]{1,1000})\)\s*values\s*\("
 )
+# One value of a list: a quoted string (with \' or '' inside) or a bare word, then what ends it. It never
+# spans a closing parenthesis, so a function call ends the search.
 _VALUE = re.compile(rb"\s*(?:'((?:[^'\\]|\\.|'')*)'|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL)
 _FAULT_TEXT, _NO_REPLY = sql.FAULT_TEXT.encode(), faults.NO_REPLY.encode()
 _MESSAGE_ID = re.compile(_NO_REPLY + rb" ([0-9a-f]{32})")
 _LOOK_AT = 65536
-"""Statements carry user data of megabytes; ids stand at their beginning."""
+"""Bytes of a statement that are searched: user data make statements of megabytes, and ids stand in front."""
 
 
 def is_quota(text: bytes) -> bool:
-    """Tell whether a SELECT is one of those of nova's quota check (step 4c), and not neutron's."""
+    """Return whether a SELECT belongs to nova's quota check, not to neutron's."""
+    # SQLAlchemy names all columns first, so the marks stand near the beginning.
     head = text[:_QUOTA_WITHIN]
     return any(word in head for word in _QUOTA)
 
 
 def wants_statement(text: bytes) -> bool:
-    """Tell whether any grammar or correlation rule can need this statement: one in twenty is.
+    """Return whether a grammar or a correlation rule can need this statement: one in twenty.
 
-    Writes, and the reads of the quota check.
+    These are the writes, and the reads of the quota check.
     """
     if text.startswith(_READS):
-        # Nearly always nothing of it is found, so this asks twice, not for each of the words.
+        # Two hints exclude nearly all statements, so the marks themselves are rarely searched. find gives -1
+        # for each hint that is absent: -2 means that both are.
         mentioned = text.find(_HINT, 0, _QUOTA_WITHIN) + text.find(_OTHER_HINT, 0, _QUOTA_WITHIN)
         return mentioned > -2 and is_quota(text)
     return text[:1] in _WRITES and text[:8].upper() != b"ROLLBACK"
 
 
 class SqlCalls:
-    """Pairs results with statements by connection and exchange; MySQL answers strictly in turn."""
+    """Pairs results with statements by connection and exchange; MySQL answers strictly in order."""
 
     def __init__(self, serial: Callable[[], int]) -> None:
         self._serial = serial
         self._open: dict[int, dict[int, Call]] = {}
+        """Connection number -> exchange -> call without a result."""
         self._schemas: dict[int, str] = {}
+        """Connection number -> schema of its login."""
 
     def login(self, message: SqlLogin) -> None:
+        """Remember the schema that the connection uses; it becomes a fact of its statements."""
         if message.schema:
             self._schemas[message.connection.number] = message.schema[:64]
 
@@ -113,7 +122,7 @@ class SqlCalls:
         return call
 
     def result(self, message: SqlResult) -> Call | None:
-        """Return the call that *message* ends; None when its statement was skipped or not seen."""
+        """Return the call that *message* ends; None if its statement was skipped or not seen."""
         waiting = self._open.get(message.connection.number)
         call = waiting.pop(message.exchange, None) if waiting else None
         if call is None:
@@ -127,8 +136,12 @@ class SqlCalls:
         return call
 
     def closed(self, closed: Closed) -> list[Call]:
-        """Return the statements that will have no result any more."""
+        """Return the statements of the connection that stay without a result.
+
+        Their result is `none` if the capture shows that no answer came, else `?`.
+        """
         number = closed.connection.number
+        # A half-close: the results may still come.
         if closed.how == "fin" and closed.direction == TO_SERVER:
             return []
         observed = closed.how in ("fin", "reset") and not closed.connection.gaps
@@ -142,6 +155,7 @@ class SqlCalls:
 
 
 def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
+    # Other commands (ping, quit, init_db) carry no SQL: the command itself is the verb.
     if command not in ("query", "prepare", "execute"):
         return command.upper(), ""
     match = _TABLE.match(text)
@@ -153,15 +167,17 @@ def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
 
 
 def _fault(text: bytes) -> str:
-    """Return the words in which nova records why a VM is in error: the `message` of instance_faults.
+    """Return the reason that nova records for a VM in error: the `message` column of instance_faults.
 
-    Of a message timeout the words are the bare class; the id of the message stands in `details`.
+    After a messaging timeout this column holds the bare class; the id of the message is in `details`, and is
+    appended.
     """
     match = _FAULT.match(text)
     if match is None:
         return ""
     columns = [name.strip(b' `"\r\n\t') for name in match.group(1).split(b",")]
     at = match.end()
+    # Values are walked in the order of the columns; one that cannot be read ends the search.
     for column in columns:
         value = _VALUE.match(text, at)
         if value is None:
@@ -177,5 +193,6 @@ def _fault(text: bytes) -> str:
 
 
 def _unquoted(literal: bytes) -> str:
+    # The inside of an SQL string: '' is a quote, a backslash escapes, line breaks become blanks.
     text = literal.replace(b"''", b"'").decode("utf-8", "replace")
     return re.sub(r"\\(.)", lambda m: {"n": " ", "r": " ", "t": " "}.get(m[1], m[1]), text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Where traffic comes from. `resolve` turns CAPTURE arguments into files, `open_capture` a file into packets.
+"""Sources of traffic. `resolve` turns CAPTURE arguments into files, `open_capture` a file into packets.
 
 Sources
   files/      capture files: pcap, pcapng, compressed or not
@@ -6,11 +6,11 @@ Sources
   interface   a network interface
   rabbitmq/   a broker's firehose
 What they share
-  arguments   what CAPTURE and `-i` arguments mean
+  arguments   parsing of CAPTURE and `-i` arguments
   live        the clock, and a thread for each live source
   layers      packet -> TCP segment
   points      several capture points -> one stream of segments
-  privileges  giving up what sniffing needed
+  privileges  dropping the privileges that sniffing needed
 """
 
 from tracer.capture.arguments import CaptureArgument, Resolved, plane_of_name, resolve

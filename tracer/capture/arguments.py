@@ -1,4 +1,4 @@
-"""What CAPTURE and `-i` arguments mean: files, examples, streams, interfaces, each with its plane."""
+"""Parsing of CAPTURE and `-i` arguments: files, examples, streams, interfaces, each with its plane."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ ANY = "any"
 """All interfaces of the host, as with tcpdump."""
 EXAMPLE_PREFIX = "example:"
 
+# With a number of rotation, as tcpdump -C (.pcap2) and logrotate (.pcap.1) write it, and compressed.
 _CAPTURE_NAME = re.compile(r"\.(pcap|pcapng|cap)([._-]?\d+)?(\.(gz|zst))?$", re.IGNORECASE)
 _ROTATION = re.compile(r"[-_.]?\d+$")
 _NEAR = 0.8
-"""How alike names must be that are taken for one another: all captures end alike, which is half of a name."""
+"""Similarity from which a file name is suggested. The suffix of a capture is half of its name and always
+equal, so the default of difflib (0.6) would suggest any capture."""
 _OFFSET = re.compile(r"([+-])(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _UNITS = {
     "ns": 1,
@@ -54,28 +56,30 @@ class CaptureArgument(NamedTuple):
     """One capture to be read."""
 
     path: str
-    """As reached from the argument; '-' is standard input."""
+    """Path as given, or below the given folder; '-' is standard input."""
     plane: str | None
-    """None for a capture point: nothing says which plane it was recorded on."""
+    """None for a capture point, whose plane is not known."""
     behind_ns: int | None = None
-    """What is to be added to its times, as the user says; None where nothing is said."""
+    """Nanoseconds that the user adds to its times; None if no offset is given."""
 
 
 class Resolved(NamedTuple):
+    """The captures that the arguments name, and what was left out."""
+
     captures: list[CaptureArgument]
     ignored: list[str]
-    """What lies in the given folders and is no capture by its name."""
+    """Entries of the given folders that are not captures by their name."""
 
 
 def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
-    """Return the captures that *arguments* mean, in the order given, each file once.
+    """Return the captures that *arguments* name, in the given order, each file once.
 
-    An argument is a file, '-', a folder of captures (its files in the order of their rotation), or one
-    of these behind 'PLANE='. A path that exists is a path, whatever its name holds. *planes* are the
-    known planes: a plane must be one of them, and a file named after one was recorded on it. '@+1.2ms' at
-    the end of any of these is how far the clock was behind.
+    An argument is a file, '-', a folder of captures (its files in order of rotation), or one of these behind
+    'PLANE='. An argument that exists as a path is a path, even with '=' in it. *planes* are the known planes:
+    PLANE must be one of them, and a file that is named after one was recorded on it. '@+1.2ms' at
+    the end of any of these is the time by which the clock was behind.
 
-    Raises SourceError for what is not there or cannot be entered, UsageError for what makes no sense.
+    Raises SourceError for a path that is missing or cannot be read, UsageError for an invalid argument.
     """
     captures: dict[str, CaptureArgument] = {}
     named: set[str] = set()
@@ -103,10 +107,11 @@ def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
 def plane_of_name(path: str, planes: Collection[str]) -> str | None:
     """Return the plane that a file is named after, None if there is none.
 
-    That is its name up to the first dot, without the digits of rotation behind it:
+    The plane is the name up to the first dot, without numbers of rotation at its end:
     `Internal_base_00001_20260101120000.pcap` was recorded on Internal_base.
     """
     name = os.path.basename(path).split(".", 1)[0]
+    # One number at a time, because a plane's own name may end in a number.
     while name not in planes:
         shorter = _ROTATION.sub("", name)
         if shorter == name:
@@ -192,7 +197,7 @@ def _by_rotation(name: str) -> list[tuple[int, int, str]]:
 
 
 def _contents(folder: str, names: list[str]) -> str:
-    """Say what is in a folder without captures, in a few words."""
+    """Describe the contents of a folder without captures, in a few words."""
     if not names:
         return "nothing: it is empty"
     below = [name for name in names if os.path.isdir(os.path.join(folder, name))]
@@ -213,7 +218,7 @@ def _missing(path: str) -> str:
     except OSError:
         return f"{path}: no such file"
     near = difflib.get_close_matches(os.path.basename(path), names, 3, _NEAR)
-    # A file that was packed since, or given without its suffix.
+    # The file was compressed since, or its suffix was not given.
     near += [name for name in names if name.startswith(os.path.basename(path) + ".") and name not in near][:3]
     hint = f": did you mean {' or '.join(near[:3])}?" if near else f": is it in {os.path.abspath(folder)}?"
     return f"{path}: no such file{hint}"
@@ -236,7 +241,7 @@ def example_names() -> list[str]:
 
 
 def example_path(argument: str) -> str:
-    """Return the path that `example:NAME` means; any other argument as it is.
+    """Return the path of `example:NAME`; any other argument unchanged.
 
     Raises UsageError for a name that does not exist.
     """
@@ -265,9 +270,10 @@ class LiveArgument(NamedTuple):
 
 
 def resolve_live(arguments: Sequence[str], planes: Collection[str]) -> list[LiveArgument]:
-    """Return the sources that *arguments* mean: PLANE=TARGET, or TARGET alone for a capture point.
+    """Return the live sources of *arguments*: PLANE=TARGET, or TARGET alone for a capture point.
 
-    TARGET is '-', an existing path (a named pipe, as a rule), or an interface. Raises UsageError.
+    TARGET is '-', an existing path (usually a named pipe), or an interface. Raises UsageError for an invalid
+    argument, SourceError for a path that does not exist.
     """
     found: list[LiveArgument] = []
     for argument in arguments:
@@ -301,7 +307,7 @@ def _split_live(argument: str, planes: Collection[str]) -> tuple[str | None, str
 
 
 def _is_pipe(target: str) -> bool:
-    """Return whether *target* is a named pipe or a file here, and no interface is called so."""
+    """Return whether *target* is a pipe or file in the current folder, and not the name of an interface."""
     if target in _interfaces():
         return False
     try:

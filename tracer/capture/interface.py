@@ -1,9 +1,9 @@
-"""Packets of a network interface, as the kernel sees them: raw bytes, not looked into.
+"""Live capture of a network interface: raw packets as the kernel sees them.
 
 The socket is scapy's listening socket, with its filter and its promiscuous mode; scapy dissects nothing.
-Packets come through a ring that the kernel and this process share (PACKET_RX_RING, TPACKET_V3): no system
-call a packet, and a burst of 64 MiB is not lost while we are busy. What the kernel had to drop all the
-same it counts, and `dropped` tells.
+Packets come through a ring that the kernel shares with this process (PACKET_RX_RING, TPACKET_V3). It needs no
+system call for each packet, and holds a burst of 64 MiB while we are busy. `dropped` has the number of
+packets that the kernel dropped all the same.
 
 Source: linux/if_packet.h; Documentation/networking/packet_mmap.rst.
 """
@@ -35,18 +35,23 @@ __all__ = ["Interface", "default_filter"]
 SOL_PACKET, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, TPACKET_V3 = 263, 5, 6, 10, 2
 BLOCK_BYTES = 256 << 10
 RING_BYTES = 64 << 20
+# TPACKET_V3 packs packets tightly; the kernel only checks that size and number of frames fit the ring.
 FRAME_BYTES = 2048
 RETIRE_MS = 50
-"""A block that is not full is handed over after that."""
+"""The kernel hands over a block that is not full after this time."""
 STATISTICS_S = 0.5
+"""Interval between two readings of the drop counters."""
 _BLOCK_STATUS_AT = 8
 _BLOCK = struct.Struct("=8xIII")
-"""Of a block: status, number of packets, offset of the first one."""
+"""Header of a block: status, number of packets, offset of the first one (tpacket_hdr_v1)."""
 _PACKET = struct.Struct("=IIIIIIHHIIH")
-"""Next offset, seconds, nanoseconds, captured, wire, status, begin, (net), (hash), VLAN tag and its type."""
+"""Header of a packet (tpacket3_hdr): next offset, seconds, nanoseconds, captured, wire, status, begin, (net),
+(hash), VLAN tag and its type."""
 _ADDRESS_BYTES = 48
-"""Where the address stands behind a packet's header: hardware type at 8, direction at 10."""
+"""Offset of the address (sockaddr_ll) behind a packet's header: hardware type at 8, direction at 10."""
+# TP_STATUS_USER, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID, PACKET_OUTGOING.
 _OURS, _VLAN_VALID, _TPID_VALID, _OUTGOING = 1, 1 << 4, 1 << 6, 4
+# ARPHRD_LOOPBACK and ETH_P_ALL.
 _LOOPBACK = 772
 _ALL = 3
 _LINK_TYPES = {1: 1, _LOOPBACK: 1, 65534: 101, 512: 101, 768: 101, 769: 101, 776: 101, 778: 101}
@@ -54,7 +59,7 @@ _LINK_TYPES = {1: 1, _LOOPBACK: 1, 65534: 101, 512: 101, 768: 101, 769: 101, 776
 
 
 class Interface:
-    """One interface, or 'any' of them; *bpf* is what of it is wanted, in tcpdump's words."""
+    """One interface, or all of them ('any'); *bpf* is a filter in tcpdump's syntax, None for all packets."""
 
     ends_on_stop = True
 
@@ -69,9 +74,9 @@ class Interface:
         self._stopping = False
 
     def open(self) -> None:
-        """Open the socket and its ring: packets are kept from now on.
+        """Open the socket and its ring; packets are kept from now on.
 
-        Raises SourceError without the privilege, UsageError for a filter that makes no sense.
+        Raises SourceError without the privilege or the interface, UsageError for an invalid filter.
         """
         try:
             listening = self._listen()
@@ -87,20 +92,20 @@ class Interface:
         if self.name == ANY:
             _bind_to_all(listening.ins)
         self._make_ring(listening.ins)
-        # What passed before the ring was there is no loss: counting begins now.
+        # Packets that came before the ring existed are not counted as dropped: reading resets the counters.
         self._count_drops(listening.ins)
         self.dropped = 0
         self.capture.first_ns = self.capture.last_ns = wall_ns()
 
     @property
     def link_type(self) -> int:
-        """The LINKTYPE_ of its packets; of 'any' that of nearly all. Known once it is open."""
+        """The LINKTYPE_ of its packets, known once it is open; for 'any' that of nearly all packets."""
         if self._socket is None or self.name == ANY:
             return 1
         return _LINK_TYPES.get(self._socket.ins.getsockname()[3], 1)
 
     def _listen(self) -> L2ListenSocket:
-        # Imported with the first interface: nobody else pays for it.
+        # Imported here, because scapy takes long to import and other sources do not need it.
         import logging
 
         logging.getLogger("scapy").setLevel(logging.ERROR)
@@ -120,6 +125,7 @@ class Interface:
 
     def _make_ring(self, sock: socket.socket) -> None:
         sock.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
+        # Half the size, again and again, if the kernel has too little memory for the ring.
         size_bytes = RING_BYTES
         while True:
             blocks = size_bytes // BLOCK_BYTES
@@ -135,7 +141,7 @@ class Interface:
         self._ring = mmap.mmap(sock.fileno(), size_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 
     def stop(self) -> None:
-        """Hand over what is in the ring, then end."""
+        """Make `read` hand over the packets in the ring, and return."""
         self._stopping = True
 
     def read(self, deliver: Deliver) -> None:
@@ -153,7 +159,7 @@ class Interface:
                 packets = self._packets(ring, at + first, count)
                 struct.pack_into("=I", ring, at + _BLOCK_STATUS_AT, 0)
                 block = (block + 1) % self._blocks
-                # Not for ever: more may come than we take.
+                # After `stop` one round at most: packets may come faster than they are taken.
                 left -= self._stopping
                 if packets:
                     deliver(packets, 0)
@@ -169,7 +175,7 @@ class Interface:
         self._count_drops(sock)
 
     def _packets(self, ring: mmap.mmap, at: int, count: int) -> list[PacketFields]:
-        """Return the packets of one block. What leaves on loopback comes in again: it is taken once."""
+        """Return the packets of one block. A packet on loopback is seen leaving and arriving; one is kept."""
         unpack, capture = _PACKET.unpack_from, self.capture
         number, size_bytes, time_ns = capture.packets, 0, 0
         found: list[PacketFields] = []
@@ -180,7 +186,7 @@ class Interface:
                 start = at + begin
                 data = ring[start : start + captured]
                 if status & _VLAN_VALID:
-                    # The kernel takes the tag out of the packet; it belongs behind the addresses.
+                    # The kernel removes the tag from the packet. It is put back behind the two MAC addresses.
                     tpid = kind if status & _TPID_VALID else 0x8100
                     data = data[:12] + struct.pack(">HH", tpid, tag & 0xFFFF) + data[12:]
                     wire += 4
@@ -198,7 +204,7 @@ class Interface:
         return found
 
     def _count_drops(self, sock: socket.socket) -> None:
-        # Reading the counters sets them to zero.
+        # Reading the counters resets them.
         with suppress(OSError):
             _, drops, _ = struct.unpack("3I", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))
             self.dropped += drops
@@ -210,7 +216,7 @@ class Interface:
 
 
 def _bind_to_all(sock: socket.socket) -> None:
-    """Bind to ETH_P_ALL of every interface: Python's own bind knows only one interface, by its name."""
+    """Bind to ETH_P_ALL on all interfaces; Python's bind accepts only the name of one interface."""
     address = struct.pack("=HHi12x", socket.AF_PACKET, socket.htons(_ALL), 0)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.bind(sock.fileno(), address, len(address)):
@@ -219,9 +225,9 @@ def _bind_to_all(sock: socket.socket) -> None:
 
 
 def default_filter(ports: Mapping[int, str], api_addresses: tuple[str, ...] = ()) -> str:
-    """Return the filter for the protocols on *ports* (port -> protocol), in tcpdump's words.
+    """Return the filter for the protocols on *ports* (port -> protocol), in tcpdump's syntax.
 
-    SQL is four fifths of the packets, and only nova-api's is needed: with *api_addresses* all other is
+    SQL is four fifths of the packets, and only that of nova-api is needed. With *api_addresses*, other SQL is
     left out.
     """
     database = sorted(port for port, protocol in ports.items() if protocol == "mysql")

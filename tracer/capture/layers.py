@@ -1,12 +1,15 @@
-"""From a packet to the TCP segment inside it: link layer, VLAN tags, tunnels, IP, fragments.
+"""Decoding of a packet to the TCP segment in it: link layer, VLAN tags, tunnels, IP, fragments.
 
-Nearly every packet is Ethernet (or `-i any`'s cooked header), IPv4 without options, TCP: those take
-one `unpack_from` for all headers. Everything else is walked layer by layer: each layer moves the walk
-behind its header and hands it to the next. Checksums are not verified:
-offloading leaves them unfilled in honest captures. Lengths come from the IP header, not from what was
-captured, so padding never shows and what the snap length cut is known.
+Nearly every packet is Ethernet (or has the cooked header of `-i any`), IPv4 without options, and TCP. For
+these, one `unpack_from` reads all headers. Any other packet is walked layer by layer: each layer moves the
+walk behind its header and passes it to the next layer.
 
-What has no TCP in it is None; what contradicts itself is an anomaly, in words; nothing is raised.
+Checksums are not verified, because offloading leaves them empty in valid captures. Lengths come from the IP
+header, not from the captured bytes, so padding is never taken for data, and it is known how much the snap
+length cut.
+
+A packet without TCP gives None. A packet that contradicts itself gives an anomaly, in words. Nothing is
+raised.
 """
 
 from __future__ import annotations
@@ -20,20 +23,25 @@ from tracer.model import Frames, Packet, PacketFields, SegmentFields
 
 __all__ = ["Layers"]
 
+# LINKTYPE_ numbers (tcpdump.org/linktypes.html).
 NULL, ETHERNET, LOOP, COOKED, COOKED2 = 0, 1, 108, 113, 276
 RAW_IP = frozenset((12, 14, 101, 228, 229))
 
+# EtherTypes (IEEE 802 numbers of IANA). Besides 0x8100 and 0x88A8, old switches tag with 0x9100 and 0x9200.
 _IPV4, _IPV6, _BRIDGED, _ERSPAN2, _ERSPAN3 = 0x0800, 0x86DD, 0x6558, 0x88BE, 0x22EB
 _TAGS = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
 _MPLS = frozenset((0x8847, 0x8848))
 _TCP, _UDP, _IPIP, _IPV6_INSIDE, _GRE = 6, 17, 4, 41, 47
 _WALKED = frozenset((_TCP, _UDP, _IPIP, _IPV6_INSIDE, _GRE))
-"""Protocols that are, or may carry, TCP: fragments of others are not kept."""
+"""Protocols that are TCP or may carry it; fragments of other protocols are not kept."""
+# IPv6 extension headers (RFC 8200 section 4; IANA).
 _FRAGMENT, _AUTHENTICATION = 44, 51
 _EXTENSIONS = frozenset((0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140))
+# 8472 is the default of Linux's VXLAN driver, which is older than the assigned 4789.
 _VXLAN_PORTS, _GPE_PORT, _GENEVE_PORT = frozenset((4789, 8472)), 4790, 6081
 _GPE_NEXT = {1: _IPV4, 2: _IPV6, 3: _BRIDGED}
 _MOST_LAYERS = 16
+"""Limit of nested headers: a packet can be built to nest without end."""
 _LONGEST_PACKET_BYTES = 1 << 20
 """BIG TCP reaches 512 KiB; a longer length on the wire is damage."""
 _TOO_DEEP = "more layers than can be true"
@@ -41,6 +49,7 @@ _TOO_DEEP = "more layers than can be true"
 _HEADERS = "BxHHHxB2x12sIIBB"
 """IPv4 without options, then TCP: version and header length, length, id, fragment, protocol, addresses
 and ports (one run of bytes: the flow), sequence, acknowledgement, header length, flags."""
+# For link types without a fast path: no packet has this length.
 _NEVER = (1 << 62, 0, struct.Struct("").unpack_from, struct.Struct("").unpack_from)
 _FAST = {
     ETHERNET: (
@@ -62,18 +71,18 @@ _FAST = {
         struct.Struct(f">20xHH{_HEADERS}").unpack_from,
     ),
 }
-"""By link type: the packet's least length (with a tag), where IP begins, how to read all headers at once,
-and how behind one VLAN tag."""
+"""Link type -> least length of a packet with one VLAN tag, offset of IP, reader of all headers, and reader of
+all headers behind one VLAN tag."""
 _TCP_HEADER = struct.Struct(">4sIIBB")
 _IPV4_HEADER = struct.Struct(">BxHHHxB2x8s")
 _IPV6_HEADER = struct.Struct(">4xHBx32s")
 
-Found = SegmentFields | str | None
-"""The TCP segment in a packet, what is wrong with the packet, in words, or nothing of interest."""
+Decoded = SegmentFields | str | None
+"""The TCP segment in a packet; or what is wrong with the packet, in words; or None without TCP."""
 
 
 class _Walk:
-    """Where we are in a packet, and what its outer layers said. Each layer moves it on."""
+    """A position in a packet, and the facts of its outer layers. Each layer moves it on."""
 
     __slots__ = ("data", "depth", "end", "frames", "offset", "packet", "tunnel", "vlan")
 
@@ -82,40 +91,41 @@ class _Walk:
         self.data = packet.data
         self.offset = 0
         self.end = max(min(packet.wire_bytes, _LONGEST_PACKET_BYTES), len(packet.data))
-        """Where this layer ends on the wire; behind the data when the snap length cut it."""
+        """End of this layer on the wire; beyond the data if the snap length cut the packet."""
         self.frames: Frames = (packet.frame,)
         self.vlan = 0
         self.tunnel = b""
         self.depth = 0
 
     def goes_deeper(self) -> bool:
-        """Count a layer; False when there are more than can be true: a packet can be built to never end."""
+        """Count a layer; return False beyond the limit."""
         self.depth += 1
         return self.depth <= _MOST_LAYERS
 
 
 class Layers:
-    """Finds the TCP segments in the packets of one capture; remembers IP fragments, nothing else."""
+    """Decodes the packets of one capture to TCP segments. Its only state are IP fragments that wait."""
 
     def __init__(self) -> None:
         self._fragments = Fragments()
         self.fragment_at = -1
-        """Where in a packet of the last `read` the data of an IP fragment begin; -1 when none was one."""
+        """Offset of the data of the first IP fragment in the latest `read`; -1 if there was none."""
         self.fragment_start = 0
-        """Where in its datagram that fragment begins."""
+        """Offset of that fragment in its datagram."""
 
     def read(
         self, packets: Iterable[PacketFields], anomalies: MutableMapping[str, int]
     ) -> list[SegmentFields]:
-        """Return the TCP segments in *packets*; count in *anomalies* what is wrong with others, in words.
+        """Return the TCP segments in *packets*; *anomalies* counts, in words, what is wrong with others.
 
-        Of several IP headers the innermost counts, and the tunnel's number becomes part of the flow. A
-        fragment waits until its datagram is complete; the segment then has the frame of the fragment
-        that came last, followed by the others. URG, ECE and CWR are not kept in the flags.
+        With several IP headers the innermost one counts, and the tunnel's number becomes a part of the flow.
+        A fragment waits until its datagram is complete. The segment then has the frame of the latest
+        fragment, followed by those of the others. The flags URG, ECE and CWR are dropped.
 
         Source: RFC 791 §3.1, RFC 8200, RFC 9293 §3.1; LINKTYPE_ registry of tcpdump.org.
         """
         segments: list[SegmentFields] = []
+        # Locals: this loop runs once for each packet. The readers are looked up when the link type changes.
         append = segments.append
         self.fragment_at = known = -1
         fast_bytes, start, unpack, unpack_tagged = _NEVER
@@ -133,6 +143,8 @@ class Layers:
                     seq, ack, words, flags = rest
                     vlan = tag & 0xFFF
                     begin = start + 4
+                # IPv4 without options, TCP, no fragment (more-fragments bit and offset are 0), and a TCP
+                # header of at least 20 bytes.
                 if (
                     kind == 0x0800
                     and version == 0x45
@@ -141,7 +153,9 @@ class Layers:
                     and words >= 0x50
                 ):
                     end = begin + length
+                    # The upper four bits count words of 4 bytes: shifted by 2, they are bytes.
                     begin += 20 + (words >> 2 & 0x3C)
+                    # False for a total length of 0 (segmentation offload), which the slow path handles.
                     if begin <= end:
                         payload = data[begin:end]
                         missing = 0 if end <= size else end - begin - len(payload)
@@ -151,19 +165,19 @@ class Layers:
                                 vlan, interface))
                         # fmt: on
                         continue
-            found = self._decode_slowly(Packet._make(packet))
-            if type(found) is str:
-                anomalies[found] = anomalies.get(found, 0) + 1
-            elif found is not None:
-                append(found)  # type: ignore[arg-type]
+            decoded = self._decode_slowly(Packet._make(packet))
+            if type(decoded) is str:
+                anomalies[decoded] = anomalies.get(decoded, 0) + 1
+            elif decoded is not None:
+                append(decoded)  # type: ignore[arg-type]
         return segments
 
     def flush(self) -> Iterator[str]:
-        """Yield an anomaly for each fragmented datagram that never became complete."""
+        """Yield an anomaly for each fragmented datagram that was never complete."""
         for _ in range(self._fragments.drop_all()):
             yield "IP fragments of a datagram that never became complete"
 
-    def _decode_slowly(self, packet: Packet) -> Found:
+    def _decode_slowly(self, packet: Packet) -> Decoded:
         walk = _Walk(packet)
         data, link_type = packet.data, packet.link_type
         if link_type == ETHERNET:
@@ -178,26 +192,28 @@ class Layers:
         if link_type in (NULL, LOOP):
             if len(data) < 5:
                 return "packet shorter than its loopback header"
-            # An address family, numbered and ordered as on the host that captured: the bytes behind it tell.
+            # The header is an address family in the numbering and byte order of the capturing host. The first
+            # byte behind it shows the IP version more reliably.
             walk.offset = 4
             return self._ip(walk) if data[4] >> 4 in (4, 6) else None
         return f"link type {link_type} is not supported"
 
     # --- below IP ---------------------------------------------------------------------------------
 
-    def _ethernet(self, walk: _Walk) -> Found:
+    def _ethernet(self, walk: _Walk) -> Decoded:
         walk.offset += 14
         if len(walk.data) < walk.offset:
             return "packet shorter than its Ethernet header"
         return self._ethertype(int.from_bytes(walk.data[walk.offset - 2 : walk.offset], "big"), walk)
 
-    def _ethertype(self, kind: int, walk: _Walk) -> Found:
+    def _ethertype(self, kind: int, walk: _Walk) -> Decoded:
         data = walk.data
         while kind in _TAGS:
             if len(data) < walk.offset + 4:
                 return "packet ends inside a VLAN tag"
             tag, kind = struct.unpack_from(">2H", data, walk.offset)
             walk.offset += 4
+            # The outermost tag is kept.
             walk.vlan = walk.vlan or tag & 0xFFF
         if kind in (_IPV4, _IPV6):
             return self._ip(walk)
@@ -205,8 +221,8 @@ class Layers:
             return self._ethernet(walk) if walk.goes_deeper() else _TOO_DEEP
         return self._mpls(walk) if kind in _MPLS else None
 
-    def _mpls(self, walk: _Walk) -> Found:
-        """Pass the labels (RFC 3032); behind them is IP, or Ethernet behind a word of zeros (RFC 4448)."""
+    def _mpls(self, walk: _Walk) -> Decoded:
+        """Skip the labels (RFC 3032). IP follows, or a control word of zeros and Ethernet (RFC 4448)."""
         data = walk.data
         bottom = False
         while not bottom:
@@ -222,7 +238,7 @@ class Layers:
 
     # --- IP ---------------------------------------------------------------------------------------
 
-    def _ip(self, walk: _Walk) -> Found:
+    def _ip(self, walk: _Walk) -> Decoded:
         if not walk.goes_deeper():
             return _TOO_DEEP
         if walk.offset >= len(walk.data):
@@ -232,7 +248,7 @@ class Layers:
             return self._ipv4(walk)
         return self._ipv6(walk) if version == 6 else "IP version is neither 4 nor 6"
 
-    def _ipv4(self, walk: _Walk) -> Found:
+    def _ipv4(self, walk: _Walk) -> Decoded:
         data, offset = walk.data, walk.offset
         if len(data) < offset + 20:
             return "packet ends inside its IPv4 header"
@@ -240,7 +256,7 @@ class Layers:
         header_bytes = (first & 15) * 4
         if header_bytes < 20:
             return "IPv4 header shorter than 20 bytes"
-        # Length 0: segmentation was left to the network card, and the packet is as long as the wire's.
+        # Length 0: the network card segments the packet, which is as long as on the wire.
         walk.end = offset + length if length else walk.end
         walk.offset += header_bytes
         if walk.offset > walk.end:
@@ -250,13 +266,13 @@ class Layers:
             return self._fragment(walk, protocol, addresses, ip_id, start, more, ip_id)
         return self._inside_ip(protocol, walk, addresses, ip_id)
 
-    def _ipv6(self, walk: _Walk) -> Found:
+    def _ipv6(self, walk: _Walk) -> Decoded:
         data, offset = walk.data, walk.offset
         if len(data) < offset + 40:
             return "packet ends inside its IPv6 header"
         length, protocol, addresses = _IPV6_HEADER.unpack_from(data, offset)
         offset += 40
-        # Length 0: a jumbogram (BIG TCP), or segmentation was left to the network card.
+        # Length 0: a jumbogram (BIG TCP), or the network card segments the packet.
         end = walk.end = offset + length if length else max(walk.end, offset)
         while protocol in _EXTENSIONS:
             if len(data) < offset + 8 or offset + 8 > end:
@@ -265,18 +281,20 @@ class Layers:
             if protocol == _FRAGMENT:
                 fragment, identification = struct.unpack_from(">HI", data, offset + 2)
                 offset += 8
-                # A fragment that is the whole datagram (RFC 6946) is none.
+                # A fragment header on a whole datagram (RFC 6946) makes no fragment.
                 if fragment & 0xFFF9:
                     walk.offset = offset
                     start, more = fragment & 0xFFF8, bool(fragment & 1)
                     return self._fragment(walk, following, addresses, identification, start, more, 0)
             else:
+                # AH counts words of 4 bytes less 2 (RFC 4302 section 2.2), other headers 8 bytes less the
+                # first 8 (RFC 8200 section 4).
                 offset += (units + 2) * 4 if protocol == _AUTHENTICATION else (units + 1) * 8
             protocol = following
         walk.offset = offset
         return self._inside_ip(protocol, walk, addresses, 0)
 
-    def _inside_ip(self, protocol: int, walk: _Walk, addresses: bytes, ip_id: int) -> Found:
+    def _inside_ip(self, protocol: int, walk: _Walk, addresses: bytes, ip_id: int) -> Decoded:
         if protocol == _TCP:
             return _tcp(walk, addresses, ip_id)
         if protocol == _UDP:
@@ -294,8 +312,8 @@ class Layers:
         start: int,
         more: bool,
         ip_id: int,
-    ) -> Found:
-        """Keep a fragment; go on with its datagram once that is complete."""
+    ) -> Decoded:
+        """Keep a fragment; decode its datagram once it is complete."""
         if self.fragment_at < 0:
             self.fragment_at, self.fragment_start = walk.offset, start
         if protocol not in _WALKED:
@@ -303,6 +321,7 @@ class Layers:
         if not walk.goes_deeper():
             return _TOO_DEEP
         piece = Piece(start, start + walk.end - walk.offset, walk.data[walk.offset : walk.end])
+        # A datagram is identified by addresses, protocol and identification (RFC 791 section 3.2).
         key = addresses + identification.to_bytes(4, "big") + bytes((protocol,)) + walk.tunnel
         whole = self._fragments.receive(key, walk.packet, piece, more)
         if whole is None or isinstance(whole, str):
@@ -313,9 +332,10 @@ class Layers:
 
     # --- tunnels ----------------------------------------------------------------------------------
 
-    def _udp(self, walk: _Walk) -> Found:
-        """Look into VXLAN (RFC 7348), VXLAN-GPE and Geneve (RFC 8926); other UDP is None."""
+    def _udp(self, walk: _Walk) -> Decoded:
+        """Decode VXLAN (RFC 7348), VXLAN-GPE and Geneve (RFC 8926); other UDP gives None."""
         data, offset = walk.data, walk.offset
+        # UDP header and tunnel header have 8 bytes each.
         if len(data) < offset + 16:
             return None
         port = int.from_bytes(data[offset + 2 : offset + 4], "big")
@@ -328,19 +348,21 @@ class Layers:
             kind = _GPE_NEXT.get(data[offset + 11], 0)
         elif port not in _VXLAN_PORTS or not flags & 0x08:
             return None
+        # The VNI: two networks may use the same addresses, so it becomes a part of the flow.
         walk.tunnel = b"\0" + data[offset + 12 : offset + 15]
         walk.offset += header_bytes
         return self._ethertype(kind, walk)
 
-    def _gre(self, walk: _Walk) -> Found:
-        """Look into GRE (RFC 2784, 2890) and ERSPAN, which mirrors and is no tunnel of the flow's own."""
+    def _gre(self, walk: _Walk) -> Decoded:
+        """Decode GRE (RFC 2784, 2890) and ERSPAN, which mirrors packets of another link."""
         data, offset = walk.data, walk.offset
         if len(data) < offset + 4:
             return "packet ends inside its GRE header"
         flags, kind = struct.unpack_from(">2H", data, offset)
         if flags & 0x4007:
-            # Source routing and version 1 (PPTP) carry nothing that we look for.
+            # Source routing and version 1 (PPTP) are not used for what we decode.
             return None
+        # Optional fields in this order: checksum (0x8000), key (0x2000), sequence number (0x1000).
         key_at = offset + (8 if flags & 0x8000 else 4)
         numbered = bool(flags & 0x1000)
         walk.offset = key_at + (4 if flags & 0x2000 else 0) + (4 if numbered else 0)
@@ -349,10 +371,11 @@ class Layers:
         if flags & 0x2000:
             walk.tunnel = data[key_at : key_at + 4]
         if kind == _ERSPAN2:
-            # Without a sequence number it is type I, which has no header of its own.
+            # ERSPAN type I has no sequence number and no header of its own; type II has one of 8 bytes.
             walk.offset += 8 if numbered else 0
             kind = _BRIDGED
         elif kind == _ERSPAN3 and len(data) >= walk.offset + 12:
+            # Type III: 12 bytes, and 8 more with the O bit.
             walk.offset += 20 if data[walk.offset + 11] & 1 else 12
             kind = _BRIDGED
         return self._ethertype(kind, walk)
@@ -362,6 +385,7 @@ def _tcp(walk: _Walk, addresses: bytes, ip_id: int) -> SegmentFields | str:
     data, offset, end = walk.data, walk.offset, walk.end
     if offset + 20 > end:
         return "TCP header longer than the packet"
+    # The flags must be there; the rest of the header may be cut by the snap length.
     if len(data) < offset + 14:
         return "packet is cut inside its TCP header"
     ports, seq, ack, words, flags = _TCP_HEADER.unpack_from(data, offset)
@@ -381,7 +405,7 @@ def _tcp(walk: _Walk, addresses: bytes, ip_id: int) -> SegmentFields | str:
 
 
 class Piece(NamedTuple):
-    """One fragment's part of a datagram, from *start* to *end*; the data is shorter when it was cut."""
+    """The part of a datagram in one fragment, from *start* to *end*; `data` is shorter if it was cut."""
 
     start: int
     end: int
@@ -389,7 +413,7 @@ class Piece(NamedTuple):
 
 
 class Datagram:
-    """Fragments of one datagram, in the order they came."""
+    """The fragments of one datagram, in order of arrival."""
 
     __slots__ = ("first_ns", "frames", "pieces", "size_bytes", "total_bytes")
 
@@ -399,9 +423,11 @@ class Datagram:
         self.pieces: list[Piece] = []
         self.size_bytes = 0
         self.total_bytes: int | None = None
-        """Known with the last fragment."""
+        """None before the last fragment, which alone shows it."""
 
     def is_complete(self) -> bool:
+        """Return whether the fragments cover the datagram without a hole."""
+        # The sum of the sizes first: it excludes most cases without sorting.
         if self.total_bytes is None or self.size_bytes < self.total_bytes:
             return False
         reached = 0
@@ -412,7 +438,8 @@ class Datagram:
         return reached >= self.total_bytes
 
     def assembled(self) -> bytes:
-        """Return its bytes up to the first uncaptured one; where fragments overlap, the first wins."""
+        """Return the bytes up to the first uncaptured one; of overlapping fragments the earlier counts."""
+        # In reverse order of arrival, so that earlier fragments overwrite later ones.
         data = bytearray(max(piece.end for piece in self.pieces))
         for piece in reversed(self.pieces):
             data[piece.start : piece.start + len(piece.data)] = piece.data
@@ -428,10 +455,11 @@ class Fragments:
     """Datagrams that wait for fragments: bounded in number, bytes and capture time."""
 
     TIMEOUT_NS = 30_000_000_000
+    """Linux waits as long for IPv4 (ipfrag_time)."""
     MOST_DATAGRAMS = 256
     MOST_BYTES = 4 << 20
     MOST_PIECES = 512
-    """Of one datagram: the smallest MTU of the Internet makes about 120."""
+    """Limit of the fragments of one datagram; with an MTU of 576 the largest one has about 120."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[bytes, Datagram] = OrderedDict()
@@ -441,9 +469,9 @@ class Fragments:
     def receive(
         self, key: bytes, packet: Packet, piece: Piece, more: bool
     ) -> tuple[bytes, int, Frames] | str | None:
-        """Return the datagram that *piece* completes: its captured bytes, its length and its frames.
+        """Return the datagram that *piece* completes: its captured bytes, its length, its frames.
 
-        None while others are missing; an anomaly when the fragments contradict each other.
+        None while fragments are missing; an anomaly, in words, if the fragments contradict each other.
         """
         self._expire(packet.time_ns)
         datagram = self._waiting.get(key)
@@ -466,7 +494,7 @@ class Fragments:
         return datagram.assembled(), datagram.total_bytes or 0, (latest, *reversed(earlier))
 
     def drop_all(self) -> int:
-        """Forget what waits and return how many datagrams were never completed, in all."""
+        """Drop all waiting datagrams; return how many were never completed since the last call."""
         given_up = self._given_up + len(self._waiting)
         self._waiting.clear()
         self._size_bytes = self._given_up = 0

@@ -1,9 +1,9 @@
-"""Several capture points, one stream of segments in time order, in batches as they were read.
+"""Merging of several capture points into one stream of segments in time order.
 
-Three things happen here, all of them cheap when there is nothing to do: records of one capture that
-are slightly out of time order are sorted; captures are merged by time; a packet that several capture
-points saw becomes one segment with several frames. The clocks of the points are compared on such
-packets, and a point whose clock differs is corrected, so that cause stays before effect.
+Batches stay as they were read. Three steps, each of them cheap if there is nothing to do: records of one
+capture that are slightly out of order are sorted; captures are merged by time; a packet that several points
+saw becomes one segment with several frames. Such packets also show how far the clocks of the points differ.
+The times of a point with a different clock are corrected, so that a cause stays before its effect.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from tracer.model import Clock, Segment, SegmentFields
 __all__ = ["Clocks", "Sightings", "in_time_order", "join_sightings", "merge"]
 
 WINDOW_NS = 20_000_000
-"""How far the copies of one packet may lie apart (kernel buffers: up to 5 ms seen)."""
+"""Largest distance of two copies of one packet. Kernel buffers were seen to cause up to 5 ms."""
 LATE_NS = 120_000_000
-"""How far records of one capture may be out of order: several queues of a card, a merge of files."""
+"""Largest disorder of the records of one capture: several queues of a card, a merge of files."""
 TRIALS = 64
-"""Inversions that are looked at more closely: one that has so many has late packets."""
+"""Inversions that are examined. A capture with more of them has late packets."""
 CORRECT_NS = 400_000
-"""Smaller differences are the way of the packet (up to 322 µs seen), not the clock."""
+"""Smaller differences are the packet's travel time (up to 322 µs were seen), not a difference of clocks."""
 
 _TIME = itemgetter(0)
-"""Of a segment."""
+"""Key of a segment: its time."""
 _NEVER_NS = 1 << 80
+"""Later than every time."""
 _HALF, _MASK = 1 << 31, (1 << 32) - 1
 _ACK = 16
 _SEVERAL = 3
@@ -42,14 +43,14 @@ _Head = tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]
 
 
 class Clocks:
-    """How far the clock of each capture is ahead of the first one's, learnt from shared packets."""
+    """The offset of each capture's clock from the first one's, learnt from packets that both saw."""
 
     def __init__(self) -> None:
         self._offset: dict[int, float] = {}
         self._samples: dict[int, int] = {}
 
     def learn(self, capture: int, reference: int, ahead_ns: int) -> None:
-        """Take one packet that *capture* saw *ahead_ns* later than *reference*, by raw clocks."""
+        """Learn from a packet that *capture* saw *ahead_ns* later than *reference*, by uncorrected clocks."""
         known = self._offset
         if reference not in known and capture not in known:
             known[reference] = 0.0
@@ -58,12 +59,13 @@ class Clocks:
         elif reference not in known:
             known[reference] = known[capture] - ahead_ns
         else:
-            # A slow average: single packets are late, clocks drift by some µs a second.
+            # A running average over up to 64 packets: single packets are late, and clocks drift by some µs a
+            # second.
             samples = self._samples[capture] = min(self._samples.get(capture, 1) + 1, 64)
             known[capture] += (known[reference] + ahead_ns - known[capture]) / samples
 
     def offset_ns(self, capture: int) -> int:
-        """Return what to take off times of *capture*; 0 for differences too small to matter."""
+        """Return the correction to subtract from times of *capture*; 0 for small differences."""
         offset = self._offset.get(capture, 0.0)
         return int(offset) if abs(offset) >= CORRECT_NS else 0
 
@@ -71,10 +73,10 @@ class Clocks:
 def in_time_order(
     batches: Iterable[list[SegmentFields]], window_ns: int = LATE_NS, clock: Clock | None = None
 ) -> Iterator[list[SegmentFields]]:
-    """Yield the segments of *batches* by time, if none is late by more than *window_ns*.
+    """Yield the segments of *batches* in time order, if none is late by more than *window_ns*.
 
-    A clock that was set back meanwhile goes on from where it was: what is added is written into *clock*.
-    One batch at most is held back before the first inversion: most captures have none.
+    A clock that was set back goes on from its latest time: what is added is written into *clock*. Before the
+    first inversion one batch at most is held back. Most captures have none.
     """
     iterator = iter(batches)
     waiting: list[SegmentFields] = []
@@ -93,7 +95,7 @@ def in_time_order(
     steps = _StepsBack(clock, begun_ns or 0)
     for each in chain([batch], iterator):
         waiting = steps.undone(waiting, each)
-        # Nearly sorted, which costs little.
+        # Python's sort takes nearly linear time for nearly sorted lists.
         waiting.sort(key=_TIME)
         if waiting:
             ready = bisect_right(waiting, waiting[-1][0] - window_ns, key=_TIME)
@@ -194,9 +196,9 @@ def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields
 def merge(
     captures: Iterable[Iterator[list[SegmentFields]]], clocks: ClockEstimates | None = None
 ) -> Iterator[list[SegmentFields]]:
-    """Yield the segments of all *captures*, each in time order, by time (corrected by *clocks*).
+    """Yield the segments of all *captures* in time order; *clocks* corrects the times.
 
-    What is corrected is written into the clock of each capture.
+    Each capture must be in time order by itself. Corrections are written into the clock of each capture.
     """
     heads: list[_Head] = []
     for position, iterator in enumerate(captures):
@@ -222,7 +224,8 @@ def merge(
                 capture = _capture_of(batch[at])
                 ahead_ns, until_ns = clocks.ahead(capture, batch[at][0])
             if batch[-1][0] - ahead_ns > other_ns or batch[-1][0] >= until_ns:
-                # At least one: it was the earliest when it was put here, by the clock of then.
+                # At least one segment, so that the loop moves on: it was the earliest by the clock correction
+                # of the moment when it was pushed, which may have changed since.
                 last_ns = min(other_ns + ahead_ns, until_ns - 1)
                 end = max(at + 1, bisect_right(batch, last_ns, at, key=_TIME))
             part = batch[at:end] if end - at < len(batch) else batch
@@ -249,10 +252,10 @@ def _capture_of(segment: SegmentFields) -> int:
 
 
 class Sightings:
-    """Makes one segment, with a frame for every capture, of what several captures saw within *window_ns*.
+    """Joins the copies of one packet that several captures saw within *window_ns* to one segment.
 
-    Two sightings are one packet when flow, sequence numbers, flags, length and IP identification are
-    the same: the header of a retransmission has another identification.
+    The segment has a frame for each capture. Two copies are one packet if flow, sequence numbers, flags,
+    length and IP identification are equal; a retransmission has another identification.
     """
 
     def __init__(self, clocks: Clocks, window_ns: int = WINDOW_NS) -> None:
@@ -262,7 +265,7 @@ class Sightings:
         self._serial = 0
 
     def read(self, batch: Iterable[SegmentFields]) -> list[SegmentFields]:
-        """Take *batch*, in time order, and return those that no other capture can have seen any more."""
+        """Add *batch*, in time order; return the segments of which no further copy can come."""
         held, clocks, window_ns = self._held, self._clocks, self._window_ns
         joined = []
         for segment in batch:
@@ -280,18 +283,20 @@ class Sightings:
                 held[same] = segment
             elif all(number != capture for number, _ in seen[8]):
                 first = _capture_of(seen)
+                # The times here are corrected already; the offsets undo that for the comparison.
                 raw_ns = time_ns + clocks.offset_ns(capture)
                 seen_ns = seen[0] + clocks.offset_ns(first)
                 clocks.learn(capture, first, raw_ns - seen_ns)
                 held[same] = Segment._make(seen)._replace(frames=seen[8] + frames)
             else:
-                # The same point saw it twice (SPAN, bridges): reassembly counts it as a duplicate.
+                # The same capture saw it twice (SPAN ports, bridges). It stays a segment of its own, under a
+                # key that matches nothing, and reassembly counts it as a duplicate.
                 self._serial += 1
                 held[flow, seq, ack, flags, -self._serial, ip_id] = segment
         return joined
 
     def release(self, until_ns: int) -> list[SegmentFields]:
-        """Return what is held and older than *until_ns*."""
+        """Return the held segments that are older than *until_ns*."""
         ready: list[SegmentFields] = []
         held = self._held
         while held:
@@ -303,11 +308,11 @@ class Sightings:
         return ready
 
     def holds(self) -> bool:
-        """Return whether segments wait for other sightings of theirs."""
+        """Return whether segments are held, waiting for further copies."""
         return bool(self._held)
 
     def flush(self) -> list[SegmentFields]:
-        """Return all that is held."""
+        """Return all held segments."""
         ready = list(self._held.values())
         self._held.clear()
         return ready
@@ -316,7 +321,7 @@ class Sightings:
 def join_sightings(
     batches: Iterable[list[SegmentFields]], clocks: Clocks, window_ns: int = WINDOW_NS
 ) -> Iterator[list[SegmentFields]]:
-    """Yield each packet once, with a frame for every capture that saw it within *window_ns*."""
+    """Yield each packet once, with a frame for each capture that saw it within *window_ns*."""
     sightings = Sightings(clocks, window_ns)
     for batch in batches:
         joined = sightings.read(batch)

@@ -1,4 +1,4 @@
-"""Privileges are given up once the sockets are open: hostile traffic is read without any."""
+"""Dropping of privileges once the sockets are open, so that hostile traffic is decoded without any."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 def drop() -> None:
-    """Become the user behind sudo, if there is one, and give up all capabilities: this thread and its own.
+    """Become the user that called sudo, if there is one, and drop all capabilities.
 
-    Root without sudo stays the owner of root's files (its Python may lie in /root), and no more than that.
+    It applies to this thread and the threads that it starts later. Root without sudo stays root, because its
+    Python may lie in /root, but without capabilities.
     """
-    behind = _behind_sudo()
-    if behind is not None:
-        user, group = behind
-        # Each by itself: one that is refused keeps nobody from giving up the others.
+    caller = _sudo_caller()
+    if caller is not None:
+        user, group = caller
+        # Each step by itself: a refused one must not prevent the others. Groups first, since the user may not
+        # change them.
         with suppress(OSError):
             os.setgroups([])
         with suppress(OSError):
@@ -36,15 +38,15 @@ def drop() -> None:
 
 
 def give(path: Path) -> None:
-    """Make the user behind sudo, if there is one, the owner of what was made before `drop`."""
-    behind = _behind_sudo()
-    if behind is not None:
+    """Make the user that called sudo, if there is one, the owner of a file that was made before `drop`."""
+    caller = _sudo_caller()
+    if caller is not None:
         with suppress(OSError):
-            os.chown(path, *behind, follow_symlinks=False)
+            os.chown(path, *caller, follow_symlinks=False)
 
 
-def _behind_sudo() -> tuple[int, int] | None:
-    """User and group that called sudo; None without sudo."""
+def _sudo_caller() -> tuple[int, int] | None:
+    """Return user and group of the caller of sudo; None without sudo."""
     user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
     if os.geteuid() == 0 and user.isdigit() and group.isdigit() and int(user):
         return int(user), int(group)

@@ -1,6 +1,7 @@
-"""Live sources from the words of a command line, none of them open yet.
+"""Live sources of the arguments of a command line; none of them is open yet.
 
-Captures are numbered in the order of the sources, from *first* on: a run may have sources of several kinds.
+Captures are numbered in the order of the sources, from *first* on, since a run may have sources of several
+kinds.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ __all__ = ["broker_sources", "interface_sources", "replay_sources"]
 
 
 def interface_sources(arguments: Sequence[LiveArgument], bpf: str, first: int = 0) -> list[LiveSource]:
-    """Return the interfaces and capture streams that *arguments* (`resolve_live`) mean.
+    """Return the interfaces and capture streams of *arguments* (from `resolve_live`).
 
-    *bpf* is the filter of the interfaces; '' is none.
+    *bpf* is the filter of the interfaces; '' for none.
     """
     found: list[LiveSource] = []
     for number, argument in enumerate(arguments, first):
@@ -33,10 +34,10 @@ def interface_sources(arguments: Sequence[LiveArgument], bpf: str, first: int = 
 
 
 def broker_sources(urls: Sequence[str], first: int = 0) -> list[LiveSource]:
-    """Return the firehoses of the brokers at *urls*. Raises UsageError, whose words hold no password."""
+    """Return the firehoses of the brokers at *urls*. Raises UsageError; its message holds no password."""
     if not urls:
         return []
-    # Only who listens to a broker pays for the client's import.
+    # Imported here, because only runs with a broker need the client library.
     from tracer.capture.rabbitmq import RabbitMQ
     from tracer.capture.rabbitmq.broker import broker_of
 
@@ -52,7 +53,7 @@ def broker_sources(urls: Sequence[str], first: int = 0) -> list[LiveSource]:
 
 
 def replay_sources(arguments: Sequence[CaptureArgument], speed: float) -> list[LiveSource]:
-    """Return *arguments* (`resolve`) as sources at *speed* times their recorded pace; 0 is all at once."""
+    """Return *arguments* (from `resolve`) as sources at *speed* times the recorded pace; 0: no pauses."""
     pace = Pace(speed)
     return [
         Replay(argument.path, Capture(number, argument.path, argument.plane), pace)

@@ -1,7 +1,7 @@
 """Captures as live sources: streams that are still being written, and recordings replayed at their pace.
 
-A thread of its own reads each, so that a quiet one keeps nobody waiting. All captures of one replay keep
-their distance in time: what lies a second apart in them comes a second apart, divided by the speed.
+Each source has its own thread, so a quiet one does not block the others. All captures of one replay keep
+their distances in time: packets that are a second apart are handed over a second apart, divided by the speed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tracer.model import Capture, PacketFields
 __all__ = ["CaptureStream", "Deliver", "Pace", "Replay"]
 
 Deliver = Callable[[list[PacketFields], int], None]
-"""Takes packets, and up to which time all were handed over, where the source knows; else 0."""
+"""Accepts packets, and the time up to which the source has handed over everything, 0 if it does not know."""
 STEP_S = 0.02
-"""Packets of so much real time are handed over at once."""
+"""Packets of this much real time are handed over at once."""
 
 
 class CaptureStream:
-    """A capture read as it is written: pcap or pcapng, from '-', a named pipe or a file."""
+    """A capture that is read while it is written: pcap or pcapng, from '-', a named pipe or a file."""
 
     ends_on_stop = False
 
@@ -36,11 +36,11 @@ class CaptureStream:
 
     @property
     def dropped(self) -> int:
-        """What its sender lost, where the stream tells: pcapng does, at its end mostly."""
+        """Packets that the recorder dropped, if the stream reports it: pcapng does, mostly at its end."""
         return sum(count for _, _, count in self.capture.drops)
 
     def open(self) -> None:
-        """Raise SourceError for what can never be read, before anything is started."""
+        """Check that the stream can be read, without reading. Raises SourceError."""
         if self.path == "-":
             if sys.stdin is None or sys.stdin.isatty():
                 raise SourceError(
@@ -51,26 +51,27 @@ class CaptureStream:
             raise SourceError(f"{self.path}: no permission to read it: run as its owner")
 
     def stop(self) -> None:
-        """What is not read stays with its sender."""
+        """Do nothing: a read that waits for the sender cannot be interrupted."""
 
     def read(self, deliver: Deliver) -> None:
-        """Hand over the stream's packets until it ends. Raises SourceError when it is no capture."""
+        """Hand over the packets of the stream until it ends. Raises SourceError if it is not a capture."""
         for batch in open_capture(self.path, self.capture):
             deliver(batch, 0)
 
 
 class Pace:
-    """When packets are due: the clock of all captures of a replay. *speed* 0 is as fast as possible."""
+    """The clock of a replay, shared by its captures: when packets are due. *speed* 0: without pauses."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
         self.first_ns: int | None = None
-        """Time of the first packet of all."""
+        """Time of the first packet of all captures."""
         self._begun_s: float | None = None
+        # The threads of the captures start the clock together.
         self._lock = threading.Lock()
 
     def due_ns(self) -> int | None:
-        """Return up to which time packets are due now; None when all are."""
+        """Return the capture time up to which packets are due now; None if all are."""
         if not self._speed or self.first_ns is None:
             return None
         with self._lock:
@@ -103,10 +104,11 @@ class Replay:
         pace.first_ns = first[0][0] if pace.first_ns is None else min(pace.first_ns, first[0][0])
 
     def stop(self) -> None:
+        """Make `read` return at its next pause or batch."""
         self._stopped.set()
 
     def read(self, deliver: Deliver) -> None:
-        """Hand over packets as they are due, and how far that is where there are none."""
+        """Hand over packets when they are due, with the time that is reached, also if no packet is due."""
         for packets in self._batches:
             begin = 0
             while (due_ns := self._pace.due_ns()) is not None and begin < len(packets):

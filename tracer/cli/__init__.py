@@ -1,4 +1,4 @@
-"""The command line: options, streams and exit codes. What is decided about traces is decided elsewhere.
+"""The command line: options, streams and exit codes. It contains no decision about traces.
 
 program   the assembled program; one run of it, with its exit code and at most one line of error
 offline   tracer check, calls, show, baseline, extract, compare: they read captures to their end
@@ -6,13 +6,13 @@ watch     tracer watch, and the live view of a replay
 capture   tracer capture
 replay    tracer replay
 grammar   tracer grammar
-options   options of the commands, and what their values mean
+options   options of the commands, and the parsing of their values
 formats   the formats of a report
 output    results, remarks, progress, colours, exit codes
-common    what commands share; it imports none of the others
+common    what all commands share; it imports none of the others
 
-Imports run from the top of this list to its end. The pipeline, the reports and rich are imported where they
-are first needed: `tracer --help`, shell completion and every mistyped command answer at once.
+Modules import only modules that are later in this list. The pipeline, the reports and rich are imported where
+they are first needed, so that `tracer --help`, shell completion and errors in arguments are fast.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the console script `tracer`, and exit. Without *arguments*, with those of the process."""
-    # A process of one run: as rarely as the pipeline wants it while reading, from the first import on.
+    """Run the console script `tracer` and exit; *arguments* default to those of the process."""
+    # The process makes one run, so the thresholds of the pipeline hold from the first import on.
     gc.set_threshold(100_000, 20, 100)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show an arrow gets a question mark, not a traceback.
             stream.reconfigure(errors="replace")
-    # Here, so that the package can be imported by its own modules: they import nothing that imports them.
+    # Imported here: the modules of the package import the package first, which would be a cycle.
     from tracer.cli.program import complete, run
 
     complete()

@@ -1,4 +1,4 @@
-"""`tracer capture`: planes recorded to rotating files."""
+"""`tracer capture`: records planes to rotating files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tracer.settings import Settings
 __all__ = ["capture"]
 
 _SECRETS = (
-    "the files will hold secrets in the clear (tokens, passwords, user data): keep them as you keep passwords"
+    "the files will hold secrets in the clear (tokens, passwords, user data): protect them like passwords"
     ", or record with --redact"
 )
 
@@ -48,25 +48,25 @@ def capture(
     duration_s: float | None,
     topology: Path | None,
 ) -> int:
-    """Records planes to capture files (pcapng), one interface in them for each.
+    """Records planes to capture files (pcapng), with one interface for each plane.
 
     \b
     Examples:
       tracer capture -i External_api=eth0 -i Internal_base=eth1 -w incident/
       tracer capture -i any -w incident/ -C 200 -W 20        a ring of 20 files
       tracer capture -i Internal_base=eth1 -w shared/ --redact
-      tracer capture -i Internal_base=- -w incident/         what is piped in
+      tracer capture -i Internal_base=- -w incident/         a piped stream
 
     From a host without Python or disk space:
     ssh ctl1 tcpdump -i eth1 -U -s 0 -w - tcp | tracer capture -i PLANE=- -w DIR
 
-    The files are good at any moment, whatever kills the recording. Check them
-    with `tracer check DIR`, also while it goes on. Of interfaces, what is
-    recorded is the traffic on the protocols' ports; -f says otherwise. What is
-    piped in is recorded as it comes, until the streams end.
+    The files are valid at any moment, even if the recording is killed. Check
+    them with `tracer check DIR`, also during the recording. On interfaces, the
+    traffic on the protocols' ports is recorded, unless -f is given. Piped
+    streams are recorded completely, until they end.
 
     --redact overwrites tokens, passwords and user data in HTTP, AMQP and SQL,
-    and the rows that the database sends. Encrypted or compressed data are left.
+    and the rows that the database sends. Encrypted or compressed data are kept.
     """
     from tracer.engine import given_topology
     from tracer.live.run import proposed_filter

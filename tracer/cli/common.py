@@ -1,6 +1,6 @@
-"""What commands share: the options that each of them takes, and how a run is stopped.
+"""Parts that all commands share: their common options, and how signals stop a run.
 
-The options may stand before the command, behind it, or both. This module imports no other of the package.
+The options may be given before the command, after it, or both. This module imports no other of the package.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 PROGRAM_NAME = "tracer"
 COMPLETE_VARIABLE = "_TRACER_COMPLETE"
-"""The environment variable by which click's completion scripts ask."""
+"""The environment variable that click's completion scripts set."""
 SHELLS = ("bash", "zsh", "fish")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -39,7 +39,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class CommonOptions:
-    """Options shared by every command. The object of click's contexts."""
+    """The values of the options that every command takes; the object of click's contexts."""
 
     color: str = "auto"
     quiet: bool = False
@@ -67,14 +67,14 @@ def _debug(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def common_options(function: Function) -> Function:
-    """--color, -q, -v and --debug, which every command takes; a command finds them in its CommonOptions."""
+    """Add --color, -q, -v and --debug to a command; their values are in its CommonOptions."""
     for add in (
         click.option(
             "--debug",
             is_flag=True,
             expose_value=False,
             callback=_debug,
-            help="Show the trace of an internal error.",
+            help="Show the traceback of an internal error.",
         ),
         click.option(
             "--verbose",
@@ -82,7 +82,7 @@ def common_options(function: Function) -> Function:
             count=True,
             expose_value=False,
             callback=_verbose,
-            help="More detail; twice: still more.",
+            help="More detail; -vv: even more.",
         ),
         click.option(
             "--quiet",
@@ -124,12 +124,13 @@ version = click.option(
 class Stoppable(Protocol):
     """A run that can be ended from outside."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """End the run soon, with its result; called by a signal handler."""
 
 
 @contextmanager
 def stoppable(run: Stoppable) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the run with its report; a second one ends the program."""
+    """Make Ctrl-C and SIGTERM end *run* with its report; a second signal ends the program."""
 
     def stop(number: int, _: FrameType | None) -> None:
         run.stop()

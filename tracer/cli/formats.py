@@ -1,7 +1,7 @@
-"""The formats of a report by name. A new one is one module in tracer/reports and one line here.
+"""The formats of a report by name. A new format needs one module in tracer/reports and one line here.
 
-A format is a module with `pieces(report) -> Iterator[bytes]`, named and not imported: a format that is
-not asked for costs nothing, and may need a library that is not installed.
+A format is a module with `pieces(report) -> Iterator[bytes]`. It is named here and imported on use: an unused
+format costs nothing, and may need a library that is not installed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["FORMATS", "loaded", "needing", "pieces"]
 
 
 class Format(NamedTuple):
-    """The module that makes a format, and what that needs."""
+    """The module of a format, and its requirements."""
 
     module: str
     description: str
-    """For --help."""
+    """Text for --help."""
     extra: str = ""
-    """The extra of pyproject.toml that installs what it needs."""
+    """The extra of pyproject.toml that installs its libraries; '' if it needs none."""
     binary: bool = False
-    """It cannot be written to a terminal."""
+    """Whether it is binary, and so is not written to a terminal."""
 
 
 FORMATS = {
@@ -45,9 +45,9 @@ FORMATS = {
 
 
 def pieces(name: str, report: Report) -> Iterator[bytes]:
-    """Return the report in the format of that name, in parts.
+    """Return the report in the format *name*, in parts.
 
-    Raises UsageError when a library is missing that the format needs.
+    Raises UsageError when a library of the format is not installed.
     """
     module = loaded(name, f"--format {name}")
     made: Iterator[bytes] = module.pieces(report)
@@ -55,13 +55,13 @@ def pieces(name: str, report: Report) -> Iterator[bytes]:
 
 
 def loaded(name: str, asked: str) -> Any:
-    """Return the module of a format; UsageError says what was *asked* for and what to install."""
+    """Return the module of a format. Raises UsageError with the option *asked* and what to install."""
     chosen = FORMATS[name]
     return needing(chosen.extra, chosen.module, asked)
 
 
 def needing(extra: str, module: str, asked: str) -> Any:
-    """Return *module*, which needs what the *extra* installs; UsageError as of `loaded`."""
+    """Return *module*, whose libraries *extra* installs. Raises UsageError as `loaded` does."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

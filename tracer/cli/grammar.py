@@ -1,4 +1,4 @@
-"""`tracer grammar`: lists, prints, validates and draws grammars. No capture is read."""
+"""`tracer grammar`: lists, prints, validates and draws grammars. It reads no capture."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def show(common: CommonOptions, name: str) -> int:
 
 
 def _print(console: Console, table: Table) -> None:
-    """Print a table without the blanks with which rich fills its last column: a pipe carries them on."""
+    """Print a table without the blanks after its last column, which rich writes into pipes too."""
     from rich.text import Text
 
     lines = console.render_lines(table, pad=False)
@@ -146,7 +146,7 @@ def _show(known: Grammar, console: Console, patterns: bool) -> None:
 
 
 def _rows(known: Grammar, step: Step) -> list[tuple[str, ...]]:
-    """Return a row for each way in which a step is done."""
+    """Return one row for each alternative of a step."""
     noted = {
         symbol.terminal: symbol.note
         for symbol in known.automaton.symbols
@@ -178,8 +178,8 @@ def _rows(known: Grammar, step: Step) -> list[tuple[str, ...]]:
 def check(common: CommonOptions, name: str) -> int:
     """Validates a grammar: 0 when tracer can use it, 2 and one line when not.
 
-    The line says file, line, what is wrong and what to do. Warnings are of what
-    is valid, but hardly meant.
+    The line says file, line, what is wrong and what to do. Warnings are about
+    what is valid, but probably not intended.
     """
     from tracer.grammar.files import find
     from tracer.grammar.inspection import inspect
@@ -205,7 +205,7 @@ def check(common: CommonOptions, name: str) -> int:
 
 @grammar.command("draw", short_help="Draw the steps of a grammar.")
 @_name
-@options.form("mermaid", "dot", description="What to draw in: Mermaid's or Graphviz's language.")
+@options.form("mermaid", "dot", description="Output language: Mermaid or Graphviz dot.")
 @click.option("--automaton", is_flag=True, help="Draw the compiled automaton, not the steps.")
 @options.target
 @common_options

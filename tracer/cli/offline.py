@@ -1,6 +1,6 @@
 """The commands that read captures to their end: check, calls, show, baseline, extract, compare.
 
-The docstring of a command is its help. What a command raises becomes an exit code in `program`.
+The docstring of a command is its help text. `program` turns its exceptions into exit codes.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def compare(
     form: str,
     target: Path | None,
 ) -> int:
-    """Shows what is different in AFTER: before and after an upgrade, say.
+    """Shows what differs in AFTER, for example after an upgrade.
 
     \b
     Examples:
@@ -339,8 +339,8 @@ def compare(
 
     Each is a folder of captures, a capture file, example:NAME, or a report of
     `tracer check --format json` (*.json). Shown are deviations and outcomes, steps
-    that appeared or vanished, an order that changed, times that moved (from 8
-    creations on each side) and calls that are new or gone.
+    that appeared or vanished, changes of order, times that changed (with 8 or
+    more creations on each side) and calls that are new or gone.
 
     Exit codes: 0, 1 when a kind of deviation is new, 2 could not run, 5 no trace
     found in one of them.
@@ -368,7 +368,7 @@ def compare(
 
 
 def _document(name: str, settings: Settings, common: CommonOptions) -> Document:
-    """The report that an argument means: read from its file, or made now from captures."""
+    """Return the report for an argument of compare: read from a file (*.json), or made from captures."""
     from tracer import engine
     from tracer.engine import comparison
     from tracer.reports import json
@@ -384,7 +384,7 @@ def _document(name: str, settings: Settings, common: CommonOptions) -> Document:
 
 
 def _report(captures: Sequence[str], settings: Settings, common: CommonOptions) -> Report:
-    """The report on the captures."""
+    """Return the report on the captures, with progress on a terminal."""
     from tracer import engine
 
     with progress(common) as shown:
@@ -392,22 +392,24 @@ def _report(captures: Sequence[str], settings: Settings, common: CommonOptions) 
 
 
 def _remark(report: Report, common: CommonOptions) -> None:
-    """Warn of likely mistakes of the caller: behind the results, so that it stays on the screen."""
+    """Write warnings about likely mistakes of the user; after the results, where they stay visible."""
     for words in report.remarks:
         output.say(f"warning: {words}", common)
 
 
 def _mailable(report: Report) -> Report:
-    """The report without names and addresses that identify the cloud."""
+    """Return the report without names and addresses that identify the cloud."""
     from tracer.reports.anonymous import anonymous
 
     return anonymous(report)
 
 
 def _nothing(report: Report, found: int, where: Where, settings: Settings) -> str:
-    """Why there is nothing to report, for standard error."""
+    """Return a message that says why there is nothing to report."""
     if found:
-        return f"the one trace does not fit {where}" if found == 1 else f"none of {found} traces fits {where}"
+        if found == 1:
+            return f"the only trace does not match {where}"
+        return f"none of {found} traces matches {where}"
     from tracer import reports
 
     if report.left_out:
@@ -420,7 +422,7 @@ def _nothing(report: Report, found: int, where: Where, settings: Settings) -> st
 
 
 def _warn(report: Report, common: CommonOptions) -> None:
-    """Say on standard error what the captures lost: a pipe that reads the JSON may not look."""
+    """Write to standard error what the captures lost: a program that reads the report may ignore it."""
     from tracer import reports
 
     for capture in report.captures:

@@ -1,6 +1,6 @@
-"""The options of the commands: their names, their help, and what their values mean.
+"""The options of the commands: their names, their help, and the parsing of their values.
 
-A value that makes no sense is refused here, before a capture is opened or the pipeline imported.
+Invalid values are refused here, before a capture is opened or the pipeline imported.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ __all__ = [
 
 
 class Where:
-    """The conditions of --where, and whether a trace fits them."""
+    """The conditions of --where as a predicate on verdicts."""
 
     def __init__(self, conditions: Sequence[str]) -> None:
         self.conditions = conditions
@@ -72,7 +72,7 @@ class Where:
             self.steps = reports.named_steps(conditions)
 
     def of(self, report: Report) -> Report:
-        """Return *report* with the traces that fit, and no others."""
+        """Return *report* with only the traces that match."""
         return replace(report, verdicts=[verdict for verdict in report.verdicts if self.fits(verdict)])
 
     def __str__(self) -> str:
@@ -84,9 +84,10 @@ _DEFAULTS = Settings()
 
 
 def settings(function: Callable[..., int]) -> Callable[..., int]:
-    """Give the command one `Settings` in the place of those of its options that are answers to its questions.
+    """Pass the command one `Settings` in place of the options that are fields of it.
 
-    What --where chooses the command does itself; the steps that it names are for the grammar to know.
+    The command applies --where itself; the steps that --where names go into the settings, where the grammar
+    checks that it has them.
     """
 
     @functools.wraps(function)
@@ -114,7 +115,7 @@ grammar = click.option(
 
 
 def path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    """Return the path that a word is."""
+    """Convert a value to a path (a callback of click)."""
     return None if value is None else Path(value)
 
 
@@ -159,7 +160,7 @@ def _time(context: click.Context, parameter: click.Parameter, text: str | None) 
     except (ValueError, OverflowError):
         known = "write 2026-01-01T06:53:28Z (UTC without a zone) or seconds since 1970"
         raise UsageError(f"{parameter.opts[0]} {text!r}: not a time; {known}") from None
-    # Whichever of the two comes second sees the other one.
+    # click calls this for each of the two options; the second call finds the value of the first.
     times = {**context.params, parameter.name: time_ns}
     since_ns, until_ns = times.get("since_ns"), times.get("until_ns")
     if since_ns is not None and until_ns is not None and since_ns >= until_ns:
@@ -171,9 +172,9 @@ def _time(context: click.Context, parameter: click.Parameter, text: str | None) 
 
 
 def _span(what: str) -> tuple[Callable[[Function], Function], Callable[[Function], Function]]:
-    """--since and --until, which choose among *what*."""
-    since_help = f"Only {what} started from then on: RFC 3339, or epoch seconds."
-    until_help = f"Only {what} started before that: likewise."
+    """Return the options --since and --until, which select *what*: traces or calls."""
+    since_help = f"Only {what} that start at TIME or later: RFC 3339, or epoch seconds."
+    until_help = f"Only {what} that start before TIME."
     return (
         click.option("--since", "since_ns", metavar="TIME", callback=_time, help=since_help),
         click.option("--until", "until_ns", metavar="TIME", callback=_time, help=until_help),
@@ -186,7 +187,7 @@ allow = click.option(
     "--allow",
     metavar="KIND[:STEP]",
     multiple=True,
-    help="Accept such a deviation, or 'unobserved', as a mere note.",
+    help="Accept such deviations, or 'unobserved', and report them as notes.",
 )
 
 baseline = click.option(
@@ -194,7 +195,7 @@ baseline = click.option(
     metavar="FILE",
     type=click.Path(),
     callback=path,
-    help="Name steps that are slow against this file of `tracer baseline`.",
+    help="Report steps that are slow compared with this file of `tracer baseline`.",
 )
 
 
@@ -202,7 +203,7 @@ baseline = click.option(
 
 
 def form(*names: str, description: str) -> Callable[[Function], Function]:
-    """--format with these *names*, the first of them by default; *description* is its help."""
+    """Return --format with the choices *names*, the first by default; *description* is its help."""
     return click.option(
         "--format",
         "form",
@@ -236,7 +237,7 @@ target = click.option(
     metavar="FILE",
     type=click.Path(),
     callback=path,
-    help="Write the result there, not to standard output.",
+    help="Write the result to FILE instead of standard output.",
 )
 
 
@@ -286,7 +287,7 @@ bpf = click.option(
     "-f",
     "bpf",
     metavar="BPF",
-    help="Capture filter (as of tcpdump) in place of the protocols' ports; '' is all.",
+    help="Capture filter (tcpdump syntax) instead of the protocols' ports; '' captures all.",
 )
 
 
@@ -318,19 +319,19 @@ packets = click.option(
 metrics = click.option(
     "--metrics",
     metavar="[ADDRESS:]PORT",
-    help="Answer Prometheus there; on 127.0.0.1 unless an address is given.",
+    help="Serve Prometheus metrics at PORT; on 127.0.0.1 unless an address is given.",
 )
 notify = click.option(
     "--notify",
     metavar="URL",
-    help="POST the JSON line of each creation that is stuck or failed there, and of its recovery.",
+    help="POST the JSON line of each creation that is stuck or failed, and of its recovery, to URL.",
 )
 checkpoint = click.option(
     "--checkpoint",
     metavar="FILE",
     type=click.Path(),
     callback=path,
-    help="Keep open creations there; a watch that is started again goes on with them.",
+    help="Save open creations in FILE; the next watch goes on with them.",
 )
 
 

@@ -1,6 +1,6 @@
-"""What goes out: results to standard output or `-o`, remarks and progress to standard error, an exit code.
+"""Output of the commands: results to standard output or `-o`, remarks and progress to standard error.
 
-rich is imported where it draws: for a text report, and for progress on a terminal.
+rich is imported only where it is used: for a text report, and for progress on a terminal.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PIPE_WIDTH = 160
 
 
 def exit_code(report: Report) -> int:
-    """Return the exit code of check and watch for what they found."""
+    """Return the exit code of check and watch for *report*."""
     if report.partial:
         return INTERRUPTED
     if report.internal_errors:
@@ -72,14 +72,14 @@ def say(message: str, common: CommonOptions) -> None:
 
 
 def write_line(message: str) -> None:
-    """Write one line to standard error. That it is closed or broken ends no run."""
+    """Write one line to standard error; a closed or broken standard error is ignored."""
     if sys.stderr is not None:
         with suppress(BrokenPipeError):
             print(f"tracer: {plain(message, 2000)}", file=sys.stderr)
 
 
 def plain(text: str, limit: int) -> str:
-    """`tracer.reports.plain`, imported with the first remark."""
+    """Return `tracer.reports.plain` of *text*; the reports are imported with the first remark."""
     from tracer import reports
 
     return reports.plain(text, limit)
@@ -90,7 +90,7 @@ def plain(text: str, limit: int) -> str:
 
 @contextmanager
 def progress(common: CommonOptions) -> Iterator[CaptureProgress]:
-    """Bars for as long as the captures are read; without a terminal or with `-q`, none."""
+    """Show progress bars while captures are read; none with `-q` or without a terminal."""
     if common.quiet or sys.stderr is None or not sys.stderr.isatty():
         yield CaptureProgress(None, common)
         return
@@ -111,7 +111,7 @@ def progress(common: CommonOptions) -> Iterator[CaptureProgress]:
 
 
 class CaptureProgress:
-    """Shows how far the captures are read: `tracer.engine.Progress`."""
+    """Shows how far the captures are read; an implementation of `tracer.engine.Progress`."""
 
     def __init__(self, bars: Bars | None, common: CommonOptions) -> None:
         self._bars = bars
@@ -119,16 +119,19 @@ class CaptureProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def opened(self, path: str, size_bytes: int | None) -> None:
+        """Show a bar for a capture; *size_bytes* is None for a stream."""
         if self._bars is not None:
             name = plain(path.rsplit("/", 1)[-1], 60)
             self._tasks[path] = self._bars.add_task(name, total=size_bytes, counts="")
 
     def advanced(self, path: str, bytes_read: int, packets: int, traces: int) -> None:
+        """Update the bar of a capture."""
         if self._bars is not None and path in self._tasks:
             counts = f"{packets:,} packets, {traces:,} traces"
             self._bars.update(self._tasks[path], completed=bytes_read, counts=counts)
 
     def ignored(self, path: str, why: str) -> None:
+        """Report, with -v, a file of a folder that is no capture."""
         if self._manner.verbose:
             say(f"ignored {path}: {why}", self._manner)
 
@@ -138,8 +141,11 @@ class CaptureProgress:
 
 @contextmanager
 def destination(path: Path | None, captures: Sequence[str], option: str = "-o") -> Iterator[TextIO]:
-    """Where results go. That a file cannot be written is found out before the work; what it held before
-    stays until then."""
+    """Open *path*, or standard output, for results; *option* is named in errors.
+
+    A file that cannot be written is reported before the work begins. The old content of a file stays until
+    the first result is written. Raises UsageError.
+    """
     if path is None or str(path) == "-":
         if sys.stdout is None:
             raise UsageError(f"standard output is closed; name a file for the result with {option}")
@@ -147,7 +153,7 @@ def destination(path: Path | None, captures: Sequence[str], option: str = "-o") 
             yield sys.stdout
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader is gone (`| head`); the exit code still says what was found.
+            # The reader has ended (`| head`); the exit code still shows the result.
             discard_stdout()
         return
     if any(_same_file(path, capture) for capture in captures):
@@ -170,7 +176,7 @@ def destination(path: Path | None, captures: Sequence[str], option: str = "-o") 
 
 
 def _same_file(path: Path, capture: str) -> bool:
-    """Return whether *path* is what an argument names, or a capture of a folder that it names."""
+    """Return whether *path* is the capture that an argument names, or one in the folder that it names."""
     with suppress(OSError, ValueError):
         for name in filter(None, (capture, capture.partition("=")[2])):
             source = Path(name)
@@ -182,12 +188,12 @@ def _same_file(path: Path, capture: str) -> bool:
 
 
 def discard_stdout() -> None:
-    """Send what is still to come nowhere, so that no flush at the end fails again."""
+    """Redirect standard output to /dev/null, so that the flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ready(form: str, file: TextIO) -> None:
-    """Raise UsageError, before the work, for a format that cannot be made here or that *file* cannot show."""
+    """Raise UsageError if libraries of a format are missing, or if it is binary and *file* a terminal."""
     from tracer.cli import formats
 
     chosen = formats.FORMATS.get(form)
@@ -200,7 +206,7 @@ def ready(form: str, file: TextIO) -> None:
 
 
 def write_report(form: str, report: Report, file: TextIO) -> None:
-    """Write the report in one of the formats that programs and browsers read."""
+    """Write the report in a format of `formats.FORMATS`."""
     from tracer.cli import formats
 
     file.flush()
@@ -212,7 +218,7 @@ def write_report(form: str, report: Report, file: TextIO) -> None:
 
 
 def console(file: TextIO, common: CommonOptions) -> Console:
-    """A console on a stream: as wide as the terminal, or wide enough where no window cuts the lines."""
+    """Return a console on a stream: as wide as the terminal, or _PIPE_WIDTH columns without one."""
     from rich.console import Console
 
     class Screen(Console):
@@ -225,7 +231,7 @@ def console(file: TextIO, common: CommonOptions) -> Console:
         file=file,
         width=None if has_width else _PIPE_WIDTH,
         force_terminal=on_screen,
-        # rich detects no colours where there is no terminal, even if they are asked for.
+        # Without a terminal rich detects no colours, even if they are requested.
         color_system=("auto" if on_screen else "standard") if coloured else None,
         no_color=not coloured,
         highlight=False,
@@ -235,7 +241,7 @@ def console(file: TextIO, common: CommonOptions) -> Console:
 
 
 def colourful(file: TextIO, common: CommonOptions) -> bool:
-    """Whether to colour what goes to *file*: the option beats the environment, which beats the terminal."""
+    """Return whether output to *file* is coloured: by the option, else the environment, else the terminal."""
     if common.color != "auto":
         return common.color == "always"
     if os.environ.get("NO_COLOR"):

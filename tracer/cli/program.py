@@ -1,4 +1,4 @@
-"""The program: its commands in the order of their use, shell completion, and one run with its exit code."""
+"""The program: its commands, shell completion, and one run with its exit code."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ __all__ = ["complete", "program", "run"]
 
 
 class Commands(click.Group):
-    """The commands in the order of their use, with a suggestion for one that does not exist."""
+    """The commands in the order in which they were added, with a suggestion for an unknown one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which they were added; click would sort them."""
         return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that *args* begin with. Raises UsageError for an unknown one."""
         if args[0] not in self.commands and not ctx.resilient_parsing:
             raise UsageError(_no_such_command(args[0], args[1:], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
@@ -53,12 +55,12 @@ class Commands(click.Group):
 @version
 @click.pass_context
 def program(context: click.Context) -> int:
-    """Says at which documented step the creation of a cloud VM broke, from
+    """Reports at which documented step the creation of a cloud VM failed, from
     network captures alone.
 
     \b
     Examples:
-      tracer check incident/                  which creations broke, and where
+      tracer check incident/                  which creations failed, and where
       tracer show incident/ --trace web-1     one of them as a ladder diagram
       tracer calls boot.pcap --format jsonl   every call that the captures hold
 
@@ -70,7 +72,7 @@ def program(context: click.Context) -> int:
     completion --help` shows how to have commands and options completed.
     """
     if context.invoked_subcommand is None:
-        # Not 0: a script whose command came out empty has checked nothing.
+        # Not 0: a script that calls tracer without a command has checked nothing.
         click.echo(context.get_help(), err=True)
     return COULD_NOT_RUN
 
@@ -90,8 +92,7 @@ def completion(shell: str) -> int:
       tracer completion zsh > ~/.zfunc/_tracer     # a folder of fpath
       tracer completion fish > ~/.config/fish/completions/tracer.fish
 
-    To try it in the shell at hand, of bash or zsh: eval "$(tracer completion
-    bash)".
+    To try it in the current bash or zsh: eval "$(tracer completion bash)".
     """
     from click.shell_completion import get_completion_class
 
@@ -106,7 +107,7 @@ def completion(shell: str) -> int:
 
 
 def complete() -> None:
-    """Answer the question of a shell's completion script, if the process was started for one, and exit."""
+    """Answer a shell's completion script and exit, if such a script started the process."""
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         from click.shell_completion import shell_complete
 
@@ -114,8 +115,8 @@ def complete() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command that *arguments* name; return its exit code. A mistake of the caller is one line."""
-    # Not click's own `main`: it ends with 1 for a reader that leaves, which means that a trace deviates.
+    """Run the command in *arguments*; return its exit code. A mistake of the user gives one line of error."""
+    # Not click's `main`: it exits with 1 when the reader of a pipe ends, and 1 means that a trace deviates.
     common = CommonOptions()
     try:
         with program.make_context(PROGRAM_NAME, list(arguments), obj=common) as context:
@@ -130,7 +131,7 @@ def run(arguments: Sequence[str]) -> int:
         output.say("interrupted", common)
         return INTERRUPTED
     except BrokenPipeError:
-        # `tracer --help | head -1`. The commands have their own, and still say what they found.
+        # `tracer --help | head -1`. Commands handle this themselves and keep their exit code.
         output.discard_stdout()
         return CONFORMS
     except OSError as error:
@@ -150,18 +151,18 @@ def _fail(message: str) -> int:
 
 def _bug(error: Exception) -> int:
     what = output.plain(f"{type(error).__name__}: {error}", 500)
-    output.write_line(f"internal error: {what} (this is a bug; run with --debug for the trace)")
+    output.write_line(f"internal error: {what} (this is a bug; run with --debug for the traceback)")
     return COULD_NOT_RUN
 
 
-# --- mistakes of the caller, one line each: what is wrong, and what to write instead ---------------
+# --- mistakes of the user, one line each: what is wrong, and what to write instead -----------------
 
-# click's own words take three lines and differ between its versions.
+# click's own messages take three lines and differ between its versions.
 _CAPTURES = "capture files, PLANE=FILE, a folder of them, - or example:NAME"
 
 
 def _mistake(error: click.ClickException) -> str:
-    """Return the line for a mistake that click has found."""
+    """Return the message for a mistake that click has found."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "tracer"
     see = f"`{command} --help`" if context else "--help"
@@ -174,7 +175,7 @@ def _mistake(error: click.ClickException) -> str:
             return f"{command}: no captures given: name {_CAPTURES}"
         return f"{command} needs {name or 'an argument'}; {see} shows how"
     if isinstance(error, click.BadParameter) and error.param is not None:
-        # An option is known by its name, an argument by its command.
+        # An option is named by itself, an argument by its command.
         name = error.param.opts[0] if isinstance(error.param, click.Option) else command
         return f"{name}: {error.message.rstrip('.')}"
     message = error.format_message().rstrip(".")
@@ -182,7 +183,7 @@ def _mistake(error: click.ClickException) -> str:
 
 
 def _no_such_command(name: str, rest: Sequence[str], known: Sequence[str]) -> str:
-    """Return the line for a first word that is no command; a capture is most likely meant for `check`."""
+    """Return the message for an unknown command; if it is a capture, `check` is suggested."""
     if os.path.exists(name) or name.startswith("example:"):
         import shlex
 

@@ -1,4 +1,4 @@
-"""`tracer replay`: recorded captures again, into the live view or to test systems."""
+"""`tracer replay`: replays recorded captures into the live view or to test systems."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def replay(
     message byte for byte, and deletes at the end what it declared. It refuses
     a broker that has exchanges or queues of these names already.
 
-    --rest sends the requests that a role was sent; ids and tokens that a live
-    answer gives in the place of recorded ones are used from then on.
+    --rest sends the requests that a role was sent; ids and tokens of live
+    answers replace the recorded ones in later requests.
     """
     from tracer.replay.run import Targets
 

@@ -1,4 +1,4 @@
-"""`tracer watch`: sources in, events out as they happen, the report and an exit code at the end."""
+"""`tracer watch`: reads live sources; writes events as they happen, and the report at the end."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def watch(
     Examples:
       tracer watch -i External_api=eth0 -i Internal_base=eth1
       tracer watch -i External_api=/run/ext.fifo -i Internal_base=/run/int.fifo
-      tracer watch -i Internal_base=-       what is piped in, as below
+      tracer watch -i Internal_base=-       a piped stream, as below
       tracer watch -i External_api=eth0 --amqp amqp://tracer:secret@ctl1/
 
     From a host without Python: ssh ctl1 tcpdump -U -w - | tracer watch -i PLANE=-
 
-    Ctrl-C ends it with the report of all that was seen. On a pipe there is one
+    Ctrl-C ends it and prints the report. On a pipe there is one
     JSON object a line: watching (once all sources are open), trace_opened,
     step_seen, stalled, resumed, verdict, withdrawn (it was part of another
     creation, or none), trouble; the last one is the report.
@@ -99,9 +99,10 @@ def follow(
     *,
     announced: bool = False,
 ) -> Report:
-    """Run what *begin* makes; write its events and its report in *form*, its events to *side_outputs* too.
+    """Run the watch that *begin* returns; write events and report in *form*; return the report.
 
-    *announced*: say when all sources are open, so that the caller of the program may go on.
+    Events go to *side_outputs* too. *announced*: write a line when all sources are open, so that a program
+    that started this one can go on.
     """
     from tracer.live.watch import Limits
     from tracer.reports import events
@@ -137,12 +138,12 @@ def follow(
                 from tracer.reports import console
 
                 console.render(report, output.console(file, common), common.verbose)
-        # Side outputs end behind the report: notifications that are still to be sent do not delay it.
+        # Side outputs are closed after the report: pending notifications do not delay it.
     return report
 
 
 def _form(form: str, file: TextIO) -> str:
-    """Return the format that *form* means: a view on a terminal, lines of JSON on a pipe."""
+    """Return the format for *form*; auto is the view on a terminal, text on a dumb one, JSON on a pipe."""
     if form != "auto":
         return form
     if not file.isatty():
@@ -151,7 +152,7 @@ def _form(form: str, file: TextIO) -> str:
 
 
 class _SideOutputs:
-    """Where events go beside standard output: metrics for Prometheus, notifications, a checkpoint."""
+    """Outputs besides standard output: metrics for Prometheus, notifications, a checkpoint."""
 
     def __init__(
         self, metrics: str | None, notify: str | None, grammar: str, checkpoint: Path | None = None
@@ -160,9 +161,9 @@ class _SideOutputs:
         self._checkpoint = checkpoint
 
     def begin(self, distributor: _Distributor, common: CommonOptions, stack: ExitStack) -> None:
-        """Connect them to *distributor*. Their threads begin here: privileges are dropped by now.
+        """Connect the outputs to *distributor* and start their threads; privileges are dropped before.
 
-        Raises UsageError for an address that cannot be bound, and for a file that is no checkpoint.
+        Raises UsageError for an address that cannot be bound, and for a file that is not a checkpoint.
         """
         if self._checkpoint is not None and distributor.run is not None:
             from tracer.live.checkpoint import Keeper, load
@@ -188,14 +189,14 @@ class _SideOutputs:
 
 
 def _send_the_rest(notifier: Notifier, common: CommonOptions) -> None:
-    """Wait until pending notifications are sent; Ctrl-C and SIGTERM end the wait."""
+    """Wait until pending notifications are sent; Ctrl-C or SIGTERM ends the wait."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.default_int_handler)
     output.say(notifier.close(say=lambda words: output.say(words, common)), common)
 
 
 class _Distributor:
-    """Passes events and pictures on. When the reader of standard output is gone, it stops the run."""
+    """Passes events and pictures to the outputs; stops the run when the reader of standard output ends."""
 
     def __init__(self) -> None:
         self.write: Callable[[Event], None] | None = None
@@ -207,17 +208,17 @@ class _Distributor:
 
     @property
     def is_shown(self) -> bool:
-        """Whether pictures are needed: to be shown, or as the time to report troubles of an output."""
+        """Whether pictures are needed: to be drawn, or as occasions to report troubles of an output."""
         return any(each is not None for each in (self.draw, self.metrics, self.notifier, self.keeper))
 
     def announce(self, form: str, common: CommonOptions) -> None:
-        """Say that all sources are open: an event for a program, a remark for a person."""
+        """Write that all sources are open: as an event in jsonl, else as a remark."""
         assert self.run is not None  # noqa: S101  # there is one by now
         words = "watching " + ", ".join(capture.words for capture in self.run.captures)
         if form == "jsonl":
             from tracer.model.events import Event
 
-            # Nothing has come yet: there is no time.
+            # No packet has come yet, so there is no capture time: 0.
             self.receive(Event("watching", 0, message=words))
         else:
             output.say(words, common)

@@ -1,6 +1,6 @@
-"""What a trace means by its grammar: how it ended, what became of each step, what deviates, in which words.
+"""Judges a trace by its grammar: how it ended, the status of each step, what deviates, and the messages.
 
-`Checker` turns a trace into a verdict; `Coverage` knows what the captures could have shown.
+`Checker` turns a trace into a verdict; `Coverage` answers what the captures could have shown.
 """
 
 from tracer.conformance.checker import Checker

@@ -1,10 +1,13 @@
-"""What operators ask of a creation that broke, answered as notes where the evidence is on the wire.
+"""Notes that answer what operators ask about a failed creation, where the evidence is in the captures.
 
 - `placement`: was "No valid host" an empty answer of placement, or did a filter of the scheduler refuse?
-- `reply`: did the reply that somebody waited for come late or never, and to which method does it belong?
-- `broker`: which messages no queue took, nobody fetched, or nobody acknowledged?
-- `fault`: what nova itself recorded as the reason, as `openstack server show` tells it.
+- `reply`: did the reply that a service waited for come late or never, and to which method does it belong?
+- `broker`: which messages were routed to no queue, not delivered, or not acknowledged?
+- `fault`: the reason that nova itself recorded, as `openstack server show` displays it.
 """
+
+# These are the questions that no single log answers: nova logs "No valid host" and "message ID …" without
+# what placement or the broker did. A creation that succeeded gets none of them.
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from tracer.openstack.services import NOVA_SCHEDULER
 __all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered", "selects_host"]
 
 _MOST = 5
-"""Notes of one kind; a conductor that died owes hundreds of replies."""
+"""The most notes of one kind: a nova-conductor that died leaves hundreds of calls without a reply."""
 _TEXT_LIMIT = 200
 _QUERY_LIMIT = 10_000
 
 
 def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
-    """Return what the captures answer of a creation that did not succeed."""
+    """Return the notes on a creation that did not succeed; none on one that did."""
     if ending.outcome in GOOD:
         return []
     return [
@@ -45,7 +48,8 @@ def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
 
 
 def candidates_offered(case: Case) -> Call | None:
-    """Return the last answer of placement that says how many hosts could take the VM."""
+    """Return the last answer of placement that lists the hosts that could take the VM."""
+    # The last one, because a rescheduled creation may have asked more than once.
     found = None
     for call in case.trace.calls:
         if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
@@ -54,11 +58,12 @@ def candidates_offered(case: Case) -> Call | None:
 
 
 def selects_host(case: Case, step: str | None) -> bool:
-    """Tell whether *step* is the answer that names the hosts: placement and filters decide it."""
+    """Return whether *step* is nova-scheduler's reply with the hosts, which placement and filters decide."""
     return bool(case.grammar.replies(step)) and case.grammar.caller(step) == NOVA_SCHEDULER
 
 
 def _placement(case: Case, ending: Ending) -> list[Note]:
+    """Return why no host was found: an empty answer of placement, or nova-scheduler's filters."""
     step = ending.stopped_at
     if not selects_host(case, step):
         return []
@@ -73,12 +78,14 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
         if not refused:
             return []
         why = (
-            "placement's answer is not in the captures: it may have been empty, or a filter refused the rest"
+            "placement's answer is not in the captures: it was empty, or nova-scheduler's filters refused all"
         )
         return [Note("placement", step, why, case.records[asked[-1].serial] if asked else None)]
+    # The query is shown, because what was asked for (a trait, an aggregate, a large flavor) explains an
+    # empty answer.
     count, wanted = offer.facts.candidates, _wanted(offer.facts.query)
     if not count:
-        why = f"placement offered no host{wanted}: not a filter of nova-scheduler"
+        why = f"placement offered no host{wanted}: nova-scheduler's filters are not the cause"
     elif ending.call is not None and ending.call.result == "failure":
         hosts = "1 host" if count == 1 else f"{count} hosts"
         why = f"placement offered {hosts}{wanted}: nova-scheduler's filters refused, or claiming failed"
@@ -111,14 +118,17 @@ def _wanted(query: str) -> str:
 
 
 def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
+    """Return a note for each RPC call whose reply came too late or never."""
     notes = []
     reply_step = next((step for step in case.grammar.places if case.grammar.replies(step)), None)
     for call in case.trace.calls:
         facts = call.facts
         if not isinstance(facts, RpcFacts) or facts.mode != "call" or facts.broken or not facts.msg_id:
             continue
+        # The caller raises MessagingTimeout after its own time-out; when, is known from the fault that nova
+        # recorded, or at most from the state error.
         recorded_ns = _gave_up_ns(case, facts.msg_id)
-        gave_up_ns = recorded_ns or _error_behind(case, call)
+        gave_up_ns = recorded_ns or _error_after(case, call)
         record = case.records[call.serial]
         step = _step_of(case, call)
         what = f"{call.operation} of {record.caller} (message ID {facts.msg_id})"
@@ -127,13 +137,14 @@ def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
                 continue
             after_ns = coverage.seen_for_ns(record.plane, call.started_ns)
             if after_ns < 1_000_000_000 and not gave_up_ns:
-                continue  # the capture ends in its middle
+                # The capture ends while the call is in progress: that it has no reply means nothing.
+                continue
             is_visible = reply_step is not None and coverage.would_show(reply_step)
             said = "was never answered" if is_visible else "has no answer in the captures"
             if after_ns < (gave_up_ns - call.started_ns if gave_up_ns else coverage.stall_ns):
                 said = f"was not answered in the {time_words(after_ns)} captured"
             if gave_up_ns:
-                # The answer to a poll tells that the VM is in error, not since when.
+                # The state error may be known from the answer to a poll, which comes later than the state.
                 most = "" if recorded_ns else "at most "
                 said += f"; its caller gave up after {most}{time_words(gave_up_ns - call.started_ns)}"
             notes.append(Note("reply", step, f"{what} {said}", record))
@@ -147,22 +158,23 @@ def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
 
 
 def _lost(call: Call) -> bool:
-    """Tell whether the reply may be in a hole of the capture."""
+    """Return whether the reply may be among bytes that the capture lacks."""
     facts = call.facts
     consumer = facts.consumer.connection if isinstance(facts, RpcFacts) and facts.consumer else None
     return bool(call.connection.gaps or (consumer is not None and consumer.gaps))
 
 
 def _gave_up_ns(case: Case, msg_id: str) -> int:
-    """Return when nova recorded that it waited in vain for the reply to this very message."""
+    """Return when nova recorded a time-out of this message; 0 if it did not."""
+    # oslo.messaging puts the message id into the text of MessagingTimeout.
     for call in case.trace.calls:
         if isinstance(call.facts, SqlFacts) and msg_id in call.facts.fault:
             return call.started_ns
     return 0
 
 
-def _error_behind(case: Case, call: Call) -> int:
-    """Return when the VM was put in error while an answer that is a step was outstanding."""
+def _error_after(case: Case, call: Call) -> int:
+    """Return when the VM was put in error after *call*, if the reply to *call* is a step; else 0."""
     facts, failed_ns = call.facts, case.trace.failed_ns or 0
     waits = isinstance(facts, RpcFacts) and bool(
         case.grammar.steps_by_operation("RPC", f"reply {facts.method}")
@@ -181,9 +193,11 @@ _FATES = {
 
 
 def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
+    """Return a note for each message that did not get through the broker to an acknowledgement."""
     notes = []
     for call in case.trace.calls:
         facts = call.facts
+        # A message that was answered got through, whatever the capture shows of its delivery.
         if not isinstance(facts, RpcFacts) or facts.mode not in ("call", "cast") or facts.answered_ns:
             continue
         record = case.records[call.serial]
@@ -195,7 +209,8 @@ def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
         step = _step_of(case, call)
         words = fate.format(queue=queue[:_TEXT_LIMIT], consumer=consumer)
         if call.connection.protocol == "firehose":
-            # It tells that no queue took a message; returned is only what its sender wanted back.
+            # The firehose shows that no queue took a message, but not whether the sender got it back: the
+            # broker returns only messages that were published with the flag `mandatory`.
             words = words.removesuffix(", the broker returned it")
         seen_ns = coverage.seen_for_ns(record.plane, call.started_ns)
         if record.result in ("undelivered", "unacked") and seen_ns < coverage.stall_ns:
@@ -205,7 +220,7 @@ def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
 
 
 def redelivered(case: Case) -> list[Note]:
-    """Note the messages that the broker delivered more than once, however the trace ended."""
+    """Return notes on the messages that the broker delivered more than once, whatever the outcome."""
     return [
         Note("redelivered", case.grammar.earliest(w.steps), f"{w.record.operation} was delivered again")
         for w in case.witnesses
@@ -214,7 +229,7 @@ def redelivered(case: Case) -> list[Note]:
 
 
 def faults_recorded(case: Case) -> list[Call]:
-    """Return the statements in which nova records why this VM is in error, each reason once."""
+    """Return the statements with which nova recorded why this VM is in error, one for each reason."""
     found: dict[str, Call] = {}
     for call in case.trace.calls:
         if isinstance(call.facts, SqlFacts) and call.facts.fault:
@@ -223,4 +238,5 @@ def faults_recorded(case: Case) -> list[Call]:
 
 
 def _step_of(case: Case, call: Call) -> str | None:
+    """Return the earliest step that *call* can be evidence of."""
     return next((case.grammar.earliest(w.all_steps) for w in case.witnesses if w.call is call), None)

@@ -1,6 +1,6 @@
-"""One trace laid out for the check: each call with its line and the ways a grammar may take it.
+"""One trace prepared for the check: each call with its line and the symbols that it may be taken for.
 
-The nouns of the judgement: Case, Witness, the hosts Tried, and the Ending.
+Holds the types of the judgement: Case, Witness, Tried (a host) and Ending.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from tracer.openstack.states import TASK_FAILED
 __all__ = ["GOOD", "Case", "Ending", "Tried", "Witness", "lay_out"]
 
 GOOD = ("active", "done")
-"""Outcomes of what succeeded."""
+"""Outcomes of success: of a creation, and of an operation on an existing server."""
 
 
 class Witness(NamedTuple):
-    """A call of the trace that the grammar knows."""
+    """A call of the trace that the grammar knows: evidence of one or several steps."""
 
     call: Call
     record: CallRecord
     candidates: tuple[Candidate, ...]
     steps: frozenset[str]
-    """Steps it fits as it is."""
+    """Steps that it fits as it is."""
     failed: frozenset[str]
-    """Steps it would fit if its result were good."""
+    """Steps that it would fit if its result were good, and those that refuse by it."""
     ambiguous: bool
+    """It may belong to another trace: then it makes no step failed and has no certain time."""
 
     @property
     def all_steps(self) -> frozenset[str]:
+        """The steps that it fits, with its own result or with a good one."""
         return self.steps | self.failed
 
 
@@ -42,7 +44,7 @@ class Tried(NamedTuple):
 
     host: str
     call: Call | None
-    """The first call of the attempt; None when it is only known from what the host did."""
+    """The message that asks the host; None when the host is known only by its own calls."""
     addresses: frozenset[str]
     since_ns: int
 
@@ -55,53 +57,60 @@ class Case:
     grammar: Grammar
     witnesses: list[Witness]
     records: dict[int, CallRecord]
-    """serial of a call -> as it is shown"""
+    """serial of a call -> the record that reports show"""
     attempts: list[Tried] = field(default_factory=list)
     """The hosts that were asked, in order of time (attempts.py)."""
 
     def step_calls(self, step: str) -> list[Witness]:
+        """Return the calls that fit *step* as they are."""
         return [w for w in self.witnesses if step in w.steps]
 
     def is_damaged(self) -> bool:
-        """Tell whether bytes of what the grammar knows are missing in the captures."""
+        """Return whether the captures lack bytes of calls or connections that the grammar knows."""
         return any(w.call.connection.gaps or getattr(w.call.facts, "broken", False) for w in self.witnesses)
 
     @property
     def first_ns(self) -> int:
+        """Start of the trace's first call."""
         return self.trace.calls[0].started_ns
 
     def last_own_ns(self) -> int:
-        """Return the time of the last sign of life of the creation itself.
+        """Return the time of the last activity of the creation itself.
 
         Polls do not count, nor do the late ends of the outer calls, which wait for their own time-outs.
         """
+        # Otherwise nothing would ever be stuck: in fail-compute-down the creation's own calls stop 26 s
+        # before the end, the SC's polls 0.4 s before it; in fail-mq-down the POST ends 40 s after the rest.
         latest = self.first_ns
         for call in self.trace.calls:
             if isinstance(call.facts, ConnectFacts) and call is not self.trace.calls[0]:
-                # A service that has lost its broker keeps retrying the connection, whatever the trace.
+                # A service that has lost its broker keeps retrying the connection, trace or no trace.
                 continue
             outer = self._is_outer(call)
             latest = max(latest, call.started_ns, 0 if outer else (call.ended_ns or 0))
         return latest
 
     def _is_outer(self, call: Call) -> bool:
-        """Tell whether *call* is the request that began it all, on one of its legs."""
+        """Return whether *call* is a leg of the request that began the trace, or the call to the portal."""
         to = self.grammar.begun_at(call.protocol, call.asked) if call.protocol == "REST" else frozenset()
         return bool(to - {PORTAL}) or (bool(to) and not call.connection.server_role)
 
 
 @dataclass(slots=True)
 class Ending:
-    """How a creation ended."""
+    """The outcome of a creation, where it stopped, and the evidence."""
 
     outcome: Outcome
     stopped_at: str | None = None
+    """The step that failed, or that is owed; None where it is not known, or nothing stopped."""
     between: tuple[str, str] | None = None
+    """Where `stopped_at` is not known: the last step seen, and the first that may have failed."""
     call: Call | None = None
-    """The call that failed, or the last one that was made."""
+    """The call that failed, or the last call."""
     error: str = ""
-    """The fault's own words."""
+    """The text of the fault."""
     time_ns: int = 0
+    """When the outcome was known; for what is stuck or unfinished the last activity."""
 
 
 def lay_out(
@@ -109,7 +118,10 @@ def lay_out(
     grammar: Grammar,
     record: Callable[[Call, bool], CallRecord],
 ) -> Case:
-    """Return *trace* with lines and candidates; *record* resolves roles."""
+    """Return *trace* with the record and the candidates of each call.
+
+    *record* resolves roles, plane and evidence of a call; its second argument says that it is ambiguous.
+    """
     records: dict[int, CallRecord] = {}
     witnesses = []
     symbols = grammar.automaton.symbols
@@ -134,7 +146,9 @@ def lay_out(
 
 
 def _candidates(grammar: Grammar, call: Call, shown: CallRecord) -> tuple[Candidate, ...]:
-    """Return the ways to take a call; a VRM task that failed is answered 200 and is a failure."""
+    """Return the symbols that a call may be taken for, with their costs."""
+    # The VRM reports a failed task with HTTP 200 and "status": "failed" in the body. To the grammar that is
+    # a call with a bad result, so its line is matched with status 500.
     facts = call.facts
     if isinstance(facts, RestFacts) and shown.callee == VRM and facts.status_text == TASK_FAILED:
         words = shown.line.rsplit(" ", 1)[0]

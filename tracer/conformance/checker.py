@@ -1,8 +1,8 @@
-"""Trace + grammar -> verdict.
+"""Turns a trace into a verdict, by a grammar.
 
-lay out the calls (case) -> how it ended (outcome, refusals) -> explain the calls (explanation)
-    -> what became of each step (step_results) -> what deviates (deviations)
-    -> the verdict, with the hosts that were tried (attempts) and what operators ask (answers)
+lay out the calls (case) -> outcome (outcome, refusals) -> align the calls (explanation)
+    -> status of each step (step_results) -> deviations (deviations)
+    -> the verdict, with the hosts that were asked (attempts) and notes for operators (answers)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tracer.conformance.case import GOOD, Case, lay_out
 from tracer.conformance.coverage import Visibility
 from tracer.conformance.deviations import findings
 from tracer.conformance.explanation import explain
-from tracer.conformance.outcome import blind_host, judge
+from tracer.conformance.outcome import host_unknown_after, judge
 from tracer.conformance.sentences import host_words, retry_words, summary_words
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
@@ -42,8 +42,10 @@ __all__ = ["Checker"]
 class Checker:
     """Checks traces against one grammar.
 
-    *record* resolves a call's roles, plane and evidence; *coverage* knows what the captures could show;
-    *allow* is what the user accepts, as KIND or KIND:STEP.
+    *record* resolves a call's roles, plane and evidence; *coverage* answers what the captures could show;
+    *addresses_of*, *fronts_of* and *host_of* return the addresses of a role, the addresses of the proxies
+    before a role, and the host name of an address. Silence becomes `stuck` after *stall_ns*. *allow* is what
+    the user accepts, as KIND or KIND:STEP.
     """
 
     grammar: Grammar
@@ -60,22 +62,26 @@ class Checker:
         case = lay_out(trace, self.grammar, self.record)
         case.attempts = hosts_asked(case, self.host_of)
         coverage = StepCoverage(case, self.coverage, self.addresses_of, self.fronts_of, self.stall_ns)
+        # The outcome comes before the alignment: only a creation that succeeded must reach the end of the
+        # grammar. It rests on evidence (a saved state, a refusal), not on the steps that were seen.
         ending = judge(case, coverage, self.stall_ns)
         explanation = explain(case, coverage, ending)
-        # From here on, what another trace explains better is no witness of this one.
+        # From here on, an ambiguous call that the alignment does not need is no evidence of this trace.
         case.witnesses = explanation.witnesses
         steps = step_results(case, coverage, ending, explanation)
         deviations, notes = findings(case, coverage, ending, explanation, steps)
         hosts = tuple(tried.host for tried in case.attempts)
         attempts = attempt_details(case, ending)
-        blind = blind_host(case, ending, coverage)
+        host_unknown = host_unknown_after(case, ending, coverage)
         first = next(iter(self.grammar.attempt), None)
+        # A creation that succeeds on another host conforms: the reschedule is nova's design, hence a note.
         if len(hosts) > 1 and ending.outcome in GOOD:
-            notes.append(Note("retry", first, retry_words(case, attempts, is_known=blind is None)))
-        if blind is not None:
-            notes.append(Note("host", first, host_words(case, blind)))
+            notes.append(Note("retry", first, retry_words(case, attempts, is_known=host_unknown is None)))
+        if host_unknown is not None:
+            notes.append(Note("host", first, host_words(case, host_unknown)))
         notes += [*redelivered(case), *answers(case, ending, coverage), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
+        # The leg nearest to the API may end at the proxy: then which API worker answered is not known.
         api = trace.created
         at_api = api is not None and case.records[api.serial].callee == self.grammar.api
         return Verdict(
@@ -109,12 +115,16 @@ class Checker:
     def _judged(
         self, outcome: Outcome, steps: Sequence[StepResult], deviations: Sequence[Deviation]
     ) -> Conformance:
+        """Return whether the trace follows the grammar; *deviations* are those that are not accepted."""
         if deviations:
             return "deviates"
-        blind = any(self._is_blind(step) and not self._allows("unobserved", step.step) for step in steps)
-        return "inconclusive" if blind or outcome == "unfinished" else "conforms"
+        unknown = any(
+            self._is_unobserved(step) and not self._allows("unobserved", step.step) for step in steps
+        )
+        return "inconclusive" if unknown or outcome == "unfinished" else "conforms"
 
-    def _is_blind(self, step: StepResult) -> bool:
+    def _is_unobserved(self, step: StepResult) -> bool:
+        """Return whether *step* must happen and could not be seen; an optional step is no doubt."""
         return step.status == "unobserved" and step.step in self.grammar.required
 
     # --- what the user accepts ---
@@ -125,7 +135,7 @@ class Checker:
     def _accept(
         self, steps: Sequence[StepResult], deviations: Sequence[Deviation]
     ) -> tuple[list[Deviation], list[Note]]:
-        """Return the deviations that are left, and the others as notes."""
+        """Return the deviations that the user does not accept, and notes on those that are accepted."""
         kept: list[Deviation] = []
         notes = []
         for deviation in deviations:
@@ -136,20 +146,21 @@ class Checker:
         notes += [
             Note("allowed", step.step, f"unobserved: {step.reason}")
             for step in steps
-            if self._is_blind(step) and self._allows("unobserved", step.step)
+            if self._is_unobserved(step) and self._allows("unobserved", step.step)
         ]
         return kept, notes
 
 
 def _shared(case: Case) -> list[Note]:
-    """Note the steps whose evidence may be another creation's."""
+    """Return notes on the steps whose evidence may belong to another creation."""
     shared = {step for w in case.witnesses if w.ambiguous for step in w.steps}
     steps = [step for step in case.grammar.places if step in shared]
     return [Note("ambiguous", step, "some of its calls may belong to another creation") for step in steps]
 
 
 def _log_ids(case: Case) -> tuple[tuple[str, str], ...]:
-    """Return, for each service that took part, the request id under which its log knows this VM."""
+    """Return (service, request id) for each service that took part: what to search for in its log."""
+    # nova's services pass one id on; glance, neutron and the others make one of their own for each request.
     found: dict[tuple[str, str], None] = {}
     trace = case.trace
     if trace.request_id:

@@ -1,39 +1,54 @@
-"""What the captures could have shown: planes, protocols, hosts, holes. The ground of every *unobserved*.
+"""What the captures could have shown: decides when a missing step is unobserved rather than missing.
 
-A step may only be called missing when its message, had it been sent, would be in the captures. Asked
-for a leg (plane, protocol, caller, callee), this room answers with None (it would be there) or with the
-reason why not, in words, and with what to capture next time.
+A step is missing only if its message, had it been sent, would be in the captures. Asked for a leg (plane,
+protocol, caller, callee), this module returns None (it would be there) or the reason why not, in words,
+from which the reader sees what to capture next time.
 """
+
+# The evidence: planes and protocols that were captured, pairs of addresses that spoke, times in which bytes
+# are missing. A tap between the hosts shows nothing of two services on one host (their packets pass loopback
+# only): in captures/colo-ok-taps eight steps leave nothing, and none of them may be called missing.
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tracer.model import Call, Capture, Connection, Gap, RpcFacts
+from tracer.model import Call, Capture, Closed, Connection, Gap, RestFacts, RpcFacts
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
 MAX_PAIRS = 200_000
+BOTH = 3
+"""Of `Connection.seen`: packets in both directions were seen."""
+BURST_NS = 10_000_000_000
+"""A gap that took longer to show says little of when its bytes were lost."""
+BURST_CONNECTIONS = 3
+"""So many connections of one capture with missing bytes at once are no chance of one of them: the capture
+point lost packets then, of whatever connection, those included that nobody has seen."""
+LONGEST_WAIT_NS = 60_000_000_000
+"""How long before its answer a request may have been sent: the usual time-out of a proxy or client."""
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
 
 class Visibility(Protocol):
-    """What the checker asks about the captures; `Coverage` answers from what was seen."""
+    """What the checker asks about the captures; `Coverage` implements it. Ends are given as addresses."""
 
-    def planes(self) -> set[str]: ...
+    def planes(self) -> set[str]:
+        """Return the planes that are captured."""
 
-    def span_ns(
-        self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()
-    ) -> tuple[int, int]: ...
+    def span_ns(self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()) -> tuple[int, int]:
+        """Return when the capture of *plane* begins and ends; (0, 0) without packets."""
 
     def one_way(
         self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
-    ) -> bool: ...
+    ) -> bool:
+        """Return whether only one direction between these ends is captured."""
 
-    def plane_is_given(self, connection: Connection) -> bool: ...
+    def plane_is_given(self, connection: Connection) -> bool:
+        """Return whether the plane of *connection* is known from the name of its capture."""
 
     def unseen(
         self,
@@ -43,7 +58,8 @@ class Visibility(Protocol):
         callee: Sequence[str] | set[str],
         names: tuple[str, str],
         strict: bool = True,
-    ) -> str | None: ...
+    ) -> str | None:
+        """Return why a message from *caller* to *callee* could not have been seen, None if it would have."""
 
     def damaged(
         self,
@@ -52,20 +68,24 @@ class Visibility(Protocol):
         callee: Sequence[str] | set[str],
         since_ns: int,
         until_ns: int,
-    ) -> bool: ...
+    ) -> bool:
+        """Return whether bytes between these ends are missing in that time."""
 
-    def interruption(self, since_ns: int, until_ns: int) -> str | None: ...
+    def interruption(self, since_ns: int, until_ns: int) -> str | None:
+        """Return, in words, a time in it of which nothing is known; None without one."""
 
-    def cut_short(self) -> bool: ...
+    def cut_short(self) -> bool:
+        """Return whether a snap length has cut so many packets that any message may be unreadable."""
 
-    def broke_off(self, plane: str, until_ns: int) -> str | None: ...
+    def broke_off(self, plane: str, until_ns: int) -> str | None:
+        """Return the path of a capture of *plane* that was cut off before *until_ns*, None without one."""
 
 
 class Coverage:
     """Collects where traffic was seen and where bytes are missing.
 
-    *addresses_of* gives the addresses of a role, *plane_of* the plane of a connection; both are asked at
-    the end, when roles and planes are known.
+    *addresses_of* returns the addresses of a role, *plane_of* the plane of a connection, *serves* whether a
+    role was seen as a server. They are called at the end, when roles and planes are known.
     """
 
     def __init__(
@@ -80,26 +100,37 @@ class Coverage:
         self._plane_of = plane_of
         self._serves = serves
         self._pairs: dict[tuple[str, str, str], Connection] = {}
-        """(protocol, address, address) -> a connection between them"""
+        """(protocol, client's address, server's address) -> one connection between them"""
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
+        self._bursts: dict[tuple[int, int], set[int]] = {}
+        """(capture, second) -> connections of which bytes are missing then, as far as `BURST_CONNECTIONS`"""
+        self._half_seen: set[tuple[str, str]] = set()
+        """(client, server) of connections captured in one direction; which end is which may be guessed"""
         self._planes: dict[str, set[str]] = {}
-        """Protocol -> planes on which it could be seen; '' is any."""
+        """protocol ('' for any) -> planes on which it could be seen; filled when asked for"""
         self._drops: list[tuple[Capture, int, int]] = []
-        """(capture, since, until): packets that the kernel dropped before anybody saw them"""
+        """(capture, since, until) of packets that the kernel dropped before they were captured"""
         self._interruptions: list[tuple[int, int, str]] = []
-        """(since, until, words): nothing at all was captured, or nothing is left of it"""
+        """(since, until, words) of times of which nothing was captured, or nothing is left"""
         self._undecoded: dict[str, str] = {}
-        """address of a server -> why what it says cannot be read"""
+        """address of a server -> why its traffic cannot be decoded"""
 
     # --- collecting ---
 
     def observe(self, call: Call) -> None:
-        """Take note of who spoke with whom."""
+        """Record which addresses spoke with each other."""
         connection = call.connection
         self._pair(call.protocol, connection)
-        if isinstance(call.facts, RpcFacts) and call.facts.consumer is not None:
-            self._pair(call.protocol, call.facts.consumer.connection)
+        facts = call.facts
+        # A message has two legs, and its delivery shows the consumer's leg.
+        if isinstance(facts, RpcFacts) and facts.consumer is not None:
+            self._pair(call.protocol, facts.consumer.connection)
+        elif isinstance(facts, RestFacts) and facts.method == "?":
+            # An answer whose request is not in the capture: it was sent before, nobody knows when. Where the
+            # connection is new to the capture, that may be before its first packet.
+            since_ns = connection.first_ns if connection.certain else call.started_ns - LONGEST_WAIT_NS
+            self._hole(call.protocol, connection, since_ns, call.started_ns)
 
     def _pair(self, protocol: str, connection: Connection) -> None:
         key = (protocol, connection.client.address, connection.server.address)
@@ -108,38 +139,59 @@ class Coverage:
             self._planes.clear()
 
     def undecoded(self, connection: Connection, reason: str) -> None:
-        """Take note of a connection of which nothing can be read."""
+        """Record a connection that cannot be decoded, and why (TLS, compression)."""
         if len(self._undecoded) < MAX_PAIRS:
             self._undecoded.setdefault(connection.server.address, reason)
 
     def gap(self, gap: Gap) -> None:
-        """Take note of missing bytes."""
+        """Record missing bytes, by the seconds in which they may have been sent."""
+        # Seconds, because a set of seconds is small and answers any question about a time in one look-up.
         connection = gap.connection
         protocol = _PROTOCOLS.get(connection.protocol or "", "?")
+        since_ns = gap.since_ns or gap.time_ns
+        self._hole(protocol, connection, since_ns, gap.time_ns)
+        if gap.time_ns - since_ns <= BURST_NS:
+            for second in range(since_ns // SECOND_NS, gap.time_ns // SECOND_NS + 1):
+                for capture in connection.captures:
+                    hit = self._bursts.setdefault((capture, second), set())
+                    if len(hit) < BURST_CONNECTIONS:
+                        hit.add(connection.number)
+
+    def closed(self, closed: Closed) -> None:
+        """Take note of a connection that ended, or was open at the end: were both its directions seen?"""
+        connection = closed.connection
+        is_made = closed.how not in ("refused", "unanswered")
+        if connection.seen != BOTH and is_made and len(self._half_seen) < MAX_PAIRS:
+            self._half_seen.add((connection.client.address, connection.server.address))
+
+    def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
+        """Take note that bytes between the ends of *connection* are missing in that time."""
         key = (protocol, connection.client.address, connection.server.address)
-        seconds = self._holes.setdefault(key, set())
-        since = (gap.since_ns or gap.time_ns) // SECOND_NS
-        # A hole of hours is no news in each of its seconds.
-        seconds.update(range(since, min(gap.time_ns // SECOND_NS, since + 3600) + 1))
+        since = since_ns // SECOND_NS
+        # At most an hour: a connection that was idle for days before its gap says nothing of all that time.
+        seconds = range(since, min(until_ns // SECOND_NS, since + 3600) + 1)
+        self._holes.setdefault(key, set()).update(seconds)
 
     def dropped(self, capture: Capture, since_ns: int, until_ns: int) -> None:
-        """Take note that *capture* lost packets in that time, nobody knows which; of a broker, messages."""
+        """Record that *capture* lost packets (a broker: messages) in that time; which ones is not known."""
+        # Reports within a second of each other are joined: a kernel that is overloaded reports many.
         if self._drops and self._drops[-1][0] is capture and since_ns - self._drops[-1][2] <= SECOND_NS:
             _, begun_ns, ended_ns = self._drops.pop()
             since_ns, until_ns = min(begun_ns, since_ns), max(ended_ns, until_ns)
         self._drops.append((capture, since_ns, until_ns))
 
     def interrupted(self, since_ns: int, until_ns: int, words: str) -> None:
-        """Take note that nothing at all is known of that time; *words* say so to the reader."""
+        """Record that nothing is known of that time; *words* are the reason that reports give."""
         self._interruptions.append((since_ns, until_ns, words))
 
     def forget(self, before_ns: int) -> None:
-        """Forget holes older than *before_ns*."""
+        """Drop what is recorded of missing bytes and times before *before_ns*."""
         before = before_ns // SECOND_NS
         for key, seconds in list(self._holes.items()):
             seconds -= {second for second in seconds if second < before}
             if not seconds:
                 del self._holes[key]
+        self._bursts = {key: hit for key, hit in self._bursts.items() if key[1] >= before}
         self._drops = [drop for drop in self._drops if drop[2] >= before_ns]
         self._interruptions = [each for each in self._interruptions if each[1] >= before_ns]
 
@@ -150,7 +202,7 @@ class Coverage:
         return self._pairs.values()
 
     def planes(self, protocol: str = "") -> set[str]:
-        """Return the planes of which there is a capture or a connection that could show *protocol*."""
+        """Return the planes with a capture, or a connection in one, that could show *protocol*."""
         found = self._planes.get(protocol)
         if found is None:
             found = self._planes[protocol] = {c.plane for c in self._able(protocol) if c.plane}
@@ -162,18 +214,20 @@ class Coverage:
         """Return the captures that could show *protocol*: a broker's firehose shows RPC alone."""
         return [c for c in self._captures if not (c.protocol and protocol and c.protocol != protocol)]
 
-    def _is_told(self, protocol: str) -> bool:
-        """Tell whether a server itself tells of *protocol*: no wire can hide it."""
+    def _is_reported(self, protocol: str) -> bool:
+        """Return whether a source reports *protocol* by itself (a broker's firehose), not by its packets."""
         return bool(protocol) and any(c.protocol == protocol for c in self._captures)
 
     def span_ns(self, plane: str, protocol: str = "", ends: Iterable[str] = ()) -> tuple[int, int]:
         """Return when the capture of *plane* begins and ends ('*': of all); (0, 0) without packets.
 
-        Of several capture points, those count that saw packets between the *ends* (addresses).
+        Of several capture points only those count that saw packets between the *ends* (addresses).
         """
         able = self._able(protocol)
-        mine = [c for c in able if plane == "*" or c.plane is None or c.plane == plane]
-        if protocol and (plane == "*" or any(c.plane is None for c in mine)):
+        captures = [c for c in able if plane == "*" or c.plane is None or c.plane == plane]
+        if protocol and (plane == "*" or any(c.plane is None for c in captures)):
+            # Captures without a plane may be of other hosts: one that never saw these ends would make the
+            # span longer than what was captured of them.
             medium = MEDIUM_OF.get(protocol)
             some = {*ends, *(self._addresses_of(medium) if medium else ())}
             between, served = set[int](), set[int]()
@@ -182,12 +236,12 @@ class Coverage:
                     served.update(connection.captures)
                     if client in some:
                         between.update(connection.captures)
-            # On any plane: where the one that is called is seen to be called, by others at least.
+            # On any plane, and never seen together: the captures in which the server was called by others.
             at = between if between or plane != "*" else served
-            given = [] if plane == "*" else [c.number for c in mine if c.plane is not None]
-            mine = [c for c in mine if c.number in at or c.number in given] or mine
-        starts = [ns for ns in (c.corrected_first_ns for c in mine) if ns is not None]
-        lasts = [ns for ns in (c.corrected_last_ns for c in mine) if ns is not None]
+            given = [] if plane == "*" else [c.number for c in captures if c.plane is not None]
+            captures = [c for c in captures if c.number in at or c.number in given] or captures
+        starts = [ns for ns in (c.corrected_first_ns for c in captures) if ns is not None]
+        lasts = [ns for ns in (c.corrected_last_ns for c in captures) if ns is not None]
         return (min(starts), max(lasts)) if starts and lasts else (0, 0)
 
     def unseen(
@@ -203,6 +257,7 @@ class Coverage:
 
         *names* are the roles, for the words. Without *strict* an end that was never seen is no reason.
         """
+        # The most general reason first: it says what to capture. Times and gaps are checked by the caller.
         if plane != "*" and plane not in self.planes(protocol):
             return f"{plane} is not captured"
         hidden = self._unreadable(protocol, set(caller), set(callee), names)
@@ -215,22 +270,23 @@ class Coverage:
             return None
         callers, callees = set(caller), set(callee)
         if protocol == "RPC":
+            # A message passes the broker: one of its two legs is enough to see it.
             brokers = self._addresses_of(BROKER)
-            ways = [self._way(callers, brokers, protocol), self._way(callees, brokers, protocol)]
-            return None if any(ways) else self._hidden_words(callers | callees, names)
+            legs = [self._passes(callers, brokers, protocol), self._passes(callees, brokers, protocol)]
+            return None if any(legs) else self._hidden_words(callers | callees, names)
         if protocol == "SQL":
             callees = self._addresses_of(DATABASE)
         if not callers or not callees or (protocol == "REST" and not self._serves(names[1])):
             return f"{names[0]} > {names[1]} was never seen in the captures"
-        return None if self._way(callers, callees, protocol) else self._hidden_words(callers, names)
+        return None if self._passes(callers, callees, protocol) else self._hidden_words(callers, names)
 
     def _unreadable(
         self, protocol: str, callers: set[str], callees: set[str], names: tuple[str, str]
     ) -> str | None:
-        """Return that the server of this leg was seen, but nothing of it can be read (TLS, compression)."""
+        """Return, in words, that the server of this leg was seen but cannot be decoded; else None."""
         medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
-        if self._is_told(protocol):
+        if self._is_reported(protocol):
             return None
         reasons = [self._undecoded[a] for a in servers if a in self._undecoded]
         read = any((protocol, c, s) in self._pairs for s in servers for c in callers or {""})
@@ -239,12 +295,15 @@ class Coverage:
         return f"the traffic of {medium or names[1]} is not decoded: {reasons[0]}"
 
     def _hidden_words(self, ends: set[str], names: tuple[str, str]) -> str:
+        """Return the reason for two ends whose packets pass no capture point."""
         if not ends:
             return f"{names[0]} and {names[1]} were never seen: their host is not captured"
-        return f"{names[0]} and {names[1]} are on one host behind the capture points"
+        return f"{names[0]} and {names[1]} are on one host: no capture point sees traffic within it"
 
-    def _way(self, some: set[str], others: set[str], protocol: str) -> bool:
-        """Tell whether packets between any of these addresses pass a capture point."""
+    def _passes(self, some: set[str], others: set[str], protocol: str) -> bool:
+        """Return whether packets between any of these addresses pass a capture point."""
+        # Two addresses that never spoke: a capture that is named after a plane is a tap of that plane, and
+        # would see packets between two hosts; packets within one host reach no tap.
         taps = any(c.plane for c in self._able(protocol))
         for a in some:
             for b in others:
@@ -255,31 +314,42 @@ class Coverage:
         return False
 
     def one_way(self, protocol: str, caller: Iterable[str], callee: Iterable[str]) -> bool:
-        """Tell whether of the connections between these ends only one direction is captured."""
+        """Return whether of a connection between these ends one direction only was captured."""
         callers, callees = set(caller), set(callee)
         medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
         clients = callers | callees if protocol == "RPC" else callers
-        mine = [
+        connections = [
             connection
             for (spoken, a, b), connection in self._pairs.items()
             if spoken == protocol and a in clients and b in servers and connection.protocol
         ]
-        return bool(mine) and all(connection.seen != 3 for connection in mine)
+        if any(connection.seen != BOTH for connection in connections):
+            return True
+        # Where only answers are seen nothing becomes a call, and the two ends may be taken for each other.
+        return any(
+            (a in clients and b in servers) or (a in servers and b in clients) for a, b in self._half_seen
+        )
 
     def plane_is_given(self, connection: Connection) -> bool:
-        """Tell whether a capture's name tells the plane of *connection*; an inferred one proves nothing."""
+        """Return whether a capture's name states the plane of *connection*; an inferred plane is a guess."""
         return any(self._captures[n].plane for n in connection.captures)
 
     def damaged(
         self, protocol: str, caller: Iterable[str], callee: Iterable[str], since_ns: int, until_ns: int
     ) -> bool:
-        """Tell whether bytes between these ends are missing in that time."""
+        """Return whether bytes between these ends are missing in that time."""
         for capture, since, until in self._drops:
             if since <= until_ns and until >= since_ns and capture.protocol in ("", protocol):
                 return True
         callers, callees = set(caller), set(callee)
+        # A second more on each side: gaps are kept by whole seconds, and known by the packet after them.
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
+        if any(
+            first <= second <= last and len(hit) >= BURST_CONNECTIONS
+            for (_, second), hit in self._bursts.items()
+        ):
+            return True
         for (spoken, client, server), seconds in self._holes.items():
             if spoken not in (protocol, "?"):
                 continue
@@ -292,17 +362,19 @@ class Coverage:
         return False
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
-        """Return in words when in that time nothing at all is known; None when something always is."""
+        """Return the words of an interruption that overlaps that time; None without one."""
         return next((words for s, u, words in self._interruptions if s <= until_ns and u >= since_ns), None)
 
     def cut_short(self) -> bool:
-        """Tell whether a snap length has cut so many packets that any message may be unreadable."""
+        """Return whether a snap length has cut so many packets that any message may be unreadable."""
+        # One in a hundred. With snap length 256 none of 1,878 requests kept its request id, so nothing may be
+        # called missing there.
         return any(c.truncated_packets * 100 > c.packets for c in self._captures)
 
     def broke_off(self, plane: str, until_ns: int) -> str | None:
-        """Return the path of a capture of *plane* that is cut before *until_ns*."""
+        """Return the path of a capture of *plane* whose file is cut off before *until_ns*."""
         for capture in self._captures:
-            mine = (capture.plane in (None, plane) or plane == "*") and not capture.protocol
-            if mine and capture.broke_off and (capture.last_ns is None or capture.last_ns < until_ns):
+            is_of_plane = (capture.plane in (None, plane) or plane == "*") and not capture.protocol
+            if is_of_plane and capture.broke_off and ((capture.corrected_last_ns or 0) < until_ns):
                 return capture.path
         return None

@@ -1,7 +1,7 @@
-"""What deviates, the root first: how the trace ended, steps missing or late, calls that fit nowhere.
+"""The deviations of a trace, the root cause first: its ending, steps missing or late, calls that fit nowhere.
 
-The clock of a step with a deadline starts with the last call of another step before it, for from then on it
-was due, and stops with the end of its own last call. A step whose evidence may be another trace's has none.
+A step with a deadline is due from the last call of another step before it, and its time ends with the end of
+its own last call. A step whose evidence may belong to another trace cannot be late.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ __all__ = ["findings"]
 def findings(
     case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, steps: Sequence[StepResult]
 ) -> tuple[list[Deviation], list[Note]]:
-    """Return the deviations, the one that explains the others first, and the notes on calls that misfit."""
+    """Return the deviations, the one that explains the others first, and notes on calls that do not fit."""
     deviations = [
         *_ended_badly(case, coverage, ending),
         *_missing(case, steps),
         *_incomplete(case, coverage, explanation, steps),
         *_late_steps(case, ending, coverage, explanation.witnesses_of),
     ]
-    # Where steps could not be seen, no call is too many: what would explain it may be among them.
-    blind = any(step.status == "unobserved" for step in steps)
-    misplaced, notes = _unexplained_calls(case, coverage, ending, explanation, blind)
+    # Where steps are unobserved no call is extra: the call that would explain it may be one of theirs.
+    some_unobserved = any(step.status == "unobserved" for step in steps)
+    misplaced, notes = _unexplained_calls(case, coverage, ending, explanation, some_unobserved)
     return _root_first(case, explanation, deviations + misplaced), notes
 
 
 def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator[Deviation]:
+    """Yield the deviation by which the creation failed or is stuck; none for other outcomes."""
     kind: DeviationKind
     shown: CallRecord | None
     if ending.outcome in ("rejected", "error"):
@@ -65,6 +66,7 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
 
 
 def _missing(case: Case, steps: Sequence[StepResult]) -> Iterator[Deviation]:
+    """Yield a deviation for each step with the status missing."""
     for step in steps:
         if step.status == "missing":
             expected, peer = expected_words(case.grammar, step.step), case.grammar.caller(step.step)
@@ -75,13 +77,15 @@ def _missing(case: Case, steps: Sequence[StepResult]) -> Iterator[Deviation]:
 def _incomplete(
     case: Case, coverage: StepCoverage, explanation: Explanation, steps: Sequence[StepResult]
 ) -> Iterator[Deviation]:
-    """Yield each step of which only later calls came: its first call should have been seen, too.
+    """Yield a deviation for each step of which an early call is missing although later calls were seen.
 
-    Of several attempts an earlier one may lie before the capture: nothing is said there.
+    None are given with several attempts (the first may lie before the capture) or with missing bytes.
     """
     if len(case.attempts) > 1 or case.is_damaged():
         return
     seen = {s.step: s for s in steps if s.status == "seen" and s.step in case.grammar.required}
+    # Without the extra calls the edits are a word of the grammar: a missing symbol right before a call of the
+    # same step is that step's earlier call.
     word = [edit for edit in explanation.edits if not isinstance(edit, Extra)]
     for edit, following in pairwise(word):
         if not isinstance(edit, Missing) or not isinstance(following, Sync):
@@ -90,19 +94,20 @@ def _incomplete(
         step = seen.get(symbol.step or "")
         if step is None or symbol.step != following.symbol.step or not coverage.would_show(step.step):
             continue
-        way = example_of(case.grammar.terminals[symbol.terminal].pattern)
-        words = f"step {step.step} ({step.title}): {way} never came, though later calls of it did"
+        example = example_of(case.grammar.terminals[symbol.terminal].pattern)
+        words = f"step {step.step} ({step.title}): {example} never came, although later calls of the step did"
         peer = case.grammar.caller(step.step)
-        expected = (f"{way}: {step.title}",)
+        expected = (f"{example}: {step.title}",)
         yield Deviation("missing", step.step, words, None, expected, peer, "never came")
 
 
 def _root_first(case: Case, explanation: Explanation, deviations: Sequence[Deviation]) -> list[Deviation]:
-    """Leave out what is missing only because it came elsewhere; order by what explains the rest."""
-    told = {d.step for d in deviations if d.kind == "order"}
-    moved = {step for d in explanation.out_of_order if not d.steps.isdisjoint(told) for step in d.steps}
+    """Return *deviations* by cause, without steps that are missing only because they came out of order."""
+    reported = {d.step for d in deviations if d.kind == "order"}
+    moved = {step for d in explanation.out_of_order if not d.steps.isdisjoint(reported) for step in d.steps}
     places = case.grammar.places
-    # How the whole ended tells it all; else what went wrong at an earlier step explains what follows.
+    # The ending first: a failure explains what is missing after it. Then in documented order, because a
+    # deviation at an earlier step may be the cause of those that follow.
     return sorted(
         (d for d in deviations if not (d.kind == "missing" and d.step in moved)),
         key=lambda d: (d.kind not in ("failed", "stalled"), places.get(d.step or "", len(places))),
@@ -113,33 +118,33 @@ def _root_first(case: Case, explanation: Explanation, deviations: Sequence[Devia
 
 
 def _unexplained_calls(
-    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, blind: bool
+    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, some_unobserved: bool
 ) -> tuple[list[Deviation], list[Note]]:
-    """Return what the calls that do not fit deviate by, and notes on what is accepted.
+    """Return deviations for calls that do not fit, and notes on those that are accepted.
 
-    *blind* tells that steps could not be seen: then no call is too many.
+    With *some_unobserved* (some step could not be seen) no call counts as extra.
     """
     found = _Unexplained(case, coverage, ending, explanation.out_of_order)
     for edit in explanation.edits:
         if isinstance(edit, Sync):
             found.takes(edit, explanation.witnesses[edit.event])
-        elif isinstance(edit, Extra) and not blind:
+        elif isinstance(edit, Extra) and not some_unobserved:
             found.takes_nowhere(explanation.witnesses[edit.event])
     return found.deviations, found.notes
 
 
 class _Unexplained:
-    """Collects deviations and notes, each once."""
+    """Collects deviations and notes on calls, one of each kind for each step."""
 
     def __init__(self, case: Case, coverage: StepCoverage, ending: Ending, moved: list[OutOfOrder]) -> None:
         self.case, self.coverage, self.ending, self.moved = case, coverage, ending, moved
         self.damaged = case.is_damaged()
         self.deviations: list[Deviation] = []
         self.notes: list[Note] = []
-        self.told: set[tuple[str, str]] = set()
+        self.reported: set[tuple[str, str]] = set()
 
     def takes(self, edit: Sync, witness: Witness) -> None:
-        """Take a call that fits a step, if only nearly."""
+        """Take a call that fits a step, or would fit with another plane, mode or result."""
         step, note, record = edit.symbol.step, edit.symbol.note, witness.record
         if note and step and self._first(note, step):
             documented = "RPC" if record.protocol == "REST" else "REST"
@@ -147,27 +152,28 @@ class _Unexplained:
                 Note("mode", step, f"documented as {documented}, observed as {record.protocol}")
             )
         if edit.kind == "failed":
-            self._failed_on_the_way(witness, step)
+            self._failed_without_effect(witness, step)
         elif (
             edit.kind in ("plane", "mode")
             and not witness.ambiguous
+            # An inferred plane is a guess: a call is on the wrong plane only where the user named the plane.
             and (edit.kind == "mode" or self.coverage.plane_is_given(witness.call.connection))
             and self._first(edit.kind, step or "")
         ):
             self.deviations.append(self._misplaced(edit, record))
 
     def _first(self, kind: str, step: str) -> bool:
-        """Tell whether this is the first of its kind at this step."""
-        new = (kind, step) not in self.told
-        self.told.add((kind, step))
+        """Return whether this is the first of its kind at this step, and record it."""
+        new = (kind, step) not in self.reported
+        self.reported.add((kind, step))
         return new
 
     def _misplaced(self, edit: Sync, record: CallRecord) -> Deviation:
-        """Return that a step came on another plane, or in another mode, than is documented."""
+        """Return the deviation of a step that came on another plane, or in another mode, than documented."""
         grammar, step = self.case.grammar, edit.symbol.step
         kind: DeviationKind = "plane" if edit.kind == "plane" else "mode"
         if step is None:
-            # Between the steps: what asks for the next host.
+            # A symbol of no step: the message that asks for the next host of a reschedule.
             what, legs = record.operation, grammar.terminal_legs(edit.symbol.terminal)
         else:
             what, legs = f"step {step} ({grammar.step(step).title})", grammar.legs(step)
@@ -180,28 +186,32 @@ class _Unexplained:
         cause = f"came {came}, not {usual}"
         expected = expected_words(grammar, step)
         if kind == "plane":
-            # The call itself was right.
-            expected = tuple(f"{usual} {way}" for way in expected)
+            # The call itself was right; only the plane is to be read as expected.
+            expected = tuple(f"{usual} {example}" for example in expected)
         return Deviation(kind, step, words, record, expected, record.caller, cause)
 
-    def _failed_on_the_way(self, witness: Witness, step: str | None) -> None:
-        """A call that failed in a creation that went on: noted, since it was asked again or not needed."""
+    def _failed_without_effect(self, witness: Witness, step: str | None) -> None:
+        """Note a call that failed in a creation that succeeded: it was repeated, or its result not needed."""
+        # Healthy creations contain refusals: neutron answers 404 to GET /v2.0/floatingips in every one.
         if self.ending.outcome not in GOOD or witness.ambiguous:
             return
         record = witness.record
-        words = f"{record.caller} > {record.callee} {record.operation} {record.result}: went on all the same"
+        workflow = "creation" if self.case.trace.creates else "operation"
+        called = f"{record.caller} > {record.callee} {record.operation} {record.result}"
+        words = f"{called}: the {workflow} went on"
         self.notes.append(Note("retry", step, words))
 
     def takes_nowhere(self, witness: Witness) -> None:
-        """Take a call that fits nowhere: too many, or out of order."""
+        """Take a call that fits nowhere: it is extra, or out of order."""
         record = witness.record
         if witness.ambiguous or self.damaged:
             return
         if witness.failed and not witness.steps:
-            # Asked again, refused again: the first one tells it.
-            self._failed_on_the_way(witness, self.case.grammar.earliest(witness.failed))
+            # The call was repeated and failed again: the first failure is reported already.
+            self._failed_without_effect(witness, self.case.grammar.earliest(witness.failed))
             return
         steps = witness.all_steps
+        # Steps that may leave nothing on the wire are free to leave more than one call, too.
         if steps and self.case.grammar.inferred.issuperset(steps):
             return
         step = self.case.grammar.earliest(steps)
@@ -226,7 +236,7 @@ def _late_steps(
 ) -> list[Deviation]:
     """Return a deviation of kind `late` for each step that missed its deadline, in documented order.
 
-    *witnesses* gives the calls taken for a step.
+    *witnesses* returns the calls taken for a step.
     """
     steps = [step for step in case.grammar.steps if step.deadline_ns is not None]
     if not steps:
@@ -247,37 +257,39 @@ def _late_steps(
 
 
 def _with_deadlines(
-    steps: Sequence[Step], ways: Callable[[str], tuple[str, ...]]
+    steps: Sequence[Step], expected: Callable[[str], tuple[str, ...]]
 ) -> Callable[[str], tuple[str, ...]]:
-    """Return *ways*, each with the time that the step has: what came late looks like what was expected."""
+    """Return *expected* with the deadline added to each line: without it a late call looks as expected."""
     known = {step.name: step for step in steps}
 
     def within(name: str) -> tuple[str, ...]:
         title = f": {known[name].title}"
         time = f", within {time_words(known[name].deadline_ns or 0)}"
-        return tuple(f"{way.removesuffix(title)}{time}{title}" for way in ways(name))
+        return tuple(f"{line.removesuffix(title)}{time}{title}" for line in expected(name))
 
     return within
 
 
 _Late = tuple[str, str, Call | None]
+"""(step, message, the call that shows it)"""
 
 
 def _late(
     case: Case, ending: Ending, coverage: StepCoverage, step: Step, own: Mapping[str, Sequence[Witness]]
 ) -> _Late | None:
+    """Return how late *step* was; None when it met its deadline, or its times are not certain."""
     allowed_ns = step.deadline_ns or 0
-    mine = own[step.name]
-    if not mine:
+    witnesses = own[step.name]
+    if not witnesses:
         return _never_came(case, ending, coverage, step, own)
-    if any(w.ambiguous for w in mine):
+    if any(w.ambiguous for w in witnesses):
         return None
-    calls = [w.call for w in mine]
+    calls = [w.call for w in witnesses]
     first = min(calls, key=lambda call: call.started_ns)
     last = max(calls, key=lambda call: call.ended_ns or call.started_ns)
     due_ns, after = _due(own, step.name, first.started_ns)
-    # What still waits for an answer is as late as the capture is long.
-    open_call = next((w.call for w in mine if w.call.ended_ns is None and w.record.result == "?"), None)
+    # A call that has no answer yet lasts at least until the capture ends.
+    open_call = next((w.call for w in witnesses if w.call.ended_ns is None and w.record.result == "?"), None)
     waits = open_call is not None and ending.outcome not in GOOD and coverage.would_show(step.name)
     end_ns = coverage.captured_until_ns(step.name) if waits else last.ended_ns or last.started_ns
     if end_ns - due_ns <= allowed_ns:
@@ -294,7 +306,10 @@ def _late(
 def _never_came(
     case: Case, ending: Ending, coverage: StepCoverage, step: Step, own: Mapping[str, Sequence[Witness]]
 ) -> _Late | None:
-    """A step that is owed is late once its deadline is over; when the trace is stuck, that says it all."""
+    """Return how late an owed step is; None before its deadline.
+
+    Of a stuck trace nothing is returned: the deviation `stalled` reports the same.
+    """
     owed = ending.outcome == "unfinished" and ending.stopped_at == step.name
     if not owed or not coverage.quiet_is_known(step.name, case.last_own_ns()):
         return None
@@ -308,14 +323,15 @@ def _never_came(
 
 
 def _due(own: Mapping[str, Sequence[Witness]], step: str, before_ns: int) -> tuple[int, str]:
-    """Return since when *step* was due, and in words what that was: the last call before it, else itself."""
+    """Return since when *step* was due, and from which step on: the last call of another step before it."""
+    # The last call of any step, not of the step before it in the document: steps may interleave.
     due_ns, after = 0, ""
     for name, witnesses in own.items():
         for witness in witnesses if name != step else ():
             call = witness.call
-            # The outer calls of a request are open all the time: then their beginning counts.
-            over = call.ended_ns is not None and call.ended_ns <= before_ns
-            time_ns = call.ended_ns if over and call.ended_ns is not None else call.started_ns
+            # The outer calls of a request are open until the end: of an open call the start counts.
+            ended = call.ended_ns is not None and call.ended_ns <= before_ns
+            time_ns = call.ended_ns if ended and call.ended_ns is not None else call.started_ns
             if due_ns < time_ns <= before_ns:
                 due_ns, after = time_ns, f"step {name}"
     return (due_ns, after) if after else (before_ns, "its beginning")

@@ -1,4 +1,8 @@
-"""The cheapest explanation of a trace: which call witnesses which step, what is missing, what is extra."""
+"""The cheapest explanation of a trace: the step of each call, what is missing, what is extra."""
+
+# The alignment knows costs, not reasons. What is known beside the calls enters as costs: a step that could
+# not be seen costs next to nothing when it is missing, and a reschedule costs much unless a second host was
+# asked.
 
 from __future__ import annotations
 
@@ -13,21 +17,21 @@ from tracer.conformance.step_coverage import StepCoverage
 __all__ = ["Explanation", "Taken", "explain"]
 
 Taken = tuple[Witness, str]
-"""A call that witnesses a step, and how: sync · failed · plane · mode."""
+"""A call taken for a step, and how: sync · failed · plane · mode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How the calls of a trace are taken."""
+    """The alignment of a trace's calls with the grammar, and what follows from it."""
 
     witnesses: list[Witness]
-    """The calls that were explained: those that may be another trace's only where they are needed."""
+    """The calls that were aligned. Ambiguous calls are among them only where they are needed."""
     edits: tuple[Edit, ...]
-    """An event of them is a position in `witnesses`."""
+    """The alignment; an event in it is a position in `witnesses`."""
     taken: dict[str, list[Taken]]
-    """step -> the calls taken for it; of a step of an attempt, those of the last attempt"""
+    """step -> the calls taken for it; for a step of an attempt, those of the last attempt"""
     step_of: dict[int, str]
-    """serial of a call -> the step that it is taken for, in whatever attempt"""
+    """serial of a call -> the step that it is taken for, in any attempt"""
     out_of_order: list[OutOfOrder]
 
     def witnesses_of(self, step: str) -> list[Witness]:
@@ -36,15 +40,20 @@ class Explanation:
 
 
 def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
-    """Explain the calls of *case* by its grammar; what may be missing for want of coverage is cheap."""
+    """Return the cheapest explanation of the calls of *case* by its grammar.
+
+    A missing step costs UNOBSERVED instead of MISSING where the captures could not have shown it.
+    """
     grammar = case.grammar
     costs = {
         step.name: MISSING if step.name in grammar.required and coverage.would_show(step.name) else UNOBSERVED
         for step in grammar.steps
     }
-    # Nothing explains itself by a reschedule that nobody saw, unless a second host was asked.
+    # Symbols of no step are those of a reschedule. Without this cost a repeated call could be explained by a
+    # reschedule of which nothing was seen.
     retry = UNOBSERVED if len(case.attempts) > 1 else 2 * MISSING
-    # What may belong to another creation is only asked where the rest does not explain itself.
+    # Three choices: without the ambiguous calls, with all of them, with one of each kind. The cheapest wins;
+    # of equal costs the first, so ambiguous calls count only where they explain something.
     certain = [w for w in case.witnesses if not w.ambiguous]
     choices = [certain]
     if len(certain) < len(case.witnesses):
@@ -55,6 +64,7 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
             grammar.automaton,
             [_event(case, ending, w) for w in witnesses],
             lambda step: costs.get(step or "", retry),
+            # A creation that failed or is not over has not reached the end of the grammar.
             complete=ending.outcome in GOOD,
         )
 
@@ -77,7 +87,8 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
 
 
 def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:
-    """Leave out what is like an earlier call and as uncertain: one of the two may be another trace's."""
+    """Return *witnesses* without ambiguous calls that repeat an earlier ambiguous call of the same line."""
+    # Two creations at the same time read the same: one of two equal calls may well be the other's.
     seen: set[str] = set()
     kept = []
     for witness in witnesses:
@@ -89,7 +100,10 @@ def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:
 
 
 def _event(case: Case, ending: Ending, witness: Witness) -> Sequence[Candidate]:
-    """Return the ways to take a call: a refusal that only travels outwards costs nothing."""
+    """Return the candidates of a call; a refusal that only travels outwards costs nothing.
+
+    A refusal of nova-api appears again on the outer legs and at the portal: that is one failure, not three.
+    """
     symbols, inward = case.grammar.automaton.symbols, case.grammar.inward
     if ending.outcome not in ("rejected", "stuck", "unfinished"):
         return witness.candidates
@@ -100,7 +114,10 @@ def _event(case: Case, ending: Ending, witness: Witness) -> Sequence[Candidate]:
 
 
 def _records_failure(case: Case, ending: Ending, witness: Witness, step: str) -> bool:
-    """Tell whether a statement records the failure: it looks like one that records success."""
+    """Return whether *witness* is the statement that records the failure of an operation.
+
+    It has the same line as the one that records success, and would be taken for the last step.
+    """
     places = case.grammar.places
     return (
         not case.trace.creates

@@ -1,9 +1,12 @@
-"""Requests that were turned down: by whom, and which step the refusal belongs to.
+"""Refused requests: by which service, and to which step the refusal belongs.
 
-A refusal travels outwards through all steps on which the request came in; it is one failure, of the innermost
-step. Which one that is, the grammar says (rule `refusals`: by the answer's status and words, by the call that
-failed meanwhile); where it says nothing, it follows from what the service had to do next.
+A refusal travels outwards through all steps by which the request came in; it is one failure, of the innermost
+step. The grammar's rule `refusals` determines that step, by the answer's status and words and by the call
+that failed meanwhile. Where the rule has nothing, the step follows from what the service had to do next.
 """
+
+# Status codes alone do not name the step: a 403 is about the quota only with words such as "Quota exceeded",
+# and a 500 of nova-api may be a failure of a service that it asked (glance, neutron, database, broker).
 
 from __future__ import annotations
 
@@ -16,14 +19,16 @@ from tracer.openstack.services import KEYSTONE, PROXY
 __all__ = ["failing_call", "failing_in_api", "refusal_of", "rejected", "step_of_failure"]
 
 _FAILED = frozenset(("refused", "none", "error", "unroutable", "failure"))
+"""Results of failed calls that are no HTTP status."""
 
 
 def refusal_of(case: Case) -> Call | None:
-    """Return the innermost answer that refused the request; None when it was accepted, or has no answer."""
+    """Return the innermost answer that refused the request; None when it was accepted or has no answer."""
     for leg in _legs(case):
         if isinstance(leg.facts, RestFacts) and leg.facts.status:
             if leg.facts.status >= 400:
                 return leg
+            # The inner leg decides: what a proxy answers after nova-api accepted is no refusal.
             if not case.trace.creates or 200 <= leg.facts.status < 300:
                 return None
     return None
@@ -42,26 +47,27 @@ def _legs(case: Case) -> list[Call]:
 
 
 def rejected(case: Case, coverage: StepCoverage, refusal: Call) -> Ending:
-    """Return the ending of a request that *refusal* turned down."""
+    """Return the ending of a request that was refused by the answer *refusal*."""
     time_ns = refusal.ended_ns or refusal.started_ns
     ending = Ending("rejected", call=refusal, error=refusal.error, time_ns=time_ns)
     if case.trace.creates and case.trace.created is None:
         _refused_by_portal(case, coverage, ending)
         return ending
-    hop, culprit = _refused_by_proxy(case, refusal), _culprit(case, refusal)
-    if hop is not None and (culprit is None or case.records[culprit.serial].caller != PROXY):
+    hop, cause = _refused_by_proxy(case, refusal), _cause(case, refusal)
+    # A connection of the proxy that nova-api refused is more precise than the proxy's 503.
+    if hop is not None and (cause is None or case.records[cause.serial].caller != PROXY):
         ending.stopped_at = hop
         return ending
-    if culprit is not None:
-        ending.stopped_at = step_of_failure(case, culprit)
-        ending.call, ending.error = culprit, culprit.error or refusal.error
+    if cause is not None:
+        ending.stopped_at = step_of_failure(case, cause)
+        ending.call, ending.error = cause, cause.error or refusal.error
         return ending
     steps = _steps_refusing(case, refusal)
     if len(steps) > 1:
-        # The grammar leaves it open which of them refused.
+        # The grammar allows several steps for such an answer.
         ending.between = (_before(case, steps[0]), steps[-1])
     else:
-        ending.stopped_at = steps[0] if steps else _next_thing_to_do(case, refusal)
+        ending.stopped_at = steps[0] if steps else _next_duty(case, refusal)
     return ending
 
 
@@ -70,20 +76,21 @@ def _status(call: Call) -> int:
 
 
 def _refused_by_proxy(case: Case, refusal: Call) -> str | None:
-    """Return the step of the hop behind the proxy when the proxy answered by itself: it found nobody."""
+    """Return the step of the proxy's inner leg when the proxy answered by itself: it reached no backend."""
     created, hop = case.trace.created, case.grammar.proxy_step
     asked = created if case.trace.creates and created is not None else refusal
     facts = asked.facts
     by_proxy = case.records[asked.serial].callee == PROXY and _status(refusal) >= 500
     is_passed_on = isinstance(facts, RestFacts) and bool(facts.forwarded_for) and case.trace.creates
+    # An answer with a request id was made by a service and passed on by the proxy.
     by_service = isinstance(refusal.facts, RestFacts) and bool(refusal.facts.answered_id)
     return hop if by_proxy and not is_passed_on and not by_service else None
 
 
-def _culprit(case: Case, refusal: Call) -> Call | None:
-    """Return the call that failed while the service worked on the request, where its answer may be due to it.
+def _cause(case: Case, refusal: Call) -> Call | None:
+    """Return the call that failed while the service worked on the request, if that may be why it refused.
 
-    A 4xx is the service's own word on the request, whatever failed meanwhile.
+    A 4xx is the service's own judgement of the request, whatever failed meanwhile: None.
     """
     if _status(refusal) < 500:
         return None
@@ -94,12 +101,14 @@ def _culprit(case: Case, refusal: Call) -> Call | None:
 
 
 def failing_in_api(case: Case, created: Call) -> Call | None:
-    """Return the last call that failed of those that the service made while it worked on *created*."""
+    """Return the last failed call of those that nova-api made while it worked on *created*."""
+    # The last one: earlier failures were survived, because the service went on after them.
     until_ns = created.ended_ns or (1 << 62)
     api, address = case.grammar.api, created.connection.server.address
     found = None
     for call in case.trace.calls:
         record = case.records[call.serial]
+        # By role or by address: a refused connection carries nothing that names its client.
         if record.caller not in (api, "?") and record.caller_address != address:
             continue
         is_failed = record.result in _FAILED or (record.result.isdigit() and int(record.result) >= 500)
@@ -109,7 +118,7 @@ def failing_in_api(case: Case, created: Call) -> Call | None:
 
 
 def failing_call(case: Case, caller: str | None = None) -> Witness | None:
-    """Return the first call that failed and was not made again with success; of *caller*, where given."""
+    """Return the first call that failed and was not repeated with success; of *caller* only, if given."""
     for position, witness in enumerate(case.witnesses):
         failed = witness.failed - case.grammar.inward
         if not failed or witness.steps or witness.ambiguous or caller not in (None, witness.record.caller):
@@ -120,14 +129,14 @@ def failing_call(case: Case, caller: str | None = None) -> Witness | None:
 
 
 def step_of_failure(case: Case, call: Call) -> str | None:
-    """Return the step that a failed call belongs to: as the grammar says, else of which it is a near miss."""
+    """Return the step that a failed call belongs to: by rule `refusals`, else as a near miss of a step."""
     steps = case.grammar.steps_refusing(case.records[call.serial].line, call.error)
     if steps:
         return steps[0]
     witness = next((w for w in case.witnesses if w.call is call), None)
     if witness is not None and witness.failed:
         return case.grammar.earliest(witness.failed)
-    # No call of a step, but made to one whom a step asks.
+    # It is like no call of a step. The step then is one in which the same caller asks the same callee.
     record = case.records[call.serial]
     ends, grammar = (record.caller, record.callee), case.grammar
     asks = [s for s in grammar.places if any((leg.caller, leg.callee) == ends for leg in grammar.legs(s))]
@@ -135,20 +144,23 @@ def step_of_failure(case: Case, call: Call) -> str | None:
 
 
 def _steps_refusing(case: Case, refusal: Call) -> tuple[str, ...]:
+    """Return the steps that refuse with such an answer, by the grammar's rule `refusals`."""
+    # The words that decide may be in the part of the body that was not captured.
     is_cut = getattr(refusal.facts, "broken", False)
     return case.grammar.steps_refusing(case.records[refusal.serial].line, refusal.error, is_cut)
 
 
 def _before(case: Case, step: str) -> str:
+    """Return the step before *step* in documented order; of the first one itself."""
     names = list(case.grammar.places)
     return names[max(0, names.index(step) - 1)]
 
 
-def _next_thing_to_do(case: Case, refusal: Call) -> str | None:
-    """Return the step on which the request was refused, as it follows from who does what.
+def _next_duty(case: Case, refusal: Call) -> str | None:
+    """Return the step at which the request was refused, derived from the callers and callees of the steps.
 
-    A service that refuses by itself (its answer carries a request id) does so at the first thing that it had
-    to do and that was not seen; a login that is refused is the step that asks keystone.
+    A service that refuses by itself (its answer carries a request id) does so at its first step that was not
+    seen. A 401 or 407 belongs to its step that asks keystone.
     """
     grammar = case.grammar
     facts, service = refusal.facts, case.records[refusal.serial].callee
@@ -165,10 +177,10 @@ def _next_thing_to_do(case: Case, refusal: Call) -> str | None:
 
 
 def _refused_by_portal(case: Case, coverage: StepCoverage, ending: Ending) -> None:
-    """Set where an order stopped that came no further than the portal.
+    """Set where an order stopped for which the portal sent no request to the cloud.
 
-    The portal logs in before it asks the cloud: a login that failed, or nothing behind it, is the request
-    that it did not send.
+    The portal logs in before it sends the request. After a failed login, or a login without a request, it
+    stopped at the request; without a login, at the portal itself.
     """
     grammar = case.grammar
     portal = grammar.portal_step or grammar.request[0]
@@ -176,7 +188,7 @@ def _refused_by_portal(case: Case, coverage: StepCoverage, ending: Ending) -> No
     in_api = grammar.asked_by(grammar.api)
     logins = [c for c in case.trace.calls if is_login(c.operation) or c.operation.startswith("CONNECT")]
     if logins and all(c.serial in case.trace.ambiguous for c in logins):
-        # Another order's, perhaps: then the portal refused by itself.
+        # The logins may be another order's; then the portal refused by itself. Both are possible.
         ending.between = (portal, asked[0])
     elif logins:
         bad = [c for c in logins if c.result[:1] not in "23?"]

@@ -1,4 +1,8 @@
-"""The sentences in which a verdict is told."""
+"""The sentences of a verdict: its summary and the messages of its deviations and notes.
+
+One sentence names who, what and how long; the operator must be able to act on it alone. Ids, frames and
+addresses are added by the reports.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Sequence
 from tracer.alignment.out_of_order import OutOfOrder
 from tracer.conformance.answers import candidates_offered, selects_host
 from tracer.conformance.case import Case, Ending
-from tracer.conformance.outcome import blind_host, failing_of_attempt
+from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.grammar import Grammar
@@ -42,15 +46,15 @@ _BROKER = {
 }
 _UNFETCHED = ("undelivered", "unacked", "unroutable")
 REFUSED = "Connection refused"
-"""Nobody's words, but a reset."""
+"""The error of a refused connection. It is no text of a service, so it is not quoted as a cause."""
 
 
-def _cap(text: str) -> str:
+def _after_colon(text: str) -> str:
     return f": {text}" if text else ""
 
 
 def call_words(record: CallRecord) -> str:
-    """Return what a call did, as in 'neutron-server answered 503 to POST /v2.0/ports'."""
+    """Return the result of a call in words, as in 'neutron-server answered 503 to POST /v2.0/ports'."""
     operation = record.operation
     if operation.startswith("CONNECT"):
         verb = (
@@ -88,7 +92,7 @@ def owed_by(case: Case, step: str) -> str:
 
 
 def peer_of(case: Case, ending: Ending) -> str:
-    """Return the role that failed, or that owes what never came; empty when the captures do not tell."""
+    """Return the role that failed, or that owes the step; empty where the captures do not show it."""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
@@ -103,31 +107,35 @@ def peer_of(case: Case, ending: Ending) -> str:
 
 
 def shown_for(case: Case, ending: Ending) -> CallRecord | None:
-    """Return the call that shows where it broke: of a VM that was put in error for want of an answer
-    the message that waited for it, else what ended the creation."""
+    """Return the call that shows where the creation failed.
+
+    For a VM that was put in error because a reply did not come it is the message that waited for the reply;
+    else the call that ended the creation.
+    """
     if ending.call is None:
         return None
-    is_told_by_state = ending.outcome == "error" and ending.call is case.trace.failed_call
-    if is_told_by_state and case.grammar.replies(ending.stopped_at):
+    is_known_by_state = ending.outcome == "error" and ending.call is case.trace.failed_call
+    if is_known_by_state and case.grammar.replies(ending.stopped_at):
         return _last_message(case) or case.records.get(ending.call.serial)
     if ending.outcome == "rejected" and ending.call is case.trace.created:
-        # The API repeats outwards what it was told itself: the token is unknown, the image is not there.
+        # The API repeats the refusal of another service: the token is unknown, the image does not exist. The
+        # other service's answer is the better evidence.
         api = case.grammar.api
-        told = [w for w in case.witnesses if ending.stopped_at in w.failed and w.record.caller == api]
-        if told:
-            return told[-1].record
+        inner = [w for w in case.witnesses if ending.stopped_at in w.failed and w.record.caller == api]
+        if inner:
+            return inner[-1].record
     return case.records.get(ending.call.serial)
 
 
 def _is_waited_for(record: CallRecord) -> bool:
-    """Tell whether the callee of a REST call or a connection is what the creation waits for."""
+    """Return whether the creation waits for the callee of *record*, a REST call or a connection."""
     return record.result in ("none", "refused", "?") and (
         record.protocol == "REST" or record.operation.startswith("CONNECT")
     )
 
 
 def cause_of(case: Case, ending: Ending) -> str:
-    """Return why, in the fault's own words, or else by what the last call did."""
+    """Return the cause: the text of the fault, else the result of the last call."""
     if ending.error and ending.error != REFUSED:
         return ending.error
     record = case.records.get(ending.call.serial) if ending.call is not None else None
@@ -146,13 +154,13 @@ def failure_words(case: Case, ending: Ending) -> str:
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     if record is None:
-        return where + _cap(ending.error)
+        return where + _after_colon(ending.error)
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
         how = "the VM was put in state error"
         last = _last_message(case)
         if last is not None and case.grammar.replies(ending.stopped_at):
             how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
-        return f"{where}: {how}{_cap(ending.error)}"
+        return f"{where}: {how}{_after_colon(ending.error)}"
     unknown = _unknown_token(case, ending)
     text = f"{where}: {unknown or call_words(record)}"
     if unknown:
@@ -164,13 +172,13 @@ def failure_words(case: Case, ending: Ending) -> str:
         return text
     if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
         text += _offered(case)
-    return text + _cap(ending.error)
+    return text + _after_colon(ending.error)
 
 
 def _unknown_token(case: Case, ending: Ending) -> str:
-    """Return who presented the token that keystone does not know; empty when that is not why it failed.
+    """Return, in words, that keystone does not know a token and who presented it; empty for other failures.
 
-    A token that is asked about is in a header, and the answer 404 is about that token (Identity API v3).
+    The token that is validated is in a header, and 404 means that this token is unknown (Identity API v3).
     """
     shown, created = shown_for(case, ending), case.trace.created
     if shown is None or created is None or shown.callee != KEYSTONE or shown.result != "404":
@@ -185,6 +193,7 @@ def _unknown_token(case: Case, ending: Ending) -> str:
 
 
 def _unanswered_words(case: Case, last: CallRecord) -> str:
+    """Return what happened to *last*, a message whose reply did not come in time."""
     if last.result == "undelivered":
         return f"was published, never delivered to {last.callee} and never answered"
     for witness in case.witnesses:
@@ -196,7 +205,7 @@ def _unanswered_words(case: Case, last: CallRecord) -> str:
 
 
 def _offered(case: Case) -> str:
-    """Return whether "No valid host" is placement's empty answer or a filter's refusal."""
+    """Return, in brackets, whether placement offered no host or nova-scheduler's filters refused all."""
     offer = candidates_offered(case)
     if offer is None or not isinstance(offer.facts, RestFacts):
         return ""
@@ -209,6 +218,7 @@ def _offered(case: Case) -> str:
 
 
 def _last_message(case: Case) -> CallRecord | None:
+    """Return the last RPC call or cast that is a step: its consumer owes what comes next."""
     found = [
         w.record
         for w in case.witnesses
@@ -218,14 +228,14 @@ def _last_message(case: Case) -> CallRecord | None:
 
 
 def between_words(ending: Ending) -> str:
-    """Return where a creation stopped of which the captures show only the two ends."""
+    """Return between which two steps a creation stopped, where the captures do not show more."""
     if ending.between is None:
         return "stopped at a step that the captures do not show"
-    return f"stopped behind step {ending.between[0]} and not later than at step {ending.between[1]}"
+    return f"stopped after step {ending.between[0]}, at step {ending.between[1]} at the latest"
 
 
 def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
-    """Return the message of a creation that goes on no more."""
+    """Return the message of a stuck creation."""
     step = ending.stopped_at
     if step is None:
         return between_words(ending)
@@ -240,7 +250,7 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
         return f"{text}: {call_words(turned_away[-1])}"
     last = case.records[ending.call.serial] if ending.call is not None else None
     asker = owed_by(case, step) or (last.caller if last is not None else "")
-    # Who owes the step and owes an answer owes that to the one who asked.
+    # Where the callee owes the step itself, it owes the answer to its client: `call_words` says that.
     if last is not None and last.result == "?" and last.protocol == "REST" and last.callee != asker:
         return (
             f"step {step} has not ended in {time_words(quiet_ns)}: {last.callee} owes {asker}"
@@ -249,62 +259,62 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if last is not None and last.result in ("none", "refused", "?"):
         return f"{text}: {call_words(last)}"
     if message is not None and message.result == "ok" and _is_newest(case, message):
-        fate = "was delivered, then silence" if _is_told(case, message) else _BROKER["ok"]
+        fate = "was delivered, then silence" if _is_from_firehose(case, message) else _BROKER["ok"]
         return f"{text}: {message.operation} {fate}"
     return text
 
 
-def _is_told(case: Case, message: CallRecord) -> bool:
-    """Tell whether the broker's firehose told of *message*, which tells nothing of acknowledgements."""
+def _is_from_firehose(case: Case, message: CallRecord) -> bool:
+    """Return whether *message* is known from the broker's firehose, which reports no acknowledgements."""
     facts = [w.call.facts for w in case.witnesses if w.record is message and w.call is not None]
     ends = [f.consumer for f in facts if isinstance(f, RpcFacts)]
     return any(end is not None and end.connection.protocol == "firehose" for end in ends)
 
 
 def _is_newest(case: Case, message: CallRecord) -> bool:
-    """Tell whether nothing that the grammar knows came behind *message*."""
+    """Return whether no call that the grammar knows began after *message*."""
     return not any(w.steps and w.record.started_ns > message.started_ns for w in case.witnesses)
 
 
 def expected_words(grammar: Grammar, step: str | None) -> tuple[str, ...]:
-    """Return what would have witnessed *step*; () where it is not known."""
+    """Return the lines of calls that would be evidence of *step*; () for a step that is not known."""
     if step not in grammar.places:
         return ()
     found = grammar.step(step)
-    ways = dict.fromkeys(expected_of(grammar.terminals[name].pattern) for name in found.terminals)
-    return tuple(f"{way}: {found.title}" for way in ways)
+    lines = dict.fromkeys(expected_of(grammar.terminals[name].pattern) for name in found.terminals)
+    return tuple(f"{line}: {found.title}" for line in lines)
 
 
 def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     """Return the message of a step that should have been seen."""
     later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
-    follows = f" before step {later[0]}, which was seen" if later else ""
+    follows = f", although step {later[0]} after it was seen" if later else ""
     return f"step {step.step} ({step.title}) never came{follows}"
 
 
 def retry_words(case: Case, attempts: Sequence[Attempt], is_known: bool = True) -> str:
-    """Return which hosts were asked in vain before the last one, where each of them failed and on whom.
+    """Return the hosts that failed before the last one, with the step and the peer of each failure.
 
-    That the last one built it is said when it *is_known*.
+    *is_known* says that the last host built the VM.
     """
-    told = []
+    failures = []
     for number, attempt in enumerate(attempts[:-1]):
         where = f"failed at {attempt.stopped_at}" if attempt.stopped_at else "failed"
-        broken = failing_of_attempt(case, number)
+        failing = failing_of_attempt(case, number)
         who = ""
-        if broken is not None and broken.record.result.isdigit():
-            who = f"{broken.record.callee} answered {broken.record.result}"
-        elif broken is not None:
-            who = call_words(broken.record)
+        if failing is not None and failing.record.result.isdigit():
+            who = f"{failing.record.callee} answered {failing.record.result}"
+        elif failing is not None:
+            who = call_words(failing.record)
         words = attempt.error if attempt.error != REFUSED else ""
-        told.append(f"{attempt.host} {where}{_cap(who)}{_cap(words)}")
+        failures.append(f"{attempt.host} {where}{_after_colon(who)}{_after_colon(words)}")
     end = "built it" if is_known else "was asked last"
-    return f"rescheduled: {', then '.join(told)}; {attempts[-1].host} {end}"
+    return f"rescheduled: {', then '.join(failures)}; {attempts[-1].host} {end}"
 
 
-def host_words(case: Case, blind: tuple[str, int]) -> str:
-    """Return that nobody knows which host built the VM: *blind* is the plane and the end of its capture."""
-    plane, end_ns = blind
+def host_words(case: Case, unknown_after: tuple[str, int]) -> str:
+    """Return, in words, why the host that built the VM is unknown; *unknown_after* is (plane, end in ns)."""
+    plane, end_ns = unknown_after
     hosts = ", then ".join(tried.host for tried in case.attempts)
     what = "the capture" if plane == "*" else plane
     ends = (end_ns - case.first_ns) / 1e9
@@ -315,7 +325,7 @@ def order_words(moved: OutOfOrder, record: CallRecord) -> str:
     """Return the message of a call out of order."""
     if moved.changed_with is not None and moved.changed_with != moved.step:
         return f"steps {moved.step} and {moved.changed_with} have changed places: {record.line}"
-    place = f"behind step {moved.after}" if moved.after else "before all others"
+    place = f"after step {moved.after}" if moved.after else "before all others"
     return f"step {moved.step} is out of order, it belongs {place}: {record.line}"
 
 
@@ -326,23 +336,23 @@ def summary_words(
     steps: Sequence[StepResult],
     deviations: Sequence[Deviation],
 ) -> str:
-    """Return the verdict in one sentence, the answer first."""
+    """Return the verdict in one sentence: the outcome, where and after what time, then what is not known."""
     took = time_words(max(0, ending.time_ns - case.first_ns))
     if ending.outcome in ("rejected", "error"):
         return f"{failure_words(case, ending)} (after {took})"
     if ending.outcome == "stuck":
         return f"stuck: {stall_words(case, ending, coverage)}"
-    blind = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
-    unseen = f"; {len(blind)} of {len(steps)} steps cannot be seen in these captures" if blind else ""
+    hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
+    unseen = f"; {len(hidden)} of {len(steps)} steps cannot be seen in these captures" if hidden else ""
     if ending.outcome == "unfinished":
         where = f"before step {ending.stopped_at}"
         if ending.stopped_at is None:
             where = f"between steps {' and '.join(ending.between or ())}"
         return f"unfinished: the capture ends {where}{_so_far(case, ending, coverage)}{unseen}"
-    blind_to = blind_host(case, ending, coverage)
-    if blind_to is not None:
-        unseen = f"; {host_words(case, blind_to)}{unseen}"
-    host = f" on {case.attempts[-1].host}" if case.attempts and blind_to is None else ""
+    unknown_after = host_unknown_after(case, ending, coverage)
+    if unknown_after is not None:
+        unseen = f"; {host_words(case, unknown_after)}{unseen}"
+    host = f" on {case.attempts[-1].host}" if case.attempts and unknown_after is None else ""
     tries = f" at attempt {len(case.attempts)}" if len(case.attempts) > 1 else ""
     if deviations:
         return f"{ending.outcome}{host} after {took}{tries}, but {deviations[0].message}{unseen}"
@@ -350,7 +360,7 @@ def summary_words(
 
 
 _QUIET_NS = 5_000_000_000
-"""Silence of which an unfinished creation tells."""
+"""An unfinished creation reports a silence of at least this length."""
 
 
 def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
@@ -374,13 +384,13 @@ def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if message is not None and message.result in _UNFETCHED and coverage.owed_by_broker(step):
         does = f"{message.callee} has not taken the message"
         if message.result == "unroutable":
-            does = f"no queue is bound for the message to {message.callee}, and nothing came"
+            does = f"no queue is bound for the message to {message.callee}, and no further call came"
         elif message.result == "unacked":
             does = f"{message.callee} has not acknowledged the message"
     elif owed_by(case, step):
-        does = f"{owed_by(case, step)} has sent nothing more of it"
+        does = f"{owed_by(case, step)} has made no further call"
     else:
-        does = "nothing more of it came"
+        does = "no further call came"
     seconds = quiet_ns // 1_000_000_000
     stall = seconds // 10 * 10 if seconds > 10 else seconds - seconds % 5
-    return f": {does} for {quiet_ns / 1e9:.0f} s; --stall {stall} would call it stuck"
+    return f": {does} for {quiet_ns / 1e9:.0f} s; --stall {stall} would report it as stuck"

@@ -1,7 +1,7 @@
-"""For one trace: which steps could have been seen, and why not.
+"""Answers, for one trace, which steps the captures could have shown, and why not the others.
 
-The captures as a whole answer for legs (coverage); this adds what the trace itself knows: the hosts that
-took part, the time in which a step must have happened, what the broker still holds.
+`Coverage` answers for legs, over all captures. This module adds what is known from the trace: the hosts that
+took part, the time in which a step must have happened, and the messages that the broker still holds.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ __all__ = ["StepCoverage"]
 
 
 LEAD_NS = 60_000_000_000
-"""A creation that is first seen so shortly behind the begin of a capture may have begun before it, however
-short the stall limit is: that tells how patient somebody is, not how fast the cloud is."""
+"""A creation that is first seen within this time after the start of a capture may have begun before it.
+
+A stall limit below it does not shorten it: that is the user's patience, not the speed of the cloud."""
 
 
 class StepCoverage:
-    """Answers whether a step's messages would be in the captures."""
+    """Answers whether the calls of a step would be in the captures, had they been made."""
 
     def __init__(
         self,
@@ -41,31 +42,33 @@ class StepCoverage:
         self._known: dict[tuple[str, bool], str | None] = {}
 
     def would_show(self, step: str) -> bool:
+        """Return whether *step* would have been seen in this trace."""
         return self.why_not(step) is None
 
     def plane_is_given(self, connection: Connection) -> bool:
-        """Tell whether a capture's name tells the plane of *connection*."""
+        """Return whether a capture's name states the plane of *connection*."""
         return self._captures.plane_is_given(connection)
 
     def whole(self, step: str) -> bool:
-        """Tell whether the plane of *step* is captured without holes, from before this trace on."""
+        """Return whether the plane of *step* was captured without gaps, from before this trace on."""
         return self.why_not(step, strict=False) is None
 
     def why_not(self, step: str, strict: bool = True) -> str | None:
         """Return why *step* could not have been seen in this trace, None if it would have been.
 
-        Without *strict*, an end that was never seen at all is no reason: of an optional step it only
-        says that nobody needed it.
+        Without *strict*, an end that was never seen at all is no reason: for an optional step it only means
+        that it was not needed.
         """
         key = (step, strict)
         if key not in self._known:
+            # Of several legs by which a step can be done the grammar names the usual one first.
             reasons = [self._leg(step, leg, strict) for leg in self._case.grammar.legs(step)[:1]]
-            # Of several ways of doing a step the grammar names the usual one first: its absence counts.
             self._known[key] = reasons[0] if reasons else None
         return self._known[key]
 
     def _ends(self, role: str) -> set[str]:
         """Return the addresses of *role* in this trace, else in all captures."""
+        # Of many hosts and API workers only those of this trace matter: another one may be captured.
         case = self._case
         if role == HOST_SERVICE and case.attempts:
             return set(case.attempts[-1].addresses)
@@ -76,26 +79,29 @@ class StepCoverage:
         return self._addresses_of(role)
 
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
+        """Return why a call of *step* on *leg* could not have been seen, None if it would have been."""
+        # From what concerns all captures to what concerns one moment: the first reason is reported.
         callers, callees = self._ends(leg.caller), self._ends(leg.callee)
         if leg.protocol == "REST" and leg.caller not in (PORTAL, PROXY):
+            # Services reach each other directly or through the proxy's internal address.
             callees = callees | self._fronts_of(leg.callee)
         coverage = self._captures
         names = leg.caller, leg.callee
         reason = coverage.unseen(leg.plane, leg.protocol, callers, callees, names, strict)
         if reason is not None:
             interruption = coverage.interruption(*self._window(step)[:2])
-            # Ends that were never seen may have spoken in the time of which nothing is known.
+            # An end that was never seen may have spoken during an interruption: that is the better reason.
             may_be = (
                 interruption
                 and coverage.unseen(leg.plane, leg.protocol, callers, callees, names, False) is None
             )
             return interruption if may_be else reason
         if not self._question_was_seen(step):
-            return "a reply is known by its question alone, which is not in the captures"
+            return "a reply is only recognised by its call, which is not in the captures"
         if self._case.trace.creates and self._case.grammar.is_read(step) and not self._post_was_seen():
-            # What only reads the database holds no id in any release: time and place join it to the request.
+            # Quota reads carry no id in any release: they are joined to the request by its time and address.
             api = self._case.grammar.api
-            return f"it carries no id: it is found by {api}'s POST, which is not in the captures"
+            return f"it carries no id and is only found by {api}'s POST, which is not in the captures"
         since_ns, until_ns, closed = self._window(step)
         begin_ns, end_ns = coverage.span_ns(leg.plane, leg.protocol, callers | callees)
         where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
@@ -103,9 +109,9 @@ class StepCoverage:
         first_step = self._first_step()
         lead_ns = max(self._stall_ns, LEAD_NS)
         if first_step is None or (self._order(step) < first_step and first_ns - begin_ns < lead_ns):
-            return "the capture may have begun behind it"
+            return "the capture may have begun after it"
         if begin_ns > since_ns:
-            return f"the capture of {where} may have begun behind it"
+            return f"the capture of {where} may have begun after it"
         if end_ns < (until_ns if closed else since_ns):
             return f"the capture of {where} may end before it"
         if coverage.one_way(leg.protocol, callers, callees):
@@ -120,19 +126,36 @@ class StepCoverage:
             return interruption
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        if self._is_passed_on(step):
+            return "the request was passed on, but these packets of it are not in the captures"
         if self._case.trace.curtailed:
-            return "calls of that time were forgotten for lack of room"
+            return "calls of that time were dropped for lack of room"
         return None
+
+    def _is_passed_on(self, step: str) -> bool:
+        """Tell whether the request must have passed *step*: it was seen, or answered, further inwards.
+
+        Only a service gives a request an id. A proxy that answers by itself gives none.
+        """
+        request = self._case.grammar.request
+        if step not in request:
+            return False
+        inner = request[request.index(step) + 1 :]
+        if any(not w.all_steps.isdisjoint(inner) for w in self._case.witnesses):
+            return True
+        legs = (self._case.trace.created, getattr(self._case.trace.created, "front", None))
+        return any(leg is not None and bool(getattr(leg.facts, "answered_id", "")) for leg in legs)
 
     def _order(self, step: str) -> int:
         return self._case.grammar.places.get(step, 0)
 
     def _first_step(self) -> int | None:
-        """Return the place of the first step that was seen of this trace; None when none was."""
+        """Return the place of the first step that was seen; None when none was."""
         return min((self._order(s) for w in self._case.witnesses for s in w.all_steps), default=None)
 
     def _question_was_seen(self, step: str) -> bool:
-        """Tell whether a reply that *step* is would be known for what it is; True for other steps."""
+        """Return whether the call was seen to which *step* is the reply; True for steps that are no reply."""
+        # A reply on the wire names no method: it is known by the message id of its call.
         methods = self._case.grammar.replies(step)
         return not methods or any(
             isinstance(call.facts, RpcFacts) and call.facts.mode == "call" and call.facts.method in methods
@@ -140,16 +163,17 @@ class StepCoverage:
         )
 
     def _post_was_seen(self) -> bool:
+        """Return whether the inner leg of the POST, to nova-api itself, was seen with its request line."""
         created = self._case.trace.created
         if created is None or not created.operation.startswith("POST "):
             return False
         return self._case.records[created.serial].callee == self._case.grammar.api
 
     def _window(self, step: str) -> tuple[int, int, bool]:
-        """Return the time in which *step* must have happened, by the steps seen around it.
+        """Return (since, until, closed): the time in which *step* must have happened, by the steps around it.
 
-        The third is False where no later step and no end was seen: then it may happen yet, and the time ends
-        with what is known of the trace.
+        *closed* is False where no later step and no end was seen: the step may still come, and the time ends
+        with the last activity of the trace.
         """
         order = self._order(step)
         since_ns, until_ns = self._case.first_ns, 0
@@ -161,17 +185,19 @@ class StepCoverage:
                 elif at > order and (not until_ns or witness.call.started_ns < until_ns):
                     until_ns = witness.call.started_ns
         trace = self._case.trace
-        # A server that is active has all its steps behind it, and one that failed the step that did.
+        # Of an active VM all steps are over, and of a failed one the step that failed.
         ended_ns = trace.active_ns or trace.failed_ns or 0
         closed = until_ns != 0 or ended_ns > since_ns
         last_ns = max(ended_ns, self._case.last_own_ns(), since_ns)
         if not until_ns or self._case.step_calls(step):
-            # One that was seen is lacking in another attempt, which is later than the steps around this one.
+            # A step that was seen is asked about because a later attempt lacks it: that one may lie after the
+            # steps around the first.
             until_ns = last_ns
         return min(since_ns, until_ns), until_ns, closed
 
     def captured_until_ns(self, step: str | None) -> int:
-        """Return until when every plane that could carry *step* is captured."""
+        """Return until when every plane that could carry *step* is captured; 0 if none is."""
+        # The earliest end: what goes on only on another plane does not show that the step did not come.
         planes = {leg.plane for leg in self._case.grammar.legs(step)} if step else {"*"}
         ends = [
             self._captures.span_ns(plane)[1]
@@ -182,21 +208,22 @@ class StepCoverage:
 
     @property
     def stall_ns(self) -> int:
-        """Silence from which on something will not come any more."""
+        """Silence after which a step counts as not coming any more."""
         return self._stall_ns
 
     def seen_for_ns(self, plane: str, since_ns: int) -> int:
-        """Return how long *plane* is captured behind *since_ns*: more is not known of what came later."""
+        """Return how long *plane* is captured after *since_ns*."""
         return max(0, self._captures.span_ns(plane)[1] - since_ns)
 
     def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
-        """Tell whether silence after *last_ns* means something: the next step would be seen."""
+        """Return whether silence after *last_ns* is evidence: *step*, the next one, would have been seen."""
         if step is None:
             return False
         return self.would_show(step) or self.owed_by_broker(step)
 
     def owed_by_broker(self, step: str) -> bool:
-        """Tell whether the broker still holds the message that *step* waits for."""
+        """Return whether the broker still holds, or dropped, the message that *step* waits for."""
+        # Then the step cannot have come, whether it would be seen or not.
         last = [
             w
             for w in self._case.witnesses

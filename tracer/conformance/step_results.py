@@ -1,4 +1,4 @@
-"""What became of each documented step: seen, failed, missing, or why nobody could have seen it."""
+"""The status of each documented step: seen, failed, missing, or unobserved with the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.outcome import only_turned_away
+from tracer.conformance.outcome import only_refused
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
 from tracer.grammar.grammar import Step
@@ -21,6 +21,7 @@ def step_results(
 ) -> tuple[StepResult, ...]:
     """Return the result of each step, in documented order."""
     places = case.grammar.places
+    # Steps before the furthest one must have happened; what was not seen of them is missing or unobserved.
     furthest = max((places[step] for step in explanation.step_of.values()), default=-1)
     if ending.stopped_at in places:
         furthest = max(furthest, places[ending.stopped_at])
@@ -37,19 +38,23 @@ def step_results(
 def _result(
     case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, step: Step, passed: bool
 ) -> StepResult:
+    """Return the result of one step; *passed* says that the creation went further than this step."""
     taken = explanation.taken.get(step.name, [])
     failed = ending.stopped_at == step.name and ending.outcome in ("rejected", "error")
     if failed and not taken and ending.call is not None:
+        # A failed step without calls of its own: a refused connection is its only evidence.
         record = case.records.get(ending.call.serial)
-        shown = record is not None and record.operation.startswith("CONNECT")
-        told = (replace(record, step=step.name),) if record is not None and shown else ()
-        return StepResult(step.name, step.title, "failed", calls=told)
+        is_connection = record is not None and record.operation.startswith("CONNECT")
+        evidence = (replace(record, step=step.name),) if record is not None and is_connection else ()
+        return StepResult(step.name, step.title, "failed", calls=evidence)
     status: StepStatus
     if failed:
         status, reason = "failed", ""
     elif any(kind != "failed" or step.name in case.grammar.inward for _, kind in taken):
+        # A step by which the request came in was done even if the answer is a refusal: that is a failure of
+        # the innermost step alone.
         asked = [w for w, _ in taken] if step.name not in case.grammar.inward else []
-        status, reason = "failed" if only_turned_away(asked, ending) else "seen", ""
+        status, reason = "failed" if only_refused(asked, ending) else "seen", ""
     else:
         status, reason = _unseen(case, coverage, ending, step, passed)
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)
@@ -60,15 +65,15 @@ def _result(
 def _unseen(
     case: Case, coverage: StepCoverage, ending: Ending, step: Step, passed: bool
 ) -> tuple[StepStatus, str]:
-    """Return the status of a step of which nothing was seen, and the reason where it is unobserved.
+    """Return the status of a step of which no call was seen, and the reason where it is unobserved.
 
-    *passed* tells that the creation went further than this step.
+    *passed* says that the creation went further than this step.
     """
     if not passed and not _may_have_come(case, ending, step):
         return "not_reached", ""
     if passed and step.presence == "inferred":
         return "inferred", ""
-    # Who was never seen was never needed, unless the request itself says that it is.
+    # An optional step whose service was never seen was not needed, unless the request shows that it was.
     needed = step.presence == "required" or _needs_storage(case, step.name)
     reason = coverage.why_not(step.name, strict=needed) or ""
     if reason:
@@ -77,14 +82,16 @@ def _unseen(
 
 
 def _may_have_come(case: Case, ending: Ending, step: Step) -> bool:
-    """Tell whether *step*, behind the last one that was seen, may have come all the same: nobody knows where
-    the creation stopped, but not that it stopped before this step."""
+    """Return whether *step*, after the last one that was seen, may have happened without being seen.
+
+    That is so where the creation stopped between two steps, and *step* is not after the second.
+    """
     places = case.grammar.places
     return ending.between is not None and places[step.name] <= places.get(ending.between[1], len(places))
 
 
 def _needs_storage(case: Case, step: str) -> bool:
-    """Tell whether *step* asks for storage, and the VM boots from a volume (so says the request)."""
+    """Return whether *step* asks cinder, and the request says that the VM boots from a volume."""
     created = case.trace.created
     facts = created.facts if created is not None else None
     asks = any(leg.callee == CINDER_API for leg in case.grammar.legs(step))

@@ -1,4 +1,4 @@
-"""How long each step took, and how long a trace waited before it: nothing documented happened then."""
+"""The duration of each step, and the wait before it, in which no documented call was made."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ __all__ = ["time_words", "times_of", "with_waits"]
 
 
 def time_words(nanoseconds: int) -> str:
-    """Return how long something took, or may take, as in 250 ms, 15.2 s, 30 s, 2.5 min."""
+    """Return a duration in words, as in 250 ms, 15.2 s, 30 s, 2.5 min."""
     seconds = nanoseconds / 1e9
+    # Below 0.95, so that no duration reads "1000 ms" where its neighbour reads "1.0 s".
     if seconds < 0.95:
         return f"{seconds * 1000:.0f} ms"
     if seconds >= 120:
@@ -22,7 +23,8 @@ def time_words(nanoseconds: int) -> str:
 
 
 def times_of(witnesses: Sequence[Witness]) -> tuple[int | None, int | None]:
-    """Return begin and length of a step; nothing when any of its evidence is ambiguous."""
+    """Return start and duration of a step in ns; (None, None) when any of its evidence is ambiguous."""
+    # A time that may be another creation's must not be printed as a fact.
     if not witnesses or any(w.ambiguous for w in witnesses):
         return None, None
     begin_ns = min(w.call.started_ns for w in witnesses)
@@ -31,11 +33,12 @@ def times_of(witnesses: Sequence[Witness]) -> tuple[int | None, int | None]:
 
 
 def with_waits(steps: Sequence[StepResult], retried_from: str | None = None) -> list[StepResult]:
-    """Return *steps*, in the order of the document, each with the wait before it.
+    """Return *steps*, in documented order, each with the wait before it.
 
-    The wait runs from the latest sign of a step before it in the document: its end, or its beginning where
-    it goes on meanwhile (1 to 3 wait for all of 4). It is None where a step before it could not be seen or
-    has no certain time, and of *retried_from*: what lies before it is an attempt that failed.
+    The wait begins with the latest end of a step before it in the document, or with its start where that step
+    is still open (the requests of the first steps wait for all that follows). The wait is None where a step
+    before it could not be seen or has no certain time, and for *retried_from*: before it lies an attempt that
+    failed.
     """
     found: list[StepResult] = []
     unknown = False

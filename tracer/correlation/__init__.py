@@ -1,9 +1,10 @@
-"""Calls in, one trace per VM out.
+"""Groups calls into traces, one trace per VM.
 
-Identifiers do nearly all the work: the request id of the answer to POST /servers is in every later call
-of that creation; the instance's uuid picks the VM of a request for several. What carries no id (token
-validation, quota reads, refused connections, the VRM's tasks) is joined by token, by time and address,
-or by the URI that an answer named. What may belong to several is given to all and marked ambiguous.
+Most calls are joined by identifiers. The request id in the answer to POST /servers is in every later call
+of that creation; the instance's uuid selects the VM when one request creates several. Calls without an id
+(token validations, quota reads, refused connections, the VRM's tasks) are joined by token, by time and
+address, or by a URI from an earlier answer. A call that may belong to several traces is given to all of
+them and marked ambiguous.
 """
 
 from tracer.correlation.correlator import Correlator

@@ -1,7 +1,7 @@
-"""The calls that may belong to a trace, kept by the key that may join them, and when they are forgotten.
+"""The calls that may belong to a trace, indexed by the keys that join them, and their removal.
 
-Offline nothing is forgotten but for lack of room. Live, a trace that has its verdict is retired with all
-that joined it, and what belongs to no trace is forgotten by its age, in capture time.
+Offline, calls are dropped only for lack of room. Live, a trace that has its verdict is retired together
+with its calls, and calls of no trace are dropped by age, in capture time.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from tracer.openstack.services import PORTAL
 
 __all__ = ["Begins", "CallIndex", "CallStore", "RecentCalls"]
 
+# Every table here is bounded, because a live run has no end.
 MOST_NAMES = 100_000
 MOST_SEEDS = 50_000
 MOST_CHANGES = 1_000
 
 Begins = Callable[[str, str], frozenset[str]]
-"""(protocol, operation) -> the roles to which such a call would begin a trace; none when it does not."""
+"""(protocol, operation) -> the callee roles with which such a call begins a trace; empty if with none."""
 
 
 class CallStore:
-    """All calls that may belong to a trace, by the key that may join them.
+    """All calls that may belong to a trace, by the keys that join them.
 
-    *begins* is the grammar's word on what begins a trace.
+    *begins* comes from the grammar and states which calls begin a trace.
     """
 
     def __init__(self, is_front: Callable[[Endpoint], bool], begins: Begins) -> None:
         self.begins = begins
         self.creates = bool(begins("REST", CREATE_SERVER) - {PORTAL})
-        """The workflow makes servers; else it does something to one that is there, which its calls name."""
+        """Whether the workflow creates servers; else it acts on an existing server, which its calls name."""
         self.is_front = is_front
         self.legs: list[Call] = []
         """Requests that begin a trace, every leg of each."""
         self.by_request = CallIndex()
         self.seeds: OrderedDict[str, None] = OrderedDict()
-        """Request ids under which a message came that only this workflow sends."""
+        """Request ids of messages that only this workflow sends."""
         self.by_uuid = CallIndex(max_calls=1_000)
         self.validations: dict[int, list[Call]] = {}
         """serial of a leg -> token validations made for it"""
         self.quota: list[tuple[Call, list[Call]]] = []
-        """Quota reads with the legs that were open at that service then."""
+        """Quota reads, each with the legs that were open at that service when it began."""
         self.shared_reads: set[int] = set()
-        """Serials of those that a trace may have made which was retired: they stay ambiguous."""
+        """Serials of quota reads that a retired trace may have made: they stay ambiguous."""
         self.portal = RecentCalls()
         """Requests to the portal that may begin a trace."""
         self.logins = RecentCalls()
@@ -54,23 +55,23 @@ class CallStore:
         self.states: dict[str, dict[str, Call]] = {}
         """server id -> status -> first poll that showed it"""
         self.changes: OrderedDict[str, list[Call]] = OrderedDict()
-        """server id -> requests to change it, of whatever workflow"""
+        """server id -> requests to change it, of any workflow"""
         self.names: dict[str, str] = {}
-        """server id -> name, of those whose creation was seen"""
+        """server id -> name, of servers whose creation was seen"""
 
     def seeded(self, request_id: str) -> None:
-        """Take note that a message that only this workflow sends came under *request_id*."""
+        """Record that a message that only this workflow sends carries *request_id*."""
         self.seeds[request_id] = None
         while len(self.seeds) > MOST_SEEDS:
             self.seeds.popitem(last=False)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
-        """Take note that *call*, a poll, showed *status*; the first one counts."""
+        """Record that *call*, a poll, showed *status*; only the first poll of each status is kept."""
         if len(self.states) < 100_000 or server_id in self.states:
             self.states.setdefault(server_id, {}).setdefault(status, call)
 
     def changed(self, server_id: str, call: Call) -> None:
-        """Take note of a request to change a server."""
+        """Record a request to change a server."""
         calls = self.changes.setdefault(server_id, [])
         if len(calls) < MOST_CHANGES:
             calls.append(call)
@@ -78,18 +79,21 @@ class CallStore:
             self.changes.popitem(last=False)
 
     def named(self, server_id: str, name: str) -> None:
-        """Take note of the name that a server was created with."""
+        """Record the name that a server was created with."""
         if name and len(self.names) < MOST_NAMES:
             self.names.setdefault(server_id, name)
 
     def is_leg(self, call: Call) -> bool:
-        """Tell whether *call* is a leg of a request that begins a trace, behind the portal."""
+        """Return whether *call* is a leg of a request that begins a trace; a call to the portal is none."""
         if not isinstance(call.facts, RestFacts):
             return False
+        # "?": the answer was captured and the request was not. `Correlator` keeps only those answers that
+        # look like the answer to POST /servers.
         return call.facts.method == "?" or bool(self.begins("REST", call.asked) - {PORTAL})
 
     def is_seed(self, call: Call) -> bool:
-        """Tell whether *call* is a message that only a workflow of this kind sends."""
+        """Return whether *call* is an RPC that only this workflow sends."""
+        # select_destinations is none: a resize sends it too, with the uuid of the same VM.
         return (
             isinstance(call.facts, RpcFacts)
             and call.facts.mode in ("call", "cast")
@@ -99,9 +103,9 @@ class CallStore:
     # --- forgetting ---
 
     def retire(self, traces: Iterable[Trace]) -> set[str]:
-        """Drop all that belongs to *traces* alone; return their request and server ids.
+        """Drop the calls that belong only to *traces*; return their request and server ids.
 
-        *traces* are all that share a request: its legs go with the last of them.
+        *traces* are all traces of one request, so that its legs can be dropped as well.
         """
         keys: set[str] = set()
         serials: set[int] = set()
@@ -130,7 +134,7 @@ class CallStore:
         return keys
 
     def _left_to_others(self, legs: set[int], own: set[int]) -> list[tuple[Call, list[Call]]]:
-        """Return the quota reads that are not *own*, each with those that may have made it but for *legs*."""
+        """Return the quota reads that are not *own*, each with its candidates without *legs*."""
         left = []
         for call, candidates in self.quota:
             kept = [leg for leg in candidates if leg.serial not in legs]
@@ -141,9 +145,9 @@ class CallStore:
     def forget(
         self, before_ns: int, keys: Collection[str], serials: Collection[int], uuids: Collection[str]
     ) -> None:
-        """Drop what was last heard of before *before_ns* and belongs to no open trace.
+        """Drop the calls that were last active before *before_ns* and belong to no open trace.
 
-        Open are those with these request ids (*keys*), calls (*serials*) and servers (*uuids*).
+        *keys*, *serials* and *uuids* are the request ids, calls and servers of the open traces.
         """
         _forget_keys(self.by_request, before_ns, keys)
         _forget_keys(self.by_uuid, before_ns, uuids)
@@ -165,7 +169,7 @@ class CallStore:
 
 
 def _forget_keys(index: CallIndex, before_ns: int, kept: Collection[str]) -> None:
-    """Drop keys last heard of before *before_ns*, and of the others the calls that are older."""
+    """Drop keys that were last active before *before_ns*, and the older calls of the other keys."""
     old = []
     for key, calls in index.oldest():
         if key in kept or not _is_old(calls[0], before_ns):
@@ -173,7 +177,8 @@ def _forget_keys(index: CallIndex, before_ns: int, kept: Collection[str]) -> Non
         if _is_old(calls[-1], before_ns):
             old.append(key)
         else:
-            # A service's periodic tasks go on under one id for as long as it runs.
+            # The periodic tasks of a service use one request id for as long as it runs, so such a key
+            # never gets old.
             calls[:] = [call for call in calls if not _is_old(call, before_ns)]
     for key in old:
         index.discard(key)
@@ -181,7 +186,7 @@ def _forget_keys(index: CallIndex, before_ns: int, kept: Collection[str]) -> Non
 
 def _is_old(call: Call, before_ns: int) -> bool:
     if isinstance(call.facts, RestFacts) and not call.closed:
-        # Its answer may still come: reassembly closes what is idle.
+        # The answer may still come. The call ends at the latest when reassembly closes the idle connection.
         return False
     return max(call.started_ns, call.ended_ns or 0) < before_ns
 
@@ -199,14 +204,18 @@ class CallIndex:
         self.forgotten = 0
         """Keys dropped for lack of room."""
         self.left_out = 0
-        """Calls that were one too many for their key."""
+        """Calls that were not kept because their key had the most calls already."""
         self._full: set[str] = set()
-        """Keys of which calls were left out."""
+        """Keys with calls that were not kept."""
         self._forgotten_ns = -1
-        """When the newest call began that went with its key."""
+        """Start of the newest call that was dropped with its key."""
 
     def add(self, key: str, call: Call) -> None:
-        """Keep *call* under *key*; where there is no room, it or the oldest key is left out."""
+        """Keep *call* under *key*.
+
+        With too many keys the one is dropped that was added to longest ago; with too many calls under *key*
+        the call is not kept.
+        """
         calls = self._calls.get(key)
         if calls is None:
             self._calls[key] = [call]
@@ -227,7 +236,7 @@ class CallIndex:
         return self._calls.get(key, [])
 
     def may_lack(self, key: str, since_ns: int) -> bool:
-        """Tell whether calls of *key* that began at *since_ns* or later may have been dropped."""
+        """Return whether calls of *key* that began at *since_ns* or later may have been dropped."""
         return key in self._full or since_ns <= self._forgotten_ns
 
     def items(self) -> list[tuple[str, list[Call]]]:
@@ -235,17 +244,17 @@ class CallIndex:
         return list(self._calls.items())
 
     def oldest(self) -> Iterator[tuple[str, list[Call]]]:
-        """Yield keys and calls, those that were last added to longest ago first."""
+        """Yield keys and calls, the key that was added to longest ago first."""
         return iter(self._calls.items())
 
     def discard(self, key: str) -> None:
-        """Forget *key* and its calls, if it is there."""
+        """Drop *key* and its calls, if it is there."""
         self._calls.pop(key, None)
         self._full.discard(key)
 
 
 class RecentCalls:
-    """Calls without a key, in the order in which they came; the oldest are dropped for lack of room."""
+    """Calls without a key, in the order of their start; the oldest are dropped for lack of room."""
 
     def __init__(self, max_calls: int = 20_000) -> None:
         self._calls: deque[Call] = deque()
@@ -254,7 +263,7 @@ class RecentCalls:
         self._forgotten_ns = -1
 
     def add(self, call: Call) -> None:
-        """Keep *call*, at the cost of the oldest where there is no room."""
+        """Keep *call*; where there is no room, the oldest call is dropped."""
         self._calls.append(call)
         if len(self._calls) > self._max_calls:
             dropped = self._calls.popleft()
@@ -268,11 +277,11 @@ class RecentCalls:
         return len(self._calls)
 
     def may_lack(self, since_ns: int) -> bool:
-        """Tell whether calls that began at *since_ns* or later may have been dropped."""
+        """Return whether calls that began at *since_ns* or later may have been dropped."""
         return since_ns <= self._forgotten_ns
 
     def discard(self, is_over: Callable[[Call], bool]) -> None:
-        """Drop the calls of which nobody will ask any more."""
+        """Drop the calls for which *is_over* is true."""
         kept = [call for call in self._calls if not is_over(call)]
         if len(kept) < len(self._calls):
             self._calls.clear()

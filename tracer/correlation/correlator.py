@@ -1,4 +1,8 @@
-"""Collects the calls that can belong to a trace, each under the key that may join it."""
+"""Collects the calls that can belong to a trace, each under the keys that may join it."""
+
+# Most calls of a cloud belong to no creation (polls, heartbeats, periodic tasks). What is kept here is what
+# has a key (request id, server id, token of a request that is open) or is one of the few kinds of calls that
+# are joined without one. Everything else is dropped at once, so memory follows the open traces.
 
 from __future__ import annotations
 
@@ -15,18 +19,18 @@ from tracer.openstack.services import NOVA_API, PORTAL
 __all__ = ["Correlator"]
 
 LOOSE = 20_000
-"""Calls without any key that are kept for a join by time and address."""
+"""The most URIs of VRM tasks and virtual machines that are remembered."""
 RETIRED = 200_000
-"""Ids of retired traces that are remembered, so that what comes late opens no other trace."""
+"""The most ids of retired traces that are remembered, so that a late call opens no second trace."""
 
 NOTHING_PENDING = NothingPending()
 
 
 class Correlator:
-    """Receives calls as they begin and change; gives traces at the end.
+    """Receives calls as they begin and change; returns the traces that they form.
 
-    *is_front* tells whether an endpoint is a proxy's, and comes from the topology; *begins* tells what begins
-    a trace, and comes from the grammar.
+    *is_front* comes from the topology and returns whether an endpoint is a proxy's. *begins* comes from the
+    grammar and states which calls begin a trace.
     """
 
     def __init__(self, is_front: Callable[[Endpoint], bool], begins: Begins) -> None:
@@ -38,8 +42,10 @@ class Correlator:
         self._retired: OrderedDict[str, None] = OrderedDict()
 
     def receive(self, call: Call) -> None:
-        """Take note of *call*, which has begun, changed or ended."""
+        """Record *call*, which has begun, changed or ended."""
         facts = call.facts
+        # Serials ascend with the start of calls: a serial that is not higher is an update of a known call.
+        # Only REST is looked at again, because its answer holds ids; RPC and SQL have all keys at the start.
         new = call.serial > self._newest
         if new:
             self._newest = call.serial
@@ -55,9 +61,9 @@ class Correlator:
             self._store.loose.add(call)
 
     def traces(self, pending: Pending = NOTHING_PENDING) -> list[Trace]:
-        """Return the traces that were seen, in order of their start.
+        """Return the traces found so far, in order of their start.
 
-        *pending* decides about requests that are not answered yet; by default nothing more comes.
+        *pending* decides about requests that are not answered yet; by default no more calls follow.
         """
         return assemble(self._store, pending)
 
@@ -65,10 +71,10 @@ class Correlator:
         """Return how many requests that begin a trace were seen so far, for a progress line."""
         return len(self._store.legs)
 
-    # --- forgetting, and what else a run without an end needs ---
+    # --- for live runs, which have no end ---
 
     def retire(self, traces: Sequence[Trace]) -> None:
-        """Forget *traces*, all that share one request: they have their verdicts."""
+        """Drop *traces*, which are all traces of one request and have their verdicts."""
         keys = self._store.retire(traces)
         self._retired.update(dict.fromkeys(keys))
         while len(self._retired) > RETIRED:
@@ -78,14 +84,14 @@ class Correlator:
                 self._open_legs.pop(call.serial, None)
 
     def forget(self, before_ns: int, open_traces: Collection[Trace]) -> None:
-        """Forget what was last heard of before *before_ns* and belongs to none of *open_traces*."""
+        """Drop the calls that were last active before *before_ns* and belong to none of *open_traces*."""
         keys = {trace.request_id for trace in open_traces}
         uuids = {trace.server_id for trace in open_traces}
         serials = {call.serial for trace in open_traces for call in trace.calls}
         self._store.forget(before_ns, keys, serials, uuids)
 
     def calls_since(self, since_ns: int) -> list[Call]:
-        """Return the calls begun since then that may still be found to belong to a trace."""
+        """Return the calls that began at *since_ns* or later and may still turn out to belong to a trace."""
         store = self._store
         kept: list[Iterable[Call]] = [calls for _, calls in store.by_request.items()]
         kept += [calls for _, calls in store.by_uuid.items()]
@@ -93,12 +99,12 @@ class Correlator:
         return [call for calls in kept for call in calls if call.started_ns >= since_ns]
 
     def has_candidates(self) -> bool:
-        """Tell whether there is anything of which a trace can be made."""
+        """Return whether there is a call from which a trace can be built."""
         store = self._store
         return bool(store.legs or store.seeds or store.portal)
 
     def forgotten(self) -> dict[str, int]:
-        """Return what was dropped for lack of room: what -> how often."""
+        """Return kind of call -> how many were dropped for lack of room."""
         indexes = (self._store.by_request, self._store.by_uuid)
         return {
             "ids": sum(index.forgotten for index in indexes),
@@ -119,7 +125,8 @@ class Correlator:
         if call.serial in self._open_legs:
             del self._open_legs[call.serial]
         elif facts.answered_id and facts.answered_id != facts.request_id and facts.method != "?":
-            # Another operation's id: nothing that carries it is part of a creation.
+            # This answer gave a new request id to a request that begins no trace: whatever carries that id
+            # belongs to another operation.
             store.by_request.discard(facts.answered_id)
         if facts.method == "?" and store.creates and _looks_like_creation(call, facts):
             store.legs.append(call)
@@ -136,6 +143,7 @@ class Correlator:
         asked = store.begins("REST", call.asked)
         if facts.server_id and facts.method != "GET" and not store.creates:
             store.changed(facts.server_id, call)
+        # Most reliable key first; a call is kept under one of them only.
         if asked - {PORTAL}:
             store.legs.append(call)
             self._open_legs[call.serial] = call
@@ -144,16 +152,21 @@ class Correlator:
             store.by_request.add(facts.request_id, call)
             return
         if facts.subject_token and call.parent is not None and call.parent.serial in self._open_legs:
+            # The topology has found the request whose token is validated here. By time and address alone
+            # only 4 of 42 validations have a single candidate (measured on recorded creations).
             store.validations.setdefault(call.parent.serial, []).append(call.front or call)
             return
         if is_vrm(facts.path):
             self._vrm(call, facts)
         elif asked and (facts.name or not store.creates) and not call.connection.server_role:
+            # The portal's API is not documented. Its server has no known role, and an order to create has a
+            # name in its body.
             store.portal.add(call)
         elif facts.method in ("POST", "GET") and is_login(facts.path):
             store.logins.add(call)
 
     def _vrm(self, call: Call, facts: RestFacts) -> None:
+        """Keep a call to the VRM under the VM of its URI, else under the ids in its body, else without."""
         known = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)
         if known:
             self._store.by_uuid.add(known, call)
@@ -161,11 +174,12 @@ class Correlator:
             for uuid in facts.ids[:8]:
                 self._store.by_uuid.add(uuid, call)
         elif not self._store.creates or not names_vrm_object(facts.path):
-            # Logins and the like. For a VM that is being made, a task that nobody named is that of an older
-            # operation; a VM that is there may have been made before the capture.
+            # Logins and similar calls. In a creation, a task URI that no answer has named is of an older
+            # operation. An existing VM may have been created before the capture began, so its URI counts.
             self._store.loose.add(call)
 
     def _learn_uris(self, call: Call, facts: RestFacts) -> None:
+        """Record to which VM the task and VM URIs in the VRM's answer belong: its polls carry no other id."""
         owner = next((self._vrm_uris[p] for p in _prefixes(facts.path) if p in self._vrm_uris), None)
         owner = owner or next(iter(facts.ids), None)
         if owner:
@@ -178,7 +192,9 @@ class Correlator:
     # --- RPC and SQL ---
 
     def _rpc(self, call: Call, facts: RpcFacts) -> None:
+        """Keep a message under its request id, else under the server ids in it."""
         if facts.request_id:
+            # A message of a creation that has its verdict; as a seed it would open the trace again.
             if facts.request_id in self._retired:
                 return
             self._store.by_request.add(facts.request_id, call)
@@ -189,7 +205,10 @@ class Correlator:
                 self._store.by_uuid.add(uuid, call)
 
     def _sql(self, call: Call, facts: SqlFacts) -> None:
+        """Keep a statement under the ids in it; a quota read, which has none, with the legs open then."""
         if facts.quota:
+            # Quota reads outside of a creation are normal (a resize makes 20): without an open leg at that
+            # address they are dropped.
             address = call.connection.client.address
             candidates = [leg for leg in self._open_legs.values() if leg.connection.server.address == address]
             if candidates:
@@ -205,7 +224,10 @@ def _prefixes(path: str) -> list[str]:
 
 
 def _looks_like_creation(call: Call, facts: RestFacts) -> bool:
-    """Tell whether an answer without its request is that of POST /servers: 202 with a server's id."""
+    """Return whether an answer whose request was not captured is that of POST /servers.
+
+    It is a 202 with a request id and a server's id, from nova-api or from a server of unknown role.
+    """
     return (
         facts.status == CREATED
         and bool(facts.answered_id and facts.answered_ids)

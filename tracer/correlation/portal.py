@@ -1,4 +1,8 @@
-"""The administrator's call at the portal around each request, and those that came no further."""
+"""The administrator's calls to the portal: the one around each request, and those without a request."""
+
+# The portal (SC) is called by the administrator and calls the cloud; nothing on the wire joins the two calls
+# by an id when the portal's answer names no server. So the name in the body and nesting in time decide.
+# Time alone does not: in ok-concurrent-20 twenty such calls are open at once.
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ __all__ = ["find_portal_calls", "refused_at_portal"]
 
 
 def find_portal_calls(store: CallStore, requests: list[Request], pending: Pending) -> None:
-    """Find the administrator's call around each request: same name or same VM, and around it in time."""
+    """Find the administrator's call of each request: same name or same VM, and around it in time."""
     known = _portal_calls_by_name(store)
     taken: set[int] = set()
     for request in requests:
@@ -24,6 +28,8 @@ def find_portal_calls(store: CallStore, requests: list[Request], pending: Pendin
         best: Call | None = None
         for key in (("name", rest(first).name), *(("id", server_id) for server_id in request.server_ids)):
             for call in _begun_before(known.get(key, []), first.started_ns + SKEW_NS):
+                # The latest order that fits is taken: an earlier one of the same name has its own request.
+                # The latest order that fits is taken: an earlier one of the same name has its own request.
                 if best is not None and _lateness(call) <= _lateness(best):
                     break
                 if (
@@ -42,10 +48,11 @@ def find_portal_calls(store: CallStore, requests: list[Request], pending: Pendin
 
 
 def _portal_calls_by_name(store: CallStore) -> dict[tuple[str, str], list[Call]]:
-    """Return the portal's calls by the name and by each VM that they tell, in order of `_lateness`."""
+    """Return the portal's calls by their name and by each VM that they name, in order of `_lateness`."""
     known: dict[tuple[str, str], list[Call]] = {}
     for call in sorted(store.portal, key=_lateness):
         facts = rest(call)
+        # A creation's order cannot name the VM in its request; an order on an existing VM does.
         ids = facts.answered_ids if store.creates else (*facts.answered_ids, *facts.ids)
         keys = [("name", facts.name)] if facts.name else []
         for key in dict.fromkeys((*keys, *(("id", server_id) for server_id in ids))):
@@ -54,17 +61,21 @@ def _portal_calls_by_name(store: CallStore) -> dict[tuple[str, str], list[Call]]
 
 
 def _lateness(call: Call) -> tuple[int, int]:
+    """Order calls by start; of calls that began at the same time the first received counts as the latest."""
     return call.started_ns, -call.serial
 
 
 def _begun_before(calls: list[Call], time_ns: int) -> Iterable[Call]:
-    """Return those of *calls*, in order of start, that began at *time_ns* or earlier, the last one first."""
+    """Return those of *calls* that began at *time_ns* or earlier, latest first; *calls* ascend by start."""
     end = bisect_right(calls, time_ns, key=lambda call: call.started_ns)
     return (calls[at] for at in range(end - 1, -1, -1))
 
 
 def _find_lone_portal_calls(store: CallStore, requests: list[Request], taken: set[int]) -> None:
-    """Join a portal call to the one request of its server within its time, where a name is lost."""
+    """Join requests without a portal call to a portal call of the same SC, where only one fits in time.
+
+    This finds calls whose name was lost (a body that was cut or not captured).
+    """
     left: dict[str, list[Call]] = {}
     for call in sorted(store.portal, key=_lateness):
         if call.serial not in taken:
@@ -83,6 +94,8 @@ def _find_lone_portal_calls(store: CallStore, requests: list[Request], taken: se
             and (not rest(first).name or rest(call).name == rest(first).name or rest(call).broken)
             and (store.creates or not rest(call).ids)
         )
+        # Two are enough to know that it is ambiguous.
+        # Two are enough to know that it is ambiguous.
         found = list(islice(fitting, 2))
         if len(found) == 1:
             request.portal = found[0]
@@ -91,6 +104,7 @@ def _find_lone_portal_calls(store: CallStore, requests: list[Request], taken: se
 
 
 def _around(call: Call, leg: Call) -> bool:
+    """Return whether *leg* began while *call* was open, clocks of capture points allowed for."""
     return call.started_ns <= leg.started_ns + SKEW_NS and (
         call.ended_ns is None or call.ended_ns + SKEW_NS >= leg.started_ns
     )
@@ -99,15 +113,17 @@ def _around(call: Call, leg: Call) -> bool:
 def refused_at_portal(store: CallStore, requests: list[Request], pending: Pending) -> list[Request]:
     """Return requests that the SC refused, or never answered, without asking the cloud.
 
-    The SC's logins are told apart by time alone: one that several orders were waiting for is ambiguous.
+    A login of the SC belongs to an order by time alone: one made while several orders waited is ambiguous.
     """
+    # Such an order is a trace of its own: when keystone is down the SC gets no token, and its failed login
+    # is the only other call.
     taken = {request.portal.serial: request for request in requests if request.portal is not None}
     callers = {leg.connection.client.address for request in requests for leg in request.legs}
     callers |= {login.connection.client.address for login in store.logins}
     logins = sorted(store.logins, key=lambda login: login.started_ns)
     refused: list[Request] = []
     waiting: dict[int, list[Request]] = {}
-    """login -> the requests whose orders waited while it was made"""
+    """serial of a login -> the requests whose orders were open when it was made"""
     for call in store.portal:
         request = taken.get(call.serial)
         may_be_new = request is None and _may_stand_alone(call, pending)
@@ -128,12 +144,15 @@ def refused_at_portal(store: CallStore, requests: list[Request], pending: Pendin
 
 
 def _may_stand_alone(call: Call, pending: Pending) -> bool:
-    """Tell whether an order that came no further so far is a trace: it may go on while more is to come."""
+    """Return whether an order without a request to the cloud is a trace: no request may follow any more."""
     return call.closed or not pending.more_to_come or pending.is_shown(call) or pending.may_show(call)
 
 
 def _came_no_further(call: Call, callers: set[str], pending: Pending) -> bool:
-    """Tell whether *call* is an order that the SC refused or never answered; *callers* ask the cloud."""
+    """Return whether *call* is an order that the SC refused or never answered.
+
+    *callers* are the addresses that call the cloud: an SC that is none of them may be any HTTP server.
+    """
     facts = rest(call)
     was_shown = pending.is_shown(call)
     if was_shown and not call.closed:
@@ -145,7 +164,7 @@ def _came_no_further(call: Call, callers: set[str], pending: Pending) -> bool:
 
 
 def _logins_within(logins: list[Call], order: Call, request: Request) -> list[Call]:
-    """Return the SC's logins while *order* waited; where it led further, those before that began."""
+    """Return the SC's logins while *order* was open, up to the request to the cloud if there is one."""
     until_ns = 1 << 62 if order.ended_ns is None else order.ended_ns + SKEW_NS
     if request.first is not None:
         until_ns = request.first.started_ns
@@ -158,6 +177,7 @@ def _logins_within(logins: list[Call], order: Call, request: Request) -> list[Ca
 
 
 def _is_unanswered(call: Call) -> bool:
-    """Tell whether *call* has no answer, where one would have been seen: both ways, and nothing lost."""
+    """Return whether *call* has no answer although both directions were captured without a gap."""
     connection = call.connection
+    # `seen` has a bit for each direction.
     return not rest(call).status and connection.seen == 3 and not connection.gaps

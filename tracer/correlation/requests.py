@@ -1,4 +1,7 @@
-"""The requests that begin traces: their legs paired over the proxy, their request ids and VMs found."""
+"""The requests that begin traces: their legs paired across the proxy, their request ids and VMs found."""
+
+# A POST /servers goes through the load balancer: the outer leg (SC > proxy) is step 2 and the inner leg
+# (proxy > nova-api) is step 3. Either may be outside of the capture.
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ __all__ = [
     "find_request_ids",
     "find_server_by_insert",
     "is_contested",
+    "join_by_elimination",
     "merged",
     "pair_legs",
     "rest",
@@ -28,50 +32,58 @@ __all__ = [
 ]
 
 NEAR_NS = 50_000_000
-"""Two legs without any readable id belong together when they begin within 50 ms."""
+"""Two legs without a readable id belong together when they begin within 50 ms."""
 SKEW_NS = 5_000_000
+"""By how much calls of two capture points may seem out of order: records were up to 5 ms out of order."""
+LONGEST_NS = 120_000_000_000
+"""How long nova-api may work on a request before the first call that names the server."""
 
 
 class Pending(Protocol):
-    """What the caller decides about requests that more calls, which may still come, would decide."""
+    """Decides about requests whose answers may still come. Live runs implement it."""
 
     @property
     def more_to_come(self) -> bool:
-        """Whether calls may follow. Then nothing is guessed that the answer of a POST will tell."""
+        """Whether calls may follow; then nothing is guessed that the answer of a POST will contain."""
 
     def is_shown(self, order: Call) -> bool:
-        """Tell whether *order*, at the portal, was a trace by itself before; it stays one until answered."""
+        """Return whether *order*, a call to the portal, was reported as a trace before.
+
+        It stays a trace until it is answered.
+        """
 
     def may_show(self, order: Call) -> bool:
-        """Tell whether *order*, unanswered and not shown yet, may be a trace by itself now."""
+        """Return whether *order*, unanswered and not reported yet, may be reported as a trace now."""
 
     def led_further(self, order: Call) -> None:
-        """Take note that the portal asked the cloud for a creation because of *order*."""
+        """Record that the portal asked the cloud for a creation because of *order*."""
 
 
 class NothingPending:
-    """The end of all captures: nothing more comes."""
+    """Pending requests at the end of all captures: no more calls follow."""
 
     more_to_come = False
 
     def is_shown(self, order: Call) -> bool:
-        """Nothing was shown before."""
+        """Return False: nothing was reported before."""
         return False
 
     def may_show(self, order: Call) -> bool:
-        """What is not answered now is never answered."""
+        """Return True: an order that is not answered by now has no answer in the captures."""
         return True
 
     def led_further(self, order: Call) -> None:
-        """Nothing is to be learnt for later."""
+        """Do nothing: there is no later look that could use it."""
 
 
 @dataclass(eq=False)
 class Request:
-    """One request, for one or more VMs."""
+    """One request, for one or more VMs, and the calls that belong to it."""
 
     outer: Call | None = None
+    """The leg to the proxy; the only leg that is known where the proxy answered by itself."""
     inner: Call | None = None
+    """The leg to nova-api."""
     request_id: str = ""
     portal: Call | None = None
     server_ids: list[str] = field(default_factory=list)
@@ -80,12 +92,12 @@ class Request:
 
     @property
     def legs(self) -> list[Call]:
-        """The legs that were seen: one, or both where a proxy stands between."""
+        """The legs that were captured, the outer one first."""
         return [leg for leg in (self.outer, self.inner) if leg is not None]
 
     @property
     def first(self) -> Call | None:
-        """The leg nearest to who asks."""
+        """The leg nearest to the client."""
         return self.outer or self.inner
 
     @property
@@ -109,11 +121,15 @@ def rest(call: Call) -> RestFacts:
 
 
 def _is_outer(store: CallStore, leg: Call) -> bool:
+    """Return whether *leg* goes to a proxy. X-Forwarded-For is added by a proxy, so it marks an inner leg."""
     return not rest(leg).forwarded_for and (leg.back is not None or store.is_front(leg.connection.server))
 
 
 def pair_legs(store: CallStore) -> list[Request]:
-    """Pair the two legs of each request: as the proxy told, else by answer, by content, by time."""
+    """Return the requests, each with its two legs where both were captured.
+
+    Legs are paired by what the calls stage found (`back`), else by answer, by content, by time.
+    """
     requests: list[Request] = []
     taken: set[int] = set()
     known = {leg.serial for leg in store.legs}
@@ -125,7 +141,9 @@ def pair_legs(store: CallStore) -> list[Request]:
     outers = [leg for leg in single if _is_outer(store, leg)]
     outside = {leg.serial for leg in outers}
     inners = [leg for leg in single if leg.serial not in outside]
-    for rule, keys_of in ((_same_answer, _answers), (_same_content, _contents), (_near, _times)):
+    rules = ((_same_answer, _answers), (_same_content, _contents), (_close_in_time, _times))
+    for rule, keys_of in rules:
+        # An index by key first: comparing each outer leg with each inner one is quadratic.
         by_key: dict[object, list[tuple[int, Call]]] = {}
         for place, inner in enumerate(inners):
             for key in keys_of(inner, 0):
@@ -137,6 +155,8 @@ def pair_legs(store: CallStore) -> list[Request]:
                 for _, inner in sorted(candidates, key=lambda item: item[0])
                 if inner.serial not in taken and rule(outer, inner)
             ]
+            # Ids in answers are unique, so the first match is right. Content and time may fit several legs:
+            # then none is taken, because a wrong pair costs two traces.
             if len(fitting) == 1 or (fitting and rule is _same_answer):
                 requests.append(Request(outer, fitting[0]))
                 taken |= {outer.serial, fitting[0].serial}
@@ -147,37 +167,48 @@ def pair_legs(store: CallStore) -> list[Request]:
     return requests
 
 
-# What two legs share that a rule can pair; with `around` also the keys beside their own.
+# The index keys of a leg, for each rule: legs that the rule can pair share a key. *around* is by how many
+# keys an outer leg looks to each side; only times, which are cut into slots of NEAR_NS, need that.
 
 
 def _answers(leg: Call, around: int) -> list[object]:
+    """Return the request id and the server ids of the answer."""
     facts = rest(leg)
     return [key for key in (facts.answered_id, *facts.answered_ids) if key]
 
 
 def _contents(leg: Call, around: int) -> list[object]:
+    """Return token and name of the request."""
     facts = rest(leg)
     return [(facts.token, facts.name)] if facts.token else []
 
 
 def _times(leg: Call, around: int) -> list[object]:
-    return [leg.started_ns // NEAR_NS + beside for beside in range(-around, around + 1)]
+    """Return the time slot in which the leg began, and the neighbouring ones."""
+    return [leg.started_ns // NEAR_NS + offset for offset in range(-around, around + 1)]
 
 
 def _same_answer(outer: Call, inner: Call) -> bool:
+    """Return whether both answers have the same request id, else name the same server."""
     a, b = rest(outer), rest(inner)
     if a.answered_id and b.answered_id:
         return a.answered_id == b.answered_id
+    # One answer was cut: the Location header and the body hold the server's id even where the id is lost.
     return bool(set(a.answered_ids) & set(b.answered_ids))
 
 
 def _within(outer: Call, inner: Call) -> bool:
+    """Tell whether *inner* lies within *outer* in time, as far as the answers of both were seen."""
+    # Without an answer a call ends with its connection, whenever that is.
+    are_answered = bool(rest(outer).status and rest(inner).status)
+    is_over = outer.ended_ns is not None and inner.ended_ns is not None and are_answered
     return outer.started_ns <= inner.started_ns + SKEW_NS and (
-        outer.ended_ns is None or inner.ended_ns is None or inner.ended_ns <= outer.ended_ns + SKEW_NS
+        not is_over or (inner.ended_ns or 0) <= (outer.ended_ns or 0) + SKEW_NS
     )
 
 
 def _same_content(outer: Call, inner: Call) -> bool:
+    """Return whether token, name and subject are the same, and *inner* lies within *outer*."""
     a, b = rest(outer), rest(inner)
     different = a.answered_id and b.answered_id and a.answered_id != b.answered_id
     same = a.token == b.token and a.name == b.name and _same_subject(a, b)
@@ -185,10 +216,12 @@ def _same_content(outer: Call, inner: Call) -> bool:
 
 
 def _same_subject(a: RestFacts, b: RestFacts) -> bool:
+    """Return whether both ask for the same action on the same server; a lost request fits any."""
     return "?" in (a.method, b.method) or (a.server_id, a.action) == (b.server_id, b.action)
 
 
-def _near(outer: Call, inner: Call) -> bool:
+def _close_in_time(outer: Call, inner: Call) -> bool:
+    """Return whether *inner* begins within `NEAR_NS` of *outer* and nothing that is readable contradicts."""
     a, b = rest(outer), rest(inner)
     if (a.answered_id and b.answered_id) or (a.token and b.token and a.token != b.token):
         return False
@@ -198,20 +231,22 @@ def _near(outer: Call, inner: Call) -> bool:
 
 
 def merged(store: CallStore, requests: list[Request]) -> list[Request]:
-    """Make one of requests that share their request id or a VM: legs that could not be paired.
+    """Return *requests* with those made one that share a request id or a new VM: legs not paired before.
 
-    Of a VM that is there, the request id alone: the same may be asked twice.
+    An existing VM does not make two requests one: it may be asked for the same action twice.
     """
     found: list[Request] = []
     by_key: dict[str, Request] = {}
     for request in requests:
-        made = request.server_ids if store.creates else ()
-        keys = [key for key in (request.request_id, *made) if key]
+        new_servers = request.server_ids if store.creates else ()
+        keys = [key for key in (request.request_id, *new_servers) if key]
         same = next((by_key[key] for key in keys if key in by_key), None)
         if same is None:
             found.append(request)
             same = request
         else:
+            # Of more than two legs (retransmissions, two capture points) the first is the client's and the
+            # last is nova-api's.
             legs = sorted({*same.legs, *request.legs}, key=lambda leg: (leg.started_ns, leg.serial))
             same.outer, same.inner = (legs[0], legs[-1]) if len(legs) > 1 else (same.outer, same.inner)
             if legs and not same.legs:
@@ -223,13 +258,61 @@ def merged(store: CallStore, requests: list[Request]) -> list[Request]:
     return found
 
 
+def join_by_elimination(requests: list[Request]) -> list[Request]:
+    """Make one of a request without its answer and a creation without its request, where no other fits.
+
+    Of both there is one only that fits the other in time, and no token speaks against it.
+    """
+    askers = [r for r in requests if r.legs and not r.request_id and not r.server_ids and not _is_answered(r)]
+    made = [r for r in requests if r.calls and _is_headless(r)]
+    fitting = {id(each): [asker for asker in askers if _may_have_asked(asker, each)] for each in made}
+    joined: set[int] = set()
+    for each in made:
+        found = fitting[id(each)]
+        if len(found) != 1 or sum(found[0] in others for others in fitting.values()) != 1:
+            continue
+        asker = found[0]
+        asker.request_id, asker.server_ids = each.request_id, each.server_ids
+        for answer in each.legs:
+            # An answer alone: that of the leg of which no request was seen.
+            if asker.outer is None:
+                asker.outer = answer
+            elif asker.inner is None:
+                asker.inner = answer
+        asker.add(each.calls)
+        joined.add(id(each))
+    return [request for request in requests if id(request) not in joined]
+
+
+def _is_headless(request: Request) -> bool:
+    """Tell whether of *request* answers are known at most, and what came of it."""
+    return all(rest(leg).method == "?" for leg in request.legs) and bool(
+        request.request_id or request.server_ids
+    )
+
+
+def _is_answered(request: Request) -> bool:
+    return any(rest(leg).status for leg in request.legs)
+
+
+def _may_have_asked(asker: Request, made: Request) -> bool:
+    """Tell whether *made* may have come of *asker*: begun after it, while it could wait for its answer."""
+    first = asker.first
+    if first is None:
+        return False
+    waited_ns = min(call.started_ns for call in made.calls) - first.started_ns
+    token, facts = rest(first).token, [call.facts for call in made.calls]
+    tokens = {each.token for each in facts if isinstance(each, RestFacts) and each.token}
+    return -SKEW_NS <= waited_ns <= LONGEST_NS and (not token or not tokens or token in tokens)
+
+
 # --- ids ---------------------------------------------------------------------------------------------
 
 
 def is_contested(store: CallStore, request: Request, pending: Pending) -> bool:
-    """Tell whether a request and another at the same service wait for their answers, which may still come.
+    """Return whether *request* and another one at the same service still wait for answers that may come.
 
-    What one of them did cannot be told from what the other did before one is answered.
+    Until one is answered, the calls of the one cannot be separated from those of the other.
     """
     leg = request.at_api
     return (
@@ -248,9 +331,11 @@ def is_contested(store: CallStore, request: Request, pending: Pending) -> bool:
 def find_request_ids(store: CallStore, requests: list[Request], inserts: Inserts, pending: Pending) -> None:
     """Set the request id of each request, and the VMs that its own legs name.
 
-    Where no answer tells the id, it is that of the calls that its service made meanwhile, if these are of
-    one id only.
+    Where no answer holds the id, it is taken from the calls that its service made while the request was
+    open, if these calls have one id only.
     """
+    # Of two legs the inner one is preferred: its answer comes from nova-api itself. On the legs the id
+    # occurs in answers only, so a request that is never answered (message queue down) has none.
     for request in requests:
         request.request_id = next((i for leg in reversed(request.legs) if (i := rest(leg).answered_id)), "")
         for leg in request.legs:
@@ -272,20 +357,21 @@ def find_request_ids(store: CallStore, requests: list[Request], inserts: Inserts
     tracks = _Tracks(store, owned)
     for request in missing:
         found = [
-            key for key in tracks.perhaps_of(request) if _carries(store, request, store.by_request.get(key))
+            key for key in tracks.candidates(request) if _carries(store, request, store.by_request.get(key))
         ]
+        # Several ids: a wrong one would take another creation's calls, so none is set.
         if len(found) == 1:
             request.request_id = found[0]
 
 
 class _Tracks:
-    """The request ids of calls that may have been made for a request, by what they share with it."""
+    """Request ids of calls that no request owns, indexed by what they share with a request."""
 
     def __init__(self, store: CallStore, owned: set[str]) -> None:
         self._store = store
         self._by_server: dict[str, dict[str, None]] = {}
         self._by_mark: dict[tuple[str, str], list[tuple[int, str]]] = {}
-        """token, or address of who sent the first message -> (time, request id), in order of time"""
+        """("token", token) or ("address", sender of a seed) -> (time, request id), in order of time"""
         for key, calls in store.by_request.items():
             for call in calls if key not in owned else ():
                 self._note(key, call)
@@ -304,8 +390,8 @@ class _Tracks:
                 place = ("address", call.connection.client.address)
                 self._by_mark.setdefault(place, []).append((call.started_ns, key))
 
-    def perhaps_of(self, request: Request) -> list[str]:
-        """Return request ids among which is that of *request*, if it is known at all."""
+    def candidates(self, request: Request) -> list[str]:
+        """Return request ids that may be that of *request*: by its VMs, else by token and address in time."""
         leg = request.at_api
         if leg is None:
             return []
@@ -322,7 +408,7 @@ class _Tracks:
 
 
 def _servers(leg: Call) -> tuple[str, ...]:
-    """Return the servers of a request: those that its answer names when it makes them, else its own."""
+    """Return the servers of a request: those in its answer if it creates them, else the one in its path."""
     facts = rest(leg)
     if facts.creates or facts.method == "?":
         return facts.answered_ids if 200 <= facts.status < 300 else ()
@@ -330,14 +416,15 @@ def _servers(leg: Call) -> tuple[str, ...]:
 
 
 def _refused_outside(request: Request) -> bool:
-    """Tell whether the proxy answered by itself: no service has given the request an id."""
+    """Return whether the proxy answered the request by itself (5xx): no service has given it an id."""
     return request.inner is None and request.outer is not None and rest(request.outer).status >= 500
 
 
 def _carries(store: CallStore, request: Request, calls: list[Call]) -> bool:
-    """Tell whether *calls*, which share a request id, were made by the service that got this POST.
+    """Return whether *calls*, which share a request id, were made by the service that received this POST.
 
-    By the VM's id, else by the token that nova-api hands on while it works, else by the first RPC.
+    Decided by the VM's id, else by the token that nova-api passes on to other services, else by the first
+    RPC of the workflow from nova-api's address; the latter two only while the POST is open.
     """
     leg = request.at_api
     if leg is None:
@@ -353,18 +440,19 @@ def _carries(store: CallStore, request: Request, calls: list[Call]) -> bool:
     for call in calls:
         facts = call.facts
         inside = leg.started_ns - SKEW_NS <= call.started_ns <= until_ns + SKEW_NS
-        same_place = call.connection.client.address == leg.connection.server.address
+        same_address = call.connection.client.address == leg.connection.server.address
         if not inside or request.inner is None:
             continue
         if isinstance(facts, RestFacts) and facts.token and facts.token == rest(leg).token:
             return store.creates or rest(leg).server_id in facts.ids
-        if isinstance(facts, RpcFacts) and store.is_seed(call) and same_place:
+        if isinstance(facts, RpcFacts) and store.is_seed(call) and same_address:
             return store.creates or rest(leg).server_id in facts.ids
     return False
 
 
 def seeded_by_rpc(store: CallStore, requests: list[Request]) -> list[Request]:
-    """Return requests that are not in the capture, but a message is that only this workflow sends."""
+    """Return requests that were not captured themselves, found by an RPC that only this workflow sends."""
+    # HTTP may be encrypted, or the tap may see the broker only. The RPC carries the request id and the VMs.
     owned = {request.request_id for request in requests if request.request_id}
     known = {server_id for request in requests for server_id in request.server_ids}
     seeded = []
@@ -381,7 +469,7 @@ def seeded_by_rpc(store: CallStore, requests: list[Request]) -> list[Request]:
 
 
 class Inserts:
-    """The statements with which services first wrote of a VM, by the address of the service."""
+    """The first INSERTs about each VM, by the address of the service that sent them."""
 
     def __init__(self, store: CallStore) -> None:
         self._store = store
@@ -389,7 +477,7 @@ class Inserts:
         self._uuids: list[str] = []
 
     def _gather(self) -> None:
-        """Nearly all requests tell their VMs themselves: the statements are looked at when one does not."""
+        """Index the INSERTs. Done when first asked: nearly all requests name their VMs themselves."""
         for place, (uuid, calls) in enumerate(self._store.by_uuid.items()):
             self._uuids.append(uuid)
             for call in calls:
@@ -400,7 +488,7 @@ class Inserts:
             written.sort()
 
     def of(self, leg: Call) -> list[str]:
-        """Return the VMs that were written of at the service of *leg* while that was at work."""
+        """Return the VMs for which the service of *leg* sent a first INSERT while *leg* was open."""
         if not self._uuids:
             self._gather()
         written = self._at.get(leg.connection.server.address, [])
@@ -411,6 +499,7 @@ class Inserts:
 
 
 def _is_first(call: Call, uuid: str) -> bool:
+    """Return whether *call* is the first statement about the VM *uuid* in any database."""
     facts = call.facts
     return (
         isinstance(facts, SqlFacts)
@@ -421,10 +510,10 @@ def _is_first(call: Call, uuid: str) -> bool:
 
 
 def find_server_by_insert(store: CallStore, request: Request, owned: set[str], inserts: Inserts) -> None:
-    """A POST without an answer or an RPC still wrote its VM's id into the database.
+    """Find the VMs of a request without answer and RPC by the INSERTs of its nova-api.
 
-    One that was refused for an error of the service made no VM, but what it wrote is part of it. VMs that
-    other requests own are left out; what is left must be certain.
+    After a 5xx there is no VM, but the statements are part of the request. VMs of other requests (*owned*)
+    are left out. Where another POST was open at that nova-api, several VMs are ambiguous and none is taken.
     """
     leg = request.inner
     if leg is None or 400 <= rest(leg).status < 500:
@@ -440,7 +529,7 @@ def find_server_by_insert(store: CallStore, request: Request, owned: set[str], i
 
 
 def _others_open(store: CallStore, leg: Call) -> bool:
-    """Tell whether another POST was open at the same nova-api at the same time."""
+    """Return whether another POST was open at the same nova-api at the same time."""
     return any(
         other is not leg
         and other.connection.server.address == leg.connection.server.address

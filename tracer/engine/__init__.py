@@ -1,11 +1,11 @@
-"""The stages joined: captures in, verdicts out. The only package that knows all of them.
+"""Joins the stages: from captures to verdicts. No other package imports all of them.
 
-captures      CAPTURE arguments -> captures that are open; their segments in time order
-stages        segments -> traces, for files and for what is live
+captures      CAPTURE arguments -> open captures; their segments in time order
+stages        segments -> traces, for files and for live traffic
 results       traces -> report; the list of all calls
-run           the three together: `check` and `calls`, held against the grammar
-baseline      step times of good creations, learnt and compared
-comparison    what is different between two reports
+run           the three together: `check` and `calls`
+baseline      step times of good creations: learning and comparing
+comparison    the differences between two reports
 """
 
 from tracer.engine.baseline import learn

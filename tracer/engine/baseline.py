@@ -1,21 +1,22 @@
-"""How long steps take in good creations, and which step of another one was slow.
+"""The durations of steps in good creations, and the steps of another creation that were slow.
 
-A baseline is learnt from creations that conform and were not rescheduled. Of each step it has two times:
+A baseline is learnt from creations that conform and were not rescheduled. For each step it has two times:
 
-- `took`: from the step's first call to the end of its last;
-- `waited`: how long nothing documented happened before it. A slow scheduler takes no longer to *send* its
-  reply (step 6): what grows is the wait before it.
+- `took`: from the step's first call to the end of its last call;
+- `waited`: the time before the step in which no documented call was made. A slow scheduler does not take
+  longer to *send* its reply (step 6); the wait before the reply grows.
 
-**When is a time slow?** When it exceeds  p50 + 3 (p95 - p50), and p95 by 50 ms at least. Times of services
-have a long right tail, which pulls mean and deviation about; p95 - p50 measures that very tail and does
-not move as long as fewer than one good creation in twenty is an outlier. For exponential times the limit is
-passed by one step in 2,000, for normal times by one in a million. Nobody waits for 50 ms. Of fewer than 20
-times the largest stands for p95, and twice of it must be passed as well; fewer than 5 are not compared.
+**When is a time slow?** When it exceeds p50 + 3 (p95 - p50), and exceeds p95 by at least 50 ms. Times of
+services have a long right tail, which makes mean and deviation unstable; p95 - p50 measures that tail and
+does not change as long as fewer than one good creation in twenty is an outlier. With exponential times one
+step in 2,000 exceeds the limit, with normal times one in a million. A delay below 50 ms matters to no user.
+With fewer than 20 samples the maximum stands in for p95, and a time counts as slow only above twice the
+maximum. With fewer than 5 samples nothing is compared.
 
-A slow step is a note and never a deviation. A step that encloses others (1 to 3 wait for all of 4) is not
-named when what it encloses explains it.
+A slow step is a note and never a deviation. A step that encloses others (steps 1 to 3 wait for all of 4) is
+not reported when a slow step within it explains its delay.
 
-The numbers are collected in passing: count, mean and deviation by Welford's method, quantiles in a histogram
+The numbers are collected in one pass: count, mean and deviation by Welford's method, quantiles in a histogram
 of logarithmic buckets of 2 % (Masson et al., DDSketch, VLDB 2019): exact within 1 %, and of bounded size.
 """
 
@@ -36,9 +37,9 @@ __all__ = ["LEAST", "SCHEMA", "Baseline", "Learner", "Times", "learn", "load"]
 
 SCHEMA = "tracer.baseline/1"
 LEAST = 5
-"""Fewer times than this are not compared."""
+"""With fewer samples than this nothing is compared."""
 _FEW = 20
-"""Of fewer than this, p95 is no more than the largest."""
+"""With fewer samples than this p95 is the maximum."""
 _FLOOR_MS = 50.0
 _GROWTH = math.log(1.02)
 _MAX_BYTES = 10_000_000
@@ -49,7 +50,7 @@ _TOTAL = "total"
 
 
 class Times(NamedTuple):
-    """Times of one step in good creations, in milliseconds."""
+    """Statistics of one time of one step in good creations, in milliseconds; n is the number of samples."""
 
     n: int
     mean_ms: float
@@ -61,7 +62,7 @@ class Times(NamedTuple):
 
     @property
     def limit_ms(self) -> float | None:
-        """More than this is slow; None when there are too few times to say."""
+        """A time above this is slow; None with too few samples."""
         if self.n < LEAST:
             return None
         limit = self.p50_ms + 3 * (self.p95_ms - self.p50_ms)
@@ -72,7 +73,7 @@ class Times(NamedTuple):
 
 @dataclass(slots=True)
 class _Tally:
-    """Times that are counted as they come."""
+    """Collects the samples of one time in one pass."""
 
     n: int = 0
     mean_ms: float = 0.0
@@ -82,17 +83,18 @@ class _Tally:
     buckets: dict[int, int] = field(default_factory=dict)
 
     def add(self, ms: float) -> None:
+        """Add a sample (Welford's method)."""
         self.n += 1
         change = ms - self.mean_ms
         self.mean_ms += change / self.n
         self.squares += change * (ms - self.mean_ms)
         self.min_ms, self.max_ms = min(self.min_ms, ms), max(self.max_ms, ms)
-        # Below a microsecond there is nothing to tell apart: a pcap's times end there.
+        # Times below a microsecond share a bucket: the timestamps of a pcap have no more digits.
         bucket = math.ceil(math.log(max(ms, 1e-3)) / _GROWTH)
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
 
     def quantile(self, share: float) -> float:
-        """Return the time that *share* of all do not exceed (nearest rank), exact within 1 %."""
+        """Return the time that *share* of the samples do not exceed (nearest rank), exact within 1 %."""
         rank, passed = math.ceil(share * self.n), 0
         if rank >= self.n:
             return self.max_ms
@@ -104,6 +106,7 @@ class _Tally:
         return self.max_ms
 
     def times(self) -> Times:
+        """Return the statistics of the samples, rounded to a microsecond."""
         deviation = math.sqrt(self.squares / (self.n - 1)) if self.n > 1 else 0.0
         quantiles = self.quantile(0.5), self.quantile(0.95)
         values = (self.mean_ms, deviation, self.min_ms, *quantiles, self.max_ms)
@@ -123,7 +126,7 @@ class Learner:
         self.left_out: dict[str, int] = {"did not conform": 0, "rescheduled": 0}
 
     def add(self, verdict: Verdict) -> None:
-        """Take the times of *verdict* if it conforms at the first attempt."""
+        """Add the times of *verdict* if it conforms at the first attempt."""
         if verdict.verdict != "conforms":
             self.left_out["did not conform"] += 1
             return
@@ -160,12 +163,14 @@ def learn(report: Report) -> tuple[bytes, int]:
         learner.add(verdict)
     if not learner.learnt:
         left_out = [f"{count} {why}" for why, count in learner.left_out.items() if count]
-        told = f" ({', '.join(left_out)})" if left_out else ""
-        raise UsageError(f"the captures hold no creation to learn from{told}; a baseline is of good ones")
+        reasons = f" ({', '.join(left_out)})" if left_out else ""
+        raise UsageError(f"the captures hold no creation to learn from{reasons}; a baseline is of good ones")
     return learner.render(), learner.learnt
 
 
 class _Measure(NamedTuple):
+    """One time of one step of one creation."""
+
     step: str
     kind: str
     """took · waited"""
@@ -208,7 +213,7 @@ class Baseline:
     """(step, took or waited) -> times"""
 
     def compare(self, verdict: Verdict) -> Verdict:
-        """Return *verdict* with what its steps usually take, and a note for each slow one, slowest first."""
+        """Return *verdict* with the usual times of its steps and a note for each slow step, slowest first."""
         measures = _measures(verdict)
         notes = [self._note(each, verdict) for each in self._slow(measures)]
         few = [m.step for m in measures if m.kind == "took" and self._limit(m) is None and m.step != _TOTAL]
@@ -232,8 +237,9 @@ class Baseline:
         return times.limit_ms if times is not None else None
 
     def _slow(self, measures: Sequence[_Measure]) -> list[_Measure]:
-        """Return what is slow and not explained by what is slow within it, the longest delay first."""
+        """Return the slow times that no slow time within them explains, the longest delay first."""
         late: dict[_Measure, float] = {}
+        # Shortest first, so that times within another are known before it.
         for each in sorted(measures, key=lambda m: (m.until_ns - m.since_ns, m.step == _TOTAL)):
             limit = self._limit(each)
             if limit is None or each.ms <= limit:
@@ -244,6 +250,7 @@ class Baseline:
                 for within, other in late.items()
                 if each.since_ns <= within.since_ns and within.until_ns <= each.until_ns
             )
+            # Explained: the delays within it are half of its own or more.
             if inside < delay / 2:
                 late[each] = delay
         return sorted(late, key=lambda each: -late[each])
@@ -276,7 +283,7 @@ def _words(ms: float) -> str:
 def load(path: Path, grammar: str) -> Baseline:
     """Read a baseline file that was learnt under *grammar*.
 
-    Raises UsageError, one line, for a file that is not there, is no baseline, or is another grammar's.
+    Raises UsageError, one line, for a file that is not there, is not a baseline, or is another grammar's.
     """
     where = f"--baseline {path}"
     try:
@@ -292,8 +299,8 @@ def load(path: Path, grammar: str) -> Baseline:
         raise UsageError(f"{where}: not JSON; write one with `tracer baseline CAPTURE -o FILE`") from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(document, dict) or schema != SCHEMA:
-        told = f"schema {schema!r}" if isinstance(schema, str) else "no schema"
-        raise UsageError(f"{where}: not a baseline ({told[:80]}); expected {SCHEMA!r}")
+        found = f"schema {schema!r}" if isinstance(schema, str) else "no schema"
+        raise UsageError(f"{where}: not a baseline ({found[:80]}); expected {SCHEMA!r}")
     learnt = document.get("grammar")
     if learnt != grammar:
         raise UsageError(

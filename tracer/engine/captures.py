@@ -1,6 +1,6 @@
-"""Captures opened, once for all doors: from CAPTURE arguments to packets and segments.
+"""Opens captures: from CAPTURE arguments to packets and segments.
 
-`check`, `calls`, `extract` and `replay` read captures through this module alone.
+`check`, `calls`, `extract` and `replay` all read captures through this module.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ __all__ = [
 
 
 class Progress(Protocol):
-    """Hears how far a run has come."""
+    """Receives the progress of a run."""
 
     def opened(self, path: str, size_bytes: int | None) -> None:
-        """Take note of a capture that is open; its size is None for a stream."""
+        """Receive that a capture was opened; its size is None for a stream."""
 
     def advanced(self, path: str, bytes_read: int, packets: int, traces: int) -> None:
-        """Take note of how much was read of a capture, and how many traces have begun in all."""
+        """Receive how much of a capture was read, and how many traces have begun in all captures."""
 
     def ignored(self, path: str, why: str) -> None:
-        """Take note of what lies in a given folder and is not read."""
+        """Receive that a file in a given folder is not read, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class OpenCaptures:
     """Captures that are open and can be read once."""
 
     captures: list[Capture]
-    """What each is; what is read is counted there."""
+    """The captures; counts of what was read are kept in them."""
     packets: list[Iterator[list[PacketFields]]]
-    """The packets of each, in batches."""
+    """The packets of each capture, in batches."""
 
     def segments(self, errors: InternalErrors | None = None) -> Iterator[list[SegmentFields]]:
         """Return the TCP segments of all captures in time order, in batches, each packet once.
@@ -72,7 +72,7 @@ class OpenCaptures:
         )
         named = [capture.plane for capture in self.captures]
         if None in named or len(set(named)) < len(named):
-            # Not a tap per plane: a packet can be in two of them.
+            # Not one tap per plane: a packet can be in two of them.
             merged = join_sightings(merged, Clocks())
         return _concluding(merged, estimates)
 
@@ -90,9 +90,9 @@ def known_planes(given: GivenTopology) -> set[str]:
 
 
 def resolve_captures(arguments: Sequence[str], given: GivenTopology) -> Resolved:
-    """Return the captures that CAPTURE arguments mean: paths, folders, PLANE=FILE, '-', example:NAME.
+    """Return the captures that CAPTURE arguments name: paths, folders, PLANE=FILE, '-', example:NAME.
 
-    Raises SourceError for what is not there, UsageError for what makes no sense.
+    Raises SourceError for a file that is not there, UsageError for arguments that contradict each other.
     """
     return resolve([example_path(argument) for argument in arguments], known_planes(given))
 
@@ -100,7 +100,7 @@ def resolve_captures(arguments: Sequence[str], given: GivenTopology) -> Resolved
 def open_captures(
     arguments: Sequence[str], given: GivenTopology, progress: Progress | None = None
 ) -> OpenCaptures:
-    """Open the captures that CAPTURE *arguments* mean; *progress* is told of each, and of what is ignored.
+    """Open the captures that CAPTURE *arguments* name; *progress* receives each, and each ignored file.
 
     Raises SourceError or UsageError before any packet is read.
     """
@@ -125,7 +125,7 @@ def open_resolved(arguments: Sequence[CaptureArgument], progress: Progress | Non
 
 
 def reopen(capture: Capture) -> Iterator[list[PacketFields]]:
-    """Return the packets of *capture* once more, counted in a Capture that nobody reports.
+    """Return the packets of *capture* once more, counted in a Capture of their own that is not reported.
 
     Raises SourceError.
     """

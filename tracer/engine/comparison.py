@@ -1,13 +1,13 @@
-"""What is different between two runs: before and after an upgrade, on a good day and on a bad one.
+"""Compares two runs: before and after an upgrade, for example.
 
-Both runs are reports of `tracer check` (schema tracer.check/1), so a JSON file of last month compares with
-captures of today. A difference **breaks conformance** when the second run has a kind of deviation at a step
-that the first has nowhere.
+Both runs are reports of `tracer check` (schema tracer.check/1), so a JSON file of last month can be compared
+with captures of today. A difference **breaks conformance** when the second run has a kind of deviation at a
+step at which the first run has none of that kind.
 
-Shares (outcomes, steps that came) are compared by Fisher's exact test, times by the test of Mann and
-Whitney with the normal approximation, from 8 creations on each side. All are held to 1 % after Holm's
-correction, for of a hundred comparisons one is "significant" by chance. What was unobserved, or not reached
-because the creation had stopped, is left out: it tells nothing of the step.
+Shares (outcomes, steps that were seen) are compared by Fisher's exact test, times by the Mann-Whitney test
+with the normal approximation, from 8 creations on each side. The level is 1 % after Holm's correction,
+because of a hundred comparisons one is "significant" by chance. Steps that were unobserved, or not reached
+because the creation had stopped, are left out: they are no evidence about the step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KINDS = get_args(ChangeKind)
 
 LEVEL = 0.01
 _LEAST_MS, _LEAST_SHARE = 10.0, 0.1
-"""A time that moved by less is not worth a word, however sure it is."""
+"""A median that changed by less than either is not reported, however significant the change is."""
 _CAME = frozenset({"seen", "failed", "inferred"})
 _GOOD = frozenset({"active", "done"})
 _ABSENT = frozenset({"skipped", "missing"})
@@ -65,13 +65,13 @@ class _Trace(msgspec.Struct):
 
 
 class Document(msgspec.Struct):
-    """What of a report is compared."""
+    """The part of a report that is compared."""
 
     schema: str
     grammar: str
     traces: list[_Trace]
     partial: bool = False
-    """The run was interrupted: it holds the traces up to then."""
+    """The run was interrupted; the report holds the traces up to then."""
 
 
 class _Headed(msgspec.Struct):
@@ -79,20 +79,20 @@ class _Headed(msgspec.Struct):
 
 
 def decode(data: bytes, name: str) -> Document:
-    """Read a report of `tracer check --format json`; UsageError when it is none."""
+    """Read a report of `tracer check --format json`; raises UsageError when *data* is none."""
     none = f"{name}: no report of `tracer check --format json`"
     try:
         schema = msgspec.json.decode(data, type=_Headed).schema
         if schema != "tracer.check/1":
-            told = f"schema {schema[:60]!r}; known is tracer.check/1" if schema else "it names no schema"
-            raise UsageError(f"{none}: {told}")
+            why = f"schema {schema[:60]!r}; known is tracer.check/1" if schema else "it names no schema"
+            raise UsageError(f"{none}: {why}")
         return msgspec.json.decode(data, type=Document)
     except msgspec.DecodeError as error:
         raise UsageError(f"{none}: {error}") from None
 
 
 def compare(before: Document, after: Document, names: tuple[str, str]) -> Comparison:
-    """Return what is different in *after*. UsageError for reports on different grammars."""
+    """Return the differences of *after* from *before*; raises UsageError for different grammars."""
     if before.grammar != after.grammar:
         raise UsageError(
             f"checked against two grammars: {before.grammar[:60]} and {after.grammar[:60]};"
@@ -102,10 +102,11 @@ def compare(before: Document, after: Document, names: tuple[str, str]) -> Compar
     found = Comparison(names, (len(sides[0]), len(sides[1])))
     found.steps = _steps(sides)
     tested = [*_outcomes(sides), *_came(found.steps), *_times(found.steps)]
-    told = [*_deviations(sides), *_held(tested)]
-    known = {change.step for change in told if change.kind in ("deviation", "step")}
+    certain = [*_deviations(sides), *_held(tested)]
+    # A step that is reported already is not reported again as one that appeared.
+    known = {change.step for change in certain if change.kind in ("deviation", "step")}
     appeared = (change for change in _appeared(found.steps) if change.step not in known)
-    changes = [*told, *appeared, *_orders(sides), *_calls(sides)]
+    changes = [*certain, *appeared, *_orders(sides), *_calls(sides)]
     place = {pair.step: number for number, pair in enumerate(found.steps)}
     found.changes = sorted(
         changes,
@@ -114,7 +115,7 @@ def compare(before: Document, after: Document, names: tuple[str, str]) -> Compar
     return found
 
 
-# --- what cannot be by chance -----------------------------------------------------------------------
+# --- differences that need no test ------------------------------------------------------------------
 
 
 def _deviations(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[Change]:
@@ -136,7 +137,7 @@ def _distinct(deviations: Iterable[_Deviation]) -> list[_Deviation]:
 
 
 def _orders(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[Change]:
-    """Steps that always came one way round, and now always come the other way round."""
+    """Yield the pairs of steps that always came in one order, and now always come in the other."""
     first, second = (_precedences(side) for side in sides)
     for (one, other), count in first.items():
         if not first[other, one] and second[other, one] and not second[one, other]:
@@ -145,7 +146,7 @@ def _orders(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[Change]:
 
 
 def _precedences(traces: Iterable[_Trace]) -> Counter[tuple[str, str]]:
-    """How often one step began before another."""
+    """Return how often one step began before another."""
     found: Counter[tuple[str, str]] = Counter()
     for trace in traces:
         begun = sorted((step.started, step.step) for step in trace.steps if step.started)
@@ -156,7 +157,7 @@ def _precedences(traces: Iterable[_Trace]) -> Counter[tuple[str, str]]:
 
 
 def _appeared(steps: Iterable[StepPair]) -> Iterable[Change]:
-    """Steps that most creations of one run have and none of the other, however few there are."""
+    """Yield the steps that most creations of one run have and none of the other, however few there are."""
     for pair in steps:
         (before, after), (before_of, after_of) = pair.came, pair.observable
         if not all(pair.observable) or (before and after):
@@ -166,7 +167,8 @@ def _appeared(steps: Iterable[StepPair]) -> Iterable[Change]:
 
 
 def _calls(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[Change]:
-    """Calls that most good creations of one run make and none of the other: one that stops makes fewer."""
+    """Yield the calls that most good creations of one run make and none of the other."""
+    # Good ones only: a creation that stopped makes fewer calls.
     good = [[trace for trace in side if trace.outcome in _GOOD] for side in sides]
     lines = [Counter(line for trace in side for line in {call.line for call in trace.calls}) for side in good]
     if not all(good):
@@ -179,11 +181,11 @@ def _calls(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[Change]:
             yield Change("call", None, f"seen in none, before in {count} of {len(good[0])}: {line}")
 
 
-# --- what may be by chance --------------------------------------------------------------------------
+# --- differences that are tested --------------------------------------------------------------------
 
 
 def _held(tested: Iterable[tuple[float, Change]]) -> list[Change]:
-    """Holm's correction: the changes that hold at the level, all of them together."""
+    """Return the changes that are significant at `LEVEL` together (Holm's correction)."""
     ordered = sorted(tested, key=lambda each: each[0])
     held = []
     for rank, (p, change) in enumerate(ordered):
@@ -206,7 +208,7 @@ def _outcomes(sides: tuple[list[_Trace], list[_Trace]]) -> Iterable[tuple[float,
 def _came(steps: Iterable[StepPair]) -> Iterable[tuple[float, Change]]:
     for pair in steps:
         table = ((pair.came[0], pair.observable[0]), (pair.came[1], pair.observable[1]))
-        # One that came everywhere, or nowhere, cannot differ: it is no comparison to correct for.
+        # A step that came in all creations or in none cannot differ, and must not count in the correction.
         if all(pair.observable) and 0 < sum(pair.came) < sum(pair.observable):
             p = _fisher(*table)
             yield p, Change("step", pair.step, _came_words(pair), p=p)
@@ -257,7 +259,7 @@ def _share(count: int, total: int) -> str:
 
 
 def _fisher(before: tuple[int, int], after: tuple[int, int]) -> float:
-    """Fisher's exact test, two-sided: the sum of all tables that are no likelier than this one."""
+    """Return p of Fisher's exact test, two-sided: the sum over all tables no likelier than this one."""
     (a, n), (b, m) = before, after
     hits = a + b
     total = math.comb(n + m, hits)
@@ -271,7 +273,7 @@ def _fisher(before: tuple[int, int], after: tuple[int, int]) -> float:
 
 
 def _mann_whitney(before: Sequence[float], after: Sequence[float]) -> float:
-    """The test of Mann and Whitney, two-sided, with the correction for ties and for continuity."""
+    """Return p of the Mann-Whitney test, two-sided, corrected for ties and continuity."""
     ranked = sorted([(value, 0) for value in before] + [(value, 1) for value in after])
     n, m = len(before), len(after)
     ranks, ties, at = 0.0, 0.0, 0

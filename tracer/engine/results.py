@@ -1,4 +1,4 @@
-"""What comes out of the stages: the report on their traces, and the list of all calls."""
+"""The results of the stages: the report on their traces, and the list of all calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["records", "report", "report_on"]
 
 
 def report(stages: Stages, *, partial: bool) -> Report:
-    """Return the verdicts on all traces that the settings ask for; *partial* after an interrupt."""
+    """Return the verdicts on all traces that the settings select; *partial* after an interrupt."""
     checker = stages.checker()
     verdicts: list[Verdict] = []
     left_out: list[int] = []
@@ -33,7 +33,7 @@ def report(stages: Stages, *, partial: bool) -> Report:
 def report_on(
     stages: Stages, verdicts: Sequence[Verdict], *, partial: bool = False, left_out: Sequence[int] = ()
 ) -> Report:
-    """Return the report of *verdicts*; *left_out* is when the traces began that were not asked for."""
+    """Return the report of *verdicts*; *left_out* holds the start times of traces that were not selected."""
     for capture in stages.captures:
         capture.planes |= _planes_of(stages, capture)
     misnamed = stages.topology.misnamed(stages.coverage.connections())
@@ -47,7 +47,13 @@ def report_on(
         remarks=tuple(
             filter(
                 None,
-                (*stages.given.remarks, misnamed, *_clocks(stages.captures), stages.internal_error_words()),
+                (
+                    *stages.given.remarks,
+                    misnamed,
+                    *_clocks(stages.captures),
+                    _cut(stages),
+                    stages.internal_error_words(),
+                ),
             )
         ),
         forgotten=stages.forgotten(),
@@ -89,8 +95,17 @@ def _offset(time_ns: int) -> str:
     return f"{time_ns / 1e6:,.1f} ms" if abs(time_ns) < 1_000_000_000 else f"{time_ns / 1e9:,.3f} s"
 
 
+def _cut(stages: Stages) -> str:
+    """Return what the snap length has cost in traces; empty when nothing."""
+    if not stages.nameless:
+        return ""
+    requests = "1 request is" if stages.nameless == 1 else f"{stages.nameless:,} requests are"
+    why = "the packets are cut before their ids"
+    return f"{requests} not in the report: {why}; capture whole packets (tcpdump -s 0)"
+
+
 def records(stages: Stages) -> Iterator[CallRecord]:
-    """Yield all calls of the time that was asked for, resolved, in order of their index."""
+    """Yield the records of all calls in the selected time, in order of their index."""
     ids: dict[int, list[str]] = {}
     for key, trace in stages.traces():
         for call in trace.calls:
@@ -113,7 +128,7 @@ def _planes_of(stages: Stages, capture: Capture) -> set[str]:
 
 
 def _seen(stages: Stages, traces: int) -> tuple[tuple[str, int], ...]:
-    """Return what the captures held instead of a trace, as (words, count)."""
+    """Return what the captures contain, as (words, count), for a report without a trace."""
     captures = stages.captures
     names = {"REST": "REST calls", "RPC": "RPC messages", "SQL": "SQL statements"}
     skipped = sum(c.skipped_statements for c in captures)
@@ -129,17 +144,18 @@ def _seen(stages: Stages, traces: int) -> tuple[tuple[str, int], ...]:
     return tuple(counts)
 
 
+# Keyed by a part of the reasons that conformance/coverage.py and conformance/step_coverage.py give.
 _ADVICE = (
     ("snap length", "capture whole packets: tcpdump -s 0"),
     ("are missing in the capture", "capture without loss: a larger buffer (tcpdump -B 65536), fewer ports"),
-    ("behind the capture points", "capture on the controller too: tcpdump -i any"),
+    ("no capture point sees traffic within it", "capture on the controller too: tcpdump -i any"),
     ("host is not captured", "capture on the controller too: tcpdump -i any"),
     ("not decoded", "capture where the traffic is plain: behind the TLS end, or at the broker's firehose"),
 )
 
 
 def _advice(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    """Return what to capture next time, by what could not be seen this time."""
+    """Return what to capture next time, from the reasons of unobserved steps."""
     found: dict[str, None] = {}
     for verdict in verdicts:
         allowed = {note.step for note in verdict.notes if note.kind == "allowed"}

@@ -1,4 +1,4 @@
-"""One pass over captures: arguments in, a report or the list of calls out."""
+"""One pass over captures: from arguments to a report or to the list of calls."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ALLOWED = (*get_args(DeviationKind), "unobserved")
 
 
 def given_topology(settings: Settings) -> GivenTopology:
-    """Return what the topology file of *settings* says; an empty one without a file. Raises UsageError."""
+    """Return the contents of the topology file of *settings*, empty without a file. Raises UsageError."""
     return load_topology(settings.topology) if settings.topology else GivenTopology()
 
 
 def require_known_allowances(grammar: Grammar, settings: Settings, given: GivenTopology) -> None:
-    """Raise UsageError for a KIND or KIND:STEP of --allow or of the topology file that cannot come about."""
+    """Raise UsageError for a KIND or KIND:STEP of --allow or of the topology file that does not exist."""
     allowed = [
         *((f"{settings.topology}: allow", text) for text in given.allow),
         *(("--allow", text) for text in settings.allow),
@@ -60,11 +60,12 @@ def _require_steps(grammar: Grammar, source: str, steps: Sequence[str], wholes: 
 
 
 def check(arguments: Sequence[str], settings: Settings, progress: Progress | None = None) -> Report:
-    """Read the captures that *arguments* mean and return the verdict on each creation in them.
+    """Read the captures that *arguments* name and return the verdict on each creation in them.
 
     Raises SourceError, GrammarError or UsageError before any packet is read. An interrupt ends the
     reading: the report then covers what was read and is `partial`.
     """
+    # Every argument is checked before the first packet: a mistake must not show after an hour of reading.
     grammar = load(settings.grammar)
     usual = load_baseline(settings.baseline, grammar.name) if settings.baseline else None
     require_known_steps(grammar, settings.steps)
@@ -91,11 +92,11 @@ def calls(
     opened = open_captures(arguments, given, progress)
     stages = Stages(opened.captures, given, settings, grammar, every_statement=True)
     partial = read(stages, opened, progress)
-    return _interrupted_behind(records(stages)) if partial else records(stages)
+    return _then_interrupted(records(stages)) if partial else records(stages)
 
 
-def _interrupted_behind(records: Iterator[CallRecord]) -> Iterator[CallRecord]:
-    """Yield what was read before the interrupt, then raise it: the list is not whole."""
+def _then_interrupted(records: Iterator[CallRecord]) -> Iterator[CallRecord]:
+    """Yield the calls from before the interrupt, then raise KeyboardInterrupt: the list is incomplete."""
     yield from records
     raise KeyboardInterrupt
 

@@ -1,9 +1,9 @@
-"""The stages joined: segments in, traces out. The only module that knows them all.
+"""Joins the stages, from segments to traces. No other module imports all of them.
 
 segments -> reassembly -> protocols -> calls -> topology, coverage, correlation -> traces -> Checker
 
-`check` and `calls` read files through them, `tracer.live` what is happening now. Who wants to hear of
-messages and calls on their way hands in `Listeners`.
+`check` and `calls` read files through them, `tracer.live` reads live traffic. `Listeners` are given messages
+and calls as these pass.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ from tracer.topology.roles import Roles
 __all__ = ["Listeners", "Stages", "rare_collections", "trace_id"]
 
 TICK = 4096
-"""Pieces of streams between two ticks."""
+"""Number of stream events between two ticks."""
 
 _See = Callable[[Any], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Who else hears of what passes through the stages."""
+    """Functions that receive what passes through the stages."""
 
     messages: Mapping[type[Message], _See] = field(default_factory=dict)
-    """Type of message -> who is given each, before the calls are made of it."""
+    """Type of message -> function that receives each one, before calls are made from it."""
     closed: Callable[[Closed], None] | None = None
-    """Is given each connection that ends, behind its calls."""
+    """Receives each connection that ends, after its calls."""
     calls: Callable[[Iterable[Call]], None] | None = None
-    """Is given the calls that have begun or changed, before roles and traces are found by them."""
+    """Receives the calls that have begun or changed, before topology and correlation do."""
 
 
 class Stages:
-    """The stages from segments to traces, joined, for the *captures* of one run.
+    """The joined stages from segments to traces, for the *captures* of one run.
 
-    With *every_statement* all SQL statements become calls, and all calls are kept: `every_call`. *listeners*
-    are chosen here once, so that a run without them pays nothing for them.
+    With *every_statement* all SQL statements become calls, and all calls are kept in `every_call`.
+    *listeners* are set once, so that a run without them has no cost for them.
     """
 
     def __init__(
@@ -90,11 +90,13 @@ class Stages:
         self.coverage = Coverage(captures, roles.addresses, self.topology.plane_of, roles.serves)
         self.correlator = Correlator(roles.is_front, grammar.begun_at)
         self.newest = 0
-        """Serial of the call that was recognised last."""
+        """Highest serial of a call so far."""
         self.counts: Counter[str] = Counter()
         """Calls by protocol."""
         self.every_call: list[Call] | None = [] if every_statement else None
         self.errors = InternalErrors()
+        self.nameless = 0
+        """Traces that are left out since the snap length cut their ids."""
         self._reassembler = Reassembler(captures, ports)
         statements = None if every_statement else wants_statement
         options = Options(wants_body, statements, self.calls.numbering.skipped)
@@ -102,7 +104,7 @@ class Stages:
         listeners = listeners or Listeners()
         self._hears_closed = listeners.closed
         self._hears_calls = listeners.calls
-        # No method of this object: one that holds itself is freed by the garbage collector alone, late.
+        # No bound methods of this object: a reference cycle would be freed late, by the garbage collector.
         own: dict[type, _See] = {
             AmqpMethod: roles.method,
             SqlLogin: roles.login,
@@ -110,14 +112,14 @@ class Stages:
         }
         heard = {kind: _both(see, own.get(kind)) for kind, see in listeners.messages.items()}
         self._sees = {**own, **heard}
-        """Type of message -> what is done with it beside giving it to the calls."""
+        """Type of message -> function that receives it, in addition to the calls stage."""
 
     # --- reading ---
 
     def read(
         self, batches: Iterable[Iterable[SegmentFields]], tick: Callable[[int], None] | None = None
     ) -> None:
-        """Take segments, in time order. *tick* is given the time every `TICK` pieces."""
+        """Process segments, in time order. *tick* is called with the time after every `TICK` events."""
         left = iter(batches)
         while True:
             try:
@@ -151,7 +153,7 @@ class Stages:
         self.coverage.undecoded(event.connection, "internal error")
 
     def hear(self, heard: Iterable[Heard]) -> None:
-        """Take what a broker itself tells: messages, and connections that end."""
+        """Process what a broker itself reports: messages, and connections that end."""
         for _, _, message in heard:
             if isinstance(message, Closed):
                 self._hole_or_end(message)
@@ -159,7 +161,7 @@ class Stages:
                 self._message(message)
 
     def expire(self, now_ns: int) -> None:
-        """Take what time alone decides up to *now_ns*, while nothing comes: unanswered SYNs, holes."""
+        """Process time-outs up to *now_ns* while no packet arrives: unanswered SYNs, gaps."""
         self._events(self._reassembler.expire(now_ns))
 
     def advance(self, now_ns: int) -> None:
@@ -167,11 +169,11 @@ class Stages:
         self.calls.numbering.advance(now_ns)
 
     def lose_sight(self, capture: int) -> None:
-        """Take note that of the broker of *capture* something was not seen: fates of its messages."""
+        """Record that the broker of *capture* was out of sight: what became of its messages is not known."""
         self.receive([*self.calls.unseen(capture)])
 
     def forget(self, before_ns: int, kept: Collection[Trace]) -> None:
-        """Forget what is older than *before_ns* and belongs to none of the traces *kept*."""
+        """Drop what is older than *before_ns* and belongs to none of the traces *kept*."""
         self.correlator.forget(before_ns, kept)
         self.calls.forget(before_ns, {call.serial for trace in kept for call in trace.calls})
         self.topology.roles.forget(before_ns)
@@ -179,7 +181,7 @@ class Stages:
         self.coverage.forget(min(before_ns, oldest_ns))
 
     def finish(self) -> int:
-        """Take what the end of all captures tells; return when that is, in capture time."""
+        """Process the end of all captures; return its time, in capture time."""
         last_ns = max((c.corrected_last_ns or 0 for c in self.captures), default=0)
         self._events(self._reassembler.flush(last_ns))
         self.receive(self.calls.flush())
@@ -202,6 +204,7 @@ class Stages:
             if type(event) is Gap:
                 self.coverage.gap(event)
             elif type(event) is Closed:
+                self.coverage.closed(event)
                 self.receive(self.calls.receive(event))
                 if self._hears_closed is not None:
                     self._hears_closed(event)
@@ -218,7 +221,7 @@ class Stages:
             self.errors.add(error)
 
     def receive(self, changed: Iterable[Call]) -> None:
-        """Take calls that have begun or changed."""
+        """Pass calls that have begun or changed to topology, correlation and coverage."""
         if self._hears_calls is not None:
             self._hears_calls(changed)
         for call in changed:
@@ -242,8 +245,12 @@ class Stages:
     def traces(self) -> list[tuple[str, Trace]]:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
+        self.nameless = 0
         for trace in self.assembled():
             if not self.is_of_the_workflow(trace):
+                continue
+            if self.is_nameless(trace):
+                self.nameless += 1
                 continue
             key = trace_id(trace)
             found[key if key not in found else f"{key}#{trace.number}"] = trace
@@ -265,8 +272,17 @@ class Stages:
             self.errors.add(error)
             return None
 
+    def is_nameless(self, trace: Trace) -> bool:
+        """Tell whether nothing tells which creation *trace* is: its ids lie beyond the snap length.
+
+        What such a trace lacks may be cut as well, and its parts may be those of one that has a name.
+        """
+        has_name = trace.request_id or trace.server_id or trace.name
+        return not has_name and self.coverage.cut_short()
+
     def is_of_the_workflow(self, trace: Trace) -> bool:
-        """Tell whether *trace* began as the grammar says: who called whom is known only now."""
+        """Return whether *trace* began with a call that begins the workflow, caller and callee included."""
+        # The correlator knew the operation only; roles may be known late.
         if trace.creates:
             return True
         starts, record = self.grammar.starts, self.topology.record
@@ -276,12 +292,12 @@ class Stages:
         )
 
     def is_selected(self, time_ns: int) -> bool:
-        """Tell whether what began at *time_ns* is in the time that was asked for."""
+        """Return whether *time_ns* is in the selected time."""
         since_ns, until_ns = self.settings.since_ns, self.settings.until_ns
         return (since_ns is None or time_ns >= since_ns) and (until_ns is None or time_ns < until_ns)
 
     def checker(self) -> Checker:
-        """Return what checks a trace of this run."""
+        """Return the checker for the traces of this run."""
         roles = self.topology.roles
         return Checker(
             self.grammar,
@@ -306,13 +322,13 @@ class Stages:
         )
 
     def forgotten(self) -> tuple[tuple[str, int], ...]:
-        """Return what was dropped for lack of room: (what, how often)."""
+        """Return (kind, count) of what was dropped for lack of room."""
         found = {"connections": self._reassembler.evicted, **self.correlator.forgotten()}
         return tuple((what, count) for what, count in found.items() if count)
 
 
 def _undecoded(roles: Roles, coverage: Coverage, captures: Sequence[Capture], message: Undecoded) -> None:
-    """Take note of a connection of which nothing can be read."""
+    """Record a connection that cannot be decoded."""
     roles.undecoded(message.connection)
     coverage.undecoded(message.connection, message.reason)
     capture = captures[message.connection.captures[0]]
@@ -321,7 +337,7 @@ def _undecoded(roles: Roles, coverage: Coverage, captures: Sequence[Capture], me
 
 
 def _both(first: _See, second: _See | None) -> _See:
-    """Return what calls *first*, and then *second* if there is one."""
+    """Return a function that calls *first*, and then *second* if there is one."""
     if second is None:
         return first
 
@@ -333,7 +349,7 @@ def _both(first: _See, second: _See | None) -> _See:
 
 
 def trace_id(trace: Trace) -> str:
-    """Return the id by which a report knows *trace*."""
+    """Return the id of *trace* in reports: of several VMs of a request the server's id is added."""
     if trace.shared and trace.request_id and trace.server_id:
         return f"{trace.request_id}/{trace.server_id}"
     return trace.request_id or trace.server_id or f"trace-{trace.number}"
@@ -341,10 +357,10 @@ def trace_id(trace: Trace) -> str:
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Look for garbage in cycles a hundred times less often.
+    """Run the garbage collector a hundred times less often.
 
-    Nearly all that a capture gives rise to is freed by reference counts, while each look walks over
-    all calls that are kept: a fifth of the time of a large capture.
+    Nearly all objects of a run are freed by reference counts, while each collection walks over all calls that
+    are kept: a fifth of the time of a large capture.
     """
     before = gc.get_threshold()
     gc.set_threshold(100_000, 20, 100)

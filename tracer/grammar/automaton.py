@@ -1,11 +1,10 @@
-"""Regular terms, and the one minimal automaton of a term.
+"""Regular terms, and the minimal automaton of a term.
 
     Sym, Seq, Alt, Rep, Shuffle -> NFA (Thompson) -> subset construction -> Hopcroft -> Automaton
 
-A shuffle's branches are made minimal first; then a product state (q1 .. qk) moves one branch per
-symbol. Every step keeps the language, so a cheapest repair of a trace is the same before and after.
-Numbering is by breadth from the start state in order of symbol ids: the same grammar gives the same
-numbers in every run.
+The branches of a shuffle are minimised first; then a product state (q1 .. qk) moves one branch per symbol.
+Each of these steps keeps the language, so a cheapest repair of a trace is the same before and after. States
+are numbered by breadth from the start, in order of symbol ids: a grammar gives the same numbers in every run.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ __all__ = [
 ]
 
 MOST_STATES = 50_000
-"""A grammar above this is refused: the documented flow needs some 30, so this is an accident."""
+"""The most states of an automaton. The shipped grammars need far fewer: one above this is a mistake."""
 
 
 class Symbol(NamedTuple):
-    """One letter of a grammar's alphabet: a terminal, as a witness of a step.
+    """One letter of a grammar's alphabet: a terminal as evidence of a step.
 
-    A terminal that can witness two steps makes two symbols.
+    A terminal that can be evidence of two steps gives two symbols.
     """
 
     id: int
@@ -50,7 +49,7 @@ class Symbol(NamedTuple):
     """step · tried (good call of an attempt that failed) · refused (failing call of such an attempt)
     · other (no step)."""
     note: str = ""
-    """What is noted when it is seen: 'mode' from `noted_mode{…}`."""
+    """The kind of note that is made when it is seen: 'mode' from `noted_mode{…}`."""
 
 
 # --- terms ----------------------------------------------------------------------------------------
@@ -99,7 +98,7 @@ Term = Sym | Seq | Alt | Rep | Shuffle
 
 
 def symbols_in(term: Term, enters: Callable[[Rep], bool] = lambda _: True) -> Iterator[int]:
-    """Yield the ids of the symbols of *term*, in order; of a repetition only where *enters* says so."""
+    """Yield the ids of the symbols of *term*, in order; of a repetition only if *enters* is true for it."""
     match term:
         case Sym(symbol):
             yield symbol
@@ -138,11 +137,11 @@ class Automaton:
         return state in self.accepting
 
     def expected(self, state: int) -> tuple[Symbol, ...]:
-        """Return what may come next in *state*, what is optional included, in order of ids."""
+        """Return the symbols that may come next in *state*, optional ones included, in order of ids."""
         return tuple(self.symbols[symbol] for symbol in self.arcs[state])
 
     def finish(self, state: int) -> tuple[Symbol, ...]:
-        """Return one shortest way from *state* to the end: what is owed. First ids win a tie."""
+        """Return the symbols of a shortest path from *state* to the end: what is owed. Lower ids win ties."""
         path = []
         while self.finish_distance[state]:
             wanted = self.finish_distance[state] - 1
@@ -190,8 +189,8 @@ def compile_term(
 ) -> Automaton:
     """Return the minimal automaton of *term* over *symbols*.
 
-    More than *most_states* states on the way raise GrammarError, which names the largest interleave,
-    or *where* when there is none.
+    More than *most_states* states, also of an intermediate automaton, raise GrammarError. It names the
+    largest interleave, or *where* when there is none.
     """
     arcs, accepting = _minimal(term, most_states, where)
     return Automaton(tuple(symbols), tuple(arcs), frozenset(accepting), _finish_distances(arcs, accepting))
@@ -228,9 +227,10 @@ class _Nfa:
         self.most_states = most_states
         self.where = where
         self.largest = (0, where)
-        """States and place of the largest shuffle, to be blamed."""
+        """States and place of the largest shuffle, for the message when there are too many states."""
 
     def state(self) -> int:
+        """Add a state and return its number."""
         # 20: a Thompson automaton has a few states for each symbol, a minimal one about one.
         if len(self.arcs) > 20 * self.most_states:
             raise self.too_large()
@@ -245,6 +245,7 @@ class _Nfa:
         )
 
     def fragment(self, term: Term) -> tuple[int, int]:
+        """Add the states of *term*; return (entry, exit)."""
         match term:
             case Sym(symbol):
                 entry, leave = self.state(), self.state()
@@ -322,9 +323,9 @@ class _Nfa:
         return frozenset().union(*map(self._reached, states))
 
     def _reached(self, state: int) -> frozenset[int]:
-        """Return what *state* reaches without a symbol and leads on by one, or may be an exit; computed once.
+        """Return the states with arcs, and possible exits, that *state* reaches without a symbol.
 
-        Most states only join others: without them the sets are a tenth as large.
+        Most states only join others: without them the sets are a tenth as large. Computed once per state.
         """
         known = self.closures.get(state)
         if known is None:
@@ -373,8 +374,8 @@ def _determinised(nfa: _Nfa, entry: int, leave: int) -> tuple[_Arcs, set[int]]:
 def _equivalent(arcs: _Arcs, accepting: set[int]) -> list[int]:
     """Return for each state the number of its class of equivalent states (Hopcroft 1971).
 
-    The arcs are partial, and every state reaches an accepting one. Both first classes are splitters,
-    so that having an arc or not is told apart; afterwards the smaller half of a split suffices.
+    The arcs are partial, and every state reaches an accepting one. Both first classes are splitters, so that
+    states with and without an arc are separated; after that the smaller half of a split suffices.
     """
     before: dict[int, dict[int, list[int]]] = {}
     for state, out in enumerate(arcs):
@@ -409,7 +410,7 @@ def _split(classes: list[set[int]], class_of: list[int], inside: set[int], waiti
         classes.append(smaller)
         for state in smaller:
             class_of[state] = len(classes) - 1
-        # A class that still waits must wait with both halves; the larger one keeps its number.
+        # If the class itself is still waiting, both halves must wait; the larger half keeps its number.
         waiting.add(len(classes) - 1)
 
 

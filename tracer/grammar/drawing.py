@@ -1,10 +1,10 @@
-"""A grammar as a picture: Mermaid or DOT, of its steps or of its automaton.
+"""Draws a grammar as Mermaid or DOT: its steps, or its automaton.
 
-A box is a step, with who does what to whom; dashed: it may leave nothing, or not happen. Boxes in one frame
-run side by side. A dashed arrow is a way back.
+A box is a step, with protocol, caller and callees; a dashed box is a step that is not required. Boxes in one
+frame run side by side. A dashed arrow is a repetition.
 
-The picture is made of the rules: the automaton is none (the documented creation has some 230 states). Calls
-within a step are left out, and a repetition of steps that come again afterwards is a way back.
+The steps are drawn from the rules: an automaton has a state for each order in which steps side by side can
+come. Calls within a step are left out. A repetition of steps that are drawn already is one arrow.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A way back: from any of `since` to `to`, by what the grammar calls `by`."""
+    """A repetition: from any step of `since` back to `to`, by the terminals `by`."""
 
     since: tuple[str, ...]
     to: str
@@ -116,12 +116,12 @@ class _Reader:
         return kind(tuple(parts)) if len(parts) > 1 else (parts[0] if parts else None)
 
     def choice(self, terms: Iterable[Term]) -> Part | None:
-        """Return the alternatives; one that only leaves out steps of another is told by its steps."""
+        """Return the alternatives, without those whose steps are all in another one."""
         sets = {id(term): set(self._steps(term)) for term in terms}
         kept: list[Part] = []
         for term in terms:
-            mine = sets[id(term)]
-            if not mine or any(mine < other for other in sets.values()):
+            steps = sets[id(term)]
+            if not steps or any(steps < other for other in sets.values()):
                 continue
             part = self.part(term)
             if part is not None and part not in kept:
@@ -129,7 +129,7 @@ class _Reader:
         return Choice(tuple(kept)) if len(kept) > 1 else (kept[0] if kept else None)
 
     def loop(self, term: Term, steps: list[str]) -> Part | None:
-        """Note the way back; the steps themselves are drawn here only when they come nowhere else."""
+        """Record the repetition; return its steps only when they are drawn nowhere else."""
         failing = {self.symbols[i].step for i in symbols_in(term) if self.symbols[i].role == "refused"}
         others = (self.symbols[i].terminal for i in symbols_in(term) if self.symbols[i].role == "other")
         since = tuple(step for step in steps if step in failing) or steps[-1:]
@@ -217,7 +217,7 @@ def _place(
     before: list[str],
     frame: _Frame | None,
 ) -> list[str]:
-    """Draw *part* behind the boxes *before*; return the boxes that it ends with."""
+    """Draw *part* after the boxes *before*; return the boxes with which it ends."""
     match part:
         case Row(parts):
             for inner in parts:
@@ -238,16 +238,16 @@ def _place(
 
 
 def _words(grammar: Grammar, step: Step) -> tuple[str, ...]:
-    """Return what stands in a step's box: its name and title, who calls whom, what is special."""
-    ways: dict[str, list[str]] = {}
+    """Return the lines of a step's box: name and title, callers and callees, presence and deadline."""
+    ends: dict[str, list[str]] = {}
     for leg in grammar.legs(step.name):
-        callees = ways.setdefault(f"{leg.protocol} {leg.caller} → ", [])
+        callees = ends.setdefault(f"{leg.protocol} {leg.caller} → ", [])
         if leg.callee not in callees:
             callees.append(leg.callee)
     special = [step.presence] if step.presence != "required" else []
     if step.deadline_ns is not None:
         special.append(f"within {step.deadline_ns / 1e9:g} s")
-    lines = [f"{step.name}  {step.title}", *(way + ", ".join(callees[:4]) for way, callees in ways.items())]
+    lines = [f"{step.name}  {step.title}", *(end + ", ".join(callees[:4]) for end, callees in ends.items())]
     return (*lines, *([", ".join(special)] if special else []))
 
 
@@ -303,9 +303,9 @@ _LOOKS_LIKE = str.maketrans({'"': "'", "`": "'", "<": "‹", ">": "›", "#": "�
 
 
 def _mermaid_text(text: str) -> str:
-    """Return *text* so that nothing of it is syntax.
+    """Return *text* with look-alikes in place of Mermaid's syntax characters.
 
-    By look-alikes, since Mermaid breaks lines within its own escapes (#59;) and shows their insides then.
+    Escapes are no solution: Mermaid breaks lines within them (#59;) and then shows their parts.
     """
     return "".join(c for c in text.translate(_LOOKS_LIKE) if c.isprintable())
 

@@ -1,4 +1,4 @@
-"""Where grammars lie: the shipped ones by name, a user's own by path."""
+"""Locates grammar files: the shipped ones by name, a user's own by path."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """A grammar of a workflow: its steps, its terminals as patterns over canonical lines, its automaton.
 
-How a Lark file becomes one is told in reading.py. The notation is documented in grammars/README.md.
+reading.py makes it from a Lark file. The notation is documented in grammars/README.md.
 
-What a judgement needs to know of a step stands here, as the grammar says it or as it follows from who calls
-whom: on which steps the request comes in, which steps every attempt repeats, which step a failure belongs to.
+The judgement asks here what it needs to know of a step: by which steps the request comes in, which steps
+every attempt repeats, which step a failure belongs to. The answers are stated in the grammar, or follow from
+the callers and callees of its terminals.
 """
 
 from __future__ import annotations
@@ -27,38 +28,38 @@ class Step:
     """One documented step."""
 
     name: str
-    """What follows `step_` in the name of its rule."""
+    """The part after `step_` in the name of its rule."""
     title: str
     """The comment on the rule's line."""
     presence: str
     """required · inferred (may leave nothing on the wire) · optional (may not happen)"""
     rule_line: int
-    """1-based; in `path`."""
+    """Line of its rule in `path`, from 1."""
     path: str
     terminals: tuple[str, ...]
-    """That may witness it."""
+    """Terminals that are evidence of it."""
     deadline_ns: int | None = None
-    """From `within_60s{…}`: the most time from the call before it to the end of its own last one."""
+    """From `within_60s{…}`: the most time from the call before it to the end of its own last call."""
 
 
 class Refusal(NamedTuple):
-    """What a failure that is no step's own call belongs to."""
+    """One entry of the rule `refusals`: the steps to which a failure belongs that is no step's own call."""
 
     terminal: str
-    """Matches the line of the call that failed, a colon, and the words of the fault."""
+    """It matches the line of the call that failed, a colon, and the text of the fault."""
     steps: tuple[str, ...]
-    """More than one where the grammar leaves it open."""
+    """More than one where the grammar does not decide."""
 
 
 class Reserved(NamedTuple):
-    """What the rules with a meaning of their own say."""
+    """The contents of the reserved rules."""
 
     begins: tuple[str, ...] = ()
     """Terminals of the calls that begin a trace of this workflow."""
     harmless: tuple[str, ...] = ()
     """Terminals of refusals that a healthy run contains."""
     attempt: tuple[str, ...] = ()
-    """Steps that each host goes through that is asked, in documented order."""
+    """Steps of an attempt of one host, in documented order."""
     refusals: tuple[Refusal, ...] = ()
     """In the order in which they are tried."""
 
@@ -81,13 +82,13 @@ class Grammar:
         self.title = title
         self.steps = steps
         self.terminals = terminals
-        """Of the rules and of the reserved rules; to be matched in full."""
+        """Terminals of all rules, the reserved ones included; to be matched in full."""
         self.begins = reserved.begins
         self.harmless = reserved.harmless
         self.refusals = reserved.refusals
         self.automaton = automaton
         self.term = term
-        """What the automaton was made of."""
+        """The term from which the automaton was made."""
         self._step_of = {step.name: step for step in steps}
         self.places = {step.name: place for place, step in enumerate(steps)}
         """Name of a step -> its place in the document, from 0."""
@@ -115,11 +116,11 @@ class Grammar:
                 for leg in self._legs[name]
             )
         )
-        """Steps on which the request comes in, from the outside inwards: a refusal travels outwards through
+        """Steps by which the request comes in, from the outside inwards. A refusal travels outwards through
         them."""
         self.inward = frozenset(self.request)
         self.attempt = reserved.attempt or self._usual_attempt()
-        """Steps that each host goes through that is asked; the first asks it."""
+        """Steps of an attempt of one host; the first asks the host."""
         self._begun: dict[tuple[str, str], frozenset[str]] = {}
         self._by_operation: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -130,35 +131,35 @@ class Grammar:
         return self._step_of[name]
 
     def legs(self, step: str) -> tuple[Leg, ...]:
-        """Return who may call whom, on which plane and how, for a witness of the step, without repeats.
+        """Return the legs (plane, protocol, caller, callee) of the step's terminals, without repeats.
 
         `*` stands for anything. An unknown step raises KeyError.
         """
         return self._step_legs[step]
 
     def earliest(self, steps: Collection[str]) -> str | None:
-        """Return that of *steps* which comes first in the document; None of none."""
+        """Return the one of *steps* that comes first in the document; None without steps."""
         return min(steps, key=lambda step: self.places.get(step, len(self.places)), default=None)
 
     def caller(self, step: str | None) -> str:
-        """Return the role that makes the call of *step*; empty where the grammar does not say."""
+        """Return the role that makes the call of *step*; empty where the grammar does not state it."""
         legs = self._step_legs.get(step or "", ())[:1]
         return legs[0].caller if legs and "*" not in legs[0].caller else ""
 
     def replies(self, step: str | None) -> frozenset[str]:
-        """Return the methods whose replies witness *step*; none of a step that is no reply."""
+        """Return the methods whose replies are evidence of *step*; empty for a step that is no reply."""
         names = self._step_of[step].terminals if step in self._step_of else ()
         lines = (example_of(self.terminals[name].pattern).split() for name in names)
         return frozenset(words[5] for words in lines if len(words) > 5 and words[4] == "reply")
 
     def is_read(self, step: str) -> bool:
-        """Tell whether *step* only reads the database: such a statement holds no id of the request."""
+        """Return whether *step* only reads the database: such a statement holds no id of the request."""
         names = self.step(step).terminals[:1]
         lines = (example_of(self.terminals[name].pattern).split() for name in names)
         return any(words[:1] == ["SQL"] and words[4:5] == ["SELECT"] for words in lines)
 
     def _usual_attempt(self) -> tuple[str, ...]:
-        """Return the step that asks a host first, and those that the host does, where no rule says it."""
+        """Return the steps of an attempt where no rule states them: asking a host, and what the host does."""
         asking = [s for s in self.places if any(leg.callee == HOST_SERVICE for leg in self._step_legs[s])]
         doing = [s for s in self.asked_by(HOST_SERVICE) if s not in asking]
         return (*asking[:1], *doing)
@@ -167,29 +168,29 @@ class Grammar:
 
     @property
     def portal_step(self) -> str | None:
-        """The step on which the portal is asked; None in a workflow without a portal."""
+        """The step in which the portal is called; None in a workflow without a portal."""
         steps = (s for s in self.request if any(leg.callee == PORTAL for leg in self._step_legs[s]))
         return next(steps, None)
 
     @property
     def proxy_step(self) -> str | None:
-        """The step on which the proxy passes the request on; None in a workflow without a proxy."""
+        """The step in which the proxy forwards the request; None in a workflow without a proxy."""
         steps = (s for s in self.request if any(leg.caller == PROXY for leg in self._step_legs[s]))
         return next(steps, None)
 
     @property
     def api(self) -> str:
-        """The role of the service that the request is for; empty where the grammar does not say."""
+        """The role of the service that the request is for; empty where the grammar does not state it."""
         legs = self._step_legs[self.request[-1]] if self.request else ()
         return legs[-1].callee if legs else ""
 
     @property
     def askers(self) -> frozenset[str]:
-        """Roles that pass the request on, the one who asks first included."""
+        """Roles that send the request on its way in: the first client and all that forward it."""
         return frozenset(leg.caller for step in self.request for leg in self._step_legs[step])
 
     def asked_by(self, role: str) -> tuple[str, ...]:
-        """Return the steps that *role* does, in documented order."""
+        """Return the steps whose calls *role* makes, in documented order."""
         return tuple(s for s in self.places if any(leg.caller == role for leg in self._step_legs[s]))
 
     # --- calls ---
@@ -204,10 +205,11 @@ class Grammar:
         )
 
     def begun_at(self, protocol: str, operation: str) -> frozenset[str]:
-        """Return the roles to which a call begins a trace of this workflow, as far as its operation tells.
+        """Return the callee roles with which a call of this operation begins a trace of this workflow.
 
-        Roles and planes may be known late; what is asked for is known at once. Kept by operation.
+        Empty if with none. Remembered by operation.
         """
+        # By the operation alone: it is known at the start of a call, caller and callee perhaps much later.
         key = (protocol, operation)
         found = self._begun.get(key)
         if found is None:
@@ -216,9 +218,9 @@ class Grammar:
         return found
 
     def steps_by_operation(self, protocol: str, operation: str) -> frozenset[str]:
-        """Return the steps that a call witnesses as far as its operation tells, whoever calls whom.
+        """Return the steps that a call of this operation may be evidence of, for any caller and callee.
 
-        As in ("RPC", "cast build_and_run_instance"). Kept by operation.
+        As in ("RPC", "cast build_and_run_instance"). Remembered by operation.
         """
         key = (protocol, operation)
         found = self._by_operation.get(key)
@@ -230,7 +232,7 @@ class Grammar:
         return found
 
     def _asked(self, terminals: Collection[str], protocol: str, operation: str) -> Iterator[tuple[str, Leg]]:
-        """Yield each of *terminals* that such a call would match with the right ends, with these ends."""
+        """Yield (terminal, leg) for those of *terminals* that such an operation matches on that leg."""
         for name in terminals:
             for leg in self._legs[name]:
                 plane, caller, callee = (
@@ -241,10 +243,10 @@ class Grammar:
                     yield name, leg
 
     def steps_refusing(self, line: str, fault: str, is_cut: bool = False) -> tuple[str, ...]:
-        """Return the steps that a failed call belongs to by the rule `refusals`; () where it does not say.
+        """Return the steps that a failed call belongs to by the rule `refusals`; () where it has no entry.
 
-        *line* is the canonical line of the call; *fault* the words of its answer, empty when they are lost.
-        Of words that are cut (*is_cut*) the rest may say something else.
+        *line* is the canonical line of the call, *fault* the text of its answer, empty when it is lost. A
+        text that was cut (*is_cut*) is also tried as a lost one: the deciding words may be in the rest.
         """
         texts = [f"{line}: {fault or '?'}"]
         if is_cut:
@@ -255,15 +257,15 @@ class Grammar:
         return ()
 
     def symbols(self, line: str) -> tuple[Symbol, ...]:
-        """Return what a canonical line can be taken as; see `Alphabet.symbols`."""
+        """Return the symbols that a canonical line fits; see `Alphabet.symbols`."""
         return self.alphabet.symbols(line)
 
     def near(self, line: str) -> tuple[tuple[Symbol, str], ...]:
-        """Return what a canonical line is a near miss of; see `Alphabet.near`."""
+        """Return the symbols of which a canonical line is a near miss; see `Alphabet.near`."""
         return self.alphabet.near(line)
 
     def candidates(self, line: str) -> tuple[Candidate, ...]:
-        """Return all the ways to take a canonical line; see `Alphabet.candidates`."""
+        """Return all candidates of a canonical line; see `Alphabet.candidates`."""
         return self.alphabet.candidates(line)
 
     def terminal_legs(self, name: str) -> tuple[Leg, ...]:

@@ -1,4 +1,4 @@
-"""What `tracer grammar check` finds: the size of a grammar, and what is valid but hardly meant."""
+"""The findings of `tracer grammar check`: the size of a grammar, and what is valid but probably a mistake."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Inspection:
 
 
 def inspect(grammar: Grammar, source: GrammarSource) -> Inspection:
-    """Return what there is to say of a grammar that loads, with the files it was read from."""
+    """Return the size of a grammar that loads, and warnings; *source* holds the files it was read from."""
     machine = grammar.automaton
     warnings = [
         *_untitled(grammar),
-        *_blind(grammar, source),
+        *_without_ends(grammar, source),
         *_unused(source),
         *_misspelt(source),
         *_without_refusals(grammar, source),
@@ -62,19 +62,19 @@ def _untitled(grammar: Grammar) -> Iterator[str]:
             )
 
 
-def _blind(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
-    """A step of which nobody knows who calls whom can only be unobserved."""
+def _without_ends(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
+    """Warn of terminals without a known caller, callee or protocol: such a step can only be unobserved."""
     for step in grammar.steps:
         for name in step.terminals:
             if any("*" in (leg.caller, leg.callee, leg.protocol) for leg in grammar.terminal_legs(name)):
                 yield (
-                    f"{source.place(name)}: {name} does not tell who calls whom, so nobody can judge"
-                    " whether it could have been seen; write the roles as text, as in openstack.lark"
+                    f"{source.place(name)}: {name} does not name its caller and callee, so its step can only"
+                    " be unobserved; write the roles as text, as in openstack.lark"
                 )
 
 
 def _unused(source: GrammarSource) -> Iterator[str]:
-    """Names of the grammar's own file that nothing uses."""
+    """Warn of names in the grammar's own file that nothing uses."""
     path = str(source.path)
     text = re.sub(r"//.*", "", source.texts[path])
     defined = re.compile(r"^(?:%(?:override|extend)\s+)?[?!]*(\w+)(?:\.\d+)?(?:\{[^}]*\})?\s*:", re.MULTILINE)
@@ -93,25 +93,23 @@ def _misspelt(source: GrammarSource) -> Iterator[str]:
         known = base in _MEANINGFUL or base.startswith("within_")
         close = get_close_matches(base, _MEANINGFUL, 1, 0.8) if rule.parameters and not known else []
         if close:
-            yield (
-                f"{source.place(name)}: the template {base} means nothing to tracer. Did you mean {close[0]}?"
-            )
+            yield f"{source.place(name)}: the template {base} has no meaning here. Did you mean {close[0]}?"
 
 
 def _without_refusals(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
-    """What was imported may say which step a refusal belongs to, and the importing file leaves it out."""
+    """Warn when an imported file has a rule `refusals` that the importing file does not import."""
     path = str(source.path)
     rule = re.compile(r"^refusals\s*:", re.MULTILINE)
     beside = [other for other, text in source.texts.items() if other != path and rule.search(text)]
     if beside and not grammar.refusals:
         yield (
-            f"{path}: start is imported from {Path(beside[0]).name} without its refusals, which tell the step"
-            " that a refused request belongs to; add refusals to the %import"
+            f"{path}: start is imported from {Path(beside[0]).name} without its refusals, which name the step"
+            " of a refused request; add refusals to the %import"
         )
 
 
 def _plain(source: GrammarSource) -> Iterator[str]:
-    """Plain Lark should be able to read it: then other tools can, too."""
+    """Warn when plain Lark cannot read the file: then other tools cannot read it either."""
     from lark import Lark
     from lark.exceptions import LarkError
 

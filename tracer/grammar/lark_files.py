@@ -27,19 +27,21 @@ _HINTS = {
     "Wrong number of template arguments": "give as many as its definition names",
     "Symbol already defined": "import it once",
 }
-"""What Lark complains about -> what to do."""
+"""Part of Lark's message -> what to do."""
 
 
 class Rule(NamedTuple):
+    """A rule or template as Lark reads it: its parameters, and its tree."""
+
     parameters: tuple[str, ...]
     tree: Tree[Any]
 
 
 class GrammarSource:
-    """A grammar file and what it imports, as Lark reads them. All that touches Lark's internals.
+    """A grammar file and what it imports, as Lark reads them. Only this class touches Lark's internals.
 
-    `lark.load_grammar` is not a documented interface; we rely on 1.2 to 1.x, and a test holds the names of
-    the nodes. Lark writes an imported name that was not asked for by name as `file__name`.
+    `lark.load_grammar` is not a documented interface; we rely on 1.2 to 1.x, and a test checks the names of
+    the nodes. Lark calls an imported name that was not imported by name `file__name`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +55,7 @@ class GrammarSource:
         """Terminal as shown -> regular expression."""
 
     def read(self) -> None:
+        """Read the file and its imports into `rules` and `patterns`; raises GrammarError."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -76,7 +79,7 @@ class GrammarSource:
         self.name_terminals({str(terminal.name): terminal.pattern.to_regexp() for terminal in terminals})
 
     def name_terminals(self, patterns: Mapping[str, str]) -> None:
-        """Show terminals without the prefix of an import, where that confuses none."""
+        """Name terminals without the prefix of an import, where the short name has one meaning only."""
         meanings: dict[str, set[str]] = {}
         for name, pattern in patterns.items():
             meanings.setdefault(base_name(name), set()).add(pattern)
@@ -95,6 +98,7 @@ class GrammarSource:
         raise FileNotFoundError(2, "not found", name)
 
     def refuse_literals(self) -> None:
+        """Raise GrammarError for a literal in a rule: reports name terminals, and a literal has no name."""
         for name, rule in self.rules.items():
             for node in rule.tree.find_pred(lambda node: node.data in ("literal", "range")):
                 raise GrammarError(
@@ -121,7 +125,7 @@ class GrammarSource:
         return f"{path}:{number}"
 
     def explain(self, error: Exception) -> str:
-        """Return Lark's complaint as one line: place, what, what to do."""
+        """Return Lark's error as one line: place, what, what to do."""
         if isinstance(error, FileNotFoundError):
             name = Path(str(error.filename)).stem
             known = self.importable()
@@ -140,6 +144,7 @@ class GrammarSource:
         )
 
     def explain_syntax(self, what: str, number: int) -> str:
+        """Return the message of a syntax error in line *number* of the file that was read last."""
         path, content = list(self.texts.items())[-1]  # a file is parsed right after it is read
         lines = content.splitlines() or [""]
         what = re.sub(r"Unexpected token Token\('_NL.*", "unexpected end of the line", what)
@@ -153,12 +158,13 @@ class GrammarSource:
         return f"{path}:{number}: {what} in `{line}`; {hint}"
 
     def explain_name(self, what: str) -> str:
+        """Return the message of an error about a name: not defined, defined twice, recursive."""
         inside = re.search(r"\(in (?:rule|terminal) (\w+)\)", what)
         found = re.search(r"'(\w+)'", what) or re.search(r"(?:rule|terminal) (\w+)|: (\w+)$", what)
         name = next((group for group in found.groups() if group), "") if found else ""
         if name.isupper():
             what = what.replace("Rule '", "Terminal '")  # Lark's slip
-        missed = self.imported_in_vain(base_name(name)) if "not defined" in what else ""
+        missed = self.missing_import(base_name(name)) if "not defined" in what else ""
         if missed:
             return missed
         what = re.sub(r"\b[a-z]\w*?__(?=\w)", "", what)  # Lark's prefixes of what was imported
@@ -172,8 +178,8 @@ class GrammarSource:
             hint += f". Did you mean {close[0]}?" if close else ""
         return f"{place}: {what}; {hint}"
 
-    def imported_in_vain(self, name: str) -> str:
-        """Return what is wrong when *name* is imported from a file that does not define it, else nothing."""
+    def missing_import(self, name: str) -> str:
+        """Return the message for a *name* that is imported from a file that does not define it, else ''."""
         for path, content in self.texts.items():
             for number, line in enumerate(content.splitlines(), 1):
                 found = re.match(r"\s*%import\s+\.?([\w.]+?)(?:\.(\w+)\s*(?:->.*)?|\s*\((.*?)\).*)?$", line)
@@ -200,11 +206,12 @@ class GrammarSource:
         return str(self.path)
 
     def importable(self) -> list[str]:
+        """Return the names of the shipped files that a grammar can import, vocabularies included."""
         return sorted(path.stem for path in grammars_dir().glob(f"*{EXTENSION}"))
 
 
 def group_choices(tree: Tree[Any] | None) -> None:
-    """Make a group of each /a|b/ in a terminal, in place.
+    """Put each /a|b/ in a terminal into a group, in place.
 
     Lark joins the patterns of a terminal as text, so that "x" /a|b/ would mean "xa" or "b".
     """

@@ -1,9 +1,9 @@
-"""The grammar that is asked for, by name or file; a shipped one as it was compiled before.
+"""Loads a grammar by name or file; a shipped one from a cache of compiled grammars.
 
-To read Lark files costs 0.15 s, half of a short run: Lark is imported, builds the parser of its own
-language, and our automaton is made. So a compiled grammar is kept in the user's cache folder, under a
-name that stands for all it was made of: the shipped grammars, the code, Python. Files of a user's own
-are read each time; a cache that cannot be read or written is done without.
+Reading Lark files takes 0.15 s, half of a short run: Lark is imported, builds the parser of its own language,
+and our automaton is built. So a compiled grammar is kept in the user's cache folder, under a digest of all
+that it was made of: the shipped grammars, the code, Python. A user's own files are read each time. A cache
+that cannot be read or written is ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["load"]
 def load(name_or_path: str | Path, most_states: int = MOST_STATES) -> Grammar:
     """Return the grammar of a shipped name or of a file (anything with a `/` or ending in .lark).
 
-    Everything that is wrong with it raises GrammarError, in one line: place, what, what to do.
+    Anything wrong with it raises GrammarError, in one line: place, what, what to do.
     """
     path = find(name_or_path)
     if path.parent != grammars_dir() or most_states != MOST_STATES:
@@ -50,9 +50,9 @@ def _read(path: Path, most_states: int) -> Grammar:
 
 
 def _cache_dir() -> Path | None:
-    """Return the folder for what can be made again (XDG Base Directory Specification 0.8).
+    """Return the cache folder (XDG Base Directory Specification 0.8), None for a user without a home.
 
-    None without a home: in containers a user may be a number alone.
+    In containers a user may be a bare number, without a home.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
@@ -61,18 +61,19 @@ def _cache_dir() -> Path | None:
 
 
 def _fingerprint() -> str:
-    """Return what changes when a compiled grammar could be another."""
-    told = hashlib.sha256(f"{tracer.__version__} {sys.version} {sys.byteorder}".encode())
+    """Return a digest of all that a compiled grammar depends on."""
+    digest = hashlib.sha256(f"{tracer.__version__} {sys.version} {sys.byteorder}".encode())
     for path in sorted(grammars_dir().glob(f"*{EXTENSION}")):
-        told.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    # The code by size and time, not by content: it is read at each start.
     for path in sorted(Path(__file__).parent.glob("*.py")):
         about = path.stat()
-        told.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\0".encode())
-    return told.hexdigest()[:32]
+        digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
 
 
 def _unpacked(path: Path) -> Grammar | None:
-    """Return a kept grammar, None if there is none that is our own and whole."""
+    """Return the grammar in a cache file; None if the file is not there, not the user's own, or damaged."""
     try:
         with path.open("rb") as file:
             about = os.fstat(file.fileno())
@@ -85,7 +86,7 @@ def _unpacked(path: Path) -> Grammar | None:
 
 
 def _keep(grammar: Grammar, path: Path) -> None:
-    """Write a compiled grammar, in one go; what was kept of it before is of no use any more."""
+    """Write a compiled grammar by renaming a complete file, and delete its older versions."""
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = path.with_name(f"{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Which legs a terminal's pattern can match: who calls whom, on which plane and how."""
+"""The legs that a terminal's pattern can match: plane, protocol, caller and callee."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 __all__ = ["Leg", "example_of", "expected_of", "legs_of"]
 
 _RESULTS = re.compile(r" (?:\(\?:|\()?([^() ]+)\)*$")
-_NOT_HOPED_FOR = frozenset({"?", "undelivered", "unacked", "none"})
-"""Results that a step may have had, and that nobody would call the expected one."""
+_NOT_EXPECTED = frozenset({"?", "undelivered", "unacked", "none"})
+"""Results with which a step counts as seen, but which a report must not name as the expected ones."""
 
 
 class Leg(NamedTuple):
-    """Who calls whom, where and how; `*` stands for anything."""
+    """Plane, protocol, caller and callee of a call; `*` stands for anything."""
 
     plane: str
     protocol: str
@@ -34,21 +34,22 @@ def legs_of(pattern: str) -> tuple[Leg, ...]:
 
 
 def _heads(nodes: Any) -> list[str]:
-    """Return what the first five words of a parsed pattern can be; `*` for what is no plain text."""
+    """Return all possible first five words of a parsed pattern; `*` for a part that is no plain text."""
     heads = [""]
     for kind, value in nodes:
         if min(head.count(" ") for head in heads) > 4:
-            break  # all five words are told
+            break  # all five words are complete
         endings = _texts(str(kind), value)
         joined = ((head + ending).split(" ") for head in heads for ending in endings)
         # Of a sixth word only its beginning is kept: the operations are many.
         heads = list(dict.fromkeys(" ".join((*words[:5], *[""][: len(words) - 5])) for words in joined))
-        if len(heads) > 256:  # no vocabulary, but an arbitrary pattern: any leg may fit
+        if len(heads) > 256:  # an arbitrary pattern and no list of alternatives: any leg may fit
             return ["*"]
     return heads
 
 
 def _texts(kind: str, value: Any) -> list[str]:
+    """Return all texts that one node of a parsed pattern can match, `*` where they cannot be listed."""
     if kind == "LITERAL":
         return [chr(value)]
     if kind == "SUBPATTERN":
@@ -68,8 +69,8 @@ def _texts(kind: str, value: Any) -> list[str]:
 def example_of(pattern: str) -> str:
     """Return the plainest line that a terminal's pattern matches, without plane and result.
 
-    As in `RPC nova-conductor > nova-scheduler call select_destinations`. What is optional is left out, of
-    alternatives the first is taken, `…` stands for what may be anything; callees are all named.
+    As in `RPC nova-conductor > nova-scheduler call select_destinations`. Optional parts are left out, of
+    alternatives the first is taken, and `…` stands for any text; but all callees are named.
     """
     words = _plainest(_parser.parse(pattern)).split(" ")
     words = words[1:-1] if len(words) > 6 else words[1:]
@@ -85,13 +86,14 @@ def expected_of(pattern: str) -> str:
     found = _RESULTS.search(pattern)
     texts = found[1].split("|") if found else []
     results = [text.replace(r"\d", "x").replace("\\", "") for text in texts]
-    good = [result for result in results if result not in _NOT_HOPED_FOR]
+    good = [result for result in results if result not in _NOT_EXPECTED]
     if not good or not all(result.isalnum() for result in good):
         return example_of(pattern)
     return f"{example_of(pattern)} {'|'.join(good)}"
 
 
 def _plainest(nodes: Any) -> str:
+    """Return the plainest text that a parsed pattern matches."""
     text = ""
     for kind, value in nodes:
         name = str(kind)

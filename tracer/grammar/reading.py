@@ -1,9 +1,9 @@
-"""A Lark file becomes a Grammar.
+"""Makes a Grammar from a Lark file.
 
     file -> lark.load_grammar -> rules as trees, terminals as patterns -> term -> automaton
 
-Lark's own parser is not used: it knows no interleaving, and stops at the first error. Lark's reader
-keeps rules as written (`?*+~` and the use of templates), which its parser's tables do not.
+Lark's own parser is not used: it has no interleaving and stops at the first error. Lark's grammar reader
+keeps rules as they are written (`?*+~` and the use of templates); the tables of its parsers do not.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ __all__ = ["RESERVED", "read"]
 
 _BEGINS, _HARMLESS, _REFUSALS, _ATTEMPT = "begins", "harmless", "refusals", "attempt"
 RESERVED = (_BEGINS, _HARMLESS, _REFUSALS)
-"""Rules with a meaning of their own, which no other rule uses."""
+"""Reserved rules: they have a meaning of their own, and no other rule uses them."""
 _STEP = re.compile(r"(step|tried|refused)_(\w+)")
 _DEADLINE = re.compile(r"within_([1-9]\d{0,8})(ms|s|min)")
 _UNITS_NS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9}
 
 
 def read(path: Path, most_states: int = MOST_STATES) -> tuple[Grammar, GrammarSource]:
-    """Return the grammar in a file, and the files as they were read.
+    """Return the grammar in a file, and the files from which it was read.
 
-    Everything that is wrong with it raises GrammarError, in one line: place, what, what to do.
+    Anything wrong with it raises GrammarError, in one line: place, what, what to do.
     """
     source = GrammarSource(path)
     source.read()
@@ -61,7 +61,7 @@ def read(path: Path, most_states: int = MOST_STATES) -> tuple[Grammar, GrammarSo
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What the rules and templates around say about a terminal."""
+    """What the enclosing rules and templates state about a terminal."""
 
     step: str | None = None
     rule: str = ""
@@ -74,7 +74,7 @@ class _Context:
 
 @dataclass(slots=True)
 class _Found:
-    """A step as far as it is known while the rules are read."""
+    """What is known of a step while the rules are being read."""
 
     rule: str
     inferred: bool = False
@@ -83,7 +83,7 @@ class _Found:
 
 
 class _Scope(NamedTuple):
-    """What a template's parameters stand for, and the rules on the way here."""
+    """The arguments of the template that is being read, and the rules that lead to it."""
 
     arguments: Mapping[str, tuple[Tree[Any], _Scope]]
     way: tuple[str, ...]
@@ -93,7 +93,7 @@ _NO_CONTEXT = _Context()
 
 
 class _Reader:
-    """Rules -> one term, the symbols in order of appearance, the steps in documented order."""
+    """Makes one term of the rules; collects symbols in order of appearance and steps in documented order."""
 
     def __init__(self, source: GrammarSource) -> None:
         self.source = source
@@ -132,11 +132,12 @@ class _Reader:
         return replace(context, step=match[2], role=match[1], rule=rule)
 
     def steps_in(self, term: Term) -> set[str]:
-        """Return the steps of which *term* holds a witness."""
+        """Return the steps of the symbols in *term*."""
         symbols = list(self.symbols.values())
         return {step for number in symbols_in(term) if (step := symbols[number].step) is not None}
 
     def term(self, tree: Tree[Any], context: _Context, scope: _Scope) -> Term:
+        """Return the term of a part of a rule, by the kind of Lark's node."""
         children = tree.children
         match tree.data:
             case "expansions":
@@ -156,11 +157,13 @@ class _Reader:
         raise GrammarError(f"{place}: Lark's '{tree.data}' has no meaning here; see grammars/README.md")
 
     def repetition(self, part: Term, marks: Sequence[Any]) -> Term:
+        """Return *part* repeated as `?`, `*`, `+`, `~2` or `~2..4` in *marks* states."""
         bounds = {"?": (0, 1), "*": (0, None), "+": (1, None)}.get(str(marks[0]))
         low, high = bounds or (int(marks[1]), int(marks[-1]))
         return Rep(part, low, high)
 
     def value(self, item: Any, context: _Context, scope: _Scope) -> Term:
+        """Return the term of a name: a terminal, a rule, a template's argument, or the use of a template."""
         if isinstance(item, Terminal):
             return self.terminal(str(item.name), context, scope)
         if isinstance(item, NonTerminal):
@@ -172,6 +175,7 @@ class _Reader:
         return self.template(item, context, scope)
 
     def template(self, usage: Any, context: _Context, scope: _Scope) -> Term:
+        """Return the term of the use of a template; some names have a meaning (grammars/README.md)."""
         name, arguments = str(usage.children[0].name), usage.children[1:]
         base = base_name(name)
         if base == "interleave":
@@ -188,14 +192,14 @@ class _Reader:
             context = replace(context, deadline_ns=int(deadline[1]) * _UNITS_NS[deadline[2]])
         elif base.startswith("within"):
             raise GrammarError(
-                f"{self.source.place(name)}: {base} is no deadline; write within_60s, within_500ms or"
+                f"{self.source.place(name)}: {base} is not a deadline; write within_60s, within_500ms or"
                 " within_5min"
             )
         rule = self.source.rules[name]
         given = dict(zip(rule.parameters, ((argument, scope) for argument in arguments), strict=True))
         term = self.term(rule.tree, context, _Scope(given, (*scope.way, name)))
         if base.startswith(("within_", "noted_")) and len(self.steps_in(term)) != 1:
-            # A deadline is a step's, and so is a note: around several, or between them, neither is kept.
+            # A deadline and a note belong to one step: around several or none of them they would be lost.
             raise GrammarError(
                 f"{self.source.place(scope.way[-1])}: {base} in rule {base_name(scope.way[-1])} does not"
                 " belong to one step; write it around what one step consists of"
@@ -203,6 +207,7 @@ class _Reader:
         return term
 
     def terminal(self, name: str, context: _Context, scope: _Scope) -> Term:
+        """Return the symbol of a terminal in its context, and record it as evidence of the step around it."""
         if name not in self.source.shown:
             raise GrammarError(
                 f"{self.source.place(scope.way[-1])}: terminal {name} has no pattern; define it, as in"
@@ -261,8 +266,8 @@ def _compiled(source: GrammarSource, most_states: int) -> Grammar:
     terminals = {name: _pattern(source, name) for name in used}
     comment = re.search(r"^//(.*)", source.texts[str(source.path)], re.MULTILINE)
     title = comment[1].strip() if comment else ""
-    made = tuple(_step(source, automaton, name, found) for name, found in steps.items())
-    return Grammar(source.path, title, made, terminals, reserved, automaton, term)
+    documented = tuple(_step(source, automaton, name, found) for name, found in steps.items())
+    return Grammar(source.path, title, documented, terminals, reserved, automaton, term)
 
 
 # --- the rules with a meaning of their own ----------------------------------------------------------
@@ -297,14 +302,14 @@ def _attempt(source: GrammarSource, reader: _Reader, known: Sequence[str]) -> tu
     legs = [leg for symbol in first for leg in legs_of(source.patterns[symbol.terminal])]
     if any(leg.callee == "*" for leg in legs):
         raise GrammarError(
-            f"{place}: attempt begins with step {steps[0]}, which does not tell who is asked; write the"
-            " callee of its terminal as text"
+            f"{place}: attempt begins with step {steps[0]}, whose callee is not known; write the callee of"
+            " its terminal as text"
         )
     return steps
 
 
 def _refusals(source: GrammarSource, known: Sequence[str]) -> tuple[Refusal, ...]:
-    """Return what the rule `refusals` says, in the order in which it is tried; () without it."""
+    """Return the entries of the rule `refusals`, in the order in which they are tried; () without it."""
     found: dict[str, list[str]] = {}
     for symbol in _symbols_of(source, _REFUSALS):
         if symbol.role != "refused" or symbol.step is None:
@@ -333,7 +338,9 @@ def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:
         return re.compile(source.patterns[name])
     except re.error as error:
         place = source.place(name)
-        raise GrammarError(f"{place}: terminal {name} is no regular expression: {error}; mend it") from None
+        raise GrammarError(
+            f"{place}: terminal {name} is not a regular expression: {error}; correct it"
+        ) from None
 
 
 def _step(source: GrammarSource, automaton: Automaton, name: str, found: _Found) -> Step:

@@ -1,15 +1,15 @@
-"""Verdicts while it happens: the stages of `tracer.engine`, fed by live sources, with events as output.
+"""Live verdicts: the stages of `tracer.engine`, fed by live sources, with events as output.
 
-run         from the words of a command line to a run
+run         opens a run for the arguments of a command line
 watch       the loop: segments in, a look at the open traces, events out
-feed        several sources, one stream of segments in time order
-sources     what was processed of each source, what it lost, how it is doing
-follow      open traces: which steps came, who owes the next, when one is done and forgotten
-hold_up     what holds a creation up: unanswered requests, undelivered messages, queues without a consumer
-checkpoint  the open traces in a file, for a run to come
-restart     what such a run takes over
-notify      who hears of what is stuck or failed, by HTTP
+feed        several sources merged into one stream of segments in time order
+sources     per source: packets processed, packets lost, state
+follow      open traces: steps seen, who owes the next step, when a trace is done and forgotten
+hold_up     why a creation does not go on: unanswered requests, undelivered messages, absent consumers
+checkpoint  the open traces saved in a file, for the next run
+restart     what the next run takes over from that file
+notify      HTTP notifications of creations that are stuck or failed
 
-Like `tracer.engine` this package joins others; its events are nouns of `tracer.model.events`. It
-decides what is shown of a creation while more may come: correlation asks it (`follow.WaitingOrders`).
+Like `tracer.engine`, this package joins others; its events are defined in `tracer.model.events`. It
+decides what is shown of a creation that is not complete: correlation asks it (`follow.WaitingOrders`).
 """

@@ -1,9 +1,9 @@
-"""The open traces of a run in a file, so that a watch that is started again goes on with them.
+"""The open traces of a run in a file, so that the next run can go on with them.
 
-Kept are their calls, the steps that were announced, their numbers, and how many traces were done before; no
-byte of a packet, and no digest of a secret: equal tokens have equal names in the file, good for nothing
-elsewhere. What is read back is checked like any other input, and given to the stages as if the calls happened
-again.
+The file holds their calls, the announced steps, their numbers, and the counts of finished traces. It holds no
+packet data and no digest of a secret: tokens are replaced by names that are equal for equal tokens and mean
+nothing outside the file. The file is validated like any other input, and its calls are passed to the stages
+as if they happened again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ __all__ = [
 
 SCHEMA = "tracer.checkpoint/1"
 EVERY_S = 2.0
+"""Shortest time between two writes."""
 SHARE = 20
+"""Shortest time between two writes, as a multiple of the time that the last one took."""
 MOST_CALLS = 50_000
 MOST_BYTES = 256 << 20
 _FACTS: dict[str, Any] = {"REST": RestFacts, "RPC": RpcFacts, "SQL": SqlFacts, "": ConnectFacts}
@@ -55,7 +57,7 @@ _SECRETS = ("token", "subject_token")
 
 
 class KeptConnection(msgspec.Struct, array_like=True):
-    """A connection, as far as its calls need it: who is at its ends, and on which captures it was seen."""
+    """The part of a connection that its calls need: its endpoints, their roles, and its captures."""
 
     client: tuple[str, int]
     server: tuple[str, int]
@@ -70,7 +72,7 @@ class KeptConnection(msgspec.Struct, array_like=True):
 
 
 class KeptCall(msgspec.Struct, array_like=True):
-    """A call; others are named by their place in the file, connections too."""
+    """A call. Other calls and connections are referred to by their index in `State`."""
 
     protocol: str
     operation: str
@@ -93,53 +95,55 @@ class KeptCall(msgspec.Struct, array_like=True):
 
 
 class KeptTrace(msgspec.Struct):
-    """What was announced of one open trace. Its calls are found again by its ids, or by a call of it."""
+    """What was announced of one open trace. Its calls are found again by its ids, or by its first call."""
 
     number: int
     request_id: str
     server_id: str
     call: int
-    """Place of its first call; of the order at the portal, while that is all of it."""
+    """Index of its first call; of the order at the portal while it has no other call."""
     steps: dict[str, str] = msgspec.field(name="told")
     """step -> status, of the steps that were announced"""
     announced: str = msgspec.field()
-    """Verdict and outcome that were announced last."""
+    """Verdict and outcome as announced last (`OpenTrace.announced`)."""
 
 
 class State(msgspec.Struct):
-    """All that is kept of a run."""
+    """The content of a checkpoint file."""
 
     schema: str
     grammar: str
     sources: list[tuple[str, str | None]]
     """Path or interface, and plane, of each source."""
     until_ns: int
-    """What came later was not seen."""
+    """Time of the last packet that the run processed."""
     first_ns: list[int | None]
-    """When each source began."""
+    """Time of each source's first packet."""
     opened: int
     """How many traces were opened so far."""
     verdicts: dict[str, int]
     outcomes: dict[str, int]
     traces: list[KeptTrace]
     left_out: int
-    """Open traces for which there was no room."""
+    """Number of open traces that are not in the file for lack of room."""
     connections: list[KeptConnection]
     calls: list[KeptCall]
     orders: list[str] = []
-    """What the portal was asked when it led to a creation; not in a file of an earlier version."""
+    """Operations of portal orders that led to a creation; absent in files of earlier versions."""
 
 
 # --- the file -------------------------------------------------------------------------------------
 
 
 def save(path: Path, state: State) -> int:
-    """Write *state* to *path* in one go, readable by its owner alone; return its size. Raises OSError."""
+    """Replace *path* by *state* atomically, readable by its owner only; return the size. Raises OSError."""
     content = msgspec.json.encode(state)
+    # A new file beside the old one: a kill while writing leaves the old checkpoint intact.
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as file:
+            # The mode of os.open holds only for a file that did not exist.
             os.fchmod(fd, 0o600)
             file.write(content)
             file.flush()
@@ -153,8 +157,8 @@ def save(path: Path, state: State) -> int:
 
 
 def load(path: Path) -> State | None:
-    """Return what *path* holds; None when there is no such file. UsageError when it is no checkpoint."""
-    way_out = "move it away to begin anew, or name another file"
+    """Return the state in *path*; None when there is no such file. Raises UsageError for an invalid file."""
+    way_out = "move it away to start anew, or name another file"
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -165,6 +169,7 @@ def load(path: Path) -> State | None:
     try:
         if len(content) > MOST_BYTES:
             raise ValueError
+        # The schema alone first: a file of another version is reported as such and not as damaged.
         schema = msgspec.json.decode(content, type=_Head).schema
         if schema != SCHEMA and schema.startswith("tracer.checkpoint/"):
             raise UsageError(f"--checkpoint {path}: {schema[:40]!a}, of another version of tracer: {way_out}")
@@ -173,7 +178,7 @@ def load(path: Path) -> State | None:
             raise ValueError
         unpack(state)
     except (msgspec.MsgspecError, ValueError, IndexError, RecursionError):
-        raise UsageError(f"--checkpoint {path}: damaged, or no checkpoint of tracer's: {way_out}") from None
+        raise UsageError(f"--checkpoint {path}: damaged, or not a checkpoint of tracer: {way_out}") from None
     return state
 
 
@@ -182,9 +187,9 @@ class _Head(msgspec.Struct):
 
 
 class Keeper:
-    """Writes the state that *state* gives to *path* every few seconds, while there is something to keep.
+    """Writes the state that *state* returns to *path* every few seconds, when it has changed.
 
-    *begin* raises UsageError when the file cannot be written; later that is a trouble, reported once.
+    `begin` raises UsageError when the file cannot be written; a later failure is reported once, by `trouble`.
     """
 
     def __init__(self, path: Path, state: Callable[[], State]) -> None:
@@ -195,24 +200,25 @@ class Keeper:
         self._is_reported = False
 
     def begin(self) -> None:
-        """Write for the first time. Raises UsageError when that is not possible."""
+        """Write the file for the first time. Raises UsageError when that fails."""
         try:
             save(self._path, self._state())
         except OSError as error:
             raise UsageError(f"--checkpoint {self._path}: cannot be written: {reason(error)}") from None
 
     def look(self) -> None:
-        """Write if it is time to."""
+        """Write the file if the time since the last write is long enough."""
         now_s = monotonic_s()
         if now_s < self._next_s:
             return
         self.write()
-        # However much there is to write, most of the time goes to the traffic.
+        # A large state takes long to write: at most 1/SHARE of the time is spent on it.
         self._next_s = now_s + max(EVERY_S, SHARE * (monotonic_s() - now_s))
 
     def write(self) -> None:
-        """Write what has changed."""
+        """Write the file if the state has changed since the last write."""
         state = self._state()
+        # Without open traces the time alone is no change: an idle run writes nothing.
         now = (state.opened, len(state.calls), state.until_ns if state.traces else 0, state.verdicts)
         if now == self._kept:
             return
@@ -223,7 +229,7 @@ class Keeper:
             self._trouble = f"--checkpoint {self._path}: cannot be written: {reason(error)}"
 
     def trouble(self) -> str:
-        """Return in words that it cannot be written: once, while it lasts."""
+        """Return a message when the file cannot be written, once for each failure period; else ''."""
         if not self._trouble or self._is_reported:
             return ""
         self._is_reported = True
@@ -234,7 +240,7 @@ class Keeper:
 
 
 def whole(calls: Iterable[Call]) -> list[Call]:
-    """Return *calls* with all that they name, in order of recognition."""
+    """Return *calls* and all calls that they refer to, in order of start and serial."""
     found: dict[int, Call] = {}
     waiting = list(calls)
     while waiting:
@@ -246,7 +252,7 @@ def whole(calls: Iterable[Call]) -> list[Call]:
 
 
 def in_order(calls: Iterable[Call]) -> list[tuple[Call, bool]]:
-    """Return when calls began (True) and when those of REST were answered, in order of time."""
+    """Return each call at its start (True), and each answered REST call at its answer (False), by time."""
     times = [(call.started_ns, call.serial, call, True) for call in calls]
     times += [
         (max(call.started_ns, call.ended_ns or 0), call.serial, call, False)
@@ -260,7 +266,7 @@ def in_order(calls: Iterable[Call]) -> list[tuple[Call, bool]]:
 
 
 def pack(calls: Sequence[Call]) -> tuple[list[KeptCall], list[KeptConnection]]:
-    """Return *calls* (`whole`) and their connections as they are kept."""
+    """Return *calls* (a result of `whole`) and their connections in the form of the file."""
     places = {call.serial: place for place, call in enumerate(calls)}
     connections: dict[int, int] = {}
     kept: list[KeptConnection] = []
@@ -297,6 +303,7 @@ def pack(calls: Sequence[Call]) -> tuple[list[KeptCall], list[KeptConnection]]:
         consumer = getattr(call.facts, "consumer", None)
         facts = _plain(call.facts)
         for name in _SECRETS:
+            # Correlation compares tokens for equality only, so a name for each is enough.
             if facts.get(name):
                 facts[name] = names.setdefault(facts[name], f"secret {len(names) + 1}")
         packed.append(
@@ -306,6 +313,7 @@ def pack(calls: Sequence[Call]) -> tuple[list[KeptCall], list[KeptConnection]]:
                 call.result,
                 call.started_ns,
                 call.ended_ns,
+                # Bounded: one long message may span thousands of frames.
                 list(call.frames[:64]),
                 at(call.connection),
                 end(call.caller),
@@ -326,6 +334,7 @@ def pack(calls: Sequence[Call]) -> tuple[list[KeptCall], list[KeptConnection]]:
 
 def _plain(facts: RestFacts | RpcFacts | SqlFacts | ConnectFacts) -> dict[str, Any]:
     if isinstance(facts, RpcFacts):
+        # asdict would copy the consumer's whole connection; the file has its index instead.
         consumer, facts.consumer = facts.consumer, None
         try:
             return asdict(facts)
@@ -335,9 +344,9 @@ def _plain(facts: RestFacts | RpcFacts | SqlFacts | ConnectFacts) -> dict[str, A
 
 
 def unpack(state: State) -> list[Call]:
-    """Return the calls of *state*, serials from 1, connections numbered below 0: no new one has these.
+    """Return the calls of *state*: serials from 1, connection numbers below 0, which no new connection has.
 
-    Raises ValueError, IndexError or msgspec.ValidationError for what no run has written.
+    Raises ValueError, IndexError or msgspec.ValidationError for a state that no run can have written.
     """
     sources = len(state.sources)
     if len(state.first_ns) != sources or not all(0 <= t.call < len(state.calls) for t in state.traces):
@@ -347,6 +356,7 @@ def unpack(state: State) -> list[Call]:
     def end(kept: tuple[int, int] | None) -> End | None:
         if kept is None:
             return None
+        # A negative index would be valid in Python, and refer to another connection.
         if kept[0] < 0 or kept[1] not in (0, 1):
             raise ValueError
         return End(connections[kept[0]], kept[1])

@@ -1,9 +1,9 @@
-"""Several live sources, one stream of segments, and of what brokers tell, in time order.
+"""Merges several live sources into one stream of segments and broker messages, in time order.
 
-What is in hand is given out up to the time that every source has reached; a source that has been silent for
-a moment is not waited for. Where the sources are live (their packets carry the time of the wall), what is
-older than a quarter of a second goes out in any case. A recording sent through a pipe has no such time:
-its pace is that of the slowest pipe, and the answer is that of `tracer check` on the files.
+Items are given out up to the time that every source has reached; a source that has been silent for a moment
+is not waited for. When the sources are live (their packets carry wall-clock time), items older than
+LAG_NS are given out in any case. A recording sent through a pipe has other times: there the slowest pipe sets
+the pace, and the result equals that of `tracer check` on the files.
 """
 
 from __future__ import annotations
@@ -23,67 +23,67 @@ __all__ = ["Feed", "Item"]
 Item = SegmentFields | Heard
 
 WINDOW_NS = 20_000_000
-"""How far segments of one source may be out of order (points.py)."""
+"""How far segments of one source may be out of order (tracer.capture.points)."""
 LAG_NS = 250_000_000
 """Live packets older than this are not held back for a slower source."""
 BEHIND = 4
-"""Batches that have arrived and wait: more of them is no mere burst."""
+"""Waiting batches; with more of them the run counts as behind. A burst leaves fewer."""
 AHEAD = 20_000
-"""Segments of one recorded source that are taken in ahead of the others."""
+"""Segments of one recorded source that may be read ahead of the others."""
 
 
 class Feed:
-    """The segments of all *sources* and what brokers among them tell, in time order, each packet once."""
+    """The segments and broker messages of all *sources* in time order, each packet once."""
 
     def __init__(self, sources: Sequence[LiveSource]) -> None:
         self._arrivals: Arrivals[Item] = SimpleQueue()
         self._layers = [_Decoding(source.capture) for source in sources if not source.capture.protocol]
         decoders = {each.capture.number: each for each in self._layers}
-        # What a broker tells is no packets.
+        # A broker's messages are decoded already.
         self._readers = [
-            Reader(source, decoders.get(source.capture.number, _as_it_is), self._arrivals)
+            Reader(source, decoders.get(source.capture.number, _unchanged), self._arrivals)
             for source in sources
         ]
         self._pending: list[Item] = []
         self._late: list[Item] = []
-        """Heard while segments of the same time wait for their other sightings."""
+        """Broker messages that wait while segments of the same time wait for their other sightings."""
         self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
         named = [source.capture.plane for source in sources if not source.capture.protocol]
         apart = None not in named and len(set(named)) == len(named)
         self._clocks = Clocks()
-        # A tap per plane: no packet can be in two of them.
+        # With one capture per named plane no packet can be in two of them, so nothing is compared.
         self._sightings = None if apart or len(named) < 2 else Sightings(self._clocks)
         self._newest_ns = 0
         self.ended = False
-        """True when all sources have ended and all of them was given out."""
+        """True when all sources have ended and every item was given out."""
 
     def start(self) -> None:
-        """Start to read. The sources are open."""
+        """Start the reader threads. The sources must be open."""
         for reader in self._readers:
             reader.start()
 
     @property
     def is_live(self) -> bool:
-        """Whether what comes in now carries the time of the wall."""
+        """Whether the packets of all running sources carry wall-clock time."""
         running = [r for r in self._readers if not r.ended and r.newest_ns]
         return bool(running) and all(r.is_live for r in running)
 
     @property
     def is_behind(self) -> bool:
-        """Whether more comes than is taken."""
+        """Whether packets arrive faster than they are processed."""
         return self._arrivals.qsize() > BEHIND
 
     @property
     def was_live(self) -> bool:
-        """Whether what came last, of any source, carried the time of the wall."""
+        """Whether the latest packets of any source carried wall-clock time."""
         return any(r.is_live for r in self._readers)
 
     def now_ns(self) -> int:
-        """Return the time up to which all is known: the wall's, less a lag, or that of a recording."""
+        """Return the time up to which all packets are known: wall clock minus a lag, or recorded time."""
         return max(self._newest_ns, wall_ns() - 2 * LAG_NS) if self.is_live else self._newest_ns
 
     def errors(self) -> list[tuple[Capture, BaseException]]:
-        """Return what ended sources before their end, each once."""
+        """Return the errors that ended sources early, each once."""
         found = []
         for reader in self._readers:
             if reader.ended and reader.error is not None:
@@ -92,7 +92,7 @@ class Feed:
         return found
 
     def state(self, capture: Capture) -> str:
-        """Return how the source of *capture* is doing, in a word; '' while it speaks."""
+        """Return the state of the source of *capture*: ended, waiting, quiet, or '' while packets come."""
         reader = self._by_capture[capture.number]
         if reader.ended:
             return "ended"
@@ -101,11 +101,12 @@ class Feed:
         return "quiet" if reader.silent_s() > 10 and not reader.backlog else ""
 
     def known_ns(self, capture: Capture) -> int:
-        """Return the time up to which all that the source of *capture* has was given out, or is in hand."""
+        """Return the time up to which the packets of the source of *capture* were read."""
         return self._by_capture[capture.number].known_ns()
 
     def segments(self, timeout_s: float) -> list[Item]:
-        """Return the segments that are next, in time order; none when none came in time."""
+        """Return the next items in time order; none when none came within *timeout_s*."""
+        # A reader with a backlog has items already: waiting for more would only delay them.
         idle = not any(r.backlog for r in self._readers)
         hear(self._arrivals, timeout_s if idle else 0)
         watermark_ns = self._watermark()
@@ -121,7 +122,7 @@ class Feed:
         if ready:
             self._newest_ns = max(self._newest_ns, ready[-1][0])
         if self._newest_ns < watermark_ns < 1 << 62:
-            # Nothing came up to then, and that is known.
+            # All sources have passed the watermark without packets, so capture time goes on to it.
             self._newest_ns = watermark_ns
         if self._sightings is not None:
             ready = self._join(self._sightings, ready)
@@ -133,17 +134,17 @@ class Feed:
         return ready
 
     def stop(self) -> None:
-        """Let the sources end that can; what is in hand is still given out, by `segments` and `rest`."""
+        """Stop the sources; items that were read already are still given out, by `segments` and `rest`."""
         for reader in self._readers:
             reader.source.stop()
 
     @property
     def is_draining(self) -> bool:
-        """Whether, after `stop`, there is more to come of what was captured before."""
+        """Whether, after `stop`, packets that were captured before it are still to be read."""
         return any(r.backlog or (r.source.ends_on_stop and not r.ended) for r in self._readers)
 
     def rest(self) -> list[Item]:
-        """Return all that is in hand, without waiting for anybody: the end. What comes later is left."""
+        """Return all items that were read, without waiting for any source. Later packets are not read."""
         hear(self._arrivals, 0)
         for reader in self._readers:
             while reader.backlog:
@@ -163,6 +164,7 @@ class Feed:
 
     def _take(self, reader: Reader[Item]) -> None:
         batch = reader.take()
+        # Clocks of capture points differ: times are converted before items of several sources are merged.
         offset_ns = self._clocks.offset_ns(reader.source.capture.number)
         if offset_ns:
             batch = [(segment[0] - offset_ns, *segment[1:]) for segment in batch]
@@ -192,7 +194,8 @@ class Feed:
         return joined
 
     def _split(self, until_ns: int) -> list[Item]:
-        """Return what is pending up to *until_ns* and keep the rest."""
+        """Return the pending items up to *until_ns* and keep the rest."""
+        # When everything is due, the test of the last item saves the search and the copies.
         pending = self._pending
         if not pending or pending[-1][0] <= until_ns:
             self._pending = []
@@ -208,7 +211,7 @@ class Feed:
         return pending[:low]
 
     def _watermark(self) -> int:
-        """Return the time that all sources have reached."""
+        """Return the time that all sources have reached; a time later than any when none is waited for."""
         waited = [r.known_ns() - WINDOW_NS for r in self._readers if r.is_waited_for()]
         if not waited:
             return 1 << 62
@@ -217,13 +220,13 @@ class Feed:
 
 
 class _Decoding:
-    """Finds the TCP segments in packets of *capture*, in its reader's thread; counts what cannot be read."""
+    """Finds the TCP segments in packets of *capture* and counts anomalies. Runs in the reader's thread."""
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
         self._layers = Layers()
         self._lock = Lock()
-        """The thread of a source that never ends is still reading at the end of the run."""
+        """Guards `_layers`: the thread of a source that never ends still reads at the end of the run."""
         self._finished = False
 
     def __call__(self, packets: list[PacketFields]) -> list[Item]:
@@ -231,12 +234,12 @@ class _Decoding:
             return [] if self._finished else [*self._layers.read(packets, self.capture.anomalies)]
 
     def finish(self) -> None:
-        """Count what waits for the rest of itself, once all was taken."""
+        """Count incomplete datagrams as anomalies; later packets are ignored."""
         with self._lock:
             self._finished = True
             for anomaly in self._layers.flush():
                 self.capture.anomalies[anomaly] += 1
 
 
-def _as_it_is(heard: list[Item]) -> list[Item]:
+def _unchanged(heard: list[Item]) -> list[Item]:
     return heard

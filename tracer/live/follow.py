@@ -1,8 +1,8 @@
-"""Open traces: which steps came, who owes the next one, when a trace is done and when it is forgotten.
+"""Open traces: which steps were seen, who owes the next one, when a trace is done and when it is forgotten.
 
-At each look all traces are assembled anew (correlation is cheap), and only those that have changed are
-checked. A trace that has its verdict is kept for a while, since late calls may change
-it, and is then retired: memory follows the open traces, not the length of the run.
+Each look correlates all calls again, which is cheap, and checks only the traces that have changed. A trace
+with a verdict is kept for a while, because late calls may change it, and is then retired. So memory use
+depends on the number of open traces, not on the length of the run.
 """
 
 from __future__ import annotations
@@ -22,90 +22,93 @@ from tracer.openstack.services import PORTAL
 __all__ = ["Follow", "History", "Patience", "WaitingOrders", "order_of"]
 
 CHECKS_S, URGENT_S = 0.03, 1.0
-"""Real time that one look spends on checks, and on those of traces that may have come to their end."""
+"""Real time that one look spends on checks: of all traces, and of urgent ones, which may have ended."""
 UNANSWERED_NS = 5_000_000_000
-"""A creation known by its RPC alone waits so long for its POST to be answered, and an order at the portal for
-its POST to be sent."""
+"""How long a creation that is known by its RPC alone waits for the answer to its POST, and an order at the
+portal for its POST to be sent."""
 MOST_ORDERS = 100
 WHOLE = 200
-"""Verdicts that keep all of their calls."""
+"""Latest verdicts that keep all of their calls."""
 SLIM = 2_000
-"""Verdicts that keep the calls of their steps only, behind those."""
+"""Older verdicts that keep only the calls of their steps."""
 
 _Key = tuple[str, str | int]
-_Print = tuple[int, ...]
+_Fingerprint = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long things are waited for, in capture time; `checks_s` in real time."""
+    """Time-outs of a live run, in capture time; `checks_s` in real time."""
 
     stall_ns: int = 60_000_000_000
+    """Silence after which a creation counts as stuck."""
     settle_ns: int = 30_000_000_000
-    """A verdict is final after that,"""
+    """Time after which a verdict is final."""
     settle_busy_ns: int = 10_000_000_000
-    """or after that, while there are more traces than `most_settling`: each costs time in every look;"""
+    """The same while there are more traces than `most_settling`: each trace costs time in every look."""
     most_settling: int = 60
     settle_good_ns: int = 3_000_000_000
-    """that of a creation that conforms is after that: nothing that comes late makes it better or worse."""
+    """The same for a creation that conforms: late calls do not change its verdict."""
     forget_ns: int = 3_600_000_000_000
-    """A trace that is stuck is given up after that."""
+    """Time after which a trace that is stuck is closed."""
     stray_ns: int = 600_000_000_000
-    """Calls that belong to no trace are kept so long."""
+    """How long calls that belong to no trace are kept."""
     most_open: int = 5_000
     checks_s: float = 0.5
-    """The time between two checks of a trace that just goes on."""
+    """Shortest time between two checks of a trace that has news and is not urgent."""
 
 
 class WaitingOrders:
-    """Decides which orders at the portal are shown while they wait: correlation asks it (`Pending`).
+    """Decides which orders at the portal are shown before they are answered (`Pending` of correlation).
 
-    Not every order is one for a creation: known are those that led to one before. One of these is shown when
-    it has waited for long; while none is known, any is, with more patience. *portal* gives the addresses that
-    are known to call the cloud: at others nothing is shown before it is answered. An order that was shown
-    stays so until it is answered, whatever is learnt of others meanwhile.
+    An order is a request to the portal; not every order is for a creation. The operations of orders that led
+    to a creation are remembered as known. A known order is shown after a short wait. While no operation is
+    known, any order is shown after a longer wait. *portal* returns the addresses that are known to call the
+    cloud; an order at another address is not shown before its answer. An order that was shown stays shown
+    until it is answered.
     """
 
     def __init__(self, portal: Callable[[], Collection[str]]) -> None:
         self._portal = portal
         self.more_to_come = True
         self.known: set[str] = set()
-        """What the portal was asked when it led to a creation: operations."""
+        """Operations of orders that led to a creation."""
         self._shown: Collection[int] = ()
         self._before_ns = (0, 0)
 
     def look(self, shown: Collection[int], before_ns: tuple[int, int], *, more_to_come: bool = True) -> None:
-        """Prepare for a look: *shown* are the serials of the orders that are shown.
+        """Prepare for a look; *shown* are the serials of the orders that are shown already.
 
-        An order is shown when it began before *before_ns*: the first holds for known ones, the second for
-        any while none is known.
+        An order is shown when it began before *before_ns*: the first time is for known operations, the second
+        for any operation while none is known.
         """
         self._shown, self._before_ns, self.more_to_come = shown, before_ns, more_to_come
 
     def is_shown(self, order: Call) -> bool:
-        """Tell whether *order* was shown in the look before."""
+        """Return whether *order* was shown in the look before."""
         return order.serial in self._shown
 
     def may_show(self, order: Call) -> bool:
-        """Tell whether *order* has waited for long enough, at a portal that is known to call the cloud."""
+        """Return whether *order* has waited long enough, at a portal that is known to call the cloud."""
         if self.known and order.operation not in self.known:
             return False
         before_ns = self._before_ns[not self.known]
         return order.started_ns < before_ns and order.connection.server.address in self._portal()
 
     def led_further(self, order: Call) -> None:
-        """Learn what the portal is asked when it asks the cloud for a creation."""
+        """Remember the operation of *order*, which led to a creation."""
         self.know((order.operation,))
 
     def know(self, operations: Iterable[str]) -> None:
-        """Take *operations* for what the portal is asked when it leads to a creation."""
+        """Remember *operations* as those of orders that lead to a creation."""
         for operation in operations:
+            # Bounded: operations come from the wire, and a hostile client may send any number of them.
             if len(self.known) < MOST_ORDERS:
                 self.known.add(operation)
 
 
 class History:
-    """Receives the last word on each trace."""
+    """Keeps the final verdicts, a bounded number of them, and counts all."""
 
     def __init__(self) -> None:
         self._whole: deque[Verdict] = deque()
@@ -113,10 +116,10 @@ class History:
         self.verdicts: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
-        """Verdicts that are counted and not kept any more."""
+        """verdict -> traces that were counted and are no longer kept"""
 
     def add(self, verdict: Verdict) -> None:
-        """Keep *verdict*, at the cost of the oldest."""
+        """Keep *verdict*; the oldest lose their calls, then are dropped."""
         self.verdicts[verdict.verdict] += 1
         self.outcomes[verdict.outcome] += 1
         self._whole.append(verdict)
@@ -126,7 +129,7 @@ class History:
             self.dropped[self._slim.popleft().verdict] += 1
 
     def kept(self) -> list[Verdict]:
-        """Return the verdicts that are kept, the oldest first."""
+        """Return the kept verdicts, the oldest first."""
         return [*self._slim, *self._whole]
 
 
@@ -137,26 +140,26 @@ def _slim(verdict: Verdict) -> Verdict:
 
 @dataclass(slots=True, eq=False)
 class _Followed:
-    """One open trace with what is only of use here."""
+    """One open trace and the state of following it."""
 
     number: int
     trace: Trace
     open: OpenTrace | None = None
-    printed: _Print = ()
+    fingerprint: _Fingerprint = ()
     checked_s: float = float("-inf")
     is_dirty: bool = True
-    """There is news of it."""
+    """Its calls have changed since the last check."""
     is_urgent: bool = False
-    """It may have come to its end."""
+    """It may have ended since the last check."""
     due_ns: int = 0
-    """When it has to be looked at though nothing came: it may have stalled."""
+    """Time of the next check when no call comes: it may have stalled by then."""
     steps: dict[str, str] = field(default_factory=dict)
     """step -> status, of the steps that were announced"""
     done_ns: int | None = None
 
 
 class Follow:
-    """Turns what the correlator has into events."""
+    """Turns the traces of the correlator into events."""
 
     def __init__(
         self, stages: Stages, queues: Queues, patience: Patience, clock: Callable[[], float]
@@ -176,9 +179,9 @@ class Follow:
     # --- looking ---
 
     def look(self, now_ns: int, *, last: bool = False) -> list[Event]:
-        """Return what has happened since the last look.
+        """Return the events since the last look, in order of time.
 
-        Checks for which there is no time are left to the next look, those first that tell least. The
+        The time for checks is limited: urgent traces come first, and the rest waits for the next look. The
         *last* look checks every open trace once more.
         """
         if not self._followed and not self._correlator.has_candidates():
@@ -196,14 +199,15 @@ class Follow:
         return events
 
     def _due(self, now_ns: int, now_s: float, last: bool) -> list[_Followed]:
-        """Return the traces to be checked, those first that may have come to their end."""
+        """Return the traces to be checked, urgent ones first, then those that were checked longest ago."""
         due = []
         for followed in self._followed.values():
-            printed = _print(followed.trace)
-            if printed != followed.printed:
+            fingerprint = _fingerprint(followed.trace)
+            if fingerprint != followed.fingerprint:
                 followed.is_dirty = True
-                followed.is_urgent |= printed[:4] != followed.printed[:4]
-                followed.printed = printed
+                # The first four numbers are those that change when a trace may have ended.
+                followed.is_urgent |= fingerprint[:4] != followed.fingerprint[:4]
+                followed.fingerprint = fingerprint
             waited = now_s - followed.checked_s >= self._patience.checks_s
             if last or followed.is_urgent or (followed.is_dirty and waited) or now_ns >= followed.due_ns:
                 due.append(followed)
@@ -215,7 +219,7 @@ class Follow:
         return [f.open for f in self._followed.values() if f.open is not None]
 
     def traces(self) -> list[Trace]:
-        """Return the calls of all traces that are kept, those included that are done."""
+        """Return all traces that are kept, including those that are done."""
         return [f.trace for f in self._followed.values()]
 
     # --- across a restart ---
@@ -226,7 +230,7 @@ class Follow:
         return self._count
 
     def count_from(self, opened: int) -> None:
-        """Give the next trace the number behind *opened*."""
+        """Number the next trace *opened* + 1 at least."""
         self._count = max(self._count, opened)
 
     def in_progress(self) -> list[tuple[OpenTrace, Trace, dict[str, str]]]:
@@ -238,14 +242,14 @@ class Follow:
         ]
 
     def resume(self, trace: Trace, number: int, steps: dict[str, str], announced: str) -> None:
-        """Go on with *trace* as one that was opened before under that number."""
+        """Follow *trace*, which an earlier run opened under *number*; *announced* as in `OpenTrace`."""
         followed = self._followed[number] = _Followed(number, trace, steps=steps)
         verdict = replace(self._checker.check(trace), id=trace_id(trace))
         followed.open = OpenTrace(number, verdict, verdict.ended_ns, announced=announced)
         for key in _keys(trace):
             self._by_key.setdefault(key, followed)
 
-    # --- matching what was assembled to what is known ---
+    # --- matching the correlated traces to the followed ones ---
 
     def _match(self, now_ns: int, last: bool) -> list[Event]:
         events = []
@@ -262,6 +266,7 @@ class Follow:
             if not self._is_wanted(trace):
                 continue
             followed = self._known(trace, taken)
+            # Opened later: an event for it now would have to be withdrawn.
             if followed is None and not last and _may_be_another(trace, now_ns):
                 continue
             if followed is None:
@@ -271,6 +276,7 @@ class Follow:
             followed.trace = trace
             for key in _keys(trace):
                 self._by_key.setdefault(key, followed)
+        # Correlation has joined these with others, or found that they are no creation.
         for number in [n for n in self._followed if n not in taken]:
             gone = self._drop(number)
             shown = gone.open
@@ -281,13 +287,15 @@ class Follow:
 
     def _is_wanted(self, trace: Trace) -> bool:
         stages = self._stages
-        return stages.is_of_the_workflow(trace) and stages.is_selected(trace.calls[0].started_ns)
+        is_ours = stages.is_of_the_workflow(trace) and not stages.is_nameless(trace)
+        return is_ours and stages.is_selected(trace.calls[0].started_ns)
 
     def _known(self, trace: Trace, taken: set[int]) -> _Followed | None:
         for key in _keys(trace):
             followed = self._by_key.get(key)
             if followed is None or followed.number in taken or followed.number not in self._followed:
                 continue
+            # One request for several VMs: a request id alone does not identify the trace.
             known = followed.trace.server_id
             if not known or not trace.server_id or known == trace.server_id:
                 return followed
@@ -338,7 +346,7 @@ class Follow:
         quiet_ns = max(0, now_ns - shown.quiet_since_ns)
         stall_ns = self._patience.stall_ns
         if verdict.outcome == "stuck":
-            # The words hold an age: said once more when it has doubled.
+            # The summary holds the age of the stall: it is checked again when the age has doubled.
             followed.due_ns = shown.quiet_since_ns + max(2 * quiet_ns, stall_ns)
             if shown.announced == "stuck":
                 return []
@@ -349,13 +357,14 @@ class Follow:
         shown.announced = ""
         followed.due_ns = shown.quiet_since_ns + stall_ns
         if followed.due_ns <= now_ns:
-            # Silent for long, and still not stuck: its silence cannot be seen.
+            # Silent past the limit and still not stuck: a loss in the capture may explain the silence.
             followed.due_ns = now_ns + stall_ns
         return [Event("resumed", shown.quiet_since_ns, shown, verdict)] if resumed else []
 
     # --- retiring ---
 
     def _retire(self, now_ns: int, events: list[Event]) -> None:
+        # Traces of one request share calls, so they are retired together.
         groups: dict[str, list[_Followed]] = {}
         for followed in self._followed.values():
             trace = followed.trace
@@ -383,12 +392,12 @@ class Follow:
             settle_ns = min(settle_ns, self._patience.settle_good_ns)
         if age_ns < settle_ns:
             return False
-        # The portal's own call waits for the VM and more.
+        # The portal's own call is answered only after the VM is built.
         waits = any(isinstance(c.facts, RestFacts) and not c.closed for c in followed.trace.calls)
         return not waits or age_ns > 4 * settle_ns
 
     def close(self, followed: _Followed, now_ns: int) -> list[Event]:
-        """End a trace: its verdict goes to the history, and is announced if it was not."""
+        """Close a trace: its verdict goes to the history; return a verdict event if there was none before."""
         self._drop(followed.number)
         shown = followed.open
         if shown is None:
@@ -399,12 +408,12 @@ class Follow:
         return [Event("verdict", now_ns, shown, shown.verdict, message=shown.verdict.summary)]
 
     def end(self, now_ns: int) -> list[Event]:
-        """Close all that is open, at the end of the run."""
+        """Close all open traces at the end of the run; return their verdict events."""
         return [event for f in list(self._followed.values()) for event in self.close(f, now_ns)]
 
 
 def order_of(trace: Trace) -> Call | None:
-    """Return the order at the portal that is all of *trace* so far, logins aside; None when more was done."""
+    """Return the order at the portal if *trace* has no other calls but logins; else None."""
     if trace.created is not None or trace.request_id:
         return None
     return _first_request(trace)
@@ -419,17 +428,17 @@ def _is_login(call: Call) -> bool:
 
 
 def _withdrawal_words(gone: Trace, found: Iterable[Trace]) -> str:
-    """Return why *gone* is no trace of its own: two that are one, or an order that came to nothing."""
+    """Return why *gone* is no trace of its own: it was joined with another, or created nothing."""
     order = order_of(gone)
     if order is None or any(order in trace.calls for trace in found):
         return "turned out to be part of another creation"
     if isinstance(order.facts, RestFacts) and order.facts.status:
-        return "was answered, and nothing was seen to be created for it"
-    return "ended unseen: whether it was answered, and anything created for it, is not known"
+        return "was answered, and no creation was seen for it"
+    return "ended outside the capture: whether it was answered, or led to a creation, is not known"
 
 
 def _keys(trace: Trace) -> list[_Key]:
-    """Return what a trace can be recognised by, the most certain first."""
+    """Return the keys that identify a trace across looks, the most certain first."""
     keys: list[_Key] = []
     if trace.server_id:
         keys.append(("server", trace.server_id))
@@ -438,14 +447,14 @@ def _keys(trace: Trace) -> list[_Key]:
     keys += [("call", call.serial) for call in trace.calls if call.operation.endswith(SERVERS)]
     first = _first_request(trace)
     if first is not None:
-        # The order at the portal, which was shown while it waited, before anything was done for it; no login,
-        # which several orders may have in common.
+        # The order at the portal identifies a trace that was shown before its creation began. Logins do not:
+        # several orders may share one.
         keys.append(("call", first.serial))
     return keys
 
 
-def _print(trace: Trace) -> _Print:
-    """Return numbers that differ when there is news of *trace*; the first four when it may have ended."""
+def _fingerprint(trace: Trace) -> _Fingerprint:
+    """Return numbers that change with the calls of *trace*; the first four change when it may have ended."""
     created = trace.created
     status = created.facts.status if created is not None and isinstance(created.facts, RestFacts) else 0
     failures = sum(
@@ -459,7 +468,7 @@ def _print(trace: Trace) -> _Print:
 
 
 def _steps(followed: _Followed, shown: OpenTrace, verdict: Verdict) -> Iterable[Event]:
-    """Return an event for each step that is seen, or seen to fail, for the first time."""
+    """Yield an event for each step that is seen, or that fails, for the first time."""
     for step in verdict.steps:
         if step.status not in ("seen", "failed") or followed.steps.get(step.step) == step.status:
             continue
@@ -469,9 +478,10 @@ def _steps(followed: _Followed, shown: OpenTrace, verdict: Verdict) -> Iterable[
 
 
 def _may_be_another(trace: Trace, now_ns: int) -> bool:
-    """Tell whether the POST of *trace* may be another trace, whose answer will tell that they are one."""
+    """Return whether *trace* may belong to a POST that is still unanswered: its answer joins the two."""
     if trace.created is not None:
         return False
-    # nova-api answers behind its cast: what it asks before, under the same id, may take long.
+    # nova-api answers the POST after its cast. Its calls before the cast, under the same request id, may take
+    # long, so the wait starts at the cast.
     since = next((call for call in trace.calls if call.protocol == "RPC"), trace.calls[0])
     return now_ns - since.started_ns < UNANSWERED_NS

@@ -1,8 +1,8 @@
-"""What holds a creation up, as far as the wire shows it: unanswered requests, and what the broker holds.
+"""Why a creation does not go on, as far as the wire shows it: unanswered requests, undelivered messages.
 
-Of the broker: messages that nobody has taken, and who consumes from which queue. A queue is known by the
-routing key of the messages in it, as oslo.messaging names its queues. That a queue has no consumer is only
-said when it had one that has gone, or when the broker counted none.
+`Queues` follows messages that were not delivered and the consumers of each queue. A queue is identified by
+the routing key of its messages, as oslo.messaging names its queues. A queue is reported without a consumer
+only when its last consumer has gone, or when the broker counted none.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _Consumer = tuple[int, int, str]
 
 
 class Queues:
-    """Follows messages and consumers of all brokers that are seen."""
+    """Follows the undelivered messages and the consumers of all brokers."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[int, Call] = OrderedDict()
         self._consumers: OrderedDict[str, set[_Consumer]] = OrderedDict()
         self._queue_of: dict[_Consumer, str] = {}
         self._is_full = False
-        """Consumers were left out for lack of room: nobody is said to have none any more."""
+        """Consumers were left out for lack of room: from then on no queue is reported without a consumer."""
         self._asked: dict[tuple[int, int], str] = {}
-        """Where a consumer's tag was left to the broker: the queue that was asked for."""
+        """(connection, channel) -> queue of a basic.consume without a tag: the broker chooses the tag."""
 
     def method(self, message: AmqpMethod) -> None:
-        """Take note of consumers that come and go."""
+        """Record consumers that start and end."""
         arguments, number = message.arguments, message.connection.number
         tag = str(arguments.get("consumer_tag", ""))
         if message.name == "basic.consume":
@@ -59,7 +59,7 @@ class Queues:
                 self._set(queue)
 
     def closed(self, closed: Closed) -> None:
-        """Take note that a connection is gone, and its consumers with it."""
+        """Record that a connection has ended, and its consumers with it."""
         if closed.connection.protocol not in ("amqp091", "firehose"):
             return
         number = closed.connection.number
@@ -68,11 +68,11 @@ class Queues:
             self._goes(consumer)
 
     def call(self, call: Call) -> None:
-        """Take note of a message that was published or delivered."""
+        """Record that a message was published or delivered."""
         facts = call.facts
         if not isinstance(facts, RpcFacts):
             return
-        # A fanout may have nobody to go to, and notifications are read by whoever wants them.
+        # A fanout or a notification without a consumer is normal: only calls and casts count as waiting.
         if call.result == "undelivered" and facts.mode in ("call", "cast"):
             self._waiting[call.serial] = call
             if len(self._waiting) > MOST_WAITING:
@@ -80,7 +80,7 @@ class Queues:
             return
         self._waiting.pop(call.serial, None)
         if facts.consumer is not None and facts.mode in ("call", "cast") and facts.routing_key:
-            # Its tag is not known: one that closes its connection is gone all the same.
+            # A delivery shows a consumer without its tag and channel (-1): it ends with its connection.
             self._comes((facts.consumer.connection.number, -1, facts.routing_key), facts.routing_key)
 
     def _comes(self, consumer: _Consumer, queue: str) -> None:
@@ -95,7 +95,7 @@ class Queues:
             return
         consumers = self._set(queue)
         consumers.discard(consumer)
-        # A delivery told of the same consumer.
+        # The same consumer may be recorded twice: by its basic.consume, and by a delivery (channel -1).
         shadow = (consumer[0], -1, queue)
         if consumer[1] >= 0 and not any(c[0] == consumer[0] and c[1] >= 0 for c in consumers):
             self._queue_of.pop(shadow, None)
@@ -109,7 +109,7 @@ class Queues:
         return found
 
     def has_no_consumer(self, queue: str) -> bool:
-        """Tell whether *queue* is known to have none."""
+        """Return whether *queue* is known to have no consumer."""
         return not self._is_full and queue in self._consumers and not self._consumers[queue]
 
     def forget(self, before_ns: int) -> None:
@@ -118,7 +118,7 @@ class Queues:
             del self._waiting[serial]
 
     def unwell(self, now_ns: int, patience_ns: int = 2_000_000_000) -> list[BrokerQueue]:
-        """Return the queues in which messages wait for longer than *patience_ns*, the worst first."""
+        """Return the queues with messages that wait longer than *patience_ns*, the worst first."""
         found: dict[str, BrokerQueue] = {}
         for call in self._waiting.values():
             if call.started_ns > now_ns - patience_ns or not isinstance(call.facts, RpcFacts):
@@ -126,6 +126,7 @@ class Queues:
             key = call.facts.routing_key or call.facts.exchange
             queue = found.get(key)
             if queue is None:
+                # None: not known, which differs from 0 consumers.
                 known = None if self._is_full else self._consumers.get(key)
                 consumers = None if known is None else len(known)
                 queue = found[key] = BrokerQueue(key, 0, consumers, call.started_ns)
@@ -138,13 +139,14 @@ class Queues:
 
 
 def why_held_up(trace: Trace, verdict: Verdict, grammar: Grammar, queues: Queues) -> str:
-    """Return what holds the creation up, as far as the wire shows it; '' where it does not."""
+    """Return why the creation does not go on, as far as the wire shows it; '' when it does not show it."""
     if verdict.outcome not in ("stuck", "unfinished"):
         return ""
     if verdict.calls and verdict.calls[-1].result == "refused":
         callee = verdict.calls[-1].callee
         count = sum(call.result == "refused" and call.callee == callee for call in verdict.calls)
         return f"{callee} refused {f'{count:,} connections' if count > 1 else 'the connection'}"
+    # The later of the two is the cause: the last unanswered request, or the last message.
     asked = next((call for call in reversed(verdict.calls) if _is_open_request(call, grammar)), None)
     last = next((call for call in reversed(verdict.calls) if _is_message(call)), None)
     if asked is not None and (last is None or asked.started_ns > last.started_ns):
@@ -166,7 +168,7 @@ def why_held_up(trace: Trace, verdict: Verdict, grammar: Grammar, queues: Queues
 
 
 def stall_words(shown: OpenTrace, quiet_ns: int) -> str:
-    """Return what is said of a trace that has stalled: how long, which step, whose turn, and why."""
+    """Return the message for a stalled trace: how long, at which step, which role owes it, and why."""
     verdict = shown.verdict
     step = f"before step {verdict.stopped_at}"
     if verdict.stopped_between:
@@ -177,13 +179,16 @@ def stall_words(shown: OpenTrace, quiet_ns: int) -> str:
 
 
 def _is_open_request(call: CallRecord, grammar: Grammar) -> bool:
-    """Tell whether a step's request waits for its answer; those on the way in wait for the inner ones."""
+    """Return whether *call* is a step's unanswered request, other than the steps on the way in.
+
+    These wait for everything inside them, so an answer that is missing there explains nothing.
+    """
     is_asked = call.step is not None and call.step not in grammar.inward
     return call.protocol == "REST" and call.result == "?" and is_asked
 
 
 def _queue(trace: Trace, record: CallRecord) -> str:
-    """Return the queue of the message that is shown as *record*."""
+    """Return the queue (routing key) of the message that *record* describes; '' when unknown."""
     for call in trace.calls:
         if isinstance(call.facts, RpcFacts) and call.started_ns == record.started_ns:
             return call.facts.routing_key

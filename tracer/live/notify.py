@@ -1,8 +1,8 @@
 """Notifications of creations that are stuck or failed: each an HTTP POST of the event's JSON line.
 
-A thread of its own sends them, one after the other, so that a receiver that is slow or gone holds nothing
-up: what it does not take is tried again a few times, then counted and left. The room for those that wait is
-bounded; the oldest goes first. At the end of a run what waits is given some seconds, tries again included.
+A separate thread sends them one after the other, so a slow or absent receiver does not delay the run. A
+notification that is not accepted is retried a few times, then counted as failed. The queue is bounded; when
+it is full, the oldest is dropped. At the end of a run, FLUSH_S are left for pending ones, retries included.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ __all__ = ["Notifier"]
 
 TIMEOUT_S = 5.0
 PAUSES_S = (0.5, 2.0, 8.0)
-"""Before the second try, the third …"""
+"""Pauses before the second attempt, the third and so on."""
 MOST_WAITING = 1_000
 MOST_KNOWN = 10_000
 FLUSH_S = 10.0
 LAST_TRY_S = 1.0
-"""A try that has to come sooner than its pause is made so long before that."""
+"""Time before the end of the wait at which the last attempt is made, when its pause would be longer."""
+# Statuses below 500 that a retry may change: request timeout, too early, too many requests.
 _TRY_AGAIN = frozenset({408, 425, 429})
 _BAD = frozenset({"rejected", "error", "stuck"})
 
 Encode = Callable[[Event], bytes]
 
 
-class _Stay(HTTPRedirectHandler):
-    """A redirected POST becomes a GET: better to say that the address is another one."""
+class _NoRedirects(HTTPRedirectHandler):
+    """Follows no redirect: urllib would turn the POST into a GET. The status is reported instead."""
 
     def redirect_request(self, *_: object) -> None:
         return None
 
 
 class Notifier:
-    """Tells *url* of what needs somebody's attention, and when it needs none any more.
+    """Sends events that need attention to *url*, and the events that end the need.
 
-    *encode* makes the body of an event. Raises UsageError for what is no http or https URL. Credentials in
-    it are sent as Basic authentication and never shown; nor is the path, which may hold a key.
+    *encode* makes the body of an event. Raises UsageError unless *url* is an http or https URL. Credentials
+    in it are sent as Basic authentication and never shown; nor is the path, which may hold a key.
     """
 
     def __init__(
@@ -63,30 +64,30 @@ class Notifier:
         self._encode = encode
         self._timeout_s, self._pauses_s = timeout_s, pauses_s
         self._known: OrderedDict[int, None] = OrderedDict()
-        """Traces of which something bad was sent."""
+        """Numbers of traces that were reported as stuck or failed."""
         self._waiting: deque[bytes] = deque()
         self._news = threading.Condition()
         self._busy = self._given_up = False
         self._failing = ""
-        """Why the one that is being sent was not taken yet."""
+        """Why the notification that is being sent was not accepted yet."""
         self._until_s: float | None = None
-        """When a run that has ended waits no longer; None while it goes on."""
+        """Monotonic time at which `close` stops waiting; None while the run goes on."""
         self._counts = Counter(sent=0, failed=0, dropped=0)
         self._trouble = ""
         self._is_reported = False
-        self._opener = build_opener(_Stay)
+        self._opener = build_opener(_NoRedirects)
         self._thread = threading.Thread(target=self._run, name="notifies", daemon=True)
         self._thread.start()
 
     def tell(self, event: Event) -> None:
-        """Send *event*, if it is one that somebody should know of; never waits."""
+        """Queue *event* for sending if it is one that needs attention, or ends that; never waits."""
         if not self._is_wanted(event):
             return
         body = self._encode(event)
         with self._news:
             if len(self._waiting) >= MOST_WAITING:
                 self._waiting.popleft()
-                self._fails("dropped", f"more than {MOST_WAITING:,} wait")
+                self._fails("dropped", f"more than {MOST_WAITING:,} are pending")
             self._waiting.append(body)
             self._news.notify()
 
@@ -103,28 +104,28 @@ class Notifier:
                 self._known.popitem(last=False)
             return True
         if event.kind in ("verdict", "resumed", "withdrawn") and known:
-            # It was sent as stuck or failed: whoever waits for news of it gets them.
+            # It was reported as stuck or failed before: the recovery is reported too.
             del self._known[number]
             return True
         return False
 
     def counts(self) -> dict[str, int]:
-        """Return how many were sent, failed, and were dropped for lack of room."""
+        """Return how many notifications were sent, failed, and were dropped because the queue was full."""
         return dict(self._counts)
 
     def trouble(self) -> str:
-        """Return in words that notifications do not arrive: once, while it lasts."""
+        """Return a message when notifications do not arrive, once for each failure period; else ''."""
         with self._news:
             if not self._trouble or self._is_reported:
                 return ""
             self._is_reported = True
-            return f"notifications do not arrive at {self.name}: {self._trouble}"
+            return f"notifications are not delivered to {self.name}: {self._trouble}"
 
     def close(self, wait_s: float = FLUSH_S, say: Callable[[str], None] = lambda words: None) -> str:
-        """Send what waits, if it takes no longer than *wait_s*; return in words what was not delivered.
+        """Send pending notifications within *wait_s*; return a message about those not delivered, or ''.
 
-        *say* is told, once, that a receiver that does not take it is waited for. A KeyboardInterrupt ends
-        the wait, and no more.
+        *say* receives one message when the receiver does not accept and is waited for. A KeyboardInterrupt
+        ends only the wait.
         """
         until_s, said = monotonic_s() + wait_s, False
         with self._news:
@@ -147,12 +148,12 @@ class Notifier:
                 return ""
             why = self._failing or self._trouble
             why = f": {why}" if why else ""
-            return f"{lost} of {lost + counts['sent']} notifications did not arrive at {self.name}{why}"
+            return f"{lost} of {lost + counts['sent']} notifications were not delivered to {self.name}{why}"
 
     def _waits_words(self, wait_s: float) -> str:
         count = len(self._waiting) + self._busy
-        what = f"{count:,} notifications are" if count != 1 else "1 notification is"
-        return f"{what} tried again at {self.name}, for {wait_s:g} s at most (Ctrl-C ends that)"
+        what = f"{count:,} notifications" if count != 1 else "1 notification"
+        return f"retrying {what} to {self.name} for at most {wait_s:g} s (Ctrl-C stops this)"
 
     # --- the thread ---
 
@@ -182,7 +183,7 @@ class Notifier:
         self._trouble = why
 
     def _send(self, body: bytes) -> str:
-        """Send *body*, trying again where that may help; return why it was not taken."""
+        """Send *body*, with retries where they may help; return why it was not accepted, or ''."""
         for pause_s in (*self._pauses_s, 0.0):
             why, again = self._post(body)
             if not why or not again or not pause_s:
@@ -192,7 +193,7 @@ class Notifier:
         return why
 
     def _pause(self, pause_s: float, why: str) -> bool:
-        """Wait before another try, no longer than there is time for it; return whether to make it."""
+        """Wait *pause_s* before a retry, less when the run ends; return whether to make the retry."""
         begun_s = monotonic_s()
         with self._news:
             self._failing = why
@@ -208,42 +209,42 @@ class Notifier:
             return False
 
     def _post(self, body: bytes) -> tuple[str, bool]:
-        """Return why *body* was not taken ('' when it was), and whether another try may help."""
+        """Return why *body* was not accepted ('' when it was), and whether a retry may help."""
         request = Request(self._url, body, self._headers)  # noqa: S310  # http and https only: see _parted
         try:
             with self._opener.open(request, timeout=self._timeout_s):
                 return "", False
         except HTTPError as error:
             with error:
-                return f"it answers {error.code}", error.code >= 500 or error.code in _TRY_AGAIN
+                return f"HTTP status {error.code}", error.code >= 500 or error.code in _TRY_AGAIN
         except URLError as error:
             cause = error.reason
             return (getattr(cause, "strerror", "") or _words(cause)), True
         except (OSError, HTTPException, ValueError) as error:
-            # ValueError: a host that cannot be one, of a proxy in the environment or of the URL.
+            # ValueError: an invalid host name, in the URL or in a proxy variable of the environment.
             return _words(error), True
 
 
 def _words(error: object) -> str:
-    """Why, without what the other end may have written."""
+    """Return the reason without text that the peer may have written."""
     return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def _parted(url: str) -> tuple[str, dict[str, str], str]:
-    """Return the URL without credentials, the headers, and what of it may be shown."""
+    """Return the URL without credentials, the request headers, and the part of the URL that may be shown."""
     headers = {"Content-Type": "application/json", "User-Agent": f"tracer/{__version__}"}
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port is not None else ""
         host = parts.hostname or ""
-        # An empty label, or one that is too long, is no host for anybody.
+        # Raises UnicodeError, a ValueError, for a label that is empty or too long.
         host.encode("idna")
     except ValueError:
-        raise UsageError("--notify: that is no URL: write http://HOST/PATH or https://HOST/PATH") from None
-    # urlsplit drops line feeds: what it passes over cannot be what was meant.
+        raise UsageError("--notify: not a URL: write http://HOST/PATH or https://HOST/PATH") from None
+    # urlsplit silently drops line feeds and tabs: such a URL is refused, since another one would be used.
     plain = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in ("http", "https") or not host or not plain:
-        raise UsageError("--notify: only http://HOST/PATH and https://HOST/PATH are URLs to notify")
+        raise UsageError("--notify: not a usable URL: write http://HOST/PATH or https://HOST/PATH")
     place = (f"[{host}]" if ":" in host else host) + port
     if parts.username is not None:
         words = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()

@@ -1,4 +1,4 @@
-"""What a watch that is started again takes over from the run before: traces, who was who, and the hole."""
+"""What a run takes over from an earlier one: open traces, roles of connections, the gap between the runs."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ __all__ = ["Restart"]
 
 
 class Restart:
-    """Gives the state of a run for a checkpoint, and takes over that of an earlier one."""
+    """Makes the state of a run for a checkpoint, and takes over the state of an earlier run."""
 
     def __init__(self, stages: Stages, follow: Follow) -> None:
         self._stages = stages
         self._follow = follow
         self._until_ns = 0
-        """Up to when an earlier run has seen, whose traces this one goes on with; 0 without one."""
+        """Time up to which the earlier run processed packets; 0 without one, or after `close_gap`."""
         self._ends: dict[tuple[Endpoint, Endpoint], Connection] = {}
-        """Connections of that run of which it knew who is at an end."""
+        """Connections of the earlier run with a known role at one end at least."""
 
     @property
-    def is_unsaid(self) -> bool:
-        """Whether there was a run before, and `hole` was not asked yet."""
+    def has_gap_to_report(self) -> bool:
+        """Whether there was an earlier run and `close_gap` was not called yet."""
         return bool(self._until_ns)
 
     def state(self, now_ns: int) -> State:
-        """Return what a watch that is started again needs to go on with the open traces.
+        """Return the state with which the next run goes on with the open traces.
 
-        *now_ns* is 0 before the first packet.
+        *now_ns* is 0 before the first packet. At most MOST_CALLS calls are kept; the oldest traces are left
+        out first.
         """
         history = self._follow.history
         open_ = self._follow.in_progress()
+        # While the POST of a trace is open, calls without an id are assigned to it by time. Calls that belong
+        # to no trace yet are therefore kept from the start of the oldest such trace on.
         unsure = [t.calls[0].started_ns for _, t, _ in open_ if t.created is None or not t.created.closed]
         calls = whole(self._stages.correlator.calls_since(min(unsure))) if unsure else []
         traces, left_out = [], 0
@@ -78,9 +81,9 @@ class Restart:
         )
 
     def resume(self, state: State) -> None:
-        """Go on with the traces of *state*: their calls pass through the stages again, in order.
+        """Take over the traces of *state*: their calls pass through the stages again, in order.
 
-        Raises UsageError when it is that of a run of another grammar or other sources.
+        Raises UsageError when *state* is that of a run with another grammar or other sources.
         """
         paths = [capture.path for capture in self._stages.captures]
         for what, theirs, ours in (
@@ -89,8 +92,8 @@ class Restart:
         ):
             if theirs != ours:
                 raise UsageError(
-                    f"--checkpoint: it is of a run with other {what} ({theirs}): name another file,"
-                    f" or the same {what}"
+                    f"--checkpoint: the file is of a run with {what} {theirs}: name another file,"
+                    f" or use the same {what}"
                 )
         calls = unpack(state)
         stages, orders = self._stages, self._follow.orders
@@ -108,17 +111,18 @@ class Restart:
         for call in calls:
             call.closed = False
         for call, begins in happened:
-            # What a REST call leads to comes while it is open: it is closed when its answer's time comes.
+            # The calls that a REST call causes happen while it is open, and correlation depends on that. So
+            # it is replayed as open and closed at the time of its answer.
             call.closed = not begins
             stages.receive((call,))
             call.closed = call.serial in answered and not (begins and call.protocol == "REST")
         self._follow.history.verdicts.update(state.verdicts)
         self._follow.history.outcomes.update(state.outcomes)
-        # They were counted when they happened.
+        # The replayed calls were counted by the earlier run.
         stages.counts.clear()
         for capture in stages.captures:
             capture.calls = 0
-        # An order that waits is shown again whatever is known of the portal now: it was shown before.
+        # A waiting order that the earlier run showed stays shown, whatever is known of the portal now.
         shown = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
         orders.look(shown, (state.until_ns, 0))
         found = stages.correlator.traces(orders)
@@ -135,19 +139,22 @@ class Restart:
                 self._follow.resume(mine[0], kept.number, dict(kept.steps), kept.announced)
         self._follow.count_from(state.opened)
 
-    def hole(self, first_ns: int) -> str:
-        """Take note of the time between the runs, up to *first_ns*: nothing of it was seen. In words."""
+    def close_gap(self, first_ns: int) -> str:
+        """Record that nothing was captured between the runs, up to *first_ns*; return a message about it."""
         since_ns, self._until_ns = self._until_ns, 0
         count = len(self._follow.open())
-        words = f"goes on with {count} open trace{'s' if count != 1 else ''}"
+        words = f"resumed with {count} open trace{'s' if count != 1 else ''}"
         if first_ns > since_ns:
             span = f"nothing is known from {_moment(since_ns)} to {_moment(first_ns)} UTC"
             self._stages.coverage.interrupted(since_ns, first_ns, f"{span}, between two runs of the watch")
-            words += f"; what happened in the {(first_ns - since_ns) / 1e9:,.1f} s before was not seen"
+            words += f"; the {(first_ns - since_ns) / 1e9:,.1f} s before were not captured"
         return words
 
     def recognise(self, calls: Iterable[Call]) -> None:
-        """Let connections that the earlier run knew be who they were: each names itself only once."""
+        """Give the connections of *calls* the roles that the earlier run knew.
+
+        A client names its program only when the connection is opened.
+        """
         if not self._ends:
             return
         for call in calls:
@@ -156,6 +163,7 @@ class Restart:
                 self._recognise(call.facts.consumer.connection)
 
     def _recognise(self, connection: Connection) -> None:
+        # Only connections whose opening was not captured: others may reuse the same ports.
         known = self._ends.get((connection.client, connection.server)) if connection.joined else None
         if known is not None:
             connection.client_role = connection.client_role or known.client_role
@@ -163,7 +171,7 @@ class Restart:
 
 
 def _moment(time_ns: int) -> str:
-    """Date and time as they stand in reports, of a time that a file may have told."""
+    """Return date and time as reports write them; '?' for a time, read from a file, that no calendar has."""
     try:
         moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
     except (OverflowError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""From the words of a command line to a live run, all of its sources open."""
+"""Opens a live run, with all of its sources, for the arguments of a command line."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def open_watch(
     bpf: str | None = None,
     brokers: Sequence[str] = (),
 ) -> Watch:
-    """Return a live run over the sources that *interfaces* mean and the *brokers* (URLs), all of them open.
+    """Return a live run over *interfaces* (PLANE=INTERFACE) and *brokers* (URLs); all sources are open.
 
-    *bpf* replaces the filter for interfaces, which comes from the protocols' ports. Raises UsageError,
-    GrammarError or SourceError.
+    *bpf* replaces the default filter of interfaces, which is made from the protocols' ports. *tell* receives
+    each event. Raises UsageError, GrammarError or SourceError.
     """
     given = given_topology(settings)
     grammar = load(settings.grammar)
@@ -62,7 +62,7 @@ def open_replay(
     tell: _Tell,
     patience: Patience | None = None,
 ) -> Watch:
-    """Return a run that replays *captures* (CAPTURE arguments) at *speed* times their pace; 0 is all at once.
+    """Return a run that replays *captures* at *speed* times their pace; 0: without waiting.
 
     Raises UsageError, GrammarError or SourceError.
     """
@@ -82,11 +82,15 @@ def _opened(
 ) -> Watch:
     for source in sources:
         source.open()
+    # After the sources: a source that cannot be opened is reported before a wrong --allow.
     require_known_allowances(grammar, settings, given)
     return Watch(sources, given, settings, grammar, tell, patience)
 
 
 def proposed_filter(given: GivenTopology) -> str:
-    """Return the filter for interfaces: the protocols' ports, of SQL only nova-api's where that is given."""
+    """Return the default capture filter for interfaces: the ports of the protocols.
+
+    When *given* has addresses of nova-api, SQL is captured for these addresses only.
+    """
     apis = {address for (address, _), role in given.roles.items() if role == NOVA_API}
     return default_filter({**PORTS, **given.ports}, tuple(sorted(apis)))

@@ -1,4 +1,4 @@
-"""The sources of a live run: what was processed of each, what it lost, and how it is doing."""
+"""The sources of a live run: per source the packets processed, the packets lost, and its state."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ UNSEEN = "times without the firehose"
 
 
 class Sources:
-    """The *sources* of a run, the brokers among them, and a capture of each.
+    """The *sources* of a run, the brokers among them, and one capture for each.
 
-    A source counts ahead of what the stages have seen, so what was processed of it is counted in a capture of
-    its own: `captures`, brought up to date by `follow`.
+    A source counts packets when it reads them, ahead of the stages. What the stages have processed is counted
+    in separate captures, `captures`, which `follow` updates.
     """
 
     def __init__(self, sources: Sequence[LiveSource], feed: Feed) -> None:
         self._sources = list(sources)
         self._feed = feed
-        self.captures = [_twin(source.capture) for source in sources]
+        self.captures = [_copy_of(source.capture) for source in sources]
         self.began_ns: list[int | None] = [None for _ in sources]
-        """When each source began in an earlier run that this one goes on with."""
+        """Time of each source's first packet in the earlier run that this run continues; else None."""
         self._dropped = [0 for _ in sources]
         self._rates = [Rate() for _ in sources]
         pairs = zip(sources, self.captures, strict=True)
@@ -41,15 +41,15 @@ class Sources:
 
     @property
     def has_brokers(self) -> bool:
-        """Whether there is a broker among them."""
+        """Whether a broker is among the sources."""
         return bool(self._brokers)
 
     def first_ns(self, default: int) -> int:
-        """Return when the first packet of all was captured; *default* before that."""
+        """Return the time of the first packet of all sources; *default* when there is none yet."""
         return min((s.capture.first_ns for s in self._sources if s.capture.first_ns), default=default)
 
     def silent_brokers(self) -> list[str]:
-        """Return why brokers that are there tell nothing, before the run: the news of each that matters."""
+        """Return why reachable brokers send no messages: the latest report of each such broker."""
         return [source.news()[-1][1] for source, _ in self._brokers if source.is_blind]
 
     # --- following ---
@@ -63,9 +63,9 @@ class Sources:
         *,
         last: bool = False,
     ) -> None:
-        """Bring the captures up to date; *stages* learn what could not be seen, and *tell* what has happened.
+        """Update the captures; report losses to *stages* (coverage) and to *tell* (events).
 
-        *since_ns* is when this was done before, 0 at first; *last*: at the end of the run.
+        *since_ns* is the time of the update before, 0 at first; *last*: the run ends.
         """
         for number in self._follow_brokers(stages, tell):
             stages.lose_sight(number)
@@ -74,7 +74,7 @@ class Sources:
             self._follow_drops(capture, source, now_ns, since_ns, stages, tell)
 
     def _follow_brokers(self, stages: Stages, tell: Callable[[Event], None]) -> list[int]:
-        """Tell what has happened to the brokers; return the captures of which something was not seen."""
+        """Report news of the brokers; return the captures (numbers) with a time that was not observed."""
         unseen = []
         for source, capture in self._brokers:
             for time_ns, words in source.news():
@@ -84,6 +84,7 @@ class Sources:
                 stages.coverage.dropped(capture, since_ns, until_ns)
             if spans:
                 unseen.append(capture.number)
+            # One interruption may be reported as several spans: it is counted once, when it begins.
             if spans and capture.number not in self._blind:
                 capture.anomalies[UNSEEN] += 1
             (self._blind.add if source.is_blind else self._blind.discard)(capture.number)
@@ -96,7 +97,7 @@ class Sources:
         capture.first_ns = self.began_ns[capture.number] or read.first_ns
         ended = self._feed.state(read) == "ended"
         if read.last_ns is not None:
-            # What was read and not handed over yet has not been seen.
+            # Packets that were read and not handed to the stages yet do not count as seen.
             reached_ns = now_ns if self._feed.is_live and not ended else self._feed.known_ns(read)
             capture.last_ns = max(capture.last_ns or 0, min(reached_ns, now_ns) if now_ns else 0)
         if ended and (last or self._feed.ended):
@@ -115,7 +116,7 @@ class Sources:
         if lost <= 0:
             return
         self._dropped[capture.number] = source.dropped
-        # The source is ahead of what is processed: it lost them somewhere in between.
+        # The source is ahead of the stages, so the drops lie between the last update and its newest packet.
         since_ns = since_ns or source.capture.first_ns or now_ns
         stages.coverage.dropped(capture, since_ns, max(now_ns, source.capture.last_ns or 0))
         if capture.protocol:
@@ -129,7 +130,7 @@ class Sources:
     # --- showing ---
 
     def planes(self, now_s: float) -> list[Plane]:
-        """Return how each source is doing; *now_s* is of a clock that is never set."""
+        """Return the state of each source; *now_s* is monotonic time."""
         return [
             Plane(
                 capture.path,
@@ -145,12 +146,12 @@ class Sources:
         ]
 
     def _broker_state(self, capture: Capture) -> str:
-        """Return how the broker of *capture* is doing; '' while all is well, or when it is no broker."""
+        """Return the state of the broker of *capture*; '' while all is well, or when it is no broker."""
         return next((s.state for s, c in self._brokers if c.number == capture.number), "")
 
 
 class Rate:
-    """How fast a counter grows, over the last seconds."""
+    """The growth of a counter per second, measured over one second at least."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -158,7 +159,7 @@ class Rate:
         self._rate = 0.0
 
     def of(self, count: int, now_s: float) -> float:
-        """Return the growth of the counter per second, up to *now_s*, when it was *count*."""
+        """Return the growth of the counter per second; its value is *count* at *now_s*."""
         passed_s = now_s - self._since_s
         if passed_s >= 1:
             self._rate = (count - self._count) / passed_s if self._since_s else 0.0
@@ -166,8 +167,8 @@ class Rate:
         return self._rate
 
 
-def _twin(capture: Capture) -> Capture:
-    """Return another capture for what is processed of one that is read."""
+def _copy_of(capture: Capture) -> Capture:
+    """Return a capture that counts what is processed of *capture*; both share the anomalies."""
     return Capture(
         capture.number,
         capture.path,

@@ -1,4 +1,4 @@
-"""The loop of a live run: segments through the stages, a look at the open traces, events out."""
+"""The loop of a live run: segments go through the stages, open traces are checked, events come out."""
 
 from __future__ import annotations
 
@@ -27,24 +27,27 @@ __all__ = ["Limits", "Watch"]
 
 WAIT_S = 0.1
 DRAIN_S = 60.0
-"""What the kernel had captured when the run was ended is processed, if it takes no longer."""
+"""Longest time that is spent, after the end of the run, on packets that the kernel has already captured."""
 LOOK_EVERY_S = 0.2
 SHOW_EVERY_S = 0.25
 LOOK_SHARE, BEHIND_SHARE = 1, 5
-"""A look that took long is not repeated before so many times as long has passed; the second while more comes
-than is processed: then what waits is late by more than looks are."""
+"""Shortest pause between two looks, as a multiple of the time that the last look took.
+
+BEHIND_SHARE holds while packets arrive faster than they are processed: the backlog then delays verdicts more
+than rarer looks do."""
 BEHIND_S = 0.5
-"""By more than that looks are not put off for it."""
+"""Longest pause that BEHIND_SHARE may cause."""
 FORGET_EVERY_NS = 10_000_000_000
 COLLECT_EVERY_S = 60.0
-"""Both directions of a connection, and both legs of a call through a proxy, hold each other."""
+"""How often reference cycles are collected: the two directions of a connection refer to each other, and so do
+the two legs of a call through a proxy."""
 
 Tell = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a run ends by itself."""
+    """Limits at which a run ends by itself; None for no limit."""
 
     packets: int | None = None
     duration_s: float | None = None
@@ -53,8 +56,8 @@ class Limits:
 class Watch:
     """One live run over *sources*. `run` returns when all have ended, at a limit, or after `stop`.
 
-    Events go to *tell* as they happen. The report at the end is that of `tracer check`. It has the stages of
-    `tracer.engine` and hears with them: of AMQP methods, calls, and connections that end.
+    *tell* receives events as they happen. The report at the end is that of `tracer check`. The run owns the
+    stages of `tracer.engine` and listens to them: AMQP methods, calls, and connections that end.
     """
 
     def __init__(
@@ -84,20 +87,21 @@ class Watch:
         self._call_rate = Rate()
         self._taken_in = 0
         self.before_end: Callable[[], None] = lambda: None
-        """Called when all is taken in, before the traces that are open are closed."""
+        """Called after the last packet was processed, before open traces are closed."""
 
     # --- running ---
 
     def silent_brokers(self) -> list[str]:
-        """Return why brokers tell nothing, for a run that shall not begin then; only before `run`."""
+        """Return why brokers send no messages, one text for each such broker; call it before `run` only."""
         return self._sources.silent_brokers()
 
     def stop(self) -> None:
-        """End the run soon, with its report. May be called by a signal or another thread."""
+        """End the run soon, with its report. A signal handler or another thread may call it."""
+        # Only a flag: the loop reads it, so no lock is taken in a signal handler.
         self._stopping = True
 
     def run(self, limits: Limits | None = None, show: Callable[[Picture], None] | None = None) -> Report:
-        """Read until the end and return the report; *show* is given a picture of the state now and then.
+        """Read until the end and return the report; *show* receives a picture every SHOW_EVERY_S.
 
         Raises SourceError when a source cannot be read at all, before anything else was.
         """
@@ -115,7 +119,7 @@ class Watch:
             now_s = monotonic_s()
             pause_s = max(LOOK_EVERY_S, LOOK_SHARE * self._look_s)
             if feed.is_live and feed.is_behind:
-                # Not for long: the rarer the looks, the more there is to do in each.
+                # At most BEHIND_S: the rarer the looks, the more work is in each of them.
                 pause_s = max(pause_s, min(BEHIND_SHARE * self._look_s, BEHIND_S))
             if now_s - self._looked_s >= pause_s:
                 self._look(now_s)
@@ -132,7 +136,7 @@ class Watch:
         return self._end()
 
     def _drain(self) -> None:
-        """Take in what the sources have in hand when the run is ended from outside."""
+        """Process what the sources have already captured when the run is ended from outside."""
         self._feed.stop()
         until_s = monotonic_s() + DRAIN_S
         while not self._feed.ended and self._feed.is_draining and monotonic_s() < until_s:
@@ -140,9 +144,10 @@ class Watch:
         self._receive(self._feed.rest())
 
     def _receive(self, items: Sequence[Item]) -> None:
-        """Take *items* in their order: segments, and what brokers tell."""
+        """Process *items* in their order: segments, and messages reported by brokers."""
         self._taken_in += len(items)
-        # The casts: only a broker is heard, and what is not heard are segments. To ask each would cost time.
+        # Casts instead of isinstance: only brokers produce Heard, every other item is a segment, and a check
+        # of each item would cost time on the path of every packet.
         if not self._sources.has_brokers:
             self.stages.read((cast("Sequence[SegmentFields]", items),))
             return
@@ -165,8 +170,8 @@ class Watch:
         self._follow_sources(now_ns, last=last)
         if not now_ns:
             return
-        if self._restart.is_unsaid:
-            self._say_hole(now_ns)
+        if self._restart.has_gap_to_report:
+            self._report_gap(now_ns)
         if not last and self._feed.is_live:
             self.stages.expire(now_ns)
         self.stages.advance(now_ns)
@@ -175,6 +180,7 @@ class Watch:
         if now_ns - self._forgot_ns > FORGET_EVERY_NS:
             self._forget(now_ns)
         if now_s - self._collected_s > COLLECT_EVERY_S:
+            # `rare_collections` holds the automatic collection back during a run.
             self._collected_s = now_s
             gc.collect()
         self._looked_s, self._looked_ns = monotonic_s(), now_ns
@@ -189,6 +195,7 @@ class Watch:
 
     def _tell_all(self, events: Iterable[Event]) -> None:
         for event in events:
+            # The lag is measured against the wall clock: a recording sent through a pipe has none.
             if event.kind == "verdict" and self._feed.was_live:
                 event = replace(event, lag_ns=max(0, wall_ns() - event.time_ns))
             self._tell(event)
@@ -200,6 +207,7 @@ class Watch:
         for capture, error in self._feed.errors():
             if not isinstance(error, SourceError):
                 raise error
+            # Nothing was read so far: most likely a mistake in the arguments, so the run ends with it.
             if not self._taken_in:
                 raise error
             self._tell(Event("trouble", self._feed.now_ns(), message=str(error)))
@@ -213,23 +221,23 @@ class Watch:
     # --- across a restart ---
 
     def state(self) -> State:
-        """Return what a watch that is started again needs to go on with the open traces."""
+        """Return the state with which the next run goes on with the open traces."""
         return self._restart.state(self._feed.now_ns())
 
     def resume(self, state: State) -> None:
-        """Go on with the traces of *state*, before anything is read.
+        """Take over the traces of *state*; call it before `run`.
 
-        Raises UsageError when it is that of a run of another grammar or other sources.
+        Raises UsageError when *state* is that of a run with another grammar or other sources.
         """
         self._sources.began_ns = list(state.first_ns)
         self._restart.resume(state)
 
-    def _say_hole(self, now_ns: int) -> None:
-        words = self._restart.hole(self._sources.first_ns(now_ns))
+    def _report_gap(self, now_ns: int) -> None:
+        words = self._restart.close_gap(self._sources.first_ns(now_ns))
         self._tell(Event("trouble", now_ns, message=words))
 
     def picture(self) -> Picture:
-        """Return how things are, for a live view."""
+        """Return the state of the run for a live view and for metrics."""
         now_ns = self._feed.now_ns()
         now_s = monotonic_s()
         history = self.follow.history

@@ -1,10 +1,10 @@
-"""All the nouns that flow between the stages. Read this file first.
+"""All values that flow between the stages. Read this package first.
 
     Packet -> Segment -> Data | Gap | Closed -> Message -> Call -> Trace -> Verdict
 
-Times are integers: nanoseconds since the Unix epoch, taken from the capture. Below the message level
-the nouns are NamedTuples (a frozen dataclass per packet costs more than the packet). What lives on
-and is filled as the wire tells more (Capture, Connection, Call, Trace) is a slotted dataclass.
+Times are integers: nanoseconds since the Unix epoch, taken from the capture. Up to the messages the values
+are NamedTuples, because a frozen dataclass for each packet costs more than the packet. Values that live on
+and get more facts later (Capture, Connection, Call, Trace) are slotted dataclasses.
 """
 
 from __future__ import annotations

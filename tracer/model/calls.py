@@ -1,4 +1,4 @@
-"""What correlation works on: calls, and what is known of them; traces."""
+"""The values of correlation: calls with their facts, and traces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CLIENT", "SERVER", "Call", "ConnectFacts", "End", "RestFacts", "RpcF
 
 
 class End(NamedTuple):
-    """One end of a connection: what a role belongs to."""
+    """One end of a connection. Roles are assigned to ends."""
 
     connection: Connection
     side: int
@@ -20,6 +20,7 @@ class End(NamedTuple):
 
     @property
     def endpoint(self) -> Endpoint:
+        """Its address and port."""
         return self.connection.server if self.side == SERVER else self.connection.client
 
 
@@ -29,7 +30,7 @@ SERVER = 1
 
 @dataclass(slots=True, eq=False)
 class RestFacts:
-    """What correlation and topology need of a REST call; no body is kept."""
+    """The facts of a REST call that correlation and topology need; no body is kept."""
 
     method: str
     path: str
@@ -56,18 +57,18 @@ class RestFacts:
     ids: tuple[str, ...] = ()
     """UUIDs (and other resource ids) in path, query and body of the request."""
     answered_ids: tuple[str, ...] = ()
-    """UUIDs of what the answer made or describes: servers, port, attachment."""
+    """UUIDs of the resources that the answer made or describes: servers, port, attachment."""
     project_id: str = ""
     task_uri: str = ""
     """VRM: the task that the answer names."""
     vm_uri: str = ""
     """VRM: the virtual machine that the answer names."""
     creates: bool = False
-    """It is a POST to all servers: it asks for new ones."""
+    """It is a POST to the collection of servers: it creates servers."""
     server_id: str = ""
-    """The server that the path is about."""
+    """The server in the path."""
     action: str = ""
-    """What a POST to `/action` asks for, which only its body tells: os-stop, reboot …"""
+    """The action of a POST to `/action`, which only its body holds: os-stop, reboot …"""
     status_text: str = ""
     """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
     candidates: int | None = None
@@ -80,7 +81,7 @@ class RestFacts:
 
 @dataclass(slots=True, eq=False)
 class RpcFacts:
-    """What correlation and topology need of an RPC message."""
+    """The facts of an RPC message that correlation and topology need."""
 
     method: str
     mode: str
@@ -95,9 +96,9 @@ class RpcFacts:
     ids: tuple[str, ...] = ()
     """Instance UUIDs, in order."""
     hosts: tuple[str, ...] = ()
-    """Hosts that a reply of select_destinations selects, without alternates."""
+    """Hosts in a reply of select_destinations: the selected ones, without alternates."""
     vm_state: str = ""
-    """Instance.save: the state that is saved."""
+    """Instance.save: the new state."""
     object_method: str = ""
     """Instance.save, Service.save …"""
     binary: str = ""
@@ -112,14 +113,14 @@ class RpcFacts:
     redelivered: bool = False
     broken: bool = False
     no_ack: bool = False
-    """Its consumer acknowledges nothing: to the broker, delivered is done."""
+    """Its consumer acknowledges nothing: for the broker a delivered message is done."""
     answered_ns: int | None = None
-    """Of a call: when its reply was published (or delivered, where only that is seen)."""
+    """Call: time at which its reply was published (or delivered, if the publish was not seen)."""
 
 
 @dataclass(slots=True, eq=False)
 class SqlFacts:
-    """What correlation and topology need of an SQL statement; its text is not kept."""
+    """The facts of an SQL statement that correlation and topology need; its text is not kept."""
 
     verb: str
     table: str
@@ -132,7 +133,7 @@ class SqlFacts:
     """It reads limits or usage that nova-api's quota check reads."""
     broken: bool = False
     fault: str = ""
-    """INSERT instance_faults: why the VM is in error, in nova's own words."""
+    """INSERT instance_faults: nova's text of why the VM is in error."""
 
 
 @dataclass(slots=True, eq=False)
@@ -147,8 +148,7 @@ class Call:
     """One REST request with its answer, one RPC message with its fate, one SQL statement, or one
     failed connection.
 
-    It is yielded when it begins and once more when its answer or its fate is known; in between it
-    is the same object.
+    It is yielded when it begins, and the same object again when its answer or its fate is known.
     """
 
     serial: int
@@ -172,20 +172,20 @@ class Call:
     index: int = 0
     """Its number in the run, in time order from 1."""
     front: Call | None = None
-    """The leg towards a proxy, of which this call is the leg behind it."""
+    """The leg towards the proxy, if this call is the leg behind it."""
     back: Call | None = None
-    """The leg behind a proxy, of which this call is the leg towards it."""
+    """The leg behind the proxy, if this call is the leg towards it."""
     closed: bool = False
     """Nothing more is expected of it."""
     parent: Call | None = None
-    """What it belongs to: of a reply the call that it answers; of a token validation the request whose
-    token is validated."""
+    """The call that it belongs to: a reply to the call that it answers, a token validation to the request
+    whose token is validated."""
     fate: Frames = ()
-    """RPC: where its consumer acknowledges it, or refuses to."""
+    """RPC: the frames in which its consumer acknowledges or rejects it."""
 
     @property
     def asked(self) -> str:
-        """The operation as grammars match it: with the action that only the body tells."""
+        """The operation as grammars match it, with the action from the body."""
         action = getattr(self.facts, "action", "")
         return f"{self.operation}/{action}" if action else self.operation
 
@@ -207,16 +207,17 @@ class Trace:
     polls: list[Call] = field(default_factory=list)
     """Calls that look at the VM from outside; they never keep a trace alive."""
     creates: bool = True
-    """The workflow makes the server; else it does something to one that is there."""
+    """The workflow creates the server; False if it acts on an existing one."""
     created: Call | None = None
-    """The request that began it (POST /servers), the leg nearest to nova-api that was seen."""
+    """The request that began it (POST /servers): the seen leg nearest to nova-api."""
     active_ns: int | None = None
-    """When the VM was seen to be active, and by which call."""
+    """Time at which the VM was first seen to be active."""
     active_call: Call | None = None
+    """The call that shows it."""
     failed_ns: int | None = None
     failed_call: Call | None = None
-    """The call that told the error state."""
+    """The call that shows the error state."""
     shared: bool = False
-    """One request made several VMs."""
+    """One request created several VMs."""
     curtailed: bool = False
-    """Calls of it may have been forgotten for lack of room."""
+    """Some of its calls may have been dropped by a limit of memory."""

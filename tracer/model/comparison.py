@@ -1,4 +1,4 @@
-"""What is different between two runs: the nouns of `tracer compare`."""
+"""The differences between two runs: the values of `tracer compare`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["LEAST", "Change", "ChangeKind", "Comparison", "StepPair"]
 ChangeKind = Literal["deviation", "outcome", "step", "order", "time", "call"]
 
 LEAST = 8
-"""Fewer times than this on one side are not tested."""
+"""Fewer times than this on one side are not compared by a statistical test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Change:
     breaks: bool = False
     """It breaks conformance."""
     p: float | None = None
-    """How likely so great a difference is by chance; None where nothing was tested."""
+    """Probability of so large a difference by chance; None if nothing was tested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class StepPair:
     step: str
     title: str
     came: tuple[int, int]
-    """In how many creations it came."""
+    """Number of creations in which the step was seen, in each run."""
     observable: tuple[int, int]
-    """Of how many that can tell."""
+    """Number of creations in which it could have been seen."""
     medians_ms: tuple[float | None, float | None]
     p: float | None
-    """Of the times; None where there are too few."""
+    """Probability of the difference of times by chance; None if there are too few times."""
 
 
 @dataclass(slots=True)
 class Comparison:
-    """All differences between two runs, what breaks conformance first."""
+    """All differences between two runs; those that break conformance come first."""
 
     names: tuple[str, str]
     counts: tuple[int, int]
@@ -52,4 +52,5 @@ class Comparison:
 
     @property
     def breaks(self) -> bool:
+        """Whether any difference breaks conformance."""
         return any(change.breaks for change in self.changes)

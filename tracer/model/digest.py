@@ -1,7 +1,7 @@
 """Keyed digests that stand in for secrets from the moment they are read.
 
-Equal secrets give equal digests within one run, so that a token still joins two calls; the key is
-random per run, so that a digest says nothing outside of it.
+Equal secrets give equal digests within one run, so a token still joins two calls. The key is random for each
+run, so a digest is of no use outside of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a live run tells while traffic flows: the nouns of `tracer watch`.
+"""Events and state of a live run: the values of `tracer watch`.
 
-As in `model`, times are nanoseconds since the epoch from the capture, and what is here is plain: reports
-write it as lines or draw it. An `OpenTrace` is filled as the wire tells more; an `Event` never changes.
+As in `model`, times are nanoseconds since the epoch from the capture. Reports write these values as lines or
+draw them. An `OpenTrace` gets more facts as traffic flows; an `Event` never changes.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ __all__ = ["BrokerQueue", "Event", "EventKind", "OpenTrace", "Picture", "Plane"]
 EventKind = Literal[
     "watching", "trace_opened", "step_seen", "stalled", "resumed", "verdict", "withdrawn", "trouble"
 ]
-"""`watching`: all sources are open. `withdrawn`: it is part of another creation, or none."""
+"""`watching`: all sources are open. `withdrawn`: the trace is a part of another creation, or of none."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenTrace:
-    """A creation in progress, as it is known now."""
+    """A creation in progress, as far as it is known now."""
 
     number: int
-    """Order in which it was opened, from 1: its name for life, while its id is learnt later."""
+    """Order in which traces were opened, from 1. It never changes, whereas the id is learnt later."""
     verdict: Verdict
-    """As if the capture ended now."""
+    """The verdict if the capture ended now."""
     quiet_since_ns: int
-    """Its last sign of life."""
+    """Time of its latest call or change."""
     owes: str = ""
-    """Who has to make the next step."""
+    """The role that has to make the next step."""
     why: str = ""
-    """What is known of the hold-up: an undelivered message, a queue without a consumer."""
+    """The known reason of a delay: an undelivered message, a queue without a consumer."""
     announced: str = ""
-    """Verdict and outcome that were told last; empty while it runs."""
+    """Verdict and outcome of its latest event; empty while it runs."""
 
     @property
     def is_done(self) -> bool:
-        """Whether it has its verdict; it is only kept for what may come late."""
+        """Whether it has its verdict; it is kept only for late calls."""
         return self.announced not in ("", "stuck")
 
     @property
     def name(self) -> str:
+        """The name of the server, else its id, else the id of the trace."""
         return self.verdict.name or self.verdict.server_id or self.verdict.id
 
 
@@ -59,18 +60,18 @@ class Event:
     """The trace's, at the time of the event."""
     step: StepResult | None = None
     call: CallRecord | None = None
-    """What shows it."""
+    """The call that shows it."""
     message: str = ""
     revised: bool = False
-    """A verdict that was told before and is another one now."""
+    """The verdict replaces one that was reported before."""
     quiet_ns: int = 0
     lag_ns: int | None = None
-    """From its last packet to its being told, where packets carry the time of the wall."""
+    """Time from the last packet to the report; None if packets do not carry the time of the wall clock."""
 
 
 @dataclass(slots=True, eq=False)
 class Plane:
-    """How one source is doing."""
+    """The state of one source."""
 
     name: str
     """eth0, a path, a broker's address"""
@@ -82,34 +83,34 @@ class Plane:
     dropped: int = 0
     gaps: int = 0
     state: str = ""
-    """waiting · quiet · ended · why it is cut off; empty while all is well."""
+    """waiting · quiet · ended · the reason of an interruption; empty while all is well."""
 
 
 @dataclass(slots=True, eq=False)
 class BrokerQueue:
-    """What is known of one queue, by its routing key."""
+    """The state of one queue, identified by its routing key."""
 
     name: str
     waiting: int = 0
     """Messages published for it and not delivered."""
     consumers: int | None = None
-    """None while nothing tells."""
+    """None if it is not known."""
     oldest_ns: int = 0
     """When the oldest of the waiting messages was published."""
 
 
 @dataclass(slots=True, eq=False)
 class Picture:
-    """All that a live view shows."""
+    """Everything that a live view shows."""
 
     now_ns: int = 0
     open: list[OpenTrace] = field(default_factory=list)
     planes: list[Plane] = field(default_factory=list)
     queues: list[BrokerQueue] = field(default_factory=list)
-    """Those with something wrong."""
+    """Queues with a problem."""
     verdicts: Counter[str] = field(default_factory=Counter)
-    """Of the traces that are done."""
+    """Verdicts of the traces that are done."""
     outcomes: Counter[str] = field(default_factory=Counter)
     calls_per_second: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
-    """Of all the run, by protocol."""
+    """Calls of the whole run, by protocol."""

@@ -1,4 +1,4 @@
-"""What decoders give: the messages of the protocols, digested where they are secret."""
+"""The messages that decoders produce. Secrets in them are replaced by digests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = [
     "Undecoded",
 ]
 
-# What the wire says may hold secrets, and a traceback prints what it finds: the repr of a message has no
-# header, no query and no body.
+# Messages may hold secrets, and a traceback can print any value. So the repr of a message has no header, no
+# query and no body.
 
 
 def _path(target: str) -> str:
@@ -35,17 +35,17 @@ def _place(frames: Frames) -> str:
 class HttpRequest(NamedTuple):
     """One HTTP/1.x request.
 
-    Emitted when its head is complete, or, when the decoder was asked for its body, with the body.
+    Emitted with its body if the body is small or wanted, else at the end of its head.
     """
 
     connection: Connection
     exchange: int
-    """Pairs it with its response: n-th exchange of this connection. Increases across a gap."""
+    """Number of the exchange on this connection; equal for a request and its response."""
     time_ns: int
     """First byte."""
     end_ns: int
     frames: Frames
-    """Last frame first (Wireshark shows the message there), then the first one."""
+    """The last frame, where Wireshark shows the message, then the first one."""
     method: str
     target: str
     """As sent: path and query, or absolute form."""
@@ -65,7 +65,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """One final HTTP/1.x response (1xx are not emitted, but for 101)."""
+    """One final HTTP/1.x response. Of the interim responses (1xx), only 101 is emitted."""
 
     connection: Connection
     exchange: int
@@ -95,7 +95,7 @@ class AmqpMethod(NamedTuple):
     name: str
     """As in the specification: 'basic.ack', 'connection.start-ok', 'queue.declare' ..."""
     arguments: dict[str, str | int | bool]
-    """By the specification's names with '_'; only those that a stage needs; no credentials."""
+    """Names of the specification, with '_'; only arguments that a stage needs; no credentials."""
     raw: bytes = b""
     """The payload of its frame; empty unless asked for, and always for the connection's own methods."""
 
@@ -112,17 +112,17 @@ class AmqpContent(NamedTuple):
     """First byte of its method frame."""
     end_ns: int
     frames: Frames
-    """The frame where its method starts first (as Wireshark), then the last one."""
+    """The frame in which its method starts, where Wireshark shows it, then the last one."""
     channel: int
     name: str
     """basic.publish · basic.deliver · basic.return · basic.get-ok"""
     arguments: dict[str, str | int | bool]
     """exchange, routing_key, delivery_tag, consumer_tag, redelivered, mandatory, reply_code, reply_text."""
     properties: dict[str, str | int]
-    """content_type, correlation_id, reply_to, expiration, message_id, ...; headers are not decoded,
-    but for 'compression'."""
+    """content_type, correlation_id, reply_to, expiration, message_id, ...; of the headers only
+    'compression' is decoded."""
     body: bytes
-    """What of it is in the capture, at most the decoder's limit."""
+    """The captured bytes, at most as many as the decoder's limit."""
     body_bytes: int
     """Its declared size."""
     truncated: bool
@@ -157,7 +157,7 @@ class SqlStatement(NamedTuple):
     command: str
     """query · prepare · execute · init_db · quit · ping · … (lower case)"""
     text: bytes
-    """The statement; for execute the text that was prepared, or b'#7' when that was not seen."""
+    """The statement; for execute the prepared text, or b'#7' (its number) if the prepare was not seen."""
     truncated: bool
 
     def __repr__(self) -> str:
@@ -179,7 +179,7 @@ class SqlResult(NamedTuple):
 
 
 class Undecoded(NamedTuple):
-    """From here on this connection (direction) cannot be read."""
+    """A connection that cannot be decoded from here on."""
 
     connection: Connection
     time_ns: int
@@ -194,9 +194,12 @@ Message = (
 
 
 class Heard(NamedTuple):
-    """What a broker itself tells; the time comes first, as in the segments that it is merged with."""
+    """A message that a broker itself reports.
+
+    The time is the first field, as in the segments that it is merged with.
+    """
 
     time_ns: int
-    """When it was told."""
+    """Time of the report."""
     capture: int
     message: AmqpMethod | AmqpContent | Closed

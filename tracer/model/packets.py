@@ -1,4 +1,4 @@
-"""What sources give: captures, their packets, the TCP segments in them."""
+"""The values of sources: captures, their packets, and the TCP segments in these."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tracer.model.clocks import Clock
 __all__ = ["Capture", "Frame", "Frames", "Packet", "PacketFields", "Segment", "SegmentFields"]
 
 Frame = tuple[int, int]
-"""Where a packet is found: the position of its capture in the run's list of captures, and its number
-there, 1-based, as Wireshark's `frame.number`: what a person types into Wireshark."""
+"""The place of a packet: the position of its capture in the run's list of captures, and its number there,
+from 1, which is Wireshark's `frame.number`."""
 
 Frames = tuple[Frame, ...]
-"""Evidence. Of a packet: one frame for each capture point that saw it. Of a message: the frame on
-which Wireshark shows the message first, then the others."""
+"""Evidence. For a packet: one frame for each capture point that saw it. For a message: the frame in which
+Wireshark shows the message, then the others."""
 
 
 def place_of(path: str) -> str:
-    """Return how a report calls what is read from *path*."""
+    """Return the name of *path* in reports."""
     return "standard input" if path == "-" else path
 
 
 @dataclass(slots=True, eq=False)
 class Capture:
-    """One capture as it is read: its name, its counters, what went wrong in it."""
+    """One capture while it is read: its name, its counters, and what is wrong in it."""
 
     number: int
     path: str
@@ -39,18 +39,18 @@ class Capture:
     first_ns: int | None = None
     last_ns: int | None = None
     ended_ns: int | None = None
-    """When the recording ended, where the file is an extract that says so: nothing came after `last_ns`."""
+    """End of the recording, if the file is an extract that holds it: nothing came after `last_ns`."""
     drops: list[tuple[int, int, int]] = field(default_factory=list)
-    """(since, until, packets): what the recorder's kernel dropped, where the file says so."""
+    """(since, until, packets) that the recorder's kernel dropped, if the file holds it."""
     truncated_packets: int = 0
     """Packets cut by the snap length."""
     interfaces: dict[int, str] = field(default_factory=dict)
     """pcapng: number of an interface over the whole file -> its name."""
     anomalies: Counter[str] = field(default_factory=Counter)
-    """What was wrong in the file or in its packets, in words -> how often. A file that breaks off
-    holds 'file ends inside a record' or the like."""
+    """What is wrong in the file or in its packets, in words -> how often. For a file that breaks off, it
+    has 'file ends inside a record' or the like."""
     broke_off: bool = False
-    """The file ends (or turns to garbage) before its end: nothing after that is known."""
+    """The file is cut, or unreadable from some place on: nothing after that is known."""
     planes: set[str] = field(default_factory=set)
     """Planes seen in it (filled by the pipeline)."""
     calls: int = 0
@@ -61,9 +61,10 @@ class Capture:
     lost_bytes: int = 0
     undecoded_streams: int = 0
     undecoded: Counter[str] = field(default_factory=Counter)
-    """Why streams of this capture were not decoded -> how many."""
+    """Reason why streams of this capture were not decoded -> number of streams."""
     protocol: str = ""
-    """What alone it can show: RPC, of a broker's firehose, whose `packets` are messages. Empty: all."""
+    """The only protocol that it can show: RPC for a broker's firehose, whose `packets` are messages. Empty:
+    all protocols."""
     clock: Clock = field(default_factory=Clock)
     """What was found out about its clock. Times here are those of the capture."""
 
@@ -81,19 +82,19 @@ class Capture:
 
     @property
     def words(self) -> str:
-        """How a live run calls it: its plane, where it has one, and its place."""
+        """Its name in a live run: its plane, if it has one, and its place."""
         place = place_of(self.path)
         return f"{self.plane} ({place})" if self.plane else place
 
 
 class Packet(NamedTuple):
-    """One captured packet, not looked into."""
+    """One captured packet, not decoded."""
 
     time_ns: int
     data: bytes
     """From the link layer on, as captured."""
     wire_bytes: int
-    """Its length on the wire; more than `len(data)` when the snap length cut it."""
+    """Its length on the wire; more than `len(data)` if the snap length cut it."""
     link_type: int
     """A LINKTYPE_ number, upper bits masked off."""
     frame: Frame
@@ -102,8 +103,8 @@ class Packet(NamedTuple):
 
 
 PacketFields = tuple[int, bytes, int, int, Frame, int]
-"""A Packet, or the same fields in a plain tuple: what goes from stage to stage, since there are hundreds
-of thousands and a named tuple costs ten times as much to make. `Packet._make` gives the names back."""
+"""A Packet, or its fields in a plain tuple. Stages pass plain tuples, because there are hundreds of thousands
+and a named tuple takes ten times as long to make. `Packet._make` adds the names."""
 
 
 class Segment(NamedTuple):
@@ -119,11 +120,11 @@ class Segment(NamedTuple):
     flags: int
     """FIN 1, SYN 2, RST 4, PSH 8, ACK 16."""
     payload: bytes
-    """Cut to the IP length, so that Ethernet padding never shows."""
+    """Cut to the IP length, so that it holds no Ethernet padding."""
     missing_bytes: int
     """Bytes of the payload that the snap length cut away, behind `payload`."""
     ip_id: int
-    """IPv4 identification; tells a packet seen twice from a retransmission. 0 for IPv6."""
+    """IPv4 identification, which distinguishes a copy of a packet from a retransmission. 0 for IPv6."""
     frames: Frames
     vlan: int = 0
     """Outermost 802.1Q id, 0 without a tag."""
@@ -131,4 +132,4 @@ class Segment(NamedTuple):
 
 
 SegmentFields = tuple[int, bytes, int, int, int, bytes, int, int, Frames, int, int]
-"""A Segment, or the same fields in a plain tuple, as with PacketFields."""
+"""A Segment, or its fields in a plain tuple, as with PacketFields."""

@@ -1,4 +1,4 @@
-"""What reassembly gives: connections, and the bytes of their two directions in order."""
+"""The values of reassembly: connections, and the bytes of their two directions in order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ __all__ = ["TO_CLIENT", "TO_SERVER", "Closed", "Connection", "Data", "Endpoint",
 
 
 class Endpoint(NamedTuple):
+    """An IP address and a port."""
+
     address: str
     """Textual IPv4 or IPv6 address."""
     port: int
@@ -27,8 +29,8 @@ TO_CLIENT = 1
 class Connection:
     """One TCP connection between a client and a server.
 
-    A port that is used again is another connection. Roles are learnt later, so this holds only what
-    the packets say.
+    The same ports used again make another connection. Roles are learnt later, so this holds only facts of the
+    packets.
     """
 
     number: int
@@ -36,9 +38,9 @@ class Connection:
     server: Endpoint
     first_ns: int
     joined: bool = False
-    """True when it began before the capture: no SYN was seen."""
+    """It began before the capture: no SYN was seen."""
     certain: bool = True
-    """False while it is a guess which end is the server."""
+    """False while the choice of the server is a guess."""
     vlan: int = 0
     interface: int = 0
     captures: list[int] = field(default_factory=list)
@@ -48,13 +50,14 @@ class Connection:
     gaps: int = 0
     lost_bytes: int = 0
     client_role: str = ""
-    """What the client says of itself on it (User-Agent, AMQP connection name), as a role."""
+    """Role of the client by its own words (User-Agent, AMQP connection name)."""
     server_role: str = ""
-    """What the requests say of the server, as a role."""
+    """Role of the server by the requests to it."""
     seen: int = 0
-    """Bit 1: packets to the server were seen; bit 2: packets to the client."""
+    """Bit mask. 1: packets to the server were seen; 2: packets to the client."""
     deaf: bool = False
-    """True while its decoder has no use for the server's bytes: they are followed and not handed on."""
+    """The decoder has no use for the server's bytes now: reassembly follows them and does not hand them
+    on."""
 
 
 class Data(NamedTuple):
@@ -69,17 +72,17 @@ class Data(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Bytes of one direction that are not in the capture; the next Data follows behind them."""
+    """Bytes of one direction that are not in the capture. The next Data follows behind them."""
 
     connection: Connection
     direction: int
     time_ns: int
     """When it was noticed."""
     size_bytes: int
-    """0 when unknown (a whole part of the stream is gone)."""
+    """0 if it is not known."""
     since_ns: int = 0
-    """Time of the last byte before the hole, or of the last data by which the other end shows that it had
-    no more than that."""
+    """Time of the last byte before the hole, or of later data of the other end that acknowledges no more than
+    that byte."""
     frames: Frames = ()
 
 
@@ -92,7 +95,7 @@ class Closed(NamedTuple):
     """fin · reset · refused (SYN answered by RST) · unanswered (SYN answered by nothing) · reused
     (the same ports began again) · idle (forgotten for its age) · end (the capture ends)."""
     direction: int = TO_SERVER
-    """Which direction said so, for fin and reset. fin closes one direction, all others both."""
+    """The direction of the FIN or RST. fin closes one direction, everything else closes both."""
     frames: Frames = ()
     attempts: int = 1
     """SYNs seen, for refused and unanswered."""

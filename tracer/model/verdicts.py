@@ -1,4 +1,4 @@
-"""What a report shows: plain values, roles and planes resolved."""
+"""The values of a report: plain, with roles and planes resolved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "Verdict",
 ]
 
-# The words that reports, JSON and `--allow` know things by; the README explains each (tests/test_readme.py).
+# The words of reports, JSON and `--allow`; the README explains each of them (tests/test_readme.py).
 Conformance = Literal["conforms", "deviates", "inconclusive"]
 Outcome = Literal["active", "done", "rejected", "error", "stuck", "unfinished"]
 StepStatus = Literal["seen", "inferred", "failed", "missing", "unobserved", "skipped", "not_reached"]
@@ -46,7 +46,7 @@ NoteKind = Literal[
 
 @dataclass(slots=True, frozen=True)
 class CallRecord:
-    """A call as it is shown: roles, planes and evidence resolved."""
+    """A call in a report: roles, planes and evidence resolved."""
 
     index: int
     plane: str
@@ -58,9 +58,9 @@ class CallRecord:
     started_ns: int
     duration_ns: int | None
     evidence: tuple[tuple[str, int], ...]
-    """(path, frame); the first one is where Wireshark shows the message."""
+    """(path, frame). The first one is the frame in which Wireshark shows the message."""
     step: str | None = None
-    """The documented step it is a witness of."""
+    """The documented step that it shows."""
     ambiguous: bool = False
     error: str = ""
     via: str = ""
@@ -72,13 +72,13 @@ class CallRecord:
     traces: tuple[str, ...] = ()
     """Ids of the traces it belongs to."""
     action: str = ""
-    """What a POST to `/action` asks for."""
+    """The action of a POST to `/action`."""
     message_id: str = ""
-    """RPC: the id that oslo.messaging names when it waits for the reply in vain."""
+    """RPC: the id that oslo.messaging logs when no reply comes."""
     queue: str = ""
     """RPC: the routing key, which names the queue."""
     fate: tuple[tuple[str, int], ...] = ()
-    """RPC: (path, frame) of the consumer's acknowledgement. Not shown: it holds nothing to read."""
+    """RPC: (path, frame) of the consumer's acknowledgement. Not shown, since it has no content."""
     ahead_ns: int = 0
     """How far the clock of the capture is ahead of the one by which all is judged, `started_ns` too."""
 
@@ -94,7 +94,7 @@ class CallRecord:
 
     @property
     def matched(self) -> str:
-        """The line as grammars match it: an action that only the body tells ends the path.
+        """The line as grammars match it: an action from the body ends the path.
 
         `… POST /v2.1/servers/{id}/action/os-stop 202`
         """
@@ -105,7 +105,7 @@ class CallRecord:
 
 @dataclass(slots=True, frozen=True)
 class StepResult:
-    """What became of one documented step in one trace."""
+    """The result of one documented step in one trace."""
 
     step: str
     """4a"""
@@ -115,12 +115,13 @@ class StepResult:
     duration_ns: int | None = None
     calls: tuple[CallRecord, ...] = ()
     reason: str = ""
-    """Why it is unobserved, and which capture point would show it; or who owes it."""
+    """Why it is unobserved, and which capture point would show it; or the role that owes it."""
     waited_ns: int | None = None
-    """How long nothing documented happened before it; None where that is not known."""
+    """Time before it in which nothing documented happened; None if it is not known."""
     usual_ns: int | None = None
-    """Against a baseline: how long it takes on average in good creations, and in 95 % of them at most."""
+    """With a baseline: its mean duration in good creations."""
     usual_p95_ns: int | None = None
+    """With a baseline: its 95th percentile in good creations."""
 
     @property
     def captured_ns(self) -> int | None:
@@ -130,29 +131,33 @@ class StepResult:
 
 @dataclass(slots=True, frozen=True)
 class Deviation:
+    """A difference from the workflow that makes a trace deviate."""
+
     kind: DeviationKind
     step: str | None
     message: str
     call: CallRecord | None = None
     expected: tuple[str, ...] = ()
     peer: str = ""
-    """The role that failed, or that owes what never came."""
+    """The role that failed, or that owes the missing step."""
     cause: str = ""
-    """The fault's own words, or what the last call did."""
+    """The text of the fault, or what the last call did."""
 
 
 @dataclass(slots=True, frozen=True)
 class Note:
+    """A remark on a trace, which by itself does not make it deviate."""
+
     kind: NoteKind
     step: str | None
     message: str
     call: CallRecord | None = None
-    """What shows it."""
+    """The call that shows it."""
 
 
 @dataclass(slots=True, frozen=True)
 class Attempt:
-    """One host's try at building the VM."""
+    """One attempt of a host to build the VM."""
 
     host: str
     stopped_at: str | None
@@ -194,9 +199,9 @@ class Verdict:
     notes: tuple[Note, ...]
     calls: tuple[CallRecord, ...]
     log_ids: tuple[tuple[str, str], ...] = ()
+    """(service, request id to grep for in its log)."""
     settled_ns: int | None = None
-    """When it was seen to have succeeded or failed, which the summary counts from; None while it is open."""
-    """(service, request id to grep for in its log)"""
+    """Time at which success or failure was seen, from which the summary counts; None while it is open."""
 
     @property
     def captured_ns(self) -> int:
@@ -226,20 +231,20 @@ class Report:
     captures: Sequence[Capture]
     verdicts: Sequence[Verdict]
     partial: bool = False
-    """True when the run was interrupted."""
+    """The run was interrupted."""
     seen: tuple[tuple[str, int], ...] = ()
-    """What the captures held instead, for a run without a trace: (words, count)."""
+    """For a run without a trace, what the captures hold instead: (words, count)."""
     advice: tuple[str, ...] = ()
     """What the captures could not show, and what to capture next time."""
     baseline: tuple[str, int] | None = None
-    """What step times were compared with: the file, and how many creations it was learnt from."""
+    """The baseline of step times: its file, and the number of creations it was learnt from."""
     remarks: tuple[str, ...] = ()
-    """What looks like a slip in what was asked for; for standard error."""
+    """Probable mistakes in the arguments; for standard error."""
     anonymized: bool = False
     """Names, addresses and ids are replaced."""
     forgotten: tuple[tuple[str, int], ...] = ()
-    """What was dropped for lack of room: (what, how often). Traces may lack calls then."""
+    """What was dropped by limits of memory: (what, how often). Traces may lack calls then."""
     internal_errors: tuple[tuple[str, int], ...] = ()
     """Mistakes of ours that were met: (type and place, how often). What they concern is left out."""
     left_out: tuple[int, ...] = ()
-    """Of the traces that began at another time than was asked for, when they began, in ns."""
+    """Start times in ns of the traces outside of the requested time."""

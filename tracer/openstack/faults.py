@@ -1,4 +1,4 @@
-"""The words in which the cloud says why, and where they stand."""
+"""Where the services put the text of a fault in their answers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FIELDS = (
     "title",
     "faultstring",
 )
-"""Names of JSON members that hold a fault's words, best first.
+"""Names of JSON members that hold the text of a fault, best first.
 
 OpenStack (`{"forbidden": {"message": …}}`, `{"NeutronError": …}`, `{"errors": [{"detail": …}]}`:
 nova/api/openstack/wsgi.py, the errors of the API guidelines), FusionCompute (errorDes, reasonDes: its
 interface reference), other gateways (description, title, faultstring).
 """
 CUT_FIELDS = ("message", "detail", "errorDes")
-"""Those that are worth looking for where the JSON is cut."""
+"""Members that are searched for in JSON that was cut."""
 
 NO_REPLY = "message ID"
-"""What stands before the id of a message that nobody answered: oslo_messaging/_drivers/amqpdriver.py."""
+"""Text before the id of an unanswered message in a time-out: oslo_messaging/_drivers/amqpdriver.py."""

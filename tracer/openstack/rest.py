@@ -1,4 +1,4 @@
-"""The paths of the APIs: whose they are, what they do, what they name, and what must not be read.
+"""The paths of the APIs: their service, their meaning, the ids in them, and the bodies that must not be read.
 
 Sources: the API references of nova, keystone, neutron, glance, cinder and placement (docs.openstack.org,
 api-ref); FusionCompute's interface reference and the vendor's captures for /service/…, tasks and virtual
@@ -115,21 +115,21 @@ def role_of_path(path: str) -> str:
 # --- servers --------------------------------------------------------------------------------------
 
 CREATE_SERVER = "POST /v2.1/servers"
-"""The operation that makes servers, in its plainest form: asked of a grammar, it tells whether that is a
-creation's."""
+"""The operation that creates servers, in its plainest form. A grammar in which it begins a trace is one of a
+creation."""
 CREATED = 202
 """The status of its good answer, which holds the server's id."""
 SERVERS = "/servers"
-"""How the path of all servers ends."""
+"""End of the path of all servers."""
 _SERVERS = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
 """With or without prefix and project."""
 _SERVER = re.compile(rf"/servers/({UUID})(?:/|$)")
 ACTION = "/action"
-"""How the path of an action ends. Which one, the only member of the body says: {"os-stop": null}."""
+"""End of the path of an action. The only member of the body names the action: {"os-stop": null}."""
 
 
 def creates_server(method: str, path: str) -> bool:
-    """Tell whether this request makes servers: a POST to all of them, with or without prefix and project."""
+    """Return whether this request creates servers: a POST to /servers, with or without prefix and project."""
     return method == "POST" and _SERVERS.fullmatch(path) is not None
 
 
@@ -148,38 +148,38 @@ def server_named(path: str) -> str:
 TOKENS = "/auth/tokens"
 """Keystone's: POST is a login, GET validates a token."""
 TOKEN_IN_PATH = "/v2.0/tokens/"  # noqa: S105  # a path, not a token
-"""Keystone's v2 API put the token to be validated behind this."""
+"""In keystone's v2 API the token to be validated followed this."""
 SECRETS = (TOKENS, "/service/session", "/v2.0/tokens", "/login")
 """Bodies of requests to these, and of their answers, hold passwords and tokens: they are never read."""
 
 
 def is_login(path: str) -> bool:
-    """Tell whether *path* is one that services log in at, or have a token validated at."""
+    """Return whether *path* is keystone's for logins and for the validation of tokens."""
     return TOKENS in path
 
 
 def validates_token(operation: str) -> bool:
-    """Tell whether *operation* asks keystone about a token that is in a header (Identity API v3)."""
+    """Return whether *operation* validates a token that is in a header (Identity API v3)."""
     return operation.startswith("GET") and operation.endswith(TOKENS)
 
 
 # --- placement ------------------------------------------------------------------------------------
 
 CANDIDATES = "/allocation_candidates"
-"""Which hosts could take a server."""
+"""End of the path that lists the hosts which could take a server."""
 CLAIM = "PUT /allocations/"
-"""How the operation begins that claims a host's resources for a server."""
+"""Start of the operation that claims a host's resources for a server."""
 _RESOURCES = "resources"
 _NARROWING = ("required", "member_of", "in_tree")
 
 
 def asks_for_resources(field: str) -> bool:
-    """Tell whether a field of the question for candidates names amounts: VCPU, MEMORY_MB."""
+    """Return whether a field of the query for candidates asks for amounts: VCPU, MEMORY_MB."""
     return field.startswith(_RESOURCES)
 
 
 def leaves_hosts_out(field: str) -> bool:
-    """Tell whether a field of the question for candidates leaves hosts out: traits, aggregates, trees."""
+    """Return whether a field of the query for candidates excludes hosts: traits, aggregates, trees."""
     return field.startswith(_NARROWING)
 
 
@@ -187,19 +187,19 @@ def leaves_hosts_out(field: str) -> bool:
 
 VRM_PATHS = ("/service/sites", "/service/session")
 OBJECTS_OF_VRM = ("/tasks/", "/vms/")
-"""What stands before the id of a task or a virtual machine."""
+"""Parts of a path before the id of a task or a virtual machine."""
 STARTS_VM = "/action/start"
-"""How the path ends at which a virtual machine is started, which is the last that is asked for it."""
+"""End of the path with which a virtual machine is started: the last request of a creation to the VRM."""
 _VRM = re.compile(rf"(?:{'|'.join(map(re.escape, VRM_PATHS))})\b")
 
 
 def is_vrm(path: str) -> bool:
-    """Tell whether *path* is one of the VRM's."""
+    """Return whether *path* is one of the VRM's."""
     return _VRM.search(path) is not None
 
 
 def names_vrm_object(path: str) -> bool:
-    """Tell whether *path* is that of one task or virtual machine of the VRM."""
+    """Return whether *path* is that of one task or one virtual machine of the VRM."""
     return any(word in path for word in OBJECTS_OF_VRM)
 
 
@@ -213,11 +213,11 @@ ID = r"""
     | urn:.*
     | req-.*
 """
-"""What a piece of a path is when it is an id (verbose expression)."""
+"""Matches a part of a path that is an id (verbose expression)."""
 HOLDS_IDS = frozenset({"sites", "vms", "tasks", "hosts", "volumes", "servers", "ports", "attachments"})
-"""What follows these is an id unless it is a known word."""
+"""Collections: the part of a path that follows one is an id, unless it is in `ID_WORDS`."""
 ID_WORDS = frozenset({"action", "detail", "default", "defaults", "summary"})
-"""Known words: what follows a collection and is none of its ids."""
+"""Words that follow a collection and are no ids."""
 
 # --- what bodies and headers say ------------------------------------------------------------------
 
@@ -229,11 +229,11 @@ SHOWS_WHAT_A_CREATION_IS = (
     r"/cloudhosts/",
     r"/orders?/",
 )
-"""Expressions for paths of which the answer to a GET is worth reading: states, tasks, candidates, orders."""
+"""Expressions for paths whose answers to a GET are read: states, tasks, candidates, orders."""
 NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
 SERVER_COUNTS = ("min_count", "max_count", "count")
-"""Members that say for how many servers a request is."""
+"""Members that hold the number of servers that a request asks for."""
 DISKS = ("block_device_mapping_v2", "block_device_mapping")
 """Members of a request for a server that name its disks, the newer form first."""
 SERVER = "server"
@@ -245,15 +245,15 @@ PROJECT, OLD_PROJECT = "project_id", "tenant_id"
 TASK_URI, VM_URI = "taskUri", "uri"
 """Members of the VRM's answers that name a task and a virtual machine."""
 ALLOCATION_REQUESTS = "allocation_requests"
-"""Member of placement's answer that holds a candidate each."""
+"""Member of placement's answer with one entry for each candidate."""
 
 REQUEST_ID, COMPUTE_REQUEST_ID = "x-openstack-request-id", "x-compute-request-id"
 """Headers: the id of a request, of all services and of nova before Newton (oslo_middleware/request_id.py)."""
 TOKEN, SUBJECT_TOKEN = "x-auth-token", "x-subject-token"  # names of headers
-"""Headers: the token of who asks, and the one that is asked about (keystone's API reference)."""
+"""Headers: the client's token, and the token to be validated (keystone's API reference)."""
 
 FRAGMENTS = (
     *(TOKENS, TOKEN_IN_PATH, *SECRETS, SERVERS, ACTION, STARTS_VM, *VRM_PATHS, *OBJECTS_OF_VRM),
     *("/v2.1/", "/v2.0/", CANDIDATES, CLAIM, "/cloudhosts/"),
 )
-"""Pieces by which a path of the cloud is known when it stands anywhere: only this module may hold them."""
+"""Parts by which a path of the cloud is recognised. A test holds that only this module contains them."""

@@ -1,4 +1,4 @@
-"""The RPC methods that a creation, or an operation on a server, is known by.
+"""The RPC methods by which a creation, or an operation on a server, is recognised.
 
 Sources: nova/conductor/rpcapi.py, nova/scheduler/rpcapi.py, nova/compute/rpcapi.py (names, who calls them,
 their arguments), Kilo to 2026.1; nova/objects/*.py (the objects of object_action).
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Path = tuple[str, ...]
-"""Keys from a method's arguments on, `*` being each of a list. Objects are looked through to their data."""
+"""Keys that lead from a method's arguments to a value; `*` is each item of a list. Objects are entered."""
 
 OWN: Path = ("instance", "uuid")
 """The one server that a message is about."""
@@ -56,26 +56,26 @@ class Method(NamedTuple):
 
     name: str
     sender: str = ""
-    """Who sends it, where a connection says nothing of itself; nothing where several may."""
+    """Its sender, for connections that do not identify themselves; empty where several services send it."""
     receiver: str = ""
     servers: tuple[Path, ...] = ()
     """Where its arguments name the servers that it is about, best first."""
     names_new_servers: bool = False
-    """It names the servers that a creation makes, and comes with the creation."""
+    """It is part of a creation and names the new servers."""
     forks: bool = False
-    """The servers that it names are those of one request: a trace for each."""
+    """It names all servers of one request: each of them gets a trace."""
     asks_a_host_to_build: bool = False
-    """It is sent to the host on which the server will be."""
+    """It is sent to the host on which the server will be built."""
     selects_hosts: bool = False
     """Its reply names a host for each server."""
     acts_on_a_server: bool = False
-    """It asks for something to be done to one server that is there."""
+    """It asks for an operation on one existing server."""
     of_objects: bool = False
-    """nova-compute asks nova-conductor to do something to an object: what, its arguments say."""
+    """nova-compute asks nova-conductor for an operation on an object; the arguments name both."""
 
 
 def _acting(names: Iterable[str], sender: str = "") -> tuple[Method, ...]:
-    """Rows of requests to nova-compute about one server that is there."""
+    """Return the rows of requests to nova-compute about one existing server."""
     return tuple(Method(name, sender, NOVA_COMPUTE, (OWN,), acts_on_a_server=True) for name in names)
 
 
@@ -113,8 +113,8 @@ METHODS = (
         forks=True,
         asks_a_host_to_build=True,
     ),
-    # A host could not build, and asks for another one. Old releases have it from nova-api too, which is then
-    # told by its address.
+    # A host that could not build asks for another one. In old releases nova-api sends it too; it is then
+    # recognised by its address.
     Method(
         "build_instances",
         NOVA_COMPUTE,
@@ -122,7 +122,7 @@ METHODS = (
         (("instances", "*", "uuid"),),
         names_new_servers=True,
     ),
-    # Neutron and cinder tell nova-api that a port or volume is ready, nova-api tells the host.
+    # Neutron and cinder report to nova-api that a port or volume is ready; nova-api passes it on to the host.
     Method(
         "external_instance_event",
         NOVA_API,
@@ -130,7 +130,7 @@ METHODS = (
         (("instances", "*", "uuid"), ("events", "*", "instance_uuid")),
         names_new_servers=True,
     ),
-    # --- a server that is there
+    # --- an existing server
     *_acting(
         ("terminate_instance", "stop_instance", "start_instance", "reboot_instance", "attach_volume"),
         NOVA_API,
@@ -142,7 +142,7 @@ METHODS = (
     *_acting(("shelve_instance", "shelve_offload_instance", "unshelve_instance")),
     *_acting(("prep_resize", "resize_instance", "finish_resize", "confirm_resize", "revert_resize")),
     *_acting(("detach_volume", "swap_volume", "extend_volume", "attach_interface", "detach_interface")),
-    # --- what nova-compute says all the time
+    # --- periodic messages of nova-compute
     Method("object_action", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
     Method("object_class_action_versions", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
     # oslo.versionedobjects 0.10 and older
@@ -162,30 +162,30 @@ OLD_SELECTED_HOST: Path = ("host",)
 # What object_action and its like are about. Sources: oslo.versionedobjects; nova/objects/base.py.
 
 OBJECT_DATA, OBJECT_CHANGES = "nova_object.data", "nova_object.changes"
-"""What an object holds, and which of its fields a save writes."""
+"""Members of an object: its fields, and the names of the fields that a save writes."""
 
 INSTANCE = "Instance"
-"""The server, saved with its states (nova/objects/instance.py). It holds others, with ids and hosts too."""
+"""A server, saved with its states (nova/objects/instance.py). It contains objects with ids and hosts too."""
 SERVICE = "Service"
 """A process that reports that it is alive (nova/objects/service.py): its host and binary."""
 ACTION_EVENT = "InstanceActionEvent"
-"""Something done to a server, begun or finished (nova/objects/instance_action.py)."""
+"""The start or the end of an operation on a server (nova/objects/instance_action.py)."""
 
 # Their fields.
 ID, HOST, BINARY, VM_STATE, TASK_STATE = "uuid", "host", "binary", "vm_state", "task_state"
 SERVER_ID = "instance_uuid"
-"""How other objects name the server that they belong to."""
+"""Field with which other objects name the server that they belong to."""
 BEFORE_ID, BEFORE_HOST = "vm_mode", "ephemeral_key_uuid"
-"""The fields of an Instance before its own id and host, which tell these from those of what it holds."""
+"""The fields of an Instance before its own id and host. They separate these from those of objects in it."""
 FAILURE = "failure"
-"""What the methods of a failure have in their name: event_finish_with_failure."""
+"""Part of the names of methods that report a failure: event_finish_with_failure."""
 ERROR_TEXT = "exc_val"
-"""The argument of these that holds the exception's text."""
+"""Argument of these methods with the exception's text."""
 
 # --- look-ups -------------------------------------------------------------------------------------
 
 SENDER = {method.name: method.sender for method in METHODS if method.sender}
-"""Who sends these, where a connection says nothing of itself."""
+"""Method -> its sender, for connections that do not identify themselves."""
 SERVERS_IN = {method.name: method.servers for method in METHODS if method.servers}
 """Method -> where its arguments name the servers that it is about, best first."""
 ABOUT_SERVERS = frozenset(SERVERS_IN)

@@ -1,4 +1,4 @@
-"""The services of a cloud, a row each: what gives a service away but for paths, methods and tables.
+"""The services of a cloud, one row each: what identifies a service, other than paths, methods and tables.
 
 Sources. OpenStack: each service's install guide (ports), its `setup.cfg` (programs: the names of its console
 scripts, which oslo.messaging puts into the name of a connection and keystoneauth into User-Agent), and the
@@ -84,22 +84,22 @@ MEDIUM_OF = {"RPC": BROKER, "SQL": DATABASE}
 """protocol of a call -> the server that all of its traffic passes through."""
 
 HOST_SERVICE = NOVA_COMPUTE
-"""The service that runs once on each host: the host is named with it; its messages go to `<topic>.<host>`."""
+"""The service that runs once on each host: reports name the host with it; its queue is `<topic>.<host>`."""
 NOVA = (NOVA_API, NOVA_CONDUCTOR, NOVA_SCHEDULER, NOVA_COMPUTE)
 """Nova's services, in the order in which a creation passes through them."""
 
 Place = str
-"""Where a service stands: one of the five below."""
+"""The position of a service in the cloud: one of the five below."""
 _OUTSIDE = "outside"
-"""Asks the cloud from without."""
+"""A client outside of the cloud."""
 _FRONT = "front"
-"""Hands requests on, without a part of its own in them."""
+"""A proxy: it forwards requests and adds nothing to them."""
 _INSIDE = "inside"
-"""Is a service of the cloud: it calls others through the proxy, and the two legs of that are one hop."""
+"""A service of the cloud: it calls others through the proxy, and the two legs of that are one hop."""
 _MEDIUM = "medium"
-"""Carries what services say or write."""
+"""The broker or the database, which all messages or statements pass."""
 _BEHIND = "behind"
-"""Is asked by nova-compute alone."""
+"""A service that only nova-compute calls."""
 
 _HTTP, _AMQP, _MYSQL = "http1", "amqp091", "mysql"
 """Names of decoders (tracer/protocols)."""
@@ -111,19 +111,20 @@ class Service(NamedTuple):
     role: str
     place: Place
     ports: tuple[tuple[int, str], ...] = ()
-    """(port, decoder that it is read with): where it listens unless told otherwise. No decoder: TLS."""
+    """(default port, name of the decoder); an empty decoder means TLS."""
     programs: tuple[str, ...] = ()
-    """What its processes call themselves."""
+    """Names by which its processes identify themselves."""
     topics: tuple[str, ...] = ()
     """RPC topics that it consumes: queues are TOPIC, TOPIC.HOST and, of a fanout, TOPIC_fanout_ID."""
     looked_at_before_quota: bool = False
-    """nova-api asks it about what a request names, or who asks, and only then looks at the quota. Volumes it
-    looks at after that (nova/compute/api.py, _create_instance)."""
+    """nova-api calls it for what a request names, or for its token, before it reads the quota. Volumes are
+    read after the quota (nova/compute/api.py, _create_instance)."""
     short: str = ""
-    """Its name where a line is short; without one, the role, which would be mistaken else."""
+    """Its name in short lines; empty: the role, which has no shorter name that is not ambiguous."""
     column: str = ""
-    """Its name in eight characters, and below in five; without them, the role."""
+    """Its name in at most eight characters; empty: the role."""
     narrow: str = ""
+    """Its name in at most five characters; empty: the role."""
 
 
 SERVICES = (
@@ -226,21 +227,21 @@ SERVICES = (
 """In the order in which a creation meets them; the broker, which is an end of no step, comes last."""
 
 OTHER_PORTS = (
-    # OpenStack's that have no part in a flow: nova's metadata, placement where an installer moves it, heat,
-    # barbican, octavia, ironic, manila, designate, magnum, telemetry.
+    # OpenStack services that take no part in a workflow: nova's metadata, placement where an installer moves
+    # it, heat, barbican, octavia, ironic, manila, designate, magnum, telemetry.
     *((port, _HTTP) for port in (8775, 8780, 8004, 8000, 9311, 9876, 6385, 8786, 9001, 9511)),
     *((port, _HTTP) for port in (8777, 8041, 8042)),
-    # The broker's management, and what other people serve HTTP on.
+    # The broker's management API, and usual ports of other HTTP servers.
     *((port, _HTTP) for port in (15672, 80, 8080, 8081, 8888)),
 )
 """(port, decoder) of servers that have no role. Source: the services' install guides."""
 
 FANOUT = "_fanout"
-"""How the exchange of a fanout ends: TOPIC_fanout (oslo_messaging/_drivers/amqpdriver.py)."""
+"""End of the name of a fanout's exchange: TOPIC_fanout (oslo_messaging/_drivers/amqpdriver.py)."""
 FANOUT_QUEUE = "_fanout_"
-"""What stands between topic and id in the name of a fanout's queue."""
+"""Text between topic and id in the name of a fanout's queue."""
 PROJECTS = ("nova", "glance", "cinder", "keystone", "neutron")
-"""Python packages of the services: what the full name of an exception of theirs begins with."""
+"""Python packages of the services: the full names of their exceptions begin with them."""
 
 # --- look-ups -------------------------------------------------------------------------------------
 
@@ -254,11 +255,11 @@ PROTOCOL_OF_PORT = {
     for port, decoder in ports
     if decoder
 }
-"""Server port -> name of the decoder that reads what is spoken there."""
+"""Server port -> name of the decoder of its traffic."""
 ROLE_OF_PROGRAM = {name: service.role for service in SERVICES for name in service.programs}
 ROLE_OF_TOPIC = {topic: service.role for service in SERVICES for topic in service.topics}
 RUNS_PROGRAM = frozenset(ROLE_OF_PROGRAM.values())
-"""Roles that tell who they are: by the name of a connection or by User-Agent."""
+"""Roles that identify themselves, by the name of a connection or by User-Agent."""
 
 OUTSIDE = frozenset(service.role for service in SERVICES if service.place == _OUTSIDE)
 MEDIA = frozenset(service.role for service in SERVICES if service.place == _MEDIUM)
@@ -277,7 +278,7 @@ _USER_AGENT = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemi
 
 @lru_cache(maxsize=1024)
 def role_of_user_agent(user_agent: str) -> str:
-    """Return the role that User-Agent tells, or nothing.
+    """Return the role that User-Agent names, or ''.
 
     >>> role_of_user_agent("nova-compute keystoneauth1/5.6.0 python-requests/2.31.0 CPython/3.11.2")
     'nova-compute'
@@ -287,10 +288,10 @@ def role_of_user_agent(user_agent: str) -> str:
 
 
 def ports_of(role: str) -> tuple[int, ...]:
-    """Return the ports at which *role* listens unless told otherwise."""
+    """Return the default ports of *role*."""
     return tuple(port for port, its in ROLE_OF_PORT.items() if its == role)
 
 
 def is_same_project(role: str, other: str) -> bool:
-    """Tell whether two roles are services of one project, as cinder-api and cinder-volume are."""
+    """Return whether two roles are services of one project, as cinder-api and cinder-volume are."""
     return role.split("-")[0] == other.split("-")[0]

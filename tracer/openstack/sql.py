@@ -1,4 +1,4 @@
-"""The tables that tell a step, an owner or a state, and how the statements of nova's quota check are known.
+"""The tables that show a step, an owner or a state, and the marks of the statements of nova's quota check.
 
 Sources: nova/db/api/models.py and nova/db/main/models.py (tables, columns), nova/quota.py and
 nova/objects/quotas.py (the quota check), captures of Queens to Zed (how SQLAlchemy writes it).
@@ -33,16 +33,16 @@ class Table(NamedTuple):
     """What is known of one table."""
 
     name: str
-    """Its name; a `*` at the end stands for the rest of one."""
+    """Its name; a `*` at its end matches the rest of a name."""
     database: str
-    """api: nova-api inserts there, nova-conductor does the rest. cell: nova-conductor writes there, for
-    nova-compute too. quota: it is only read, by the quota check."""
+    """api: nova-api inserts, nova-conductor does the rest. cell: nova-conductor writes, for nova-compute too.
+    quota: it is only read, by the quota check."""
     first_of_a_server: bool = False
-    """What is inserted there is the first that any database hears of a server, and names it first."""
+    """An INSERT into it is the first statement about a server in any database, and names the server first."""
     ends_quota_check: bool = False
-    """What is inserted there follows the quota check at once."""
+    """An INSERT into it follows the quota check at once."""
     says_faults: bool = False
-    """It holds the words in which nova records why a server is in error."""
+    """It holds the text with which nova records why a server is in error."""
 
 
 TABLES = (
@@ -63,16 +63,16 @@ TABLES = (
     Table("quota_usages", _QUOTA),
     Table("reservations", _QUOTA),
 )
-"""The first row that fits counts."""
+"""The first row that matches is used."""
 
 # Columns.
 VM_STATE = "vm_state"
 PROJECT = "project_id"
 FAULT_TEXT = "message"
-"""Of the faults' table: the words. Of a timeout they are the bare class; `details` holds the rest."""
+"""Column of the faults' table with the text. Of a time-out it is the bare class; `details` holds the rest."""
 
-# The SELECTs of the quota check (step 4c of the document), told from neutron's by what they name: these stand
-# among the first columns.
+# The SELECTs of the quota check (step 4c of the document) are separated from neutron's by these names, which
+# are among the first columns.
 QUOTA_MARKS = (
     "project_user_quotas",
     "quotas_hard_limit",
@@ -82,7 +82,7 @@ QUOTA_MARKS = (
     "quotas.hard_limit",
 )
 QUOTA_HINTS = ("quota", "count(")
-"""In each of the marks is one of these two: nearly every SELECT has neither, and needs no closer look."""
+"""Each mark contains one of these two. Nearly every SELECT has neither, and is not searched for marks."""
 QUOTA_HEAD_BYTES = 600
 
 # --- look-ups -------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ _ENDS_QUOTA_CHECK = frozenset(table.name for table in TABLES if table.ends_quota
 
 
 def writer(verb: str, table: str, is_quota_read: bool) -> str:
-    """Return who writes this table or reads the quota, where a connection says nothing; else nothing."""
+    """Return the role that writes this table or reads the quota, '' if unknown; for nameless connections."""
     if is_quota_read or (table in _API_TABLES and verb == "INSERT"):
         return NOVA_API
     if table in _API_TABLES or _CELL_TABLES.fullmatch(table):
@@ -111,5 +111,5 @@ def writer(verb: str, table: str, is_quota_read: bool) -> str:
 
 
 def ends_quota_check(verb: str, table: str) -> bool:
-    """Tell whether a statement on *table* is the first that follows a request's quota check."""
+    """Return whether a statement on *table* is the first after a request's quota check."""
     return verb == "INSERT" and table in _ENDS_QUOTA_CHECK

@@ -1,4 +1,4 @@
-"""The states of a server, as nova writes them, as its API says them, and as the VRM says of its tasks.
+"""The states of a server in nova's database and in its API, and the states of the VRM's tasks.
 
 Sources: nova/compute/vm_states.py; nova/api/openstack/common.py (the status in an answer is the state in
 capitals); FusionCompute's interface reference, tasks.
@@ -21,11 +21,11 @@ ACTIVE = "active"
 ERROR = "error"
 
 ENDS_CREATION = frozenset({ACTIVE, ERROR})
-"""States with which a creation is over."""
+"""States that end a creation."""
 STATE_OF_STATUS = {"ACTIVE": ACTIVE, "ERROR": ERROR}
-"""What a poll (GET /servers/ID) shows when the creation is over -> the state that it means."""
+"""Status in the answer to a poll (GET /servers/ID) after the end of a creation -> the state."""
 
 TASK_SUCCEEDED, TASK_FAILED = "success", "failed"
-"""What a task of the VRM has come to."""
+"""Final states of a task of the VRM."""
 STATUS_OF_FAILURE = frozenset({TASK_FAILED, *(s for s, state in STATE_OF_STATUS.items() if state == ERROR)})
-"""What the body of a good answer says when what it is about has failed: a server, or a task."""
+"""Status in the body of a good answer about a server or a task that has failed."""

@@ -1,8 +1,7 @@
-"""Bytes of a connection in, messages out. Each protocol is a package.
+"""Protocol decoders: bytes of a connection in, messages out. Each protocol is a package.
 
-A decoder is made for one connection and does no I/O and reads no clock. It has `receive(data)`,
-`gap(gap)` and `closed(closed)`, each giving messages, and a static `recognises(payload, direction)`.
-A new protocol is one package (`http1/`, `amqp091/`, `mysql/` are there) and one name in `BUILTIN`.
+A decoder is made for one connection. It does no I/O and reads no clock. `Decoder` lists what it must offer.
+A new protocol is one package, beside `http1/`, `amqp091/` and `mysql/`, and one name in `BUILTIN`.
 """
 
 from __future__ import annotations
@@ -31,50 +30,62 @@ __all__ = ["BUILTIN", "PORTS", "RAW_LIMIT", "Decoder", "Decoders", "Options"]
 
 
 class Decoder(Protocol):
-    """What a protocol must offer."""
+    """The interface of a protocol's decoder. Each instance decodes one connection.
+
+    Reassembly calls `receive` with the bytes of each direction in order, and `gap` where bytes are missing.
+    Then it calls `closed` once for both directions, or once for each of them (fin). Nothing is raised.
+    """
 
     name: ClassVar[str]
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:
-        """Return the direction in which *payload* travels if it is this protocol's, else None."""
+        """Return the direction in which *payload* travels if it belongs to this protocol, else None.
 
-    def receive(self, data: Data) -> Iterable[Message]: ...
+        *direction* is the guess of reassembly, and the answer where the bytes alone do not decide.
+        """
 
-    def gap(self, gap: Gap) -> Iterable[Message]: ...
+    def receive(self, data: Data) -> Iterable[Message]:
+        """Return the messages that *data*, the next bytes of its direction, completes."""
 
-    def closed(self, closed: Closed) -> Iterable[Message]: ...
+    def gap(self, gap: Gap) -> Iterable[Message]:
+        """Return the messages that the missing bytes end, flagged as truncated."""
+
+    def closed(self, closed: Closed) -> Iterable[Message]:
+        """Return the messages that the end of one direction (fin) or of both completes."""
 
 
+# In the order in which they are tried on an unknown port.
 BUILTIN: tuple[type[Decoder], ...] = (Http1, Amqp091, MySql)
 
 PORTS: dict[int, str] = PROTOCOL_OF_PORT
-"""Server port -> protocol, as the services of a cloud listen; a topology file adds to it."""
+"""Server port -> protocol, by the default ports of a cloud's services; a topology file adds to it."""
 
 RAW_LIMIT = 16 << 20
-"""Bytes of a body that are kept where it is to be sent again."""
+"""Bytes of a body that are kept for `tracer replay`, which sends it again."""
 UNKNOWN_AFTER = 12
-"""Pieces of data without anything known in them, after which a connection is given up."""
+"""A connection is given up when this many pieces of data show no known protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the pipeline wants of the decoders; less is faster."""
+    """What the later stages need from the decoders; a decoder is faster if it keeps less."""
 
     wants_body: Callable[[str, str, dict[str, str], int], bool] | None = None
+    """(method, target, headers, status or 0) -> keep the HTTP body? None: keep all."""
     wants_statement: Callable[[bytes], bool] | None = None
+    """Text of an SQL statement -> make a message of it? None: of all."""
     skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None
-    """Called with the time and frames of each statement that was not wanted."""
+    """Called with time and frames of each statement that was not wanted."""
     raw: bool = False
-    """Hand on what was sent as it was sent, secrets and all: for sending it again."""
+    """Keep messages as they were sent, with their secrets, so that they can be sent again."""
 
 
 class Decoders:
-    """Gives each connection its decoder and feeds it.
+    """Chooses a decoder for each connection and feeds it.
 
-    The port decides, except where the bytes are plainly of another protocol; on an unknown port the
-    bytes decide alone. *turn* is called when they show that client and server were taken for each
-    other.
+    *ports* decides, unless the bytes clearly belong to another protocol. On an unknown port the bytes decide
+    alone. *turn* is called when the bytes show that client and server were mistaken for each other.
     """
 
     def __init__(
@@ -87,9 +98,11 @@ class Decoders:
         self._turn = turn
         self._decoders: dict[int, Decoder] = {}
         self._tries: dict[int, int] = {}
+        """Connection number -> pieces of data that no decoder recognised."""
         self._ignored: set[int] = set()
+        """Numbers of the connections that were given up."""
         self._half_closed: set[int] = set()
-        """Connections of which one direction has ended."""
+        """Numbers of the connections of which one direction has ended."""
 
     def receive(self, event: Data | Gap | Closed) -> Iterable[Message]:
         """Return the messages that *event* completes."""
@@ -108,6 +121,7 @@ class Decoders:
     def _close(self, decoder: Decoder | None, closed: Closed) -> Iterable[Message]:
         number = closed.connection.number
         if closed.how == "fin" and number not in self._half_closed:
+            # The first FIN: the other direction goes on.
             self._half_closed.add(number)
         else:
             self._half_closed.discard(number)
@@ -117,6 +131,7 @@ class Decoders:
         return () if decoder is None else decoder.closed(closed)
 
     def _begin(self, data: Data) -> Iterable[Message]:
+        """Choose the decoder of a connection by *data*, and return what it decodes."""
         connection = data.connection
         if connection.number in self._ignored:
             return ()
@@ -125,11 +140,14 @@ class Decoders:
             if _is_tls(data.payload):
                 return self._ignore(connection, data.time_ns, "tls", data.frames)
             tries = self._tries[connection.number] = self._tries.get(connection.number, 0) + 1
+            # A connection that began before the capture may start in the middle of a message: more data
+            # may show its protocol.
             if tries < UNKNOWN_AFTER:
                 return ()
             return self._ignore(connection, data.time_ns, "unknown protocol", data.frames)
         if direction != data.direction and not connection.certain and self._turn is not None:
             self._turn(connection)
+            # This piece was labelled before the turn; the following ones have the new directions.
             data = data._replace(direction=TO_CLIENT if data.direction == TO_SERVER else TO_SERVER)
         self._tries.pop(connection.number, None)
         connection.protocol = kind.name
@@ -137,7 +155,9 @@ class Decoders:
         return decoder.receive(data)
 
     def _recognise(self, data: Data) -> tuple[type[Decoder] | None, int]:
+        """Return the decoder for *data* and the direction in which it travels; the port's own comes first."""
         name = self._ports.get(data.connection.server.port)
+        # While the server is a guess, the port of the service may be the client's.
         if name is None and not data.connection.certain:
             name = self._ports.get(data.connection.client.port)
         expected = self._by_name.get(name) if name else None
@@ -146,6 +166,7 @@ class Decoders:
             direction = decoder.recognises(data.payload, data.direction) if decoder else None
             if direction is not None:
                 return decoder, direction
+        # Nothing recognised: trust a known port. Its decoder can find the next message by itself.
         return expected, data.direction
 
     def _make(self, kind: type[Decoder], connection: Connection) -> Decoder:
@@ -165,4 +186,5 @@ class Decoders:
 
 def _is_tls(payload: bytes) -> bool:
     """Return whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
+    # Types 20 to 23, and a legacy version from 3.0 (SSL 3) to 3.4.
     return len(payload) > 5 and 20 <= payload[0] <= 23 and payload[1] == 3 and payload[2] <= 4

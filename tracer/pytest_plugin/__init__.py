@@ -1,13 +1,13 @@
-"""pytest's plugin: the fixture `tracer`, the marker that configures it, and `--tracer-check`.
+"""The pytest plugin: the fixture `tracer`, the marker that configures it, and `--tracer-check`.
 
-pytest loads this module in every run where tracer is installed, and few runs use it. So it imports pytest and
-`stash` alone; a hook or a fixture imports another module when it needs that.
+pytest loads this module in every run where tracer is installed, although few runs use it. So it imports only
+pytest and `stash`; hooks and fixtures import other modules when they need them.
 
-stash      what is remembered of a test
-settings   what ini file, command line and markers ask for
+stash      data that the plugin stores for each test
+settings   settings from ini file, command line and markers
 fixture    the fixture `tracer`
 folder     each trace of a capture folder as a test
-explain    what is added to a failed test's report, and what is taken out of it
+explain    additions to a failed test's report, and removal of passwords
 recording  captures made while a test runs
 recorder   the process that makes them
 """
@@ -38,7 +38,7 @@ HELP = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the command line beat those of the ini file; a marker beats both."""
+    """Add the options; the command line overrides the ini file, and a marker overrides both."""
     group = parser.getgroup("tracer", "conformance of the creation of cloud VMs")
     group.addoption(
         "--tracer-check",
@@ -60,14 +60,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tracer-keep",
         choices=("failed", "all", "none"),
         default="failed",
-        help="of which tests the recorded captures are kept (failed)",
+        help="tests whose recorded captures are kept (failed)",
     )
-    group.addoption("--tracer-folder", metavar="DIR", help="where they are kept (tracer-captures)")
-    parser.addini("tracer_folder", "where recorded captures are kept", default="tracer-captures")
+    group.addoption(
+        "--tracer-folder", metavar="DIR", help="folder of the recorded captures (tracer-captures)"
+    )
+    parser.addini("tracer_folder", "folder of the recorded captures", default="tracer-captures")
     group.addoption(
         "--tracer-raw",
         action="store_true",
-        help="record as it is on the wire; else tokens, passwords and rows of databases are overwritten",
+        help="do not redact recordings; by default tokens, passwords and database rows are overwritten",
     )
     group.addoption(
         "--tracer-strict",
@@ -82,7 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, for --strict-markers; look for the folders to check."""
+    """Register the marker, for --strict-markers; resolve the folders of --tracer-check."""
     config.addinivalue_line("markers", MARKER)
     if config.getoption("tracer_check"):
         from tracer.pytest_plugin import folder
@@ -99,12 +101,12 @@ def tracer(request: pytest.FixtureRequest) -> Generator[Tracer]:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Take a capture file that is to be checked."""
+    """Return a collector for a capture file of --tracer-check."""
     return _checked(file_path, parent)
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Take a folder of captures that is to be checked."""
+    """Return a collector for a folder of --tracer-check."""
     return _checked(path, parent)
 
 
@@ -118,7 +120,7 @@ def _checked(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Add to a failed assertion about traffic what is known of it."""
+    """Add the explanation of the traffic to a failed assertion about it."""
     claims = sys.modules.get("tracer.testing.claims")
     if claims is not None:
         claims.denied.clear()
@@ -136,9 +138,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put ladders into the report as sections of their own; let no password of a broker stay in it.
+    """Add ladder diagrams to the report as sections; remove passwords of brokers from it.
 
-    A mistake of the test's, such as a capture that is not there, is shown by its line and its message alone.
+    A mistake in the test, such as a missing capture, is shown by its line and message only.
     """
     errors = sys.modules.get("tracer.errors")
     raised = call.excinfo

@@ -1,8 +1,8 @@
-"""What is added to a failed test's report: the story of the trace, its ladder, where its captures are.
+"""Completes a failed test's report: adds the explanation of the trace, its ladder, the path of its captures.
 
-And what is taken out of it: passwords of brokers, and the part of a traceback that lies in tracer. Here alone
-the plugin uses what is private to pytest: the objects that it makes of a traceback, whose classes pytest does
-not export (tests/pytest_plugin/test_explain.py fails when they change).
+It also removes passwords of brokers, and the part of a traceback that is inside tracer. This is the only
+module of the plugin that uses private parts of pytest: the classes of traceback entries, which it does not
+export (tests/pytest_plugin/test_explain.py fails when they change).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["add", "draw", "scrub", "shorten"]
 
 
 def add(item: pytest.Item, error: AssertionError) -> None:
-    """Add a note to *error* for the claim that made it fail, and its ladder as a section of the report.
+    """Add a note to *error* for the claim that failed, and its ladder as a section of the report.
 
-    A claim that was false may have been meant to be (`assert not …`): the one that failed is the one whose
-    words stand in the message. Without rewritten assertions there is no message, and it is the last one.
+    A false claim may be intended (`assert not …`), so the claim is used whose text is in the message. Without
+    assertion rewriting there is no message; then the last false claim is used.
     """
     words = str(error)
     claim = next((c for c in reversed(denied) if repr(c) in words), None)
@@ -38,7 +38,7 @@ def tell(item: pytest.Item, error: AssertionError, claim: Claim) -> None:
     if item.stash.get(KEPT, None) or item.stash.get(HEARD, None):
         from tracer.pytest_plugin.recording import kept_words
 
-        # First, since a story ends with a legend that names the same place.
+        # Before the explanation, which ends with a legend that names the same folder.
         error.add_note(kept_words(item))
     story = claim.explain()
     if story:
@@ -47,35 +47,35 @@ def tell(item: pytest.Item, error: AssertionError, claim: Claim) -> None:
 
 
 def draw(item: pytest.Item, claim: Claim) -> None:
-    """Add the ladder of the trace that *claim* is about."""
+    """Add the ladder diagram of the trace of *claim*."""
     if claim.ladder is not None:
-        # Not add_report_section: it would call a drawing "captured".
+        # Not add_report_section: it would write "captured" into the heading.
         item.stash.setdefault(SECTIONS, []).append(("tracer ladder", claim.ladder()))
 
 
 def shorten(item: pytest.Item, found: pytest.ExceptionInfo[BaseException]) -> None:
-    """Leave off what of a traceback lies in tracer: the mistake is on the line that called it.
+    """Remove the entries inside tracer from a traceback: the mistake is in the line that called it.
 
-    What the system said is in the message already, and is no traceback of its own. `--full-trace` shows all.
+    The causes are dropped too, as the message contains their text. `--full-trace` shows everything.
     """
     if item.config.getoption("fulltrace", False):
         return
     place = found.tb
     while place.tb_next is not None and not _is_ours(place.tb_next):
         place = place.tb_next
-    # In the chain itself: pytest goes back to it, whatever its own list of entries is made to say.
+    # The traceback itself is changed: pytest reads it again, so a changed list of entries has no effect.
     place.tb_next = None
     found.value.__cause__ = None
 
 
 def _is_ours(place: TracebackType) -> bool:
-    # The hooks of the plugin stand around the test; all else of ours is called by it.
+    # The plugin's hooks are called around the test; everything else of tracer is called by the test.
     module = str(place.tb_frame.f_globals.get("__name__"))
     return module.startswith("tracer.") and module != __package__
 
 
 def scrub(report: pytest.TestReport) -> None:
-    """Take passwords in URLs of brokers out of *report*: pytest shows arguments and locals of tests."""
+    """Remove passwords in URLs of brokers from *report*: pytest shows arguments and locals of tests."""
     from tracer.pytest_plugin.recording import scrubbed
 
     report.longrepr = _without_passwords(report.longrepr, scrubbed)
@@ -83,12 +83,12 @@ def scrub(report: pytest.TestReport) -> None:
 
 
 def _without_passwords(shown: Any, scrubbed: Callable[[str], str]) -> Any:
-    """Return what a report shows without passwords; what pytest made of a traceback is changed in place."""
+    """Return a part of a report without passwords; traceback objects of pytest are changed in place."""
     if isinstance(shown, str):
         return scrubbed(shown)
     if type(shown) in (list, tuple):
         return type(shown)(_without_passwords(each, scrubbed) for each in shown)
-    # The parts of a traceback are objects of pytest's, which hold strings, lists and one another.
+    # Parts of a traceback are objects of pytest, which hold strings, lists and other such objects.
     if type(shown).__module__.startswith("_pytest."):
         for name, value in list(vars(shown).items()):
             setattr(shown, name, _without_passwords(value, scrubbed))

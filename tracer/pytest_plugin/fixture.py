@@ -1,4 +1,4 @@
-"""The fixture `tracer`: checks captures, or records them, as the test's marker asks."""
+"""The fixture `tracer`: checks captures, or records them, with the settings of the test's marker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Tracer", "fixture"]
 
 
 class Tracer:
-    """Checks captures as the marker of the test asks; each argument here has the last word."""
+    """Checks captures with the settings of the test's marker; arguments of its methods override them."""
 
     def __init__(self, item: pytest.Item, asked: Asked) -> None:
         self._item, self._asked = item, asked
@@ -35,7 +35,7 @@ class Tracer:
         return f"<tracer of {self._item.name}: {self._asked.settings.grammar}>"
 
     conforms = staticmethod(conforms)
-    """`assert trace == tracer.conforms("cloudvm_create")`; the same as tracer.testing.traffic."""
+    """For `assert trace == tracer.conforms("cloudvm_create")`: the class of tracer.testing.traffic."""
 
     def check(
         self,
@@ -47,9 +47,8 @@ class Tracer:
     ) -> Traffic:
         """Return the traffic in *captures*, or in those of the marker: files, folders, `example:NAME`.
 
-        Relative paths are looked for beside the test's file, then under pytest's root. What *allow* holds is
-        added to what is allowed already. Raises SourceError, GrammarError or UsageError, one line that says
-        what to do.
+        Relative paths are searched in the folder of the test's file, then in pytest's root. *allow* is added
+        to what is allowed already. Raises SourceError, GrammarError or UsageError with a one-line message.
         """
         __tracebackhide__ = True
         paths = tuple(locate(path, self._bases) for path in captures) or self._asked.captures
@@ -59,7 +58,7 @@ class Tracer:
                 " or tracer_captures in the ini file"
             )
         found = Traffic(paths, self._settings(grammar, topology, allow, stall))
-        # Read now, so that a capture that cannot be read is blamed on this line.
+        # Read now, so that an unreadable capture fails on this line of the test.
         _ = found.report
         return found
 
@@ -75,16 +74,16 @@ class Tracer:
         allow: Sequence[str] = (),
         stall: str | float | timedelta | None = None,
     ) -> Recording:
-        """Return what records in a `with` block: `with tracer.record({"Internal_base": "eth1"}) as traffic:`
+        """Return a recording for a `with` block: `with tracer.record({"Internal_base": "eth1"}) as traffic:`
 
-        Each plane with its interface; or interfaces alone, which are capture points (`record("any")`). *bpf*
-        is a filter in tcpdump's words, by default the ports of the protocols. When the block ends, recording
-        goes on for *settle*. Secrets are overwritten as they are written, unless --tracer-raw; the captures
-        are kept as --tracer-keep says.
+        *interfaces* maps planes to interfaces, or names interfaces as capture points (`record("any")`). *bpf*
+        is a filter in the syntax of tcpdump; default: the ports of the protocols. When the block ends,
+        recording goes on for *settle*. Secrets are overwritten, unless --tracer-raw; the captures are kept as
+        --tracer-keep says.
 
-        *amqp* is the URL of a RabbitMQ with its firehose on (amqp://USER:PASSWORD@HOST/VHOST), or several:
-        beside interfaces, or alone. The password may stand in TRACER_AMQP_PASSWORD. What brokers tell is
-        checked as it comes and not kept, so against *grammar* alone.
+        *amqp* is the URL of a RabbitMQ with its firehose on (amqp://USER:PASSWORD@HOST/VHOST), or several
+        URLs, with or without interfaces. The password may be in TRACER_AMQP_PASSWORD. Messages of brokers are
+        checked as they come and not kept, so only against *grammar*.
         """
         from tracer.pytest_plugin.recording import Recording, folder_of, interfaces_of, without_user
 
@@ -111,7 +110,7 @@ class Tracer:
         )
 
     def tidy(self) -> None:
-        """Remove what was recorded and is not to be kept."""
+        """Remove the recorded captures that are not to be kept."""
         folders = self._item.stash.get(KEPT, [])
         if folders:
             from tracer.pytest_plugin.recording import keep
@@ -136,14 +135,14 @@ class Tracer:
 
 
 def fixture(request: pytest.FixtureRequest) -> Generator[Tracer]:
-    """Yield the Tracer of one test; what makes no sense in its marker is an error of its set-up."""
+    """Yield the Tracer of one test; an invalid marker is an error of the test's set-up."""
     wrong = ""
     try:
         asked = of_item(request.node)
     except UsageError as error:
         wrong = f"tracer: {error}"
     if wrong:
-        # Out here pytest has no other exception to tell along with it.
+        # Raised outside the except block, so that pytest shows no second exception with it.
         pytest.fail(wrong, pytrace=False)
     tracer = Tracer(request.node, asked)
     yield tracer

@@ -1,7 +1,7 @@
-"""`pytest --tracer-check FOLDER`: each trace of captures is a test, with its request id for a name.
+"""`pytest --tracer-check FOLDER`: each trace of the captures is a test, named by its request id.
 
-pytest is given the folder as something to collect, and this module as the one that knows how. So node ids,
-`-k`, `--last-failed`, deselection and pytest-xdist work as for any other test.
+The folder is added to what pytest collects, and this module provides its collector. So node ids, `-k`,
+`--last-failed`, deselection and pytest-xdist work as for any other test.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _NO_TRACE = "no-trace"
 
 
 def configure(config: pytest.Config) -> None:
-    """Make the folders to check what pytest collects; with nothing else named, the only thing.
+    """Add the folders of --tracer-check to what pytest collects; without other arguments, only they are.
 
-    UsageError for what is not there, and for options that make no sense, before anything is collected.
+    Raises UsageError for a missing folder or an invalid option, before the collection.
     """
     from tracer.capture.arguments import example_path
 
@@ -54,10 +54,10 @@ def configure(config: pytest.Config) -> None:
 
 
 def _without_ids(config: pytest.Config, named: Sequence[str], folders: Iterable[Path]) -> Iterator[str]:
-    """Yield what is *named* to collect; keep for later which traces of a folder are wanted.
+    """Yield the arguments to collect, without ids of traces, which are stored in the options.
 
-    A failure is named FOLDER::ID, and is run again by that name; but pytest takes no `::` behind a folder.
-    Options reach the workers of pytest-xdist as they are, so that is where it is kept.
+    A failed test is named FOLDER::ID and can be run again by that name, but pytest accepts no `::` after a
+    folder. The options are used because they reach the workers of pytest-xdist.
     """
     wanted: dict[str, list[str]] = {}
     for argument in named:
@@ -72,26 +72,26 @@ def _without_ids(config: pytest.Config, named: Sequence[str], folders: Iterable[
 
 
 def absolutepath(path: Path) -> Path:
-    """Return *path* as pytest names what it is given: absolute, without `..`, through no link."""
+    """Return *path* as pytest writes it: absolute, without `..`; links are not resolved."""
     return Path(os.path.abspath(path))
 
 
 def collector(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Return what collects *path*, if it is one to check."""
+    """Return the collector of *path* if --tracer-check names it; else None."""
     if path not in parent.config.stash.get(_FOLDERS, {}):
         return None
     root = parent.config.rootpath
-    # Outside of the root pytest has no name for it, and one folder's traces could not be told from another's.
+    # pytest has no node id for a path outside its root: traces of two folders would have equal names.
     inside = path.is_relative_to(root)
     nodeid = (path.relative_to(root) if inside else path).as_posix()
     return Captures.from_parent(parent, path=path, nodeid=nodeid)
 
 
 class Captures(pytest.File):
-    """A folder of captures of one incident, or one capture: its traces are tests."""
+    """A collector for a folder of captures of one incident, or for one capture: its traces are tests."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield an item for each trace; without any, one that fails by saying so."""
+        """Yield an item for each trace; without traces, one item that fails with that message."""
         try:
             traffic = Traffic([str(self.path)], of_run(self.config).settings)
             report = traffic.report
@@ -109,7 +109,7 @@ class Captures(pytest.File):
 
 
 def item_name(verdict: Verdict, taken: set[str]) -> str:
-    """Return a name for a test: the trace's id, without what node ids and shells could not stand.
+    """Return the name of a test: the trace's id, without characters that node ids and shells cannot hold.
 
     Ids come from the wire: they may hold `::`, escapes or a megabyte.
     """
@@ -123,7 +123,7 @@ def item_name(verdict: Verdict, taken: set[str]) -> str:
 
 
 class TraceItem(pytest.Item):
-    """One trace: passes when it conforms."""
+    """The test of one trace; it passes when the trace conforms."""
 
     def __init__(self, *, verdict: Verdict | None, traffic: Traffic, **more: object) -> None:
         super().__init__(**more)  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ class TraceItem(pytest.Item):
         return self.traffic.report
 
     def runtest(self) -> None:
-        """Fail unless the trace conforms, with all that is known of it."""
+        """Raise Deviation, with the full explanation, unless the trace conforms."""
         verdict = self.verdict
         if verdict is None:
             raise Deviation(
@@ -159,14 +159,14 @@ class TraceItem(pytest.Item):
             self.user_properties += [(f"tracer_{key}", value) for key, value in known.items() if value]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> Any:
-        """Return the story of the trace; of anything else, which is a bug of ours, the traceback."""
+        """Return the explanation of the trace; for another exception, a bug of tracer, the traceback."""
         if isinstance(excinfo.value, Deviation):
             explain.draw(self, excinfo.value.claim)
             return f"{excinfo.value}\n{excinfo.value.claim.explain()}"
         return super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where it is, and what its failure is headed with."""
+        """Return the path, no line number, and the heading of a failure."""
         name = f" {self.verdict.name[:60]!r}" if self.verdict and self.verdict.name else ""
         return self.path, None, f"{self.name}{name}"
 

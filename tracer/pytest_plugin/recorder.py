@@ -1,15 +1,14 @@
 """The process that records while a test runs: `python -m tracer.pytest_plugin.recorder`.
 
-A process of its own, because it gives up all privileges once its sockets are open, and because a busy test
-must not cost packets. It is asked by one line on its standard input (other users of the machine may read
-arguments, and the URL of a broker holds a password), says `ready` on standard output, records until its
-standard input ends (so it never outlives the test), and says then what it has. A mistake is one line on
-standard error, with the exit code of its kind.
+It is a separate process because it gives up all privileges once its sockets are open, and because a busy test
+must not cause packet loss. Protocol: it reads one line of JSON from standard input (not arguments: other
+users can read these, and a broker's URL holds a password), writes `ready` to standard output, records until
+standard input ends (so it never outlives the test), and writes its result. A mistake of the user gives
+one line on standard error and an exit code.
 
-The packets of interfaces go into files, which are checked when the recording is over. A broker's firehose
-gives messages and no packets, so nothing of it goes into a file of packets. With a broker all that is
-recorded is checked as it comes, as `tracer watch` does, and the report is handed over; the files are then
-for a person to look into.
+Packets of interfaces go into files, which are checked after the recording. A broker's firehose gives messages
+and no packets, so it is not in the files. With a broker everything is checked as it comes, as in `tracer
+watch`, and the result holds the report; the files are then only for inspection.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ __all__ = ["BROKE_OFF", "MISTAKES", "NO_PRIVILEGE", "main"]
 
 NO_PRIVILEGE, BROKE_OFF = 13, 1
 MISTAKES: dict[int, type[TracerError]] = {2: UsageError, 3: SourceError, 4: GrammarError}
-"""Exit code -> what could not be begun."""
+"""Exit code -> class of the error."""
 
 
 class _Listening:
-    """A watch in a thread of its own."""
+    """A watch in a separate thread."""
 
     def __init__(self, asked: dict[str, Any], settings: Settings) -> None:
         self.troubles: list[str] = []
@@ -57,7 +56,7 @@ class _Listening:
         )
         silent = self.run.silent_brokers()
         if silent:
-            # It would go on and call RPC unobserved: a test that asks for it wants to know now.
+            # The watch would run and report RPC as unobserved; a test with a broker should fail at once.
             raise SourceError(silent[0])
         self._thread = threading.Thread(target=self._listen, name="listens")
 
@@ -75,9 +74,9 @@ class _Listening:
         self._thread.start()
 
     def report(self) -> tuple[Report, int]:
-        """Wait for the end; return the report, and how many verdicts there was no room for in it.
+        """Wait for the end; return the report, and the number of verdicts left out of it for lack of room.
 
-        Raises what ended the run before.
+        Raises the exception that ended the run, if any.
         """
         self._thread.join()
         if self._error is not None:
@@ -88,7 +87,7 @@ class _Listening:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What is to run, with all sockets open and no privilege left."""
+    """A recorder, a watch, or both, with sockets open and privileges dropped."""
 
     recorder: Recorder | None
     interfaces: Sequence[LiveSource]
@@ -101,7 +100,7 @@ class _Opened:
             self.listening.run.stop()
 
     def run(self) -> dict[str, Any]:
-        """Record until `stop`; return what was recorded."""
+        """Record until `stop`; return the result."""
         summary: dict[str, Any] = {"packets": 0, "dropped": {}, "troubles": [], "report": None, "left_out": 0}
         if self.listening is not None:
             self.listening.start()
@@ -122,12 +121,12 @@ class _Opened:
 
 
 def main() -> int:
-    """Record as the JSON in the first line of standard input asks.
+    """Record as the JSON object in the first line of standard input specifies.
 
-    folder, interfaces, brokers (URLs), filter, redact; and for what is checked as it comes grammar, topology,
-    stall_s, allow.
+    Members: folder, interfaces, brokers (URLs), filter, redact; and, for checks with a broker, grammar,
+    topology, stall_s, allow.
     """
-    # An interrupt at the terminal reaches all processes of the run; this one ends when the test does.
+    # Ctrl-C at the terminal reaches all processes of the run; this one ends with the test.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = json.loads(sys.stdin.readline())
     try:
@@ -145,7 +144,7 @@ def main() -> int:
         # The interface has gone, or the disk is full.
         print(reason(error) if isinstance(error, OSError) else error, file=sys.stderr)
         return BROKE_OFF
-    # Nothing else fits all that may stand in a report: names that came over the wire hold anything.
+    # pickle: a report holds names from the wire with any characters, lone surrogates too.
     print(base64.b64encode(pickle.dumps(summary)).decode(), flush=True)
     return 0
 

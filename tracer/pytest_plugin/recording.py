@@ -1,4 +1,4 @@
-"""Captures made while a test runs: where they go, what is kept of them, and what is checked afterwards."""
+"""Recordings made while a test runs: their folder, what is kept of them, and the check afterwards."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ __all__ = ["Recording", "folder_of", "interfaces_of", "keep", "kept_words", "scr
 
 READY_S = 60.0
 SETTLE_S = 1.0
-"""How long is recorded after the block: an acknowledgement comes behind the answer that a test waits for."""
+"""How long recording goes on after the block: acknowledgements follow the answer that a test waits for."""
 _STRANGE = re.compile(r"[^\w.-]+")
 
 
 class Recording(Traffic):
-    """Traffic that is recorded in a `with` block, and checked when it is asked about after it."""
+    """Traffic that is recorded in a `with` block, and checked when a result is first needed after it."""
 
     def __init__(
         self,
@@ -52,23 +52,23 @@ class Recording(Traffic):
         self._child: subprocess.Popen[str] | None = None
         self._state = "not begun"
         self._live_report: Report | None = None
-        """What was checked as it came, with a broker."""
+        """The report of the watch; None without a broker."""
         self._left_out = 0
         self.dropped: dict[str, int] = {}
-        """Interface -> packets that the kernel had to drop."""
+        """interface -> packets that the kernel dropped"""
         self.packets = 0
-        """Of interfaces, as they stand in the captures."""
+        """Packets of interfaces in the captures."""
         self.messages = 0
-        """Of brokers: each counts when it is published and when it is delivered."""
+        """Messages of brokers; each counts when it is published and when it is delivered."""
         self.troubles: list[str] = []
-        """What went wrong meanwhile: a broker that was gone for a while, an interface that ended."""
+        """Messages about losses: a broker that was unreachable for a while, an interface that ended."""
 
     def __repr__(self) -> str:
         return f"<traffic recorded on {self._where}: {self._state}>"
 
     @property
     def folder(self) -> Path:
-        """Where the captures are. Of a broker's messages there are none."""
+        """The folder of the captures; messages of brokers are not in it."""
         return self._folder
 
     @property
@@ -76,11 +76,10 @@ class Recording(Traffic):
         return ", ".join([*self._interfaces, *map(without_user, self._brokers)])
 
     def __enter__(self) -> Recording:
-        """Return when every packet and every message from now on is recorded.
+        """Start the recording; return when every later packet and message is recorded.
 
-        Without the privilege to sniff the test is skipped, or fails under --tracer-strict. Raises UsageError
-        for interfaces that are not there, SourceError for a broker that cannot be listened to or does not
-        trace.
+        Without the privilege to capture, the test is skipped, or fails under --tracer-strict. Raises
+        UsageError for a missing interface, and SourceError for a broker without access or firehose.
         """
         __tracebackhide__ = True
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -101,7 +100,7 @@ class Recording(Traffic):
         return self
 
     def _ask(self, child: subprocess.Popen[str]) -> str:
-        """Send *child* what to record; return its answer."""
+        """Send *child* the specification of the recording; return the first line that it writes."""
         config, settings = self._item.config, self.settings
         asked = {
             "folder": str(self._folder),
@@ -121,9 +120,9 @@ class Recording(Traffic):
         return child.stdout.readline()
 
     def _give_up(self, child: subprocess.Popen[str]) -> None:
-        """Say why nothing can be recorded: skip, fail or raise."""
+        """Skip the test, fail it, or raise, with the reason why the recorder did not start."""
         __tracebackhide__ = True
-        # Here only: this module is imported where nothing is recorded, too.
+        # Imported here: the module is also imported by tests that record nothing.
         from tracer.pytest_plugin.recorder import MISTAKES, NO_PRIVILEGE
 
         _, errors = child.communicate()
@@ -139,7 +138,7 @@ class Recording(Traffic):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the recording, with all packets written and all messages of brokers checked."""
+        """End the recording after all packets are written and all messages of brokers checked."""
         child = self._child
         if child is None:
             return
@@ -170,17 +169,18 @@ class Recording(Traffic):
 
     @cached_property
     def report(self) -> Report:
+        """The report on the recording. Raises UsageError before its end, SourceError if it holds nothing."""
         if self._state in ("not begun", "recording"):
-            raise UsageError("traffic is checked when its recording is over: ask behind the `with` block")
+            raise UsageError("traffic is checked when its recording is over: ask after the `with` block")
         live = self._live_report
-        # A broker also tells who connects: messages without a call are nothing to check.
+        # A broker also reports connections: messages without a call leave nothing to check.
         if not self.packets and not any(capture.calls for capture in (live.captures if live else ())):
             what = ["packet of the protocols"] * bool(self._interfaces) + ["RPC"] * bool(self._brokers)
             nothing = f"no {' and no '.join(what)} passed there"
             more = f" ({'; '.join(self.troubles)})" if self.troubles else ""
             raise SourceError(f"nothing was recorded on {self._where}: {nothing}{more}")
         if self._left_out:
-            # One of them may have deviated.
+            # Not a pass: one of the verdicts left out may deviate.
             raise SourceError(
                 f"too many traces for one recording with a broker: {self._left_out:,} of the first are not"
                 " kept. Record shorter, or from interfaces alone"
@@ -190,6 +190,7 @@ class Recording(Traffic):
         return Traffic(self.captures, self.settings).report
 
     def checked_with(self, settings: Settings) -> Traffic:
+        """Return the same captures checked with *settings*. Raises UsageError with a broker."""
         if self._brokers:
             raise UsageError(
                 "messages of a broker are checked as they come and not kept, so against one grammar alone"
@@ -199,21 +200,21 @@ class Recording(Traffic):
 
 
 _USER = re.compile(r"(\w+://)(?!USER:PASSWORD@)[^\s'\"]*:[^\s'\"]*@")
-"""Also where the scheme is wrong: that is when a message shows a URL. What a message advises is left."""
+"""URLs with a user, also with a wrong scheme, since errors quote these. Examples in messages do not match."""
 
 
 def without_user(url: str) -> str:
-    """Return *url* without user and password, whatever else is wrong with it."""
+    """Return *url* without user and password; it may be an invalid URL."""
     return re.sub(r"^(\w+://)?.*@", r"\1", url, flags=re.DOTALL)
 
 
 def scrubbed(words: str) -> str:
-    """Return *words* with no user and password in URLs."""
+    """Return *words* without users and passwords in URLs."""
     return _USER.sub(r"\1…@", words)
 
 
 def interfaces_of(planes: Mapping[str, str] | str | None, more: Sequence[str]) -> list[str]:
-    """Return the words of `-i` that are meant: PLANE=INTERFACE, or an interface for a capture point."""
+    """Return the arguments of `-i`: PLANE=INTERFACE, or an interface as a capture point."""
     if planes is None:
         return [*more]
     first = [planes] if isinstance(planes, str) else [f"{plane}={name}" for plane, name in planes.items()]
@@ -221,7 +222,7 @@ def interfaces_of(planes: Mapping[str, str] | str | None, more: Sequence[str]) -
 
 
 def folder_of(item: pytest.Item, number: int) -> Path:
-    """Return where the captures of a test go: a folder under the test's name, another for each recording."""
+    """Return the folder of a recording: named after the test, another one for each recording of it."""
     config = item.config
     top = config.getoption("tracer_folder") or config.getini("tracer_folder")
     *files, name = (_STRANGE.sub("_", part)[:100] for part in item.nodeid.split("::"))
@@ -230,7 +231,7 @@ def folder_of(item: pytest.Item, number: int) -> Path:
 
 
 def keep(item: pytest.Item, folders: Sequence[Path]) -> None:
-    """Remove the captures that are not to be kept, with the folders that are empty then."""
+    """Remove the captures that are not to be kept, and folders that become empty."""
     wanted = item.config.getoption("tracer_keep")
     if wanted == "all" or (wanted == "failed" and item.stash.get(FAILED, False)):
         return
@@ -246,7 +247,7 @@ def keep(item: pytest.Item, folders: Sequence[Path]) -> None:
 
 
 def kept_words(item: pytest.Item) -> str:
-    """Return where the captures of a failed test are, in words; empty when none were recorded."""
+    """Return a message about where the captures of a failed test are; '' when none were recorded."""
     folders, brokers = item.stash.get(KEPT, []), item.stash.get(HEARD, [])
     words = []
     if folders and item.config.getoption("tracer_keep") == "none":
@@ -256,7 +257,7 @@ def kept_words(item: pytest.Item) -> str:
         secrets = "with all secrets, for --tracer-raw" if raw else "secrets overwritten"
         words = [f"{', '.join(map(str, folders))} ({secrets})"]
     if brokers:
-        # Numbers are those of each interface, and a file holds the packets of all.
+        # Frames are numbered for each interface, while a file holds the packets of all interfaces.
         counted = ", and '#' counts the packets of an interface" if folders else ""
         words.append(f"none of {', '.join(brokers)}: messages are checked as they come{counted}")
     return f"captures: {'; '.join(words)}" if words else ""

@@ -1,4 +1,4 @@
-"""The settings of a test: from the ini file, the command line, and markers; the later ones win."""
+"""The settings of a test: from the ini file, the command line, and markers; later ones override."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ KEYS = ("grammar", "topology", "captures", "allow", "stall")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked for; paths are absolute, or as given where there is no such file."""
+    """The settings; paths are absolute, or as given if there is no such file."""
 
     settings: Settings
     captures: tuple[str, ...] = ()
 
 
 def of_run(config: pytest.Config) -> Asked:
-    """Return what the ini file and the command line ask for. UsageError for what makes no sense."""
+    """Return the settings of the ini file and the command line. Raises UsageError for invalid ones."""
     values: dict[str, Any] = {}
     base = config.inipath.parent if config.inipath else config.rootpath
     for key in ("grammar", "topology", "stall"):
@@ -42,9 +42,9 @@ def of_run(config: pytest.Config) -> Asked:
 
 
 def of_item(item: pytest.Item) -> Asked:
-    """Return what is asked for a test. UsageError for what makes no sense."""
+    """Return the settings of a test. Raises UsageError for an invalid marker."""
     asked = of_run(item.config)
-    # The closest marker comes first in pytest's order, and has the last word in ours.
+    # pytest returns the closest marker first; it is applied last, so that it overrides the others.
     for marker in reversed(list(item.iter_markers("tracer"))):
         if marker.args:
             raise UsageError("@pytest.mark.tracer takes names: @pytest.mark.tracer(captures=…, grammar=…)")
@@ -58,7 +58,7 @@ def of_item(item: pytest.Item) -> Asked:
 
 
 def _with(asked: Asked, values: Mapping[str, Any], bases: Sequence[Path]) -> Asked:
-    """Return *asked* with what *values* hold; what is allowed adds up, all else is replaced."""
+    """Return *asked* with *values*; `allow` is extended, everything else is replaced."""
     settings = asked.settings
     grammar, topology, stall = (values.get(key) for key in ("grammar", "topology", "stall"))
     captures, allow = (several(key, values.get(key)) for key in ("captures", "allow"))
@@ -74,7 +74,7 @@ def _with(asked: Asked, values: Mapping[str, Any], bases: Sequence[Path]) -> Ask
 
 
 def several(name: str, value: Any) -> tuple[Any, ...]:
-    """Return what may be given as one text or as several. UsageError for anything else."""
+    """Return one text or a list of texts as a tuple. Raises UsageError for anything else."""
     if value is None:
         return ()
     if isinstance(value, str | os.PathLike):
@@ -87,7 +87,7 @@ def several(name: str, value: Any) -> tuple[Any, ...]:
 
 
 def stall_seconds(stall: str | float | timedelta) -> float:
-    """Return the silence after which a creation is stuck. UsageError for what is no time, or none at all."""
+    """Return the silence after which a creation is stuck, in seconds. Raises UsageError."""
     from tracer.testing.claims import nanoseconds
 
     seconds = nanoseconds(stall) / 1e9
@@ -97,7 +97,7 @@ def stall_seconds(stall: str | float | timedelta) -> float:
 
 
 def _number(stall: Any) -> Any:
-    """A bare number of seconds, as on tracer's own command line, comes from ini files as text."""
+    """Return *stall* as a float if it is a number, also one in a text, as ini files give it."""
     try:
         return float(stall)
     except (TypeError, ValueError):
@@ -105,9 +105,10 @@ def _number(stall: Any) -> Any:
 
 
 def locate(name: str | os.PathLike[str], bases: Sequence[Path]) -> str:
-    """Return where *name* is: beside the test, else under pytest's root, else as given.
+    """Return the path of *name*: in the folder of the test, else in pytest's root, else as given.
 
-    A plane before it (`PLANE=FILE`) stays there. Names of grammars and examples are no files, and stay.
+    A plane before it (`PLANE=FILE`) is kept. Names of grammars and examples are not files and are returned
+    unchanged.
     """
     if not isinstance(name, str | os.PathLike):
         raise UsageError(f"no path and no name: {name!r}")

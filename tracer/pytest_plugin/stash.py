@@ -1,4 +1,4 @@
-"""What the plugin remembers of a test, in pytest's own stash. The other modules share nothing else."""
+"""Keys of the data that the plugin stores for a test in pytest's stash. Modules share no other state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 __all__ = ["FAILED", "HEARD", "KEPT", "SECTIONS"]
 
 SECTIONS = pytest.StashKey[list[tuple[str, str]]]()
-"""What is to be a section of a test's report: (title, text)."""
+"""Sections for the report of a test: (title, text)."""
 FAILED = pytest.StashKey[bool]()
 """Whether a phase of a test has failed so far."""
 KEPT = pytest.StashKey[list[Path]]()
-"""Folders of what was recorded while a test ran."""
+"""Folders of the recordings of a test."""
 HEARD = pytest.StashKey[list[str]]()
-"""Brokers that were listened to while a test ran, without user and password."""
+"""URLs of the brokers that a test recorded from, without user and password."""

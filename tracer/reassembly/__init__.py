@@ -1,10 +1,10 @@
-"""Segments in, the bytes of each direction in order out: TCP reassembly for a passive observer.
+"""TCP reassembly for a passive observer: segments in, the bytes of each direction in order out.
 
-Strategy. In-order data goes straight through. Data ahead of a hole waits; the hole is declared lost
-only after 48 later packets of its connection or one second of capture time (a mirror port reorders,
-and shows an ACK before the data it acknowledges: zeek #335, PcapPlusPlus #851), at a reset, or when the
-capture ends. Nothing is invented: a hole becomes a `Gap` with its size. Both directions may be there,
-or only one; a connection may have begun before the capture.
+Strategy. In-order data is handed on at once. Data behind a hole waits. A hole is declared lost after 48
+later packets of its connection, after one second of capture time, at a reset, or when the capture ends.
+An ACK does not end the wait: a mirror port reorders packets and can show an ACK before the data that it
+acknowledges (zeek #335, PcapPlusPlus #851). No bytes are invented: a lost hole becomes a `Gap` with its
+size. The capture may hold both directions or only one, and may begin in the middle of a connection.
 """
 
 from tracer.reassembly.reassembler import Event, Reassembler

@@ -1,4 +1,4 @@
-"""One direction of a connection, as far as it was seen, and the arithmetic of its sequence numbers."""
+"""The state of one direction of a TCP connection, and arithmetic on sequence numbers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from tracer.model import Connection, Endpoint, Frames, Segment
 __all__ = ["ABSURD_BYTES", "HOLE_NS", "MASK", "Half", "Opening", "ahead", "endpoints", "reverse"]
 
 HOLE_NS = 1_000_000_000
-"""A hole in which nothing has come for so long is lost."""
+"""A hole is declared lost when it has been open for this long, in capture time."""
 RESUME_NS = 2_000_000_000
-"""Two captures of the same wire that lie further apart than this are two goes."""
+"""A longer pause between two captures of one wire means that the recording was stopped in between."""
 COPY_NS = 50_000_000
-"""Copies of one SYN lie no further apart; what comes later with the same number is another try."""
+"""Copies of one SYN come within this time; a later SYN with the same number opens a new connection."""
+# 256 MiB. A TCP window holds at most 1 GiB (RFC 7323 section 2.3), and in practice a few MiB.
 ABSURD_BYTES = 1 << 28
-"""A jump of more than this, either way, is no hole: the stream is another one."""
+"""A jump of the sequence number by more than this, in either direction, is not a hole: another stream
+uses the ports, or the number is damaged."""
 MASK = 0xFFFFFFFF
+# Half of the number space: a distance of this or more counts as backwards.
 _WRAP = 0x80000000
 
 
 class Half:
-    """One direction of a connection."""
+    """The state of one direction of a connection."""
 
+    # There are two for each connection, up to 400 000 in all (`MAX_CONNECTIONS`).
     __slots__ = (
         "acked",
         "connection",
@@ -30,19 +34,19 @@ class Half:
         "fin",
         "fin_frames",
         "finished",
+        "lacked_ns",
+        "lacked_seq",
         "last_ns",
-        "later",
+        "later_packets",
         "next_seq",
         "peer",
         "pending",
         "pending_bytes",
         "probed",
-        "since_later",
         "since_ns",
+        "since_packets",
         "start",
         "strayed",
-        "unheard_ns",
-        "unheard_seq",
     )
 
     def __init__(self, connection: Connection, direction: int) -> None:
@@ -50,44 +54,57 @@ class Half:
         self.direction = direction
         self.peer: Half = self
         self.next_seq = -1
-        """Next byte expected; -1 before anything was seen."""
+        """Sequence number of the next expected byte; -1 before the first packet."""
         self.start = -1
-        """First byte, by the SYN or its answer; -1 while that was not seen."""
+        """Sequence number of the first byte, from the SYN or the SYN-ACK; -1 while neither was seen."""
         self.probed = False
-        """The first packet of a joined connection had no data: it may be a keep-alive probe."""
+        """`next_seq` is a guess from the first packet of a connection that began before the capture.
+        That packet may be a keep-alive probe, whose number is one too low."""
         self.strayed = -1
-        """What was expected before the last absurd jump; -1 without one."""
+        """`next_seq` before the last absurd jump; -1 if there was none."""
         self.acked = -1
-        """Highest acknowledgement that the other end sent for this direction."""
-        self.unheard_seq, self.unheard_ns = -1, 0
-        """Up to where the other end had this direction, as it said with its last data, and when that was:
-        what is missing from there on reached it later."""
+        """Latest acknowledgement number that the other end sent for this direction."""
+        self.lacked_seq, self.lacked_ns = -1, 0
+        """Acknowledgement number and time of the other end's last data that acknowledged exactly the
+        bytes seen here. Bytes from this number on reached the other end after this time."""
         self.last_ns = 0
+        """Capture time of the last packet that carried this direction on."""
         self.pending: list[tuple[int, Segment, int]] = []
-        """Segments behind a hole, in order of seq: seq, segment, and `later` when it came."""
+        """Segments behind a hole, in order of seq: (seq, segment, `later_packets` at its arrival)."""
         self.pending_bytes = 0
         self.since_ns = 0
-        """When the first hole was noticed, in capture time and in `later`."""
-        self.since_later = 0
-        self.later = 0
+        """Capture time at which the first open hole was noticed."""
+        self.since_packets = 0
+        """`later_packets` at that moment."""
+        self.later_packets = 0
         """Packets of the connection since the first of the holes that are open now."""
         self.fin = -1
+        """Sequence number of the FIN; -1 before it was seen."""
         self.fin_frames: Frames = ()
         self.finished = False
+        """The end of this direction was reported."""
 
     def is_opened_by(self, segment: Segment, first: int) -> bool:
-        """Return whether a SYN is of this connection and of no later one; *first* is the byte behind it."""
+        """Return whether the SYN in *segment* opens this connection, not a later one on the same ports.
+
+        *first* is the sequence number of the byte that follows the SYN.
+        """
         if self.next_seq < 0:
             return not self.finished
         if self.start >= 0:
+            # A host may choose the same initial number again. A copy of the SYN by a second capture point
+            # comes within milliseconds, a new connection does not.
             again = self.finished and self.peer.finished and segment.time_ns - self.last_ns >= COPY_NS
             return self.start == first and not again
-        # Data came before its SYN.
+        # Data was captured before its SYN. 64 KiB is the largest window before scaling is agreed
+        # (RFC 7323 section 2.2), and a SYN that is more than a second late is another connection's.
         distance = ahead(self.next_seq, first)
         return 0 <= distance < 65536 and segment.time_ns - self.connection.first_ns < HOLE_NS
 
     def is_resumed_by(self, segment: Segment) -> bool:
-        """Return whether a later capture goes on with a connection of an earlier one, with a jump."""
+        """Return whether *segment* continues this connection in a later capture, with a hole in between."""
+        # All of it must hold: the number jumps, this capture has not shown the connection yet, and both
+        # directions were silent for the pause. A second capture point of the same time fails the last.
         return (
             not self.finished
             and self.next_seq >= 0
@@ -97,16 +114,17 @@ class Half:
         )
 
     def is_replaced_by(self, segment: Segment) -> bool:
-        """Return whether data after the end belongs to another connection whose SYN was lost."""
+        """Return whether *segment*, seen after the end, belongs to a new connection whose SYN is missing."""
         if not segment.payload:
             return False
         if self.next_seq < 0:
             return True
+        # Behind `next_seq` or one byte ahead (the FIN takes a number): a retransmission of this connection.
         return not -ABSURD_BYTES < ahead(segment.seq, self.next_seq) <= 1
 
 
 class Opening:
-    """A connection whose SYN was seen and not answered yet."""
+    """A connection whose SYN was seen and has no answer yet."""
 
     __slots__ = ("attempts", "frames", "half", "ip_id", "last_ns")
 
@@ -114,18 +132,23 @@ class Opening:
         self.half = half
         self.last_ns = segment.time_ns
         self.ip_id = segment.ip_id
-        """Of the last SYN: the same packet seen twice is one attempt."""
+        """IP identification of the last SYN: two copies of one packet are one attempt."""
         self.frames = segment.frames
         self.attempts = 1
 
 
 def ahead(a: int, b: int) -> int:
-    """Return how far sequence number *a* is ahead of *b*; negative when behind (RFC 9293 §3.4)."""
+    """Return the distance in bytes from *b* to *a*, negative if *a* is behind.
+
+    Source: RFC 9293 §3.4, arithmetic modulo 2**32.
+    """
     distance = (a - b) & MASK
     return distance - (MASK + 1) if distance >= _WRAP else distance
 
 
 def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
+    """Return source and destination of *flow*; `Segment.flow` has the layout."""
+    # Two IPv4 addresses, two ports and a tunnel id make 16 bytes; two IPv6 addresses and two ports 36.
     size = 4 if len(flow) < 36 else 16
     family = socket.AF_INET if size == 4 else socket.AF_INET6
     source, destination = flow[:size], flow[size : 2 * size]
@@ -137,6 +160,7 @@ def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
 
 
 def reverse(flow: bytes) -> bytes:
+    """Return the key of the other direction of *flow*: addresses and ports swapped, the same tunnel id."""
     size = 4 if len(flow) < 36 else 16
     at = 2 * size
     return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]

@@ -1,9 +1,9 @@
-"""The packets of some calls, out of captures, as one pcapng file with a comment on each packet.
+"""Writes the packets of some calls as one pcapng file, with a comment on each packet.
 
-The captures are read twice more: a call's evidence names the first and the last frame of its messages,
-and which connections these belong to is found first; all that the connection carried in that direction in
-between is of the message too, and is taken then. A fragmented packet is taken with all its fragments.
-Handshakes and bare acknowledgements are left out.
+The captures are read twice more. A call's evidence names the first and the last frame of each message. The
+first reading finds the connections of these frames; the second takes all packets in between that the same
+connection carried in the same direction. A fragmented packet is taken with all its fragments. Handshakes and
+bare acknowledgements are left out.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ __all__ = ["Extraction", "extract"]
 _COMMENT = 1
 _COMMENT_BYTES = 4000
 _MOST_FRAGMENTS = 20_000
-"""Packets kept, of captures with fragments, until a datagram may be complete."""
+"""Fragments kept while their datagrams are incomplete."""
 _HEAD = struct.Struct("<II")
 
 
 @dataclass(slots=True)
 class Extraction:
-    """What was taken."""
+    """The extracted file, and what it holds."""
 
     blocks: list[bytes] = field(default_factory=list)
-    """The file, in order."""
+    """The pcapng blocks of the file, in order."""
     packets: int = 0
     overwritten: int = 0
-    """Pieces of secrets that were overwritten."""
+    """Number of byte ranges with secrets that were overwritten."""
 
 
 class _Span(NamedTuple):
-    """A message on its connection: all that went that way from one frame to another."""
+    """The frames of one message: from *first* to *last* in one direction of its connection."""
 
     first: int
     last: int
@@ -57,9 +57,9 @@ class _Span(NamedTuple):
 
 
 def extract(verdicts: Iterable[Verdict], captures: Sequence[Capture], *, raw: bool) -> Extraction:
-    """Return the packets of the traces' calls; secrets overwritten in place unless *raw*.
+    """Return the packets of the traces' calls; secrets are overwritten in place unless *raw*.
 
-    Raises UsageError for a capture that cannot be read twice, SourceError for one that cannot be read.
+    Raises UsageError for standard input, which cannot be read twice; SourceError for an unreadable capture.
     """
     calls = _calls(verdicts)
     redactor = None if raw else Redactor()
@@ -79,9 +79,9 @@ def extract(verdicts: Iterable[Verdict], captures: Sequence[Capture], *, raw: bo
 
 
 def _calls(verdicts: Iterable[Verdict]) -> Mapping[str, list[tuple[str, frozenset[int]]]]:
-    """For each capture the messages that are seen in it: what is to be said of them, and their frames.
+    """Return path -> (comment, frames) of each message that the capture holds.
 
-    An acknowledgement is one of its own: between it and its message others may pass.
+    An acknowledgement counts as a message: other messages may pass between it and the one it acknowledges.
     """
     found: dict[str, dict[tuple[int, bool], tuple[str, frozenset[int]]]] = {}
     for verdict in verdicts:
@@ -100,13 +100,13 @@ def _words(call: CallRecord) -> str:
 
 
 def _spans(capture: Capture, calls: Sequence[tuple[str, frozenset[int]]]) -> dict[bytes, list[_Span]]:
-    """The messages of *calls* by the direction of the connection that carried them."""
+    """Return flow -> spans of the messages of *calls*; a flow is one direction of a connection."""
     wanted = frozenset().union(*(frames for _, frames in calls))
     flows: dict[int, bytes] = {}
     layers = Layers()
     for batch in reopen(capture):
         for segment in layers.read(batch, {}):
-            # Several frames: the fragments of one datagram.
+            # A segment has several frames when its datagram came in fragments.
             for _, frame in segment[8]:
                 if frame in wanted:
                     flows[frame] = segment[1]
@@ -126,7 +126,7 @@ def _taken(
 ) -> Iterator[tuple[PacketFields, str]]:
     """Yield the packets of the spans with their comments.
 
-    The redactor sees the whole of their connections: a secret may have appeared before.
+    The redactor reads all packets of their connections, because a secret may have appeared earlier.
     """
     comments: dict[int, str] = {}
     layers = Layers()
@@ -135,7 +135,8 @@ def _taken(
         of_frame = {packet[4][1]: packet for packet in batch}
         segments = layers.read(batch, {})
         if layers.fragment_at >= 0:
-            # One of these: a fragment makes no segment before its datagram is complete.
+            # The batch holds fragments. Only the last one of a datagram yields a segment, so packets without
+            # a segment are kept until their datagram is complete.
             known = {segment[8][0][1] for segment in segments}
             fragments.update((frame, packet) for frame, packet in of_frame.items() if frame not in known)
         fed = []
@@ -150,6 +151,7 @@ def _taken(
                 if packet is None:
                     continue
                 fed.append(packet)
+                # Payload, or FIN, SYN or RST: a bare acknowledgement shows nothing of a message.
                 if words and (segment[5] or segment[4] & 7):
                     comments[frame] = "; ".join(words)
         while len(fragments) > _MOST_FRAGMENTS:
@@ -172,8 +174,11 @@ def _commented(
 
 
 def _file(taken: Sequence[tuple[PacketFields, Capture, str]]) -> Iterator[bytes]:
-    """An interface for each capture and link type, named after the plane, then the packets by time, then when
-    the captures ended: that a creation is stuck is told by the silence after it."""
+    """Yield the blocks: interfaces (one for each capture and link type), packets by time, end times.
+
+    Interfaces are named after the plane. The end time of a capture is needed to recognise a creation that is
+    stuck: the silence after its last packet shows it.
+    """
     interfaces: dict[tuple[int, int], int] = {}
     ends: dict[int, int] = {}
     yield section_block(f"tracer extract {__version__}")
@@ -193,7 +198,8 @@ def _file(taken: Sequence[tuple[PacketFields, Capture, str]]) -> Iterator[bytes]
 
 
 def _with_comment(block: bytes, words: str) -> bytes:
-    """A packet's block with a comment behind the packet (draft-ietf-opsawg-pcapng §3.5)."""
+    """Return a packet block with a comment option after the data (draft-ietf-opsawg-pcapng §3.5)."""
+    # The last 4 bytes repeat the block's length, so they are cut off and written again.
     text = words.encode("utf-8", "backslashreplace")[:_COMMENT_BYTES]
     option = struct.pack("<HH", _COMMENT, len(text)) + text + bytes(-len(text) & 3) + bytes(4)
     kind, length = _HEAD.unpack_from(block)

@@ -1,9 +1,9 @@
-"""What a secret looks like on the wire: where it begins, and where it ends.
+"""Finds the begin and the end of secrets in the bytes of a stream.
 
-In HTTP, AMQP and SQL text it is found by its name or its form. What a MySQL server sends is judged packet by
-packet: rows are somebody's data. What says how a statement ended (OK, ERR, EOF, column counts and
-definitions) is left as it is. A packet is judged by its first bytes alone: a row that looks like an OK keeps
-seven of them.
+In HTTP, AMQP and SQL text a secret is found by its name or its form. Packets of a MySQL server are classified
+one by one: rows hold user data and count as secret. Packets that show how a statement ended (OK, ERR, EOF,
+column counts and definitions) are left unchanged. Only the first bytes of a packet classify it, so a row that
+looks like an OK keeps its first seven bytes.
 
 Source: MySQL client/server protocol, "Text Resultset", "OK_Packet", "Connection Phase", "COM_CHANGE_USER".
 """
@@ -30,12 +30,12 @@ _NAME = (
     rb"(?:passw(?:or)?d|passphrase|admin_?pass|new_pass|user_?data|secret|private_key|token"
     rb"|password_hash|encrypted_blob|contents)"
 )
-"""How the name of a JSON member ends."""
+"""End of the name of a JSON member that holds a secret."""
 _WORDS = (
     b"pass", b"token", b"secret", b"user_data", b"userdata", b"_key", b"-key", b"_blob", b"contents",
     b"signature", b"_sig", b"authorization", b"cookie", b"gaaaaa", b"plain\0\0",
 )  # fmt: skip
-"""Without any of these, in lower case, there is no start: most data need no closer look."""
+"""Every match of _STARTS holds one of these in lower case. A search for them is cheaper than the pattern."""
 _STARTS = re.compile(
     rb"(?:^|\n)(?P<header>" + _HEADER + rb")[ \t]*:[ \t]*"
     rb"|" + _NAME + rb'\\*"\s*:\s*(?P<open>\\*)"'
@@ -56,27 +56,28 @@ _ENDS = {
 }
 _SQL_END = re.compile(rb"(?:[^'\\]|\\.|'')*?'(?!')", re.DOTALL)
 FRAMING = re.compile(rb"\xce[\x01-\x03\x08].{6}|\r\n[0-9A-Fa-f]+(?:;[^\r\n]*)?\r\n", re.DOTALL)
-"""What may cut a secret in two and is none of it: an AMQP frame's end and the next one's head, a chunk's."""
+"""Framing that may lie inside a secret: end of an AMQP frame and the next header; a chunk size of HTTP."""
 _OK, _EOF, _ERROR, _GREETING = 0x00, 0xFE, 0xFF, 0x0A
 _CHANGE_USER = 0x11
 _LAST_ANSWER, _ANSWER_BYTES = 8, 1_024
-"""A login takes a handful of packets, and none is long."""
+"""Highest sequence number and largest size of a client's packet that is taken for an answer in a login."""
 _OK_BYTES = 16
 _KEPT_BYTES = 7
 
 
 class Start(NamedTuple):
-    """Where a secret begins."""
+    """The begin of a secret."""
 
     at: int
-    """Its first byte."""
+    """Index of its first byte."""
     kind: str
+    """The group of _STARTS that matched: header, json, sql, query, fernet or plain."""
     depth: int = 0
-    """Of JSON: how many backslashes stand before its closing quote. Of what has a length: that."""
+    """json: number of backslashes before the closing quote. plain: length in bytes."""
 
 
 def starts(data: bytes | bytearray, at: int) -> Start | None:
-    """Return the first secret that begins behind *at*, None if there is none."""
+    """Return the first secret that begins at *at* or later; None if there is none."""
     plain = bytes(data[at:]).lower()
     if not any(word in plain for word in _WORDS):
         return None
@@ -96,14 +97,15 @@ def starts(data: bytes | bytearray, at: int) -> Start | None:
 
 
 def end_of(start: Start, data: bytes | bytearray, begin: int, seen: int) -> int:
-    """Return where the secret of *start* ends, of which *data* holds what follows from *begin*; -1 if later.
+    """Return the end of the secret of *start*, which begins at data[begin]; -1 if *data* ends before it.
 
-    What is before *seen* was looked at.
+    data[:seen] was searched already.
     """
     if start.kind == "plain":
         end = begin + start.depth
         return end if end <= len(data) else -1
     if start.kind == "json":
+        # Some bytes again: the backslashes before the quote may have been the end of the data before.
         return _closing_quote(data, max(begin, seen - 16), start.depth)
     if start.kind == "sql":
         found = _SQL_END.match(data, begin)
@@ -113,7 +115,10 @@ def end_of(start: Start, data: bytes | bytearray, begin: int, seen: int) -> int:
 
 
 def _closing_quote(data: bytes | bytearray, at: int, depth: int) -> int:
-    """JSON inside of JSON quotes its quotes: the closing one has *depth* backslashes, others more."""
+    """Return the index of the closing quote with its backslashes; -1 if there is none.
+
+    JSON inside JSON escapes its quotes: the closing one has *depth* backslashes, inner ones have more.
+    """
     while (at := data.find(b'"', at)) >= 0:
         slashes = 0
         while slashes < at and data[at - 1 - slashes] == 0x5C:
@@ -125,7 +130,7 @@ def _closing_quote(data: bytes | bytearray, at: int, depth: int) -> int:
 
 
 def inserted(data: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield where the values of secret columns are in INSERT statements of data[at:end], without quotes."""
+    """Yield (begin, end) of values of secret columns in INSERT statements of data[at:end], without quotes."""
     for statement in _INSERT.finditer(data, at, end):
         columns = [name.strip(b" `\n\t") for name in statement[1].split(b",")]
         if not _COLUMNS.intersection(columns):
@@ -144,7 +149,7 @@ def inserted(data: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, 
 
 
 def mysql_packets(data: bytes | bytearray, at: int) -> Iterator[tuple[int, int]]:
-    """Yield where each whole packet from *at* on begins and ends, behind its header of 4 bytes."""
+    """Yield (begin, end) of the body of each complete packet from *at* on, after its 4-byte header."""
     while at + 4 <= len(data):
         end = at + 4 + int.from_bytes(data[at : at + 3], "little")
         if end > len(data):
@@ -154,10 +159,11 @@ def mysql_packets(data: bytes | bytearray, at: int) -> Iterator[tuple[int, int]]
 
 
 def mysql_row(data: bytes | bytearray, begin: int, end: int) -> int:
-    """Return from where on a server's packet data[begin:end] holds a row; *end* if it is something else."""
+    """Return the index from which a server's packet data[begin:end] holds row data; *end* if it is no row."""
     length = end - begin
     first = data[begin] if length else _ERROR
     greets = first == _GREETING and data[begin - 1] == 0
+    # 0xFE begins an EOF only in a short packet; in a longer one it is a length prefix of a row's value.
     ends = first == _ERROR or (first == _EOF and length < 9)
     if length <= 2 or greets or ends or data[begin + 1 : begin + 4] == b"def":
         return end
@@ -167,15 +173,16 @@ def mysql_row(data: bytes | bytearray, begin: int, end: int) -> int:
 
 
 def mysql_login_secret(data: bytes | bytearray, begin: int, end: int) -> tuple[int, int] | None:
-    """Return where in a client's packet data[begin:end] the answer to a challenge is; None if there is none.
+    """Return (begin, end) of the authentication response in a client's packet data[begin:end], or None.
 
-    That of a login, of COM_CHANGE_USER, and of a later challenge (another method, as with LDAP or PAM, may
-    send the password itself): commands have the number 0, and so have all but the answers.
+    It is in the login, in COM_CHANGE_USER, and in answers to later challenges; other methods (LDAP, PAM) may
+    send the password itself there. Sequence numbers tell them apart: every command has the number 0.
     """
     number = data[begin - 1]
     if 2 <= number <= _LAST_ANSWER:
         return (begin, end) if 0 < end - begin <= _ANSWER_BYTES else None
     if number == 1 and end - begin >= 34:
+        # HandshakeResponse41: 32 bytes of flags, sizes and filler precede the user name.
         name_at = begin + 32
     elif number == 0 and end > begin and data[begin] == _CHANGE_USER:
         name_at = begin + 1
@@ -184,4 +191,5 @@ def mysql_login_secret(data: bytes | bytearray, begin: int, end: int) -> tuple[i
     name = data.find(b"\0", name_at, end)
     if name < 0 or name + 1 >= end:
         return None
+    # The response follows the user name: one byte of length, then the data.
     return name + 2, min(name + 2 + data[name + 1], end)

@@ -1,7 +1,7 @@
-"""Blocks of a pcapng file, as they are written: section header, one interface for each plane, packets.
+"""Encodes the blocks of a pcapng file: section header, interfaces, packets, statistics.
 
-Every block is whole and aligned, and follows from no later one: a file whose writer was killed is good up
-to its last block.
+Every block is complete and aligned, and depends on no later block. So a file whose writer was killed is valid
+up to its last complete block.
 
 Source: draft-ietf-opsawg-pcapng.
 """
@@ -20,34 +20,35 @@ _PACKET = struct.Struct("<7I")
 
 
 class Described(NamedTuple):
-    """One interface of a file."""
+    """The description of one interface of a file."""
 
     name: str
-    """The plane: readers find it there."""
+    """The plane, which readers take from here (if_name)."""
     description: str
-    """The interface that was sniffed."""
+    """The name of the captured interface (if_description)."""
     link_type: int
     bpf: str = ""
 
 
 def section_block(application: str) -> bytes:
-    """Return the section header, of a length that is not known yet."""
+    """Return the section header block; its section length is -1, unknown."""
     body = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _option(_APPLICATION, application.encode()) + bytes(4)
     return _block(0x0A0D0D0A, body)
 
 
 def interface_block(interface: Described) -> bytes:
-    """Return an interface description, with times in nanoseconds."""
+    """Return an interface description block with a time resolution of nanoseconds."""
     options = _option(_NAME, interface.name.encode()) + _option(_DESCRIPTION, interface.description.encode())
     options += _option(_RESOLUTION, _NANOSECONDS)
     if interface.bpf:
-        # The first byte says that what follows is a libpcap filter string.
+        # The first byte is the kind of filter; 0 is a libpcap filter string.
         options += _option(_FILTER, b"\0" + interface.bpf.encode())
     return _block(1, struct.pack("<HHI", interface.link_type, 0, 0) + options + bytes(4))
 
 
 def packet_block(interface: int, time_ns: int, data: bytes, wire_bytes: int) -> bytes:
-    """Return an enhanced packet block."""
+    """Return an enhanced packet block; *wire_bytes* is the original length of the packet."""
+    # Written in one piece rather than with `_block`: this runs for every packet.
     padding = -len(data) & 3
     length = 32 + len(data) + padding
     head = _PACKET.pack(
@@ -57,7 +58,7 @@ def packet_block(interface: int, time_ns: int, data: bytes, wire_bytes: int) -> 
 
 
 def statistics_block(interface: int, ended_ns: int, packets: int) -> bytes:
-    """Return an interface statistics block: when the recording ended, and how many packets it holds."""
+    """Return an interface statistics block with the end time of the recording and its number of packets."""
     end = struct.pack("<II", ended_ns >> 32 & 0xFFFFFFFF, ended_ns & 0xFFFFFFFF)
     return _statistics(
         interface, ended_ns, _option(_END_TIME, end) + _option(_DELIVERED, struct.pack("<Q", packets))
@@ -65,7 +66,7 @@ def statistics_block(interface: int, ended_ns: int, packets: int) -> bytes:
 
 
 def drops_block(interface: int, time_ns: int, dropped: int) -> bytes:
-    """Return an interface statistics block: how many packets the kernel dropped up to *time_ns* in all."""
+    """Return an interface statistics block with the total of packets that the kernel dropped by *time_ns*."""
     return _statistics(interface, time_ns, _option(_DROPPED, struct.pack("<Q", dropped)))
 
 

@@ -1,7 +1,7 @@
-"""Several live sources into one series of files, in time order.
+"""Writes the packets of several live sources to one series of files, in time order.
 
-Packets wait for half a second, so that those of a slower source get their place: readers sort what is out
-of order by some milliseconds only. Those of recordings that are sent through pipes wait for the slowest pipe.
+Packets wait for HELD_NS, so that packets of a slower source can be sorted in: readers of the files correct
+only a disorder of some milliseconds. Packets of recordings that come through pipes wait for the slowest pipe.
 """
 
 from __future__ import annotations
@@ -26,48 +26,50 @@ WAIT_S = 0.1
 DRAIN_S = 10.0
 HELD_NS = 500_000_000
 SILENCE_S = 1.0
-"""When nothing has come for so long, the redactor waits for no rest of a secret any more."""
+"""Silence after which the redactor releases packets that may hold the begin of a secret."""
 AHEAD = 20_000
-"""Packets of one recorded source that are taken in ahead of the others."""
+"""Packets of one recorded source that may be read ahead of the others."""
 BLOCKS = 256
-"""Packets that are written at once, at most."""
+"""Most packets in one write."""
 MOST_INTERFACES = 256
-"""Of one source, described one by one: each file repeats them all. Further ones share one by link type."""
+"""Interfaces of one source with a description of their own; each file repeats all descriptions. Further
+interfaces share one description for each link type."""
 MOST_NAME = 1_024
-"""Characters of an interface's name that a stream tells."""
+"""Characters kept of an interface name, which a capture stream may choose freely."""
 _SHARED = -1
 
 
 class Recorder:
-    """Writes what *sources* capture to *files*, without secrets if there is a *redactor*."""
+    """Writes the packets of *sources* to *files*; a *redactor*, if given, overwrites secrets first."""
 
     def __init__(self, sources: Sequence[LiveSource], files: Files, redactor: Redactor | None) -> None:
         self._sources = list(sources)
         self._files = files
         self._redactor = redactor
         self._arrivals: Arrivals[PacketFields] = SimpleQueue()
-        self._readers = [Reader(source, _as_they_are, self._arrivals) for source in sources]
+        self._readers = [Reader(source, _unchanged, self._arrivals) for source in sources]
         self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
         self._pending: list[PacketFields] = []
         self._numbers: dict[tuple[int, int, int], int] = {}
         """(capture, link type, interface of a pcapng stream) -> number of the interface in the files"""
         self._described: Counter[int] = Counter()
-        """capture -> interfaces of it in the files"""
+        """capture -> number of its interfaces in the files"""
         for source in sources:
             if isinstance(source, Interface):
                 self._number(source.capture.number, source.link_type, 0)
         self._redacted_s = monotonic_s()
-        """When the redactor was last given packets."""
+        """Monotonic time at which the redactor last received packets."""
         self._stopping = False
         self.packets: Counter[int] = Counter()
         """capture -> packets written"""
         self._dropped = [0 for _ in sources]
-        """As written."""
+        """Drop counts as last written to the files."""
         self.troubles: list[str] = []
-        """Why sources ended before their time."""
+        """Messages about sources that ended early."""
 
     def stop(self) -> None:
-        """End soon, with all written that was captured."""
+        """End soon; packets that were captured before are still written."""
+        # Only a flag: a signal handler calls this.
         self._stopping = True
 
     def run(self, packets: int | None = None, duration_s: float | None = None) -> None:
@@ -96,9 +98,10 @@ class Recorder:
         self._files.close()
 
     def _take(self, timeout_s: float, *, whole: bool = False) -> bool:
-        """Take in what has arrived; of a recording only so much that the slower ones can catch up.
+        """Take packets that have arrived; return whether there were any.
 
-        Return whether something was.
+        Of a recorded source, at most AHEAD packets are taken before the slower sources have caught up, unless
+        *whole*.
         """
         hear(self._arrivals, timeout_s)
         took = False
@@ -111,13 +114,14 @@ class Recorder:
                 took = True
             if reader.ended and reader.error is not None:
                 error, reader.error = reader.error, None
+                # Before the first packet it is most likely a mistake in the arguments: it ends the run.
                 if not isinstance(error, SourceError) or not self.packets:
                     raise error
                 self.troubles.append(str(error))
         return took
 
     def _drain(self) -> None:
-        """Take in what was captured before the end."""
+        """Take the packets that were captured before the end, for at most DRAIN_S."""
         for source in self._sources:
             source.stop()
         until_s = monotonic_s() + DRAIN_S
@@ -128,9 +132,10 @@ class Recorder:
         self._take(0, whole=True)
 
     def _due_ns(self) -> int:
-        """Return up to which time packets are written: that of half a second ago, for what is live.
+        """Return the time up to which packets are written.
 
-        Recordings have times of their own: there it is what all have reached, of those that speak.
+        With live sources, HELD_NS before now. With recordings, the time that all sources have reached; silent
+        ones are not waited for.
         """
         if any(reader.is_live and not reader.ended for reader in self._readers):
             return wall_ns() - HELD_NS
@@ -142,7 +147,7 @@ class Recorder:
             return
         pending.sort(key=itemgetter(0))
         count = bisect_right(pending, until_ns, key=itemgetter(0))
-        # What is of another time altogether would wait for ever: a clock is wrong.
+        # Packets far in the future come from a wrong clock and would never be due: they are written at once.
         far = max(count, bisect_right(pending, wall_ns() + NEAR_NS, key=itemgetter(0)))
         ready, self._pending = pending[:count] + pending[far:], pending[count:far]
         for capture, taken in Counter(packet[4][0] for packet in ready).items():
@@ -153,7 +158,10 @@ class Recorder:
         self._put(ready)
 
     def _let_go(self) -> None:
-        """Write what the redactor holds when nothing comes: the time of packets stands still then."""
+        """Write what the redactor holds after SILENCE_S without packets.
+
+        The redactor measures waiting in capture time, which does not advance without packets.
+        """
         redactor = self._redactor
         if redactor is None or self._pending or not redactor.holds:
             return
@@ -161,7 +169,7 @@ class Recorder:
             self._put(redactor.flush())
 
     def _write_drops(self) -> None:
-        """Say in the file what the kernel dropped since it was last said there."""
+        """Write the drop counters of the kernel if they have changed since they were last written."""
         dropped = [source.dropped for source in self._sources]
         if dropped == self._dropped:
             return
@@ -172,7 +180,8 @@ class Recorder:
         changed = [block for n, block in blocks.items() if dropped[n] != self._dropped[n]]
         self._dropped = dropped
         self._files.add(changed, now_ns)
-        # Of what earlier files lack, a later one says that it is not its own.
+        # The counters are totals. A new file starts with the current ones, so that drops of earlier files are
+        # not taken for its own.
         self._files.preface = b"".join(blocks.values())
 
     def _put(self, ready: list[PacketFields]) -> None:
@@ -183,7 +192,7 @@ class Recorder:
             self._files.write(blocks, part[-1][0])
 
     def _number(self, capture: int, link_type: int, interface: int) -> int:
-        """Return the number in the files of what a packet came from; the first one of it is described."""
+        """Return the interface number in the files for a packet's origin; describe a new interface."""
         number = self._numbers.get((capture, link_type, interface))
         if number is not None:
             return number
@@ -201,10 +210,11 @@ class Recorder:
         return number
 
     def _first_number(self, capture: int) -> int:
-        """Return the number in the files of the first that is known of *capture*."""
+        """Return the lowest interface number of *capture* in the files."""
+        # 1 is Ethernet: drops may be counted before a stream's first packet shows its link type.
         known = [number for (its, _, _), number in self._numbers.items() if its == capture]
         return known[0] if known else self._number(capture, 1, 0)
 
 
-def _as_they_are(packets: list[PacketFields]) -> list[PacketFields]:
+def _unchanged(packets: list[PacketFields]) -> list[PacketFields]:
     return packets

@@ -1,15 +1,15 @@
-"""Secrets overwritten in captured packets, in place and with their lengths kept.
+"""Overwrites secrets in captured packets, in place and without changing lengths.
 
-Tokens, passwords, user data and the like are replaced by a pseudonym of the same length, the same for the
-same secret within one run: so a token still joins two calls, frames and lengths stay true, and tracer's
-verdict is that of the original. Secrets are found by their names, by their form (patterns.py), and, once
-found, wherever else they stand. Rows that a database sends are overwritten as a whole: nothing reads them.
+Tokens, passwords, user data and similar values are replaced by pseudonyms of the same length. Equal secrets
+get equal pseudonyms within one run, so a token still joins two calls, and tracer's verdict is that of the
+original. Secrets are found by their names, by their form (patterns.py), and, once found, at every other place
+in the traffic. Rows sent by a database are overwritten completely: no stage of tracer reads them.
 
-Data are read in the order of their streams. A packet waits until what may be the rest of a secret has come,
-for a second at most of capture time; who reads live lets it go by `flush` when nothing comes. An IP fragment
-waits for the others of its datagram, too; without them, or as a part of what is no TCP, it is overwritten as
-a whole, since it may be the middle of a secret. What else is no TCP is looked at packet by packet. Not looked
-into: what is encrypted or compressed.
+Data are searched in stream order. A packet waits until the possible rest of a secret has come, HELD_NS of
+capture time at most; a live caller releases it with `flush` when no packets come. An IP fragment also waits
+for the rest of its datagram. Without the rest, or when the datagram is not TCP, the fragment is overwritten
+completely, because it may be the middle of a secret. Other packets that are not TCP are searched one by one.
+Encrypted and compressed data are not searched.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ __all__ = ["Redactor"]
 
 HELD_NS = 1_000_000_000
 LONGEST_BYTES = 256 << 10
-"""A secret that is longer is overwritten piece by piece."""
+"""Longest secret that is held as a whole; a longer one is overwritten piece by piece."""
 MOST_STREAMS = 20_000
 PATCH_BYTES = 1_024
+"""Longest patch. The limit bounds how far back patches of a packet can begin."""
 MOST_KNOWN, LEAST_KNOWN_BYTES, PROBE_BYTES = 256, 8, 24
-"""Shorter secrets are not looked for elsewhere: 'password' stands in too many places."""
+"""Limits of the search for known secrets. Shorter ones are not searched for: 'secret' occurs too often."""
 _MASK = 0xFFFFFFFF
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" * 4
 _TLS = re.compile(rb"[\x14-\x17]\x03[\0-\x04]")
 
 
 class Redactor:
-    """Receives packets and gives them back, in the same order, without secrets.
+    """Receives packets and returns them in the same order, with their secrets overwritten.
 
-    *database_ports* are those at which MySQL is spoken.
+    *database_ports* are the ports of MySQL servers.
     """
 
     def __init__(self, database_ports: Collection[int] = ports_of(DATABASE)) -> None:
@@ -63,33 +64,34 @@ class Redactor:
         self._held: deque[Held] = deque()
         self._streams: OrderedDict[bytes, Stream] = OrderedDict()
         self._fragments: dict[tuple[int, int], Fragment] = {}
-        """frame -> what waits of a datagram that is not complete"""
+        """(capture, frame) -> fragment of an incomplete datagram"""
         self._arrival = count()
+        # A new key in each run: a pseudonym cannot be found by hashing guesses.
         self._key = secrets.token_bytes(16)
         self._known: OrderedDict[bytes, list[bytes]] = OrderedDict()
-        """First bytes of a secret -> the secrets that begin so"""
+        """First PROBE_BYTES of a secret -> the secrets that begin with them"""
         self._probe: re.Pattern[bytes] | None = None
         self.overwritten = 0
-        """Pieces that were overwritten."""
+        """Number of byte ranges that were overwritten."""
 
     @property
     def holds(self) -> bool:
-        """Whether packets wait."""
+        """Whether packets wait to be released."""
         return bool(self._held)
 
     def receive(self, packets: Sequence[PacketFields]) -> list[PacketFields]:
-        """Return the packets that are settled: of those that were received, and of earlier ones."""
+        """Take *packets*; return those, of these and earlier ones, that will not change any more."""
         for packet in packets:
             self._take(packet)
         return list(self._settled(packets[-1][0])) if packets else []
 
     def flush(self) -> list[PacketFields]:
-        """Return all that is held: at the end, or when nothing has come for a while."""
+        """Return all held packets: at the end, or when no packets have come for a while."""
         return list(self._settled(1 << 62))
 
     def _settled(self, now_ns: int) -> Iterator[PacketFields]:
         held = self._held
-        # One that is far ahead is of a clock that was set back: nobody knows when its time will come.
+        # abs: a packet far in the future comes from a clock that was set back, and would block the others.
         while held and (held[0].is_settled or abs(now_ns - held[0].packet[0]) > HELD_NS):
             each = held.popleft()
             each.place()
@@ -124,10 +126,11 @@ class Redactor:
             return
         if fragment_at >= 0:
             self._complete(segment, held)
-        # Behind the payload is padding at most.
+        # Only padding may follow the payload, so the last occurrence is the payload itself.
         held.at = packet[1].rfind(segment[5])
         flow, flags = segment[1], segment[4]
         stream = self._streams.get(flow)
+        # SYN, or a sequence number far away: another connection uses the same addresses and ports.
         if stream is None or flags & 2 or abs(_ahead(segment[2], stream.next_seq)) > 1 << 28:
             stream = self._streams[flow] = Stream(segment[2], self._port(segment))
             self._streams.move_to_end(flow)
@@ -137,7 +140,7 @@ class Redactor:
         self._place(stream, segment, held)
 
     def _complete(self, segment: SegmentFields, whole: Held) -> None:
-        """Join the fragments of a datagram to the segment in it, where together they are all of it."""
+        """Link the fragments of a datagram to the TCP segment in it, if they hold all of the datagram."""
         found = [self._fragments.pop(frame) for frame in segment[8] if frame in self._fragments]
         found.sort(key=lambda fragment: fragment.start)
         datagram = bytearray()
@@ -146,14 +149,15 @@ class Redactor:
                 return
             datagram += fragment.data
         payload_at = datagram.rfind(segment[5])
-        # Cut by the snap length, or twisted: what is not in the stream is not looked into.
+        # Cut by the snap length, or damaged: bytes outside the stream are not searched, so these fragments
+        # stay unlinked and are overwritten completely.
         if segment[6] or payload_at < 0:
             return
         for fragment in found:
             fragment.belongs(whole, payload_at, len(segment[5]))
 
     def _incomplete(self, fragment: Fragment) -> PacketFields:
-        """Return a fragment, of which the others are not known, with all its data overwritten."""
+        """Return a fragment of an incomplete datagram with all its data overwritten."""
         packet, begin = fragment.packet, fragment.data_at
         self._fragments.pop(packet[4], None)
         kept, data = packet[1][:begin], packet[1][begin:]
@@ -161,7 +165,7 @@ class Redactor:
         return (packet[0], kept + self._pseudonym(data), *packet[2:])
 
     def _alone(self, packet: PacketFields) -> PacketFields:
-        """Return *packet* without the secrets that can be told by it alone."""
+        """Return *packet* with the secrets overwritten that can be found in it alone."""
         stream, held = Stream(0, 0), Held(packet)
         stream.data += packet[1]
         held.begin, held.end = 0, len(packet[1])
@@ -170,6 +174,7 @@ class Redactor:
         return _patched(held, stream)
 
     def _port(self, segment: SegmentFields) -> int:
+        # The sign distinguishes the directions: rows come from the server, logins from the client.
         flow = segment[1]
         size = 8 if len(flow) < 36 else 32
         source, target = (int.from_bytes(flow[size + n : size + n + 2], "big") for n in (0, 2))
@@ -177,7 +182,7 @@ class Redactor:
         return -source if source in ports else target if target in ports else 0
 
     def _place(self, stream: Stream, segment: SegmentFields, held: Held) -> None:
-        """Put a segment into its stream, and those that waited for it; behind a hole, it waits itself."""
+        """Add a segment, and those that waited for it, to its stream; after a hole, the segment waits."""
         seq = stream.next_seq + _ahead(segment[2], stream.next_seq)
         waiting = seq, next(self._arrival), segment, held
         if stream.beginning is not None:
@@ -188,9 +193,9 @@ class Redactor:
         self._read_on(stream)
 
     def _begin_again(self, stream: Stream) -> None:
-        """Forget what was read of a stream whose first bytes came later: it waits for more of its kind.
+        """Restart a stream whose first bytes came after later ones; from now on it waits before it is read.
 
-        Once for each stream, so that no order of packets costs much.
+        This happens at most once for each stream, so that no order of packets is expensive.
         """
         waiting = stream.beginning or []
         self.overwritten -= stream.overwritten
@@ -201,7 +206,7 @@ class Redactor:
         stream.at_once = False
 
     def _read_on(self, stream: Stream) -> None:
-        """Append what waits, up to the next hole."""
+        """Append the waiting segments up to the next hole."""
         while stream.at_once and stream.behind and stream.behind[0][0] <= stream.next_seq:
             seq, _, segment, held = heappop(stream.behind)
             self._append(stream, seq, segment, held)
@@ -210,7 +215,7 @@ class Redactor:
         payload, ahead = segment[5], seq - stream.next_seq
         held.begin = stream.position(seq, len(payload))
         if held.begin < 0:
-            # From before what was seen first, or from a hole, and too late: looked at by itself.
+            # Its bytes lie before the first ones seen, or in a hole that was given up: it is searched alone.
             stream = held.stream = Stream(seq, stream.port)
             held.begin, ahead = 0, 0
         held.end = held.begin + len(payload)
@@ -220,12 +225,12 @@ class Redactor:
         stream.data += new
         stream.next_seq += len(new)
         if segment[6]:
-            # Cut by the snap length: the rest of it was never captured.
+            # Cut by the snap length: the rest of the payload was not captured.
             stream.go_on(stream.next_seq + segment[6])
         self._scan(stream)
 
     def _skip_hole(self, stream: Stream) -> None:
-        """Go on behind a hole that nothing has filled."""
+        """Give the hole up and go on after it."""
         stream.at_once = True
         stream.go_on(stream.behind[0][0])
         self._read_on(stream)
@@ -239,6 +244,7 @@ class Redactor:
             self._scan_patterns(stream)
         self._scan_known(stream)
         stream.seen = stream.end
+        # Bytes before an open secret, an incomplete row and the tail are not needed again.
         begin = min(stream.open.at if stream.open else stream.end, stream.end - TAIL_BYTES)
         if stream.port and stream.row >= 0:
             begin = min(begin, stream.row)
@@ -247,13 +253,14 @@ class Redactor:
             stream.base = begin
 
     def _scan_database(self, stream: Stream) -> None:
-        """Overwrite rows, the login's proof, and what is inserted into secret columns."""
+        """Overwrite rows, authentication responses, and values of secret columns in INSERT statements."""
         data, base = stream.data, stream.base
         if stream.row < 0:
-            # Behind a hole: a packet begins where a segment does, as a rule.
+            # After a hole the packet boundaries are unknown; most packets begin with a segment.
             stream.row = stream.seen
         at = stream.row - base
         if _TLS.match(data, at):
+            # Encrypted from here on: it is no longer read as MySQL.
             stream.port = 0
             return
         for begin, end in mysql_packets(data, at):
@@ -288,14 +295,14 @@ class Redactor:
             stream.passed = at + base
 
     def _cut(self, stream: Stream, position: int) -> None:
-        """Overwrite what is there of a secret whose end has not come, up to *position* and beyond."""
+        """Overwrite the present part of a secret without an end, if it begins before *position*."""
         if stream.open is not None and stream.open.at < position:
             begin, end = stream.open.at - stream.base, len(stream.data)
             self._overwrite(stream, begin, end)
             left = stream.open.depth - (end - begin) if stream.open.kind == "plain" else stream.open.depth
             stream.open = stream.open._replace(at=stream.end, depth=max(0, left))
         if stream.port and 0 <= stream.row < position:
-            # A row or a statement whose end has not come: all of it.
+            # An incomplete row or statement: all of it but its header (4 bytes) and first byte.
             self._overwrite(stream, stream.row - stream.base + 5, len(stream.data))
 
     def _scan_known(self, stream: Stream) -> None:
@@ -313,6 +320,7 @@ class Redactor:
     def _secret(self, stream: Stream, begin: int, end: int) -> None:
         secret = bytes(stream.data[begin:end])
         self._overwrite(stream, begin, end)
+        # A text with blanks is no token or password that would be sent again elsewhere.
         if LEAST_KNOWN_BYTES <= len(secret) <= 64 << 10 and len(secret.split()) == 1:
             probe = secret[:PROBE_BYTES]
             if probe not in self._known:
@@ -324,7 +332,7 @@ class Redactor:
                 self._known[probe].append(secret)
 
     def _overwrite(self, stream: Stream, begin: int, end: int) -> None:
-        """Patch data[begin:end], all but what frames it."""
+        """Add patches for data[begin:end], except for framing bytes inside it."""
         if end <= begin:
             return
         whole = bytes(stream.data[begin:end])
@@ -346,7 +354,7 @@ class Redactor:
         self.overwritten += 1
 
     def _forget_patches(self, stream: Stream) -> None:
-        """Forget the oldest patches, but none of a packet that still waits for them."""
+        """Drop the oldest patches; those of packets that still wait are kept."""
         for each in self._held:
             each.place()
         waiting = (held.begin for held in self._held if held.stream is stream and held.begin >= 0)
@@ -356,7 +364,7 @@ class Redactor:
         stream.most_patches = len(stream.patches) + MOST_PATCHES
 
     def _pseudonym(self, secret: bytes) -> bytes:
-        """Return as many letters and digits as *secret* has bytes, that stand for it in this run."""
+        """Return the pseudonym of *secret* in this run, of the same length: letters, digits, '-' and '_'."""
         seed = hashlib.blake2b(secret, key=self._key, digest_size=32).digest()
         return hashlib.shake_128(seed).digest(len(secret)).translate(_ALPHABET)
 
@@ -378,6 +386,6 @@ def _patched(held: Held, stream: Stream) -> PacketFields:
 
 
 def _ahead(a: int, b: int) -> int:
-    """Return how far sequence number *a* is ahead of *b*; negative when behind (RFC 9293 §3.4)."""
+    """Return how far sequence number *a* is ahead of *b*; negative when it is before (RFC 9293 §3.4)."""
     distance = (a - b) & _MASK
     return distance - (_MASK + 1) if distance >= 1 << 31 else distance

@@ -1,7 +1,6 @@
-"""A series of capture files: a new one when the last is large or old enough, the oldest removed if there are
-enough.
+"""Writes a series of capture files: a new file at a limit of size or age; old files are removed.
 
-A file is begun under its own name and is whole at any time: nothing is renamed, nothing filled in later.
+Each file has its final name from the start and is valid at any time: nothing is renamed or filled in later.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from tracer.recording.pcapng_writer import Described, interface_block, section_b
 __all__ = ["Files", "Rotation"]
 
 _LAST_S = 253_402_300_799
-"""The end of the year 9999."""
+"""Seconds since the epoch at the end of the year 9999, the last one that datetime has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """When a new file is begun, and how many are kept; None for no limit."""
+    """Limits at which a new file is begun, and how many files are kept; None for no limit."""
 
     size_bytes: int | None = None
     time_s: float | None = None
@@ -33,7 +32,7 @@ class Rotation:
 
 
 class Files:
-    """Writes blocks into the files of *folder*; each begins with a section and all *interfaces*."""
+    """Writes blocks to files in *folder*; each file begins with a section header and all *interfaces*."""
 
     def __init__(
         self, folder: Path, interfaces: Sequence[Described], rotation: Rotation, program: str
@@ -44,20 +43,20 @@ class Files:
         self._rotation = rotation
         self._fd = -1
         self._size_bytes = 0
-        """Of the file, without what all have: a head above the limit would begin a file with each write."""
+        """Size of the current file without its head: a head above the limit would end each file at once."""
         self._begun_ns = 0
         self._number = 0
         self.written: deque[Path] = deque()
-        """Files that are there, the oldest first."""
+        """Paths of the files that are kept, the oldest first."""
         self.size_bytes = 0
-        """Of all that was written."""
+        """Bytes written in all."""
         self.preface = b""
-        """Blocks that a new file begins with, behind its head."""
+        """Blocks that a new file has after its head."""
 
     def prepare(self) -> None:
-        """Make the folder, if need be. Raises UsageError when nothing can be written there.
+        """Create the folder if it is missing. Raises UsageError when it cannot be written to.
 
-        Made with sudo, it belongs to the user behind it, who is to write there.
+        Under sudo, a new folder is given to the user who called it: the process writes as this user later.
         """
         missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         try:
@@ -70,7 +69,7 @@ class Files:
             raise UsageError(f"-w {self._folder}: cannot be written to as this user")
 
     def describe(self, interface: Described) -> int:
-        """Return the number of one more interface, which all files have from now on. Raises OSError."""
+        """Add an interface to this and all later files; return its number. Raises OSError."""
         block = interface_block(interface)
         self._head.append(block)
         self._interfaces += 1
@@ -79,13 +78,13 @@ class Files:
         return self._interfaces - 1
 
     def write(self, blocks: Sequence[bytes], time_ns: int) -> None:
-        """Write *blocks*, of packets up to *time_ns*, into one file. Raises OSError when the disk is full."""
+        """Write *blocks* of packets up to *time_ns*; a limit begins a new file. OSError: disk full."""
         if self._is_full() or self._is_old(time_ns):
             self.close()
         self.add(blocks, time_ns)
 
     def add(self, blocks: Sequence[bytes], time_ns: int) -> None:
-        """Write *blocks*, which are about what was written last, into the same file. Raises OSError."""
+        """Write *blocks* into the current file, also above a limit. Raises OSError: disk full."""
         rotation = self._rotation
         if self._fd < 0:
             self._next(time_ns)
@@ -96,6 +95,7 @@ class Files:
             self.written.popleft().unlink(missing_ok=True)
 
     def _append(self, data: bytes) -> None:
+        # os.write may write a part only; without a buffer, a killed process loses no block that was written.
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -113,20 +113,22 @@ class Files:
         self.close()
         while True:
             self._number += 1
-            # A stream may tell any time.
+            # A capture stream may hold any time; datetime has the years 1 to 9999 only.
             moment = datetime.fromtimestamp(min(max(0, time_ns) // 1_000_000_000, _LAST_S), UTC)
             path = self._folder / f"tracer_{self._number:05d}_{moment:%Y%m%d%H%M%S}.pcapng"
             try:
-                # What holds secrets is its owner's alone.
+                # The file may hold secrets: readable by its owner only.
                 self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
                 break
             except FileExistsError:
+                # From an earlier recording in the same folder: take the next number.
                 continue
         self.written.append(path)
         self._size_bytes, self._begun_ns = 0, time_ns
         self._append(b"".join((*self._head, self.preface)))
 
     def close(self) -> None:
+        """Close the current file, if one is open; the next write begins another."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

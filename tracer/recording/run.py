@@ -31,7 +31,7 @@ def open_recording(
     redact: bool,
     streams: bool = True,
 ) -> tuple[Recorder, Files, list[LiveSource]]:
-    """Return what records *interfaces* to *folder*: the sockets open, privileges given up.
+    """Return a recorder of *interfaces* to *folder*, its files and sources: opened, privileges given up.
 
     Capture streams (pipes, standard input) are recorded like interfaces, unless *streams* forbids them.
     Raises UsageError or SourceError.
@@ -47,8 +47,9 @@ def open_recording(
     sources = interface_sources(arguments, bpf)
     for source in sources:
         source.open()
-    # Interfaces are described by the recorder: of a stream its first packet tells the link layer.
+    # The recorder describes interfaces later: the link type of a stream is known from its first packet on.
     files = Files(folder, [], rotation, f"tracer {__version__}")
+    # Twice: the first creates the folder with privileges, the second checks that it is writable without them.
     files.prepare()
     drop()
     files.prepare()

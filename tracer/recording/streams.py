@@ -1,4 +1,4 @@
-"""What a redactor remembers: the streams that secrets are looked for in, and the packets that wait."""
+"""The state of a redactor: the streams that are searched for secrets, and the packets that wait."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tracer.recording.patterns import Start
 __all__ = ["MOST_PATCHES", "TAIL_BYTES", "Fragment", "Held", "Stream", "Waiting"]
 
 TAIL_BYTES = 512
-"""So much of what came before is looked at again: a name may be cut by the end of a packet."""
+"""Bytes before new data that are searched again: the end of a packet may cut a name."""
 MOST_PATCHES = 4_000
-"""Of one stream, kept for what is sent again."""
+"""Patches of one stream that are kept for retransmissions."""
 MOST_SEAMS = 1_000
-"""Holes of one stream, kept for what is sent again from before them."""
+"""Holes of one stream that are kept to place retransmissions from before them."""
 
 
 class Stream:
-    """One direction of a connection. Positions count its bytes from the first one seen, and do not wrap."""
+    """One direction of a connection. Positions count its bytes from the first one seen and do not wrap."""
 
     __slots__ = (
         "at_once",
@@ -42,52 +42,53 @@ class Stream:
 
     def __init__(self, seq: int, port: int) -> None:
         self.beginning: list[Waiting] | None = []
-        """All that came, until something of it is written."""
+        """All segments so far, for `_begin_again`; None once a packet of the stream was released."""
         self.begin(seq, port)
 
     def begin(self, seq: int, port: int) -> None:
-        """Hold nothing, and go on at *seq*."""
+        """Reset the stream: it is empty and goes on at *seq*."""
         self.next_seq = seq
-        """Counted on from the first one: it does not wrap."""
+        """Next expected sequence number, counted on from the first one without wrapping."""
         self.seams = [(seq, 0)]
-        """(sequence number, position) from where on both count alike: behind what was never captured"""
+        """(sequence number, position) at the start and after each hole; both grow alike up to the next"""
         self.port = port
-        """Of the database at the other end or at this one; 0 for others. Negative: what it sends."""
+        """Port of the database; negative in the direction from the server; 0 when it is no database."""
         self.base = 0
         """Position of the first byte of `data`."""
         self.data = bytearray()
         self.passed = 0
-        """Behind the last secret."""
+        """Position after the last secret."""
         self.seen = 0
-        """Up to where secrets were looked for."""
+        """Position up to which patterns of secrets were searched for."""
         self.known_to = 0
-        """Up to where known secrets were looked for."""
+        """Position up to which known secrets were searched for."""
         self.open: Start | None = None
-        """A secret whose end has not come; its `at` is a position."""
+        """A secret whose end has not come yet; its `at` is a position."""
         self.row = 0
-        """Where the next packet of the database begins; -1 when that is not known."""
+        """Position of the next MySQL packet; -1 when it is not known."""
         self.patches: list[tuple[int, bytes]] = []
-        """(position, what to write there), by position; none longer than PATCH_BYTES"""
+        """(position, bytes to write there), by position; none longer than PATCH_BYTES"""
         self.most_patches = 2 * MOST_PATCHES
         self.overwritten = 0
-        """Pieces of it that were."""
+        """Number of byte ranges of this stream that were overwritten."""
         self.behind: list[Waiting] = []
-        """A heap of what came behind a hole."""
+        """Heap of the segments after a hole."""
         self.at_once = True
-        """Whether what comes is read; else it waits until the first of it has to be written."""
+        """Whether segments are read when they come; else they wait until the first must be released."""
 
     def go_on(self, seq: int) -> None:
-        """Leave out what is before *seq* and did not come."""
+        """Go on at *seq*; the missing bytes before it become a hole."""
         self.next_seq = seq
         self.row = -1
         if not self.end:
+            # No byte was seen before: the stream simply begins later.
             self.seams.clear()
         self.seams.append((seq, self.end))
         if len(self.seams) > 2 * MOST_SEAMS:
             del self.seams[:-MOST_SEAMS]
 
     def position(self, seq: int, size_bytes: int) -> int:
-        """Return where the bytes from *seq* on are; -1 when not all of them are in one place."""
+        """Return the position of the bytes from *seq* on; -1 when they are unknown or reach into a hole."""
         n = bisect_right(self.seams, seq, key=itemgetter(0))
         if not n:
             return -1
@@ -96,11 +97,12 @@ class Stream:
 
     @property
     def end(self) -> int:
+        """Position after the last byte of `data`."""
         return self.base + len(self.data)
 
     @property
     def safe(self) -> int:
-        """Up to where no more will be overwritten."""
+        """Position before which nothing will be overwritten any more."""
         safe = self.end - TAIL_BYTES
         if self.open is not None:
             safe = min(safe, self.open.at)
@@ -108,7 +110,7 @@ class Stream:
 
 
 class Held:
-    """A packet that waits."""
+    """A packet that waits to be released."""
 
     __slots__ = ("at", "begin", "end", "packet", "stream")
 
@@ -116,43 +118,47 @@ class Held:
         self.packet = packet
         self.stream: Stream | None = None
         self.at = 0
-        """Where in the packet the payload begins."""
+        """Index of the payload in the packet."""
         self.begin = self.end = -1
-        """Positions of the payload in its stream; -1 while it waits behind a hole."""
+        """Positions of the payload in its stream; -1 while it waits after a hole."""
 
     def place(self) -> None:
-        """Take the place in the stream that others have found for it: those who hold a part of a segment."""
+        """Update the positions in the stream; only `Fragment` needs that: its segment determines them."""
 
     @property
     def is_settled(self) -> bool:
+        """Whether the packet will not change any more."""
         return self.stream is None or 0 <= self.end <= self.stream.safe
 
 
 class Fragment(Held):
-    """An IP fragment that waits, for the others of its datagram first."""
+    """An IP fragment that waits for the rest of its datagram, then like its segment."""
 
     __slots__ = ("data_at", "first", "last", "start", "whole")
 
     def __init__(self, packet: PacketFields, data_at: int, start: int) -> None:
         super().__init__(packet)
         self.data_at, self.start = data_at, start
-        """Where its data begin, in the packet and in the datagram."""
+        """Index of its data in the packet, and in the datagram."""
         self.whole: Held | None = None
-        """The segment that the complete datagram holds, and what of its payload is here: from, to."""
+        """The segment in the complete datagram; None before that."""
         self.first = self.last = 0
+        """The part of the segment's payload that this fragment holds: begin and end."""
 
     @property
     def data(self) -> bytes:
+        """The part of the datagram that this fragment holds."""
         return self.packet[1][self.data_at :]
 
     def belongs(self, whole: Held, payload_at: int, size_bytes: int) -> None:
-        """Tell that the datagram is complete, and where in it the payload of its segment is."""
+        """Link the fragment to the segment *whole* of its datagram, whose payload begins at *payload_at*."""
         self.whole = whole
         self.first = min(max(0, self.start - payload_at), size_bytes)
         self.last = min(max(0, self.start + len(self.data) - payload_at), size_bytes)
         self.at = self.data_at + max(0, payload_at - self.start)
 
     def place(self) -> None:
+        """Derive the positions from those of the segment."""
         whole = self.whole
         self.stream = whole.stream if whole is not None else None
         if whole is None or whole.begin < 0:
@@ -162,9 +168,10 @@ class Fragment(Held):
 
     @property
     def is_settled(self) -> bool:
+        """Whether the fragment will not change any more; never while its datagram is incomplete."""
         self.place()
         return self.stream is not None and 0 <= self.end <= self.stream.safe
 
 
 Waiting = tuple[int, int, SegmentFields, Held]
-"""Sequence number, which does not wrap; order of arrival; segment; its packet"""
+"""Sequence number without wrapping, order of arrival, segment, its packet"""

@@ -1,16 +1,16 @@
-"""Recorded traffic sent again: AMQP onto a test broker, REST requests to test endpoints.
+"""Sends recorded traffic again: AMQP to a test broker, REST requests to test endpoints.
 
-The captures are read twice. First to plan: who is who, and what must exist before the first message. Then to
-send, message by message, as each becomes due; nothing of them is kept but ids and tokens, in memory.
+The captures are read twice. The first reading plans: roles, and what must exist before the first message. The
+second sends each message when it is due. Only ids and tokens are kept of the messages, in memory.
 
-recorded  captures in, messages with the bytes they came as
-broker    what of exchanges, queues, bindings and consumers a recording shows, and what follows from it
+recorded  reads captures into messages with their raw bytes
+broker    exchanges, queues, bindings and consumers that a recording shows or implies
 plan      the first reading
-amqp      onto a broker
-sessions  the recorded connections as they live there
-ownership which exchanges and queues on a broker are a replay's own
-ids       which live id stands for which recorded one
-rest      to HTTP endpoints
+amqp      sends AMQP to a broker
+sessions  live connections, channels and consumers in the place of the recorded ones
+ownership exchanges and queues on a broker that a replay has declared
+ids       live ids and tokens for recorded ones
+rest      sends requests to HTTP endpoints
 run       the second reading, at its pace
-summary   what came of it, as text and as JSON
+summary   the result as text and as JSON
 """

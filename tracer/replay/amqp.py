@@ -1,9 +1,10 @@
-"""Recorded AMQP onto a test broker: a connection, a channel and a method there for each in the recording.
+"""Sends recorded AMQP to a test broker: one connection, channel and method for each recorded one.
 
-Order is kept strictly: each declaration is answered, each message confirmed, and each delivery has come
-before the next is sent. So a queue gets its messages in recorded order whoever published them, and nobody
-answers what was not delivered to him. Among several consumers of one queue the broker chooses, as it always
-does: whichever of them gets the message acknowledges it when the recorded one did.
+The order is strict: a message is sent only after the declaration before it is answered, the publish before it
+confirmed, and the delivery before it has arrived. So a queue receives its messages in recorded order,
+whichever client published them, and no reply is sent before its request was delivered. Among several
+consumers of one queue the broker chooses; the one that receives the message acknowledges it when the recorded
+consumer did.
 """
 
 from __future__ import annotations
@@ -38,26 +39,27 @@ from tracer.replay.summary import AmqpSummary
 __all__ = ["OntoBroker"]
 
 WAIT_S = 5.0
-"""How long a delivery is waited for; SHORT_S after many in vain."""
+"""How long to wait for a delivery."""
 SHORT_S = 0.2
+"""The same after PATIENCE waits in a row without a delivery."""
 PATIENCE = 10
-"""Deliveries that may fail to come in a row before the wait becomes short."""
 CUT = "messages cut in the captures (snap length, lost packets)"
 
 
 class RawProperties(pika.BasicProperties):  # type: ignore[misc]  # pika is not typed
-    """Properties as they were sent, byte for byte: decoding and encoding changes number types in headers."""
+    """Message properties as recorded, byte for byte: decoding and encoding changes types of header values."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__()
         self.raw = raw
 
     def encode(self) -> list[bytes]:
+        """Return the recorded bytes; pika calls this for the content header of a publish."""
         return [self.raw]
 
 
 class OntoBroker:
-    """Receives the messages of a recording and does on the broker what they say."""
+    """Repeats the methods and messages of a recording on the broker."""
 
     def __init__(
         self,
@@ -80,23 +82,24 @@ class OntoBroker:
         self._published: OrderedDict[bytes, int] = OrderedDict()
         self._in_vain = 0
         self._deferred: dict[tuple[int, int, str], Any] = {}
-        """Methods that wait for the name that the broker gives"""
+        """(connection, channel, name of the reply) -> recorded method that waits for the recorded reply"""
         self._admin: BlockingConnection | None = None
         self._own: Ownership | None = None
 
     # --- begin and end ---
 
     def open(self) -> None:
-        """Claim the names, and declare what was there before the recording.
+        """Claim the names, and declare the exchanges, queues and bindings that the recording starts with.
 
         Raises SourceError or UsageError.
         """
+        # pika logs each closed channel as an error; the summary counts these.
         logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
         self._admin = connect(self._parameters, self._summary.where, "tracer replay")
         try:
             self._prepare(self._admin)
         except failures.AMQPError as error:
-            # Some mistakes end the connection, such as an exchange of a type that a plugin would bring.
+            # Some errors close the whole connection, such as an exchange of a type whose plugin is missing.
             self._own = None
             raise SourceError(
                 f"--amqp {self._summary.where}: the broker ended the connection ({_words(error)}): what was"
@@ -115,6 +118,7 @@ class OntoBroker:
             if not exchange.declared or exchange.early or any(name == e for _, e, _ in pairs):
                 channel = self._before(channel, partial(_declare_exchange, name=name, exchange=exchange))
         for name, queue in broker.queues.items():
+            # An exclusive queue belongs to its connection: the recorded client's connection declares it.
             if queue.exclusive:
                 continue
             if not queue.declared or queue.early or any(name == q for q, _, _ in pairs):
@@ -124,7 +128,7 @@ class OntoBroker:
         channel.close()
 
     def _before(self, channel: BlockingChannel, do: Callable[[BlockingChannel], object]) -> BlockingChannel:
-        """Do what must be done before the first message; return a channel that is open."""
+        """Call *do* with *channel*; return an open channel, another one when the broker closed this one."""
         assert self._admin is not None  # noqa: S101  # opened first
         try:
             do(channel)
@@ -134,13 +138,14 @@ class OntoBroker:
         return channel
 
     def close(self) -> None:
-        """Count what is left in the queues, end all connections, and delete what is own."""
+        """Count the messages left in queues, end all connections, and delete what this replay declared."""
         own, admin = self._own, self._admin
         if own is None or admin is None:
             if admin is not None and admin.is_open:
                 admin.close()
             return
         try:
+            # Counted first: a closed connection gives its unacknowledged messages back to the queues.
             self._count_left(admin)
             self._sessions.end_all()
             own.release(keep=self._keep)
@@ -167,7 +172,7 @@ class OntoBroker:
     # --- receiving ---
 
     def receive(self, message: AmqpMethod | AmqpContent | Closed) -> None:
-        """Do what *message* says. Raises SourceError when the broker is gone."""
+        """Repeat *message* on the broker. Raises SourceError when the broker cannot be reached."""
         if isinstance(message, Closed):
             self._closed(message)
             return
@@ -179,7 +184,8 @@ class OntoBroker:
         except (failures.DuplicateConsumerTag, failures.NackError, ValueError, TypeError):
             self._left_out["methods that pika or the broker refused"] += 1
         except failures.AMQPError:
-            # It ended this connection, or all is lost: the next method on it will tell.
+            # The broker ended this connection or all of them. The next method opens it again, and raises
+            # SourceError if that fails.
             self._sessions.forget(message.connection.number)
             self._left_out["methods on connections that the broker ended"] += 1
 
@@ -192,12 +198,13 @@ class OntoBroker:
         try:
             self._method(message)
         except failures.ChannelWrongStateError:
-            # Something earlier closed it, and this is the first that notices.
+            # An earlier method closed the channel asynchronously: a new channel, and once again.
             self._sessions.drop_channel(message.connection.number, message.channel)
             self._method(message)
 
     def _closed(self, closed: Closed) -> None:
         number = closed.connection.number
+        # idle and end are no end of the connection; a refused or unanswered attempt opened none.
         if closed.how in ("fin", "reset", "reused"):
             self._sessions.end(number)
             self._seen.closed(number)
@@ -209,6 +216,7 @@ class OntoBroker:
             return
         at = message.connection.number, message.channel
         if message.direction != TO_SERVER:
+            # Replies of the recorded broker: only those matter that hold a name it chose.
             self._answered(message, at)
             return
         if message.name == "channel.open":
@@ -231,7 +239,7 @@ class OntoBroker:
             self._sessions.end(number)
 
     def _answered(self, message: AmqpMethod, at: tuple[int, int]) -> None:
-        """Do what waited for a name that the broker gave."""
+        """Repeat the recorded method that waited for the name in the recorded reply *message*."""
         waiting = self._deferred.pop((*at, message.name), None)
         if waiting is None:
             return
@@ -266,6 +274,7 @@ class OntoBroker:
                     method.destination, method.source, method.routing_key, method.arguments
                 )
             case "queue.declare" if not method.queue:
+                # The broker chose the name: declared when the recorded reply shows it.
                 self._deferred[(*at, "queue.declare-ok")] = method
             case "queue.declare":
                 if method.passive:
@@ -304,6 +313,7 @@ class OntoBroker:
             case "confirm.select":
                 self._sessions.confirm(message.connection.number, message.channel, channel)
             case "tx.select":
+                # A channel cannot have both confirms, which keep the order, and transactions.
                 self._left_out["transactions: their messages are sent at once"] += 1
 
     def _may_delete(self, kind: str, name: str) -> bool:
@@ -330,6 +340,7 @@ class OntoBroker:
                 self._left_out["deliveries of " + CUT] += 1
                 return
             key = digest_of(message)
+            # Its publish is not in the recording: before the capture, or lost.
             if key not in self._published and not message.arguments["redelivered"]:
                 self._supply(message)
             if message.name == "basic.get-ok":
@@ -347,6 +358,7 @@ class OntoBroker:
                 exchange,
                 key if exchange else live_name(key),
                 message.body,
+                # After class id, weight and body size, which pika writes itself.
                 RawProperties(message.raw_header[12:]),
                 bool(message.arguments.get("mandatory", False)),
             )
@@ -359,7 +371,7 @@ class OntoBroker:
             self._published.popitem(last=False)
 
     def _supply(self, message: AmqpContent) -> None:
-        """Publish what the recording shows as delivered only."""
+        """Publish a message of which the recording shows only the delivery."""
         assert self._admin is not None  # noqa: S101  # opened first
         channel = self._admin.channel()
         try:
@@ -371,7 +383,7 @@ class OntoBroker:
                 channel.close()
 
     def _deliver(self, message: AmqpContent, key: bytes) -> None:
-        """Wait until the message has come to a consumer of its queue."""
+        """Wait until the message with the digest *key* has arrived at a consumer of its queue."""
         queue = self._seen.queue_of(message)
         connection, tag = message.connection, str(message.arguments["consumer_tag"])
         live = self._sessions.live(connection)
@@ -387,7 +399,8 @@ class OntoBroker:
                 self._in_vain += 1
                 return
             if waited_s > SHORT_S / 2 and not freed:
-                # A prefetch limit may keep it back behind what the recording does not show.
+                # With a prefetch limit, unacknowledged messages that the recording does not show may hold it
+                # back.
                 freed = True
                 self._sessions.free(arrived)
             self._sessions.pump(queue, connection.number)
@@ -419,6 +432,7 @@ class OntoBroker:
     def _acknowledge(self, message: AmqpMethod, at: tuple[int, int]) -> None:
         tag, multiple = int(message.arguments["delivery_tag"]), bool(message.arguments.get("multiple", False))
         known = self._sessions.tags.get(at, {})
+        # With `multiple`, tag 0 means all deliveries so far (AMQP 0-9-1, basic.ack).
         meant = [each for each in known if each == tag or (multiple and (not tag or each <= tag))]
         if not meant:
             self._left_out["acknowledgements of what was not delivered here"] += 1

@@ -1,15 +1,15 @@
 """The recorded broker: exchanges, queues, bindings and consumers that a recording shows or implies.
 
-A capture that begins in mid-stream shows a delivery and not the declarations behind it. Then the least is
-inferred that lets the same message take the same way:
+A capture that begins in the middle of a connection shows deliveries without the declarations before them.
+Then the smallest set of declarations is inferred that routes the same message to the same queue:
 
     delivered through the default exchange   a queue with the routing key as its name (RabbitMQ's rule)
     delivered through a fanout exchange       a queue of the consumer's own, bound to it
-    delivered through another exchange        a queue with the routing key as its name, bound with it:
-                                              so oslo.messaging names them
-    published, never delivered nor returned   such a queue, without a consumer: nobody can tell from outside
-                                              whether there was one, and so the message can be looked at.
-                                              Only where connections were open before the capture began
+    delivered through another exchange        a queue with the routing key as its name, bound with that key:
+                                              oslo.messaging names queues so
+    published, never delivered nor returned   such a queue, without a consumer. The capture does not show
+                                              whether it existed; with it the message can be inspected.
+                                              Only if connections were open before the capture began
 
 Source: AMQP 0-9-1 section 3.1.3; oslo.messaging, _drivers/amqpdriver.py.
 """
@@ -33,7 +33,7 @@ from tracer.openstack.services import FANOUT
 __all__ = ["REMEMBERED", "Broker", "Exchange", "Queue", "decoded", "digest", "digest_of", "live_name"]
 
 REMEMBERED = 20_000
-"""Messages that are remembered as published."""
+"""Published messages that are remembered by their digest."""
 
 _METHODS: Mapping[int, Any] = spec.methods
 _ABSENT = re.compile(r"no (exchange|queue) '(.*?)' in vhost")
@@ -45,7 +45,8 @@ Key = tuple[int, int, str]
 
 
 def decoded(payload: bytes) -> Any:
-    """Return pika's object of the method in *payload*, with all of its arguments; None for damage."""
+    """Return pika's object of the method in *payload*, with all of its arguments; None if damaged."""
+    # Class id and method id, 2 bytes each.
     kind = _METHODS.get(int.from_bytes(payload[:4], "big"))
     try:
         return None if kind is None else kind().decode(payload, 4)
@@ -54,7 +55,11 @@ def decoded(payload: bytes) -> Any:
 
 
 def digest(exchange: str, key: str, body: bytes) -> bytes:
-    """Return what tells a message from others. Through the default exchange the key is the queue."""
+    """Return a digest that identifies a message by exchange, routing key and body.
+
+    Through the default exchange the key is the name of a queue, which a replay may change (`live_name`): it
+    is left out.
+    """
     head = f"{exchange}\0{key if exchange else ''}\0".encode()
     return hashlib.blake2b(head + body, digest_size=16).digest()
 
@@ -65,25 +70,30 @@ def digest_of(message: AmqpContent) -> bytes:
 
 
 def live_name(queue: str) -> str:
-    """Return what *queue* is called in a replay: a name that the broker made up is the broker's to give."""
+    """Return the name of *queue* in a replay; names that the recorded broker chose are changed."""
+    # A client may not declare a queue with the reserved prefix amq.
     return f"replayed.{queue[4:]}" if queue.startswith("amq.gen-") else queue
 
 
 @dataclass(slots=True)
 class Exchange:
+    """The properties of an exchange, recorded or inferred."""
+
     kind: str = "topic"
     durable: bool = False
     auto_delete: bool = False
     internal: bool = False
     arguments: dict[str, Any] | None = None
     declared: bool = False
-    """The recording holds its declaration; else it is inferred."""
+    """Whether the recording holds its declaration; else it is inferred."""
     early: bool = False
-    """Used before the recording declares it: it must be there from the beginning."""
+    """Whether it is used before the recording declares it: it must exist from the beginning."""
 
 
 @dataclass(slots=True)
 class Queue:
+    """The properties of a queue, recorded or inferred; *declared* and *early* as of `Exchange`."""
+
     durable: bool = False
     exclusive: bool = False
     auto_delete: bool = False
@@ -91,42 +101,42 @@ class Queue:
     declared: bool = False
     early: bool = False
     since: int = 0
-    """Message before which it was declared."""
+    """Number of messages that were published before its declaration."""
 
 
 @dataclass(slots=True)
 class Broker:
-    """Learns from methods and contents, in recorded order."""
+    """The state of the recorded broker, learnt from its methods and contents in recorded order."""
 
     exchanges: dict[str, Exchange] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
     bound: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
-    """queue -> (exchange, routing key) -> since which message; 0: since before the recording"""
+    """queue -> (exchange, routing key) -> messages published before the binding; 0: bound from the start"""
     inferred_bindings: dict[tuple[str, str, str], None] = field(default_factory=dict)
-    """(queue, exchange, routing key), which the recording does not hold"""
+    """(queue, exchange, routing key) of bindings that are not in the recording"""
     consumers: dict[Key, str] = field(default_factory=dict)
-    """queue of each consumer"""
+    """consumer -> queue"""
     inferred_consumers: int = 0
     consumed: int = 0
-    """Consumers that the recording shows beginning."""
+    """Number of consumers with a basic.consume in the recording."""
     absent: set[tuple[str, str]] = field(default_factory=set)
-    """('exchange' or 'queue', name) that the broker said it does not have"""
+    """('exchange' or 'queue', name) that did not exist, by the broker's own error"""
     _asked: dict[tuple[int, int], list[tuple[str, str]]] = field(default_factory=dict)
-    """Consumers that wait for the tag that the broker gives them."""
+    """(connection, channel) -> consumers that wait for a tag from the broker"""
     _last: dict[tuple[int, int], str] = field(default_factory=dict)
-    """Queue that a channel declared last: '' in later methods means it."""
+    """(connection, channel) -> queue declared last; an empty name in later methods means this queue"""
     _count: int = 0
-    """Messages so far."""
+    """Messages published so far."""
     _sent: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
     """Digest of a message -> its number"""
     _published: dict[tuple[str, str], None] = field(default_factory=dict)
     _arrived: set[tuple[str, str]] = field(default_factory=set)
-    """(exchange, routing key) of what was delivered or returned"""
+    """(exchange, routing key) of messages that were delivered or returned"""
 
     # --- learning ---
 
     def method(self, message: AmqpMethod) -> None:
-        """Learn from a method. What is damaged says nothing."""
+        """Learn from a method; a damaged one is ignored."""
         method = decoded(message.raw) if message.raw else None
         if method is None:
             return
@@ -166,7 +176,7 @@ class Broker:
                 self._channel_closed(message)
 
     def content(self, message: AmqpContent) -> None:
-        """Learn from a content."""
+        """Learn from a message with content: publish, return, deliver or get-ok."""
         exchange, key = str(message.arguments["exchange"]), str(message.arguments["routing_key"])
         if message.name == "basic.publish":
             self._use_exchange(exchange)
@@ -182,12 +192,13 @@ class Broker:
             self._use_exchange(exchange)
             queue = self.queue_of(message)
             self._use_queue(queue)
+            # A message whose publish was not seen counts as the next one: bindings known by now may route it.
             self._lead(exchange, key, queue, self._sent.get(digest_of(message), self._count + 1))
         elif message.name == "basic.get-ok":
             self._arrived.add((exchange, key))
 
     def closed(self, connection: int) -> None:
-        """Forget what ends with a connection."""
+        """Remove the consumers and open requests of a connection that has ended."""
         for table in (self._asked, self._last):
             for at in [at for at in table if at[0] == connection]:
                 del table[at]
@@ -195,9 +206,9 @@ class Broker:
             del self.consumers[key]
 
     def finish(self, *, midstream: bool) -> None:
-        """Infer what the end of the recording tells: queues that hold what nobody fetched.
+        """At the end of the recording, infer queues for messages that were published and never delivered.
 
-        Where no connection was open before the recording (not *midstream*), what was declared is known.
+        *midstream*: a connection was open before the recording. Otherwise all declarations are known.
         """
         for kind, name in self.absent:
             table: dict[str, Any] = self.exchanges if kind == "exchange" else self.queues
@@ -207,8 +218,10 @@ class Broker:
             if (exchange, key) in self._arrived or ("exchange", exchange) in self.absent:
                 continue
             known = self.exchanges.get(exchange)
+            # Here the routing key does not name a queue.
             if not key or (known is not None and known.kind in ("fanout", "headers")):
                 continue
+            # All bindings of this exchange are in the recording: none of them matched.
             if not midstream and known is not None and known.declared:
                 continue
             if exchange.startswith("amq.") or self._leads_somewhere(exchange, key):
@@ -221,12 +234,12 @@ class Broker:
     # --- answering ---
 
     def queue_meant(self, message: AmqpMethod) -> str:
-        """Return the queue of a method, '' being the one that its channel declared last."""
+        """Return the queue of a method; an empty name means the queue that its channel declared last."""
         queue = str(message.arguments["queue"])
         return queue or self._last.get((message.connection.number, message.channel), "")
 
     def queue_of(self, delivery: AmqpContent) -> str:
-        """Return the queue that *delivery* came from; inferred where its consumer was not seen to begin."""
+        """Return the queue of *delivery*; inferred when the recording holds no basic.consume for it."""
         tag = str(delivery.arguments["consumer_tag"])
         consumer = delivery.connection.number, delivery.channel, tag
         queue = self.consumers.get(consumer)
@@ -234,7 +247,7 @@ class Broker:
             exchange, key = str(delivery.arguments["exchange"]), str(delivery.arguments["routing_key"])
             known = self.exchanges.get(exchange)
             is_fanout = known.kind == "fanout" if known else exchange.endswith(FANOUT)
-            # The form of oslo.messaging's own, which tells roles.
+            # The form of oslo.messaging's fanout queues, from which a capture of the replay infers roles.
             queue = f"{exchange}_replayed{self.inferred_consumers}" if is_fanout or not key else key
             self.consumers[consumer] = queue
             self.inferred_consumers += 1
@@ -288,10 +301,10 @@ class Broker:
             self.queues[name] = Queue()
 
     def _lead(self, exchange: str, key: str, queue: str, number: int) -> None:
-        """See to it that message *number*, published to *exchange* with *key*, comes to *queue*."""
+        """Infer a binding for message *number* from *exchange* to *queue* unless a known one routes it."""
         known = self.queues[queue]
         if not known.exclusive and known.since >= number:
-            # It was there before a client declared it, as clients do with what may be there.
+            # It existed before this declaration: clients declare queues that may exist already.
             known.early, known.since = True, 0
         if not exchange or self._covers(exchange, key, queue, number):
             return
@@ -326,9 +339,9 @@ class Broker:
 
 
 def _matches(pattern: str, key: str) -> bool:
-    """Return whether a topic binding's *pattern* takes *key*: * is one word, # is any number of them."""
+    """Return whether a topic binding's *pattern* matches *key*: * is one word, # is any number of words."""
     words = key.split(".") if key else []
-    # How many words the pattern may have taken so far.
+    # The numbers of words that the pattern so far may match.
     taken = {0}
     for part in pattern.split(".") if pattern else ():
         if part == "#":

@@ -1,8 +1,8 @@
-"""Which live id or token stands for which recorded one.
+"""Maps recorded ids and tokens to live ones.
 
-Learnt by laying a live answer beside the recorded one: what stands at the same place in both, and differs, is
-the same thing under another name. In JSON that is the same path, in a URL the same segment; members of a list
-are paired by name where they have names of their own, else by position.
+Pairs are learnt by comparing a live answer with the recorded one: values at the same place that differ are
+taken for the same object's ids. The same place is the same path in JSON, and the same segment in a URL.
+Members of lists are paired by name if they have unique names, else by position.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["Ids", "candidates", "ids_of_answer"]
 
 MOST = 100_000
-"""Ids that are remembered; the oldest are forgotten first."""
+"""Most ids that are kept; the oldest are dropped first."""
 DEEPEST = 64
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _ID = re.compile(rf"{_UUID}|[0-9a-fA-F]{{32}}")
@@ -28,7 +28,7 @@ _TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 
 
 def candidates(text: str) -> set[str]:
-    """Return all in *text* that may be an id or a token."""
+    """Return all words in *text* that may be an id or a token."""
     return {found[0] for found in _WORD.finditer(text)} | {found[0] for found in _FOUND.finditer(text)}
 
 
@@ -42,7 +42,7 @@ def ids_of_answer(body: bytes, location: str, token: str) -> set[str]:
 
 
 class Ids:
-    """Recorded id -> live id."""
+    """The mapping of recorded ids to live ids."""
 
     def __init__(self) -> None:
         self._live: OrderedDict[str, str] = OrderedDict()
@@ -52,13 +52,13 @@ class Ids:
         return len(self._live)
 
     def learn(self, recorded: str, live: str) -> None:
-        """Take *live* for *recorded*. What was learnt first stays: a thing is made before it is listed."""
+        """Map *recorded* to *live*. The first mapping stays: an object is created before it is listed."""
         if recorded == live or not recorded or not live or recorded in self._live:
             return
         self._put(recorded, live)
         self.learnt += 1
         if "-" in recorded and _ID.fullmatch(recorded) and _ID.fullmatch(live):
-            # Some services write the same id without dashes.
+            # Some services write the same UUID without dashes.
             self._put(recorded.replace("-", ""), live.replace("-", ""))
 
     def _put(self, recorded: str, live: str) -> None:
@@ -67,7 +67,7 @@ class Ids:
             self._live.popitem(last=False)
 
     def learn_json(self, recorded: bytes, live: bytes) -> None:
-        """Learn from two bodies; those that are no JSON tell nothing."""
+        """Learn from two bodies; bodies that are not JSON are ignored."""
         try:
             ours, theirs = json.loads(recorded), json.loads(live)
         except (ValueError, RecursionError):
@@ -81,7 +81,7 @@ class Ids:
             self.learn(its, other)
 
     def mapped(self, text: str) -> str:
-        """Return *text* with every known recorded id replaced; what was put in is not looked at again."""
+        """Return *text* with every known recorded id replaced by its live id."""
         live = self._live
         if not live:
             return text
@@ -90,6 +90,7 @@ class Ids:
             return live.get(found[0], found[0])
 
         def outer(found: re.Match[str]) -> str:
+            # The whole word first, which may be a token; then the ids inside it.
             word = found[0]
             known = live.get(word)
             return known if known is not None else _FOUND.sub(inner, word)
@@ -98,7 +99,8 @@ class Ids:
 
 
 def _pairs(ours: Any, theirs: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield the ids at the same places of two JSON values; *name* is that of the value."""
+    """Yield the ids at the same places of two JSON values; *name* is the key that holds the value."""
+    # Answers come from a live system, but the nesting of a recorded one may be anything.
     if depth > DEEPEST:
         return
     if isinstance(ours, dict) and isinstance(theirs, dict):
@@ -116,7 +118,7 @@ def _pairs(ours: Any, theirs: Any, name: str, depth: int) -> Iterator[tuple[str,
 
 
 def _ids(value: Any, name: str, depth: int) -> Iterator[str]:
-    """Yield what `_pairs` could yield of *value*."""
+    """Yield the recorded ids that `_pairs` could yield for *value*."""
     if depth > DEEPEST:
         return
     if isinstance(value, dict):
@@ -138,19 +140,19 @@ def _segments(url: str) -> list[str]:
 
 
 def _paired(ours: list[Any], theirs: list[Any]) -> list[tuple[Any, Any]]:
-    """Return which members of two lists are the same."""
+    """Return the pairs of members of two lists that describe the same object."""
     one, other = _by_name(ours), _by_name(theirs)
     pairs = []
     if one is not None and other is not None:
         pairs = [(value, other[name]) for name, value in one.items() if name in other]
-        # Those whose names, too, are other ones.
+        # The rest, whose names differ too, is paired by position.
         ours = [value for name, value in one.items() if name not in other]
         theirs = [value for name, value in other.items() if name not in one]
     return pairs + (list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else [])
 
 
 def _by_name(members: list[Any]) -> dict[str, Any] | None:
-    """Return the members of a list by their names, if each has one of its own."""
+    """Return name -> member of a list; None unless each member has a unique name."""
     for key in ("name", "rel"):
         names = [each.get(key) if isinstance(each, dict) else None for each in members]
         named = {name: each for name, each in zip(names, members, strict=True) if isinstance(name, str)}
@@ -161,12 +163,13 @@ def _by_name(members: list[Any]) -> dict[str, Any] | None:
 
 def _url_pairs(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     """Yield ids at the same places of two URLs; *ours* and *theirs* may be paths."""
+    # Without scheme and host: these differ between the recorded and the live system.
     one, other = (re.sub(r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/]*", "", url) for url in (ours, theirs))
     segments = [re.split(r"[/?&=]", each) for each in (one, other)]
     if len(segments[0]) != len(segments[1]):
         return
     different = [(a, b) for a, b in zip(*segments, strict=True) if a != b]
     for a, b in different:
-        # Of one segment that differs among others that agree we are sure, whatever it looks like.
+        # If only one segment differs, it is an id even if it does not look like one.
         if _ID.fullmatch(a) or (len(different) == 1 and len(segments[0]) > 2 and len(a) >= 4):
             yield a, b

@@ -1,8 +1,8 @@
-"""Which exchanges and queues on a broker a replay has declared, so that it never deletes those of others.
+"""Records which exchanges and queues on a broker a replay has declared: it deletes no others.
 
-A durable queue holds one message: the names that a replay is about to declare. It outlives a replay that is
-killed, and one that was asked to keep what it declared; the next one clears that away. An exclusive queue
-says that a replay is under way. Nothing of another name is ever deleted.
+A durable queue (LEDGER) holds one message with the names that a replay is about to declare. It remains when a
+replay is killed or run with --keep; the next replay deletes these names. An exclusive queue (RUNNING) exists
+while a replay is running. No other exchange or queue is ever deleted.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ LEDGER = "tracer-replay.names"
 RUNNING = "tracer-replay.running"
 _NOT_FOUND, _LOCKED = 404, 405
 _NAMED = 5
-"""Names that a refusal tells."""
+"""Most names in a refusal message."""
 
 
 @dataclass(slots=True)
 class Ownership:
-    """The names of one replay on the broker behind *connection*."""
+    """The exchanges and queues of one replay on the broker of *connection*."""
 
     connection: BlockingConnection
     where: str
-    """The broker, as it may be named to people."""
+    """The broker in messages, without its password."""
     exchanges: list[str] = field(default_factory=list)
-    """Own, in the order in which they were claimed."""
+    """Own exchanges, in the order in which they were claimed."""
     queues: list[str] = field(default_factory=list)
+    """Own queues, likewise."""
     foreign: set[tuple[str, str]] = field(default_factory=set)
-    """('exchange' or 'queue', name) of what was there before and is used all the same."""
+    """('exchange' or 'queue', name) that existed before and is used with --force."""
 
     def claim(self, exchanges: Iterable[str], queues: Iterable[str], *, force: bool) -> None:
-        """Make the names this replay's own, and clear away what an earlier one left of its own.
+        """Claim the names for this replay, after deleting what an earlier replay left.
 
-        Raises UsageError when others have such names and not *force*, or when another replay is under way.
+        Raises UsageError when such names exist already (unless *force*), or when another replay is running.
         """
         self._begin()
         self._clear_leftovers()
@@ -55,13 +56,15 @@ class Ownership:
             name for kind, name in wanted if (kind, name) not in self.foreign and kind == "exchange"
         ]
         self.queues = [name for kind, name in wanted if (kind, name) not in self.foreign and kind == "queue"]
+        # Before anything is declared: a replay that is killed leaves nothing that is not in the ledger.
         self._write()
 
     def is_own(self, kind: str, name: str) -> bool:
+        """Return whether this replay may delete the exchange or queue (*kind*) of that name."""
         return (kind, name) not in self.foreign
 
     def release(self, *, keep: bool) -> None:
-        """Delete all that is own, unless *keep*: then it stays, and stays known as a replay's."""
+        """Delete all own exchanges and queues; with *keep* they stay, and so does the ledger."""
         if keep:
             return
         self._delete(self.exchanges, self.queues)
@@ -70,6 +73,7 @@ class Ownership:
     # --- inside ---
 
     def _channel(self) -> BlockingChannel:
+        # A channel for each operation: the broker closes a channel on the first error.
         return self.connection.channel()
 
     def _begin(self) -> None:
@@ -93,7 +97,7 @@ class Ownership:
             self._delete(left.get("exchanges", []), left.get("queues", []))
         except (ValueError, AttributeError, TypeError):
             raise UsageError(
-                f"--amqp {self.where}: queue {LEDGER} is not as tracer left it: look into it and delete it"
+                f"--amqp {self.where}: queue {LEDGER} is not as tracer left it: inspect it and delete it"
             ) from None
 
     def _write(self) -> None:
@@ -113,7 +117,7 @@ class Ownership:
             else:
                 channel.queue_declare(name, passive=True)
         except ChannelClosedByBroker as answer:
-            # Anything else, such as a queue that is locked to another connection, is there.
+            # Any other refusal, such as a queue that is exclusive to another connection, means it exists.
             return bool(answer.reply_code != _NOT_FOUND)
         channel.close()
         return True

@@ -1,4 +1,4 @@
-"""The first reading of the captures: what they hold, who serves what, what the broker needs beforehand."""
+"""The first reading of the captures: their content, the roles of servers, and the state of the broker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TICK = 4_096
 
 @dataclass(slots=True)
 class Plan:
-    """What a recording holds for a replay."""
+    """What a replay needs to know of a recording before it sends."""
 
     broker: Broker = field(default_factory=Broker)
     roles: dict[Endpoint, str] = field(default_factory=dict)
@@ -48,18 +48,18 @@ class Plan:
     returned: int = 0
     channel_errors: int = 0
     names: dict[int, str] = field(default_factory=dict)
-    """Connection to a broker that does not say its name, as it began before the capture -> a name that tells
-    its role."""
+    """Connection to a broker that began before the capture, so that its name is unknown -> a name that shows
+    its role"""
     vhosts: set[str] = field(default_factory=set)
     undecoded: Counter[str] = field(default_factory=Counter)
-    """Why connections cannot be read, and how many"""
+    """reason -> connections that cannot be decoded"""
     first_ns: int = 0
     last_ns: int = 0
 
     def targets(self, role: str) -> set[Endpoint]:
-        """Return the servers that *role* means: a role, or one server as ADDRESS:PORT.
+        """Return the servers of *role*, which is a role or one server as ADDRESS:PORT.
 
-        Raises UsageError, with the roles that there are, when nothing was asked of it.
+        Raises UsageError, which lists the known roles, when the captures hold no request to it.
         """
         found = {server for server, its in self.roles.items() if role in (its, str(server))}
         if found:
@@ -71,7 +71,7 @@ class Plan:
         )
 
     def by_role(self) -> dict[str, int]:
-        """Return how many requests each role was sent, the most first."""
+        """Return role -> number of requests to it, the largest first."""
         found: Counter[str] = Counter()
         for server, count in self.requests.items():
             found[self.roles[server]] += count
@@ -114,6 +114,7 @@ def make_plan(
             topology.roles.undecoded(message.connection)
         learn(list(calls.receive(message)))
         if not count % TICK:
+            # Memory is bounded by time: what is older than FORGET_NS is dropped.
             calls.numbering.advance(message.time_ns)
             calls.forget(message.time_ns - FORGET_NS, ())
             topology.roles.forget(message.time_ns - FORGET_NS)
@@ -123,7 +124,7 @@ def make_plan(
     plan.last_ns = max((c.last_ns for c in reading.captures if c.last_ns is not None), default=0)
     fronts = [server for server in samples if topology.roles.is_front(server)]
     for number, connection in joined.items():
-        # In the form of oslo.messaging, which tells roles to whoever captures the replay.
+        # The form of oslo.messaging (program:pid:id), from which a capture of the replay infers roles.
         sent = senders.get(number)
         role = connection.client_role or (topology.caller(sent) if sent is not None else "")
         if role in ROLE_OF_PROGRAM:
@@ -133,10 +134,11 @@ def make_plan(
             plan.roles[server] = topology.callee(call)
     inner = set(plan.roles.values())
     for server in fronts:
-        # Requests pass a proxy and come again behind it: where both are there, the latter are the service's.
+        # A request through a proxy may be recorded twice. If both legs are there, the inner one is the
+        # service's, and the outer one the proxy's.
         behind = topology.roles.fronts.get(server, "")
         plan.roles[server] = PROXY if not behind or behind in inner else topology.callee(samples[server])
-    # Of what was answered and never asked in sight, nothing is known.
+    # A server without a complete call has no known role: it is named by its address.
     for server in plan.requests:
         plan.roles.setdefault(server, str(server))
     return plan

@@ -1,4 +1,4 @@
-"""Messages of captures in time order, each with its bytes as recorded."""
+"""Reads captures into messages in time order, each with its bytes as recorded."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tracer.topology import GivenTopology
 __all__ = ["Reading", "read", "resolve_twice"]
 
 PORTS_AT = (8, 32)
-"""Where the ports stand in a flow: behind two addresses, of IPv4 or of IPv6."""
+"""Index of the ports in a flow: after two addresses of IPv4 or of IPv6."""
 WantsBody = Callable[[str, str, dict[str, str], int], bool]
 
 
 @dataclass(slots=True)
 class Reading:
-    """One reading of captures: what comes out of it in order, and what was found about them."""
+    """One reading of captures: the messages in order, and the captures with their counters."""
 
     captures: list[Capture]
     messages: Iterator[Message | Closed]
     gaps: list[int] = field(default_factory=lambda: [0, 0])
-    """Holes in the streams, and the bytes known to be in them."""
+    """Number of gaps in the streams, and the known bytes in them; complete after the last message."""
 
 
 def resolve_twice(captures: Sequence[str], given: GivenTopology) -> list[CaptureArgument]:
-    """Return the captures that the words mean. Raises SourceError, and UsageError for a stream."""
+    """Return the captures that the arguments name. Raises SourceError; UsageError for standard input."""
     found = resolve_captures(captures, given).captures
     if any(argument.path == "-" for argument in found):
         raise UsageError("- : a replay to a target reads its captures twice: save the stream to a file first")
@@ -43,7 +43,8 @@ def read(
 ) -> Reading:
     """Return the messages of the captures, in the order in which they were complete.
 
-    SQL is left unread: it is four fifths of the packets, and of no use here. Raises SourceError.
+    SQL is skipped: it is most of the packets and is not replayed. *wants_body* decides which HTTP bodies are
+    kept. Raises SourceError.
     """
     opened = open_resolved(arguments)
     captures = opened.captures

@@ -1,10 +1,10 @@
-"""Recorded REST requests to test endpoints, in recorded order, with live ids and tokens for recorded ones.
+"""Sends recorded REST requests to test endpoints, in recorded order, with live ids and tokens.
 
-Each recorded connection is one to the endpoint, and requests on different connections overlap as they did. A
-request that holds an id or a token out of a recorded answer waits until that request was answered live.
+Each recorded connection becomes one connection to the endpoint; requests on different connections overlap as
+recorded. A request with an id or token from a recorded answer waits until the live answer to that request.
 
-Heads and bodies are as they were sent, secrets included: they are held until the request is answered, live
-tokens until the replay ends. None is printed.
+Heads and bodies are sent as recorded, secrets included. They are kept until the request is answered, live
+tokens until the replay ends. None of them is printed.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ __all__ = ["Target", "ToEndpoints", "endpoint_at"]
 TIMEOUT_S = 60.0
 WORKERS = 32
 MOST_WAITING = 256
-"""Requests that wait or are under way; then the recording waits."""
+"""Most requests that wait or are being sent; at the limit the reading of the captures waits."""
 ANSWER_LIMIT = 4 << 20
-"""Bytes of a live answer that are looked at for ids."""
+"""Bytes of a live answer that are searched for ids."""
 MOST_OPEN = 10_000
 _OWN = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"}
     | {"proxy-authorization", "te", "trailer", "upgrade", "expect", "accept-encoding"}
 )
-"""Headers of one hop (RFC 9110 §7.6.1), and those that a client sets by itself."""
+"""Headers that are not sent again: those of one hop (RFC 9110 §7.6.1), and those that http.client sets."""
 CUT = "requests cut in the captures (snap length, lost packets)"
 
 
 class Target(NamedTuple):
-    """Where the requests to one role go."""
+    """The endpoint for the requests to one role."""
 
     host: str
     port: int
     tls: bool
     prefix: str
-    """Path before the recorded one, without a slash at its end."""
+    """Path to put before the recorded path, without a slash at its end."""
 
 
 def endpoint_at(role: str, url: str) -> Target:
-    """Return what the URL of `--rest ROLE=URL` means. Raises UsageError, which does not tell the URL."""
+    """Return the target of `--rest ROLE=URL`. Raises UsageError; its message does not contain the URL."""
     form = f"write {role}=http://HOST:PORT"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise UsageError(f"--rest {role}: that is no URL; {form}") from None
+        raise UsageError(f"--rest {role}: not a URL; {form}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"--rest {role}: a URL begins with http:// or https:// and names a host; {form}")
     if "@" in url or parts.query or parts.fragment:
-        raise UsageError(f"--rest {role}: neither a user nor a query belongs into the URL; {form}")
+        raise UsageError(f"--rest {role}: the URL must have neither a user nor a query; {form}")
     tls = parts.scheme == "https"
     return Target(host, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
 
@@ -78,22 +78,22 @@ class _Answer(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Exchange:
-    """A request under way or answered, until its recorded answer came too."""
+    """A request that was handed over, until its live and its recorded answer are compared."""
 
     summary: RestSummary
     done: Future[None] = field(default_factory=Future)
-    """Set when its live answer came, and was compared with the recorded one if that came before."""
+    """Set after the live answer, or after the attempt failed."""
     recorded: _Answer | None = None
     live: _Answer | None = None
     failed: bool = False
     ended: bool = False
-    """The recording holds no answer any more."""
+    """Whether no recorded answer will follow."""
     promised: set[str] = field(default_factory=set)
-    """Recorded ids for which its live answer may have others."""
+    """Recorded ids for which its live answer may hold live ids."""
 
 
 class _Line:
-    """One connection to an endpoint."""
+    """One connection to an endpoint, opened when it is needed."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -105,6 +105,7 @@ class _Line:
         client.putrequest(method, path, skip_accept_encoding=True)
         for name, value in headers:
             client.putheader(name, value)
+        # Uncompressed, so that ids in the answer can be found.
         client.putheader("Accept-Encoding", "identity")
         if body or method in ("POST", "PUT", "PATCH"):
             client.putheader("Content-Length", str(len(body)))
@@ -112,7 +113,7 @@ class _Line:
         response = client.getresponse()
         kept = response.read(ANSWER_LIMIT)
         if response.read(1):
-            # The rest of a body that is too long is not worth its time.
+            # A longer body is not read to its end: a new connection is cheaper.
             self.close()
         answer = _Answer(
             response.status,
@@ -127,7 +128,7 @@ class _Line:
     def _open(self) -> http.client.HTTPConnection:
         client = self._client
         if client is not None and client.sock is not None and select.select([client.sock], [], [], 0)[0]:
-            # Readable without a request: the server has closed it.
+            # Readable although no request is open: the server has closed the connection.
             self.close()
             client = None
         if client is None:
@@ -136,17 +137,18 @@ class _Line:
         return client
 
     def close(self) -> None:
+        """Close the connection; the next request opens another."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
 
 class ToEndpoints:
-    """Receives the HTTP messages of a recording and sends the requests to the endpoints of their servers.
+    """Receives the HTTP messages of a recording and sends its requests to the endpoints of their servers.
 
-    *targets*: server in the recording -> where to, and what counts it. *in_step*: a request waits for all
-    that had been answered before it in the recording, so that as many are under way at once as were then;
-    without, the caller keeps the pace, and a request waits only for the answers that it builds on.
+    *targets*: recorded server -> target and its counters. *in_step*: a request waits for all requests that
+    were answered before it in the recording, so that the concurrency is as recorded. Without *in_step* the
+    caller keeps the pace, and a request waits only for answers whose ids or tokens it holds.
     """
 
     def __init__(
@@ -163,19 +165,19 @@ class ToEndpoints:
         self._slots = threading.Semaphore(MOST_WAITING)
         self._open: OrderedDict[tuple[int, int], _Exchange] = OrderedDict()
         self._last: dict[int, Future[None]] = {}
-        """Recorded connection -> its latest request, which the next one waits for"""
+        """Recorded connection -> end of its latest request; the next request waits for it"""
         self._lines: dict[int, _Line] = {}
         self._in_step = in_step
         self._before: list[Future[None]] = []
-        """What was answered in the recording and may not be live."""
+        """Requests that are answered in the recording and perhaps not live yet (*in_step*)."""
         self._promised: dict[str, Future[None]] = {}
-        """Recorded id -> the request whose live answer may tell another one"""
+        """Recorded id -> the request whose live answer may hold the live id"""
         self._stopped = False
         self._bug: BaseException | None = None
-        """What ended a thread that no traffic may end: raised when all is over."""
+        """Unexpected exception in a thread; `close` raises it."""
         self.ids = Ids()
         self.mapped = 0
-        """Requests that were sent with other ids than recorded."""
+        """Number of requests that were sent with live ids or tokens."""
 
     def receive(self, message: HttpRequest | HttpResponse | Closed) -> None:
         """Send a request, compare an answer, or end a connection."""
@@ -190,7 +192,8 @@ class ToEndpoints:
             self._closed(message)
 
     def close(self, *, at_once: bool) -> None:
-        """Wait for what is under way, *at_once* only for what has begun; then forget all secrets."""
+        """Wait for the pending requests (*at_once*: only for those being sent), then drop all secrets."""
+        # Set before the shutdown: requests that still wait for others are not sent any more.
         self._stopped = at_once
         self._pool.shutdown(wait=True, cancel_futures=at_once)
         for line in self._lines.values():
@@ -221,6 +224,7 @@ class ToEndpoints:
         waits = self._waits(number, path, headers, message.body)
         self._last[number] = exchange.done
         line = self._lines.setdefault(number, _Line(target))
+        # Blocks the reader of the captures, so that memory does not grow when the endpoint is slow.
         self._slots.acquire()
 
         def send() -> None:
@@ -230,7 +234,7 @@ class ToEndpoints:
                 if not self._stopped:
                     self._send(line, target, exchange, message.method, path, headers, message.body)
             except BaseException as error:
-                # The pool would keep it to itself.
+                # The pool would store it in a future that nobody reads.
                 self._bug = self._bug or error
             finally:
                 self._slots.release()
@@ -242,7 +246,7 @@ class ToEndpoints:
     def _waits(
         self, number: int, path: str, headers: list[tuple[str, str]], body: bytes
     ) -> list[Future[None]]:
-        """Return what a request waits for: the one before on its connection, the answers it builds on."""
+        """Return what a request waits for: the request before on its connection, and answers with its ids."""
         self._before = [each for each in self._before if not each.done()]
         found = [self._last[number]] if number in self._last else []
         found += self._before
@@ -265,6 +269,7 @@ class ToEndpoints:
         with self._lock:
             live_path = target.prefix + self.ids.mapped(path)
             live_headers = [(name, self.ids.mapped(value)) for name, value in headers]
+            # latin-1 maps every byte to one character and back.
             live_body = self.ids.mapped(body.decode("latin-1")).encode("latin-1", "replace")
             exchange.summary.sent += 1
             exchange.summary.old_tokens += (TOKEN, dict(headers).get(TOKEN)) in live_headers
@@ -283,7 +288,7 @@ class ToEndpoints:
             self._fulfil(exchange)
 
     def _fulfil(self, exchange: _Exchange) -> None:
-        """Learn from a live answer whose recorded one came before it; those who wait for it may go on."""
+        """Learn ids if the recorded answer is known already; requests that wait for the ids may go on."""
         if exchange.recorded is not None:
             self._learn(exchange)
         for word in exchange.promised:
@@ -315,6 +320,7 @@ class ToEndpoints:
 
     def _learn(self, exchange: _Exchange) -> None:
         recorded, live = exchange.recorded, exchange.live
+        # A success and a failure have different bodies: comparing them would pair unrelated values.
         if recorded is None or live is None or (recorded.status < 400) != (live.status < 400):
             return
         self.ids.learn(recorded.token, live.token)
@@ -324,6 +330,7 @@ class ToEndpoints:
 
     def _closed(self, closed: Closed) -> None:
         number = closed.connection.number
+        # One direction may be closed while the answer is still to come.
         if closed.how == "fin":
             return
         for key in [key for key in self._open if key[0] == number]:
@@ -336,7 +343,7 @@ class ToEndpoints:
                 last.add_done_callback(_closing(line))
 
     def _settle(self, exchange: _Exchange) -> None:
-        """Take note that the recording will not tell the answer."""
+        """Record that no recorded answer will follow."""
         with self._lock:
             exchange.ended = True
             if exchange.live is not None or exchange.failed:
@@ -344,6 +351,7 @@ class ToEndpoints:
 
     def _compare(self, exchange: _Exchange) -> None:
         recorded, live, summary = exchange.recorded, exchange.live, exchange.summary
+        # Both hold secrets, which are not kept longer than needed.
         exchange.recorded = exchange.live = None
         if live is None and not exchange.failed:
             return
@@ -375,7 +383,7 @@ def _unsendable(message: HttpRequest) -> str:
 
 
 def _headers(head: bytes) -> list[tuple[str, str]]:
-    """Return the headers of a head that are sent again, names in lower case; a folded line is joined."""
+    """Return the headers of a request to send again, names in lower case; folded lines are joined."""
     found: list[tuple[str, str]] = []
     for line in head.decode("latin-1").split("\n")[1:]:
         line = line.rstrip("\r")
@@ -390,6 +398,7 @@ def _headers(head: bytes) -> list[tuple[str, str]]:
 
 def _path(head: bytes) -> str:
     """Return path and query of a request's head."""
+    # The target may be in absolute form (RFC 9112 §3.2.2), as sent to a proxy.
     target = head.partition(b"\n")[0].decode("latin-1").partition(" ")[2].rpartition(" ")[0].strip()
     if target.startswith("/") or target == "*":
         return target

@@ -1,4 +1,4 @@
-"""One replay: the captures are read once for the plan, and again to send each message when it is due."""
+"""One replay: reads the captures once for the plan, and again to send each message when it is due."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ __all__ = ["Onward", "Targets"]
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Where recorded traffic is to go."""
+    """The targets and options of a replay, as on the command line."""
 
     amqp: str | None = None
     """URL of a broker."""
     rest: tuple[str, ...] = ()
-    """ROLE=URL."""
+    """ROLE=URL, one for each role."""
     force: bool = False
+    """Use exchanges and queues that exist on the broker already."""
     keep: bool = False
+    """Leave on the broker what the replay declared."""
     dry_run: bool = False
+    """Plan only."""
 
 
 class Onward:
     """Sends the traffic of *captures* to *targets*, at *speed* times its pace; 0 is as fast as possible.
 
-    Raises UsageError for targets that make no sense, before a capture is read.
+    Raises UsageError for invalid targets, before a capture is read.
     """
 
     def __init__(self, captures: Sequence[str], given: GivenTopology, targets: Targets, speed: float) -> None:
@@ -54,11 +57,11 @@ class Onward:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End soon: clear away what was declared, and say what was done."""
+        """End soon; `run` still deletes what was declared and returns the summary."""
         self._stopped.set()
 
     def run(self) -> Summary:
-        """Plan, send, clear away; return what came of it. Raises SourceError and UsageError."""
+        """Plan, send, and delete what was declared; return the summary. Raises SourceError or UsageError."""
         plan = make_plan(self._arguments, self._given, self._stopped.is_set)
         summary = Summary(
             [argument.path for argument in self._arguments],
@@ -102,9 +105,11 @@ class Onward:
         try:
             if onto is not None:
                 onto.open()
+                # Again: the declarations before the first message do not count as delay.
                 begun_s = monotonic_s()
             self._play(plan, summary, onto, rest, begun_s)
         finally:
+            # REST first: its last requests are still being answered; then the broker is cleared.
             if rest is not None:
                 summary.mapped = rest.mapped
                 rest.close(at_once=self._stopped.is_set())
@@ -119,6 +124,7 @@ class Onward:
         reading = read(
             self._arguments,
             {**PORTS, **self._given.ports},
+            # Without a REST target no body of HTTP is needed.
             None if rest is not None else lambda *_: False,
         )
         for message in reading.messages:
@@ -133,6 +139,7 @@ class Onward:
         """Wait until *message* is due; return False when the run was stopped meanwhile."""
         if not self._speed:
             return True
+        # A message is due when its last byte was captured.
         when_ns = getattr(message, "end_ns", message.time_ns)
         due_s = begun_s + (when_ns - first_ns) / 1e9 / self._speed
         late_s = monotonic_s() - due_s

@@ -1,6 +1,6 @@
-"""Connections to a test broker: the recorded connections, channels and consumers as they live there.
+"""Live connections, channels and consumers on a test broker, one for each recorded one.
 
-Whatever goes wrong, no message holds the password of the broker's URL.
+No error message holds the password of the broker's URL.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tracer.reports import plain
 __all__ = ["Arrived", "Sessions", "Taken", "broker_at", "connect"]
 
 BLOCKED_S = 60.0
-"""A broker that is out of memory or disk takes nothing: so long is it waited for."""
+"""How long to wait for a broker that blocks publishers because memory or disk is short."""
 
 Taken = tuple[BlockingChannel, int, bool]
-"""What was delivered: on which channel, with which tag, and whether it needs no acknowledgement."""
+"""A delivery: its channel, its delivery tag, and whether it needs no acknowledgement."""
 
 
 class _Live:
-    """One recorded connection on the broker."""
+    """The live connection for a recorded one, with its channels and consumers."""
 
     def __init__(self, connection: BlockingConnection) -> None:
         self.connection = connection
@@ -41,14 +41,14 @@ class _Live:
 
 
 class Arrived:
-    """Deliveries of one queue that the recording has not come to yet."""
+    """Live deliveries of one queue whose recorded delivery is not reached yet."""
 
     def __init__(self) -> None:
         self.order: deque[tuple[bytes, BlockingChannel, int, bool]] = deque()
-        """Key, channel, delivery tag, whether it needs no acknowledgement"""
+        """Digest, channel, delivery tag, whether it needs no acknowledgement; in order of arrival"""
 
     def take(self, key: bytes) -> Taken | None:
-        """Return the first delivery of the message with the digest *key*, on a channel that is open."""
+        """Remove and return the first delivery with the digest *key* on an open channel, or None."""
         for at, (its, channel, tag, no_ack) in enumerate(self.order):
             if its == key and channel.is_open:
                 del self.order[at]
@@ -57,9 +57,9 @@ class Arrived:
 
 
 class Sessions:
-    """Opens connections and channels when they are first needed, under the names that the recording tells.
+    """Opens connections and channels when they are first needed, with the recorded connection names.
 
-    *names*: recorded connection -> its name, where it does not say one in the recording.
+    *names*: recorded connection -> name to use when the recording does not hold its name.
     """
 
     def __init__(
@@ -73,12 +73,13 @@ class Sessions:
         """queue -> recorded connections that consume it"""
         self.names: dict[int, str] = {}
         self.arrived: dict[str, Arrived] = {}
-        """queue -> what came and was not asked for yet"""
+        """queue -> deliveries that were not matched to recorded ones yet"""
         self.tags: dict[tuple[int, int], dict[int, Taken]] = {}
-        """Recorded channel -> recorded delivery tag -> what was delivered instead"""
+        """(connection, channel) of the recording -> recorded delivery tag -> live delivery"""
 
     def pump(self, queue: str, first: int) -> None:
-        """Take in what the broker has sent to the consumers of *queue*."""
+        """Process the deliveries that the broker has sent to the consumers of *queue*."""
+        # The recorded consumer's connection first: mostly the message arrives there.
         numbers = [first, *(n for n in self._on_queue.get(queue, ()) if n != first)]
         for number in numbers:
             live = self._lives.get(number)
@@ -86,7 +87,7 @@ class Sessions:
                 live.connection.process_data_events(0.01 if len(numbers) == 1 else 0.001)
 
     def free(self, arrived: Arrived) -> None:
-        """Acknowledge what was delivered and is not recorded so."""
+        """Acknowledge the deliveries in *arrived*, which the recording does not show."""
         while arrived.order:
             _, channel, tag, no_ack = arrived.order.popleft()
             self._summary.unasked += 1
@@ -96,7 +97,7 @@ class Sessions:
     # --- consumers ---
 
     def consume(self, connection: Connection, channel_number: int, tag: str, queue: str, method: Any) -> None:
-        """Begin to consume *queue* as the recorded *method* (basic.consume) does; None: inferred."""
+        """Consume *queue* with the options of the recorded basic.consume; *method* is None if inferred."""
         channel = self.channel(connection, channel_number)
         no_ack = bool(method.no_ack) if method is not None else False
         arrived = self.arrived.setdefault(queue, Arrived())
@@ -119,7 +120,7 @@ class Sessions:
         self._on_queue.setdefault(queue, {})[connection.number] = None
 
     def cancel(self, number: int, channel_number: int, tag: str) -> None:
-        """End a consumer."""
+        """Cancel a consumer; an unknown one is ignored."""
         live = self._lives.get(number)
         queue = live.consumers.pop((channel_number, tag), None) if live is not None else None
         if live is not None and queue is not None:
@@ -127,7 +128,7 @@ class Sessions:
             self._left(number, live, queue)
 
     def _left(self, number: int, live: _Live, queue: str) -> None:
-        """Take note that a consumer of *queue* is gone."""
+        """Forget deliveries of *queue* when its last consumer has gone."""
         if queue not in live.consumers.values():
             self._on_queue.get(queue, {}).pop(number, None)
             if not self._on_queue.get(queue):
@@ -137,7 +138,7 @@ class Sessions:
     # --- connections and channels ---
 
     def live(self, connection: Connection) -> _Live:
-        """Return the twin of a recorded connection, open. Raises SourceError."""
+        """Return the open live connection for a recorded one. Raises SourceError."""
         live = self._lives.get(connection.number)
         if live is None or not live.connection.is_open:
             self.forget(connection.number)
@@ -147,7 +148,7 @@ class Sessions:
         return live
 
     def channel(self, connection: Connection, number: int) -> BlockingChannel:
-        """Return the twin of a recorded channel, open."""
+        """Return the open live channel for a recorded one. Raises SourceError."""
         live = self.live(connection)
         channel = live.channels.get(number)
         if channel is None or not channel.is_open:
@@ -156,7 +157,7 @@ class Sessions:
         return channel
 
     def confirm(self, number: int, channel_number: int, channel: BlockingChannel) -> None:
-        """Have the broker confirm what is published on a channel."""
+        """Switch publisher confirms on for a channel, once."""
         live = self._lives.get(number)
         if live is None:
             channel.confirm_delivery()
@@ -165,7 +166,7 @@ class Sessions:
             channel.confirm_delivery()
 
     def drop_channel(self, number: int, channel_number: int) -> None:
-        """End a channel, its consumers, and what waits for an acknowledgement on it."""
+        """Close a channel; forget its consumers and its unacknowledged deliveries."""
         self.tags.pop((number, channel_number), None)
         live = self._lives.get(number)
         if live is None:
@@ -189,12 +190,12 @@ class Sessions:
                 self._left(number, live, queue)
 
     def end_all(self) -> None:
-        """End what is open, at the end of the replay."""
+        """Close all connections at the end of the replay."""
         for number in list(self._lives):
             self.end(number)
 
     def end(self, number: int) -> None:
-        """End the twin of a recorded connection."""
+        """Close the live connection for a recorded one."""
         live = self._lives.get(number)
         self.forget(number)
         if live is not None and live.connection.is_open:
@@ -208,13 +209,13 @@ class Sessions:
 
 
 def broker_at(url: str) -> tuple[pika.ConnectionParameters, str]:
-    """Return how to connect to the broker that *url* names, and how to name it to people.
+    """Return the connection parameters for *url*, and the broker's name for messages, without password.
 
-    The URL is as of `tracer watch --amqp`. Raises UsageError, whose words hold no password.
+    The URL is as of `tracer watch --amqp`. Raises UsageError; its message holds no password.
     """
     broker = broker_of(url)
     parameters = broker.parameters
-    # A replay waits for what is due, and serves no heartbeat meanwhile.
+    # Off: a replay that waits for the next message does not answer heartbeats.
     parameters.heartbeat = 0
     parameters.blocked_connection_timeout = BLOCKED_S
     host = f"[{parameters.host}]" if ":" in parameters.host else parameters.host
@@ -222,7 +223,7 @@ def broker_at(url: str) -> tuple[pika.ConnectionParameters, str]:
 
 
 def connect(parameters: pika.ConnectionParameters, where: str, name: str) -> BlockingConnection:
-    """Return a connection that calls itself *name*. Raises SourceError."""
+    """Return a connection to the broker with the connection name *name*. Raises SourceError."""
     parameters.client_properties = {"connection_name": name}
     try:
         return BlockingConnection(parameters)
@@ -238,7 +239,7 @@ def connect(parameters: pika.ConnectionParameters, where: str, name: str) -> Blo
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost reason that the system gave, in a few words."""
+    """Return the innermost system error in the chain of causes, in a few words."""
     for each in causes(error):
         if isinstance(each, socket.gaierror):
             return "no such host"

@@ -14,7 +14,7 @@ __all__ = ["AmqpSummary", "RestSummary", "Summary"]
 
 @dataclass(slots=True)
 class AmqpSummary:
-    """Onto a broker. What was recorded stands beside what happened."""
+    """Counts of a replay to a broker; the recorded counts beside the live ones."""
 
     where: str
     published: int = 0
@@ -25,13 +25,13 @@ class AmqpSummary:
     returned: int = 0
     returned_recorded: int = 0
     undelivered: dict[str, int] = field(default_factory=dict)
-    """queue -> messages in it at the end: never delivered, or given back"""
+    """queue -> messages in it at the end: never delivered, or requeued"""
     not_delivered: int = 0
-    """Recorded as delivered, and not delivered within the time that they were waited for."""
+    """Recorded as delivered, and not delivered live within the time limit."""
     unasked: int = 0
-    """Delivered, and not recorded so."""
+    """Delivered live, and not recorded as delivered."""
     supplied: int = 0
-    """Published by tracer itself: the recording holds the delivery alone."""
+    """Published by tracer, because the recording holds only their delivery."""
     channel_errors: int = 0
     channel_errors_recorded: int = 0
     exchanges: int = 0
@@ -45,12 +45,12 @@ class AmqpSummary:
     vhosts: list[str] = field(default_factory=list)
     kept: bool = False
     foreign: list[str] = field(default_factory=list)
-    """Used though they are not a replay's own (--force)."""
+    """Exchanges and queues that existed before and were used (--force)."""
 
 
 @dataclass(slots=True)
 class RestSummary:
-    """To one role."""
+    """Counts of a replay to the endpoint of one role."""
 
     role: str
     url: str
@@ -58,41 +58,43 @@ class RestSummary:
     sent: int = 0
     same: int = 0
     different: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(recorded status, live status) -> requests; 'none' is no answer"""
+    """(recorded status, live status) -> requests; 'none': no answer"""
     old_tokens: int = 0
-    """Sent with a token that no recorded answer of a replayed role had given: the recorded one."""
+    """Requests sent with the recorded token, because no replayed answer gave a live one."""
     uncompared: int = 0
-    """The recording holds no answer that could be compared."""
+    """Requests without a recorded answer to compare with."""
     problems: Counter[str] = field(default_factory=Counter)
-    """Why there was no answer."""
+    """reason -> requests without an answer"""
 
     @property
     def is_dead(self) -> bool:
-        """Whether requests were sent and none at all was answered."""
+        """Whether requests were sent and none of them was answered."""
         return 0 < self.sent <= self.problems.total()
 
 
 @dataclass(slots=True)
 class Summary:
+    """The result of a replay: schema tracer.replay/1 as JSON, and text for people."""
+
     captures: list[str]
     recorded_s: float
     speed: float
-    """0: as fast as possible"""
+    """Factor to the recorded pace; 0: as fast as possible"""
     took_s: float = 0.0
     behind_s: float = 0.0
-    """By how much the latest message was late, at worst."""
+    """The largest delay of a message against its due time."""
     dry_run: bool = False
     stopped: bool = False
     amqp: AmqpSummary | None = None
     rest: list[RestSummary] = field(default_factory=list)
     mapped: int = 0
-    """Requests with live ids or tokens in the place of recorded ones."""
+    """Requests sent with live ids or tokens in the place of recorded ones."""
     left_out: Counter[str] = field(default_factory=Counter)
 
     def failure(self) -> str:
-        """Return in one line which endpoints answered nothing, and what to do; '' when there are none.
+        """Return a message about endpoints that answered no request; '' when there are none.
 
-        Of a replay that was stopped nobody knows.
+        After a replay that was stopped it is always '': its answers may have been still to come.
         """
         dead = [rest for rest in self.rest if rest.is_dead]
         if not dead or self.stopped:
@@ -100,7 +102,7 @@ class Summary:
         places = ", ".join(f"{rest.url} ({rest.role}: {rest.problems.most_common(1)[0][0]})" for rest in dead)
         option = f"--rest {dead[0].role}=URL"
         return (
-            f"not one request was answered by {plain(places, 600)}: see that it runs there and can be reached"
+            f"no request was answered by {plain(places, 600)}: check that it is running and can be reached"
             f" from here, or name another endpoint with {option}"
         )
 
@@ -124,7 +126,7 @@ class Summary:
         return json.dumps(found, indent=2, ensure_ascii=False)
 
     def text(self) -> str:
-        """Return the summary for people."""
+        """Return the summary as text, several lines."""
         lines: list[str] = []
         if self.amqp is not None:
             lines += _amqp_text(self.amqp, self.dry_run)
@@ -146,7 +148,7 @@ class Summary:
         if self.dry_run:
             span = f"the captures span {self.recorded_s:,.1f} s"
             return f"nothing was sent (--dry-run); {span}, to be sent {speed}"
-        behind = f", at worst {self.behind_s:,.1f} s behind" if self.speed and self.behind_s >= 0.5 else ""
+        behind = f", at worst {self.behind_s:,.1f} s late" if self.speed and self.behind_s >= 0.5 else ""
         return f"{self.recorded_s:,.1f} s of recorded traffic in {self.took_s:,.1f} s, {speed}{behind}"
 
 
@@ -187,7 +189,7 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
     notes = [
         (amqp.not_delivered, "recorded as delivered did not arrive"),
         (amqp.unasked, "were delivered that the captures do not show as delivered"),
-        (amqp.supplied, "were published by tracer itself: the captures hold their delivery alone"),
+        (amqp.supplied, "were published by tracer itself: the captures hold only their delivery"),
     ]
     lines += [f"      {count:,} {words}" for count, words in notes if count]
     if amqp.channel_errors or amqp.channel_errors_recorded:
@@ -199,7 +201,7 @@ def _amqp_text(amqp: AmqpSummary, dry_run: bool) -> list[str]:
             f"      {len(amqp.vhosts)} vhosts were recorded ({', '.join(amqp.vhosts)}), all sent to one"
         )
     if amqp.foreign:
-        lines.append(f"      {len(amqp.foreign):,} of the names were there before (--force) and stay")
+        lines.append(f"      {len(amqp.foreign):,} of the names existed before (--force) and are kept")
     if not dry_run:
         lines.append(
             "      what was declared is kept; the next replay clears it away"

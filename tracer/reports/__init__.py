@@ -1,10 +1,8 @@
-"""Reports: verdicts to something to read. One module per format; each imports `model`, `errors` and
-the cloud's tables only.
+"""Reports: one module for each format. They import `model`, `errors` and the cloud's tables only.
 
-Here is what they have in common: how times, frames and strings from the wire are written, and which
-traces a report is on.
-Whatever came from the wire is hostile until `plain` has seen it: a server's name may hold terminal
-escapes, line feeds, rich markup or a megabyte.
+This module holds what the formats share: how times, frames and strings from the wire are written, and how
+traces are selected. Strings from the wire are hostile until `plain` has escaped them: a server's name may
+hold terminal escapes, line feeds, rich markup or a megabyte.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ __all__ = [
 ]
 
 # Control (escapes, line feeds), format (bidi controls, zero width), surrogate, private use,
-# unassigned, line and paragraph separators: nothing of these is ever sent to a terminal.
+# unassigned, line and paragraph separators: none of these is ever sent to a terminal.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"}
 
@@ -53,11 +51,11 @@ _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"}
 def plain(text: str, limit: int = 120) -> str:
     """Return *text* on one line, safe for any terminal, at most *limit* characters, cut with `…`.
 
-    Unprintable characters are escaped, so that a reader sees that they were there.
+    Unprintable characters are escaped, so that they stay visible.
     """
     if text.isascii() and text.isprintable():
         return text if len(text) <= limit else text[: limit - 1] + "…"
-    # Nothing longer than the limit can come out of it shorter, so a megabyte costs no more than a line.
+    # Escaping never shortens a text, so it is cut first: a megabyte costs no more than a line.
     # Combining marks are dropped: hundreds of them on one letter paint over the lines above.
     marks = 0
     written: list[str] = []
@@ -84,16 +82,16 @@ def _escaped(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str | None:
-    """The date and time of a second; None outside the years that a calendar has."""
+    """Return date and time of a second since the epoch; None outside the years 1 to 9999."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     except (OverflowError, OSError, ValueError):
-        # A pcapng time stamp is 64 bits of anything; a damaged one must not end the report.
+        # A pcapng time stamp may hold any 64 bits; a damaged one must not end the report.
         return None
 
 
 def timestamp(time_ns: int | None) -> str | None:
-    """RFC 3339 in UTC with six fractional digits; None for None and for a time no calendar has."""
+    """Return RFC 3339 in UTC with six fractional digits; None for None and for a year beyond 9999."""
     if time_ns is None:
         return None
     seconds, rest = divmod(time_ns, 1_000_000_000)
@@ -102,10 +100,10 @@ def timestamp(time_ns: int | None) -> str | None:
 
 
 def nanoseconds(text: str) -> int:
-    """The time that a person wrote: RFC 3339, UTC without a zone, or seconds since the epoch; or as reports
-    write it, with UTC behind it.
+    """Return the time that *text* means, in nanoseconds since the epoch. Raises ValueError.
 
-    Integers all the way, for a float cannot hold nanoseconds. ValueError for what is no time.
+    RFC 3339 (UTC without a zone), seconds since the epoch, or a time as reports write it, followed by UTC.
+    Computed with integers only: a float cannot hold nanoseconds.
     """
     seconds = re.fullmatch(r"(\d{1,12})(?:\.(\d{1,9}))?", text.strip(), re.ASCII)
     if seconds:
@@ -118,13 +116,13 @@ def nanoseconds(text: str) -> int:
 
 
 def clock(time_ns: int) -> str:
-    """Time of day in UTC, to the millisecond: 06:53:32.739."""
+    """Return the time of day in UTC, to the millisecond: 06:53:32.739."""
     whole = timestamp(time_ns)
     return whole[11:23] if whole else "?"
 
 
 def duration(duration_ns: int | None) -> str:
-    """A span as a person says it: 0.4 ms · 16 ms · 3.1 s · 2 m 05 s · 3 h 20 m; empty for None."""
+    """Return a duration with a suitable unit: 0.4 ms · 16 ms · 3.1 s · 2 m 05 s · 3 h 20 m; '' for None."""
     if duration_ns is None:
         return ""
     if duration_ns < 0:
@@ -144,25 +142,25 @@ def duration(duration_ns: int | None) -> str:
 
 
 def offset(time_ns: int | None, origin_ns: int) -> str:
-    """Seconds since the origin with their sign: +0.456; empty for None."""
+    """Return the seconds since the origin with their sign: +0.456; '' for None."""
     return "" if time_ns is None else f"{(time_ns - origin_ns) / 1e9:+.3f}"
 
 
 def plural(count: int, noun: str, many: str = "") -> str:
-    """A count with its noun: 1 call · 2 calls · 12,345 packets."""
+    """Return a count with its noun: 1 call · 2 calls · 12,345 packets."""
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def lead(text: str) -> str:
-    """The id without what all ids share: enough to recognise it, `…` for the rest."""
+    """Return the first characters of an id, without the prefix that all ids share, and `…` for the rest."""
     return text if len(text) <= 12 else f"{text[:8]}…"
 
 
 def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
-    """A name for each capture, as short as tells them apart: Internal_base, or Int for narrow tables.
+    """Return path -> shortest name that is unique: Internal_base, or Int for narrow tables (*short*).
 
-    Longer and longer names are tried for all of them alike: beginning, name up to the first dot, file
-    name; then, of equal names in several folders, as much of the path as tells them apart, or a number.
+    Longer forms are tried for all captures alike: first letters, name up to the first dot, file name. Equal
+    names in several folders get as much of the path as makes them unique, or a number.
     """
     last = {path: _broker_name(path) or path.rsplit("/", 1)[-1] for path in paths}
     stems = {path: name.split(".", 1)[0] or name for path, name in last.items()}
@@ -176,12 +174,12 @@ def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
         names = {path: "/".join((*folders[path][-depth:], shown[path])) for path in paths}
         if len(set(names.values())) == len(names) and (not short or max(map(len, names.values())) <= 12):
             return {path: plain(name, 60) for path, name in names.items()}
-    # As many as there are names: the legend at the end of the report says which is which.
+    # Always unique; the legend at the end of the report explains the numbers.
     return {path: plain(f"{stem[:8]}{number}", 60) for number, (path, stem) in enumerate(shown.items(), 1)}
 
 
 def _broker_name(path: str) -> str:
-    """The name of a broker's firehose, which is no file: broker-HOST-VHOST; '' for all others."""
+    """Return the name of a broker's firehose: broker-HOST-VHOST; '' for a file or an interface."""
     scheme, _, rest = path.partition("://")
     if scheme not in ("amqp", "amqps"):
         return ""
@@ -191,20 +189,20 @@ def _broker_name(path: str) -> str:
 
 
 def fragment(evidence: tuple[str, int], names: Mapping[str, str]) -> str:
-    """One piece of evidence: Internal_base#1234."""
+    """Return one piece of evidence as text: Internal_base#1234."""
     path, frame = evidence
     return f"{names.get(path) or plain(path, 120)}#{frame}"
 
 
 _SHORT_ROLES = {service.role: service.short for service in SERVICES if service.short}
-"""Where room is scarce; the others would be mistaken for something else."""
+"""Abbreviations of roles for narrow columns. Other roles would be ambiguous when abbreviated."""
 
 
 def call_words(call: CallRecord, limit: int = 400) -> str:
-    """A call without its plane and protocol, at most *limit* wide.
+    """Return a call without its plane and protocol, at most *limit* characters.
 
-    The end of the operation is cut first, then the roles are shortened, then the caller goes; the result
-    never, for it is the news.
+    The end of the operation is cut first, then the roles are abbreviated, then the caller is left out. The
+    result is never cut: it matters most.
     """
     caller, callee = plain(call.caller, 60), plain(call.callee, 60)
     operation, result = plain(call.operation, 400), plain(call.result, 40)
@@ -222,19 +220,19 @@ _NO = frozenset({"failure", "error", "unroutable", "undelivered", "unacked", "re
 
 
 def refused(call: CallRecord) -> bool:
-    """Whether the call came to nothing: a status from 400 on, a failure, a refused connection, no answer."""
+    """Return whether the call failed: status 400 or above, failure, refused connection, or no answer."""
     result = call.result
     return result in _NO or (len(result) == 3 and result.isdigit() and result >= "400")
 
 
-# --- what several reports say ---------------------------------------------------------------------
+# --- texts that several reports share -------------------------------------------------------------
 
 
 def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
-    """The calls that tell most of a step, alike, the first one first: of a failed one those that failed."""
+    """Return the calls that show most of a step, all of the same kind: of a failed step the failed calls."""
     shown = step.calls[0] if step.calls else None
     if step.status == "failed":
-        # What failed last is where it broke; a step whose own calls went well failed in the answer above it.
+        # The last failed call is where it broke. Without one, the step failed in the answer to an outer call.
         failed = [call for call in step.calls if refused(call)]
         failed += [
             each.call for each in verdict.deviations if each.step == step.step and each.call and not failed
@@ -250,7 +248,7 @@ def _alike(call: CallRecord) -> tuple[str, str, str, str]:
 
 
 def losses(capture: Capture) -> str:
-    """What of a capture was lost or could not be read, in words; empty when nothing was."""
+    """Return what was lost of a capture or could not be read, as text; '' for nothing."""
     gaps = plural(capture.gaps, "gap")
     lost = f" ({plural(capture.lost_bytes, 'byte')} lost)" if capture.lost_bytes else ""
     undecoded = ", ".join(f"{count:,} {plain(why, 60)}" for why, count in capture.undecoded.most_common(6))
@@ -276,12 +274,12 @@ def losses(capture: Capture) -> str:
 
 
 def seen_instead(report: Report) -> str:
-    """What captures without a trace hold: 1,200 SQL statements, 40 RPC messages."""
+    """Return what captures without a trace hold: 1,200 SQL statements, 40 RPC messages."""
     return ", ".join(f"{count:,} {plain(words, 80)}" for words, count in report.seen) or "no call at all"
 
 
 def starts_words(left_out: Sequence[int]) -> str:
-    """When the traces start that were left out: 'the first at …, the last at …'."""
+    """Return the start times of the traces that were left out, as text: 'the first at …, the last at …'."""
     first, last = timestamp(min(left_out)), timestamp(max(left_out))
     return (
         f"it starts at {first}" if len(left_out) == 1 else f"the first starts at {first}, the last at {last}"
@@ -300,7 +298,7 @@ def _ids(verdict: Verdict) -> list[str]:
 
 
 def _messages(verdict: Verdict) -> Iterable[str]:
-    """The ids of its RPC messages: what a log names that waited for a reply in vain."""
+    """Return the ids of the trace's RPC messages, which a log names when a reply does not come."""
     return (call.message_id for call in verdict.calls if call.message_id)
 
 
@@ -308,7 +306,7 @@ def _stops(verdict: Verdict) -> list[str]:
     return [step for step in (verdict.stopped_at, *(verdict.stopped_between or ())) if step]
 
 
-# A step without its letter stands for all of its parts: step=8 is 8a, 8b and 8c.
+# A step without its letter matches all of its parts: step=8 matches 8a, 8b and 8c.
 _KEYS: dict[str, Callable[[Verdict, str], bool]] = {
     "name": lambda verdict, value: fnmatch.fnmatchcase(verdict.name or "", value),
     "id": lambda verdict, value: any(value in key for key in (*_ids(verdict), *_messages(verdict))),
@@ -323,13 +321,16 @@ _VALUES = {"outcome": get_args(Outcome), "verdict": get_args(Conformance)}
 
 
 def named_steps(conditions: Sequence[str]) -> tuple[str, ...]:
-    """The steps that --where names."""
+    """Return the steps that conditions of --where name."""
     pairs = (condition.partition("=") for condition in conditions)
     return tuple(value for key, _, value in pairs if key.strip() == "step")
 
 
 def selection(conditions: Sequence[str]) -> Callable[[Verdict], bool]:
-    """What --where asks for: values of one key are alternatives, keys must all hold."""
+    """Return the predicate of --where: values of one key are alternatives, all keys must match.
+
+    Raises UsageError for a condition that is not KEY=VALUE with a known key.
+    """
     wanted: dict[str, list[str]] = {}
     for condition in conditions:
         key, equals, value = condition.partition("=")
@@ -355,7 +356,10 @@ def _perhaps(word: str, known: Iterable[str]) -> str:
 
 
 def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
-    """The traces that `--trace` means; all of them share the id, or only one begins like it."""
+    """Return the traces that `--trace` means: all with that id, or the only one whose id begins so.
+
+    Raises UsageError when there is none, or when several different traces match.
+    """
     if not verdicts:
         raise UsageError("the captures hold no trace to show; `tracer check` says what they hold instead")
     if wanted is None:
@@ -366,12 +370,12 @@ def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
     if exact:
         return exact
     begins = [verdict for verdict in verdicts if any(_begins(key, wanted) for key in _names(verdict))]
-    # One request for several VMs: the beginning of its id means all of them.
+    # Traces of one request share its id, so its beginning selects all of them.
     if len(begins) == 1 or len({verdict.request_id or verdict.id for verdict in begins}) == 1:
         return begins
     if begins:
         raise UsageError(f"--trace {wanted!r} fits {len(begins)} traces; {_some(begins)}")
-    # A name may be a megabyte, and the comparison is quadratic.
+    # Names are cut: one may be a megabyte, and the comparison takes quadratic time.
     known = dict.fromkeys(key[:80] for verdict in verdicts for key in _names(verdict))
     near = difflib.get_close_matches(wanted[:80], known, n=3, cutoff=0.7)
     hint = f"near it: {', '.join(plain(key, 60) for key in near)}" if near else _some(verdicts)

@@ -1,9 +1,8 @@
-"""A report that may be mailed: names, hosts, addresses and ids of projects and users replaced, each always
-by the same.
+"""Makes a report that may be mailed: replaces names, hosts, addresses, and ids of projects and users.
 
-What stays: roles, planes, steps, times, frames, and the ids of requests and servers, which mean nothing
-outside of the cloud and are what both sides talk about. Texts of faults hold what nobody can know
-beforehand, so what stands in quotes there goes too. Addresses keep who shares a /24 with whom.
+Equal values get equal replacements. Roles, planes, steps, times, frames, and the ids of requests and servers
+stay: these ids mean nothing outside the cloud, and both sides need them to refer to a trace. Texts of faults
+may hold anything, so quoted parts of them are replaced too. Addresses in one /24 stay in one /24.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _WHOLE = re.compile(r"\w(?:[\w.-]*\w)?")
 
 
 def anonymous(report: Report) -> Report:
-    """Return the report without what tells whose cloud it is about."""
+    """Return a copy of the report without values that identify the cloud."""
     names = _Pseudonyms(report.captures)
     for verdict in report.verdicts:
         names.learn(verdict)
@@ -55,10 +54,10 @@ def anonymous(report: Report) -> Report:
 
 
 def anonymous_calls(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
-    """Yield calls without what tells whose cloud they are from.
+    """Yield calls without values that identify the cloud.
 
-    Hosts and names that only a verdict would tell are not known here; queues name hosts, so what follows
-    the first dot of a queue's name counts as one.
+    Hosts and names that only a verdict holds are unknown here. The part of a queue's name after the first dot
+    is a host, and is replaced as one.
     """
     names = _Pseudonyms(())
     for call in calls:
@@ -68,13 +67,13 @@ def anonymous_calls(calls: Iterable[CallRecord]) -> Iterator[CallRecord]:
 
 
 class _Pseudonyms:
-    """What stands for what. Numbers follow the order of the report: every run gives the same."""
+    """The replacements. They are numbered in the order of the report: every run gives the same."""
 
     def __init__(self, captures: Iterable[Capture]) -> None:
         self._words: dict[str, str] = {}
-        """Words that are replaced wherever they stand."""
+        """Words that are replaced everywhere."""
         self._phrases: dict[str, str] = {}
-        """The same for names that hold more than a word."""
+        """The same for names of more than one word."""
         self._hosts: set[str] = set()
         self._known: dict[tuple[str, str], str] = {}
         self._counts: dict[str, int] = {}
@@ -82,7 +81,7 @@ class _Pseudonyms:
             self.path(capture.path)
 
     def path(self, path: str) -> str:
-        """What stands for a capture: its plane's name where the file has it, a number where not."""
+        """Return the replacement of a capture's path: its plane's name if the file has it, else a number."""
         return self._same("path", path, lambda: self._file_name(path))
 
     def _file_name(self, path: str) -> str:
@@ -93,7 +92,7 @@ class _Pseudonyms:
         return self._next(f"{{}}/{name}") if taken else name
 
     def learn(self, verdict: Verdict) -> None:
-        """Learn the names and hosts that a verdict tells apart from its texts."""
+        """Learn the names and hosts that a verdict holds in fields of their own."""
         if verdict.name:
             self._learn(verdict.name, "vm-{}")
         if verdict.project_id:
@@ -132,7 +131,7 @@ class _Pseudonyms:
         return self._known[key]
 
     def text(self, text: str) -> str:
-        """Return *text* with all that is to be replaced in it."""
+        """Return *text* with all identifying parts replaced."""
         if not text:
             return text
         for phrase, alias in self._phrases.items():
@@ -140,7 +139,7 @@ class _Pseudonyms:
         return _PARTS.sub(self._replaced, text)
 
     def value(self, text: str | None) -> str | None:
-        """Return a field that is a name, a host, an address or an id as a whole."""
+        """Return the replacement of a field that is a name, a host, an address or an id as a whole."""
         if not text:
             return text
         return self._words.get(text) or self._phrases.get(text) or self.text(text)
@@ -169,7 +168,7 @@ class _Pseudonyms:
         return found
 
     def _word(self, word: str) -> str:
-        """A host may stand behind a topic (compute.HOST), and have its domain behind it or not."""
+        """Return the replacement of a word; a host may follow a topic (compute.HOST) and have a domain."""
         if word in self._words:
             return self._words[word]
         parts = word.split(".")

@@ -1,4 +1,4 @@
-"""The call events as they are: aligned text, or one JSON object a line. Both are written as they come.
+"""Writes the calls as aligned text, or as one JSON object a line; each line as soon as it is known.
 
 Columns have fixed widths, because the first line is written before the last call is known.
 """
@@ -49,7 +49,7 @@ def _row(record: CallRecord, color: bool) -> str:
     line = plain(record.line, 400)
     path, frame = record.evidence[0] if record.evidence else ("", 0)
     where = f"{plain(path.rsplit('/', 1)[-1], 60)}#{frame}" if record.evidence else ""
-    # What the body asks for, which grammars see at the end of the path.
+    # The action in the request body, which grammars match at the end of the path.
     action = f"  ({plain(record.action, 60)})" if record.action else ""
     error = action + (f"  {plain(record.error, 200)}" if record.error else "")
     head = f"{record.index:>7}  {clock(record.captured_ns)}  "

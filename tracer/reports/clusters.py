@@ -1,7 +1,7 @@
-"""Which creations stopped for the same reason: one broken service makes many broken VMs.
+"""Groups creations that stopped for the same reason: one broken service breaks many VMs.
 
-Traces that did not conform belong together when outcome, step, peer and cause are the same, once what
-differs for every VM (ids, addresses, hosts, names, times, numbers) is left out of the cause.
+Traces that do not conform form a cluster when outcome, step, peer and normalised cause are equal. A cause is
+normalised by replacing what differs for every VM: ids, addresses, hosts, names, times, numbers.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ class Cluster:
 
     outcome: str
     kind: str
-    """Of the first deviation; 'unobserved' or 'unfinished' where nothing deviates."""
+    """Kind of the first deviation; 'unobserved' or 'unfinished' when nothing deviates."""
     step: str | None
     between: tuple[str, str] | None
     peer: str
-    """The role that failed or that owes what never came; empty when not known."""
+    """The role that failed, or that owes what did not come; '' when not known."""
     cause: str
-    """Without what differs for every VM: {id}, {address}, {host}, {name}, {time}, {n} stand for it."""
+    """The cause with {id}, {address}, {host}, {name}, {time}, {n} for what differs for every VM."""
     words: str
-    """The error text where all members have the same; else as `cause`."""
+    """The error text if it is the same for all members; else as `cause`."""
     verdicts: tuple[Verdict, ...]
 
     @property
     def hosts(self) -> Counter[str]:
-        """The hosts that were asked last, and how often."""
+        """Compute host that was asked last -> number of traces."""
         return Counter(v.compute_host for v in self.verdicts if v.compute_host)
 
 
@@ -61,7 +61,7 @@ def clusters(verdicts: Iterable[Verdict]) -> list[Cluster]:
         if verdict.verdict == "conforms":
             continue
         kind, step, peer, cause = _reason(verdict)
-        # The names of steps look like numbers, and are none.
+        # Names of steps look like numbers and must not be normalised.
         head, unseen, rest = cause.partition(_UNSEEN) if kind == "unobserved" else ("", "", cause)
         same = f"{head}{unseen}{normalised(rest, verdict)}"
         key = (verdict.outcome, kind, step, verdict.stopped_between, peer, same)
@@ -88,7 +88,7 @@ def _cluster(key: tuple[object, ...], group: Sequence[tuple[Verdict, str]]) -> C
 
 
 def _reason(verdict: Verdict) -> tuple[str, str | None, str, str]:
-    """Return kind, step, peer and cause of what is first to be said of a trace that does not conform."""
+    """Return kind, step, peer and cause of the first finding of a trace that does not conform."""
     if verdict.deviations:
         first = verdict.deviations[0]
         step = first.step if verdict.outcome in ("active", "done") else verdict.stopped_at
@@ -102,7 +102,7 @@ def _reason(verdict: Verdict) -> tuple[str, str | None, str, str]:
 
 
 def normalised(text: str, verdict: Verdict | None = None) -> str:
-    """Return *text* without what differs for every VM, at most 240 characters."""
+    """Return *text* with placeholders for what differs for every VM, at most 240 characters."""
     text = plain(text, 2 * _CAUSE_LIMIT)
     if verdict is not None:
         for placeholder, words in (

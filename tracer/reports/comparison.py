@@ -1,4 +1,4 @@
-"""A comparison as text, JSON (schema tracer.compare/1) and a page."""
+"""Writes a comparison as text, as JSON (schema tracer.compare/1) and as an HTML page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMIT = 400
 
 
 def text(found: Comparison) -> Iterator[str]:
-    """Yield lines: the answer, the differences, and the steps of both runs."""
+    """Yield lines: the result, the differences, and the steps of both runs."""
     yield answer(found)
     for change in found.changes:
         sure = "" if change.p is None else f"  (p = {change.p:.1g})"
@@ -44,7 +44,7 @@ def text(found: Comparison) -> Iterator[str]:
 
 
 def answer(found: Comparison) -> str:
-    """The answer in one line."""
+    """Return the result of the comparison in one line."""
     before, after = (plain(name, 200) for name in found.names)
     worse = sum(change.breaks for change in found.changes)
     result = plural(len(found.changes), "difference") if found.changes else "no difference that holds"
@@ -64,7 +64,7 @@ def _median(pair: StepPair, side: int) -> str:
 
 
 def moved(pair: StepPair) -> str:
-    """How a step's time moved: in percent, or how many times as long it takes."""
+    """Return how a step's time changed: in percent, or as a factor."""
     before, after = pair.medians_ms
     if not before or after is None:
         return ""
@@ -72,7 +72,7 @@ def moved(pair: StepPair) -> str:
 
 
 def sureness(pair: StepPair) -> str:
-    """The p of the times, or that there are too few."""
+    """Return the p-value of the difference of times, or that there are too few."""
     if pair.p is not None:
         return f"{pair.p:.1g}"
     return "too few" if None not in pair.medians_ms else ""
@@ -111,7 +111,7 @@ def json(found: Comparison) -> bytes:
 
 
 def html(found: Comparison) -> bytes:
-    """Return the comparison as one page that needs no network and no script."""
+    """Return the comparison as one HTML page that needs no network and no script."""
     from tracer.reports.html import rendered
 
     rows = [

@@ -1,7 +1,7 @@
-"""The text of `tracer check`, written for an incident: the last screen is read first.
+"""Writes the text of `tracer check`, ordered for a terminal, where the last screen is read first.
 
-What conforms comes first and takes little room; what deviates comes after it, each with its answer on
-the first line, the steps, the evidence and what to grep for; the numbers of all come last.
+Traces that conform come first and are short. Traces that deviate follow: each with its result on the first
+line, its steps, its evidence, and the ids to search logs for. Totals come last.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from tracer.reports.trace import STYLES, heading, mark
 __all__ = ["render"]
 
 _LISTED = 50
-"""More conforming traces than this become one line; more others than this are shown by example."""
+"""Above this number, conforming traces become one line, and of other traces only examples are shown."""
 _EXAMPLES = 3
-"""Traces that are shown in full of each cluster, when there are more than `_LISTED`."""
+"""Traces of each cluster that are shown in full when there are more than `_LISTED`."""
 _CLUSTERS = 10
 _LEAST = 5
-"""Good runs that a baseline needs (tracer.engine.baseline.LEAST: reports know the model alone)."""
+"""Good runs that a baseline needs. Repeats tracer.engine.baseline.LEAST: reports do not import engine."""
 
 
 def render(report: Report, console: Console, verbose: int = 0) -> None:
-    """Write the report; with *verbose* 1 every trace's steps, with 2 every trace's calls too."""
+    """Write the report to *screen*; *verbose* 1: the steps of every trace, 2: its calls too."""
     page = Page.of(report, console, verbose)
     groups: dict[str, list[Verdict]] = {"conforms": [], "inconclusive": [], "deviates": []}
     for verdict in report.verdicts:
@@ -82,7 +82,7 @@ def _conforming(page: Page, verdicts: Sequence[Verdict]) -> None:
 
 
 def _in_full(verdicts: Sequence[Verdict], verbose: int) -> set[int]:
-    """Which traces are shown with their steps: all, or, of too many, the first ones of every cluster."""
+    """Return the traces that are shown with their steps: all, or the first of each cluster if too many."""
     if verbose or len(verdicts) <= _LISTED:
         return {id(verdict) for verdict in verdicts}
     return {id(verdict) for cluster in clusters(verdicts) for verdict in cluster.verdicts[:_EXAMPLES]}
@@ -120,7 +120,7 @@ def _totals(page: Page, report: Report, cut: int) -> None:
 
 
 def _clusters(page: Page, report: Report) -> None:
-    """What stopped them, and which of them the same: when more than one trace did not conform."""
+    """Write the clusters of traces that stopped for one reason, if more than one trace does not conform."""
     found = clusters(report.verdicts)
     if sum(len(cluster.verdicts) for cluster in found) < 2:
         return
@@ -138,7 +138,7 @@ def _clusters(page: Page, report: Report) -> None:
 
 
 def _members(cluster: Cluster) -> str:
-    """A few names, and the host where it is the same for all."""
+    """Return a few names of members, and the host if it is the same for all."""
     names = [plain(verdict.name or verdict.id, 30) for verdict in cluster.verdicts[:3]]
     more = ", …" if len(cluster.verdicts) > 3 else ""
     hosts = list(cluster.hosts)
@@ -174,7 +174,7 @@ def _nothing(page: Page, report: Report) -> None:
 
 
 def _captures(page: Page, report: Report) -> None:
-    """What the captures are called here, and what they lost."""
+    """Write the legend of capture names, and what each capture lost."""
     used = {path for verdict in report.verdicts for path in _shown_paths(verdict, page.verbose)}
     for capture in report.captures:
         lost = losses(capture)

@@ -1,7 +1,7 @@
-"""The steps of all traces as a table (RFC 4180, UTF-8), for spreadsheets.
+"""Writes the steps of all traces as a CSV table (RFC 4180, UTF-8), for spreadsheets.
 
-A row for each step of each trace. A text that a spreadsheet would run as a formula has an apostrophe
-before it, for it may come from the wire.
+There is one row for each step of each trace. A text that a spreadsheet would run as a formula gets an
+apostrophe before it, because it may come from the wire.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 def pieces(report: Report) -> Iterator[bytes]:
-    """Yield the table, a part for each trace."""
+    """Yield the table in parts, one for each trace."""
     yield _written([COLUMNS])
     for verdict in report.verdicts:
         yield _written([_row(step, verdict) for step in verdict.steps])

@@ -1,7 +1,7 @@
-"""Events of a live run as lines: JSON objects for programs (schema `tracer.watch/1`), words for people.
+"""Writes events of a live run as lines: JSON objects for programs (schema `tracer.watch/1`), text for people.
 
-Each line stands for itself and is written at once. `trace` is a number that a trace keeps for life, while
-its `id` and name may be learnt later; the last line holds the whole report, as `tracer check` gives it.
+Each line is complete and is written at once. `trace` is a number that a trace keeps to its end, while its
+`id` and name may become known later. The last line holds the whole report, as `tracer check` writes it.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ def json_line(event: Event) -> bytes:
 
 def report_line(report: Report) -> bytes:
     """Return the report as the last line: its `report` is a document of schema `tracer.check/1`."""
-    # No string holds a line feed that is not escaped.
+    # JSON escapes line feeds in strings, so a line feed is only between members.
     whole = b"".join(pieces(report)).replace(b"\n", b"")
     return b'{"schema":"' + SCHEMA.encode() + b'","event":"report","report":' + whole + b"}\n"
 
 
 def text_line(event: Event) -> str:
-    """Return *event* in one line of words."""
+    """Return *event* as one line of text."""
     who = ""
     if event.trace is not None and event.verdict is not None:
         verdict = event.verdict
@@ -114,7 +114,7 @@ def _step_words(event: Event) -> str:
 
 
 def writer(file: TextIO, form: str) -> Callable[[Event], None]:
-    """Return what writes each event to *file* at once, as 'jsonl' or 'text'."""
+    """Return a function that writes an event to *file* and flushes; *form* is 'jsonl' or 'text'."""
 
     def write_json(event: Event) -> None:
         file.buffer.write(json_line(event))
@@ -128,7 +128,7 @@ def writer(file: TextIO, form: str) -> Callable[[Event], None]:
 
 
 def _text(text: str, limit: int = _NAME_LIMIT) -> str:
-    """The text as UTF-8 can hold it, at most *limit* characters."""
+    """Return *text* without lone surrogates, which UTF-8 cannot encode, at most *limit* characters."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,6 @@
-"""The text under a failed assertion: the answer first, then what shows it, then where to look.
+"""Writes the text of a failed assertion: the result first, then the evidence, then where to look.
 
-One trace, no colours, no terminal: it goes into test reports, JUnit files and the logs of pipelines.
+It is about one trace and has no colours: it goes into test reports, JUnit files and logs of pipelines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tracer.reports.trace import heading
 __all__ = ["crowd", "diagram", "found", "headline", "nothing", "story"]
 
 WIDTH = 116
-"""Columns: what fits behind the margins of a test report on a wide terminal."""
+"""Columns that fit into a test report, with its margins, on a wide terminal."""
 _LISTED = 12
 
 
@@ -29,16 +29,16 @@ def _written(write: Callable[[Console], None]) -> str:
 
 
 def headline(verdict: Verdict) -> str:
-    """Return which VM it is, and its verdict with the reason, in one line."""
+    """Return the VM, its verdict and the reason in one line."""
     name = f"{plain(verdict.name, 60)} " if verdict.name else ""
     which = lead(plain(verdict.server_id or verdict.id, 80))
-    # A deviation says what deviates; that nothing can be said must be said first.
+    # A deviation explains itself. An inconclusive trace has none, so the line begins with that.
     word = "is inconclusive" if verdict.verdict == "inconclusive" else verdict.verdict
     return f"VM {name}{which} {word}: {plain(verdict.summary, 300)}"
 
 
 def found(verdict: Verdict) -> list[str]:
-    """Return the first finding in one line, then what was expected next, one line each."""
+    """Return lines: the first finding, then each call that was expected next."""
     if not verdict.deviations:
         return []
     first = verdict.deviations[0]
@@ -51,24 +51,24 @@ def found(verdict: Verdict) -> list[str]:
 
 
 def story(verdict: Verdict, report: Report) -> str:
-    """Return everything that `tracer check` tells of one trace, and what its captures are called there."""
+    """Return the text of `tracer check` on one trace, with the legend of its captures."""
     alone = Report(report.grammar, report.captures, [verdict], report.partial, (), report.advice)
     return _written(lambda screen: console.render(alone, screen, verbose=1))
 
 
 def diagram(verdict: Verdict, report: Report) -> str:
-    """Return the trace as a ladder."""
+    """Return the trace as a ladder diagram in text."""
     return _written(lambda screen: ladder.render(verdict, report, screen))
 
 
 def nothing(report: Report) -> str:
-    """Return that there is no trace, and what the captures hold instead."""
+    """Return a message that there is no trace, and what the captures hold instead."""
     paths = ", ".join(plain(capture.path, 200) for capture in report.captures) or "no capture"
     return f"no trace of {plain(report.grammar, 80)} in {paths}: they hold {seen_instead(report)}"
 
 
 def crowd(verdicts: Sequence[Verdict], report: Report) -> list[str]:
-    """Return one line for each trace, those that broke first, at most a dozen."""
+    """Return one line for each trace, at most a dozen; traces that do not conform come first."""
     page = Page.of(report, Console(file=io.StringIO(), width=WIDTH, color_system=None), 0)
     ranked = sorted(verdicts, key=lambda v: ("deviates", "inconclusive", "conforms").index(v.verdict))
     lines = [heading(page, verdict).plain for verdict in ranked[:_LISTED]]

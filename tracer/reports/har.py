@@ -1,7 +1,7 @@
-"""The REST calls of all traces as an HTTP Archive (HAR 1.2), for the network view of browsers.
+"""Writes the REST calls of all traces as an HTTP Archive (HAR 1.2), for the network view of browsers.
 
-Only what a report holds: no headers and no bodies, ids in paths as `{id}`, and sizes unknown (-1). A call
-of several traces is there once. A call without an answer has status 0, as browsers write it.
+It holds only what a report holds: no headers and no bodies, ids in paths as `{id}`, and unknown sizes (-1). A
+call of several traces occurs once. A call without an answer has status 0, as browsers write it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The report as JSON, schema `tracer.check/1`: public API, described in interface.md.
+"""Writes the report as JSON, schema `tracer.check/1`: public API, described in interface.md.
 
-One trace per line, so that a report of thousands of traces can be grepped and cut; a trace is
-encoded by itself, so that the memory for it is needed once and not for all of them.
+There is one trace per line, so that line tools can search and cut a report of thousands of traces. Each trace
+is encoded separately: memory is needed for one of them at a time.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def _or_null(text: str | None, limit: int = _TEXT_LIMIT) -> str | None:
 
 
 def _text(text: str, limit: int = _TEXT_LIMIT) -> str:
-    """The text as UTF-8 can hold it: a lone surrogate (an undecodable byte of a path, say) is escaped."""
+    """Return *text* with lone surrogates escaped (undecodable bytes of a path): UTF-8 cannot encode them."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

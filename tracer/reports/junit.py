@@ -1,7 +1,7 @@
-"""JUnit XML, for pipelines without pytest: a test case for each trace.
+"""Writes JUnit XML, for pipelines without pytest: a test case for each trace.
 
-The elements and attributes that GitLab, GitHub's actions and Jenkins' plugins all read, and the strict xunit2
-schema allows: no properties of a case, the story of a failure as its text.
+Only elements and attributes are used that GitLab, GitHub's actions and Jenkins' plugins read and that the
+strict xunit2 schema allows: a case has no properties, and the text of a failure explains it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["pieces"]
 
 
 def pieces(report: Report) -> Iterator[bytes]:
-    """Yield the document."""
+    """Yield the XML document in UTF-8, in one part."""
     suite = TestSuite(f"tracer {plain(report.grammar, 80)}")
     first_ns = min((verdict.started_ns for verdict in report.verdicts), default=None)
     if first_ns is not None:
@@ -31,13 +31,13 @@ def pieces(report: Report) -> Iterator[bytes]:
         suite.add_testcase(case)
     if report.partial:
         case = TestCase("interrupted", _class_name(report), 0)
-        # A failure, for the schema knows no <error> in a case.
+        # A failure, because the schema allows no <error> in a case.
         words = "interrupted: the captures were read in part, and so is this report"
         case.result = [Failure(words, "interrupted")]
         suite.add_testcase(case)
     document = JUnitXml("tracer")
     document.add_testsuite(suite)
-    # Not update_statistics: it counts skipped tests on the root, which the schema does not know there.
+    # Not update_statistics: it writes an attribute for skipped tests on the root, which the schema forbids.
     document.tests, document.failures, document.errors = suite.tests, suite.failures, suite.errors
     # The schema allows three decimals; sums of floats have more.
     suite.time = document.time = round(sum(_seconds(verdict) for verdict in report.verdicts), 3)

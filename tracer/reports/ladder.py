@@ -1,7 +1,7 @@
-"""The text of `tracer show`: one creation as a ladder diagram, as telephony tools draw it.
+"""Writes the text of `tracer show`: one creation as a ladder diagram, as telephony tools draw it.
 
-A column for each role, a row for each call, time runs downwards. An arrow that is too short for its
-label has it beside it, over the lifelines of others: one row a call is worth more than unbroken lines.
+Each role has a column, each call a row; time runs downwards. A label that does not fit into its arrow is
+written beside it, over the lifelines of other roles, so that every call needs only one row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tracer.reports.trace import answers, deviations, faults, heading, identity
 __all__ = ["render"]
 
 _ROLES = {s.role: (s.column or s.role, s.narrow or s.role) for s in SERVICES if s.role in FLOW}
-"""Flow order, with what a narrow and a very narrow column calls them."""
+"""Roles in flow order, with their names in a narrow and in a very narrow column."""
 _LINES = {"External_api": "═", "External_om": "┄"}
 _LINE = "─"
 _STYLES = {"RPC": "cyan", "SQL": "blue"}
@@ -50,7 +50,7 @@ _NEVER_ARRIVED = frozenset({"refused", "none", "unroutable", "undelivered"})
 
 @dataclass(slots=True)
 class _Row:
-    """One call, or a run of calls that are alike."""
+    """One call, or consecutive calls of the same kind."""
 
     call: CallRecord
     count: int = 1
@@ -58,7 +58,7 @@ class _Row:
 
 @dataclass(slots=True)
 class _Sheet:
-    """Where columns stand: the place of every role's lifeline, and what is left and right of them."""
+    """The geometry of the diagram: the column of every role's lifeline, and the gutters beside them."""
 
     page: Page
     places: Mapping[str, int]
@@ -80,14 +80,14 @@ class _Sheet:
 
 
 def render(verdict: Verdict, report: Report, console: Console, verbose: int = 0) -> None:
-    """Draw one trace; with *verbose* the calls outside the documented steps too."""
+    """Write one trace as a diagram; with *verbose* the calls outside the documented steps too."""
     page = Page.of(report, console, verbose)
     page.line(heading(page, verdict))
     page.line(identity(verdict), 2)
     for who, fault in faults(verdict):
         page.line(Text.assemble(f"{who}: ", (f"“{fault}”", "bold")), 2, hang=4)
     page.line("")
-    # A trace without a witness of any step has nothing else to show.
+    # Without a call of any step the other calls are all there is to show.
     shown = [call for call in verdict.calls if call.step or verbose] or list(verdict.calls)
     rows = _folded(shown)
     sheet = _sheet(page, rows)
@@ -123,7 +123,7 @@ def _look(call: CallRecord) -> tuple[str | None, ...]:
 
 
 def _sheet(page: Page, rows: Sequence[_Row]) -> _Sheet:
-    """Share the width among the roles; when they are many, the deltas give way."""
+    """Divide the width among the roles; with many roles the time deltas are left out."""
     used = dict.fromkeys(end for row in rows for end in (row.call.caller, row.call.callee))
     roles = [role for role in _ROLES if role in used] + [role for role in used if role not in _ROLES]
     right = max((len(_place(page, row.call)) for row in rows), default=0) + 2
@@ -132,7 +132,7 @@ def _sheet(page: Page, rows: Sequence[_Row]) -> _Sheet:
     width = max(4, min(_MOST, room // max(len(roles), 1)))
     places = {role: number * width + width // 2 for number, role in enumerate(roles)}
     names = {role: _name(role, width - 1) for role in roles}
-    # Few roles leave room for the labels of the last ones.
+    # With few roles, room is left on the right for the labels of the last ones.
     body = max(width * len(roles), min(room, width * len(roles) + 44))
     return _Sheet(page, places, names, body, deltas)
 
@@ -187,7 +187,7 @@ def _is_absent(step: StepResult, verdict: Verdict) -> bool:
 
 
 def _absences(sheet: _Sheet, steps: Sequence[StepResult], verdict: Verdict) -> None:
-    """What should be here and is not; steps that were not observed for one reason share a row."""
+    """Return rows for missing and unobserved steps; steps with the same reason share a row."""
     unseen: dict[str, list[str]] = {}
     for step in steps:
         if step.status == "unobserved":
@@ -208,7 +208,7 @@ def _absences(sheet: _Sheet, steps: Sequence[StepResult], verdict: Verdict) -> N
 
 
 def _band(sheet: _Sheet, step: str, words: str, style: str) -> None:
-    """A dashed row over all columns: something that is no call."""
+    """Return a dashed row over all columns, for something that is no call."""
     room = sheet.page.width - len(_gutter(sheet, "", "", "")) - 6
     label = f" {words if len(words) <= room else words[: room - 1] + '…'} "
     line = f"╌╌{label}".ljust(sheet.body, "╌")
@@ -240,7 +240,7 @@ def _style(call: CallRecord) -> str:
 
 
 def _drawn(sheet: _Sheet, row: _Row) -> tuple[list[str], list[tuple[int, int]]]:
-    """The cells of a rung, and which of them belong to the call."""
+    """Return the cells of a row, and which of them belong to the call."""
     call = row.call
     cells = sheet.blank()
     start, end = sheet.places[call.caller], sheet.places[call.callee]
@@ -258,12 +258,12 @@ def _drawn(sheet: _Sheet, row: _Row) -> tuple[list[str], list[tuple[int, int]]]:
 
 
 def _label(sheet: _Sheet, row: _Row, low: int, high: int, towards_right: bool) -> tuple[int, str]:
-    """Where the label goes: in the arrow, right of it, left of it; else what of it fits, where most does."""
+    """Place the label in the arrow, right of it or left of it; else cut it to the largest of these places."""
     within, right, left = high - low - 4, sheet.body - high - 2, low - 2
     for label in _labels(row):
         size = len(label)
         if size <= within - 2:
-            # Over the line, not over the head.
+            # Over the line of the arrow, not over its head.
             return low + (1 if towards_right else 2) + (within + 1 - size) // 2, f" {label} "
         if size <= right:
             return high + 1, f" {label} " if size + 2 <= sheet.body - high - 1 else f" {label}"
@@ -277,7 +277,7 @@ def _label(sheet: _Sheet, row: _Row, low: int, high: int, towards_right: bool) -
 
 
 def _labels(row: _Row) -> Iterator[str]:
-    """The label in full, then without its duration."""
+    """Return the forms of the label: in full, then without its duration."""
     call = row.call
     short = f"{_narrow(plain(call.operation, 80))} {_end(row)}"
     took = duration(call.duration_ns) if call.duration_ns and call.duration_ns >= 100_000_000 else ""
@@ -297,12 +297,12 @@ def _end(row: _Row) -> str:
 
 
 def _narrow(text: str) -> str:
-    """The text in characters of one cell each, for it is laid over a grid."""
+    """Return *text* in characters that are one cell wide, because it is written into a grid."""
     return text if cell_len(text) == len(text) else text.encode("ascii", "backslashreplace").decode()
 
 
 def _key(page: Page, rows: Sequence[_Row]) -> None:
-    """What lines and file names stand for."""
+    """Write the legend of line styles and file names."""
     planes = dict.fromkeys(row.call.plane for row in rows)
     lines = [f"{_LINES.get(plane, _LINE) * 2} {plain(plane, 40)}" for plane in planes]
     used = dict.fromkeys(row.call.evidence[0][0] for row in rows if row.call.evidence)

@@ -1,7 +1,7 @@
-"""The live view: one row for each creation in progress, and how planes and brokers are doing.
+"""Draws the live view: one row for each creation in progress, and the state of planes and brokers.
 
-What is done scrolls off upwards with its verdict, into the terminal's own history. Without colours every
-mark is a sign of its own; without UTF-8 it is ASCII.
+Finished creations scroll upwards with their verdict, into the terminal's history. Every mark is a different
+character, so the view can be read without colours; without UTF-8 the marks are ASCII.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["View", "picture", "view"]
 
 _LEAST_ROWS = 3
 _OTHER_LINES = 6
-"""Lines of the screen that are not rows of traces."""
+"""Lines of the screen that are no rows of traces."""
 _NAME_WIDTH = (12, 34)
 _WIDE = 120
-"""From so many columns on, a row has the server's id and the host too."""
+"""From this width on, a row has the server's id and the host too."""
 _MARKS = {
     "seen": ("●", "*", "green"),
     "inferred": ("○", "o", "green"),
@@ -64,7 +64,7 @@ def picture(shown: Picture, console: Console, rows: int) -> RenderableType:
 
 
 class _Page:
-    """How wide it is, and what can be written there."""
+    """The width of the view, and the characters that the console can write."""
 
     def __init__(self, console: Console) -> None:
         self.width = console.width
@@ -82,7 +82,7 @@ class _Page:
 
 
 def _title(shown: Picture, page: _Page) -> Text:
-    """Say what time it is there, and how many are done."""
+    """Return the title: capture time, and how many creations are done."""
     words = Text()
     words.append(f"{clock(shown.now_ns)[:8] if shown.now_ns else '--:--:--'} UTC  ", "bold")
     words.append(f"{len(shown.open)} in progress", "bold" if shown.open else "")
@@ -97,7 +97,7 @@ def _title(shown: Picture, page: _Page) -> Text:
 
 
 def _places(steps: Sequence[StepResult]) -> list[list[StepResult]]:
-    """Return the steps by the number that they begin with: 4a to 4e are one place."""
+    """Return the steps grouped by their leading number: 4a to 4e share one column."""
     return [list(group) for _, group in groupby(steps, key=lambda step: _place(step.step)[0])]
 
 
@@ -107,7 +107,7 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _head(trace: OpenTrace, page: _Page) -> Text:
-    """Return the heading; the names of the steps stand over their marks."""
+    """Return the heading, with the names of the steps over their marks."""
     names = []
     for group in _places(trace.verdict.steps):
         number, part = _place(group[0].step)
@@ -136,7 +136,7 @@ def _row(trace: OpenTrace, now_ns: int, page: _Page) -> Text:
         if _place(group[0].step)[1]:
             row.append(" ")
         for step in group:
-            # Nothing is missing while it goes on: what was not seen yet may only be late.
+            # While a creation goes on, a step that was not seen yet may still come: it is not marked missing.
             status: str = "unobserved" if step.status == "missing" else step.status
             if status == "unobserved" and step.step in behind:
                 status = "not_reached"
@@ -149,7 +149,7 @@ def _row(trace: OpenTrace, now_ns: int, page: _Page) -> Text:
 
 
 def _waits(trace: OpenTrace, now_ns: int, stalled: bool) -> Text:
-    """Say who owes the next step, for how long, and why."""
+    """Return which role owes the next step, for how long, and why."""
     verdict = trace.verdict
     if verdict.outcome not in ("stuck", "unfinished"):
         return Text(plain(verdict.summary, 200), _EVENT_STYLES.get(verdict.verdict, ""))
@@ -198,14 +198,14 @@ def _queue(queue: BrokerQueue, now_ns: int) -> Text:
 
 
 class View:
-    """Draws pictures in place and lets lines scroll off above them."""
+    """Draws pictures in place and writes lines that scroll above them."""
 
     def __init__(self, live: Live, console: Console) -> None:
         self._live = live
         self._console = console
 
     def tell(self, event: Event) -> None:
-        """Let what is worth a line scroll off; a step just fills its mark."""
+        """Write a line for *event*; a step gets none, as it only changes a mark of its row."""
         if event.kind in ("trace_opened", "step_seen", "resumed", "withdrawn"):
             return
         style = "yellow" if event.verdict is None or event.kind == "stalled" else ""
@@ -214,13 +214,13 @@ class View:
         self._console.print(Text(text_line(event), style), soft_wrap=True)
 
     def draw(self, shown: Picture) -> None:
-        """Show *shown* instead of what was shown."""
+        """Replace the picture by *shown*."""
         rows = max(_LEAST_ROWS, self._console.height - _OTHER_LINES - len(shown.planes))
         self._live.update(picture(shown, self._console, rows), refresh=True)
 
 
 @contextmanager
 def view(console: Console) -> Iterator[View]:
-    """A live view on *console*; it is gone when the run is over, what scrolled off stays."""
+    """Open a live view on *console*; at the end it is removed, and the lines above it stay."""
     with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
         yield View(live, console)

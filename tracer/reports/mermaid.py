@@ -1,7 +1,7 @@
-"""A creation as a Mermaid sequence diagram, for wikis and tickets that draw it.
+"""Writes a creation as a Mermaid sequence diagram, for wikis and tickets that draw it.
 
-Several traces are one diagram, one after the other, for a document holds one. Whatever Mermaid takes for
-more than a letter is written by its number (`#59;`), so that no name can end a line or begin a command.
+Several traces become one diagram, one after the other, because a document holds one diagram. Characters with
+a meaning in Mermaid are written as numbers (`#59;`), so no name can end a line or begin a command.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
         for entry in entries(verdict):
             used += (entry.call.caller, entry.call.callee) if isinstance(entry, Row) else entry.ends or ()
     roles = in_flow_order(used)
-    # A role may be an address or anything that a topology file says; a participant's own name may not.
+    # A role may be an address or any text of a topology file. The id of a participant is restricted: r0, r1 …
     ids = {role: f"r{number}" for number, role in enumerate(roles)}
     for role, key in ids.items():
         yield f"  participant {key} as {_text(role, 60)}"
@@ -61,7 +61,7 @@ def _title(verdict: Verdict) -> str:
 
 def _row(row: Row, step: str, ids: dict[str, str]) -> Iterator[str]:
     call = row.call
-    # RPC waits for nobody: an open arrow. A cross: it never arrived.
+    # RPC is asynchronous: an open arrow. A cross: it never arrived.
     arrow = ("-)" if call.protocol == "RPC" else "->>") if arrives(call) else "-x"
     times = f" ×{row.count}" if row.count > 1 else ""
     took = row.count == 1 and call.duration_ns is not None and call.duration_ns >= 100_000_000
@@ -89,10 +89,10 @@ def _mark(mark: Mark, ids: dict[str, str], across: str) -> Iterator[str]:
 
 
 def _lines_of(text: str, width: int = 100) -> str:
-    """A note in lines, which Mermaid does not break."""
+    """Return a note with line breaks, because Mermaid does not wrap it."""
     return "<br/>".join(_text(line) for line in textwrap.wrap(plain(text, 300), width)) or "?"
 
 
 def _text(text: str, limit: int = _TEXT_LIMIT) -> str:
-    """Text from the wire as Mermaid shows it and does not read it."""
+    """Return text from the wire escaped, so that Mermaid shows it and does not interpret it."""
     return _SPECIAL.sub(lambda match: f"#{ord(match[0])};", plain(text, limit)) or "?"

@@ -1,7 +1,7 @@
 """Metrics of a live run for Prometheus: packets, losses, calls, traces, steps, stalls, the broker's queues.
 
-No label holds what comes from the traffic: sources are named as on the command line, steps and roles as in
-the grammar. However hostile the traffic is, the number of time series stays small.
+No label holds a value from the traffic: sources are named as on the command line, steps and roles as in the
+grammar. So hostile traffic cannot increase the number of time series.
 
 Source: prometheus.io/docs/practices/naming.
 """
@@ -27,11 +27,11 @@ _LAG_S = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10, 60)
 _SOURCE = ("plane", "source")
 
 Posted = Callable[[], dict[str, int]]
-"""What became of notifications: result -> how many."""
+"""Returns the counts of notifications: result -> number."""
 
 
 def address(text: str) -> tuple[str, int]:
-    """Return host and port of PORT, ADDRESS:PORT or [ADDRESS]:PORT. UsageError when it is none of them."""
+    """Return host and port of PORT, ADDRESS:PORT or [ADDRESS]:PORT. Raises UsageError for anything else."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) <= 65535) or (":" in host and host[:1] != "["):
         raise UsageError(f"--metrics {text}: write PORT or ADDRESS:PORT, such as 9464 or 0.0.0.0:9464")
@@ -39,9 +39,9 @@ def address(text: str) -> tuple[str, int]:
 
 
 class Metrics:
-    """Hears the events and pictures of a live run, and answers scrapes from a thread of its own.
+    """Receives events and pictures of a live run, and answers scrapes in a separate thread.
 
-    *listen* is as `address` takes it. Raises UsageError when the port cannot be had.
+    *listen* is an argument of `address`. Raises UsageError when the port cannot be bound.
     """
 
     def __init__(self, listen: str, grammar: str, posted: Posted = dict) -> None:
@@ -103,11 +103,11 @@ class Metrics:
                     self._steps.labels(step.step).observe(step.duration_ns / 1e9)
 
     def show(self, picture: Picture) -> None:
-        """Answer scrapes with *picture* from now on."""
+        """Answer later scrapes with *picture*."""
         self.picture = picture
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering scrapes and free the port."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -119,13 +119,13 @@ class Metrics:
 
 
 class _State(Collector):
-    """What is read off the last picture at each scrape."""
+    """The collector that derives metrics from the latest picture at each scrape."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def describe(self) -> list[CounterMetricFamily]:
-        # Without it the registry would ask for all of it to learn the names.
+        # Without this method the registry would call `collect` to learn the names.
         return []
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
@@ -146,7 +146,7 @@ class _State(Collector):
         for trace in stalled:
             verdict = trace.verdict
             step = verdict.stopped_at or (verdict.stopped_between or ("", "?"))[1]
-            # The host behind the role is of the traffic.
+            # The host after the role comes from the traffic, and is left out.
             key = step, trace.owes.partition(" on ")[0]
             counts[key] = counts.get(key, 0) + 1
         for labels, count in sorted(counts.items()):

@@ -1,8 +1,8 @@
-"""Creations as an object-centric event log (OCEL 2.0, JSON), for process miners.
+"""Writes creations as an object-centric event log (OCEL 2.0, JSON), for process miners.
 
-A documented step that came is an event, at its time, of all creations that share its calls: a request for
-three VMs has one step 1. Objects are creations, requests, the services that a step's call is between, and
-compute hosts. What did not come is no event: a miner finds it missing where others have it.
+Each documented step that was seen is one event, related to all creations that share its calls: a request for
+three VMs has one step 1. Objects are creations, requests, the services at both ends of a step's call, and
+compute hosts. A step that was not seen is no event; a miner finds it by comparison with other creations.
 
 Source: ocel-standard.org, "OCEL 2.0 Specification"; r4pm (Rust4PM) writes it.
 """
@@ -40,11 +40,11 @@ _EVENT = (
 )
 _Attributes = list[list[tuple[str, bool | float | int | str | None]]]
 _ALWAYS = "1970-01-01T00:00:00Z"
-"""The time of attributes that do not change."""
+"""The time of attributes that never change."""
 
 
 def pieces(report: Report) -> Iterator[bytes]:
-    """Yield the log; the library writes files only."""
+    """Yield the log in parts. It passes through a temporary file: the library only writes files."""
     log = _Log()
     try:
         for verdict in report.verdicts:
@@ -60,7 +60,7 @@ def pieces(report: Report) -> Iterator[bytes]:
 
 
 class _Log:
-    """A log that grows."""
+    """A log to which creations are added."""
 
     def __init__(self) -> None:
         self.id: str = locel_new()
@@ -71,7 +71,7 @@ class _Log:
             locel_add_object_type(self.id, kind, [])
 
     def add(self, verdict: Verdict) -> None:
-        """Add a creation, its events, and what they are about."""
+        """Add a creation, its events, and the related objects."""
         values = [_text(getattr(verdict, name)) for name in _CREATION]
         creation = self._object("creation", verdict.id, values)
         request = self._object("request", verdict.request_id) if verdict.request_id else None
@@ -91,7 +91,7 @@ class _Log:
                 locel_add_e2o(self.id, event, self._object("service", call.callee), "to")
 
     def _object(self, kind: str, name: str, values: Iterable[str] = ()) -> int:
-        """The object of that name; ids are unique over all kinds, so they begin with theirs."""
+        """Return the id of the object of that kind and name. Ids begin with the kind, to be unique."""
         key = (kind, name)
         if key not in self._objects:
             label = f"{kind} {plain(name, 400)}"
@@ -131,7 +131,7 @@ class _Log:
 
 
 def _steps(verdict: Verdict) -> Iterator[tuple[StepResult, str]]:
-    """Steps that came, of every attempt and in order of time, with the compute host that they are about."""
+    """Return the seen steps of all attempts in order of time, with the compute host that each is about."""
     host = verdict.compute_host or ""
     earlier = [(step, attempt.host) for attempt in verdict.attempt_details[:-1] for step in attempt.steps]
     last = [(step, host if _is_hosted(step) else "") for step in verdict.steps]
@@ -140,7 +140,7 @@ def _steps(verdict: Verdict) -> Iterator[tuple[StepResult, str]]:
 
 
 def _is_hosted(step: StepResult) -> bool:
-    """Tell whether *step* happened on a compute host, or asked one."""
+    """Return whether *step* happened on a compute host, or asked one."""
     return any(HOST_SERVICE in (call.caller, call.callee) for call in step.calls)
 
 

@@ -1,9 +1,9 @@
-"""Traces as OpenTelemetry's: a span for each call, under a span for each step, under one for the creation.
+"""Writes traces as OpenTelemetry spans: one for the creation, below it one for each step, then each call.
 
-Who answers a call is its service, so that Jaeger and its kin draw the services as they draw those that
-were instrumented. The id of a trace is the UUID of its request where it has one; all ids follow from the
-report, so that what is sent twice is one trace there.
-Written as OTLP/JSON (opentelemetry.io/docs/specs/otlp, "JSON Protobuf Encoding"), or sent to a collector.
+The callee of a call is the span's service, so Jaeger and similar tools draw services as if they were
+instrumented. The trace id is the UUID of the request if there is one. All ids are derived from the report, so
+a report that is sent twice gives one trace.
+The format is OTLP/JSON (opentelemetry.io/docs/specs/otlp, "JSON Protobuf Encoding"), or HTTP to a collector.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _UUID = re.compile(r"req-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 _IDS = ("traceId", "spanId", "parentSpanId")
 _BATCH = 512
 _TIMEOUT_S = 10
-"""For one batch, with the tries after the first."""
+"""Time for one batch, including retries."""
 _COMPRESSIONS = ("OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION")
 
 
 def pieces(report: Report) -> Iterator[bytes]:
-    """Yield an OTLP/JSON object a line, one for each trace, as collectors read them from a file."""
+    """Yield lines with one OTLP/JSON object each, one for each trace, as collectors read them from a file."""
     for verdict in report.verdicts:
         message = MessageToDict(encode_spans(list(spans(verdict))), use_integers_for_enums=True)
         yield json.dumps(_hexadecimal(message), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
@@ -56,7 +56,7 @@ def pieces(report: Report) -> Iterator[bytes]:
 
 
 def endpoint(url: str) -> str:
-    """Return where a collector at *url* takes spans. UsageError when it is no address of HTTP."""
+    """Return the URL for spans of the collector at *url*. Raises UsageError if it is no HTTP URL."""
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -68,10 +68,10 @@ def endpoint(url: str) -> str:
 
 
 def send(report: Report, url: str) -> int:
-    """Send all spans to a collector by HTTP; return how many. TracerError when it does not take them.
+    """Send all spans to a collector by HTTP; return their number. Raises TracerError if it refuses them.
 
-    Compressed by gzip, which every collector takes (OTLP/HTTP Request). Of the environment,
-    OTEL_EXPORTER_OTLP_HEADERS, …_CERTIFICATE and …_COMPRESSION hold, as for any exporter.
+    Compressed with gzip, which every collector accepts (OTLP/HTTP Request). The environment variables
+    OTEL_EXPORTER_OTLP_HEADERS, …_CERTIFICATE and …_COMPRESSION apply, as for any exporter.
     """
     chosen = any(name in os.environ for name in _COMPRESSIONS)
     sent = 0
@@ -93,13 +93,13 @@ def send(report: Report, url: str) -> int:
 
 
 def shown(url: str) -> str:
-    """Return the URL without the password that it may hold."""
+    """Return the URL without a password, for messages."""
     return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 @contextmanager
 def _reasons() -> Iterator[list[str]]:
-    """What the exporter says of its failures: it says so in its log only."""
+    """Collect the exporter's reasons for failures, which it writes only to its log."""
     heard: list[str] = []
 
     class Listener(logging.Handler):
@@ -127,11 +127,11 @@ def _refused(url: str, reasons: Sequence[str], sent: int) -> str:
     hint = "; 4317 is gRPC's port, OTLP over HTTP is at 4318" if urlsplit(url).port == 4317 else ""
     before = f" after {sent:,} of them" if sent else ""
     why = plain(_why(reasons), 300)
-    return f"--otlp {shown(url)}: the collector did not take the spans{before}: {why}{hint}"
+    return f"--otlp {shown(url)}: the collector did not accept the spans{before}: {why}{hint}"
 
 
 def _why(reasons: Sequence[str]) -> str:
-    """The exporter's reason in short; its last one may only tell that it gives up."""
+    """Return the exporter's reason, shortened; the last log line may only say that it gives up."""
     for words in reversed(reasons):
         if found := _ANSWERED.search(words):
             return f"it answered {found[1]} {found[2]}"
@@ -145,7 +145,7 @@ def _why(reasons: Sequence[str]) -> str:
 
 
 def spans(verdict: Verdict) -> Iterator[ReadableSpan]:
-    """Yield the spans of one trace, each after the one that it is under."""
+    """Yield the spans of one trace, each after its parent."""
     trace_id = _trace_id(verdict)
     root = _context(trace_id, "trace")
     steps = {step.step: step for step in verdict.steps if step.started_ns is not None}
@@ -238,7 +238,7 @@ def _call(call: CallRecord, trace_id: int, parent: SpanContext) -> ReadableSpan:
 
 
 def _events(verdict: Verdict) -> Iterator[Event]:
-    """Deviations, at the time of the call that shows them; without one, at the end."""
+    """Return the deviations as events, at the time of their call; without a call, at the end."""
     for each in verdict.deviations:
         yield Event(
             f"{each.kind} {each.step or ''}".rstrip(),
@@ -252,7 +252,7 @@ def _events(verdict: Verdict) -> Iterator[Event]:
 
 
 def _attributes(*pairs: tuple[str, str | int | list[str] | None]) -> dict[str, Any]:
-    """What is known of the pairs, with texts as any screen can show them."""
+    """Return the pairs that have a value, with texts escaped by `plain`."""
     return {
         key: plain(value, 2000) if isinstance(value, str) else value
         for key, value in pairs
@@ -269,12 +269,12 @@ def _resource(service: str) -> Resource:
 
 
 def _time(time_ns: int) -> int:
-    """A time as 64 bits hold it: a damaged capture may tell any."""
+    """Return a time clamped to 64 bits: a damaged capture may hold any."""
     return min(max(time_ns, 0), 2**64 - 1)
 
 
 def _trace_id(verdict: Verdict) -> int:
-    """The request's UUID, so that the trace is found by it; a digest where several VMs share the request."""
+    """Return the UUID of the request, by which users search; a digest if several VMs share the request."""
     uuid = _UUID.fullmatch(verdict.id)
     if uuid:
         return int(uuid[1].replace("-", ""), 16) or 1
@@ -288,7 +288,7 @@ def _context(trace_id: int, what: str) -> SpanContext:
 
 
 def _hexadecimal(value: Any) -> Any:
-    """OTLP/JSON writes ids in hexadecimal, where Protobuf's own JSON has base64."""
+    """Convert ids to hexadecimal: OTLP/JSON requires it, while Protobuf's own JSON has base64."""
     if isinstance(value, dict):
         return {
             key: base64.b64decode(inside).hex() if key in _IDS else _hexadecimal(inside)

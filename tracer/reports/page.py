@@ -1,4 +1,4 @@
-"""A page of text: its console and width, and the table of steps that `check` and `watch` share."""
+"""A page of text: its console and width, and the step table that `check` and `watch` share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tracer.reports import (
 __all__ = ["STATUSES", "Page", "step_status", "steps"]
 
 _NARROW, _WIDE = 100, 180
-"""Below _NARROW columns frames have a line of their own; from _WIDE on they have whole file names."""
+"""Below _NARROW columns frames have a line of their own; from _WIDE on they have complete file names."""
 _CALL_WIDTH = 62
 _TITLE_LEAST = 24
 
@@ -35,17 +35,17 @@ STATUSES = {
     "unobserved": ("unobserved", "yellow"),
     "skipped": ("skipped", "dim"),
     "not_reached": ("not reached", "dim"),
-    # What is made of the others for how the creation ended:
+    # Derived from the others by the end of the creation:
     "owed": ("OWED", "bold red"),
     "retrying": ("retrying", "bold yellow"),
     "refused": ("refused", "green"),
 }
-"""Status of a step -> how it is written, and its style."""
+"""Status of a step -> its text and style."""
 
 
 @dataclass(slots=True)
 class Page:
-    """Where is written, how wide, and what the captures are called there."""
+    """The console to write to, its width, and the short names of the captures."""
 
     console: Console
     names: Mapping[str, str]
@@ -53,20 +53,22 @@ class Page:
 
     @classmethod
     def of(cls, report: Report, console: Console, verbose: int) -> Page:
+        """Return the page for *report* on *console*; capture names depend on its width."""
         paths = [capture.path for capture in report.captures]
         return cls(console, file_names(paths, short=console.width < _WIDE), verbose)
 
     @property
     def width(self) -> int:
+        """Columns of the console."""
         return self.console.width
 
     @property
     def encodable(self) -> bool:
-        """Whether more than ASCII can be written."""
+        """Whether the console can write more than ASCII."""
         return self.console.encoding.lower().startswith("utf")
 
     def line(self, text: Text | str, indent: int = 0, hang: int = 2) -> None:
-        """Write one line; on a terminal wrapped with a hanging indent, into a pipe as it is."""
+        """Write one line: on a terminal wrapped with a hanging indent, into a pipe unchanged."""
         text = Text(text) if isinstance(text, str) else text
         if not self.console.is_terminal:
             self.console.print(Text.assemble(" " * indent, text), soft_wrap=True)
@@ -88,7 +90,7 @@ class _Column:
 
 
 def _columns(page: Page, indent: int, usual: bool) -> list[_Column]:
-    """The columns share the width: the call has what the longest documented one needs, then the title."""
+    """Divide the width: first what the longest documented call needs, then the title."""
     narrow = page.width < _NARROW
     frames = 0 if narrow else 22 if page.width < _WIDE else 42
     columns = [
@@ -111,7 +113,7 @@ def _columns(page: Page, indent: int, usual: bool) -> list[_Column]:
 
 
 def steps(page: Page, found: Sequence[StepResult], verdict: Verdict, indent: int, head: bool = True) -> None:
-    """A row for each step. Not rich's Table: it pads every row to the right edge, which pipes carry on."""
+    """Write a row for each step. Not with rich's Table, which pads rows with blanks, in a pipe too."""
     columns = _columns(page, indent, any(step.usual_ns is not None for step in verdict.steps))
     if head and found:
         _row(page, columns, {column.title: Text(column.title, "dim") for column in columns}, indent)
@@ -156,7 +158,7 @@ def _row(page: Page, columns: Sequence[_Column], cells: Mapping[str, Text], inde
 
 
 def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
-    """The frame of each call; of a single call all its frames; as many as fit."""
+    """Return the frame of each call, or all frames of a single call; as many as fit."""
     places = (
         [call.evidence[0] for call in group if call.evidence]
         if len(group) > 1
@@ -172,7 +174,7 @@ def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
 
 
 def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
-    """Return how its status is written, and the style."""
+    """Return the text of a step's status, and its style."""
     status: str = step.status
     stopped = verdict.outcome == "stuck" and step.step == verdict.stopped_at
     if stopped and status in ("missing", "not_reached"):
@@ -185,7 +187,7 @@ def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
 
 
 def _turned_away(step: StepResult) -> bool:
-    """Return whether the step went well and its answer passes on what another one refused: 500 beside ok."""
+    """Return whether the step itself succeeded and its answer passes on the failure of another step."""
     return bool(step.calls) and all(refused(call) for call in step.calls)
 
 

@@ -1,7 +1,7 @@
-"""Steps and calls as Parquet tables, for DuckDB, pandas and similar tools.
+"""Writes steps and calls as Parquet tables, for DuckDB, pandas and similar tools.
 
-Columns are named as the members of tracer.check/1. A step's `calls` are the `index` of calls, the same in
-both tables. Written in row groups, so that memory does not grow with a table's length.
+Columns have the names of the members of tracer.check/1. A step's `calls` hold the `index` of calls, the same
+in both tables. Tables are written in row groups, so memory use does not grow with their length.
 
 Source: parquet.apache.org/docs/file-format; pyarrow writes it.
 """
@@ -26,7 +26,7 @@ _TEXT_LIMIT = 2000
 _TEXT, _NUMBER, _FLAG, _MS = pyarrow.string(), pyarrow.int64(), pyarrow.bool_(), pyarrow.float64()
 _TIME = pyarrow.timestamp("us", tz="UTC")
 _WORD = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
-"""Few texts, many times."""
+"""Type of columns with few different texts."""
 
 STEPS = pyarrow.schema(
     {
@@ -125,12 +125,12 @@ def _text(text: str | None) -> str | None:
 
 
 def _ms(time_ns: int | None) -> float | None:
-    """To the microsecond: here nobody reads it but computes with it."""
+    """Return milliseconds with microsecond precision, because they are computed with."""
     return None if time_ns is None else round(time_ns / 1_000_000, 3)
 
 
 def _time(time_ns: int | None) -> int | None:
-    """Microseconds, as 64 bits hold them: a damaged capture may tell any time."""
+    """Return microseconds clamped to 64 bits: a damaged capture may hold any time."""
     return None if time_ns is None else min(max(time_ns // 1000, 0), 2**63 - 1)
 
 
@@ -138,7 +138,7 @@ def _time(time_ns: int | None) -> int | None:
 
 
 class _Sink:
-    """What pyarrow writes to, taken away piece by piece."""
+    """A file object for pyarrow whose content is taken out piece by piece."""
 
     closed = False
 
@@ -150,13 +150,13 @@ class _Sink:
         return len(self._parts[-1])
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         self.closed = True
 
     def taken(self) -> bytes:
-        """Return what was written since."""
+        """Return what was written since the last call."""
         data = b"".join(self._parts)
         self._parts.clear()
         return data

@@ -1,6 +1,6 @@
-"""One creation as a sequence diagram, before it is drawn: which columns, which rows, what is marked between.
+"""The content of a sequence diagram of one creation: its columns, its rows, and the marks between them.
 
-HTML, SVG and Mermaid draw the same sequence, so that a colleague finds in one what was seen in another.
+HTML, SVG and Mermaid draw the same sequence, so all formats show the same rows.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ _WORDS_LIMIT = 400
 
 @dataclass(slots=True)
 class Row:
-    """One call, or a run of calls that are alike."""
+    """One call, or consecutive calls of the same kind."""
 
     call: CallRecord
     position: int
-    """Of the first call in the verdict's calls."""
+    """Index of the first call in the verdict's calls."""
     count: int = 1
     ended_ns: int = 0
-    """When the last of them ended."""
+    """End of the last call."""
 
 
 @dataclass(slots=True, frozen=True)
 class Mark:
-    """Something that is no call, at its place between the calls."""
+    """A mark between calls, for something that is no call."""
 
     before: int
-    """Position of the call that it stands before; the number of calls when it is at the end."""
+    """Position of the call after the mark; the number of calls when it is at the end."""
     kind: str
     """deviation · missing · unobserved · attempt · rest"""
     step: str
     words: str
     ends: tuple[str, str] | None = None
-    """Of a call that should have come: who, whom."""
+    """Caller and callee of a call that should have come."""
 
 
 def in_flow_order(roles: Iterable[str]) -> list[str]:
-    """Return the *roles*, each once, as a creation meets them; those it does not know last."""
+    """Return the *roles*, each once, in the order of the workflow; unknown ones last."""
     found = dict.fromkeys(roles)
     return [role for role in FLOW if role in found] + [role for role in found if role not in FLOW]
 
 
 def arrives(call: CallRecord) -> bool:
-    """Whether the callee got the call."""
+    """Return whether the call reached its callee."""
     return call.result not in _NEVER_ARRIVED
 
 
 def rows(verdict: Verdict, *, every: bool = False) -> list[Row]:
-    """Return the calls of the documented steps, or *every* call; alike ones in a row are one row."""
-    # A trace without a witness of any step has nothing else to show.
+    """Return the calls of the documented steps, or *every* call; consecutive calls of a kind share a row."""
+    # Without a call of any step the other calls are all there is to show.
     every = every or not any(call.step for call in verdict.calls)
     found: list[Row] = []
     for position, call in enumerate(verdict.calls):
@@ -79,7 +79,7 @@ def _look(call: CallRecord) -> tuple[str | None, ...]:
 
 
 def entries(verdict: Verdict, *, every: bool = False) -> Iterator[Row | Mark]:
-    """Yield rows and marks in the order in which they are drawn."""
+    """Yield rows and marks in drawing order."""
     waiting = marks(verdict)
     for row in rows(verdict, every=every):
         while waiting and waiting[0].before <= row.position:
@@ -89,7 +89,7 @@ def entries(verdict: Verdict, *, every: bool = False) -> Iterator[Row | Mark]:
 
 
 def marks(verdict: Verdict) -> list[Mark]:
-    """Return what is marked between the calls, in order."""
+    """Return the marks between the calls, in order."""
     found = [*_attempts(verdict), *_deviations(verdict), *_absent(verdict)]
     order = {"deviation": 0, "attempt": 1, "unobserved": 2, "missing": 2, "rest": 3}
     return sorted(found, key=lambda mark: (mark.before, order[mark.kind]))
@@ -115,7 +115,7 @@ def _deviations(verdict: Verdict) -> Iterator[Mark]:
 
 
 def _never_came(deviation: Deviation, verdict: Verdict) -> bool:
-    """Whether the deviation is about a call that is not there."""
+    """Return whether the deviation is about a call that did not come."""
     if deviation.kind == "stalled":
         step = next((step for step in verdict.steps if step.step == deviation.step), None)
         return step is None or not step.calls
@@ -123,13 +123,13 @@ def _never_came(deviation: Deviation, verdict: Verdict) -> bool:
 
 
 def _ends(expected: Sequence[str]) -> tuple[str, str] | None:
-    """Who should have called whom, out of 'REST nova-compute > neutron-server: apply for network'."""
+    """Return caller and callee named in 'REST nova-compute > neutron-server: apply for network'."""
     found = (_ENDS.search(line[:200]) for line in expected)
     return next(((plain(match[1], 60), plain(match[2], 60)) for match in found if match), None)
 
 
 def _absent(verdict: Verdict) -> Iterator[Mark]:
-    """Steps without a call: what was not seen, by its reason; what was not reached, together."""
+    """Return marks for steps without a call: one for each reason, and one for steps that were not reached."""
     explained = {deviation.step for deviation in verdict.deviations}
     unseen: dict[tuple[int, str], list[str]] = {}
     rest: list[StepResult] = []
@@ -152,7 +152,7 @@ def _absent(verdict: Verdict) -> Iterator[Mark]:
 
 
 def _place(verdict: Verdict, step: str) -> int:
-    """Where a step without a call belongs: before the first call of a later step."""
+    """Return the position of a step without a call: before the first call of a later step."""
     order = {each.step: number for number, each in enumerate(verdict.steps)}
     own = order.get(step, len(order))
     return _position(verdict, lambda call: call.step is not None and order.get(call.step, -1) > own)

@@ -1,7 +1,7 @@
-"""Ladder and waterfall as one picture, for tickets and wikis; several traces stand below each other.
+"""Draws ladder and waterfall as one SVG picture, for tickets and wikis; several traces below each other.
 
-Drawn on white, whatever is around it, and with nothing in it that an image may not have: no script, no
-font, no address.
+The background is white in every surrounding. The picture has nothing that an image may not have: no script,
+no font, no link.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARGIN, _GUTTER, _COLUMN, _ROW, _HEAD = 24, 150, 118, 31, 40
 _LEAST_WIDTH = 900
 _LABEL, _BARS, _BAR_ROW = 330, 640, 19
 _CHARACTER = 6.65
-"""Width of one in the labels' fixed-width font of 11 px, in px."""
+"""Width in px of a character in the labels' fixed-width font of 11 px."""
 _PLANES = ("#2457c5", "#a8460f", "#0c7a74", "#7a3fb3", "#6b6f1f")
 _TEXT, _QUIET, _LINE, _SOFT, _BAD, _BAD_SOFT, _DOUBT, _DOUBT_SOFT = (
     "#1c1f24", "#667080", "#d5d8de", "#f1f2f5", "#c8292f", "#fdecec", "#8a5600", "#fdf3e0",
@@ -57,7 +57,7 @@ def pieces(report: Report) -> Iterator[bytes]:
 
 
 class _Sheet:
-    """The paper, as wide as its widest picture."""
+    """The elements of the picture; it is as wide as its widest trace."""
 
     def __init__(self, verdicts: Sequence[Verdict]) -> None:
         columns = max((len(_roles(verdict)) for verdict in verdicts), default=0)
@@ -70,7 +70,7 @@ class _Sheet:
         self.put("rect", width="100%", height="100%", fill="#fff")
 
     def put(self, tag: str, **attributes: str | float) -> ElementTree.Element:
-        """Add an element; `_` in a name stands for `-`."""
+        """Add an element; `_` in an attribute's name is written as `-`."""
         written = {
             key.replace("_", "-"): value if isinstance(value, str) else _number(value)
             for key, value in attributes.items()
@@ -104,7 +104,7 @@ class _Picture:
         self._ink = {plane: _PLANES[number % len(_PLANES)] for number, plane in enumerate(planes)}
 
     def draw(self) -> float:
-        """Draw it and return where it ends."""
+        """Draw the trace; return the y coordinate of its end."""
         self._title()
         self._legend()
         self._ladder()
@@ -277,5 +277,5 @@ class _Picture:
 
 
 def _number(value: float) -> str:
-    """A coordinate without needless digits, the same on every machine."""
+    """Return a coordinate without needless digits, the same on every machine."""
     return f"{value:.1f}".removesuffix(".0")

@@ -1,4 +1,4 @@
-"""One trace in words: its heading, its steps, what deviates and why, and where to look next."""
+"""Writes one trace as text: its heading, its steps, what deviates and why, and where to look next."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ __all__ = ["STYLES", "answers", "deviations", "faults", "heading", "identity", "
 _WAIT = "wait before "
 _MOMENT_NS = 10_000_000
 _LONG_NS = 1_000_000_000
-"""Nobody asks where the time of a creation went that took less."""
+"""Duration of a creation below which the longest steps are not listed."""
 _NOT_NEWS = ("mode", "ambiguous", "baseline", "host")
 _REFUSED = "Connection refused"
 _ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
-"""Kinds of notes that answer what operators ask -> what stands before them."""
+"""Kind of a note for operators -> the label before it."""
 
 STYLES = {"conforms": "green", "deviates": "bold red", "inconclusive": "yellow"}
 _MARKS = {"conforms": ("✓", "+"), "deviates": ("✗", "x"), "inconclusive": ("?", "?")}
 
 
 def mark(page: Page, verdict: str) -> Text:
-    """The sign that stands before a trace."""
+    """Return the mark before a trace, by its verdict."""
     fine, coarse = _MARKS.get(verdict, ("?", "?"))
     return Text(fine if page.encodable else coarse, style=STYLES.get(verdict, ""))
 
 
 def heading(page: Page, verdict: Verdict) -> Text:
-    """The answer: which VM, what became of it, where it stopped and why."""
+    """Return the first line: the VM, its outcome, where it stopped and why."""
     name = f"{plain(verdict.name, 60)} " if verdict.name else ""
     which = lead(plain(verdict.server_id or verdict.id, 80))
     style = STYLES.get(verdict.verdict, "")
@@ -56,7 +56,7 @@ def heading(page: Page, verdict: Verdict) -> Text:
 
 
 def render(page: Page, verdict: Verdict) -> None:
-    """Write all that is known of one trace; its calls, too, when that is asked for."""
+    """Write the details of one trace; with `verbose` its calls too."""
     page.line(heading(page, verdict))
     page.line(identity(verdict), 2)
     for who, fault in faults(verdict):
@@ -78,7 +78,7 @@ def render(page: Page, verdict: Verdict) -> None:
 
 
 def identity(verdict: Verdict) -> Text:
-    """Everything that a person may search for elsewhere: the time, the ids, the hosts."""
+    """Return what a reader may search for in other places: times, ids, hosts."""
     hosts = " → ".join(plain(host, 40) for host in verdict.attempts)
     built = {"active": "built on", "done": "on"}.get(verdict.outcome, "tried")
     built = "asked" if _host_is_unknown(verdict) else built
@@ -94,14 +94,14 @@ def identity(verdict: Verdict) -> Text:
 
 
 def faults(verdict: Verdict) -> list[tuple[str, str]]:
-    """Who said what: the faults' own texts, each once, unless the first line has them already."""
+    """Return the texts of the faults with their origin, each once, unless the first line has them."""
     errors: dict[str, str] = {}
     for call in (deviation.call for deviation in verdict.deviations):
         if call and call.error and not call.operation.startswith("CONNECT"):
             errors.setdefault(call.error, f"{plain(call.caller if _replies(call) else call.callee, 60)} said")
     for attempt in verdict.attempt_details[-1:]:
         errors.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")
-    errors.pop(_REFUSED, None)  # nobody's words, but a reset; the first line says who refused whom
+    errors.pop(_REFUSED, None)  # a TCP reset has no text; the first line names both sides
     return [(who, plain(text, 400)) for text, who in errors.items() if text and text not in verdict.summary]
 
 
@@ -110,9 +110,9 @@ def _replies(call: CallRecord) -> bool:
 
 
 def _longest(page: Page, verdict: Verdict) -> None:
-    """Where most of the time went: the steps that took longest, and the longest waits between them.
+    """Return the steps that took longest, and the longest waits between steps.
 
-    A step that encloses another one (1 to 3 wait for all of 4) is none of them.
+    Steps that enclose others are not counted: 1 to 3 wait for all of 4.
     """
     spans: list[_Span] = []
     for step in verdict.steps:
@@ -140,8 +140,8 @@ _Span = tuple[int, int, str]
 
 
 def _side_by_side(spans: Sequence[_Span], end_ns: int) -> list[_Span]:
-    """Return the spans until *end_ns* that enclose no other; those that overlap are one, or no shares of the
-    whole could be given for them."""
+    """Return the spans until *end_ns* that enclose no other; overlapping spans are joined, because their
+    shares of the total could not be given."""
     busy = [span for span in spans if not span[2].startswith(_WAIT) and span[1] > span[0]]
     busy = [span for span in busy if not any(_is_within(other, span) for other in busy if other != span)]
     waits = [span for span in spans if span[2].startswith(_WAIT)]
@@ -154,7 +154,7 @@ def _side_by_side(spans: Sequence[_Span], end_ns: int) -> list[_Span]:
             continue
         begun_ns, open_ns, before = joined[-1] if joined else (0, 0, "")
         if since_ns < open_ns:
-            # A moment is not worth a name: the acknowledgement of a message comes when the next is sent.
+            # Short overlaps are ignored: a message is acknowledged while the next one is sent.
             if min(until_ns, open_ns) - since_ns < _MOMENT_NS:
                 joined.append((open_ns, max(until_ns, open_ns), what))
             else:
@@ -169,7 +169,7 @@ def _is_within(inner: _Span, outer: _Span) -> bool:
 
 
 def _earlier_attempts(page: Page, verdict: Verdict) -> None:
-    """The hosts that were tried before; the last one's steps are in the main table."""
+    """Write the hosts that were tried before the last one, whose steps are in the main table."""
     if len(verdict.attempt_details) < 2:
         return
     for number, attempt in enumerate(verdict.attempt_details, start=1):
@@ -181,7 +181,7 @@ def _earlier_attempts(page: Page, verdict: Verdict) -> None:
 
 
 def _host_is_unknown(verdict: Verdict) -> bool:
-    """Return whether the captures end before the host that was asked last had built the VM."""
+    """Return whether the captures end before the last host has built the VM."""
     return any(note.kind == "host" for note in verdict.notes)
 
 
@@ -199,7 +199,7 @@ def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Tex
 
 
 def deviations(page: Page, verdict: Verdict) -> None:
-    """What is wrong, with its evidence and what was expected; what happened again and again is one line."""
+    """Write the deviations with evidence and expected calls; repeated ones share a line."""
     alike: dict[tuple[str, str | None, str], list[Deviation]] = {}
     for deviation in verdict.deviations:
         alike.setdefault((deviation.kind, deviation.step, deviation.message), []).append(deviation)
@@ -224,12 +224,12 @@ def deviations(page: Page, verdict: Verdict) -> None:
 
 
 def _rest(message: str, step: str | None) -> str:
-    """The message without the step and kind that stand before it anyway."""
+    """Return the message without step and kind, which are written before it."""
     return message.removeprefix(f"step {step} failed: ").removeprefix(f"step {step} ")
 
 
 def _untitled(rest: str, title: str) -> str:
-    """The rest of a message without the title, which stands before it too."""
+    """Return the rest of a message without the title, which is written before it."""
     return rest.removeprefix(f"({title}) ").removeprefix(f"({title}): ") if title else rest
 
 
@@ -238,7 +238,7 @@ def _without_title(expected: str, title: str) -> str:
 
 
 def answers(page: Page, verdict: Verdict) -> None:
-    """What operators ask: placement or filter, late or never, what the broker did, nova's own words."""
+    """Return notes for operators: placement or filter, late or never, what the broker did, nova's fault."""
     for note in verdict.notes:
         if note.kind not in _ANSWERS or (note.kind == "fault" and _told(note.message, verdict)):
             continue
@@ -253,7 +253,7 @@ def _told(message: str, verdict: Verdict) -> bool:
 
 
 def _notes(page: Page, verdict: Verdict) -> None:
-    """Notes that neither the headline nor the answers tell."""
+    """Write the notes that are neither in the heading nor in `answers`."""
     steps: dict[tuple[str, str], list[str]] = {}
     for note in verdict.notes:
         if note.kind not in _ANSWERS and note.message not in verdict.summary:
@@ -264,7 +264,7 @@ def _notes(page: Page, verdict: Verdict) -> None:
 
 
 def _unobserved(page: Page, steps: Iterable[StepResult]) -> None:
-    """Why steps could not be seen: one line for all that share a reason."""
+    """Write why steps could not be observed: one line for each reason."""
     reasons: dict[str, list[str]] = {}
     for step in steps:
         if step.status == "unobserved":
@@ -275,7 +275,7 @@ def _unobserved(page: Page, steps: Iterable[StepResult]) -> None:
 
 
 def _log_ids(page: Page, verdict: Verdict) -> None:
-    """What to grep for, and in whose log; services that log the same ids share a line."""
+    """Write the ids to search for, and in which log; services that log the same ids share a line."""
     ids: dict[str, dict[str, None]] = {}
     for service, key in verdict.log_ids:
         ids.setdefault(plain(service, 60), {})[plain(key, 100)] = None

@@ -1,13 +1,13 @@
-"""What tests are made of: checked traffic to assert about, and traffic made to measure.
+"""Tools for tests: checked traffic for assertions, and synthetic traffic.
 
 Checked
-  traffic             captures checked: all traces, one trace, `conforms`
-  claims              one step, and what may be claimed; why an assertion failed
-  written             calls and traces from canonical lines: to try out a grammar
-Made
+  traffic             checked captures: all traces, one trace, `conforms`
+  claims              one step, and claims about it; why an assertion failed
+  written             traces from canonical lines, to try out a grammar
+Synthetic
   packets, messages   conversations as packets: HTTP, AMQP with oslo.messaging, MySQL
-  cloud               a cloud to make traffic in: where its services are, and how they speak
-  creation, building  whole creations, steps 1 to 8c, each of which can be broken
+  cloud               a synthetic cloud: addresses of its services, and their connections
+  creation, building  whole creations, steps 1 to 8c; each step can be made to fail
   operations          deletes and stops of a server
 
 `grammars/README.md` tests a new grammar with them.

@@ -1,4 +1,4 @@
-"""What nova-conductor and nova-compute do once a host is chosen: steps 7 to 8c, and how it ends."""
+"""The traffic of nova-conductor and nova-compute once a host is chosen: steps 7 to 8c, and the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS = ("1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8a", "8b",
 
 
 class Building:
-    """The second half of a `Creation`, which says what its arguments mean."""
+    """The second half of a `Creation`, whose docstring explains the arguments."""
 
     def __init__(
         self,
@@ -51,15 +51,18 @@ class Building:
         self._db: dict[str, Connection] = {}
 
     def wait(self, seconds: float = 0.01) -> float:
+        """Advance the time of the creation; return it, in seconds since T0."""
         self.now += seconds
         return self.now
 
     def broken(self, step: str) -> str:
+        """Return what goes wrong at *step*; '' for nothing."""
         return self.breaks.get(step, "")
 
     # --- what both halves do ---
 
     def sql(self, role: str, text: str, error: tuple[int, str] | None = None) -> None:
+        """Write a statement of *role* and its answer: rows, OK, or *error* (code, text)."""
         if role not in self._db:
             self._db[role] = self.cloud.database(role, self.now)
         made, at = self._db[role], self.wait(0.002)
@@ -68,7 +71,7 @@ class Building:
         made.hear(at + 0.0005, answer if error is None else sql_error(*error))
 
     def put_in_error(self, numbers: Iterable[int], fault: str = "") -> None:
-        """nova-conductor gives up: it writes the error itself, and why."""
+        """Write the error state of VMs by nova-conductor, with *fault* as the reason if given."""
         for number in numbers:
             server_id = self.server_ids[number]
             self.sql(
@@ -89,7 +92,7 @@ class Building:
     # --- 7, 8 ---
 
     def build(self, number: int) -> None:
-        """Ask the hosts of VM *number* in turn."""
+        """Ask the hosts of VM *number* in turn until one builds it or no other is asked."""
         server_id = self.server_ids[number]
         self.sql(
             "nova-conductor", f"INSERT INTO instances (uuid, vm_state) VALUES ('{server_id}', 'building')"
@@ -118,9 +121,9 @@ class Building:
                 return
 
     def attempt(self, number: int, host: str) -> str:
-        """Return what became of it: active, stop, abort (no other host is asked), reschedule.
+        """Build on one host; return the result: active, stop, abort (no other host is asked), reschedule.
 
-        7: undelivered, unacked, stop (never sent); left out; silence (acknowledged, then nothing).
+        Breaks of 7: undelivered, unacked, stop (never sent), left out, silence (acknowledged, then nothing).
         """
         cloud, how, server_id = self.cloud, self.broken("7"), self.server_ids[number]
         if how == "stop":
@@ -167,7 +170,7 @@ class Building:
         took: float = 0.02,
         step: str = "",
     ) -> bool:
-        """A REST call of nova-compute; tell whether it was answered well."""
+        """Write a REST call of nova-compute; return whether its status is below 400."""
         self.cloud.rest(
             self.wait(),
             host,
@@ -188,10 +191,11 @@ class Building:
 
     @staticmethod
     def status(how: str, good: int) -> int | str:
+        """Return the status for the break *how*: a number, a word such as refused, or *good* if empty."""
         return int(how) if how.isdigit() else how or good
 
     def step_8a(self, number: int, host: str) -> str:
-        """500, refused, unanswered: cinder, then the VM is given up; left out."""
+        """Write step 8a. Breaks: 500, refused, unanswered (by cinder; the VM is given up), left out."""
         how = self.broken("8a")
         if not self.volume or how == "left out":
             return ""
@@ -213,7 +217,7 @@ class Building:
         return "" if good else "stop" if how == "silent" else "abort"
 
     def step_8b(self, number: int, host: str) -> str:
-        """503, 500, refused, unanswered: neutron, then the VM is given up; silent; left out."""
+        """Write step 8b. Breaks: 503, 500, refused, unanswered (the VM is given up), silent, left out."""
         how, server_id = self.broken("8b"), self.server_ids[number]
         if how == "left out":
             return ""
@@ -250,8 +254,11 @@ class Building:
         return ""
 
     def step_8c(self, number: int, host: str) -> str:
-        """500, refused, unanswered, task failed, start fails: the next host is asked; silent; left out;
-        start unknown: nobody asks how it went; 401: a session that has run out, and all is asked again."""
+        """Write step 8c.
+
+        Breaks: 500, refused, unanswered, task failed, start fails (the next host is asked); silent; left out;
+        start unknown (its task is not queried); 401 (the session has expired; all calls are repeated).
+        """
         how, server_id = self.broken("8c"), self.server_ids[number]
         if how == "left out":
             return ""
@@ -322,13 +329,14 @@ class Building:
 
     @classmethod
     def next_number(cls) -> int:
+        """Return a number that no other call of this method returned."""
         Building._numbers += 1
         return Building._numbers
 
     # --- the end ---
 
     def save(self, host: str, number: int, vm_state: str) -> None:
-        """Instance.save by way of nova-conductor."""
+        """Write Instance.save of *host*: RPC to nova-conductor, its UPDATE, and the reply."""
         server_id = self.server_ids[number]
         args = {
             "objinst": nova_object(
@@ -358,13 +366,14 @@ class Building:
         )
 
     def succeed(self, number: int, host: str) -> None:
+        """Write the success of VM *number* as *ends* asks: saved (with a poll), poll, or nothing."""
         if self.ends == "saved":
             self.save(host, number, "active")
         if self.ends in ("saved", "poll"):
             self.poll(number, self.now + 0.3, "ACTIVE")
 
     def poll(self, number: int, at: float, status: str) -> None:
-        """The SC looks at the VM."""
+        """Write a GET of the VM by the SC, answered with *status*, at the time *at*."""
         if not self.polls:
             return
         server_id = self.server_ids[number]
@@ -380,6 +389,7 @@ class Building:
         )
 
     def poll_all(self, *after: float) -> None:
+        """Write a poll of every VM, still in BUILD, so many seconds *after* now."""
         for seconds in after:
             for number in range(len(self.server_ids)):
                 self.poll(number, self.now + seconds, "BUILD")

@@ -1,7 +1,7 @@
-"""What a test claims of a documented step or of a trace: true or false, with the reason.
+"""Claims of a test about a documented step or a trace: true or false, with the reason.
 
-An `assert` sees only that something is false. A claim remembers why, and that it was asked: the pytest plugin
-looks here for the claim whose words stand in the failed assertion, and adds the whole story.
+An `assert` shows only that an expression is false. A claim keeps the reason. False claims are recorded: the
+pytest plugin finds the one whose text is in the failed assertion, and adds the full explanation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tracer.reports import duration, plain
 __all__ = ["CheckedStep", "Claim", "denied", "nanoseconds"]
 
 WORDS = 200
-"""pytest cuts what an assertion shows of a value at 240 characters."""
+"""Longest text of a claim: pytest cuts a value in an assertion at 240 characters."""
 
 denied: deque[Claim] = deque(maxlen=64)
-"""Claims that turned out false, the last one last. Emptied before each test."""
+"""False claims of the current test, in the order of their evaluation."""
 _UNITS = {"us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "min": 60e9, "h": 3600e9}
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|µs|ms|s|min|m|h)\s*")
 _STATES = {
@@ -37,7 +37,7 @@ _STATES = {
 
 
 class Claim:
-    """Something that holds or not. Its repr is one line; `explain` is all that is known about it."""
+    """A statement that is true or false. Its repr is one line; `explain` gives all details."""
 
     __slots__ = ("_explain", "_holds", "ladder", "words")
 
@@ -52,10 +52,10 @@ class Claim:
         self.words = words if len(words) <= WORDS else f"{words[: WORDS - 1]}…"
         self._explain = explain
         self.ladder = ladder
-        """Draws the trace that the claim is about; None when there is nothing to draw."""
+        """Returns the ladder diagram of the trace; None when there is nothing to draw."""
 
     def explain(self) -> str:
-        """Return the reason in lines: what was found, what was expected, the steps, the captures."""
+        """Return the reason, several lines: findings, expectation, steps, captures; '' without details."""
         return self._explain() if self._explain is not None else ""
 
     def __bool__(self) -> bool:
@@ -82,7 +82,7 @@ def nanoseconds(span: str | float | timedelta) -> int:
 
 
 class CheckedStep:
-    """What became of one documented step."""
+    """The result of one documented step, as a test sees it."""
 
     def __init__(
         self,
@@ -99,43 +99,47 @@ class CheckedStep:
 
     @property
     def name(self) -> str:
+        """The step's name in the grammar, such as 8b."""
         return self.result.step
 
     @property
     def title(self) -> str:
+        """The step's title in the grammar."""
         return self.result.title
 
     @property
     def status(self) -> StepStatus:
+        """seen · inferred · failed · missing · unobserved · skipped · not_reached"""
         return self.result.status
 
     @property
     def state(self) -> str:
-        """The same in words, with the reason when there is one."""
+        """The status in words, with its reason if there is one."""
         words = _STATES.get(self.status, self.status)
         return f"{words}: {plain(self.result.reason, 80)}" if self.result.reason else words
 
     @property
     def calls(self) -> tuple[CallRecord, ...]:
-        """The calls that show it."""
+        """The calls that are evidence of the step."""
         return self.result.calls
 
     @property
     def count(self) -> int:
-        """How many calls show it."""
+        """The number of calls that are evidence of the step."""
         return len(self.result.calls)
 
     @property
     def started_ns(self) -> int | None:
+        """Start of the step, in nanoseconds since the epoch; None when it was not seen."""
         return self.result.started_ns
 
     @property
     def duration_ns(self) -> int | None:
-        """From its first message to its last answer; None when not seen, or the evidence is ambiguous."""
+        """Time from first message to last answer; None when not seen, or when the evidence is ambiguous."""
         return self.result.duration_ns
 
     def within(self, span: str | float | timedelta) -> Claim:
-        """Claim that the step took no longer than that. Not known is no."""
+        """Claim that the step took at most *span* (see `nanoseconds`). False when the duration is unknown."""
         most, took = nanoseconds(span), self.duration_ns
         if took is None:
             return self._claim(False, f"step {self.name} has no duration: it {self.state}")
@@ -145,7 +149,7 @@ class CheckedStep:
         return self._claim(took <= most, words + ("" if took <= most else f", more than {duration(most)}"))
 
     def on(self, plane: str) -> Claim:
-        """Claim that it was seen, and all of its calls on this plane."""
+        """Claim that the step was seen, with all of its calls on *plane*."""
         found = sorted({call.plane for call in self.calls})
         if not found:
             return self._claim(False, f"step {self.name} is on no plane: it {self.state}")

@@ -1,4 +1,4 @@
-"""A cloud to make traffic in: where its services are, and how they speak with each other."""
+"""A synthetic cloud: the addresses of its services, and the traffic between them."""
 
 from __future__ import annotations
 
@@ -71,18 +71,19 @@ PROXY_PAGE = b"<html><body><h1>503 Service Unavailable</h1>\nNo server is availa
 
 @dataclass(frozen=True)
 class Layout:
-    """Addresses, and what the capture points see of them."""
+    """The addresses of a cloud's services, and the capture points that see them."""
 
     address: Mapping[str, str]
     front: str = ""
-    """The proxy's inner address, when services call each other through it."""
+    """The inner address of the proxy, if services call each other through it."""
     hosts: Mapping[str, str] = field(default_factory=dict)
-    """address -> host, for capture points on hosts; without it there is a tap for each plane."""
+    """address -> host, for capture points on hosts; empty: a tap for each plane."""
     taps: bool = True
     named: bool = True
-    """Whether connections are set up in the capture, and so name their programs."""
+    """Whether the capture holds the opening of connections, which names their programs."""
 
     def points(self, a: str, b: str) -> Sequence[str]:
+        """Return the names of the capture points that see a packet between the addresses *a* and *b*."""
         plane = "External_api" if a.startswith("10.10.") and b.startswith("10.10.") else "Internal_base"
         if not self.hosts:
             return (plane,)
@@ -112,7 +113,7 @@ _INSIDE = {
 }
 _OUTSIDE = {"admin": "10.10.0.5", "sc": "10.10.0.10", "lb-outside": "10.10.0.20"}
 SPREAD = Layout(_OUTSIDE | _INSIDE)
-"""An address for each service, a tap for each plane."""
+"""Each service has its own address; there is a tap for each plane."""
 _ELSEWHERE = {"compute1", "compute2", "compute3", "vrm"}
 _TOGETHER = {role: a if role in _ELSEWHERE else "172.28.0.10" for role, a in _INSIDE.items()}
 _HOSTS = {a: "ctl" for a in ("10.10.0.20", "172.28.0.9", "172.28.0.10")} | {
@@ -124,13 +125,13 @@ _HOSTS = {a: "ctl" for a in ("10.10.0.20", "172.28.0.9", "172.28.0.10")} | {
     "172.28.0.61": "vrm",
 }
 COLOCATED = Layout(_OUTSIDE | _TOGETHER, "172.28.0.9", _HOSTS, taps=False, named=False)
-"""One controller behind a virtual address; captured on its hosts, long after it was started."""
+"""One controller behind a virtual address; captured on the hosts, with connections opened before."""
 COLOCATED_TAPS = Layout(_OUTSIDE | _TOGETHER, "172.28.0.9", _HOSTS, taps=True, named=False)
-"""The same, seen by taps only: what stays on the controller is not seen."""
+"""The same controller captured by taps: traffic inside the controller is not seen."""
 
 
 class Cloud:
-    """Services and their standing connections."""
+    """The services of a cloud and their long-lived connections; its methods write traffic to `network`."""
 
     def __init__(self, layout: Layout = SPREAD) -> None:
         self.layout = layout
@@ -161,7 +162,10 @@ class Cloud:
         answer_headers: Mapping[str, str] | None = None,
         plane: str | None = None,
     ) -> None:
-        """One call between services; *status* may be refused, unanswered (closed) or silent (left open)."""
+        """Write one call between services.
+
+        *status* is a number, refused, unanswered (the connection is closed) or silent (it is left open).
+        """
         sent = {"User-Agent": agent, "Accept": "application/json"}
         if token:
             sent["X-Auth-Token"] = token
@@ -247,7 +251,7 @@ class Cloud:
         outside: str | None = None,
         api: str = "nova-api",
     ) -> None:
-        """The SC's call through the proxy; *legs*: both, outer (the proxy answers by itself), inner."""
+        """Write a call of the SC through the proxy; *legs*: both, outer (the proxy answers itself), inner."""
         port, front = PORTS[service], self.address["lb-outside"]
         sent = {"User-Agent": "python-requests/2.28.1", "Accept": "application/json"}
         sent |= {"X-Auth-Token": token} if token else {}
@@ -282,9 +286,11 @@ class Cloud:
     # --- the broker ---
 
     def publisher(self, role: str) -> Connection:
+        """Return the broker connection on which *role* publishes."""
         return self._standing(role, "publish", ())
 
     def consumer(self, role: str) -> Connection:
+        """Return the broker connection on which *role* consumes its topic, its fanout and its replies."""
         topic = {"nova-conductor": "conductor", "nova-scheduler": "scheduler"}.get(role, f"compute.{role}")
         return self._standing(
             role, "consume", (topic, topic.partition(".")[0] + "_fanout_aa", f"reply_{role}")
@@ -314,7 +320,7 @@ class Cloud:
         body: bytes,
         fate: str = "ok",
     ) -> None:
-        """One message. *fate*: ok, undelivered, unacked, unroutable, nacked, redelivered."""
+        """Write one message. *fate*: ok, undelivered, unacked, unroutable, nacked, redelivered."""
         self._tags += 1
         self._published += 1
         made = self.publisher(caller)
@@ -338,7 +344,7 @@ class Cloud:
     # --- the database ---
 
     def database(self, role: str, at: float) -> Connection:
-        """A connection of *role* to the database."""
+        """Return a new connection of *role* to the database, with its login if connections are named."""
         named = self.layout.named
         made = self.network.connection(
             self.address[role], self.address["db"], PORTS["db"], at - 0.01 if named else None
@@ -350,7 +356,7 @@ class Cloud:
     # --- noise ---
 
     def background(self, since: float, until: float, every: float = 10.0) -> None:
-        """Health checks of the proxy, look-ups of the SC, reports of services: on all planes."""
+        """Write unrelated traffic on all planes: health checks, look-ups of the SC, reports of services."""
         at, number = since, 0
         while at <= until:
             number += 1
@@ -395,6 +401,7 @@ class Cloud:
 
     @staticmethod
     def fresh_id(prefix: str = "") -> str:
+        """Return a UUID after *prefix*, another one at each call and the same ones in each run."""
         Cloud._ids += 1
         return prefix + str(uuid.UUID(int=(Cloud._ids * 0x9E3779B97F4A7C15F39CC0605CEDC835) % (1 << 128)))
 
@@ -403,7 +410,7 @@ class Cloud:
     def message(
         self, method: str, args: dict[str, Any], request_id: str, call: str = "", msg_id: str = ""
     ) -> bytes:
-        """A request of oslo.messaging; *call*: who waits for the reply."""
+        """Return the body of an oslo.messaging request; *call*: the role that waits for the reply."""
         message: dict[str, Any] = {"method": method, "args": args, "version": "6.0"}
         if call:
             msg_id = msg_id or self.fresh_id().replace("-", "")
@@ -420,5 +427,6 @@ class Cloud:
         )
 
     def reply(self, msg_id: str, result: Any = None, failure: str | None = None) -> bytes:
+        """Return the body of the oslo.messaging reply to the request *msg_id*."""
         ids = {"_msg_id": msg_id, "_unique_id": self.fresh_id().replace("-", "")}
         return envelope({"result": result, "failure": failure, "ending": True} | ids)

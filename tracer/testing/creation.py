@@ -1,12 +1,12 @@
-"""The traffic of whole creations, steps 1 to 8c, as nova sends it; each step can be broken.
+"""The traffic of whole creations, steps 1 to 8c, as nova sends it; each step can be made to fail.
 
     cloud = Cloud(SPREAD)
     Creation(cloud, at=100, breaks={"4c": "403"}).run()
     cloud.background(0, 300)
     cloud.network.write(folder)
 
-What a break does is said in `Creation`, beside the step that it breaks. "left out": the message is never
-sent, and all goes on as if it had been.
+The method of a step documents its breaks. With "left out" its messages are not sent, and the creation goes on
+as if they had been.
 """
 
 from __future__ import annotations
@@ -34,23 +34,25 @@ __all__ = ["Creation"]
 
 
 class Creation(Building):
-    """One request for one or more VMs.
+    """The traffic of one request for one or more VMs.
 
-    *breaks*: step -> what goes wrong there. *hosts*: for each VM the hosts that are asked in turn, each
-    with its own breaks of steps 7 to 8c; a host without the last word of success is followed by the next.
-    *on*: step -> plane on which it is seen. *ends*: how its success shows (saved, poll, nothing).
+    *breaks*: step -> what goes wrong there. *hosts*: for each VM the hosts that are asked in turn, each with
+    its own breaks of steps 7 to 8c; after a host that fails the next one is asked. *on*: step -> plane on
+    which it is seen. *ends*: how success is visible (saved, poll, nothing).
     """
 
     def run(self) -> Creation:
+        """Write the whole creation; return it."""
         self.step_1()
         return self
 
     # --- 1, 2, 3 ---
 
     def step_1(self) -> None:
-        """403: the SC refuses by itself. "silent": it never answers. "login 503": it gets no token.
+        """Write step 1 and all that it causes.
 
-        "login silent": it never gets an answer to that, and never answers.
+        Breaks: 403 (the SC refuses itself); silent (it never answers); login 503 (it gets no token);
+        login silent (its login is never answered, and it never answers).
         """
         cloud, begun, how = self.cloud, self.now, self.broken("1")
         body = {"name": self.name, "image": IMAGE, "network": NETWORK, "password": SECRETS["portal password"]}
@@ -104,6 +106,7 @@ class Creation(Building):
             )
 
     def log_in(self) -> None:
+        """Write the login of the SC at keystone, which gives it a token."""
         login = {"auth": {"identity": {"password": {"user": {"password": SECRETS["service password"]}}}}}
         self.cloud.from_outside(
             self.wait(),
@@ -120,9 +123,9 @@ class Creation(Building):
         self.wait(0.06)
 
     def step_2(self) -> str:
-        """Return the status with which the cloud refused, or nothing.
+        """Write steps 2 and 3; return the status with which the cloud refused, or ''.
 
-        "3": "503": the proxy answers by itself. "2", "3": "left out": that leg.
+        Breaks: 3: 503 (the proxy answers itself). 2, 3: left out (that leg).
         """
         cloud, begun = self.cloud, self.wait()
         server: dict[str, Any] = {
@@ -189,7 +192,7 @@ class Creation(Building):
     # --- 4 ---
 
     def step_4(self, begun: float) -> tuple[int | str, Any]:
-        """Run everything from nova-api on; return how it answers."""
+        """Write everything from nova-api on; return its status and the body of its answer."""
         self.now = begun + 0.002
         for step in (self.step_4a, self.step_4b, self.step_4c, self.step_4d, self.step_4e):
             status, fault = step()
@@ -206,7 +209,7 @@ class Creation(Building):
         return 202, None
 
     def step_4a(self) -> tuple[int | str, Any]:
-        """cached; refused, 503, unanswered: keystone; 404: of keystone, then 401."""
+        """Write step 4a. Breaks: cached; refused, 503, unanswered (keystone); 404 (keystone, then 401)."""
         how = self.broken("4a")
         if how in ("cached", "left out"):
             return 202, None
@@ -237,7 +240,8 @@ class Creation(Building):
         return 202, None
 
     def step_4b(self) -> tuple[int | str, Any]:
-        """400: not legitimate; 403: policy; glance 404; neutron refused, neutron 503; left out."""
+        """Write step 4b. Breaks: 400 (invalid request); 403 (policy); glance 404; neutron refused,
+        neutron 503; left out."""
         how = self.broken("4b")
         if how == "left out":
             return 202, None
@@ -270,6 +274,7 @@ class Creation(Building):
         return 202, None
 
     def look_up(self, callee: str, target: str, agent: str, status: int | str, answer: Any) -> None:
+        """Write a GET of nova-api to *callee*, part of step 4b."""
         self.cloud.rest(
             self.wait(),
             self.api,
@@ -286,7 +291,7 @@ class Creation(Building):
         self.wait(0.015)
 
     def step_4c(self) -> tuple[int | str, Any]:
-        """403; error: of the database; left out; "lost": sent and not captured."""
+        """Write step 4c. Breaks: 403; error (of the database); left out; lost (sent, not captured)."""
         how = self.broken("4c")
         if how == "left out":
             return 202, None
@@ -309,7 +314,7 @@ class Creation(Building):
         return 202, None
 
     def step_4d(self) -> tuple[int | str, Any]:
-        """error: of the database; left out."""
+        """Write step 4d. Breaks: error (of the database); left out."""
         how = self.broken("4d")
         if how == "left out":
             return 202, None
@@ -335,8 +340,11 @@ class Creation(Building):
         return 202, None
 
     def step_4e(self) -> tuple[int | str, Any]:
-        """refused (500), refused silent (no answer); unroutable (500), unroutable 202; nacked (500);
-        undelivered, unacked; stop: acknowledged, then nothing; left out."""
+        """Write step 4e.
+
+        Breaks: refused (500), refused silent (no answer); unroutable (500), unroutable 202; nacked (500);
+        undelivered, unacked; stop (acknowledged, then nothing); left out.
+        """
         cloud, how, at = self.cloud, self.broken("4e"), self.wait()
         fault = {"computeFault": {"code": 500, "message": "Unexpected API Error."}}
         if how.startswith("refused"):
@@ -362,9 +370,13 @@ class Creation(Building):
     # --- 5, 6 ---
 
     def conduct(self) -> None:
-        """5: undelivered, unacked (nobody answers, vm_state error by time-out); undelivered stop (no error
-        either); unroutable; stop (5 is never sent); left out. 6: failure (placement has no host), filtered
-        (it has two); silent; late (the reply comes 3 s after the time-out); stop; left out."""
+        """Write steps 5 and 6, then the build of each VM.
+
+        Breaks of 5: undelivered, unacked (no reply, vm_state error by time-out); undelivered stop (no error
+        either); unroutable; stop (5 is never sent); left out. Breaks of 6: failure (placement has no host),
+        filtered (placement has two, the filters leave none); silent; late (the reply comes 3 s after the
+        time-out); stop; left out.
+        """
         cloud, five, six = self.cloud, self.broken("5"), self.broken("6")
         if five == "stop":
             self.poll_all(1, 11)

@@ -1,6 +1,7 @@
-"""What services say to each other, as bytes: HTTP/1.1, AMQP 0-9-1 with oslo.messaging, MySQL.
+"""Encodes messages of services: HTTP/1.1, AMQP 0-9-1 with oslo.messaging, MySQL.
 
-The bytes are what a client or a server sends on one connection; `packets.Connection` puts them on the wire.
+The bytes are those that a client or a server sends on one connection; `packets.Connection` makes packets of
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pika.spec
 from tracer.testing.packets import Connection
 
 Json = Any
-"""What becomes JSON: dicts, lists, texts, numbers."""
+"""A value that json.dumps encodes: dicts, lists, texts, numbers."""
 
 
 # --- HTTP -------------------------------------------------------------------------------------------
@@ -38,11 +39,12 @@ def _head(start: str, headers: dict[str, str], body: bytes, kind: str) -> bytes:
 
 
 def request(method: str, target: str, headers: dict[str, str] | None = None, body: Json = None) -> bytes:
-    """An HTTP/1.1 request; a *body* that is no bytes becomes JSON."""
+    """Return an HTTP/1.1 request; a *body* that is not bytes is encoded as JSON."""
     return _head(f"{method} {target} HTTP/1.1", headers or {}, _body(body), "application/json")
 
 
 def response(status: int, headers: dict[str, str] | None = None, body: Json = None) -> bytes:
+    """Return an HTTP/1.1 response; a *body* that is not bytes is encoded as JSON, and 204 has none."""
     data = _body(body)
     if status == 204:
         return (
@@ -75,11 +77,12 @@ _REASONS = {
 
 
 def method(spec: Any, channel: int = 1) -> bytes:
+    """Return the AMQP frame of pika's method object *spec*."""
     return bytes(pika.frame.Method(channel, spec).marshal())
 
 
 def content(spec: Any, body: bytes, channel: int = 1) -> bytes:
-    """A method with content: its frame, header and body frames of at most 128 KB."""
+    """Return a method with content: its frame, header and body frames of at most 128 KB."""
     properties = pika.spec.BasicProperties(content_type="application/json", content_encoding="utf-8")
     parts = [method(spec, channel), pika.frame.Header(channel, len(body), properties).marshal()]
     parts += [
@@ -89,32 +92,37 @@ def content(spec: Any, body: bytes, channel: int = 1) -> bytes:
 
 
 def publish(exchange: str, key: str, body: bytes, mandatory: bool = False) -> bytes:
+    """Return a basic.publish with its content."""
     return content(pika.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory), body)
 
 
 def deliver(exchange: str, key: str, body: bytes, tag: int, redelivered: bool = False) -> bytes:
+    """Return a basic.deliver with its content, for consumer 1."""
     return content(pika.spec.Basic.Deliver("1", tag, redelivered, exchange, key), body)
 
 
 def returned(exchange: str, key: str, body: bytes, code: int = 312, text: str = "NO_ROUTE") -> bytes:
+    """Return a basic.return with its content: a message that no queue took."""
     return content(pika.spec.Basic.Return(code, text, exchange, key), body)
 
 
 def ack(tag: int, multiple: bool = False) -> bytes:
+    """Return a basic.ack of delivery or publish *tag*."""
     return method(pika.spec.Basic.Ack(tag, multiple))
 
 
 def nack(tag: int, requeue: bool = False) -> bytes:
+    """Return a basic.nack of delivery or publish *tag*."""
     return method(pika.spec.Basic.Nack(tag, False, requeue))
 
 
 def pid_of(program: str) -> int:
-    """The process id under which *program* runs in these captures."""
+    """Return the process id of *program*, always the same for a name."""
     return zlib.crc32(program.encode()) % 9000
 
 
 def amqp_set_up(made: Connection, at: float, program: str, queues: Sequence[str] = ()) -> None:
-    """Handshake, one channel, and the queues consumed on it (or confirms asked for)."""
+    """Write handshake, one channel, and its consumers of *queues*; without queues, confirm.select."""
     spec = pika.spec
     step = iter(at + 0.0001 * n for n in range(100))
     made.say(next(step), b"AMQP\x00\x00\x09\x01")
@@ -139,11 +147,12 @@ def amqp_set_up(made: Connection, at: float, program: str, queues: Sequence[str]
 
 
 def envelope(message: dict[str, Json]) -> bytes:
-    """As oslo.messaging sends it: JSON in JSON."""
+    """Return *message* in the envelope of oslo.messaging 2.0: JSON in JSON."""
     return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
 
 
 def nova_object(name: str, **data: Json) -> dict[str, Json]:
+    """Return a versioned object of nova as it is serialised in RPC arguments."""
     return {"nova_object.name": name, "nova_object.namespace": "nova", "nova_object.data": data}
 
 
@@ -151,11 +160,12 @@ def nova_object(name: str, **data: Json) -> dict[str, Json]:
 
 
 def mysql_packet(number: int, body: bytes) -> bytes:
+    """Return a MySQL packet: 3 bytes of length, sequence number, *body*."""
     return len(body).to_bytes(3, "little") + bytes([number]) + body
 
 
 def mysql_login(made: Connection, at: float, schema: str, **attributes: str) -> None:
-    """Greeting, login with attributes, OK."""
+    """Write greeting, login with connection attributes, and OK."""
     greeting = b"\x0a10.6.12-MariaDB\x00" + struct.pack("<I", 7) + b"abcdefgh\x00" + struct.pack("<H", 0xF7FE)
     greeting += b"\x21\x02\x00" + struct.pack("<H", 0x81BF) + b"\x15" + bytes(10) + b"ijklmnopqrst\x00"
     greeting += b"mysql_native_password\x00"
@@ -169,19 +179,22 @@ def mysql_login(made: Connection, at: float, schema: str, **attributes: str) -> 
 
 
 def query(text: str) -> bytes:
+    """Return a COM_QUERY packet."""
     return mysql_packet(0, b"\x03" + text.encode())
 
 
 def sql_ok() -> bytes:
+    """Return an OK packet: one affected row."""
     return mysql_packet(1, b"\x00\x01\x00\x02\x00\x00\x00")
 
 
 def sql_error(code: int, text: str, state: str = "HY000") -> bytes:
+    """Return an ERR packet."""
     return mysql_packet(1, b"\xff" + struct.pack("<H", code) + b"#" + state.encode() + text.encode())
 
 
 def sql_rows(*rows: str) -> bytes:
-    """A result set of one column."""
+    """Return a result set of one column."""
     column = b"\x03def\x00\x00\x00\x01c\x00\x0c\x21\x00\x00\x01\x00\x00\xfd\x00\x00\x00\x00\x00"
     eof = b"\xfe\x00\x00\x02\x00"
     bodies = [b"\x01", column, eof, *(bytes([len(row)]) + row.encode() for row in rows), eof]

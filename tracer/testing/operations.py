@@ -1,4 +1,4 @@
-"""The traffic of deletes and stops of a server that is there, as nova sends it; each step can be broken."""
+"""The traffic of deletes and stops of an existing server, as nova sends it; each step can be made to fail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tracer.testing.messages import nova_object, query, sql_error, sql_ok
 
 
 class Operation:
-    """One request to delete or to stop a server.
+    """The traffic of one request to delete or to stop a server.
 
-    *breaks*: step -> what goes wrong there, said beside the step that it breaks. *vm*: its name at the VRM.
+    *breaks*: step -> what goes wrong there, documented in the method of the step. *vm*: its name at the VRM.
     """
 
     def __init__(
@@ -38,11 +38,15 @@ class Operation:
         self.good = 202 if stops else 204
 
     def wait(self, seconds: float = 0.01) -> float:
+        """Advance the time of the operation; return it, in seconds since T0."""
         self.now += seconds
         return self.now
 
     def run(self) -> Operation:
-        """1: "403": the SC refuses by itself. 3: "503": the proxy finds no nova-api."""
+        """Write the whole operation; return it.
+
+        Breaks: 1: 403 (the SC refuses itself). 3: 503 (the proxy finds no nova-api).
+        """
         cloud, begun = self.cloud, self.now
         how = self.breaks.get("1", "")
         status: int | str = self.good
@@ -59,6 +63,7 @@ class Operation:
         return self
 
     def ask(self) -> int | str:
+        """Write the SC's request to the cloud and all that it causes; return the status of its answer."""
         begun = self.wait(0.05)
         target = f"/v2.1/servers/{self.server_id}{self.tail}"
         if self.breaks.get("3") == "503":
@@ -84,7 +89,10 @@ class Operation:
         return status
 
     def at_api(self) -> tuple[int, Any]:
-        """4a "401"; 4b "404", "409"; 4c "error": the database refuses; 5 "undelivered", "unroutable"."""
+        """Write what nova-api does; return its status and the body of its answer.
+
+        Breaks: 4a: 401. 4b: 404, 409. 4c: error (of the database). 5: undelivered, unroutable.
+        """
         cloud = self.cloud
         refused = self.breaks.get("4a") == "401"
         cloud.rest(
@@ -128,13 +136,17 @@ class Operation:
         return self.good, None
 
     def vrm(self, method: str, target: str, status: int | str, answer: Any = None) -> None:
+        """Write a call of nova-compute to the VRM."""
         self.cloud.rest(
             self.wait(), self.host, "vrm", method, target, status, took=0.005, answer=answer, token=""
         )
         self.wait(0.02)
 
     def at_compute(self) -> None:
-        """6: "500", "refused", "unanswered", "silent" by the VRM; 6b "503" by neutron; 7 "left out"."""
+        """Write what nova-compute does.
+
+        Breaks: 6: 500, refused, unanswered, silent (the VRM). 6b: 503 (neutron). 7: left out.
+        """
         cloud, how = self.cloud, self.breaks.get("6", "")
         task = f"{SITE}/tasks/{int(self.now * 1000)}"
         good: int | str = 200
@@ -168,9 +180,11 @@ class Operation:
                 self.record("deleted")
 
     def fail(self) -> None:
+        """Write the error state of the server."""
         self.record("error")
 
     def record(self, state: str) -> None:
+        """Write the UPDATE of the server's vm_state to *state*."""
         made = self.cloud.database("nova-conductor", self.wait())
         made.say(
             self.wait(),

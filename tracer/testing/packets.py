@@ -1,7 +1,7 @@
-"""Conversations as packets, seen at capture points.
+"""Makes packets of conversations, as capture points see them.
 
-What is said is collected first and cut into TCP segments when it is written, in order of time, so that
-conversations of one connection may be told in any order. Times are seconds since T0; no clock is read.
+Data are collected first, and cut into TCP segments in order of time when they are written. So the data of one
+connection may be added in any order. Times are seconds since T0; no clock is read.
 
     network = Network()
     web = network.connection("10.0.0.1", "10.0.0.2", 8774, at=0)
@@ -37,7 +37,7 @@ def frame(
     payload: bytes = b"",
     ip_id: int = 1,
 ) -> bytes:
-    """One Ethernet frame with a TCP segment in it."""
+    """Return an Ethernet frame with one TCP segment."""
     tcp = struct.pack(
         "!HHIIBBHHH",
         source[1],
@@ -64,7 +64,7 @@ def _packed(address: str) -> bytes:
 
 
 def pcap(packets: Iterable[tuple[int, bytes]]) -> bytes:
-    """A pcap file with nanoseconds."""
+    """Return the content of a pcap file with times in nanoseconds."""
     parts = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)]
     for time_ns, data in packets:
         parts += (struct.pack("<4I", *divmod(time_ns, 1_000_000_000), len(data), len(data)), data)
@@ -73,23 +73,24 @@ def pcap(packets: Iterable[tuple[int, bytes]]) -> bytes:
 
 @dataclass(eq=False)
 class Connection:
-    """One TCP connection; `say` is what its client sends, `hear` what it gets."""
+    """One TCP connection; its client sends with `say` and receives with `hear`."""
 
     network: Network
     client: tuple[str, int]
     server: tuple[str, int]
     points: tuple[str, ...] | None = None
-    """Where it is seen; None: where the network's rule says."""
+    """The capture points that see it; None: those of `Network.points_of`."""
 
     def say(self, at: float, data: bytes, *, lost: bool = False) -> None:
-        """Data to the server; *lost*: it was sent, and no capture point saw it."""
+        """Add data to the server; *lost*: it was sent, and no capture point saw it."""
         self.network.events.append((at, self, 0, PSH | ACK, data, lost))
 
     def hear(self, at: float, data: bytes, *, lost: bool = False) -> None:
+        """Add data to the client; *lost* as of `say`."""
         self.network.events.append((at, self, 1, PSH | ACK, data, lost))
 
     def close(self, at: float, how: int = FIN | ACK, by: int = 1) -> None:
-        """Both sides close; with RST only one says so."""
+        """Close the connection: FIN from both sides, or RST from one."""
         self.network.events.append((at, self, by, how, b"", False))
         if how & FIN:
             self.network.events.append((at + 0.00002, self, 1 - by, how, b"", False))
@@ -98,7 +99,7 @@ class Connection:
 class Network:
     """All connections, and the capture points that see them.
 
-    *points_of* gives the names of the capture points that a packet between two addresses passes.
+    *points_of* returns the names of the capture points that see a packet between two addresses.
     """
 
     def __init__(self, points_of: Callable[[str, str], Sequence[str]] = lambda a, b: ("all",)) -> None:
@@ -115,7 +116,7 @@ class Network:
         points: Sequence[str] | None = None,
         client_port: int = 0,
     ) -> Connection:
-        """A connection that is opened at *at*, or was open before the capture."""
+        """Return a connection that is opened at *at*; None: it was open before the capture."""
         self._ports += 1
         made = Connection(
             self,
@@ -134,24 +135,24 @@ class Network:
     def refuse(
         self, at: float, client: str, server: str, port: int, points: Sequence[str] | None = None
     ) -> None:
-        """A connection that the server's host answers with RST."""
+        """Add a connection attempt that is answered with RST."""
         made = self.connection(client, server, port, points=points)
         self.events += [(at, made, 0, SYN, b"", False), (at + 0.00005, made, 1, RST | ACK, b"", False)]
 
     def ignore(self, at: float, client: str, server: str, port: int, tries: int = 3) -> None:
-        """A connection attempt that is answered by nothing."""
+        """Add a connection attempt that is never answered."""
         made = self.connection(client, server, port)
         self.events += [(at + 2**n - 1, made, 0, SYN, b"", False) for n in range(tries)]
 
     def packets(self) -> dict[str, list[tuple[int, bytes]]]:
-        """Capture point -> (time, frame), in order of time."""
+        """Return capture point -> (time, frame), in order of time."""
         seen: dict[str, list[tuple[int, bytes]]] = {}
         following: dict[Connection, list[int]] = {}
         free_ns: dict[Connection, int] = {}
         ip_id = 0
         for at, made, side, flags, data, lost in sorted(self.events, key=lambda event: event[0]):
             ends, seqs = (made.client, made.server), following.setdefault(made, [1_000_001, 5_000_001])
-            # The segments of a long event take their time: what follows on the connection comes after them.
+            # Segments of long data are sent one after the other; later data of the connection follow them.
             time_ns = max(T0_NS + round(at * 1e9), free_ns.get(made, 0))
             free_ns[made] = time_ns + len(data)
             points = made.points if made.points is not None else self.points_of(ends[0][0], ends[1][0])

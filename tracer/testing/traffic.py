@@ -1,11 +1,11 @@
-"""Checked traffic as a test looks at it: all traces, one trace, one step, and what may be claimed of them.
+"""Checked traffic for tests: all traces, one trace, one step, and claims about them.
 
     traffic = check("captures/boot")
     assert traffic.conforms()
     trace = traffic.only(name="web-1")
     assert trace.step("8b").within("2s") and trace.before("4e", "5")
 
-Nothing here knows pytest: the fixture `tracer` hands these values out, any other test runner may as well.
+This module does not import pytest: the fixture `tracer` returns these values; other runners can use them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ def check(
     stall_s: float = 60.0,
     allow: Sequence[str] = (),
 ) -> Traffic:
-    """Return the traffic in *captures*: what the arguments of `tracer check` may be.
+    """Return the traffic in *captures*, which are arguments as of `tracer check`.
 
-    They are read when something is first asked of them, and once. Then SourceError, GrammarError or
-    UsageError is raised for what cannot be read.
+    They are read once, when a result is first needed. SourceError, GrammarError or UsageError is raised then.
     """
     if not captures:
         raise UsageError("no captures to check: name a file or a folder")
@@ -69,13 +68,13 @@ class Traffic:
 
     @cached_property
     def report(self) -> Report:
-        """All that `tracer check` knows of these captures."""
+        """The report of `tracer check` on these captures."""
         kinds = tuple(kind for kind in self.settings.allow if kind != INCONCLUSIVE)
         return engine.check(self.captures, replace(self.settings, allow=kinds))
 
     @property
     def traces(self) -> list[CheckedTrace]:
-        """One for each VM, in order of their start."""
+        """The traces, one for each VM, in order of their start."""
         return [CheckedTrace(verdict, self) for verdict in self.report.verdicts]
 
     def __iter__(self) -> Iterator[CheckedTrace]:
@@ -92,9 +91,9 @@ class Traffic:
         request_id: str | None = None,
         outcome: str | None = None,
     ) -> Traffic:
-        """Return the same traffic with those traces only that fit all that is given.
+        """Return the traffic with only the traces that match all given arguments.
 
-        *name* may hold `*` and `?`; ids may be cut at their end.
+        *name* may hold `*` and `?`; ids may be prefixes.
         """
         wanted = {"name": name, "server_id": server_id, "request_id": request_id, "outcome": outcome}
         return _Part(self, {key: value for key, value in wanted.items() if value is not None})
@@ -102,7 +101,7 @@ class Traffic:
     def only(
         self, *, name: str | None = None, server_id: str | None = None, request_id: str | None = None
     ) -> CheckedTrace:
-        """Return the one trace there is, or the one that fits; AssertionError unless it is exactly one."""
+        """Return the only trace that matches. Raises AssertionError unless there is exactly one."""
         __tracebackhide__ = True
         part = self.where(name=name, server_id=server_id, request_id=request_id)
         traces = part.traces
@@ -122,11 +121,11 @@ class Traffic:
         return self._known[wanted]
 
     def checked_with(self, settings: Settings) -> Traffic:
-        """Return the same captures, checked with *settings*. Traffic that has no captures overrides it."""
+        """Return the same captures checked with *settings*; subclasses without captures override it."""
         return Traffic(self.captures, settings)
 
     def conforms(self, grammar: str | os.PathLike[str] | None = None) -> Claim:
-        """Claim that there are traces, and that each of them follows the grammar."""
+        """Claim that there is a trace at least, and that every trace follows the grammar."""
         if grammar is not None and os.fspath(grammar) != self.settings.grammar:
             return self.against(grammar).conforms()
         verdicts, report = self.report.verdicts, self.report
@@ -136,7 +135,7 @@ class Traffic:
         bad = [v for v in verdicts if not accepted(v, allow)]
         if not bad:
             return Claim(True, f"{_counted(len(verdicts))} conform{'s' if len(verdicts) == 1 else ''}")
-        # A deviation is an answer, an inconclusive trace is none: the answer first.
+        # A deviation is a finding, an inconclusive trace is none: traces that deviate come first.
         first = min(bad, key=lambda v: v.verdict == "inconclusive")
         more = f" (and {len(bad) - 1} more of {len(verdicts)} traces)" if len(bad) > 1 else ""
         return Claim(
@@ -154,7 +153,7 @@ class Traffic:
 
 
 class _Part(Traffic):
-    """Some traces of a traffic."""
+    """A selection of the traces of some traffic."""
 
     def __init__(self, whole: Traffic, wanted: dict[str, str]) -> None:
         super().__init__(whole.captures, whole.settings)
@@ -183,7 +182,7 @@ class CheckedTrace:
 
     def __init__(self, verdict: Verdict, traffic: Traffic) -> None:
         self.verdict = verdict
-        """The whole of it, as the reports have it (tracer.model.Verdict)."""
+        """The verdict, from which reports are made (tracer.model.Verdict)."""
         self.traffic = traffic
 
     def __repr__(self) -> str:
@@ -194,19 +193,22 @@ class CheckedTrace:
 
     @property
     def id(self) -> str:
-        """Its id in every report: the request id, mostly."""
+        """The trace's id in every report: mostly the request id."""
         return self.verdict.id
 
     @property
     def name(self) -> str | None:
+        """The name of the VM; None when it was not seen."""
         return self.verdict.name
 
     @property
     def server_id(self) -> str | None:
+        """The UUID of the server; None when it was not seen."""
         return self.verdict.server_id
 
     @property
     def request_id(self) -> str | None:
+        """The request id of nova-api; None when it was not seen."""
         return self.verdict.request_id
 
     @property
@@ -216,7 +218,7 @@ class CheckedTrace:
 
     @property
     def stopped_at(self) -> str | None:
-        """The documented step at which it stopped; None when it did not, or the evidence does not tell."""
+        """The documented step at which it stopped; None when it did not stop, or that is not known."""
         return self.verdict.stopped_at
 
     @property
@@ -228,11 +230,11 @@ class CheckedTrace:
 
     @property
     def calls(self) -> Sequence[CallRecord]:
-        """Its calls, in order of their start (tracer.model.CallRecord); `call.line` is the canonical line."""
+        """The calls in order of their start (tracer.model.CallRecord); `call.line` is the canonical line."""
         return self.verdict.calls
 
     def step(self, name: str) -> CheckedStep:
-        """Return a documented step, such as '8b'. UsageError for one that the grammar does not have."""
+        """Return a documented step, such as '8b'. Raises UsageError for a step that the grammar lacks."""
         __tracebackhide__ = True
         for step in self.steps:
             if step.name == name:
@@ -243,7 +245,7 @@ class CheckedTrace:
         raise UsageError(f"no step {name!r} in {self.traffic.report.grammar}: {', '.join(known)}{hint}")
 
     def before(self, first: str, second: str) -> Claim:
-        """Claim that step *first* began before step *second* did."""
+        """Claim that step *first* began before step *second*."""
         __tracebackhide__ = True
         one, other = self.step(first), self.step(second)
         if one.started_ns is None or other.started_ns is None:
@@ -254,13 +256,13 @@ class CheckedTrace:
         return self._claim(gap > 0, words)
 
     def conforms(self, grammar: str | os.PathLike[str] | None = None) -> Claim:
-        """Claim that this trace follows the grammar: the one it was checked with, or another one."""
+        """Claim that this trace follows *grammar*; without it, the one it was checked with."""
         if grammar is not None and os.fspath(grammar) != self.traffic.settings.grammar:
             other = self.traffic.against(grammar)
             trace = next((t for t in other.traces if t.id == self.id), None)
             if trace is not None:
                 return trace.conforms()
-            # Another grammar has another beginning: this trace need not be one of its traces.
+            # Traces of another grammar begin with another step: this trace may be none of them.
             return Claim(False, f"{self!r} is no trace of {plain(os.fspath(grammar), 80)}", other._none)
         allow = self.traffic.settings.allow
         story = partial(_explain, [self.verdict], self.traffic.report, allow)
@@ -277,10 +279,10 @@ class CheckedTrace:
 
 
 class conforms:
-    """Equal to each trace (or traffic) that follows the grammar.
+    """A value that equals each trace (or traffic) that follows the grammar.
 
-    Without a grammar: the one that it was checked with. In lower case, for it reads as a word of the
-    assertion, as pytest.raises does.
+    Without *grammar*, the one that it was checked with counts. The name is in lower case, like pytest.raises,
+    because it reads as a verb of the assertion.
     """
 
     def __init__(self, grammar: str | os.PathLike[str] | None = None) -> None:
@@ -298,7 +300,7 @@ class conforms:
 
 
 def difference(left: object, right: object) -> list[str] | None:
-    """Return why *left* == *right* is false, for pytest_assertrepr_compare; None if it is not about us."""
+    """Return why *left* == *right* is false, for pytest_assertrepr_compare; None without a `conforms`."""
     if isinstance(left, conforms):
         left, right = right, left
     if not (isinstance(right, conforms) and isinstance(left, CheckedTrace | Traffic)):
@@ -311,7 +313,7 @@ def difference(left: object, right: object) -> list[str] | None:
 
 
 def accepted(verdict: Verdict, allow: Sequence[str]) -> bool:
-    """Return whether a test passes with *verdict*: it conforms, or is inconclusive and that is allowed."""
+    """Return whether *verdict* passes a test: it conforms, or it is inconclusive and *allow* accepts that."""
     return verdict.verdict == "conforms" or (verdict.verdict == INCONCLUSIVE and INCONCLUSIVE in allow)
 
 
@@ -334,7 +336,7 @@ def _fits(verdict: Verdict, wanted: dict[str, str]) -> bool:
 
 
 def _explain(bad: Sequence[Verdict], report: Report, allow: Sequence[str]) -> str:
-    """Return the story of the first trace that broke, and one line for each of the others."""
+    """Return the explanation of the first failed trace, and one line for each other failed trace."""
     first = min(bad, key=lambda v: v.verdict == INCONCLUSIVE)
     lines = failure.found(first)
     if first.verdict == INCONCLUSIVE:

@@ -1,4 +1,4 @@
-"""Traces written down as canonical lines, checked as captured ones are: how to try out a grammar.
+"""Checks traces that are written as canonical lines: for trying out a grammar.
 
     trace = written(
         "Internal_base REST nova-api > keystone GET /v3/auth/tokens 200",
@@ -7,8 +7,8 @@
     )
     assert trace.conforms()
 
-Nothing is captured, so nothing is unseen: a step whose line is not there is missing. What depends on bytes
-(decoding, correlation, roles) is not tried out; for that there are packets (`tracer.testing.Creation`).
+Coverage is complete: a step without a line is missing, never unobserved. Decoding, correlation and roles are
+not exercised; packets do that (`tracer.testing.Creation`).
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ __all__ = ["call", "written"]
 SERVER_ID = "6ef71c2d-0f7c-4b8e-9a51-3e2f8a1c9b40"
 REQUEST_ID = "req-2f3ede67-5c1b-4f3c-9a6e-0b7f4b2f9d01"
 WHERE = "written"
-"""What the calls give as their capture; their frame is the number of their line."""
+"""Path of the capture in the evidence of the calls; their frame is the number of their line."""
 SPACING_S = 0.01
 ENDS = ("active", "error", "stuck", "unfinished")
 _LINE = re.compile(r"(\S+) (REST|RPC|SQL) (\S+) > (\S+) (\S.*) (\S+)")
 
 Line = str | tuple[float, str]
-"""A canonical line, or the second at which it begins and the line."""
+"""A canonical line, or (second at which it begins, canonical line)."""
 
 
 def written(
@@ -65,11 +65,11 @@ def written(
     stall_s: float = 60.0,
     name: str = "written",
 ) -> CheckedTrace:
-    """Return a trace of the calls in *lines*, 10 ms from one to the next unless they say when.
+    """Return a trace of the calls in *lines*, 10 ms apart unless they have times.
 
-    *ends* is what became of the VM, which no line tells: active, error, stuck (long silence behind the last
-    line) or unfinished. A refusal of the request itself, and the end of a workflow that makes no VM, tell
-    themselves. Raises UsageError for a line that is none, GrammarError for the grammar.
+    *ends* is the end state of the VM, which no line shows: active, error, stuck (long silence after the last
+    line) or unfinished. It is not needed for a refused request, nor for a workflow that creates no VM. Raises
+    UsageError for an invalid line, GrammarError for the grammar.
     """
     if ends not in ENDS:
         raise UsageError(f"ends={ends!r}: known are {', '.join(ENDS)}")
@@ -80,7 +80,7 @@ def written(
 
 
 def call(line: str, at_s: float = 0.0, took_s: float = 0.005, serial: int = 1) -> tuple[Call, CallRecord]:
-    """Return a call as the stages before make it, and as it is shown, from its canonical line."""
+    """Return the call of a canonical line: as the stages produce it, and as reports show it."""
     match = _LINE.fullmatch(line)
     if match is None:
         form = "<plane> <REST|RPC|SQL> <caller> > <callee> <operation> <result>"
@@ -129,7 +129,7 @@ def call(line: str, at_s: float = 0.0, took_s: float = 0.005, serial: int = 1) -
 
 
 def _address(role: str) -> str:
-    """Return where the role is in the cloud of `SPREAD`; somewhere of its own if it is not there."""
+    """Return the address of *role* in `SPREAD`, or another address that is always the same for the role."""
     known = SPREAD.address.get("compute1" if role == "nova-compute" else role)
     crc = zlib.crc32(role.encode())
     return known or f"172.29.{crc >> 8 & 255}.{crc & 255}"
@@ -150,7 +150,7 @@ def _facts(
             path,
             status=status,
             request_id="" if creates else REQUEST_ID,
-            # Who answers says so by an id of its own; a proxy that answers by itself has none.
+            # A service adds a request id to its answer; a proxy that answers itself does not.
             answered_id=REQUEST_ID if status else "",
             creates=creates,
         )
@@ -171,7 +171,7 @@ def _facts(
 
 
 class _Written(Traffic):
-    """Traffic that was never captured."""
+    """Traffic of written lines, without captures."""
 
     def __init__(self, lines: Sequence[tuple[float, str]], settings: Settings, ends: str, name: str) -> None:
         super().__init__((WHERE,), settings)
@@ -218,7 +218,7 @@ class _Written(Traffic):
 
 
 class _AllSeen:
-    """Captures that show everything, from long before the trace until *end_ns*."""
+    """Complete coverage, from long before the trace until *end_ns*."""
 
     def __init__(self, end_ns: int) -> None:
         self._end_ns = end_ns

@@ -1,8 +1,8 @@
-"""Planes and roles: given by the user, or inferred from what the traffic says.
+"""Planes and roles: given by the user, or inferred from the traffic.
 
 A role belongs to an end of a connection, not to an address: a controller runs a dozen services on one
-address behind a virtual one. Evidence is collected while calls pass (`observe`) and asked when a call is
-shown (`record`), because a connection may name itself minutes after its first bytes.
+address, behind a virtual one. Evidence is collected as calls pass (`observe`) and evaluated when a call is
+reported (`record`), because a connection may name itself minutes after its first bytes.
 """
 
 from tracer.topology.file import GivenTopology, load_topology

@@ -1,4 +1,4 @@
-"""The topology file: planes, roles and ports that the user knows better than any inference."""
+"""The topology file: planes, roles and ports that the user states; they precede everything inferred."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(slots=True)
 class GivenTopology:
-    """What a topology file says; all of it optional."""
+    """The contents of a topology file; all of it optional."""
 
     plane_names: tuple[str, ...] = ()
     subnets: list[tuple[_Network, str]] = field(default_factory=list)
@@ -33,7 +33,7 @@ class GivenTopology:
     """port -> decoder name"""
     allow: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    """What looks like a slip, in words: a role of one's own is allowed, and may be a known one misspelt."""
+    """Warnings for the user: a role of one's own is allowed, but it may be a known role misspelt."""
 
     def plane_of_subnet(self, address: str) -> str | None:
         """Return the plane whose subnet holds *address*."""
@@ -100,6 +100,7 @@ def _read_planes(path: Path, planes: object, given: GivenTopology) -> None:
         interfaces = plane.get("interface", [])
         for interface in interfaces if isinstance(interfaces, list) else [interfaces]:
             given.interfaces[str(interface)] = name
+    # The longest prefix first: a plane may be a subnet of another plane's.
     given.subnets.sort(key=lambda item: -item[0].prefixlen)
     given.plane_names = tuple(planes)
 
@@ -117,14 +118,16 @@ def _slips(path: Path, roles: dict[str, object]) -> list[str]:
     """Return a remark on each role that looks like a known one misspelt; grammars would not know it."""
     found = []
     for role in roles:
-        near = difflib.get_close_matches(role[:80].lower().replace("_", "-"), ROLES, n=1, cutoff=0.8)
-        if near and role not in ROLES:
-            found.append(f"{path}: [roles] {role[:80]!r} is a role of your own; did you mean {near[0]}?")
+        known = difflib.get_close_matches(role[:80].lower().replace("_", "-"), ROLES, n=1, cutoff=0.8)
+        if known and role not in ROLES:
+            found.append(f"{path}: [roles] {role[:80]!r} is a role of your own; did you mean {known[0]}?")
     return found
 
 
 def _endpoint(path: Path, role: str, text: object) -> tuple[str, int | None]:
+    """Return address and port (None: any) of an entry such as 10.0.0.5, 10.0.0.5:8774 or [fd00::1]:8774."""
     address, port = str(text), None
+    # An IPv6 address without a port has several colons and no brackets.
     if address.count(":") == 1 or address.startswith("["):
         address, _, digits = address.rpartition(":")
         address = address.strip("[]")

@@ -1,9 +1,12 @@
-"""Planes that carry the names of each other: what is spoken on them tells.
+"""Finds planes whose names were swapped or mistyped by the user, from the traffic on them.
 
-Only what is plain counts. The broker, the database and the proxy's legs to the services are on Internal_base;
-the portal, called by the administrator, calls the cloud on External_api. A plane on which both are seen (one
-flat network) is called as its owner likes.
+Only unmistakable traffic counts. The broker, the database and the proxy's legs to the services are on
+Internal_base; the portal, called by the administrator, calls the cloud on External_api. On a plane with both
+(one flat network) any name is accepted.
 """
+
+# With the names swapped, calls of all steps are on the wrong plane, and each gives a deviation `plane`. One
+# sentence with the arguments that fit is of more use than those.
 
 from __future__ import annotations
 
@@ -20,16 +23,21 @@ _INSIDE = {"amqp091": "AMQP", "mysql": "SQL"}
 
 
 class _Signs:
-    """What was seen on the planes of one name, and in which captures."""
+    """The evidence found on all planes of one name, and the captures that hold it."""
 
     def __init__(self) -> None:
         self.inside: set[str] = set()
+        """Kinds of traffic that belong on Internal_base, as the message names them."""
         self.outside: set[str] = set()
+        """asked: the administrator called the portal. asks: the portal called the cloud."""
         self.captures: set[int] = set()
 
     @property
     def is_outside(self) -> bool:
-        """Who calls the cloud and is nobody known may be anything; the portal is called itself."""
+        """Whether the traffic is External_api's: the portal calls the cloud, and is called itself.
+
+        A client of the cloud alone proves nothing: it may be any host.
+        """
         return self.outside == {"asked", "asks"} and not self.inside
 
 
@@ -39,9 +47,9 @@ def misnamed(
     given: Callable[[Connection], str | None],
     roles: Roles,
 ) -> str | None:
-    """Return which planes look misnamed and which way round fits, in words; None where names may be right.
+    """Return which planes look misnamed and which names fit, in words; None where the names may be right.
 
-    *given* is the plane that the user's names tell of a connection.
+    *given* returns the plane of a connection by the user's names.
     """
     signs = {EXTERNAL_API: _Signs(), INTERNAL_BASE: _Signs()}
     portals, administrators = roles.addresses(PORTAL), roles.addresses(ADMIN)
@@ -86,6 +94,6 @@ def _list(found: Iterable[str]) -> str:
 
 
 def _files(captures: Sequence[Capture], named: str, signs: _Signs, plane: str) -> list[str]:
-    """Return the captures that are *named* so and have shown what they are, as arguments for *plane*."""
-    mine = [c for c in captures if c.plane == named and c.number in signs.captures]
-    return [f"{plane}={capture.path}" for capture in mine]
+    """Return the captures named *named* that hold evidence, as command line arguments for *plane*."""
+    misnamed = [c for c in captures if c.plane == named and c.number in signs.captures]
+    return [f"{plane}={capture.path}" for capture in misnamed]

@@ -1,4 +1,8 @@
-"""Which plane a connection is on: from the capture's name, the topology file, or the address graph."""
+"""The plane of a connection: from the capture's name, the topology file, or the address graph."""
+
+# The address graph has an edge for each pair of addresses that spoke. Without names its connected components
+# are the planes: 42 of 42 creations in captures of several planes in one file got their planes right so.
+# Components are kept by union-find, because calls arrive one by one and merge components at any time.
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ _Node = tuple[int, str]
 
 
 class Planes:
-    """Answers which plane a connection is on.
+    """Determines the plane of a connection.
 
-    Rules, first that answers: the capture's own plane; its pcapng interface; VLAN, then subnet of the
-    topology file; else the connected part of the address graph: the part in which AMQP or SQL is spoken,
-    or in which services call each other, is Internal_base, one that holds the VRM but no front end is
-    External_om, others are External_api.
+    The first of these rules that gives a plane is used: the capture's own plane; its pcapng interface; VLAN,
+    then subnet of the topology file; else the connected component of the address graph. A component with
+    AMQP or SQL, or in which services call each other, is Internal_base; one with the VRM but without a
+    proxy's outer end is External_om; others are External_api.
     """
 
     def __init__(self, captures: Sequence[Capture], given: GivenTopology) -> None:
@@ -32,13 +36,18 @@ class Planes:
         self._given = given
         self._parent: dict[_Node, _Node] = {}
         self._marks: dict[_Node, set[str]] = {}
-        """Root or not, node -> protocols and roles seen there; gathered per part when asked."""
+        """node -> protocols and roles seen at it; collected per component when a plane is asked for"""
         self._parts: dict[_Node, str] | None = None
+        """root of a component -> its plane; None after a change"""
         self._known: set[tuple[int, str, str, str]] = set()
-        """(VLAN, client, server, mark) that were taken note of"""
+        """(VLAN, client, server, mark) that were recorded already"""
 
     def observe(self, connection: Connection, mark: str) -> None:
-        """Take note that *connection* exists and what is spoken on it."""
+        """Record that *connection* exists and what is spoken on it.
+
+        *mark* is a protocol (RPC, SQL, REST), the role vrm, or one of: service (a service calls another),
+        behind (a proxy's inner leg), front (a proxy's outer leg).
+        """
         known = (connection.vlan, connection.client.address, connection.server.address, mark)
         if known in self._known:
             return
@@ -55,7 +64,7 @@ class Planes:
             self._parts = None
 
     def given(self, connection: Connection) -> str | None:
-        """Return the plane if a name, an interface or the topology file tells it."""
+        """Return the plane if the capture's name, an interface or the topology file determines it."""
         for number in connection.captures:
             capture = self._captures[number]
             if capture.plane:
@@ -74,29 +83,32 @@ class Planes:
     def inferred(self, connection: Connection) -> str:
         """Return the plane that the address graph suggests."""
         if ipaddress.ip_address(connection.server.address).is_loopback:
+            # Loopback addresses of several hosts would be one node. Services of one controller talk there.
             return INTERNAL_BASE
         if self._parts is None:
             self._parts = self._divide()
         return self._parts.get(self._root((connection.vlan, connection.server.address)), EXTERNAL_API)
 
     def _divide(self) -> dict[_Node, str]:
+        """Return root of a component -> its plane."""
         marks: dict[_Node, set[str]] = {}
         for node, seen in self._marks.items():
             marks.setdefault(self._root(node), set()).update(seen)
-        # Services that name themselves (User-Agent) call each other there too, through a virtual address
-        # that nothing but its legs ties to the broker.
-        speaks = {
+        inner = {
             root
             for root, seen in marks.items()
-            # Behind a proxy is inside, unless clients of the proxy are there as well.
+            # "service": services that name themselves (User-Agent) call each other on Internal_base too,
+            # through a virtual address that only the proxy's legs connect with the broker.
+            # A component with a proxy's inner legs is Internal_base, unless it has clients of the proxy too.
             if seen & {"RPC", "SQL", "service"} or ("behind" in seen and "front" not in seen)
         }
-        if not speaks:
-            # No broker and no database in the capture: the plane behind the proxies is the inner one.
-            speaks = {root for root, seen in marks.items() if "behind" in seen}
+        if not inner:
+            # No broker and no database in the capture, and the proxy's clients are on the same network: it
+            # is Internal_base, as services are reached there.
+            inner = {root for root, seen in marks.items() if "behind" in seen}
         parts = {}
         for root, seen in marks.items():
-            if root in speaks:
+            if root in inner:
                 parts[root] = INTERNAL_BASE
             elif VRM in seen and "front" not in seen:
                 parts[root] = EXTERNAL_OM
@@ -105,6 +117,7 @@ class Planes:
         return parts
 
     def _root(self, node: _Node) -> _Node:
+        """Return the root of the component of *node* (union-find with path compression)."""
         parent = self._parent
         path = []
         while (up := parent.get(node, node)) != node:

@@ -1,10 +1,16 @@
-"""Who speaks at each end of a connection.
+"""The role at each end of a connection.
 
-Evidence, strongest first: the topology file; what a connection says of itself (AMQP connection name,
-User-Agent, the queues it consumes); X-Forwarded-For and pairs of legs (proxies); what an address serves
-and does, when that is one thing; which request a call was made for; what only one service does; and by
-elimination the SC (a stranger at the proxy) and the administrator (a stranger at the SC).
+Evidence, strongest first: the topology file; how a connection identifies itself (AMQP connection name,
+User-Agent, the queues it consumes); X-Forwarded-For and pairs of legs (proxies); the role of the address,
+when everything seen there is of one role; the request for which a call was made; what only one service
+does; and by elimination the SC (an unknown client of the proxy) and the administrator (an unknown client of
+the SC).
 """
+
+# A role given to an address is wrong wherever services share one: with such rules 0 of 24 creations of the
+# captures colo-* came out right. There a controller's address serves nine ports, and a virtual address is
+# the proxy's as a destination but any service's as a source. An address alone (`alone`) is therefore used
+# only after everything that a connection says of itself.
 
 from __future__ import annotations
 
@@ -54,7 +60,7 @@ REMEMBERED = 100_000
 
 
 class Roles:
-    """Collects the evidence and answers who is at an end."""
+    """Collects evidence of roles, and resolves the caller and the callee of a call."""
 
     def __init__(self, given: GivenTopology) -> None:
         self._given = given
@@ -63,21 +69,22 @@ class Roles:
         self._front_addresses: set[str] = set()
         self._serves: dict[str, dict[int, str]] = {}
         """address -> port -> role served there"""
-        self._told: OrderedDict[Endpoint, str] = OrderedDict()
-        """server -> role that its paths tell"""
+        self._by_path: OrderedDict[Endpoint, str] = OrderedDict()
+        """server -> role according to the paths that it is asked for"""
         self._acts: dict[str, set[str]] = {}
-        """address -> roles that clients with this address have shown"""
+        """address -> roles of clients with this address"""
         self._hosts: dict[str, str] = {}
         """address -> host name, from the queue compute.<host> that it consumes"""
         self._owners: OrderedDict[str, Call] = OrderedDict()
-        """request id -> the call whose service made it"""
+        """request id -> the call whose answer introduced it: its callee made the id"""
         self._programs: OrderedDict[tuple[str, str], str] = OrderedDict()
         """(address, process id) -> role"""
         self._proxied: set[str] = set()
         """addresses that forward requests"""
         self._asked: OrderedDict[tuple[str, Endpoint], None] = OrderedDict()
-        """(client's address, server) of HTTP requests of which nothing tells who makes them"""
+        """(client's address, server) of HTTP requests whose client does not identify itself"""
         self._by_token: OrderedDict[str, list[Call]] = OrderedDict()
+        """digest of a token -> open requests that carry it, in order of their start"""
 
     # --- collecting ---
 
@@ -85,6 +92,7 @@ class Roles:
         """Learn from connection names and consumed queues."""
         arguments, connection = message.arguments, message.connection
         if message.name == "connection.start-ok":
+            # oslo.messaging names a connection <program>:<process id>:<uuid>.
             name, _, rest = str(arguments.get("connection_name", "")).partition(":")
             role = ROLE_OF_PROGRAM.get(name.rpartition("/")[2])
             if role:
@@ -96,7 +104,10 @@ class Roles:
             self._consumes(connection, queue.partition(FANOUT_QUEUE)[0])
 
     def login(self, message: SqlLogin) -> None:
-        """Learn from a database login: its process id may be that of a broker connection."""
+        """Learn from a database login: its process id may be that of a broker connection.
+
+        Source: PyMySQL sends `_pid` and `program_name` as connection attributes.
+        """
         role = self._programs.get((message.connection.client.address, message.attributes.get("_pid", "")))
         role = role or ROLE_OF_PROGRAM.get(message.attributes.get("program_name", "").rpartition("/")[2])
         if role:
@@ -113,6 +124,7 @@ class Roles:
                     facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix(FANOUT)
                 )
             self._serve(call.connection.server, BROKER)
+            # Service.save names its own program every 10 s: the only sign of a host that does nothing else.
             if facts.binary in ROLE_OF_PROGRAM and facts.published:
                 self._acts.setdefault(call.connection.client.address, set()).add(
                     ROLE_OF_PROGRAM[facts.binary]
@@ -123,14 +135,16 @@ class Roles:
             self.undecoded(call.connection)
 
     def undecoded(self, connection: Connection) -> None:
-        """Learn of a server from its port alone: it refused, or nothing it says can be read."""
+        """Learn a server's role from its port alone: it refused the connection, or cannot be decoded."""
         role = ROLE_OF_PORT.get(connection.server.port)
         if role and connection.server not in self.fronts:
             self._serve(connection.server, role)
 
     def _observe_rest(self, call: Call, facts: RestFacts) -> None:
+        """Learn from the head of a request, and, once *call* is closed, from its answer."""
         connection = call.connection
         if call.closed:
+            # An id that differs from the request's was made by the service that answers.
             if facts.answered_id and facts.answered_id != facts.request_id:
                 self._owners.setdefault(facts.answered_id, call)
                 _trim(self._owners)
@@ -139,6 +153,7 @@ class Roles:
             self._forget_token(call, facts)
             return
         if facts.forwarded_for:
+            # Before the User-Agent: a proxy passes on the one of its client.
             connection.client_role = PROXY
             self._proxied.add(connection.client.address)
             self._learn_front(connection, facts)
@@ -150,30 +165,34 @@ class Roles:
         if not connection.server_role:
             self._learn_server(connection, facts.path)
         if facts.subject_token:
+            # X-Subject-Token of the validation is X-Auth-Token of the request for which it is made.
             call.parent = self._serving(facts.subject_token, connection)
             if call.front is not None:
                 call.front.parent = call.front.parent or call.parent
         if facts.token:
             waiting = self._by_token.setdefault(facts.token, [])
             waiting.append(call)
+            # Requests that are never answered stay in the list, so its length is bounded.
             del waiting[:-256]
             _trim(self._by_token)
 
     def _learn_server(self, connection: Connection, path: str) -> None:
-        """Learn what a server is from the first path that tells; the port decides only where none does."""
+        """Learn a server's role from the first path that only one service has; else from its port."""
         server = connection.server
-        role = self._told.get(server)
+        role = self._by_path.get(server)
         if role is None:
             role = role_of_path(path)
             if role:
-                self._told[server] = role
-                _trim(self._told)
+                self._by_path[server] = role
+                _trim(self._by_path)
         connection.server_role = role or ROLE_OF_PORT.get(server.port, "")
         if connection.server_role and server not in self.fronts:
             self._serve(server, connection.server_role)
 
     def _learn_front(self, connection: Connection, facts: RestFacts) -> None:
-        """A forwarded request names in Host where its client sent it: the proxy's outer end."""
+        """Learn the proxy's outer endpoint from a forwarded request: Host is where the client sent it."""
+        # "Serves two or more APIs" was tried as the mark of a proxy and fails: where the SC brings its own
+        # token, nothing but nova-api's port is asked at the proxy.
         host, _, port = facts.host.rpartition(":")
         if not host:
             host, port = facts.host, str(connection.server.port)
@@ -183,20 +202,25 @@ class Roles:
             self._front(outer, role_of_path(facts.path) or ROLE_OF_PORT.get(outer.port, ""))
 
     def front_outside(self, connection: Connection) -> None:
-        """Take the server of an API call on the external plane for a proxy."""
+        """Record the server of an API call on the external plane as a proxy."""
         server = connection.server
         role = connection.server_role
         if role in LISTENS and role != VRM and self._given.role(server.address, server.port) is None:
             self._front(server, role)
 
     def _front(self, endpoint: Endpoint, role: str) -> None:
+        """Record *endpoint* as a proxy's; it then no longer counts as a server of its own."""
         if not self.fronts.get(endpoint):
             self.fronts[endpoint] = role
         self._front_addresses.add(endpoint.address)
         self._serves.get(endpoint.address, {}).pop(endpoint.port, None)
 
     def _serving(self, token: str, connection: Connection) -> Call | None:
-        """Return the request for whose sake *token* is validated: the youngest that carries it."""
+        """Return the request for which *token* is validated: the latest open one that carries it.
+
+        *connection* is that of the validation. Its client is the request's server, or, where services share
+        an address with the proxy, has the proxy's virtual address.
+        """
         address = connection.client.address
         found = None
         for call in self._by_token.get(token, ()):
@@ -218,10 +242,12 @@ class Roles:
                 del self._by_token[facts.token]
 
     def _consumes(self, connection: Connection, topic: str) -> None:
+        """Learn the client's role, and a compute host's name, from a queue `<topic>.<host>`."""
         name, _, host = topic.partition(".")
         role = ROLE_OF_TOPIC.get(name)
         if role is None:
             return
+        # What the connection says of itself is stronger than its queues.
         if not connection.client_role:
             connection.client_role = role
         self._acts.setdefault(connection.client.address, set()).add(role)
@@ -236,7 +262,7 @@ class Roles:
         self._serves.setdefault(endpoint.address, {}).setdefault(endpoint.port, role)
 
     def forget(self, before_ns: int) -> None:
-        """Forget requests that began before *before_ns* and were answered."""
+        """Drop the owners of request ids, and the open requests of tokens, older than *before_ns*."""
         old = []
         for key, call in self._owners.items():
             if call.started_ns >= before_ns:
@@ -250,7 +276,7 @@ class Roles:
     # --- answering ---
 
     def host_name(self, address: str) -> str | None:
-        """Return the name of the compute host at *address*, if a queue told it."""
+        """Return the name of the compute host at *address*, known from the queue that it consumes."""
         return self._hosts.get(address)
 
     def addresses(self, role: str) -> set[str]:
@@ -272,7 +298,7 @@ class Roles:
         return found
 
     def _portals(self) -> set[str]:
-        """Return the strangers that call the cloud's API."""
+        """Return the addresses outside of the cloud that call its API."""
         return {
             client
             for client, server in self._asked
@@ -280,20 +306,22 @@ class Roles:
         }
 
     def fronts_of(self, role: str) -> set[str]:
-        """Return the proxies' addresses behind which *role* is."""
+        """Return the addresses of the proxies that forward to *role*."""
         return {endpoint.address for endpoint, behind in self.fronts.items() if behind == role}
 
     def serves(self, role: str) -> bool:
-        """Tell whether *role* was seen as a server, itself or behind a proxy."""
+        """Return whether *role* was seen as a server, itself or behind a proxy."""
         if role == PORTAL:
             return bool(self.addresses(ADMIN))
         if role == PROXY:
-            # A service behind it names the front in Host: only a call to it shows that it is seen.
+            # `fronts` is no evidence: an inner leg names the outer endpoint in Host even where the outer leg
+            # is not captured. Only a call to the endpoint shows that the outer leg is visible.
             asked = any(self.fronts.get(server) == NOVA_API for _, server in self._asked)
             return asked or PROXY in self._given.roles.values()
         return role in self.fronts.values() or any(role in ports.values() for ports in self._serves.values())
 
     def is_front(self, endpoint: Endpoint) -> bool:
+        """Return whether *endpoint* is a proxy's listening endpoint."""
         return endpoint in self.fronts or self._given.role(endpoint.address, endpoint.port) == PROXY
 
     def alone(self, address: str) -> str | None:
@@ -303,10 +331,11 @@ class Roles:
         if address in self._proxied:
             return PROXY if not served and not acting else None
         if address in self._front_addresses:
-            # A virtual address: the proxy's as a destination only, any of its host's services as a source.
+            # A virtual address is the proxy's as a destination only. As a source it is any service of the
+            # host that holds it.
             return None
         if len(served) == 1 and all(is_same_project(role, next(iter(served))) for role in acting):
-            # cinder-scheduler and cinder-volume beside cinder-api: HTTP is the API's.
+            # cinder-scheduler and cinder-volume run beside cinder-api, and only the API speaks HTTP.
             only = next(iter(served))
             return only if only not in MEDIA or not acting else None
         return next(iter(acting)) if len(acting) == 1 and not served else None
@@ -316,6 +345,7 @@ class Roles:
         end = call.caller
         facts = call.facts
         if isinstance(facts, RpcFacts) and facts.mode == "reply" and call.parent is not None:
+            # A reply goes through a connection of its own: whoever was asked sends it.
             return self.callee(call.parent)
         if end is None:
             return rpc.SENDER.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
@@ -325,7 +355,8 @@ class Roles:
             role = self._behind_proxy(call, facts)
         role = role or end.connection.client_role or self.alone(endpoint.address)
         if role and isinstance(facts, RestFacts) and role == call.connection.server_role:
-            # Nobody asks a service of its own kind elsewhere, but a proxy that hands a request on.
+            # A service does not call its own API on another address; a proxy that forwards a request does,
+            # with the User-Agent of its client.
             role = PROXY if endpoint.address != call.connection.server.address else role
         if role:
             return role
@@ -336,12 +367,18 @@ class Roles:
         return self._rest_caller(call, endpoint)
 
     def _behind_proxy(self, call: Call, facts: RestFacts) -> str | None:
-        """Return who is behind a proxy whose outer leg was not seen, when that is a service."""
+        """Return the client of a proxy whose outer leg was not captured, when it is a service."""
+        # The last entry of X-Forwarded-For is the one that this proxy added; earlier ones come from outside.
         client = facts.forwarded_for.rpartition(",")[2].strip()
         role = role_of_user_agent(facts.user_agent) or self.alone(client)
         return role if role in RUNS_PROGRAM else None
 
     def _rest_caller(self, call: Call, endpoint: Endpoint) -> str:
+        """Return the caller by the request for which *call* was made, else by elimination, else its address.
+
+        python-keystoneclient, -neutronclient and -glanceclient do not name the service in User-Agent, so the
+        request id is what remains.
+        """
         facts = call.facts
         if call.parent is not None and call.parent.callee is not None:
             return self.callee(call.parent)
@@ -357,19 +394,23 @@ class Roles:
         return endpoint.address
 
     def _works_on(self, owner: Call, call: Call, endpoint: Endpoint) -> bool:
-        """Tell whether the service that made a request id itself sent *call* with it: while it worked."""
+        """Return whether the service that made a request id sent *call* with that id itself.
+
+        Other services pass the id on, so *call* must come from its address and while *owner* was open.
+        """
         ended_ns = owner.ended_ns or call.started_ns
+        # 5 ms: records of several capture points may be out of order by that much.
         return owner.started_ns <= call.started_ns <= ended_ns + 5_000_000 and (
             endpoint.address in self._front_addresses
             or endpoint.address in {owner.connection.server.address, owner.connection.client.address}
         )
 
     def _service(self, call: Call) -> str:
-        """Return the service that answers *call*, also when that goes through a proxy."""
+        """Return the service that answers *call*, also through a proxy."""
         return call.connection.server_role or self.fronts.get(call.connection.server, "") or "?"
 
     def is_stranger(self, call: Call) -> bool:
-        """Tell whether a REST call comes from nobody known, straight to a server that was not given."""
+        """Return whether a REST call comes from outside of the cloud to a server without a given role."""
         server = call.connection.server
         return (
             isinstance(call.facts, RestFacts | ConnectFacts)
@@ -379,7 +420,7 @@ class Roles:
         )
 
     def _is_stranger(self, address: str) -> bool:
-        """Tell whether nothing marks *address* as a part of the cloud."""
+        """Return whether no evidence makes *address* a part of the cloud."""
         return (
             address not in self._acts
             and address not in self._front_addresses
@@ -388,10 +429,12 @@ class Roles:
         )
 
     def _calls_api(self, call: Call) -> bool:
+        """Return whether *call* goes to an API of the cloud or to a proxy of one."""
         server = call.connection.server
         return server in self.fronts or server.port in ROLE_OF_PORT
 
     def _is_sc(self, server: Endpoint) -> bool:
+        """Return whether *server* is outside of the cloud and on none of its ports: then it is the SC."""
         return server.port not in ROLE_OF_PORT and self._is_stranger(server.address)
 
     def callee(self, call: Call) -> str:
@@ -407,6 +450,8 @@ class Roles:
             return DATABASE
         if endpoint in self.fronts:
             behind = call.connection.server_role or self.fronts[endpoint]
+            # Internal HTTP goes through the proxy as well. There the document names the service as the
+            # callee; only a client from outside calls the proxy.
             return behind if behind and self.caller(call) in CALLS_OTHERS else PROXY
         role = call.connection.server_role or self._serves.get(endpoint.address, {}).get(endpoint.port)
         role = role or ROLE_OF_PORT.get(endpoint.port)
@@ -415,6 +460,7 @@ class Roles:
         return PORTAL if self._is_sc(endpoint) else endpoint.address
 
     def _rpc_callee(self, call: Call, facts: RpcFacts) -> str:
+        """Return the role that a message is for: by its topic, else by the connection that consumed it."""
         if facts.mode == "reply":
             if call.parent is not None:
                 return self.caller(call.parent)
@@ -436,10 +482,12 @@ class Roles:
 
 
 def _behind(back: Call) -> str:
+    """Return the role of the server of *back*, a proxy's inner leg."""
     return back.connection.server_role or ROLE_OF_PORT.get(back.connection.server.port, "")
 
 
 def _is_address(text: str) -> bool:
+    # Host may hold a name; a name is no endpoint that a capture shows.
     return bool(re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*", text))
 
 

@@ -1,4 +1,4 @@
-"""What a call is shown as: its plane and its roles, asked when it is shown."""
+"""Turns a call into the record that reports show: its plane and roles, resolved when they are asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Topology"]
 
 
 class Topology:
-    """Planes and roles together: what a call is shown as."""
+    """Planes and roles together; turns calls into records."""
 
     def __init__(self, captures: list[Capture], given: GivenTopology | None = None) -> None:
         self.given = given or GivenTopology()
@@ -32,7 +32,7 @@ class Topology:
         self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
         if isinstance(call.facts, RestFacts):
             if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
-                # On the external plane the documents know an API only behind its proxy.
+                # According to the document, APIs on the external plane are reached through the proxy only.
                 self.roles.front_outside(connection)
             if connection.server_role == VRM:
                 self.planes.observe(connection, VRM)
@@ -48,13 +48,14 @@ class Topology:
         return self.planes.given(connection) or self.planes.inferred(connection)
 
     def plane(self, call: Call, caller: str) -> str:
-        """Return the plane of *call*."""
+        """Return the plane of *call*; *caller* is its caller's role."""
         given = self.planes.given(call.connection)
         if given is not None:
             return given
         plane = self.planes.inferred(call.connection)
         if plane == INTERNAL_BASE and caller in OUTSIDE:
-            # One flat network: only the documents tell that these two steps are outside.
+            # One flat network: the addresses say Internal_base for everything. The administrator's and the
+            # SC's calls are on External_api by the document.
             return EXTERNAL_API
         return plane
 
@@ -63,11 +64,15 @@ class Topology:
         return misnamed(self._captures, connections, self.planes.given, self.roles)
 
     def record(self, call: Call, step: str | None = None, ambiguous: bool = False) -> CallRecord:
-        """Return *call* as it is shown: roles, plane and evidence resolved."""
+        """Return *call* as reports show it: roles, plane and evidence resolved.
+
+        *step* is the step that it is taken for; *ambiguous* says that it may belong to another trace.
+        """
         caller, callee = self.caller(call), self.callee(call)
         through = call.connection.server in self.roles.fronts and callee != PROXY
         frames = call.frames
         if through and call.back is not None:
+            # Both legs are one call between services: its evidence is the frames of both.
             frames = frames + call.back.frames
         facts = call.facts
         ahead_ns = 0
@@ -107,7 +112,8 @@ class Topology:
     def callee(self, call: Call) -> str:
         """Return the role that *call* is made to.
 
-        A stranger on the external plane knows an API only behind its proxy, seen or not.
+        A client outside of the cloud reaches an API through its proxy, even where no forwarded request shows
+        that there is one.
         """
         callee = self.roles.callee(call)
         if callee in APIS and self.roles.is_stranger(call) and self.plane_of(call.connection) == EXTERNAL_API:

@@ -1,9 +1,9 @@
 """Capture files: pcap and pcapng, plain, gzip or zstd. `open_capture` turns a path into packets.
 
-opening      what kind of capture a path is, or what else it is
+opening      detection of the format, and errors for files that are not captures
 pcap         records of a classic pcap file
 pcapng       blocks of a pcapng file
-compression  the bytes of a file or pipe, unpacked
+compression  the decompressed bytes of a file or pipe
 """
 
 from tracer.capture.files.opening import open_capture

@@ -1,8 +1,8 @@
-"""The bytes of a capture, chunk by chunk, whatever they are packed in.
+"""The decompressed bytes of a capture, chunk by chunk.
 
-Packing is recognised by the first bytes, never by the name: rotated and renamed files keep no suffix. A
-chunk is what is there (a pipe gives what has arrived, so a live stream is seen at once), and about
-1 MiB of a file. Nothing here allocates by a length that the file declares.
+The compression is recognised by the first bytes, not by the name: rotated and renamed files lose their
+suffix. A chunk is what one read returns, at most `CHUNK_BYTES`; a pipe returns what has arrived, so a live
+stream is seen at once. No memory is allocated by a length that the file declares.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ from typing import IO
 __all__ = ["CHUNK_BYTES", "ByteStream", "packing"]
 
 CHUNK_BYTES = 64 << 10
-"""Buffers of this size are used again and again; of 1 MiB each is fresh memory, faulted in page by page:
-a quarter of what reading costs."""
+"""Bytes of one read. The allocator reuses buffers of this size. A buffer of 1 MiB would be fresh memory each
+time, and its page faults would take a quarter of the time of reading."""
 _ZSTD_STEP_BYTES = 512
-"""A zstd block of 4 bytes may hold 128 KiB, and one call unpacks all it is given: so little at once
-bounds a malicious file to 16 MiB a call, and costs an honest one some percent."""
+"""Compressed bytes that are passed to zstd at once. A zstd block of 4 bytes may hold 128 KiB, and a call
+decompresses all its input, so this limits a malicious file to 16 MiB a call. It costs some percent."""
 
 _GZIP_STEP_BYTES = 32 << 10
-"""zlib hands back what it did not use as a copy: with small members, long steps would copy far too much."""
+"""Compressed bytes that are passed to zlib at once. zlib returns unused input as a copy, so with many small
+members, longer steps would copy the same bytes again and again."""
 
 Read = Callable[[], bytes]
 
 
 class _Broken(Exception):
-    """The packed stream cannot be read any further; says why."""
+    """The compressed stream cannot be read any further; the message has the reason."""
 
 
 class ByteStream:
-    """The unpacked bytes of an open file or pipe; after opening nothing is raised.
+    """The decompressed bytes of an open file or pipe. After construction nothing is raised.
 
-    `packing` is 'gzip', 'zstd' or ''. `damage` says in words why the bytes end before their end, and
-    is '' as long as all is well.
+    `packing` is 'gzip', 'zstd' or ''. `damage` is the reason why the bytes end too early, in words; '' while
+    there is none.
     """
 
     def __init__(self, source: IO[bytes]) -> None:
         self.damage = ""
         self.ended = False
-        """True once all bytes were read."""
+        """All bytes were read."""
         self._source = source
-        # A pipe may hand over its first bytes one by one; six tell every packing.
+        # A pipe may return its first bytes one by one. Six are enough to recognise every compression.
         head = b""
         while len(head) < 6 and (more := self._take()):
             head += more
@@ -63,9 +64,9 @@ class ByteStream:
         return b""
 
     def extend(self, rest: bytes, wanted_bytes: int) -> bytes:
-        """Return *rest* and what follows it: at least *wanted_bytes*, if the stream has as many.
+        """Return *rest* and the bytes that follow it, at least *wanted_bytes* if the stream has them.
 
-        Always reads on, so that a result as short as *rest* means the end.
+        At least one read is made, so a result of the length of *rest* means the end of the stream.
         """
         chunks = [rest]
         size_bytes = len(rest)
@@ -77,18 +78,21 @@ class ByteStream:
         return b"".join(chunks)
 
     def close(self) -> None:
+        """Close the file or pipe."""
         self._source.close()
 
     def _take(self) -> bytes:
-        # `read1` of a buffered stream and `read` of a raw one (a file, standard input) return what is there.
+        # `read1` of a buffered stream and `read` of a raw one do not wait until the buffer is full.
         read = getattr(self._source, "read1", self._source.read)
         return bytes(read(CHUNK_BYTES) or b"")
 
 
 def packing(head: bytes) -> str:
-    """Return how the bytes that begin with *head* are packed: 'gzip', 'zstd' or ''.
+    """Return the compression of a stream by its first bytes, *head*: 'gzip', 'zstd' or ''.
 
-    A zstd stream may begin with a skippable frame (pzstd, seekable zstd). RFC 1952 §2.3.1, RFC 8878 §3.1.
+    A zstd stream may begin with a skippable frame (pzstd, seekable zstd).
+
+    Source: RFC 1952 §2.3.1, RFC 8878 §3.1.
     """
     if head[:3] == b"\x1f\x8b\x08":
         return "gzip"
@@ -108,7 +112,8 @@ def _plain(read: Read) -> Iterator[bytes]:
 
 
 def _gunzip(read: Read) -> Iterator[bytes]:
-    """Yield the members of a gzip stream, one behind the other; zeros behind them are padding."""
+    """Yield the members of a gzip stream, one after the other; zeros behind them are padding."""
+    # wbits 31: gzip only.
     member = zlib.decompressobj(31)
     begun = False
     while chunk := read():
@@ -118,6 +123,7 @@ def _gunzip(read: Read) -> Iterator[bytes]:
                 if not begun and not (packed := packed.lstrip(b"\0")):
                     break
                 begun = True
+                # A copy of the state, to repeat the step byte by byte in case of damage.
                 before = member.copy()
                 try:
                     unpacked = member.decompress(packed, CHUNK_BYTES)
@@ -137,8 +143,8 @@ def _gunzip(read: Read) -> Iterator[bytes]:
 
 
 def _up_to_damage(member: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
-    # zlib throws away what one call unpacked when the call meets the damage (a wrong checksum at the
-    # very end, for one): byte by byte nothing is lost.
+    # A zlib call that meets damage (such as a wrong checksum at the very end) discards its output. Byte by
+    # byte, all bytes before the damage are kept.
     try:
         for value in packed:
             if unpacked := member.decompress(bytes((value,))):
@@ -150,8 +156,8 @@ def _up_to_damage(member: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
 
 
 def _unzstd(read: Read) -> Iterator[bytes]:
-    """Yield the frames of a zstd stream, one behind the other; a damaged block loses the step it is in."""
-    # Imported when the first .zst is met: most runs never do.
+    """Yield the frames of a zstd stream, one after the other; damage costs the step that it is in."""
+    # Imported at the first zstd stream, because most runs have none.
     from zstandard import ZstdDecompressor, ZstdError
 
     frame = ZstdDecompressor().decompressobj()

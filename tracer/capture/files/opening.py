@@ -1,4 +1,4 @@
-"""From a path to packets: what kind of capture it is, or what else it is."""
+"""Opening of a capture file: detection of its format, and errors that name what else it is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tracer.model import Capture, PacketFields, place_of
 __all__ = ["open_capture"]
 
 _FORMATS = "pcap or pcapng, plain, .gz or .zst"
+# First bytes of files that are mistaken for captures, and what to do with them.
 _OTHERS = [
     (b"PK\x03\x04", "a zip archive: unpack it"),
     (b"\xfd7zXZ\0", "packed with xz: unpack it"),
@@ -33,15 +34,16 @@ _OTHERS = [
 
 
 def open_capture(path: str, capture: Capture) -> Iterator[list[PacketFields]]:
-    """Open a capture file, '-' for standard input, and return its packets in file order, in batches.
+    """Return the packets of a capture file ('-': standard input), in file order and in batches.
 
-    What is read is counted in *capture*; the counters are complete when the iterator is exhausted.
-    pcap and pcapng, plain, gzip or zstd, recognised by their first bytes. Memory is bounded, the source need
-    not be seekable, and a batch is what one read of it gave: packets of a pipe come as they arrive.
-    Damage behind the file header is counted in `capture.anomalies`; a file that breaks off is read to the
-    break (`capture.broke_off`).
+    pcap and pcapng, plain, gzip or zstd, are recognised by their first bytes. The source need not be
+    seekable, and memory is bounded. A batch holds the packets of one read, so packets of a pipe come as they
+    arrive.
+    Packets are counted in *capture*; the counters are complete when the iterator is exhausted. Damage behind
+    the file header is counted in `capture.anomalies`. A file that breaks off is read up to there
+    (`capture.broke_off`).
 
-    Raises SourceError, before any packet is read, when the file cannot be opened or is no capture.
+    Raises SourceError, before the first packet, if the file cannot be opened or is not a capture.
     """
     stream = ByteStream(_open(path))
     try:
@@ -58,8 +60,8 @@ def _open(path: str) -> IO[bytes]:
                 "standard input is a terminal, not a capture: pipe one in (tcpdump -U -w - | tracer check -)"
             )
         try:
-            # A thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter that closes it
-            # when all is over aborts.
+            # Not sys.stdin.buffer: a thread that waits in it holds its lock, and the interpreter aborts when
+            # it closes standard input at exit.
             return open(os.dup(sys.stdin.fileno()), "rb", buffering=0)
         except io.UnsupportedOperation:
             return sys.stdin.buffer
@@ -86,13 +88,15 @@ def _reader(stream: ByteStream, path: str, capture: Capture) -> PcapReader | Pca
 
 
 def _looks_like(head: bytes) -> str:
+    """Return what a file that is not a capture seems to be, by its first bytes."""
     for magic, words in _OTHERS:
         if head.startswith(magic):
             return words
+    # The magic of a tar header stands behind its first fields.
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it"
     try:
-        # Incremental: the last character may be cut in two.
+        # Incremental, because the last character may be cut.
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head[:512])
     except UnicodeDecodeError:
         text = "\0"

@@ -1,12 +1,11 @@
 """Records of a classic pcap file.
 
-The loop over the records is the hottest one of the program: it works on chunks, does
-four comparisons a record, and leaves everything that is strange to `_mend`. Counters of the capture
-are brought up to date once a chunk.
+The loop over the records is the hottest loop of the program. It works on chunks, makes four comparisons for
+each record, and leaves every unusual record to `_mend`. The counters of the capture are updated once a chunk.
 
-A damaged record header is not the end: the reader looks for the next place where several record
-headers follow each other. What was between is lost and counted; frame numbers then are those of the
-records that were read (Wireshark stops at such a place).
+Behind a damaged record header the reader searches for the next place where several valid record headers
+follow each other. The bytes in between are lost and counted. Frame numbers then count the records that were
+read; Wireshark stops at such a place.
 
 Source: draft-ietf-opsawg-pcap.
 """
@@ -32,19 +31,21 @@ MAGICS = {
 
 _FILE_HEADER_BYTES = 24
 _RECORD_BYTES = 256 << 10
-"""What no snap length exceeds in practice; a longer record is damage, unless the file header says so."""
+"""Longest plausible record: tcpdump's default snap length. A longer one is damage, unless the file header
+declares a larger snap length."""
 _LONGEST_RECORD_BYTES = 16 << 20
+"""Longest record, whatever the file header declares."""
 _SEARCH_BYTES = 1 << 20
-"""How far the next undamaged record is looked for."""
+"""Distance within which the next undamaged record is searched."""
 _DAY_NS = 86_400_000_000_000
 _SPAN_S = 400 * 86_400
-"""While looking for a record: one this far from the first packet is none."""
+"""In the search, a record whose time is further from the first packet than this is not a record."""
 
 
 class PcapReader:
-    """Reads one pcap file; *head* is what was read of *stream* already, at least its magic.
+    """Reads one pcap file. *head* is what was already read of *stream*, at least the magic number.
 
-    Raises SourceError when the file header is cut short.
+    Raises SourceError if the file header is cut.
     """
 
     def __init__(self, stream: ByteStream, head: bytes, capture: Capture) -> None:
@@ -63,7 +64,7 @@ class PcapReader:
         self._record = struct.Struct(order + ("4I8x" if magic == MODIFIED else "4I"))
         self._per_second = 1_000_000_000 if magic == NANOSECONDS else 1_000_000
         self._longest = max(_RECORD_BYTES, min(snap_bytes, _LONGEST_RECORD_BYTES))
-        # The upper bits tell the length of a frame check sequence and the like.
+        # The upper bits hold the length of the frame check sequence and reserved bits.
         self._link_type = link_type & 0xFFFF
 
     def batches(self) -> Iterator[list[PacketFields]]:
@@ -75,7 +76,9 @@ class PcapReader:
         capture_number, number = capture.number, 0
         unpack, header_bytes, longest = self._record.unpack_from, self._record.size, self._longest
         per_second, unit_ns = self._per_second, 1_000_000_000 // self._per_second
+        # `trusted`: offset of a record that `_mend` accepted although its header contradicts itself.
         buffer, offset, trusted = self._buffer, 0, -1
+        # Before the first record, so that its time is checked by `_odd_time`.
         last_ns = -2 * _DAY_NS
         try:
             while True:
@@ -100,7 +103,7 @@ class PcapReader:
                     time_ns = seconds * 1_000_000_000 + fraction * unit_ns
                     if not last_ns <= time_ns <= last_ns + _DAY_NS:
                         if not seconds and not wire and offset != trusted:
-                            # Zeros: a part of the file that was never written.
+                            # Zeros: this part of the file was never written.
                             strange = True
                             break
                         time_ns = self._odd_time(time_ns, last_ns, buffer, end)
@@ -118,9 +121,12 @@ class PcapReader:
                     if offset < 0:
                         return
                     continue
+                # The record is incomplete: read on, and keep what is there of it.
                 rest = buffer[offset:]
                 buffer, offset, trusted = self._stream.extend(rest, wanted), 0, -1 if offset != trusted else 0
                 if len(buffer) == len(rest):
+                    # The end of the file. A record that reaches beyond it may have a damaged length, with
+                    # valid records inside.
                     offset = self._search(rest, 0)
                     if offset < 0:
                         self._end(bool(rest))
@@ -147,10 +153,10 @@ class PcapReader:
     # --- what is strange --------------------------------------------------------------------------
 
     def _odd_time(self, time_ns: int, last_ns: int, buffer: bytes, following: int) -> int:
-        """Return the time to give to a packet that is earlier than the last, or later by a day.
+        """Return the time to use for a packet that is earlier than the last one, or more than a day later.
 
-        A little backwards is normal (several queues), a leap may be true (merged files). A leap that
-        the next record takes back is damage: believed, it would expire all that waits.
+        Small steps backwards are normal (several queues), and a leap may be true (merged files). A leap that
+        the next record takes back is damage: to accept it would expire everything that waits for a time.
         """
         capture = self._capture
         if capture.first_ns is None or last_ns < 0:
@@ -167,12 +173,12 @@ class PcapReader:
         return time_ns
 
     def _mend(self, buffer: bytes, offset: int) -> tuple[bytes, int, int]:
-        """Return a buffer, the offset of the next record in it, and of one to be taken as it is.
+        """Return a buffer, the offset of the next record in it, and the offset of a record to be trusted.
 
-        Called at a record that contradicts itself. The offset is -1 when none is found: the file is
-        read no further.
+        Called at a record that contradicts itself. The offset is -1 if no record is found; then the rest of
+        the file is not read.
         """
-        # Copied only where more is to be read: every record of a file may contradict itself.
+        # The buffer is copied only to read more, because every record of a file may contradict itself.
         if not self._stream.ended and len(buffer) - offset < 2 * _SEARCH_BYTES:
             buffer, offset = self._stream.extend(buffer[offset:], 2 * _SEARCH_BYTES), 0
         anomalies = self._capture.anomalies
@@ -180,7 +186,8 @@ class PcapReader:
         end = offset + self._record.size + captured
         is_last = self._stream.ended and end == len(buffer)
         if captured <= self._longest and (is_last or self._leads_on(buffer, end, strict=False)):
-            # Some writers note no length on the wire, or more than a second of microseconds.
+            # Valid records follow, so the length is right. Some writers leave the length on the wire at 0, or
+            # write a million microseconds and more.
             anomalies["record header contradicts itself"] += 1
             return buffer, offset, offset
         start = self._search(buffer, offset)
@@ -191,7 +198,7 @@ class PcapReader:
         return b"", -1, -1
 
     def _search(self, buffer: bytes, offset: int) -> int:
-        """Return where in *buffer*, behind *offset*, records go on; -1 if nowhere near."""
+        """Return the offset behind *offset* where valid records continue; -1 if there is none nearby."""
         for start in range(offset + 1, min(offset + _SEARCH_BYTES, len(buffer) - self._record.size + 1)):
             if self._leads_on(buffer, start):
                 self._capture.anomalies["record header is damaged, read on at the next one"] += 1
@@ -199,7 +206,7 @@ class PcapReader:
         return -1
 
     def _leads_on(self, buffer: bytes, offset: int, strict: bool = True) -> bool:
-        """Return whether three plausible records follow from *offset*, or fewer up to the end."""
+        """Return whether three plausible records follow at *offset*, or fewer up to the end of the file."""
         header_bytes, size = self._record.size, len(buffer)
         for count in range(3):
             if offset == size:
@@ -213,10 +220,9 @@ class PcapReader:
         return True
 
     def _plausible(self, buffer: bytes, offset: int, strict: bool) -> int:
-        """Return the captured length that the record header at *offset* states, 0 if it is none.
+        """Return the captured length in the record header at *offset*; 0 if it is not plausible.
 
-        *strict* demands as much as can be told; else a header may contradict itself, like the one
-        before it.
+        *strict* checks all fields. Otherwise the header may contradict itself, like the one before it.
         """
         seconds, fraction, captured, wire = self._record.unpack_from(buffer, offset)
         if not 0 < captured <= self._longest:

@@ -1,8 +1,8 @@
 """Blocks of a pcapng file.
 
-A file is a row of sections, each in its own byte order and with its own interfaces; an interface has
-its own link type and unit of time. Blocks that carry no packets are skipped. A block whose two lengths
-differ is damage: the reader goes on at the next place where two blocks follow each other.
+A file is a sequence of sections, each with its own byte order and its own interfaces. An interface has its
+own link type and unit of time. Blocks without packets are skipped. A block whose two lengths differ is
+damaged: the reader continues at the next place where two valid blocks follow each other.
 
 Source: draft-ietf-opsawg-pcapng.
 """
@@ -23,15 +23,20 @@ SECTION_HEADER = b"\x0a\x0d\x0d\x0a"
 """Type of the section header block: the same in either byte order."""
 
 _ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
+# Block types.
 _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _STATISTICS, _PACKET = 0x0A0D0D0A, 1, 2, 3, 5, 6
 _KNOWN_TYPES = frozenset((_SECTION, *range(1, 11), 0xBAD, 0x40000BAD))
+# Options: if_name, if_description, if_tsresol, if_tsoffset; shb_userappl, isb_endtime, isb_ifdrop,
+# isb_osdrop, isb_usrdeliv.
 _NAME, _DESCRIPTION, _RESOLUTION, _OFFSET = 2, 3, 9, 14
 _APPLICATION, _END_TIME, _DROPPED, _DROPPED_BY_OS, _DELIVERED = 4, 3, 5, 7, 8
 _EXTRACT = b"tracer extract "
-"""What wrote a section whose interfaces tell when they ended."""
+"""shb_userappl of an extract of ours, whose statistics hold the end of the recording."""
 
 _LONGEST_BLOCK_BYTES = (16 << 20) + (64 << 10)
+"""A packet of 16 MiB, and its options."""
 _SEARCH_BYTES = 1 << 20
+"""Distance within which the next undamaged block is searched."""
 _MOST_INTERFACES = 65_536
 _END_OF_TIME_NS = 1 << 63
 """In the year 2262; later times are damage."""
@@ -39,7 +44,7 @@ _END_OF_TIME_NS = 1 << 63
 
 class _Interface(NamedTuple):
     key: int
-    """Number over the whole file."""
+    """Number in the whole file; block numbers begin again in each section."""
     link_type: int
     snap_bytes: int
     multiplier: int
@@ -49,6 +54,8 @@ class _Interface(NamedTuple):
 
 
 class _Counts(NamedTuple):
+    """Counters of the packets so far."""
+
     number: int
     size_bytes: int
     truncated: int
@@ -56,11 +63,11 @@ class _Counts(NamedTuple):
     last_ns: int
     """-1 before the first packet."""
     time_ns: int
-    """Of the packet before."""
+    """Time of the previous packet."""
 
 
 class _Structs(NamedTuple):
-    """How the numbers of a section are laid out, for its byte order."""
+    """The layouts of the blocks of a section, for its byte order."""
 
     order: str
     block: struct.Struct
@@ -85,9 +92,9 @@ _STRUCTS = {
 
 
 class PcapngReader:
-    """Reads one pcapng file; *head* is what was read of *stream* already, at least its magic.
+    """Reads one pcapng file. *head* is what was already read of *stream*, at least the block type.
 
-    Raises SourceError when the first section header is cut short or is none.
+    Raises SourceError if the first section header is cut or invalid.
     """
 
     def __init__(self, stream: ByteStream, head: bytes, capture: Capture) -> None:
@@ -114,7 +121,7 @@ class PcapngReader:
         self._delivered = 0
         self._ended_ns = _END_OF_TIME_NS
         self._dropped: dict[int, tuple[int, int | None]] = {}
-        """interface -> packets that the kernel dropped up to its last statistics, and when that was"""
+        """Interface -> (packets that the kernel dropped up to its latest statistics, time of these)."""
         self._counts = _Counts(0, 0, 0, _END_OF_TIME_NS, -1, 0)
         self._takers = {
             _INTERFACE: self._interface,
@@ -133,8 +140,8 @@ class PcapngReader:
         buffer, offset = self._buffer, 0
         try:
             while True:
-                # Undamaged enhanced packet blocks, which is nearly all: the hot loop. What it does not
-                # like is left to `_block`.
+                # The hot loop, for undamaged enhanced packet blocks, which nearly all blocks are. Any other
+                # block is left to `_block`.
                 size, counts = len(buffer), self._counts
                 batch: list[PacketFields] = []
                 append = batch.append
@@ -175,10 +182,9 @@ class PcapngReader:
             self._stream.close()
 
     def _block(self, buffer: bytes, offset: int) -> tuple[bytes, int, PacketFields | None]:
-        """Take one block of any kind, reading on when it is not there yet.
+        """Use one block of any type; read on if it is incomplete.
 
-        Returns the buffer, the offset behind the block and the packet in it. The offset is -1 when there
-        is no more to read.
+        Returns the buffer, the offset behind the block, and the packet in it. The offset is -1 at the end.
         """
         length, damaged = self._measure(buffer, offset)
         if damaged:
@@ -222,19 +228,20 @@ class PcapngReader:
     def _measure(self, buffer: bytes, offset: int) -> tuple[int, bool]:
         """Return the length of the whole block at *offset*, and whether it is damaged.
 
-        A length of 0 without damage: more bytes are needed to tell.
+        A length of 0 without damage means that more bytes are needed.
         """
         size = len(buffer)
         structs = self._structs
         if offset + 12 > size:
             return 0, False
         if buffer[offset : offset + 4] == SECTION_HEADER:
+            # A section header has its own byte order, by the mark behind its length.
             order = _ORDERS.get(buffer[offset + 8 : offset + 12])
             if order is None:
                 return 0, True
             structs = _STRUCTS[order]
         length: int = structs.block.unpack_from(buffer, offset)[1]
-        # Some writers leave the padding out of the length: it is taken as it is, if it is there twice.
+        # Some writers leave the padding out of the length. It is accepted if both lengths agree.
         if not 12 <= length <= _LONGEST_BLOCK_BYTES:
             return 0, True
         if offset + length > size:
@@ -244,6 +251,7 @@ class PcapngReader:
         return length, False
 
     def _wanted(self, buffer: bytes, offset: int) -> int:
+        """Return the number of bytes that the incomplete block at *offset* needs."""
         if offset + 12 > len(buffer):
             return 12
         structs = self._structs
@@ -252,11 +260,11 @@ class PcapngReader:
         return int(structs.block.unpack_from(buffer, offset)[1])
 
     def _mend(self, buffer: bytes, offset: int) -> tuple[bytes, int, int]:
-        """Return a buffer, the offset of the next block in it that can be read, and its length.
+        """Return a buffer, the offset of the next readable block in it, and its length.
 
-        The offset is -1 when none is found: the file is read no further.
+        The offset is -1 if none is found; then the rest of the file is not read.
         """
-        # Copied only where more is to be read: every block of a file may be damaged.
+        # The buffer is copied only to read more, because every block of a file may be damaged.
         if not self._stream.ended and len(buffer) - offset < 2 * _SEARCH_BYTES:
             buffer, offset = self._stream.extend(buffer[offset:], 2 * _SEARCH_BYTES), 0
         anomalies = self._capture.anomalies
@@ -272,7 +280,7 @@ class PcapngReader:
         return b"", -1, 0
 
     def _search(self, buffer: bytes, offset: int) -> int:
-        """Return where in *buffer*, behind *offset*, blocks go on; -1 if nowhere near."""
+        """Return the offset behind *offset* where valid blocks continue; -1 if there is none nearby."""
         for start in range(offset + 1, min(offset + _SEARCH_BYTES, len(buffer) - 11)):
             if self._leads_on(buffer, start, 2):
                 self._capture.anomalies["block is damaged, read on at the next one"] += 1
@@ -280,7 +288,7 @@ class PcapngReader:
         return -1
 
     def _leads_on(self, buffer: bytes, offset: int, blocks: int) -> bool:
-        """Return whether that many undamaged blocks follow from *offset*, or fewer up to the end."""
+        """Return whether *blocks* undamaged blocks follow at *offset*, or fewer up to the end of the file."""
         for count in range(blocks):
             if offset >= len(buffer):
                 return offset == len(buffer) and (count > 0 or (self._stream.ended and blocks == 1))
@@ -303,10 +311,11 @@ class PcapngReader:
         self._is_extract = application.startswith(_EXTRACT)
 
     def _statistics(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
-        """Take what the kernel dropped; and of an extract when its interfaces ended: the first that did.
+        """Use the statistics of an interface: packets that the kernel dropped, and the end of an extract.
 
-        That only of one that is whole: who cuts packets off leaves these times, and would make silence of
-        them.
+        The end of an extract is that of the first interface that ended. It counts only if all packets of the
+        extract are there: a tool that cuts packets off keeps these statistics, and the missing packets would
+        look like silence.
         """
         if end - offset < 12:
             return None
@@ -331,9 +340,9 @@ class PcapngReader:
         return int((high << 32 | low) * multiplier // divisor + offset_ns)
 
     def _take_drops(self, identifier: int, time_ns: int, options: dict[int, bytes]) -> None:
-        """Take note of packets that were dropped between the last statistics of an interface and these.
+        """Record packets that were dropped between the previous statistics of an interface and these.
 
-        A count behind no packet at all is that of an earlier file of the same recording.
+        Counters are cumulative. A count before the first packet belongs to an earlier file of the recording.
         """
         counts = [options.get(code, b"") for code in (_DROPPED, _DROPPED_BY_OS)]
         count = max(
@@ -358,6 +367,7 @@ class PcapngReader:
         options = self._options(buffer, offset + 8, end)
         name = options.get(_NAME) or options.get(_DESCRIPTION) or b""
         resolution = options.get(_RESOLUTION, b"\x06")[:1] or b"\x06"
+        # The upper bit selects a power of 2 instead of 10; the default is 10**6.
         exponent = resolution[0] & 0x7F
         per_second = 1 << exponent if resolution[0] & 0x80 else 10**exponent
         multiplier, divisor = 1_000_000_000, per_second
@@ -375,7 +385,7 @@ class PcapngReader:
         return None
 
     def _options(self, buffer: bytes, offset: int, end: int) -> dict[int, bytes]:
-        """Return the options of a block by their code; of a repeated one the first."""
+        """Return the options of a block by their code; the first one of a repeated code."""
         found: dict[int, bytes] = {}
         two = struct.Struct(self._structs.order + "2H")
         while offset + 4 <= end:
@@ -384,6 +394,7 @@ class PcapngReader:
             if code == 0 or offset + length > end:
                 break
             found.setdefault(code, buffer[offset : offset + length])
+            # Options are padded to 4 bytes.
             offset += length + (-length & 3)
         return found
 
@@ -391,22 +402,22 @@ class PcapngReader:
 
     def _packet(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         if end - offset < 20:
-            self._misfit("packet block is damaged")
+            self._count_unreadable("packet block is damaged")
             return None
         identifier, high, low, captured, wire = self._structs.packet.unpack_from(buffer, offset)
         return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
 
     def _old_packet(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
         if end - offset < 20:
-            self._misfit("packet block is damaged")
+            self._count_unreadable("packet block is damaged")
             return None
         identifier, _, high, low, captured, wire = self._structs.old_packet.unpack_from(buffer, offset)
         return self._take(buffer, identifier, (high << 32) | low, offset + 20, captured, wire, end)
 
     def _simple_packet(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
-        """Return the packet of a block without a time: it gets that of the packet before."""
+        """Return the packet of a simple packet block, which has no time: it gets the previous packet's."""
         if end - offset < 4 or not self._interfaces:
-            self._misfit("packet block is damaged")
+            self._count_unreadable("packet block is damaged")
             return None
         wire: int = self._structs.length.unpack_from(buffer, offset)[0]
         snap_bytes = self._interfaces[0].snap_bytes
@@ -418,7 +429,7 @@ class PcapngReader:
     ) -> PacketFields | None:
         capture = self._capture
         if identifier >= len(self._interfaces):
-            self._misfit("packet of an interface that is not described")
+            self._count_unreadable("packet of an interface that is not described")
             return None
         if captured > end - start:
             capture.anomalies["packet is longer than its block"] += 1
@@ -444,7 +455,7 @@ class PcapngReader:
         data = buffer[start : start + captured]
         return time_ns, data, max(wire, captured), link_type, (capture.number, number), key
 
-    def _misfit(self, words: str) -> None:
+    def _count_unreadable(self, words: str) -> None:
         """Count a packet that cannot be read; it keeps its frame number."""
         self._capture.anomalies[words] += 1
         self._count(self._counts._replace(number=self._counts.number + 1))

@@ -1,11 +1,11 @@
-"""RabbitMQ's firehose as a source: `broker_of(url)` names the broker, `RabbitMQ` listens to it.
+"""RabbitMQ's firehose as a source: `broker_of(url)` parses the URL, `RabbitMQ` is the live source.
 
-source      the live source: setup, reconnecting, what is handed over
-broker      the URL behind --amqp, and why a broker cannot be listened to
+source      the live source: setup, reconnecting, handing over
+broker      the URL of --amqp, and error messages about a broker
 connection  pika's connection, and our queues on it
-frames      deliveries out of the broker's bytes
+frames      reading of deliveries from the broker's bytes
 messages    deliveries -> the messages that a sniffed connection would give
-visibility  when messages pass unseen; probes
+visibility  times in which messages passed unseen; probes
 """
 
 from tracer.capture.rabbitmq.broker import Broker, broker_of

@@ -16,9 +16,9 @@ from tracer.errors import UsageError
 
 __all__ = ["PASSWORD", "Broker", "allow", "broker_of", "causes", "refusal"]
 
-PASSWORD = "TRACER_AMQP_PASSWORD"  # noqa: S105  # where it may stand, instead of the command line
+PASSWORD = "TRACER_AMQP_PASSWORD"  # noqa: S105  # the variable that may hold it, instead of the URL
 HEARTBEAT_S = 20
-"""A broker that says nothing for twice that long is gone."""
+"""A broker that sends nothing for twice this time is gone."""
 CONNECT_S = 10
 FORM = "write amqp://USER:PASSWORD@HOST:5672/VHOST"
 
@@ -35,11 +35,11 @@ class Broker:
 
 
 def broker_of(url: str) -> Broker:
-    """Return the broker that *url* names. Raises UsageError, whose words hold no password."""
+    """Return the broker of *url*. Raises UsageError; its message holds no password."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-        # An empty label, or one that is too long, is no host for anybody.
+        # Raises for an empty label and for one that is too long.
         (host or "").encode("idna")
     except ValueError:
         raise UsageError(f"--amqp: that is no URL: {FORM}") from None
@@ -48,11 +48,12 @@ def broker_of(url: str) -> Broker:
     if not host:
         raise UsageError(f"--amqp: the URL names no host: {FORM}")
     if "@" in url and "@" not in parts.netloc:
-        # What was read as port and vhost is a part of the password, and would be shown.
+        # A / ? or # in the password ends the host part: the rest of the password was parsed as port and
+        # vhost, and would be shown.
         raise UsageError(f"--amqp: write / ? # and @ of a password as %2F %3F %23 and %40: {FORM}")
     secure = parts.scheme == "amqps"
     port = port or (5671 if secure else 5672)
-    # An empty path is the vhost '/', which %2F is too.
+    # An empty path is the vhost '/', and so is %2F.
     vhost = unquote(parts.path[1:]) or "/"
     user = unquote(parts.username or "guest")
     given = parts.password
@@ -73,7 +74,8 @@ def broker_of(url: str) -> Broker:
 
 
 def refusal(broker: Broker, error: BaseException) -> str:
-    """Return in one line why *broker* cannot be listened to, and the way out."""
+    """Return in one line why *broker* cannot be used, and what to do about it."""
+    # pika wraps errors in each other; the innermost known one is the cause.
     for each in causes(error):
         if isinstance(each, exceptions.ProbableAuthenticationError | exceptions.AuthenticationError):
             return f"{broker.name}: it refuses user {broker.user!r}: look at user and password in the URL"
@@ -96,13 +98,13 @@ def refusal(broker: Broker, error: BaseException) -> str:
 
 
 def allow(broker: Broker) -> str:
-    """Return the command that gives the user the rights that listening takes, and no more."""
+    """Return the command that gives the user exactly the permissions that listening needs."""
     rights = r"'^tracer\.' '^(tracer\.|amq\.default$)' '^(tracer\.|amq\.rabbitmq\.)'"
     return f"rabbitmqctl set_permissions -p {broker.vhost} {broker.user} {rights}"
 
 
 def _closed(broker: Broker, said: str) -> str:
-    """Return why the broker ended the connection, out of what the client library makes of it."""
+    """Return why the broker closed the connection, by *said*, the text of pika's exception."""
     found = re.search(r"\((\d+)\) (.*)", said, re.DOTALL)
     code, text = (int(found[1]), found[2].strip("'\"")) if found else (0, said)
     if code == 403:
@@ -115,7 +117,10 @@ def _closed(broker: Broker, said: str) -> str:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """Return *error* and what it wraps, the innermost first; each once, since they may wrap each other."""
+    """Return *error* and the errors that it wraps, the innermost first, each once.
+
+    Errors of pika may wrap each other in a circle.
+    """
     found = [error]
     for each in found:
         wrapped = [*each.args, *getattr(each, "exceptions", ())]

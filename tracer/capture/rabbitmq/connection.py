@@ -1,7 +1,7 @@
-"""The connection to a broker: pika's, whose bytes are read before pika reads them, and our two queues.
+"""The connection to a broker: pika's connection, whose bytes we read first, and our two queues.
 
-Nothing else on the broker is changed. Steps of the setup follow each other as the broker answers: each is
-given what is to be called with the answer.
+Nothing else on the broker is changed. The steps of the setup follow each other as the broker answers: each
+step gets the function that is called with the answer.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tracer.capture.rabbitmq.messages import EVENTS, TRACE
 __all__ = ["FirehoseConnection", "Step", "listen"]
 
 RECEIVE_BYTES = 1 << 18
-"""Read from the socket at once."""
+"""Bytes of one read from the socket."""
 MOST_MESSAGES, MOST_BYTES = 50_000, 128 << 20
-"""What our queue holds at most, in the broker's memory."""
+"""Limits of our queue in the broker's memory."""
 LOST_MESSAGES, LOST_BYTES = 100_000, 8 << 20
-"""What is held of the messages dropped there, until they are counted: once a second."""
+"""Limits of the queue of dropped messages, which is counted and emptied once a second."""
 _OURS: dict[str, bool] = {"exclusive": True, "auto_delete": True}
 
 Step = Callable[[Callable[..., None]], object]
@@ -40,7 +40,7 @@ class FirehoseConnection(SelectConnection):  # type: ignore[misc]  # pika is not
     deliveries: Deliveries | None = None
 
     def _proto_connection_made(self, transport: Any) -> None:
-        # The library asks for 4 KiB at a time: two messages.
+        # The library reads 4 KiB at a time, which is about two messages.
         transport._MAX_RECV_BYTES = RECEIVE_BYTES
         super()._proto_connection_made(transport)
 
@@ -49,7 +49,7 @@ class FirehoseConnection(SelectConnection):  # type: ignore[misc]  # pika is not
             super()._proto_data_received(data)
             return
         rest = self.deliveries.receive(data)
-        # Whether bytes come tells the library that the broker lives.
+        # The library checks this counter to detect a dead broker.
         self.bytes_received += len(data) - len(rest)
         if rest:
             super()._proto_data_received(rest)
@@ -58,9 +58,9 @@ class FirehoseConnection(SelectConnection):  # type: ignore[misc]  # pika is not
 def listen(
     connection: Any, channel: Any, queue: str, lost_queue: str, arrived: Callable[..., None]
 ) -> Generator[Step, Any, bool]:
-    """Declare the queues and consume; return whether the event exchange tells who is connected.
+    """Declare the queues and consume; return whether an event exchange reports who is connected.
 
-    Both are exclusive and auto-deleting: they go with the connection.
+    Both queues are exclusive and auto-deleting, so they end with the connection.
     """
     yield lambda done: channel.exchange_declare(TRACE, passive=True, callback=done)
     limits = _limits(LOST_MESSAGES, LOST_BYTES)
@@ -79,7 +79,10 @@ def listen(
 
 
 def _has_events(connection: Any) -> Generator[Step, Any, bool]:
-    """Return whether there is an event exchange; asked on a channel that a no may close."""
+    """Return whether the broker has an event exchange.
+
+    It is asked on a channel of its own, because the broker closes the channel if there is none.
+    """
     asking = yield lambda done: connection.channel(on_open_callback=done)
 
     def ask(done: Callable[..., None]) -> None:

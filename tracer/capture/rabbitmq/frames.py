@@ -1,8 +1,8 @@
-"""The deliveries of a firehose, read from the broker's bytes without making objects of each frame.
+"""Reading of a firehose's deliveries from the broker's bytes, without an object for each frame.
 
-A watch wants of each message the exchange, the routing key, the headers and the body, and wants them at the
-pace of the broker; the client library makes a dozen objects of one. So the frames of the channel that
-consumes are taken out of what the broker sends, and the library gets all others as they came.
+`tracer watch` needs exchange, routing key, headers and body of each message, at the pace of the broker. The
+client library makes a dozen objects for one message. So the frames of the consuming channel are removed from
+the broker's bytes, and the library gets all other frames unchanged.
 
 Source: AMQP 0-9-1 sections 2.3.5 (frames), 4.2 (types); RabbitMQ's errata, section 3, for field tables.
 """
@@ -36,27 +36,32 @@ _NUMBERS = {
 }
 _BOOLEAN, _NOTHING, _BYTES, _DECIMAL = ord("t"), ord("V"), ord("x"), ord("D")
 _DEEP = 2
-"""Tables in tables of the headers are left out: they hold what a message's sender put into its headers."""
+"""Depth of nested tables that is read. Deeper ones hold the headers of the traced message, which are not
+needed."""
 
 Arrived = Callable[[str, str, dict[str, Any], str, bytes], None]
-"""Takes exchange, routing key, headers, message id and body."""
+"""Accepts exchange, routing key, headers, message id and body."""
 
 
 class Deliveries:
-    """Takes the deliveries of one channel out of what a broker sends."""
+    """Removes the deliveries of one channel from the bytes of a broker."""
 
     def __init__(self, arrived: Arrived, anomalies: Counter[str]) -> None:
         self.channel = 0
-        """The one that consumes; none while 0."""
+        """The consuming channel; 0 before there is one."""
         self._arrived = arrived
         self._anomalies = anomalies
         self._left = b""
+        """An incomplete frame."""
         self._is_lost = False
-        """What comes is no frames: the client library says what is wrong with it."""
+        """The bytes are not frames. All go to the client library, which reports the error."""
         self._deliver: tuple[str, str] | None = None
+        """(exchange, routing key) of the delivery in progress."""
         self._skips = False
+        """The current delivery is unreadable: its header and body frames are dropped."""
         self._header = b""
         self._missing = 0
+        """Bytes of the body still to come."""
         self._parts: list[bytes] = []
 
     def receive(self, data: bytes) -> bytes:
@@ -72,6 +77,7 @@ class Deliveries:
             stop = at + 8 + size
             if stop > end and kind <= 8:
                 break
+            # 8 is the heartbeat, the highest frame type.
             if kind > 8 or data[stop - 1] != _FRAME_END:
                 self._is_lost, self._left = True, b""
                 return b"".join([*rest, data[at:]])
@@ -82,13 +88,13 @@ class Deliveries:
         return b"".join(rest)
 
     def _take(self, kind: int, payload: bytes) -> bool:
-        """Take a frame of the channel; return False when it is no part of a delivery."""
+        """Use a frame of the consuming channel; return False if it is not part of a delivery."""
         if kind == _METHOD:
             self._deliver, self._parts, self._skips = None, [], False
             if payload[:4] != _DELIVER:
                 return False
             try:
-                # The consumer's tag, the delivery's number and a bit come first.
+                # Class and method (4 bytes), consumer tag with its length, delivery tag (8) and a bit.
                 exchange, at = _short_string(payload, 4 + 1 + payload[4] + 9)
                 self._deliver = exchange, _short_string(payload, at)[0]
             except IndexError:
@@ -113,13 +119,13 @@ class Deliveries:
         return True
 
     def _skip(self) -> None:
-        """Leave out a delivery that makes no sense, with all of its frames."""
+        """Drop an unreadable delivery with all of its frames, and count it."""
         self._deliver, self._skips = None, True
         self._anomalies[UNREADABLE] += 1
 
 
 def properties_of(header: bytes) -> tuple[dict[str, Any], str]:
-    """Return the headers and the message id that a content header frame holds, as far as they can be read.
+    """Return the headers and the message id in a content header frame, as far as they can be read.
 
     Source: AMQP 0-9-1 sections 4.2.6.1 and 1.8 (the properties of basic, in the order of their flags).
     """
@@ -127,6 +133,7 @@ def properties_of(header: bytes) -> tuple[dict[str, Any], str]:
     try:
         flags = _SHORT.unpack_from(header, 12)[0]
         at = 14
+        # content_type and content_encoding.
         for flag in (0x8000, 0x4000):
             if flags & flag:
                 at += 1 + header[at]
@@ -137,6 +144,7 @@ def properties_of(header: bytes) -> tuple[dict[str, Any], str]:
             at += size
         if not flags & 0x0080:
             return headers, ""
+        # delivery_mode and priority, one byte each; then correlation_id, reply_to and expiration.
         at += (flags >> 12 & 1) + (flags >> 11 & 1)
         for flag in (0x0400, 0x0200, 0x0100):
             if flags & flag:
@@ -152,7 +160,7 @@ def _short_string(payload: bytes, at: int) -> tuple[str, int]:
 
 
 def _table(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
-    """Return the fields of the table in data[at:end], of one that is damaged those before the damage."""
+    """Return the fields of the table in data[at:end]; of a damaged table those before the damage."""
     found: dict[str, Any] = {}
     with suppress(struct.error, IndexError):
         while at < end:
@@ -160,7 +168,7 @@ def _table(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
             kind = data[name_end]
             name = data[at + 1 : name_end].decode("utf-8", "replace")
             if kind == _STRING:
-                # As `_value` does it: nearly all fields are strings.
+                # The same as in `_value`, without the call, because nearly all fields are strings.
                 at = name_end + 5 + _LONG.unpack_from(data, name_end + 1)[0]
                 found[name] = data[name_end + 5 : at].decode("utf-8", "replace")
             else:
@@ -169,7 +177,7 @@ def _table(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
 
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    """Return the value of a type at *at* and where the next field begins."""
+    """Return the value of type *kind* at *at*, and the offset of the next field."""
     number = _NUMBERS.get(kind)
     if number is not None:
         return number.unpack_from(data, at)[0], at + number.size

@@ -1,9 +1,10 @@
 """Deliveries of the firehose and the event exchange -> the messages that a sniffed connection would give.
 
-A published or delivered message comes with its body and, in headers, with exchange, routing keys and the
-connection that carried it: basic.publish and basic.deliver. One that no queue took is returned as well, as
-the broker would for a mandatory one. Acknowledgements are not in the firehose. Events tell who is connected
-and who consumes: connection.start-ok, basic.consume, basic.cancel, and the end of connections.
+The firehose reports each published and each delivered message with its body; headers hold the exchange, the
+routing keys and the connection. These become basic.publish and basic.deliver. A message that no queue got
+becomes a basic.return as well, as the broker sends it for a mandatory message. The firehose holds no
+acknowledgements. Events report who is connected and who consumes; they become connection.start-ok,
+basic.consume, basic.cancel, and the end of connections.
 
 Source: rabbitmq.com/docs/firehose; rabbitmq_event_exchange/README; rabbit_trace.erl and rabbit_net.erl for
 the form of connection names (`10.0.0.1:36394 -> 10.0.0.2:5672`, IPv6 in brackets).
@@ -35,10 +36,11 @@ __all__ = ["EVENTS", "OWN", "TRACE", "Delivery", "Firehose"]
 
 TRACE, EVENTS = "amq.rabbitmq.trace", "amq.rabbitmq.event"
 OWN = "tracer.firehose."
-"""How our own queues begin."""
+"""Prefix of our own queues."""
 BODY_LIMIT = 256 << 10
-"""Bytes of a body that are kept, as of a sniffed one."""
+"""Bytes of a body that are kept, as with a sniffed one."""
 REMEMBERED = 50_000
+"""Limit of connections and channels that are remembered."""
 NO_ROUTE = 312
 """AMQP 0-9-1 section 1.2, reply codes."""
 UNREADABLE = "firehose messages that cannot be read"
@@ -46,26 +48,28 @@ UNREADABLE = "firehose messages that cannot be read"
 Delivery = tuple[int, str, str, dict[str, Any], bytes]
 """Arrival in ns, exchange (TRACE or EVENTS), routing key, headers, body."""
 
+# A connection's name: client -> server, and behind it a channel's number. The event exchange writes a peer's
+# address as an Erlang tuple.
 _NAME = re.compile(r"(\[[^\]]*\]|[^\[\]\s]*):(\d{1,5}) -> (\[[^\]]*\]|[^\[\]\s]*):(\d{1,5})(?: \(\d+\))?")
 _TUPLE = re.compile(r"\{([\d,]+)\}")
-_NOWHERE = "0.0.0.0"  # noqa: S104  # nobody's address: a connection whose ends the broker does not tell
+_NOWHERE = "0.0.0.0"  # noqa: S104  # stands for an address that the broker does not report
 
 
 class Firehose:
-    """Reads the deliveries of one broker. *server* is where it listens, where a connection has no address."""
+    """Decodes the deliveries of one broker. *server* is its endpoint for connections without an address."""
 
     def __init__(self, capture: Capture, server: Endpoint) -> None:
         self._capture = capture
         self._server = server
         self._numbers = count(-1 - capture.number, -256)
-        """Negative: those of sniffed connections are not."""
+        """Numbers of connections: negative, to differ from sniffed ones; a step of 256 separates captures."""
         self._connections: OrderedDict[str, Connection] = OrderedDict()
         self._by_pid: OrderedDict[str, Connection] = OrderedDict()
         self._channels: OrderedDict[str, tuple[Connection, int]] = OrderedDict()
-        """pid of a channel -> its connection and number"""
+        """Erlang pid of a channel -> its connection and number."""
 
     def read(self, deliveries: Iterable[Delivery]) -> list[Heard]:
-        """Return what *deliveries* tell. Nothing is raised: what makes no sense is counted."""
+        """Return the messages of *deliveries*. Nothing is raised; unreadable deliveries are counted."""
         heard: list[Heard] = []
         capture = self._capture
         for delivery in deliveries:
@@ -78,7 +82,7 @@ class Firehose:
         return heard
 
     def reset(self, time_ns: int) -> list[Heard]:
-        """Return the end of all connections: the broker was gone, and they with it."""
+        """Return the end of all connections, because the connection to the broker broke."""
         heard = [self._heard(Closed(c, time_ns, "reset", TO_CLIENT)) for c in self._connections.values()]
         self._connections.clear()
         self._by_pid.clear()
@@ -97,6 +101,7 @@ class Firehose:
         time_ns, _, key, headers, body = delivery
         exchange, keys = headers["exchange_name"], headers["routing_keys"]
         routing_key = str(keys[0]) if keys else ""
+        # The firehose also traces our own messages.
         if exchange in (TRACE, EVENTS) or routing_key.startswith(OWN):
             return
         connection = self._connection(str(headers.get("connection", "")), time_ns)
@@ -188,17 +193,17 @@ class Firehose:
         self._connections.pop(name, None)
         connection = self._connection(name, time_ns, joined=False)
         if connection.client.address == _NOWHERE:
-            # With reverse look-ups the name holds host names.
+            # A broker with reverse look-ups has host names in the name; the event also holds the address.
             peer = _TUPLE.fullmatch(str(headers.get("peer_host", "")))
             address = _address(peer[1].replace(",", ".")) if peer else None
             if address:
                 connection.client = Endpoint(address, int(headers.get("peer_port", 0)))
         self._by_pid[str(headers.get("pid", ""))] = connection
         _trim(self._by_pid)
-        says = str(headers.get("user_provided_name") or "")
-        if says:
+        given_name = str(headers.get("user_provided_name") or "")
+        if given_name:
             heard.append(
-                self._method(time_ns, (connection, 0), "connection.start-ok", {"connection_name": says})
+                self._method(time_ns, (connection, 0), "connection.start-ok", {"connection_name": given_name})
             )
 
     def _method(

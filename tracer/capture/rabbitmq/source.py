@@ -1,19 +1,19 @@
-"""RabbitMQ as a live source: its firehose, and its events of who connects.
+"""RabbitMQ as a live source: its firehose, and its events of connections.
 
-The firehose (`rabbitmqctl trace_on -p VHOST`) publishes each message once more when it is published and once
-more when it is delivered, with its body. The broker itself reports them, so TLS hides nothing. On it are
+The firehose (`rabbitmqctl trace_on -p VHOST`) publishes a copy of each message when it is published and when
+it is delivered, with its body. The broker itself makes the copies, so TLS hides nothing. On the broker are
 
-- one queue of ours, bound to amq.rabbitmq.trace and, where that plugin is on, amq.rabbitmq.event. Exclusive,
-  auto-deleting, bounded in messages and bytes, the oldest dropped when it is full: a watch that is too slow
-  never fills the broker's memory;
-- one more, to which the broker dead-letters what it drops there. Nobody reads it: it is purged now and then,
-  and the answer counts what was lost;
+- one queue of ours, bound to amq.rabbitmq.trace and, if its plugin is on, to amq.rabbitmq.event. It is
+  exclusive, auto-deleting, and bounded in messages and bytes; a full queue drops its oldest messages. So a
+  watch that is too slow never fills the broker's memory;
+- a second queue, to which the broker dead-letters the dropped messages. It is not consumed: it is purged now
+  and then, and the answer to the purge has the number of lost messages;
 - probes, once a second (`visibility`).
 
-Exchanges are declared passively. Of the cloud's own queues none is touched.
+Exchanges are declared passively. No queue of the cloud is touched.
 
-A message carries the time at which it came here: the firehose holds none. What came before the connection
-broke is known up to then; from then until the first traced probe behind the next connection all is unseen.
+The firehose holds no times, so a message gets its time of arrival. When the connection breaks, messages are
+unseen from the last arrival until the first traced probe on the next connection.
 """
 
 from __future__ import annotations
@@ -40,23 +40,26 @@ from tracer.model import Capture, Endpoint, Heard
 __all__ = ["RabbitMQ"]
 
 BATCH = 256
+"""Messages that are handed over at once."""
 FLUSH_S = 0.02
+"""Longest time that a message waits for its batch."""
 PROBE_S = 1.0
 FIRST_S = 5.0
 """Longest wait for the first answers."""
 LEAVE_S = 2.0
 """Longest wait, at the end, for messages that the broker still has."""
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Before the next attempts to connect; the last one before all further attempts."""
+"""Pauses before the attempts to reconnect; the last one is repeated."""
 BEHIND_S = 5.0
+"""A longer delay of a probe is reported in `state`."""
 
-TellHeard = Callable[[list[Heard], int], None]
+DeliverHeard = Callable[[list[Heard], int], None]
 
 
 class RabbitMQ:
     """The firehose of one vhost of one broker.
 
-    `read` hands over what it tells, `news` and `unseen` what happened to it.
+    `read` hands over its messages; `news` and `unseen` report what happened to the connection.
     """
 
     ends_on_stop = True
@@ -67,10 +70,10 @@ class RabbitMQ:
         self.dropped = 0
         """Messages that the broker dropped because our queue was full."""
         self.knows_peers = False
-        """Whether the event exchange reports who is connected."""
+        """An event exchange reports who is connected."""
         self._firehose = Firehose(capture, Endpoint("0.0.0.0", int(broker.parameters.port)))  # noqa: S104
         self._visibility = Visibility(broker.name)
-        self._deliver: TellHeard | None = None
+        self._deliver: DeliverHeard | None = None
         self._batch: list[Delivery] = []
         self._connection: FirehoseConnection | None = None
         self._error: str | None = None
@@ -90,15 +93,15 @@ class RabbitMQ:
         self._probed_s = 0.0
         self._purging = False
         self._leaving = 0
-        """The probe behind which all is handed over, when the run ends."""
+        """Number of the last probe of the run; once it is back, all messages before it are here."""
         self._counts_last = False
-        """All is handed over, and what was dropped meanwhile is asked for."""
+        """All messages are here, and the last purge counts the dropped ones."""
 
     # --- what a live source offers ---
 
     def open(self) -> None:
-        """Connect and listen: messages are kept from now on. Raises SourceError, which says what to do."""
-        # What it has to say of a broken connection we say ourselves, and without the password.
+        """Connect and listen; messages are kept from now on. Raises SourceError with what to do."""
+        # We report a broken connection ourselves, without the password.
         logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
         until_s = monotonic_s() + CONNECT_S + FIRST_S
         self._connect()
@@ -110,15 +113,15 @@ class RabbitMQ:
         self.capture.first_ns = self.capture.last_ns = wall_ns()
 
     def stop(self) -> None:
-        """Hand over what the broker has, then end."""
+        """Make `read` hand over the messages that the broker still has, and return."""
         self._stop.set()
 
     @property
     def _stopping(self) -> bool:
         return self._stop.is_set()
 
-    def read(self, deliver: TellHeard) -> None:
-        """Hand over messages until `stop`; connect again when the connection ends."""
+    def read(self, deliver: DeliverHeard) -> None:
+        """Hand over messages until `stop`; reconnect when the connection breaks."""
         self._deliver = deliver
         attempt = 0
         while True:
@@ -137,11 +140,11 @@ class RabbitMQ:
         self._close()
 
     def news(self) -> list[tuple[int, str]]:
-        """Return what there is to say since the last time: (when, words)."""
+        """Return the news since the last call: (time in ns, words)."""
         return self._visibility.news()
 
     def unseen(self) -> list[tuple[int, int]]:
-        """Return the times (since, until) in which messages passed unseen, as known since the last time."""
+        """Return the times (since, until) in which messages passed unseen, as learnt since the last call."""
         return self._visibility.unseen()
 
     @property
@@ -151,7 +154,7 @@ class RabbitMQ:
 
     @property
     def state(self) -> str:
-        """How it is doing, in a few words; '' while all is well."""
+        """The state of the broker in a few words; '' while all is well."""
         return self._visibility.state
 
     # --- the connection ---
@@ -183,7 +186,7 @@ class RabbitMQ:
             self._connection.ioloop.stop()
 
     def _loop(self, until: Callable[[], bool]) -> None:
-        """Serve the connection until it fails or *until* says so."""
+        """Run pika's loop until the connection fails or *until* returns True."""
         connection = self._connection
         if connection is None or self._error is not None:
             return
@@ -208,7 +211,7 @@ class RabbitMQ:
                 connection.ioloop.remove_timeout(pending)
 
     def _close(self) -> None:
-        """Leave: our queues go with the connection."""
+        """Close the connection; our queues end with it."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -223,13 +226,13 @@ class RabbitMQ:
             connection.ioloop.close()
 
     def _broke_off(self, attempt: int) -> None:
-        """Say that the connection is gone; the first time, since when nothing is seen."""
+        """Handle a broken connection; at the first attempt, report since when messages are unseen."""
         now_ns = wall_ns()
         words = (self._error or "the connection broke off").removeprefix(f"{self.broker.name}: ")
         self._visibility.state = words
         self._flush()
-        # A channel may have been refused or cancelled while its connection is well: it would live on, and our
-        # queue with it, until the broker misses a heartbeat.
+        # A channel may be refused or cancelled while its connection works. Left open, the connection would
+        # keep our queue alive until the broker misses a heartbeat.
         self._close()
         if not attempt:
             self._visibility.lose(self.capture.last_ns or now_ns)
@@ -292,7 +295,7 @@ class RabbitMQ:
         self._fail(words)
 
     def _side_closed(self, _: Any, error: Any) -> None:
-        """Without the right to publish to our own queue there are no probes: silence tells nothing then."""
+        """Continue without probes: the user may not publish to our queue. Silence then means nothing."""
         if not self._stopping and self._connection is not None and self._connection.is_open:
             self._side = None
             if getattr(error, "reply_code", 0) == 403:
@@ -302,7 +305,7 @@ class RabbitMQ:
     # --- what arrives ---
 
     def _delivered(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        """Take a message that came by way of the client library."""
+        """Add a message that came through the client library."""
         headers, message_id = properties.headers or {}, properties.message_id or ""
         self._arrived(method.exchange, method.routing_key, headers, message_id, body)
 
@@ -370,11 +373,11 @@ class RabbitMQ:
             )
 
     def _is_known(self) -> bool:
-        """Return whether the first probe has come back: whether trace is on."""
+        """Return whether it is known if trace is on: the first probe is back, or probes are refused."""
         return self._ready and (self._probes.returned > 0 or self._side is None)
 
     def _has_left(self) -> bool:
-        """Return whether, after `stop`, all has come that the broker had, and what it dropped is known."""
+        """Return whether, after `stop`, all messages are here and the dropped ones are counted."""
         if not self._stopping:
             return False
         if not self._leaving:
@@ -391,7 +394,7 @@ class RabbitMQ:
         return not self._purging
 
     def _count_lost(self) -> None:
-        """Ask how many messages were dropped: purging tells how many the other queue had."""
+        """Purge the queue of dropped messages; the answer has their number."""
         if not self._purging:
             self._purging = True
             self._channel.queue_purge(self._lost_queue, callback=self._counted)

@@ -1,4 +1,4 @@
-"""AMQP 0-9-1 (RabbitMQ). `Amqp091` is its decoder.
+"""Decoder of AMQP 0-9-1, as RabbitMQ speaks it: `Amqp091`.
 
 decoder  bytes of one connection -> methods and contents
 methods  the table of methods, and how their arguments are read

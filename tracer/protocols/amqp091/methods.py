@@ -1,11 +1,11 @@
-"""The methods of AMQP 0-9-1 as a table, and how their arguments are read.
+"""The methods of AMQP 0-9-1 as a table, and the decoders of their arguments.
 
-One row is one method: class and method number, name, who sends it, its fields in wire order. The
-table is the truth: the decoders, the pattern that finds a method frame in the middle of a stream and
-the guess which end is the client are all drawn from it. RabbitMQ's extensions are rows like any other.
+One row is one method: class and method number, sender, name, fields in wire order. The decoders, the pattern
+that finds a method frame in the middle of a stream, and the guess which end is the client are all made from
+the table. RabbitMQ's extensions are rows like any other.
 
-Field types are those of the specification; a field whose name starts with '-' is stepped over. That
-is where credentials are: `response`, `challenge` and `new_secret` are never read.
+Field types are those of the specification. A field whose name starts with '-' is skipped. Credentials are
+among these: `response`, `challenge` and `new_secret` are never read.
 
 Source: AMQP 0-9-1 specification, amqp0-9-1.xml; RabbitMQ extensions, amqp0-9-1.extended.xml.
 """
@@ -26,20 +26,20 @@ Arguments = dict[str, str | int | bool]
 
 
 class Method(NamedTuple):
-    """One method as the decoder needs it."""
+    """One row of the table, with a decoder in place of its fields."""
 
     name: str
     sender: str
     """CLIENT, SERVER or EITHER."""
     content: bool
-    """A header and a body follow it."""
+    """True if a header and a body follow."""
     emitted: bool
     """False for methods that no later stage reads."""
     decode: Callable[[bytes], Arguments | None]
-    """Frame payload -> arguments; None when the fields run over the payload."""
+    """Frame payload -> arguments; None if the fields are longer than the payload."""
 
 
-# '+': content follows. '.': known, but not worth a message: basic.qos is noise, secure is credentials.
+# '+': a content follows. '.': no message is made: basic.qos is of no interest, secure holds credentials.
 _TABLE = """
 10 10  server  connection.start             -major:octet -minor:octet server_properties:table -mechanisms:longstr -locales:longstr
 10 11  client  connection.start-ok          client_properties:table mechanism:shortstr -response:longstr -locale:shortstr
@@ -111,6 +111,7 @@ _TABLE = """
 
 # --- field types ----------------------------------------------------------------------------------
 
+# Type -> its reader (section 4.2.5). Strings, tables and bits have no fixed size; see `_generic`.
 _NUMBERS = {
     "octet": struct.Struct(">B"),
     "short": struct.Struct(">H"),
@@ -142,13 +143,16 @@ _FIXED = {ord(kind): size for kind, size in _SIZES.items()}
 _LENGTH_FIRST = frozenset(b"SAFx")
 _STRING = ord("S")
 _LONGEST_STRING = 255
+"""Longer strings of a table (access tokens, for one) are left out."""
 _UNWANTED = re.compile("copyright|information|passw|secret|token|credential", re.IGNORECASE)
 
 
 def _table_strings(table: bytes) -> Arguments:
-    """Return the top-level strings of a field table, without long ones, licences and secrets.
+    """Return the top-level strings of a field table, without long strings, licences and secrets.
 
-    A damaged table gives the strings before the damage. Source: AMQP 0-9-1 section 4.2.5.5.
+    A damaged table gives the strings before the damage.
+
+    Source: AMQP 0-9-1 section 4.2.5.5.
     """
     found: Arguments = {}
     at, end = 0, len(table)
@@ -171,18 +175,20 @@ def _table_strings(table: bytes) -> Arguments:
         elif kind in _FIXED:
             at += _FIXED[kind]
         else:
+            # The size of an unknown type is unknown, too.
             break
     return found
 
 
 def _generic(fields: tuple[tuple[str, str], ...]) -> Callable[[bytes], Arguments | None]:
-    """Return a decoder for *fields*, each (name, type), of a method payload.
+    """Return a decoder of a method payload for *fields*, each (name, type).
 
-    Consecutive bits share an octet, the first in the lowest bit (section 4.2.5.2).
+    Consecutive bits share an octet, the first one in the lowest bit (section 4.2.5.2).
     """
 
     def decode(payload: bytes) -> Arguments | None:
         arguments: Arguments = {}
+        # Fields begin behind class and method, two shorts. `bit` 8 means: the next bit begins an octet.
         at, bit, end = 4, 8, len(payload)
         for name, kind in fields:
             wanted = name[0] != "-"
@@ -204,6 +210,7 @@ def _generic(fields: tuple[tuple[str, str], ...]) -> Callable[[bytes], Arguments
                     arguments[name] = number.unpack_from(payload, at)[0]
                 at += number.size
                 continue
+            # Any other type ends the octet of bits.
             at, size = _sized(payload, at, kind)
             if at + size > end:
                 return None
@@ -218,24 +225,27 @@ def _generic(fields: tuple[tuple[str, str], ...]) -> Callable[[bytes], Arguments
 
 
 def _sized(payload: bytes, at: int, kind: str) -> tuple[int, int]:
-    """Return where the bytes of a string or table begin and how many there are."""
+    """Return the offset and the size of a string or table; a size beyond the payload if it is cut."""
     if kind == "shortstr":
         return at + 1, payload[at] if at < len(payload) else 1
     if at + 4 > len(payload):
+        # Size 1 behind the end of the payload: the caller's check fails.
         return at + 4, 1
     return at + 4, _LONG.unpack_from(payload, at)[0]
 
 
 # --- the three methods that are nearly all of the traffic -----------------------------------------
-# Written out for speed: a third of the time of the generic decoder. A test holds them to the table.
+# Written out for speed: a third of the time of the generic decoder. A test compares them with the table.
 
 _DELIVERY_TAG = struct.Struct(">QB")
+"""The tag, then an octet of bits."""
 
 
 def _publish(payload: bytes) -> Arguments | None:
     end = len(payload)
     if end < 9:
         return None
+    # Class and method take 4 bytes, the ticket 2; then the exchange, its length first.
     exchange_end = 7 + payload[6]
     if exchange_end >= end:
         return None
@@ -253,6 +263,7 @@ def _deliver(payload: bytes) -> Arguments | None:
     end = len(payload)
     if end < 5:
         return None
+    # The consumer tag, then 8 bytes of delivery tag, an octet of bits and the length of the exchange.
     tag_end = 5 + payload[4]
     if tag_end + 10 > end:
         return None
@@ -288,6 +299,7 @@ def _fields(words: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _rows() -> dict[tuple[int, int], Method]:
+    """Return the methods of `_TABLE` by class and method number."""
     methods = {}
     for line in _TABLE.strip().splitlines():
         class_id, method_id, sender, marked, *words = line.split()
@@ -307,6 +319,7 @@ METHODS = _rows()
 
 
 def _method_head() -> re.Pattern[bytes]:
+    # Class and method are shorts whose upper byte is always 0.
     by_class: dict[int, bytes] = {}
     for class_id, method_id in METHODS:
         by_class[class_id] = by_class.get(class_id, b"") + re.escape(bytes([method_id]))
@@ -317,12 +330,13 @@ def _method_head() -> re.Pattern[bytes]:
 METHOD_HEAD = _method_head()
 """Matches the first 11 bytes of a method frame: channel <= 2047, size < 64 KiB, known class and method.
 
-Header and body frames are not looked for: 7 weak bytes would match in any binary and stall the reader.
+2047 is RabbitMQ's default channel_max. Header and body frames are not searched: their 7 bytes could match in
+any binary data, and the reader would wait for a frame that never ends.
 """
 
 # --- content properties ---------------------------------------------------------------------------
 
-# Bit 15 first. None: stepped over (user_id is an account's name; headers are looked at for one key).
+# Bit 15 first (section 4.2.6.1). None: skipped. user_id is an account's name; of headers one key is read.
 _PROPERTIES: tuple[tuple[str | None, str], ...] = (
     ("content_type", "shortstr"),
     ("content_encoding", "shortstr"),
@@ -349,23 +363,26 @@ def _layout(flags: int) -> tuple[tuple[str | None, str], ...]:
 
 
 def properties_of(payload: bytes) -> dict[str, str | int]:
-    """Return the properties in a content header's payload; as many as are there when it is cut.
+    """Return the properties in the payload of a content header; of a cut one those before the cut.
 
     Source: AMQP 0-9-1 section 4.2.6.1.
     """
+    # Class, weight and body size come first: 2, 2 and 8 bytes.
     words = payload[12:]
     return _seen_before(words).copy() if len(words) <= _SHORT else _properties(words)
 
 
 def _properties(payload: bytes) -> dict[str, str | int]:
-    """Read flags and properties. Bit 0 of the flags announces another word of flags, which no 0-9-1
-    class uses; it is stepped over.
+    """Return the properties that the flags announce.
+
+    Bit 0 of a word of flags announces another word. No class of 0-9-1 uses it, so further words are skipped.
     """
     found: dict[str, str | int] = {}
     at, end = 2, len(payload)
     if end < at:
         return found
     flags = word = payload[0] << 8 | payload[1]
+    # `flags` keeps the first word; further words are only passed over.
     while word & 1 and at + 2 <= end:
         word = payload[at] << 8 | payload[at + 1]
         at += 2
@@ -395,14 +412,18 @@ def _properties(payload: bytes) -> dict[str, str | int]:
     return found
 
 
-# A client's messages have the same properties, byte by byte, as long as they have no id in them.
+# A client's messages have the same properties byte for byte, unless there is an id among them; so the decoded
+# ones are cached. Long ones are not: they would fill the cache with bytes.
 _SHORT = 200
 _seen_before = lru_cache(maxsize=256)(_properties)
 
 
 def _look_for_compression(payload: bytes, at: int, stop: int, found: dict[str, str | int]) -> None:
+    """Add the header `compression`, if the table in payload[at:stop] has it; the table is not decoded."""
     if stop - at < len(_COMPRESSION) + 4:
         return
+    # The length octet of the name and the type 'S' are part of the pattern, so it cannot match inside a value
+    # by accident of the word alone.
     key = payload.find(_COMPRESSION, at, stop)
     value = key + len(_COMPRESSION) + 4
     if key >= 0 and value <= len(payload):

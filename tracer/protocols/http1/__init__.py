@@ -1,10 +1,10 @@
-"""HTTP/1.x. `Http1` is its decoder.
+"""Decoder of HTTP/1.x: `Http1`.
 
 decoder    bytes of one connection -> requests and responses
-head       where a message begins, what its head says, and what of it is secret
-body       how long a body is, and what of it is kept
+head       start lines and header lines: finding them, parsing them, replacing their secrets
+body       the length of a body, and the part of it that is kept
 stream     the state of one direction
-exchanges  which response answers which request, also behind gaps
+exchanges  pairing of requests and responses, also around gaps
 """
 
 from tracer.protocols.http1.decoder import Http1

@@ -1,7 +1,7 @@
-"""The body of an HTTP/1.x message: how long it is, and what of it is kept.
+"""The body of an HTTP/1.x message: its length, and the part of it that is kept.
 
-A `Body` eats bytes of its stream until it is complete. What nobody wants is counted, not copied, and
-nothing is allocated because a sender declared a size.
+A `Body` consumes bytes of its stream until it is complete. Bytes that are not wanted are counted, not copied.
+No memory is allocated by a declared size.
 
 Source: RFC 9112 §6 (length), §7.1 (chunked); RFC 9110 §8.4.1 (content codings).
 """
@@ -23,26 +23,28 @@ __all__ = [
 ]
 
 LENGTH, CHUNKED, UNTIL_CLOSE = range(3)
-"""How the end of a body is found."""
+"""How the end of a body is determined: Content-Length, chunks, or the close of the connection."""
 
 DECODED_LIMIT = 1 << 20
-"""Of a decompressed body: gzip can swell a kilobyte to a megabyte."""
+"""Limit of a decompressed body: gzip can expand a kilobyte to a megabyte."""
 _LINE_LIMIT = 4_096
-"""Of a chunk's size with its extensions, and of a trailer line."""
+"""Limit of a chunk-size line with its extensions, and of a trailer line."""
 _TRAILER_LIMIT = 65_536
+# chunk-size and chunk extensions (RFC 9112 §7.1.1). 16 digits are 64 bits.
 _SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t\r]*(?:;.*)?", re.DOTALL)
 _HOLE = b"\x00"
-"""Stands for bytes that are not in the capture: no JSON holds a NUL, so what lies on both sides of a
-hole never reads as one."""
+"""Replaces bytes that are not in the capture. JSON holds no NUL, so the bytes before and behind a hole are
+never read as one value."""
 
+# States: in the data, in a line with a chunk's size, in the CRLF behind a chunk, in the trailer.
 _IN_DATA, _SIZE_LINE, _DATA_END, _TRAILER = range(4)
 
 
 class Body:
     """The body of one message while it arrives.
 
-    *keep* is how many bytes to keep, 0 for none. `complete` says that its last byte was seen,
-    `broken` that it cannot be followed any more (a chunk size that is none, say).
+    *keep* is the number of bytes to keep. `complete`: its last byte was seen. `broken`: its end cannot be
+    determined any more, by an invalid chunk size for example. `holed`: bytes of it are missing.
     """
 
     __slots__ = ("_kept", "_left", "_limit", "_line", "_parts", "_state", "_trailer_bytes", "broken",
@@ -64,25 +66,26 @@ class Body:
 
     @property
     def ended(self) -> bool:
-        """Whether all content is there, even if the last line of a trailer is not."""
+        """Whether all content was seen, even if the end of the trailer was not."""
         return self.complete or self._state == _TRAILER
 
     def feed(self, payload: bytes, at: int) -> int:
-        """Eat *payload* from offset *at* on and return the offset behind the last byte eaten."""
+        """Consume *payload* from offset *at* on; return the offset behind the last consumed byte."""
         size = len(payload)
         while at < size and not (self.complete or self.broken):
             at = self._data(payload, at) if self._state == _IN_DATA else self._lines(payload, at)
         return at
 
     def lose(self, size_bytes: int) -> bool:
-        """Skip a hole; return False when it reaches beyond what is known of this body.
+        """Skip a hole; return False if its end may lie outside of this body's known data.
 
-        A hole of unknown size (0) is survived by nothing but a body that lasts until the close.
+        A hole of unknown size (0) can be skipped only in a body that lasts until the close.
         """
         self.holed = True
         if self.framing == UNTIL_CLOSE:
             self._keep_hole()
             return True
+        # For chunks, `_left` is what is left of the current one: the size of the next is in the hole.
         if self._state != _IN_DATA or not 0 < size_bytes <= self._left:
             return False
         self._keep_hole()
@@ -90,10 +93,10 @@ class Body:
         return True
 
     def content(self, coding: str) -> bytes:
-        """Return what was kept, decompressed when *coding* (Content-Encoding) says gzip or deflate.
+        """Return the kept bytes, decompressed if *coding* (Content-Encoding) is gzip or deflate.
 
-        Of a compressed body with a hole only the part before the hole can be read. A coding that is
-        unknown or untrue leaves the bytes as they are.
+        Of a compressed body with a hole, only the part before the hole can be decompressed. An unknown or
+        wrong coding leaves the bytes as they are.
         """
         coding = coding.strip().lower()
         if coding not in ("gzip", "x-gzip", "deflate"):
@@ -110,6 +113,7 @@ class Body:
         if self.framing != UNTIL_CLOSE and size > self._left:
             size = self._left
         if self._kept < self._limit:
+            # Cut to the limit before it is copied.
             part = payload[at : at + min(size, self._limit - self._kept)]
             self._parts.append(part)
             self._kept += len(part)
@@ -135,6 +139,7 @@ class Body:
     # --- lines between the data of chunks ---
 
     def _lines(self, payload: bytes, at: int) -> int:
+        """Consume one line, or the part of it that is there; its length is limited before it is copied."""
         end = payload.find(b"\n", at)
         line = self._line
         if end < 0:
@@ -150,6 +155,7 @@ class Body:
 
     def _line_read(self, line: bytes) -> None:
         if self._state == _DATA_END:
+            # The CRLF behind the data of a chunk: an empty line.
             self._state = _SIZE_LINE
             if line.strip():
                 self.broken = True
@@ -159,25 +165,32 @@ class Body:
                 self.broken = True
                 return
             self._left = int(found[1], 16)
+            # A chunk of size 0 is the last one; the trailer follows.
             self._state = _IN_DATA if self._left else _TRAILER
         else:
+            # An empty line ends the trailer.
             self._trailer_bytes += len(line)
             self.complete = not line.rstrip(b"\r")
             self.broken = self._trailer_bytes > _TRAILER_LIMIT
 
 
 def request_framing(headers: dict[str, str]) -> tuple[int, int]:
-    """Return how a request's body ends, and its length (RFC 9112 §6.3)."""
+    """Return the framing of a request's body, and its length (RFC 9112 §6.3)."""
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return CHUNKED, 0
     return LENGTH, content_length(headers) or 0
 
 
-def response_framing(headers: dict[str, str], status: int, asked: str) -> tuple[int, int]:
-    """Return how the body of a response to a request *asked* ends, and its length (RFC 9112 §6.3)."""
-    tunnel = asked == "CONNECT" and 200 <= status < 300
-    if asked == "HEAD" or status in (101, 204, 304) or tunnel:
+def response_framing(headers: dict[str, str], status: int, request_method: str) -> tuple[int, int]:
+    """Return the framing of a response's body, and its length; *request_method* '' is an unknown one.
+
+    Source: RFC 9112 §6.3.
+    """
+    # These have no body, whatever their headers say.
+    tunnel = request_method == "CONNECT" and 200 <= status < 300
+    if request_method == "HEAD" or status in (101, 204, 304) or tunnel:
         return LENGTH, 0
+    # Transfer-Encoding overrides Content-Length. If its last coding is not chunked, the close ends the body.
     coding = headers.get("transfer-encoding", "").lower()
     if coding and coding != "identity":
         return CHUNKED if coding.endswith("chunked") else UNTIL_CLOSE, 0
@@ -186,18 +199,19 @@ def response_framing(headers: dict[str, str], status: int, asked: str) -> tuple[
 
 
 def content_length(headers: dict[str, str]) -> int | None:
-    """Return the declared length, of a repeated one the first, or None (RFC 9112 §6.3)."""
+    """Return the declared length, or None; of a repeated header the first value (RFC 9112 §6.3)."""
     value = headers.get("content-length")
     if value is None:
         return None
+    # At most 18 digits, which is less than 2**63; isdigit alone would accept other scripts' digits.
     first = value.partition(",")[0].strip()
     return int(first) if first.isascii() and first.isdigit() and len(first) <= 18 else None
 
 
 def _decompress(data: bytes, coding: str) -> bytes:
     """Return *data* decompressed, at most DECODED_LIMIT bytes; *data* itself if it is not compressed."""
-    # 47 finds out whether it is gzip or zlib; "deflate" is zlib by RFC 9110 §8.4.1.2, and raw by
-    # custom of some servers.
+    # wbits 47 detects gzip and zlib. "deflate" is zlib by RFC 9110 §8.4.1.2, but some servers send raw
+    # deflate, which is wbits -15.
     for window in (47, -15) if coding == "deflate" else (47,):
         out = bytearray()
         rest = data
@@ -207,8 +221,10 @@ def _decompress(data: bytes, coding: str) -> bytes:
                 out += stream.decompress(rest, DECODED_LIMIT - len(out))
                 if not stream.eof:
                     break
+                # Another gzip member follows (RFC 1952 §2.2).
                 rest = stream.unused_data
         except zlib.error:
+            # Damage behind the start: what was decompressed so far is returned.
             if not out:
                 continue
         return bytes(out)

@@ -1,14 +1,14 @@
-"""HTTP/1.x: bytes of one connection -> requests and responses, paired.
+"""Decoder of HTTP/1.x: bytes of one connection -> requests and responses, paired.
 
-Strategy. Each direction is read by itself; it is in one of four states:
+Strategy. Each direction is read by itself. It is in one of four states:
 
-    HEAD   at a message's start, collecting its head
-    BODY   inside a body whose end is known: a length, chunks, the close
-    PEEK   a body may follow or not (see `begins_with`): the next bytes tell
-    LOST   out of step: looking for the next start line, anywhere in the bytes
+    HEAD   at the start of a message, collecting its head
+    BODY   inside a body whose end is known: by a length, by chunks, or by the close
+    PEEK   behind a head, where it is unknown whether a body follows: the next bytes decide
+    LOST   out of step: searching the next start line, anywhere in the bytes
 
-A hole inside a known length is skipped by arithmetic; any other ends its message, flagged, and LOST
-follows. The pairing of requests and responses across such holes is `Exchanges`' affair.
+A hole inside a body of known length is skipped. Any other hole ends its message, flagged as truncated, and
+LOST follows. `Exchanges` pairs requests and responses, also around such holes.
 
 Source: RFC 9112; RFC 9110 §9.3, §10.1.1 (100-continue), §15.2.
 """
@@ -58,10 +58,13 @@ WantsBody = Callable[[str, str, dict[str, str], int], bool]
 """(method, target, headers, status; 0 for the request) -> keep the body?"""
 
 HEAD_LIMIT = 65_536
-"""More than any server accepts: Apache takes 8 KiB a line and 100 lines, nginx 32 KiB, Node.js 16 KiB."""
+"""More than servers accept by default: Apache 8 KiB a line and 100 lines, nginx 32 KiB, Node.js 16 KiB."""
 BODY_LIMIT = 256 << 10
+"""Bytes of a body that are kept, before decompression."""
 
+# A bare LF ends a line, too (RFC 9112 §2.2).
 _HEAD_END = re.compile(rb"\n\r?\n")
+# Method and the start of a target in origin, asterisk, absolute or authority form (RFC 9112 §3.2).
 _REQUEST = re.compile(rb"(?:" + b"|".join(METHODS) + rb") (?:/|\*|https?://|[\w.\-]+:\d+ HTTP/1)")
 _RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r\n]")
 _METHOD_STARTS = tuple(method + b" " for method in METHODS)
@@ -71,23 +74,22 @@ _RESPONSE_STARTS = (b"HTTP/1.",)
 class Http1:
     """Decoder of one HTTP/1.x connection.
 
-    *wants_body* says whose body to keep (all when None), up to *body_limit* bytes before
-    decompression. Of a response that it is asked about, method and target are those of the request,
-    or '' when that is not known. With *raw*, messages hold their heads as they were sent, and requests their
-    bodies as they were compressed.
+    *wants_body* decides whose body is kept (None: all), up to *body_limit* bytes before decompression. For a
+    response it gets method and target of the request, or '' if the request is unknown. With *raw*, messages
+    hold their heads as they were sent, and requests their bodies without decompression.
 
-    A response can be emitted before its request when the request's direction waited for a lost
-    segment; their `exchange` is equal all the same. An answer that comes before the end of the
-    request's body is emitted behind it: the bytes may only be reordered.
+    A response can be emitted before its request, if a lost segment held up the request's direction; both have
+    the same `exchange`. A response that comes before the end of the request's body is emitted behind the
+    request, because packets may be reordered.
     """
 
     name: ClassVar[str] = "http1"
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:
-        """Return the direction in which *payload*, first bytes of a stream, really travels, or None.
+        """Return the direction in which *payload*, the first bytes of a stream, travels; None if not HTTP.
 
-        The HTTP/2 preface is ours, too: the decoder names it and stops.
+        The HTTP/2 preface is accepted, too: the decoder reports it and stops.
         """
         if _RESPONSE.match(payload):
             return TO_CLIENT
@@ -95,7 +97,7 @@ class Http1:
             return TO_SERVER
         if _REQUEST.match(payload):
             line, newline, _ = payload.partition(b"\n")
-            # A line that is longer than the segment is taken on trust.
+            # A request line without its end (longer than the segment) is accepted without a check.
             if not newline or parse_start(line) is not None:
                 return TO_SERVER
         return None
@@ -108,7 +110,7 @@ class Http1:
         body_limit: int = BODY_LIMIT,
         raw: bool = False,
     ) -> None:
-        # Gaps from before this decoder was made count as well.
+        # A gap before the first recognised bytes has the same effect as a late start of the capture.
         joined = connection.joined or connection.gaps > 0
         self._connection = connection
         self._wants_body = wants_body
@@ -117,10 +119,13 @@ class Http1:
         self._streams = (Stream(TO_SERVER, joined), Stream(TO_CLIENT, joined))
         self._exchanges = Exchanges(joined)
         self._opaque = False
+        """Nothing that follows is HTTP/1: TLS, HTTP/2, an upgrade, a tunnel."""
         self._complained = False
+        """An `Undecoded` for garbage was emitted; one for a connection is enough."""
         self._out: list[Message] = []
+        """Messages of the current call."""
         self._held: list[Message] = []
-        """The answer to a request whose body has not ended."""
+        """Responses that wait for the end of their request's body."""
 
     # --- what comes in ---
 
@@ -132,6 +137,7 @@ class Http1:
         stream = self._streams[data.direction]
         stream.mark = Mark(data.time_ns, data.frames)
         payload, at = data.payload, 0
+        # One step for each state; a step may replace the payload (by its buffer) and always moves on.
         while at < len(payload) and not self._opaque:
             if stream.state == BODY:
                 at = self._body(stream, payload, at)
@@ -144,7 +150,7 @@ class Http1:
         return out
 
     def gap(self, gap: Gap) -> Iterable[Message]:
-        """Return what the hole in a direction ends; a body of known length goes on behind it."""
+        """Return the message that the hole ends; a body of known length goes on behind the hole."""
         if self._opaque:
             return ()
         out = self._out = []
@@ -161,18 +167,20 @@ class Http1:
         else:
             self._emit_cut_head(stream)
         if not self._opaque:
+            # Gap and last byte have one time: the snap length cut a segment, so no other segment is missing.
             cut = gap.size_bytes > 0 and gap.since_ns == gap.time_ns
             self._lose_step(stream, gap.since_ns, whole=not cut)
         return out
 
     def closed(self, closed: Closed) -> Iterable[Message]:
-        """Return what the end of one direction (fin) or of both completes."""
+        """Return the messages that the end of one direction (fin) or of both completes."""
         if self._opaque:
             return ()
         out = self._out = []
         for stream in self._streams:
             if closed.how == "fin" and stream.direction != closed.direction:
                 continue
+            # A FIN or RST that was captured is the evidence of the end; else it is the direction's last data.
             if closed.frames and closed.direction == stream.direction and closed.how in ("fin", "reset"):
                 self._end(stream, Mark(closed.time_ns, closed.frames), closed.how)
             else:
@@ -184,16 +192,17 @@ class Http1:
     # --- heads ---
 
     def _head(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
-        """Collect a head; return the bytes that are left and the offset to go on from."""
+        """Collect a head; return the bytes that are left, and the offset in them to continue from."""
         buffer = stream.buffer
         if not buffer:
-            # Empty lines before a request are allowed (RFC 9112 §2.2).
+            # Empty lines before a request line are ignored (RFC 9112 §2.2).
             while payload[at] in b"\r\n":
                 at += 1
                 if at == len(payload):
                     return payload, at
             if stream.start is None:
                 stream.start = stream.mark
+            # A head within one segment, which is usual, is parsed without a copy into the buffer.
             found = _HEAD_END.search(payload, at, at + HEAD_LIMIT)
             if found is not None:
                 end = found.end()
@@ -201,9 +210,10 @@ class Http1:
                     return payload, end
                 return self._garbage(stream, payload[at:])
         buffer += payload[at:]
+        # The end has up to three bytes, so the last two that were searched before may be its beginning.
         found = _HEAD_END.search(buffer, max(0, stream.scanned - 2), HEAD_LIMIT)
         if found is not None:
-            # The end was not there before, so all bytes behind it are of this Data.
+            # The head was incomplete before, so all bytes behind its end came with this Data.
             rest = bytes(buffer[found.end() :])
             head = bytes(buffer[: found.end()])
             buffer.clear()
@@ -218,7 +228,7 @@ class Http1:
 
     @staticmethod
     def _plausible(stream: Stream) -> bool:
-        """Return whether the incomplete head in the buffer begins with a start line, as far as known."""
+        """Return whether the incomplete head in the buffer can begin with a start line."""
         if stream.checked:
             return True
         buffer = stream.buffer
@@ -231,14 +241,15 @@ class Http1:
         return stream.checked
 
     def _garbage(self, stream: Stream, rest: bytes) -> tuple[bytes, int]:
-        """Say once that *rest* is no HTTP/1; look for a start line in it unless it is another protocol."""
+        """Report that *rest* is not HTTP/1; search a start line in it, unless it is another protocol."""
+        # Only the first bytes of a direction identify a protocol: later ones may be a part of anything.
         reason = foreign(rest) if stream.fresh else None
         if reason is not None:
             self._stop(stream, reason)
             return b"", 0
         self._complain(stream)
         self._lose_step(stream, stream.mark.time_ns)
-        # One byte further on: what begins here is known to be no start line.
+        # The search begins one byte further on, since no start line begins here.
         stream.fresh = False
         return rest[1:], 0
 
@@ -249,7 +260,10 @@ class Http1:
             self._out.append(Undecoded(self._connection, mark.time_ns, "garbage", mark.frames))
 
     def _begin(self, stream: Stream, raw: bytes, cut: bool = False) -> bool:
-        """Take a head; return False if it is none. *cut* says that its last lines are missing."""
+        """Begin the message of the head *raw*; return False if it is not a head.
+
+        *cut*: its last header lines are missing, so the message ends with it.
+        """
         head = parse_head(raw)
         if head is None:
             return False
@@ -262,6 +276,7 @@ class Http1:
             self._frame(message, head.target)
         else:
             stream.responses = True
+            # Interim responses precede the final one (RFC 9110 §15.2). Behind a 101 there is no other.
             if 100 <= head.status < 200 and head.status != 101:
                 return True
             answered = self._exchanges.response(start.time_ns)
@@ -277,22 +292,24 @@ class Http1:
             self._finish(stream, stream.mark)
         elif message.body.complete:
             self._finish(stream, stream.mark)
-        elif not message.asked:
+        elif not message.request_method:
+            # The request is unknown. If it was a HEAD, no body follows although a length is declared.
             stream.state = PEEK
         else:
             stream.state = BODY
+            # A request with a long body that is not wanted is emitted at once.
             if head.status == 0 and not message.waits:
                 self._emit_request(stream, message)
         return True
 
     def _frame(self, message: MessageUnderWay, target: str) -> None:
-        """Decide how long a body is and whether to keep it; *target* is the request's."""
+        """Determine the length of a body and whether it is kept; *target* is that of the request."""
         head = message.head
         if head.status:
-            framing, size = response_framing(head.headers, head.status, message.asked)
+            framing, size = response_framing(head.headers, head.status, message.request_method)
         else:
             framing, size = request_framing(head.headers)
-        if (size or framing != LENGTH) and self._wants(message.asked, target, head):
+        if (size or framing != LENGTH) and self._wants(message.request_method, target, head):
             message.keep = self._body_limit
         message.body = Body(framing, size, message.keep)
 
@@ -300,25 +317,25 @@ class Http1:
         return self._wants_body is None or self._wants_body(method, target, head.headers, head.status)
 
     def _answer_early(self, stream: Stream, exchange: int) -> None:
-        """Take note of an answer to a request whose body has not ended."""
+        """Handle a response that begins before the end of its request's body."""
         request = self._unanswered(stream, exchange)
         if request is None:
             return
         if request.body.received == 0 and "100-continue" in request.head.headers.get("expect", "").lower():
-            # Refused instead of continued: the client may leave its body out (RFC 9110 §10.1.1).
+            # The server refuses in place of 100 Continue, so the client may omit the body (RFC 9110 §10.1.1).
             other = self._streams[1 - stream.direction]
             self._cut_request(other, request)
             other.state = PEEK
 
     def _unanswered(self, stream: Stream, exchange: int) -> MessageUnderWay | None:
-        """Return the request of *exchange* if its body has not ended."""
+        """Return the request of *exchange* if its body has not ended; else None."""
         request = self._streams[1 - stream.direction].message
         if request is None or request.exchange != exchange or not request.is_request:
             return None
         return request
 
     def _cut_request(self, stream: Stream, request: MessageUnderWay) -> None:
-        """Emit a request of which the rest will not come."""
+        """Emit a request whose body will not be completed."""
         if not request.emitted:
             request.truncated = request.truncated or request.keep > 0
             request.end = stream.mark
@@ -340,11 +357,12 @@ class Http1:
         return at
 
     def _peek(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
-        """Find out whether a body follows: it does unless the next bytes begin another message.
+        """Decide whether a body follows: it does unless the next bytes begin another message.
 
-        An answer to an unseen HEAD has the length of a body and no body.
+        A response to an unseen HEAD request declares a length and has no body.
         """
         stream.buffer += payload[at:]
+        # 16 bytes are longer than each start that is compared.
         begun = bytes(stream.buffer[:16])
         follows = begins_with(begun, _RESPONSE_STARTS if stream.responses else _METHOD_STARTS)
         if follows is None:
@@ -358,7 +376,7 @@ class Http1:
         return rest, 0
 
     def _settle_peek(self, stream: Stream) -> None:
-        """Take the few bytes that were peeked at for a body: no more will tell."""
+        """Treat the bytes in the buffer as the start of a body: no further bytes can decide it."""
         if stream.state == PEEK and stream.message is not None:
             rest = bytes(stream.buffer)
             stream.buffer.clear()
@@ -368,7 +386,7 @@ class Http1:
     # --- out of step ---
 
     def _search(self, stream: Stream, payload: bytes, at: int) -> tuple[bytes, int]:
-        """Look for the next start line."""
+        """Search the next start line."""
         buffer = stream.buffer
         stream.marks.append((len(buffer), stream.mark))
         buffer += payload[at:]
@@ -387,6 +405,7 @@ class Http1:
     def _found(self, stream: Stream, offset: int) -> bytes:
         """Be in step again at *offset* of the buffer; return the bytes from there on."""
         rest = bytes(stream.buffer[offset:])
+        # The mark of the Data that holds the offset.
         at = bisect_right(stream.marks, offset, key=lambda mark: mark[0]) - 1
         start = stream.marks[at][1] if at >= 0 else stream.mark
         stream.reset(HEAD)
@@ -394,12 +413,15 @@ class Http1:
         return rest
 
     def _lose_step(self, stream: Stream, since_ns: int, whole: bool = True) -> None:
-        """Messages may be gone from here on; *whole* ones, unless only a segment was cut."""
+        """Be out of step, and report to `Exchanges` that messages may be missing.
+
+        *whole*: whole messages may be missing. False if the snap length cut one segment.
+        """
         stream.reset(LOST)
         self._exchanges.lose(stream.responses, since_ns, whole)
 
     def _emit_cut_head(self, stream: Stream) -> None:
-        """Emit the message whose head stops before its end, if its start line is there."""
+        """Emit the message whose head breaks off, if its start line is complete."""
         if stream.state == LOST and stream.buffer:
             found, _ = find_start(stream.buffer, 0, final=True)
             if found < 0:
@@ -407,6 +429,7 @@ class Http1:
             stream.buffer[:] = self._found(stream, found)
         if stream.state == HEAD and stream.buffer:
             raw = bytes(stream.buffer)
+            # Up to the last complete line.
             end = raw.rfind(b"\n") + 1
             stream.buffer.clear()
             if end:
@@ -427,7 +450,7 @@ class Http1:
             return
         head = message.head
         request = self._unanswered(stream, message.exchange)
-        # A mirror port may show the answer before the end of its request.
+        # A mirror port may show the response before the end of its request.
         out = self._out if request is None or request.emitted else self._held
         out.append(
             HttpResponse(
@@ -447,7 +470,7 @@ class Http1:
         if head.status == 101:
             protocol = head.headers.get("upgrade", "").lower()
             self._stop(stream, {"websocket": "websocket", "h2c": "http2"}.get(protocol, "upgraded"))
-        elif message.asked == "CONNECT" and 200 <= head.status < 300:
+        elif message.request_method == "CONNECT" and 200 <= head.status < 300:
             self._stop(stream, "tunnel")
 
     def _emit_request(self, stream: Stream, message: MessageUnderWay) -> None:
@@ -474,7 +497,7 @@ class Http1:
             self._held.clear()
 
     def _stop(self, stream: Stream, reason: str) -> None:
-        """From here on nothing of this connection is HTTP/1."""
+        """Stop decoding: no later byte of this connection is HTTP/1."""
         mark = stream.mark
         for side in self._streams:
             if side.message is not None and side.message.is_request:
@@ -485,16 +508,17 @@ class Http1:
             side.reset(LOST)
 
     def _end(self, stream: Stream, mark: Mark, how: str) -> None:
-        """Emit what is under way in a direction that has ended."""
+        """Emit the unfinished message of a direction that has ended."""
         self._settle_peek(stream)
         message = stream.message
         if message is None:
+            # A few first bytes that never became a head: report them if they cannot begin one.
             begun = bytes(stream.buffer[:64]) if stream.fresh and stream.state == HEAD else b""
             self._emit_cut_head(stream)
             if begun and not (_REQUEST.match(begun) or _RESPONSE.match(begun)):
                 self._complain(stream)
         else:
-            # A reset can cut a body that lasts until the close; only a FIN ends it (RFC 9112 §8).
+            # Only a FIN ends a body that lasts until the close; a reset may cut it (RFC 9112 §8).
             whole = message.body.framing == UNTIL_CLOSE and how == "fin"
             message.truncated = message.truncated or not (whole or message.body.ended)
             self._finish(stream, mark)

@@ -1,4 +1,4 @@
-"""Which HTTP response answers which request, also where parts of the traffic are missing."""
+"""Pairing of HTTP requests and responses, also where parts of the traffic are missing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 __all__ = ["Exchanges", "Open"]
 
 _MOST_OPEN = 256
-"""Unpaired requests or responses that are remembered; more happen only where one direction is missing."""
+"""Unpaired requests or responses that are remembered. There are more only if one direction is missing."""
 _UNKNOWN = 0
-"""The exchange that stands for requests in a hole."""
+"""Exchange of an entry that stands for possible requests in a hole; real ones count from 1."""
 
 
 class Open(NamedTuple):
-    """A request without its response yet, or a response without its request."""
+    """A request that has no response yet, or a response that has no request."""
 
     exchange: int
     time_ns: int
@@ -24,14 +24,16 @@ class Open(NamedTuple):
 
 
 class Exchanges:
-    """Gives requests and responses of one connection their numbers.
+    """Numbers the exchanges of one connection: a request and its response get the same number.
 
-    While both directions are whole from their first byte the n-th response answers the n-th request,
-    in whatever order the two directions reach us. Once whole messages may be missing (and from the
-    start on a connection that we joined) time decides: a client that does not pipeline sends no request
-    before it has the answer to the one before, so the first response that begins behind a request is
-    its answer. Behind a hole among the responses it is the latest request's, if a later request
-    shows that it was the latest. What stays open is not paired: a wrong pair is worse than none.
+    While both directions are whole from their first byte, messages are counted: the n-th response answers
+    the n-th request (RFC 9112 §9.2), in whatever order the directions reach us.
+
+    Once whole messages may be missing, and from the start on a connection that began before the capture, time
+    decides. A client that does not pipeline sends no request before it has the response to the previous one,
+    so the first response that begins after a request is its response. Behind a hole among the responses, a
+    response belongs to the latest request before it, but only if a later request shows which one that was.
+    Messages that stay ambiguous are not paired, because a wrong pair is worse than none.
     """
 
     __slots__ = ("_aligned", "_answered_ns", "_holed", "_joined", "_last", "_orphans", "_outstanding",
@@ -39,41 +41,47 @@ class Exchanges:
 
     def __init__(self, joined: bool) -> None:
         self._aligned = not joined
+        """Messages can be counted: no whole message is missing so far."""
         self._joined = joined
-        """No response was seen yet on a connection that began before the capture."""
+        """The connection began before the capture, and no response was seen yet."""
         self._holed = False
-        """The next response is the first one behind a hole: earlier answers may lie in the hole."""
+        """The next response is the first one behind a hole: earlier responses may be in the hole."""
         self._pipelined = False
+        """The client sent a request before the response to the previous one, so time pairs nothing."""
         self._answered_ns = 0
-        """When the latest response began."""
+        """Time of the first byte of the latest response."""
         self._last = 0
+        """Latest number that was given."""
         self._outstanding: deque[Open] = deque()
+        """Requests without a response, in order."""
         self._orphans: deque[Open] = deque()
+        """Responses without a request, in order."""
 
     def request(self, time_ns: int, method: str, target: str) -> int:
         """Return the exchange of a request whose first byte was seen at *time_ns*.
 
-        It may be that of a response that reached us earlier: reassembly holds a direction back while
-        it waits for a lost segment, and the other direction goes on.
+        Its response may have reached us earlier: reassembly holds a direction back while it waits for a lost
+        segment, and the other direction goes on.
         """
         orphans = self._orphans
         if self._aligned:
             if orphans:
                 return orphans.popleft().exchange
         elif not self._pipelined:
+            # Responses that began before this request answer earlier ones, which are missing.
             while orphans and orphans[0].time_ns < time_ns:
                 orphans.popleft()
             if orphans and not orphans[0].after_hole:
                 return orphans.popleft().exchange
         self._last += 1
-        # Out of order a request that is older than the latest response will have no other.
+        # If messages reach us out of order, a request older than the latest response gets no response.
         if self._aligned or (not self._pipelined and time_ns >= self._answered_ns):
             self._outstanding.append(Open(self._last, time_ns, method, target))
             self._bound(self._outstanding)
         return self._last
 
     def response(self, time_ns: int) -> Open:
-        """Return the request (its method '' if unknown) that a response from *time_ns* answers."""
+        """Return the request that a response from *time_ns* answers; with method '' if it is unknown."""
         answered = self._counted(time_ns) if self._aligned else self._timed(time_ns)
         after_hole, self._holed, self._joined = self._holed, False, False
         self._answered_ns = time_ns
@@ -85,6 +93,7 @@ class Exchanges:
         return answered
 
     def _counted(self, time_ns: int) -> Open | None:
+        """Return the request of the next response by counting; None if it has not reached us yet."""
         outstanding = self._outstanding
         if not outstanding:
             return None
@@ -94,6 +103,7 @@ class Exchanges:
         return answered
 
     def _timed(self, time_ns: int) -> Open | None:
+        """Return the request of a response from *time_ns* by time; None if it is ambiguous."""
         outstanding = self._outstanding
         before: list[Open] = []
         while outstanding and outstanding[0].time_ns <= time_ns:
@@ -102,18 +112,21 @@ class Exchanges:
         if not known:
             return None
         if self._holed:
+            # `outstanding` has a later request, and no hole among the requests hides one in between.
             return known[-1] if outstanding and before[-1].exchange else None
-        # Two without a hole: it does pipeline, or the capture is out of order.
+        # Two requests without a hole: the client pipelines, or the capture is out of order. Before the first
+        # response of a joined connection, the earlier requests' responses may precede the capture's start.
         return known[-1] if len(known) == 1 or self._joined else None
 
     def lose(self, responses: bool, since_ns: int, whole: bool) -> None:
-        """Take note that messages of one direction, *responses* or requests, may be gone.
+        """Record that messages of one direction, *responses* or requests, may be missing.
 
-        *since_ns* is the time of the last byte before; *whole* is False where only the end of one segment
-        is missing (snap length), so that no other message can be.
+        *since_ns* is the time of the last byte before the hole. *whole* is False if only the end of one
+        segment is missing (snap length), so that no other message can be missing.
         """
         self._aligned = False
         if self._pipelined:
+            # Neither counting nor time can pair what is open.
             self._outstanding.clear()
             self._orphans.clear()
         elif whole and responses:
@@ -123,6 +136,6 @@ class Exchanges:
 
     def _bound(self, opened: deque[Open]) -> None:
         if len(opened) > _MOST_OPEN:
-            # Counting needs all of them, time does not.
+            # Counting needs all entries; pairing by time does not.
             self._aligned = False
             opened.popleft()

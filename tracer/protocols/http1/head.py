@@ -1,8 +1,8 @@
-"""The head of an HTTP/1.x message: where one begins, what it says, and what of it is secret.
+"""The head of an HTTP/1.x message: finding it, parsing it, and replacing its secrets.
 
-Lenient where senders are: LF alone ends a line, folded header lines are joined, unknown methods pass.
-Strict where a byte stream must be told from a body: only a start line with its version counts.
-Secrets become digests here, before anything else sees them.
+Parsing is lenient: LF alone ends a line, folded header lines are joined, unknown methods are accepted. The
+search in the middle of a stream is strict, because a body may look like a head: only a start line with its
+version counts. Secrets become digests here, before any other stage sees them.
 
 Source: RFC 9112 §2-5; RFC 9110 §5, §9.
 """
@@ -29,16 +29,17 @@ __all__ = [
 ]
 
 H2_PREFACE = b"PRI * HTTP/2.0\r\n"
-"""What an HTTP/2 connection begins with (RFC 9113 §3.4)."""
+"""The first bytes of an HTTP/2 connection (RFC 9113 §3.4), as far as a start line goes."""
 _TLS_RECORD = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
 METHODS = (
     b"PROPPATCH", b"PROPFIND", b"OPTIONS", b"CONNECT", b"DELETE", b"SEARCH", b"UNLOCK", b"REPORT",
     b"PATCH", b"TRACE", b"MKCOL", b"POST", b"HEAD", b"COPY", b"MOVE", b"LOCK", b"PUT", b"GET",
 )  # fmt: skip
-"""Longest first, so that PROPPATCH is not taken for PATCH. Out of step only these count as methods."""
+"""Longest first, so that PROPPATCH is not mistaken for PATCH. Out of step, only these count as methods."""
 VALUE_LIMIT = 4_096
-"""Of one header value. nova's largest are request ids; Apache allows 8190 for a line."""
+"""Characters of a header value that are kept. Apache allows 8190 for a line."""
+# A token (RFC 9110 §5.6.2).
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 _STATUS = re.compile(rb"HTTP/1\.\d (\d{3})(?: (.*))?", re.DOTALL)
 
@@ -50,7 +51,7 @@ _SECRET_NAME = re.compile(
 _SECRET_PARAMETER = re.compile(r"token|secret|passw|signature|credential|^(?:temp_url_)?sig$", re.IGNORECASE)
 _NESTED_SECRET = re.compile(r"(?:token|secret|passw\w*|signature)=", re.IGNORECASE)
 _MAYBE_SECRET = re.compile(r"token|secret|passw|sig|credential|%", re.IGNORECASE)
-"""Without any of these there is no secret in a query; most need no closer look."""
+"""A query without any of these holds no secret. Most queries are done with that."""
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*://)[^/?#]*@")
 _TOKEN_IN_PATH = re.compile(rf"({re.escape(TOKEN_IN_PATH)})([^/?]+)")
 _LINKS = frozenset(("location", "content-location", "referer"))
@@ -59,17 +60,18 @@ _LINKS = frozenset(("location", "content-location", "referer"))
 
 def _is_secret(name: str) -> bool:
     """Return whether the value of header *name* (lower case) must not be kept."""
+    # Request ids join calls, so they are kept whatever else the name holds.
     if name.startswith("x-openstack-") or name.endswith("-request-id"):
         return "token" in name and not name.endswith("-id")
     return _SECRET_NAME.search(name) is not None
 
 
 def _without_secrets(target: str) -> str:
-    """Return *target* with secret parameter values as digests and without user and password."""
+    """Return *target* with digests in place of secret parameters, and without user and password."""
     if "@" in target:
         target = _USERINFO.sub(r"\1", target)
     if TOKEN_IN_PATH in target:
-        # Keystone's v2 API put the token to be validated into the path.
+        # Keystone's v2 API has the token that is validated in the path.
         target = _TOKEN_IN_PATH.sub(lambda found: found[1] + digest(found[2]), target)
     path, mark, query = target.partition("?")
     if not mark or "=" not in query or not _MAYBE_SECRET.search(query):
@@ -79,7 +81,7 @@ def _without_secrets(target: str) -> str:
 
 def _parameter(found: re.Match[str]) -> str:
     name, value = found[1], found[2]
-    # A console URL carries its token one level down: path=%3Ftoken%3D…
+    # A console URL has its token in a nested query: path=%3Ftoken%3D…
     if value and (_SECRET_PARAMETER.search(unquote(name)) or _NESTED_SECRET.search(unquote(value) + "=")):
         value = digest(unquote(value))
     return f"{name}={value}"
@@ -89,7 +91,7 @@ def _parameter(found: re.Match[str]) -> str:
 
 
 class Head(NamedTuple):
-    """A request's or a response's head; `status` is 0 for a request."""
+    """The head of a request (`status` 0) or of a response (`method` and `target` '')."""
 
     method: str
     target: str
@@ -99,6 +101,7 @@ class Head(NamedTuple):
     """Names in lower case, repeated ones joined by ', ', secrets as digests."""
 
 
+# The usual status lines, by which most responses need no expression.
 _USUAL = {
     f"HTTP/1.1 {status} {reason}".encode(): ("", "", status, reason)
     for status, reason in (
@@ -112,7 +115,7 @@ _USUAL = {
 
 
 def parse_start(line: bytes) -> tuple[str, str, int, str] | None:
-    """Return (method, target, status, reason) of a start line without its line end, or None.
+    """Return (method, target, status, reason) of a start line, without its line end; None if it is not one.
 
     Source: RFC 9112 §3, §4.
     """
@@ -124,6 +127,7 @@ def parse_start(line: bytes) -> tuple[str, str, int, str] | None:
         if found is None:
             return None
         return "", "", int(found[1]), (found[2] or b"").decode("latin-1")[:VALUE_LIMIT]
+    # From both ends: a target with blanks in it violates the grammar, but clients send it.
     method, _, rest = line.partition(b" ")
     target, _, version = rest.rpartition(b" ")
     if len(version) != 8 or not version.startswith(b"HTTP/1.") or not target.strip():
@@ -134,9 +138,9 @@ def parse_start(line: bytes) -> tuple[str, str, int, str] | None:
 
 
 def parse_head(head: bytes) -> Head | None:
-    """Return what *head* (start line and complete header lines) says, or None if it is none.
+    """Return the parsed *head* (start line and complete header lines); None if it has no start line.
 
-    Lines that are no header are left out; a line that begins with a blank continues the one before.
+    Lines that are not headers are left out. A line that begins with a blank continues the previous one.
 
     Source: RFC 9112 §5, §5.2 (obs-fold).
     """
@@ -147,12 +151,14 @@ def parse_head(head: bytes) -> Head | None:
     raw: dict[str, str] = {}
     private: list[tuple[str, int]] = []
     name = ""
+    # Latin-1 decodes any byte, and to one character each (RFC 9110 §5.5).
     for text in rest.decode("latin-1").split("\n"):
         written, colon, value = text.partition(":")
-        # Only names of proper lines are among the known ones.
+        # The cache holds names of proper lines only, so a hit needs no further checks.
         known = _KNOWN.get(written)
         if known is None or not colon:
             if text[:1] in (" ", "\t"):
+                # The limit is checked before joining: many short lines must not cost quadratic time.
                 if name and len(raw[name]) < VALUE_LIMIT:
                     raw[name] = f"{raw[name]} {text.strip()}".strip()
                 continue
@@ -169,6 +175,7 @@ def parse_head(head: bytes) -> Head | None:
                 private.append(known)
         elif len(raw[name]) < VALUE_LIMIT:
             raw[name] = f"{raw[name]}, {value.strip()}"
+    # Digests last, since a repeated or folded header is complete only here.
     for name, kind in private:
         raw[name] = digest(raw[name]) if kind == _SECRET else _without_secrets(raw[name])
     if len(rest) > VALUE_LIMIT:
@@ -178,9 +185,10 @@ def parse_head(head: bytes) -> Head | None:
 
 _SECRET, _LINK = 1, 2
 _KNOWN: dict[str, tuple[str, int]] = {}
-"""Header as written -> its name in lower case, and whether its value is a secret or may hold one. A run
-sees some dozens of names, each thousands of times."""
+"""Name as written -> its name in lower case, and 0, _SECRET (the value is one) or _LINK (a URL that may hold
+one). A run sees some dozens of names, each of them thousands of times."""
 _MOST_KNOWN = 2048
+"""Limit of the cache, since names are chosen by the sender."""
 
 
 def _learn(written: str) -> tuple[str, int]:
@@ -194,9 +202,10 @@ def _learn(written: str) -> tuple[str, int]:
 # --- out of step ----------------------------------------------------------------------------------
 
 _LINE_LIMIT = 8_192
-"""Of a request line out of step: what every server accepts (RFC 9112 §3 asks for 8000)."""
+"""Limit of a request line in the search; RFC 9112 §3 recommends that servers accept 8000 bytes."""
 _CONFIRM_BYTES = 320
-"""No confirmation below is longer."""
+"""At least the longest match of the expressions below."""
+# What follows the version must be a line end, and then a blank line or the name of a header.
 _REQUEST_TAIL = re.compile(rb"HTTP/1\.[01]\r?\n(?:\r?\n|[\w\-]{1,64}:)")
 _RESPONSE_START = re.compile(rb"HTTP/1\.[01] [1-5]\d\d(?: [^\r\n]{0,200})?\r?\n(?:\r?\n|[\w\-]{1,64}:)")
 _BEHIND_LINE = rb"(?:\r?(?:\n(?:\r|[\w\-]{1,64})?)?)?"
@@ -207,21 +216,23 @@ _UNDECIDED = re.compile(
     + _BEHIND_LINE
     + rb"))?\Z"
 )
-"""The beginnings of the two above."""
+"""The incomplete beginnings of the two above, at the end of the buffer."""
 _CUT_TAIL = re.compile(rb"HTTP/1\.[01](?: [1-5]\d\d(?: [^\r\n]{0,200})?)?\r?\n[\w\-]{0,64}\Z")
 KEEP_BYTES = _LINE_LIMIT + _CONFIRM_BYTES
-"""A search that found nothing must keep so many bytes before the place it returned."""
+"""Bytes that must be kept before the offset that an unsuccessful search returned."""
 
 
 def find_start(buffer: bytearray, at: int, final: bool = False) -> tuple[int, int]:
-    """Return (offset of the first start line or -1, offset from where to search on).
+    """Return the offset of the first start line (-1 if none), and the offset to search from next time.
 
-    A start line counts only with a blank line or the name of a header behind it: bodies quote request
-    lines, too. With *final*, no more bytes will come and a header name may be cut off.
+    A start line counts only if a blank line or the name of a header follows, because bodies quote request
+    lines, too. With *final*, no more bytes will come and the name of the header may be cut.
     """
     while True:
+        # The version stands in every start line and is rare elsewhere, so it is found first, with bytes.find.
         anchor = buffer.find(b"HTTP/1.", at)
         if anchor < 0:
+            # The last 6 bytes may be the beginning of `HTTP/1.`.
             return -1, max(at, len(buffer) - 6)
         begin = -1
         if _RESPONSE_START.match(buffer, anchor):
@@ -229,8 +240,10 @@ def find_start(buffer: bytearray, at: int, final: bool = False) -> tuple[int, in
         if _REQUEST_TAIL.match(buffer, anchor):
             begin = _request_begin(buffer, anchor)
         elif not final and _UNDECIDED.match(buffer, anchor):
+            # More bytes will decide: search from this place again.
             return -1, anchor
         elif final and _CUT_TAIL.match(buffer, anchor):
+            # A status follows the version in a response; a request line ends with the version.
             is_response = buffer[anchor + 8 : anchor + 9] == b" "
             begin = anchor if is_response else _request_begin(buffer, anchor)
         if begin >= 0:
@@ -239,7 +252,10 @@ def find_start(buffer: bytearray, at: int, final: bool = False) -> tuple[int, in
 
 
 def _request_begin(buffer: bytearray, version: int) -> int:
-    """Return where the request line begins whose HTTP version is at *version*, or -1."""
+    """Return the start of the request line whose HTTP version is at *version*; -1 if there is none.
+
+    Backwards from the version: a blank, the target without blanks, a blank, a known method.
+    """
     floor = max(0, version - _LINE_LIMIT, buffer.rfind(b"\n", max(0, version - _LINE_LIMIT), version) + 1)
     if version - 1 < floor or buffer[version - 1] != 0x20:
         return -1
@@ -253,14 +269,15 @@ def _request_begin(buffer: bytearray, version: int) -> int:
 
 
 def foreign(begun: bytes) -> str | None:
-    """Return what a stream that does not begin as HTTP/1 is instead, if its first bytes say so."""
+    """Return 'tls' or 'http2' if the first bytes of a stream show it, else None."""
     if _TLS_RECORD.match(begun):
         return "tls"
+    # 14 bytes: without the line end, which may not be there yet.
     return "http2" if begun.startswith(H2_PREFACE[:14]) else None
 
 
 def begins_with(begun: bytes, starts: tuple[bytes, ...]) -> bool | None:
-    """Return whether a stream that goes on with *begun* begins a message; None while it is undecided."""
+    """Return whether *begun* begins with one of *starts*; None if it is too short to decide."""
     for start in starts:
         if begun.startswith(start):
             return True

@@ -1,11 +1,11 @@
-"""MySQL client protocol: bytes of one connection -> logins, statements and whether they worked.
+"""Decoder of the MySQL client protocol: bytes of one connection -> logins, statements and results.
 
-Strategy. The client's side is read packet by packet, `length:3 seq:1 payload`; a command begins with
-sequence number 0. Of an answer only the first packet is read, which says OK or error; rows never are.
-MySQL is most of all traffic and most of it is of no interest, so a statement that is not wanted makes
-this decoder deaf for the server's side until the next one that is.
+Strategy. The client's side is read packet by packet, `length:3 seq:1 payload`; a command begins with sequence
+number 0. Only the first packet of an answer is read, which holds OK or an error; rows are never read. Most
+packets are MySQL's and most statements are of no interest. So behind a statement that is not wanted the
+decoder is *deaf*: it skips the server's bytes until the next wanted statement.
 
-This module is the client's side; `answers` is the server's.
+This module reads the client's side; `answers` reads the server's.
 
 Source: MySQL source documentation, "Client/Server Protocol" (PAGE_PROTOCOL); MariaDB knowledge base,
 "MariaDB Client/Server Protocol".
@@ -53,39 +53,42 @@ from tracer.protocols.mysql.packets import (
 __all__ = ["MySql"]
 
 TEXT_LIMIT = 256 << 10
-"""Of one statement. The largest of OpenStack's (a request spec) are some tens of kilobytes."""
+"""Bytes of a statement that are kept. OpenStack's largest (a request spec) has some tens of kilobytes."""
 _TAIL = 64
-"""Bytes kept while out of step: the head of a query and its first word."""
+"""Bytes that are kept while out of step: the head of a query and its first word."""
 _HEAD = Struct("<IB").unpack_from
-"""Length and, in the uppermost byte, sequence number; then the command."""
+"""Length (lower three bytes) and sequence number (upper byte) in one integer; then the command. With sequence
+number 0, which begins a command, the integer is the length."""
 _LAST_PREPARED = 0xFFFFFFFF
-"""MariaDB: the statement that was prepared just before."""
+"""MariaDB: this number stands for the statement that was prepared just before."""
 _KNOWN = frozenset((-1, *COMMANDS))
+"""Valid first bytes of a command; -1 while the byte is not known."""
 ENOUGH_BYTES = 512
-"""So much of a statement is enough to ask whether it is wanted: verb and table stand in front."""
+"""Bytes of a statement that are enough to decide whether it is wanted: verb and table stand in front."""
 LARGEST = 0xFFFFFF
-"""A packet of this size goes on in the next one."""
+"""A packet of this size continues in the next packet (PAGE_PROTOCOL_BASIC_PACKETS)."""
 
 
 class MySql:
     """Decoder of one MySQL connection.
 
-    *wanted* is asked with the text of each command, of a long one with its beginning: the SQL; of
-    prepare, execute and close that of the prepared statement, b'#7' if it was not seen; of init_db the
-    schema; else b''. Where it says no, *skipped* is called (time, frames); no message is made. At most
-    *text_limit* bytes of a text are kept; a longer one is flagged truncated. User names, passwords and rows
-    are never read.
+    *wanted* is called with the text of each command, or with the beginning of a long text. The text is the
+    SQL; for prepare, execute and close the prepared statement, or b'#7' if it was not seen; for init_db the
+    schema; else b''. If it returns False, no message is made, and *skipped* is called with time and frames.
+    At most *text_limit* bytes of a text are kept; a longer text is flagged as truncated. User names,
+    passwords and rows are never read.
 
-    While nothing of the server is wanted, `Connection.deaf` says so.
+    `Connection.deaf` is True while no byte of the server is wanted; reassembly then does not hand them on.
 
-    Exchanges count the commands, from 1. A refused connection or login is a SqlResult of exchange 0.
+    Exchanges count the commands from 1. A refused connection or login is a SqlResult of exchange 0.
     """
 
     name: ClassVar[str] = "mysql"
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:
-        """Return the direction in which *payload*, first bytes of a stream, really travels, or None."""
+        """Return the direction in which *payload*, the first bytes of a stream, travels, or None."""
+        # Of the commands, only a query is characteristic enough to be recognised by its bytes.
         if is_greeting(payload) or is_first_answer(payload):
             return TO_CLIENT
         if is_login(payload) or (is_command(payload) and payload[4] in (QUERY, PREPARE)):
@@ -100,15 +103,17 @@ class MySql:
         skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None,
         text_limit: int = TEXT_LIMIT,
     ) -> None:
-        # Gaps from before this decoder was made count as well.
+        # A gap before the first recognised bytes has the same effect as a late start of the capture.
         joined = connection.joined or connection.gaps > 0
         self._connection = connection
         self._wanted = wanted
         self._skipped = skipped
         self._exchange = 0
+        """Number of the latest command."""
         self._opaque = False
+        """Nothing that follows can be read: TLS or compression."""
         self._whole = not joined
-        """No byte of the client is missing so far: what cannot be read is not MySQL."""
+        """No byte of the client is missing so far, so unreadable bytes are not MySQL."""
         self._out: list[Message] = []
         self._last_prepared = b"#%d" % _LAST_PREPARED
         # The client's side.
@@ -116,42 +121,46 @@ class MySql:
         self._between = joined
         """The client's next byte may be the first of a command."""
         self._lost = joined
-        """Out of step on the client's side."""
+        """Out of step on the client's side: it is unknown where packets begin."""
         self._tail = b""
-        """Bytes seen while out of step that may be the beginning of a query."""
+        """Out of step: the latest bytes, which may be the beginning of a query."""
         self._last_seq = -1
-        """Of the client's packet before."""
+        """Sequence number of the client's previous packet."""
         self._unread_bytes = 0
-        """Of a statement that is not wanted, still to come."""
+        """Bytes still to come of a statement that is not wanted."""
         self._follow_ups = False
-        """Packets came behind a command, as LOCAL INFILE's do: their numbers may wrap to 0."""
+        """Packets followed a command, as with LOCAL INFILE; their sequence numbers may wrap to 0."""
         self._login = not joined
-        """Before the first command: the login is sent."""
+        """Before the first command: login and authentication."""
         self._answers = Answers(connection, joined)
 
     # --- what comes in ---
 
     def receive(self, data: Data) -> Iterable[Message]:
         """Return the messages that *data*, the next bytes of its direction, completes."""
+        # Fields by their index: most calls come for packets of no interest, and end after a few lines.
+        # data[1] is the direction, 1 is TO_CLIENT.
         if data[1]:
             answers = self._answers
             if answers.deaf:
                 payload = data[3]
+                # Sequence number 1: it may begin the answer to a command that reassembly still holds back.
                 if len(payload) > 4 and payload[3] == 1:
                     answers.recent.append((data[2], payload[:RECENT_BYTES], data[4]))
-                # Behind half a command its answer may come before its other half.
+                # Within a command its answer may come first, if the rest of the command is held back.
                 data[0].deaf = self._between or self._opaque
                 return ()
             out: list[Message] = []
-            answers.hear(data, out)
+            answers.receive(data, out)
             data[0].deaf = answers.deaf and self._between
             return out
         connection, _, time_ns, payload, _ = data
         if self._unread_bytes:
-            # The rest of a statement that is not wanted.
+            # The rest of a statement that is not wanted is counted, not read.
             self._unread_bytes -= len(payload)
             if self._unread_bytes > 0:
                 return ()
+            # `_unread_bytes` is 0 or negative now: the statement ends at this offset of the payload.
             past = self._unread_bytes + len(payload)
             self._unread_bytes, self._between = 0, True
             if past == len(payload):
@@ -160,7 +169,8 @@ class MySql:
             data = data._replace(payload=payload)
         if self._between and len(payload) > 5:
             size, code = _HEAD(payload)
-            # One whole query, as nearly always. A byte below 9 would begin query attributes.
+            # Fast path: the payload is exactly one query, which is the usual case. A byte below 9 (TAB)
+            # cannot begin SQL; it begins query attributes.
             if code == QUERY and size == len(payload) - 4 and payload[5] > 8:
                 text = payload[5:]
                 wanted = self._wanted
@@ -168,6 +178,7 @@ class MySql:
                 if wanted is not None and not wanted(text):
                     self._exchange += 1
                     self._skipped(time_ns, data[4])
+                    # Nothing is awaited, so the answer to this command does not matter either.
                     if not self._answers.awaits:
                         return ()
                     out = []
@@ -189,7 +200,9 @@ class MySql:
                 and not self._answers.awaits
                 and not self._wanted(payload[5:])
             ):
-                # The beginning of a long one tells that nobody wants it.
+                # The beginning of a long query shows that it is not wanted, so its rest is not buffered. The
+                # query must end with this packet (size below LARGEST), and no earlier command may await its
+                # answer.
                 self._exchange += 1
                 self._skipped(time_ns, data[4])
                 self._lost = self._between = False
@@ -208,6 +221,7 @@ class MySql:
             return ()
         out = self._out = []
         client = self._client
+        # A hole inside a statement that is not wanted only shortens its rest.
         if gap.direction == TO_SERVER and self._unread_bytes:
             if 0 < gap.size_bytes < self._unread_bytes:
                 self._unread_bytes -= gap.size_bytes
@@ -230,7 +244,7 @@ class MySql:
         return out
 
     def closed(self, closed: Closed) -> Iterable[Message]:
-        """Return the statement or result that the end of a direction (fin), or of both, cuts off."""
+        """Return the statement or result that the end of a direction (fin) or of both cuts off."""
         if self._opaque:
             return ()
         out = self._out = []
@@ -245,7 +259,7 @@ class MySql:
     # --- the client ---
 
     def _read(self, data: Data) -> None:
-        """Read what the client sends."""
+        """Read data of the client, packet by packet."""
         payload, at, client = data.payload, 0, self._client
         client.mark = (data.time_ns, data.frames)
         if self._lost:
@@ -255,27 +269,30 @@ class MySql:
             if client.complete:
                 self._take_packet(client.mark)
             elif client.seq == 0 and client.first_byte not in _KNOWN and not self._follow_ups:
+                # Not a command: report it now, before 16 MiB of it are awaited.
                 self._garbage(client.mark)
             if self._lost:
                 payload, at = self._search(payload[at:]), 0
         self._between = self._is_between()
 
     def _is_between(self) -> bool:
+        """Return whether the client's next byte may be the first one of a command."""
         if self._opaque or self._login or self._follow_ups:
             return False
         return self._lost or not self._client.busy
 
     def _search(self, payload: bytes) -> bytes:
-        """Out of step: return the bytes from the next command on, or b''.
+        """Search the next command while out of step; return the bytes from it on, or b''.
 
-        A command is found where it fills its piece of data, as commands do; else where a plausible
-        length, the sequence number 0 and the first word of a query follow each other.
+        A command is recognised if it fills its piece of data, as commands usually do. Otherwise a query is
+        recognised by a plausible length, sequence number 0 and a first word of SQL in a row.
         """
         if not is_command(payload):
             reason = foreign(payload)
             if reason is not None:
                 self._stop(self._client.mark, reason)
                 return b""
+            # The beginning of a query may lie in the data before.
             payload = self._tail + payload
             found = search_query(payload)
             if found < 0:
@@ -287,16 +304,19 @@ class MySql:
         return payload
 
     def _take_packet(self, end: Mark) -> None:
-        """Take one whole packet of the client, which ended at *end*."""
+        """Use one packet of the client, whose last byte was seen at *end*."""
         client = self._client
         seq, body, start, truncated = client.seq, client.body(), client.start, client.truncated
         before, self._last_seq = self._last_seq, client.last_seq
         client.reset()
+        # In the login, the client's packets answer the server's and have numbers above 0. The first one is
+        # the handshake response; later ones authenticate, and are not read.
         if self._login and seq:
             if before < 0:
                 self._log_in(body, start, end)
         elif seq or (self._follow_ups and before == 255):
-            # A command follows no command's numbers. The server's packet may lie between two of ours.
+            # A packet that continues a command (LOCAL INFILE, a change of user). Its number follows that of
+            # the client's previous packet, or of a packet of the server in between.
             if seq > 3 and not (self._follow_ups and (seq - before) & 0xFF in (1, 2)):
                 self._garbage(start)
             self._follow_ups = not self._lost
@@ -306,6 +326,7 @@ class MySql:
             self._take_command(body, start, end, truncated)
 
     def _log_in(self, body: bytes, start: Mark, end: Mark) -> None:
+        """Use the handshake response: it makes a SqlLogin, or ends the decoding (TLS, compression)."""
         login = login_of(body, self._answers.offered)
         if login is None:
             self._garbage(start)
@@ -338,12 +359,13 @@ class MySql:
             )
         else:
             self._skipped(start[0], start[1])
+        # The answer to a prepare holds the statement's number, so it is needed even if nothing else is.
         if code not in SILENT and (wanted or code == PREPARE or self._answers.awaits):
             number = self._exchange if wanted else 0
             self._answers.expect(Awaited(number, start[0], code, text), self._out)
 
     def _text(self, code: int, body: bytes) -> bytes:
-        """Return the text of a command, and keep account of the prepared statements."""
+        """Return the text of a command, and keep the table of prepared statements up to date."""
         if code == QUERY:
             return query_text(body)
         if code == PREPARE:
@@ -361,7 +383,7 @@ class MySql:
         return body[1:] if code == PREPARE or code in WITH_SCHEMA else b""
 
     def _cut_command(self) -> None:
-        """Emit the statement of which the rest is missing, if its command is known."""
+        """Emit the statement whose rest is missing, if its command is known."""
         client = self._client
         if client.seq == 0 and not self._lost and client.first_byte in COMMANDS:
             body, start, end = client.body(), client.start, client.mark
@@ -369,24 +391,26 @@ class MySql:
             self._take_command(body, start, end, truncated=True)
 
     def _lose_step(self) -> None:
+        """Be out of step on the client's side, and search the next command."""
         self._client.reset()
         self._lost = True
         self._whole = False
         self._tail = b""
         self._follow_ups = False
         if self._login:
-            # The login may be in the hole, and commands, too.
+            # The hole may hold the login and first commands.
             self._login = False
             self._answers.begin_commands()
         self._between = True
 
     def _garbage(self, mark: Mark) -> None:
+        """Handle bytes that are not MySQL: report them if no byte was missing before, and search on."""
         if self._whole:
             self._out.append(Undecoded(self._connection, mark[0], "garbage", mark[1]))
         self._lose_step()
 
     def _stop(self, mark: Mark, reason: str) -> None:
-        """From here on nothing of this connection can be read."""
+        """Stop decoding: no later byte of this connection can be read."""
         self._out.append(Undecoded(self._connection, mark[0], reason, mark[1]))
         self._opaque = True
         self._between = False

@@ -1,10 +1,10 @@
-"""The report as one page that needs no network: overview, list, and each trace drawn when it is opened.
+"""Writes the report as one HTML page that needs no network: overview, list, and traces drawn on demand.
 
-overview         what is said of all traces together
-compact          a trace as the page carries it
-base.html        what the pages share (Jinja2, everything escaped); *.css and *.js are put into it
+overview         counts and times over all traces
+compact          the compact form of a trace inside the page
+base.html        common frame of the pages (Jinja2, everything escaped); *.css and *.js are inlined
 page.html        the report
-comparison.html  the comparison of two
+comparison.html  the comparison of two reports
 
 The page's policy (Content-Security-Policy) allows nothing but its own style sheet and script, by their
 digests, and no address to load anything from. What came from the wire is escaped in the page, and the
@@ -82,7 +82,7 @@ def pieces(report: Report) -> Iterator[bytes]:
 
 
 def rendered(name: str, **values: Any) -> bytes:
-    """Return another page of this look, one without a script."""
+    """Return the page of another template in the same style, without a script."""
     style = _text("page.css")
     values |= {"policy": _policy(style, ""), "style": Markup(style), "version": __version__}  # noqa: S704
     return _environment().get_template(name).render(values).encode("utf-8", "backslashreplace")
@@ -116,12 +116,12 @@ def _policy(style: str, script: str) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """JSON that ends no script element and begins no comment in it."""
+    """Return JSON that can neither end the script element nor begin a comment in it."""
     return Markup(msgspec.json.encode(value).replace(b"<", b"\\u003c").decode())  # noqa: S704
 
 
 def _title(report: Report) -> str:
-    """The answer in one line."""
+    """Return the title: the result in one line."""
     verdicts = report.verdicts
     if not verdicts:
         return "no creation of a VM found"
@@ -150,7 +150,7 @@ def _hosts(verdict: Verdict) -> list[str]:
 
 
 def _row(number: int, verdict: Verdict) -> dict[str, Any]:
-    """What the list shows of a trace, and what it is found and sorted by."""
+    """Return the list's row for a trace, with the values to search and sort by."""
     ids = [key for key in (verdict.server_id, verdict.request_id, verdict.id) if key]
     return {
         "number": number,

@@ -1,7 +1,7 @@
-"""A trace in compact form, which the page unpacks when it is opened.
+"""Packs traces into a compact form, which the page unpacks when a trace is opened.
 
-Thousands of traces in one file: what all share is in one table, numbers are differences, and each trace
-is deflated by itself. `unpacked` in details.js reads what `packed` writes.
+A page may hold thousands of traces: shared values are in one table, numbers are written as differences, and
+each trace is deflated separately. `unpacked` in details.js reads what `packed` writes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tracer.reports.sequence import arrives, marks
 __all__ = ["Packer"]
 
 _WIRE_LIMIT = 400
-"""Characters of a string from the wire; a page is no place to read more."""
+"""Most characters of a string from the wire."""
 
 
 class Packer:
-    """Packs traces; keeps what they share."""
+    """Packs traces; keeps the table of shared values."""
 
     def __init__(self, report: Report) -> None:
         self.shapes: list[list[Any]] = []
-        """Calls without what differs from trace to trace: plane, protocol, caller, callee, operation,
-        result, whether it came to nothing, whether it arrived."""
+        """The parts of calls that traces share: plane, protocol, caller, callee, operation, result, whether
+        it failed, whether it arrived."""
         self._shape_numbers: dict[tuple[str, ...], int] = {}
         paths = [capture.path for capture in report.captures]
         names = file_names(paths)
@@ -41,7 +41,7 @@ class Packer:
         return base64.b64encode(zlib.compress(msgspec.json.encode(self.members(verdict)), 9)).decode()
 
     def members(self, verdict: Verdict) -> dict[str, Any]:
-        """Return what the page knows of one trace; times are microseconds since its start."""
+        """Return the members of one trace in the page; times are microseconds since its start."""
         strings = _Strings()
         steps = {step.step: number for number, step in enumerate(verdict.steps)}
         position = {call.index: number for number, call in enumerate(verdict.calls)}
@@ -109,7 +109,7 @@ class Packer:
         return number
 
     def _frames(self, evidence: Sequence[tuple[str, int]]) -> list[int]:
-        """File, frame, file, frame …; a frame of the same file as the one before is a difference to it."""
+        """Return file, frame, file, frame …; a frame in the file of the one before is a difference to it."""
         found: list[int] = []
         file, last = -1, 0
         for path, frame in evidence:
@@ -120,7 +120,7 @@ class Packer:
 
 
 class _Strings:
-    """Strings of one trace, each once. 0 is the empty one."""
+    """The strings of one trace, each once; 0 is the empty string."""
 
     def __init__(self) -> None:
         self.all = [""]
@@ -168,7 +168,7 @@ def _deviation(deviation: Deviation, position: Mapping[int, int]) -> list[Any]:
 
 
 def _rest(deviation: Deviation) -> str:
-    """The message without the step and kind that stand before it anyway."""
+    """Return the message without step and kind, which are written before it."""
     step = deviation.step
     return deviation.message.removeprefix(f"step {step} failed: ").removeprefix(f"step {step} ")
 

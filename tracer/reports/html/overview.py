@@ -1,4 +1,4 @@
-"""The page's overview of all traces: counts, where they stopped and why, how long steps took."""
+"""Computes the page's overview of all traces: counts, where they stopped and why, how long steps took."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracer.reports.clusters import clusters
 __all__ = ["Axis", "Group", "StepRow", "axis", "groups", "step_rows", "stop"]
 
 _PLACES = 1000
-"""Width of a plot, in the units of its viewBox."""
+"""Width of a plot in units of its viewBox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Group:
 
     verdict: str
     badge: str
-    """What became of them, and where."""
+    """Their outcome, and the step at which they stopped."""
     words: str
     hosts: str
     members: tuple[int, ...]
-    """Positions in the report."""
+    """Positions of its traces in the report."""
 
 
 def groups(verdicts: Sequence[Verdict]) -> list[Group]:
@@ -46,7 +46,7 @@ def groups(verdicts: Sequence[Verdict]) -> list[Group]:
 
 
 def stop(verdict: Verdict) -> str:
-    """The step at which it stopped: 8b, '2 – 7' when only that is known, or nothing."""
+    """Return the step at which the trace stopped: 8b; '2 – 7' if only the range is known; or ''."""
     return verdict.stopped_at or " – ".join(verdict.stopped_between or ())
 
 
@@ -61,19 +61,22 @@ class StepRow:
     times_ns: list[int] = field(default_factory=list)
 
     def quantile(self, share: float) -> int:
-        """The time that *share* of the traces needed at most."""
+        """Return the time within which *share* (0 to 1) of the traces finished the step, in nanoseconds."""
         return self.times_ns[min(len(self.times_ns) - 1, math.ceil(share * len(self.times_ns)) - 1)]
 
     @property
     def median(self) -> str:
+        """The median time as text; '' without times."""
         return duration(self.quantile(0.5)) if self.times_ns else ""
 
     @property
     def p95(self) -> str:
+        """The 95th percentile as text; '' with less than two times."""
         return duration(self.quantile(0.95)) if len(self.times_ns) > 1 else ""
 
     @property
     def longest(self) -> str:
+        """The longest time as text; '' with less than two times."""
         return duration(self.times_ns[-1]) if len(self.times_ns) > 1 else ""
 
 
@@ -97,19 +100,19 @@ class Axis:
     """A logarithmic axis of times."""
 
     low: float
-    """Logarithm of its ends."""
+    """Decimal logarithms of its ends."""
     high: float
     ticks: tuple[tuple[str, int], ...]
     """What is written, where."""
 
     def at(self, time_ns: int) -> int:
-        """The place of a time, 0 to 1000."""
+        """Return the position of a time, 0 to 1000."""
         share = (math.log10(max(time_ns, 1)) - self.low) / (self.high - self.low)
         return round(_PLACES * min(max(share, 0.0), 1.0))
 
 
 def axis(rows: Sequence[StepRow]) -> Axis | None:
-    """Return the axis that all step times fit on, whole decades; None without a time."""
+    """Return an axis of whole decades that holds all step times; None without a time."""
     times = [time_ns for row in rows for time_ns in (row.times_ns[:1] + row.times_ns[-1:])]
     if not times:
         return None
@@ -121,7 +124,7 @@ def axis(rows: Sequence[StepRow]) -> Axis | None:
 
 
 def _decade(exponent: int) -> str:
-    """A power of ten of nanoseconds as it is written on an axis."""
+    """Return the axis label of a power of ten of nanoseconds."""
     if exponent < 6:
         return f"{10 ** (exponent - 3)} µs"
     if exponent < 9:
