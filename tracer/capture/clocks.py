@@ -93,7 +93,7 @@ class ClockEstimates:
         self._pieces: dict[int, list[_Piece]] = {}
         self._stale: set[tuple[int, int]] = set()
         self._read: dict[int, int] = {}
-        planes = [capture.plane for capture in captures]
+        planes = [capture.plane for capture in captures if not capture.protocol]
         self._apart = None not in planes and len(set(planes)) == len(planes)
         self._requests = len({plane for plane in planes if plane}) > 1
         self._asked: dict[int, OrderedDict[bytes, tuple[int, bool]]] = {

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 __all__ = ["Clock"]
 
+_CHANGES = 4_096
+
 
 @dataclass(slots=True, eq=False)
 class Clock:
@@ -55,6 +57,9 @@ class Clock:
         """Take note that *by_ns* is taken off times, which are then *since_ns* and later."""
         if not self._ahead or by_ns != self._ahead[-1][1]:
             self._ahead.append((since_ns, by_ns))
+            if len(self._ahead) > _CHANGES:
+                # A run without an end: what began so long ago has been told.
+                del self._ahead[: _CHANGES // 2]
 
     def as_captured(self, corrected_ns: int) -> int:
         """Return the time by the capture's own clock."""
