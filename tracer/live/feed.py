@@ -144,6 +144,11 @@ class Feed:
                 self._late = []
         return ready
 
+    def conclude(self) -> None:
+        """Write into the clock of each source what it was compared with."""
+        if self._estimates is not None:
+            self._estimates.conclude()
+
     def stop(self) -> None:
         """Stop the sources; items that were read already are still given out, by `segments` and `rest`."""
         for reader in self._readers:
