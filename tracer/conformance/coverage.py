@@ -241,7 +241,7 @@ class Coverage:
             given = [] if plane == "*" else [c.number for c in captures if c.plane is not None]
             captures = [c for c in captures if c.number in at or c.number in given] or captures
         starts = [ns for ns in (c.corrected_first_ns for c in captures) if ns is not None]
-        lasts = [ns for ns in (c.corrected_last_ns for c in captures) if ns is not None]
+        lasts = [ns for ns in (c.corrected_end_ns for c in captures) if ns is not None]
         return (min(starts), max(lasts)) if starts and lasts else (0, 0)
 
     def unseen(

@@ -75,10 +75,16 @@ class Capture:
 
     @property
     def corrected_last_ns(self) -> int | None:
+        """When its last packet was captured, by that clock."""
+        return None if self.last_ns is None else self.clock.corrected_last_ns(self.last_ns)
+
+    @property
+    def corrected_end_ns(self) -> int | None:
         """When its last packet was captured, or the recording ended, by that clock."""
-        if self.last_ns is None:
-            return None
-        return self.clock.corrected_last_ns(max(self.last_ns, self.ended_ns or 0))
+        last_ns = self.corrected_last_ns
+        if last_ns is None or self.ended_ns is None:
+            return last_ns
+        return max(last_ns, self.clock.corrected_last_ns(self.ended_ns))
 
     @property
     def words(self) -> str:
