@@ -43,6 +43,9 @@ def reply(msg_id: int, unique: int, failure: str | None = None, ending: bool = T
     )
 
 
+HEARTBEAT = b"\x08\0\0\0\0\0\0\xce"
+
+
 class Bus:
     """A publisher and a consumer at one broker."""
 
@@ -115,8 +118,18 @@ def sent(bus: Bus, *fate: str) -> None:
 def test_the_fate_of_a_cast(fate: tuple[str, ...], result: str, joined: bool) -> None:
     """What the broker did with a message is its result, however long the connections are up."""
     bus = Bus(joined)
+    # A sign of life: of a consumer that is never seen to send anything, acknowledgements are not captured.
+    bus.conductor.say(0.5, HEARTBEAT)
     sent(bus, *fate)
     assert told(bus.calls()) == [f"cast ping {result}"]
+
+
+def test_acknowledgements_that_are_not_captured_are_not_missed() -> None:
+    """Of the consumer's connection the broker's direction alone is captured: nobody knows what it sent."""
+    bus = Bus(joined=True)
+    sent(bus, "confirmed", "delivered")
+    (call,) = bus.calls()
+    assert call.result == "?"
 
 
 def test_a_message_is_one_call_with_both_ends() -> None:

@@ -27,6 +27,7 @@ from typing import Any
 from tracer.calls import oslo
 from tracer.calls.bodies import clean
 from tracer.model import (
+    BOTH,
     CLIENT,
     TO_CLIENT,
     TO_SERVER,
@@ -445,16 +446,26 @@ class RpcCalls:
     # --- ends ---
 
     def closed(self, closed: Closed) -> list[Call]:
-        """Forget the channels of a connection that has ended. Returns no calls: their results stay."""
+        """Forget the channels of a connection that has ended.
+
+        Returns the calls whose acknowledgements could not be seen: the broker's direction alone was captured,
+        so *unacked* becomes `?`. Other results stay.
+        """
         number = closed.connection.number
         # A half-close: the broker's direction may still carry deliveries.
         if closed.how == "fin" and closed.direction == TO_SERVER:
             return []
+        changed = []
+        if closed.connection.seen != BOTH:
+            waiting = [calls for key, calls in self._unacked.items() if key[0] == number]
+            changed = [call for calls in waiting for call in calls.values() if call.result == "unacked"]
+            for call in changed:
+                call.result = "?"
         for table in (self._unacked, self._early, self._outstanding, self._no_ack):
             for key in [key for key in table if key[0] == number]:
                 del table[key]
         self._asks_no_ack = {key for key in self._asks_no_ack if key[0] != number}
-        return []
+        return changed
 
     def forget(self, before_ns: int, kept: Collection[int]) -> None:
         """Forget messages that began before *before_ns*, except those with the serials *kept*."""

@@ -14,15 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tracer.model import Call, Capture, Closed, Connection, Gap, RestFacts, RpcFacts
+from tracer.model import BOTH, Call, Capture, Closed, Connection, Gap, RestFacts, RpcFacts
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
 MAX_PAIRS = 200_000
-BOTH = 3
-"""Of `Connection.seen`: packets in both directions were seen."""
 BURST_NS = 10_000_000_000
 """A gap that took longer to show says little of when its bytes were lost."""
 BURST_CONNECTIONS = 3

@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracer.conformance.case import GOOD, Case, Ending, Witness
-from tracer.conformance.coverage import BOTH
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import Call, ConnectFacts, RestFacts, RpcFacts, SqlFacts
+from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts, SqlFacts
 from tracer.openstack.services import HOST_SERVICE
 
 __all__ = ["failing_of_attempt", "host_unknown_after", "judge", "only_refused"]
@@ -231,7 +230,7 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
     end_ns = coverage.captured_until_ns(owed)
     # A call that was captured and has no answer: its answer would have been captured as well.
-    waits = _unanswered(case, case.attempts[-1].since_ns if case.attempts else 0) is not None
+    waits = _unanswered(case, coverage, case.attempts[-1].since_ns if case.attempts else 0) is not None
     if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns)):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
@@ -246,7 +245,7 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
     """
     steps = [s for s in case.grammar.steps if s.presence == "required"]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
-    unanswered = _unanswered(case, since_ns)
+    unanswered = _unanswered(case, coverage, since_ns)
     last_seen = -1
     for i, step in enumerate(steps):
         # Each attempt repeats these steps: those of an earlier attempt do not count.
@@ -289,7 +288,7 @@ def _is_given_up(case: Case, witness: Witness) -> bool:
     return witness.record.result == "none" and witness.record.caller in case.grammar.askers
 
 
-def _unanswered(case: Case, since_ns: int) -> str | None:
+def _unanswered(case: Case, coverage: StepCoverage, since_ns: int) -> str | None:
     """Return the step of the last call that waits for its answer: a call of the host's, or of the API's."""
     created, grammar = case.trace.created, case.grammar
     if created is not None and not case.attempts:
@@ -311,5 +310,6 @@ def _unanswered(case: Case, since_ns: int) -> str | None:
         and w.record.result in ("?", "none")
         and not getattr(w.call.facts, "broken", False)
         and not w.call.connection.gaps
+        and not coverage.may_lack_answer(w.call)
     ]
     return grammar.earliest(waiting[-1].all_steps) if waiting else None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tracer.conformance.case import Case
 from tracer.conformance.coverage import Visibility
 from tracer.grammar import Leg
-from tracer.model import Connection, RpcFacts
+from tracer.model import Call, Connection, RpcFacts
 from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
 
 __all__ = ["StepCoverage"]
@@ -126,11 +126,20 @@ class StepCoverage:
             return interruption
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        if leg.caller == self._case.grammar.api and not self._api_is_known():
+            return f"which {leg.caller} took the request is not in the captures"
         if self._is_passed_on(step):
             return "the request was passed on, but these packets of it are not in the captures"
         if self._case.trace.curtailed:
             return "calls of that time were dropped for lack of room"
         return None
+
+    def _api_is_known(self) -> bool:
+        """Return whether the request was seen to reach one of the services that may have taken it."""
+        # Another one may be on a host that is not captured: then nothing that it did is there.
+        created = self._case.trace.created
+        record = self._case.records.get(created.serial) if created is not None else None
+        return record is not None and record.callee == self._case.grammar.api
 
     def _is_passed_on(self, step: str) -> bool:
         """Tell whether the request must have passed *step*: it was seen, or answered, further inwards.
@@ -220,6 +229,12 @@ class StepCoverage:
         if step is None:
             return False
         return self.would_show(step) or self.owed_by_broker(step)
+
+    def may_lack_answer(self, call: Call) -> bool:
+        """Return whether the answer to *call* may lie in a hole of the captures."""
+        ends = call.connection.client.address, call.connection.server.address
+        until_ns = self._captures.span_ns("*")[1]
+        return self._captures.damaged(call.protocol, {ends[0]}, {ends[1]}, call.started_ns, until_ns)
 
     def owed_by_broker(self, step: str) -> bool:
         """Return whether the broker still holds, or dropped, the message that *step* waits for."""

@@ -33,7 +33,7 @@ from tracer.model.packets import (
     SegmentFields,
     place_of,
 )
-from tracer.model.streams import TO_CLIENT, TO_SERVER, Closed, Connection, Data, Endpoint, Gap
+from tracer.model.streams import BOTH, TO_CLIENT, TO_SERVER, Closed, Connection, Data, Endpoint, Gap
 from tracer.model.verdicts import (
     Attempt,
     CallRecord,
@@ -50,6 +50,7 @@ from tracer.model.verdicts import (
 )
 
 __all__ = [
+    "BOTH",
     "CLIENT",
     "SERVER",
     "TO_CLIENT",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tracer.model.packets import Frames
 
-__all__ = ["TO_CLIENT", "TO_SERVER", "Closed", "Connection", "Data", "Endpoint", "Gap"]
+__all__ = ["BOTH", "TO_CLIENT", "TO_SERVER", "Closed", "Connection", "Data", "Endpoint", "Gap"]
 
 
 class Endpoint(NamedTuple):
@@ -23,6 +23,8 @@ class Endpoint(NamedTuple):
 
 TO_SERVER = 0
 TO_CLIENT = 1
+BOTH = 3
+"""Of `Connection.seen`: packets of both directions were captured."""
 
 
 @dataclass(slots=True, eq=False)
