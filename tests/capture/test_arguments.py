@@ -68,7 +68,7 @@ def test_a_plane_before_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     touch(tmp_path, "x.pcap", "caps/y.pcap", "caps/External_api.pcap")
     monkeypatch.chdir(tmp_path)
     given = ["Internal_base=x.pcap", "plane2=-", "Internal_base=caps"]
-    assert resolve(given, PLANES).captures == [
+    assert [each[:2] for each in resolve(given, PLANES).captures] == [
         ("x.pcap", "Internal_base"),
         ("-", "plane2"),
         ("caps/External_api.pcap", "Internal_base"),
@@ -81,7 +81,10 @@ def test_an_existing_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     touch(tmp_path, "Internal_base=x.pcap", "x.pcap", "run=3/y.pcap")
     monkeypatch.chdir(tmp_path)
     given = ["Internal_base=x.pcap", "run=3/y.pcap", "run=3"]
-    assert resolve(given, PLANES).captures == [("Internal_base=x.pcap", None), ("run=3/y.pcap", None)]
+    assert [each[:2] for each in resolve(given, PLANES).captures] == [
+        ("Internal_base=x.pcap", None),
+        ("run=3/y.pcap", None),
+    ]
 
 
 def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +92,7 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     touch(tmp_path, "x.pcap", "y.pcap")
     monkeypatch.chdir(tmp_path)
     given = [".", "x.pcap", "Internal_base=x.pcap"]
-    assert [(os.path.basename(path), plane) for path, plane in resolve(given, PLANES).captures] == [
+    assert [(os.path.basename(path), plane) for path, plane, _ in resolve(given, PLANES).captures] == [
         ("x.pcap", "Internal_base"),
         ("y.pcap", None),
     ]
@@ -151,3 +154,45 @@ def test_a_folder_without_permission() -> None:
                 resolve([str(shut)], PLANES)
         finally:
             os.seteuid(asking)
+
+
+# --- the offset of a clock ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "behind_ns"),
+    [
+        ("+1.2ms", 1_200_000),
+        ("-50us", -50_000),
+        ("+2s", 2_000_000_000),
+        ("+1h", 3_600_000_000_000),
+        ("-3µs", -3_000),
+        ("+7ns", 7),
+    ],
+)
+def test_a_clock_is_corrected_by_hand(
+    words: str, behind_ns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PLANE=FILE@OFFSET, and FILE@OFFSET."""
+    touch(tmp_path, "x.pcap")
+    monkeypatch.chdir(tmp_path)
+    (named,) = resolve([f"Internal_base=x.pcap@{words}"], PLANES).captures
+    (alone,) = resolve([f"x.pcap@{words}"], PLANES).captures
+    assert named == CaptureArgument("x.pcap", "Internal_base", behind_ns)
+    assert alone == CaptureArgument("x.pcap", None, behind_ns)
+
+
+@pytest.mark.parametrize("words", ["1.2ms", "+1.2", "+ms", "+1.2 ms", "+1e3ms", "+99999h", "", "+1d"])
+def test_a_strange_offset_is_refused(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what would be one."""
+    touch(tmp_path, "x.pcap")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="@"):
+        resolve([f"x.pcap@{words}"], PLANES)
+
+
+def test_a_file_with_an_at_sign_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What exists is meant."""
+    touch(tmp_path, "x.pcap", "x.pcap@+2s")
+    monkeypatch.chdir(tmp_path)
+    assert resolve(["x.pcap@+2s"], PLANES).captures == [CaptureArgument("x.pcap@+2s", None)]

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracer.capture.clocks import ClockEstimates, read_ahead
 from tracer.capture.points import CORRECT_NS, WINDOW_NS, Clocks, in_time_order, join_sightings, merge
-from tracer.model import Segment, SegmentFields
+from tracer.model import Capture, Segment, SegmentFields
 
 MS = 1_000_000
 START_NS = 1_700_000_000_000_000_000
@@ -38,8 +39,16 @@ def ordered(segments: Iterable[SegmentFields], size: int = 1) -> list[Segment]:
     return flat(in_time_order(batches(segments, size)))
 
 
-def joined(first: list[Segment], second: list[Segment], clocks: Clocks) -> list[Segment]:
-    return flat(join_sightings(merge(map(batches, (first, second)), clocks), clocks))
+def estimates(count: int = 2) -> ClockEstimates:
+    return ClockEstimates([Capture(number, f"{number}.pcap") for number in range(count)])
+
+
+def joined(
+    first: list[Segment], second: list[Segment], clocks: ClockEstimates | None = None
+) -> list[Segment]:
+    clocks = clocks or estimates()
+    streams = [read_ahead(batches(each), at, clocks) for at, each in enumerate((first, second))]
+    return flat(join_sightings(merge(streams, clocks), Clocks()))
 
 
 def times(segments: Sequence[SegmentFields]) -> list[int]:
@@ -61,17 +70,19 @@ def test_in_time_order_loses_nothing(given_times: list[int]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 3 * MS), max_size=80), st.randoms(use_true_random=False))
-def test_in_time_order_sorts_behind_the_first_inversion(steps: list[int], rng: random.Random) -> None:
-    """Late by no more than the window: sorted, but for the very first inversion, which starts the sorting."""
-    true = [0, 1]
-    clock = 0
+def test_in_time_order_sorts_what_is_late(steps: list[int], rng: random.Random) -> None:
+    """Late by no more than the window: sorted, from the first inversion between two batches on."""
+    true = [0]
     for step in steps:
-        clock += step
-        true.append(2 + clock)
-    # The first inversion is at the start, so that all the rest must come out sorted.
-    late = [1, 0] + [t for _, t in sorted((t + rng.uniform(0, WINDOW_NS * 0.99), t) for t in true[2:])]
+        true.append(true[-1] + step)
+    late = [t for _, t in sorted((t + rng.uniform(0, WINDOW_NS * 0.99), t) for t in true)]
+    found = times(ordered((segment(t) for t in late), size=len(late)))
+    assert found == sorted(late)
+    # The largest of what went out before the first inversion can be later than what came then.
+    inversion = next((at for at in range(1, len(late)) if late[at] < late[at - 1]), len(late))
     found = times(ordered(segment(t) for t in late))
-    assert found == [1, 0, *sorted(late[2:])]
+    assert sorted(found) == sorted(late)
+    assert found[inversion - 1 :] == sorted(found[inversion - 1 :])
 
 
 @given(st.lists(st.integers(0, 3 * MS), max_size=60), st.integers(1, 70))
@@ -106,18 +117,6 @@ def test_merge_is_by_time() -> None:
     second = [segment(t * MS, capture=1) for t in (2, 3, 5, 7, 8, 9)]
     found = flat(merge(map(batches, (first, [], second))))
     assert times(found) == [t * MS for t in range(1, 10)]
-
-
-def test_merge_corrects_by_the_clocks() -> None:
-    """The segments of a point whose clock is ahead get the first point's time; the order follows it."""
-    clocks = Clocks()
-    clocks.learn(1, 0, 5 * MS)
-    first = [segment(t * MS, capture=0) for t in range(0, 40, 2)]
-    second = [segment(t * MS + 5 * MS, capture=1) for t in range(1, 40, 2)]
-    found = times(flat(merge(map(batches, (first, second)), clocks)))
-    assert sorted(found) == [t * MS for t in range(40)]
-    # A capture's first segment is placed by its own clock: until then nothing is known of it.
-    assert found[8:] == sorted(found)[8:]
 
 
 @pytest.mark.parametrize("ahead", [CORRECT_NS - 1, -(CORRECT_NS - 1), 0])
@@ -186,13 +185,13 @@ def points(
 def test_copies_are_joined_whatever_the_clocks(skew_ms: int) -> None:
     """A packet that two points saw is one segment with both frames, in the order of the wire."""
     first, second = points(300, skew_ms * MS)
-    clocks = Clocks()
+    clocks = estimates()
     found = joined(first, second, clocks)
     assert len(found) == 300
     assert [s.seq for s in found] == list(range(300))
     assert all({capture for capture, _ in s.frames} == {0, 1} for s in found)
     assert all(s.frames[0][1] == s.frames[1][1] for s in found)
-    apart = clocks.offset_ns(1) - clocks.offset_ns(0)
+    apart = clocks.ahead(1, START_NS)[0] - clocks.ahead(0, START_NS)[0]
     assert abs(apart - skew_ms * MS) <= CORRECT_NS
 
 
@@ -204,19 +203,16 @@ def test_cause_stays_before_effect_on_packets_that_one_point_saw(skew_ms: int) -
         (first if i % 2 == 0 else second).append(
             segment(i * MS + (skew_ms * MS if i % 2 else 0), i, i % 2, i + 1, ip_id=i)
         )
-    clocks = Clocks()
-    found = [s[2] for s in joined(first, second, clocks)]
+    found = [s[2] for s in joined(first, second)]
     assert sorted(found) == list(range(200))
-    # The clock is applied from the next change of capture on.
-    assert found[120:] == list(range(120, 200))
+    assert found == list(range(200))
 
 
 def test_a_retransmission_is_not_a_second_sighting() -> None:
     """Same bytes, another IP identification: two packets, each with its frame."""
     first = [segment(0, 1, 0, 1, ip_id=10), segment(5 * MS, 1, 0, 2, ip_id=11)]
     second = [segment(5 * MS + 1, 1, 1, 1, ip_id=11)]
-    clocks = Clocks()
-    found = joined(first, second, clocks)
+    found = joined(first, second)
     assert [s.frames for s in found] == [((0, 1),), ((0, 2), (1, 1))]
 
 
@@ -224,8 +220,7 @@ def test_the_same_point_twice_stays_two() -> None:
     """Copies within one capture (SPAN) are left to reassembly, which counts them."""
     one = [segment(0, 1, 0, 1), segment(10, 1, 0, 2)]
     two = [segment(20, 1, 1, 1)]
-    clocks = Clocks()
-    found = joined(one, two, clocks)
+    found = joined(one, two)
     assert len(found) == 2
     assert sorted(frame for s in found for frame in s.frames) == [(0, 1), (0, 2), (1, 1)]
 
@@ -233,13 +228,11 @@ def test_the_same_point_twice_stays_two() -> None:
 def test_sightings_too_far_apart_are_two() -> None:
     """An IP identification comes again after 65536 packets."""
     one, two = [segment(0, 1, 0, 1)], [segment(2 * WINDOW_NS, 1, 1, 1)]
-    clocks = Clocks()
-    assert len(joined(one, two, clocks)) == 2
+    assert len(joined(one, two)) == 2
 
 
 def test_other_payload_lengths_are_other_packets() -> None:
     """Segmentation offload: a host sees one large segment, the wire several small ones."""
     one = [segment(0, 1, 0, 1, payload=b"x" * 2000)]
     two = [segment(1, 1, 1, 1, payload=b"x" * 1000), segment(2, 1001, 1, 2, payload=b"x" * 1000)]
-    clocks = Clocks()
-    assert len(joined(one, two, clocks)) == 3
+    assert len(joined(one, two)) == 3

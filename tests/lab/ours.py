@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tracer.capture import open_capture
+from tracer.capture.clocks import ClockEstimates, read_ahead
 from tracer.capture.layers import Layers
 from tracer.capture.points import Clocks, in_time_order, join_sightings, merge
 from tracer.model import (
@@ -36,8 +37,9 @@ def decode(
     streams = [in_time_order(_segments(c)) for c in captures]
     segments: Iterable[list[SegmentFields]] = streams[0]
     if len(streams) > 1:
-        clocks = Clocks()
-        segments = join_sightings(merge(streams, clocks), clocks)
+        clocks = ClockEstimates(captures)
+        ahead = [read_ahead(stream, number, clocks) for number, stream in enumerate(streams)]
+        segments = join_sightings(merge(ahead, clocks), Clocks())
     messages: list[Message] = []
     for event in reassembler.read(segments):
         messages += decoders.receive(event)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab import damage
 from lab.streams import CAPTURES, STALL_S, answers, command, files, pipes, watch, whole
 from scapy.layers.inet import IP, TCP, fragment
 from scapy.layers.l2 import Ether
@@ -375,3 +376,23 @@ def test_a_datagram_whose_rest_never_comes_is_counted_as_in_the_file(hold: bool,
     [capture] = report.captures
     assert capture.anomalies == expected.anomalies
     assert expected.anomalies["IP fragments of a datagram that never became complete"] == 1
+
+
+@pytest.mark.parametrize("by_ms", [11, -200, 2_000])
+def test_taps_with_different_clocks_show_each_creation_once(by_ms: int, tmp_path: Path) -> None:
+    """The offset is learnt while they run: none opens twice, waits for its load balancer, or deviates."""
+    folder = tmp_path / "shifted"
+    folder.mkdir()
+    for path in files("ok-concurrent-20"):
+        link_type, packets = damage.read(path)
+        if path.name.startswith("External_api"):
+            packets = damage.shift(packets, by_ms * 1_000_000)
+        damage.write(folder / path.name.removesuffix(".zst"), packets, link_type)
+    events: list[Event] = []
+    with pipes(tmp_path, sorted(folder.iterdir())) as sources:
+        _, report = watch(sources, events.append)
+    kinds = [event.kind for event in events]
+    assert (kinds.count("trace_opened"), kinds.count("withdrawn")) == (20, 0)
+    assert not [event for event in events if event.kind == "stalled" and "owed by lb" in event.message]
+    assert {verdict.verdict for verdict in report.verdicts} == {"conforms"}
+    assert all(event.verdict.name for event in events if event.kind == "verdict" and event.verdict)

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,17 @@ _ROTATION = re.compile(r"[-_.]?\d+$")
 _NEAR = 0.8
 """Similarity from which a file name is suggested. The suffix of a capture is half of its name and always
 equal, so the default of difflib (0.6) would suggest any capture."""
+_OFFSET = re.compile(r"([+-])(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_MOST_NS = 3650 * 86_400 * 1_000_000_000
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -47,6 +59,8 @@ class CaptureArgument(NamedTuple):
     """Path as given, or below the given folder; '-' is standard input."""
     plane: str | None
     """None for a capture point, whose plane is not known."""
+    behind_ns: int | None = None
+    """Nanoseconds that the user adds to its times; None if no offset is given."""
 
 
 class Resolved(NamedTuple):
@@ -62,7 +76,8 @@ def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
 
     An argument is a file, '-', a folder of captures (its files in order of rotation), or one of these behind
     'PLANE='. An argument that exists as a path is a path, even with '=' in it. *planes* are the known planes:
-    PLANE must be one of them, and a file that is named after one was recorded on it.
+    PLANE must be one of them, and a file that is named after one was recorded on it. '@+1.2ms' at
+    the end of any of these is the time by which the clock was behind.
 
     Raises SourceError for a path that is missing or cannot be read, UsageError for an invalid argument.
     """
@@ -73,6 +88,7 @@ def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
         raise UsageError("no capture given: name a file, a folder, or - for standard input")
     for argument in arguments:
         plane, path = _split(argument, planes)
+        path, behind_ns = _split_clock(argument, path)
         for file in _files(path, ignored):
             key = file if file == "-" else os.path.realpath(file)
             known = captures.get(key)
@@ -80,9 +96,9 @@ def resolve(arguments: Sequence[str], planes: Collection[str]) -> Resolved:
                 raise UsageError(f"{file}: given for two planes, {known.plane} and {plane}: name it once")
             if plane is not None:
                 named.add(key)
-                captures[key] = CaptureArgument(file, plane)
+                captures[key] = CaptureArgument(file, plane, behind_ns)
             elif known is None:
-                captures[key] = CaptureArgument(file, plane_of_name(file, planes))
+                captures[key] = CaptureArgument(file, plane_of_name(file, planes), behind_ns)
             elif file == "-":
                 raise UsageError("standard input is given twice: it can be read only once")
     return Resolved(list(captures.values()), ignored)
@@ -118,6 +134,24 @@ def _split(argument: str, planes: Collection[str]) -> tuple[str | None, str]:
     if not path:
         raise UsageError(f"{argument}: no file behind '=': write {plane}=FILE")
     return plane, path
+
+
+def _split_clock(argument: str, path: str) -> tuple[str, int | None]:
+    """Return *path* without the offset of its clock, and that offset in nanoseconds."""
+    file, at, words = path.rpartition("@")
+    if not at or os.path.lexists(path) or not (file == "-" or os.path.lexists(file)):
+        return path, None
+    found = _OFFSET.fullmatch(words)
+    if found is None:
+        raise UsageError(
+            f"{argument}: '@{words}' is no offset of a clock: write what is to be added to its times,"
+            " as @+1.2ms, @-50us or @+2s"
+        )
+    sign, number, unit = found.groups()
+    behind_ns = int(Decimal(number) * _UNITS[unit])
+    if behind_ns > _MOST_NS:
+        raise UsageError(f"{argument}: '@{words}' is more than 10 years")
+    return file, -behind_ns if sign == "-" else behind_ns
 
 
 def _files(path: str, ignored: list[str]) -> Iterator[str]:

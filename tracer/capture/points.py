@@ -11,17 +11,21 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 
-from tracer.model import Segment, SegmentFields
+from tracer.capture.clocks import ClockEstimates, reverse
+from tracer.model import Clock, Segment, SegmentFields
 
 __all__ = ["Clocks", "Sightings", "in_time_order", "join_sightings", "merge"]
 
 WINDOW_NS = 20_000_000
-"""Largest disorder of the records of one capture, and largest distance of two copies of one packet. Kernel
-buffers were seen to cause up to 5 ms; the clocks of one site differ by a few ms."""
+"""Largest distance of two copies of one packet. Kernel buffers were seen to cause up to 5 ms."""
+LATE_NS = 120_000_000
+"""Largest disorder of the records of one capture: several queues of a card, a merge of files."""
+TRIALS = 64
+"""Inversions that are examined. A capture with more of them has late packets."""
 CORRECT_NS = 400_000
 """Smaller differences are the packet's travel time (up to 322 µs were seen), not a difference of clocks."""
 
@@ -29,6 +33,13 @@ _TIME = itemgetter(0)
 """Key of a segment: its time."""
 _NEVER_NS = 1 << 80
 """Later than every time."""
+_HALF, _MASK = 1 << 31, (1 << 32) - 1
+_ACK = 16
+_SEVERAL = 3
+_FAR_NS = 60_000_000_000
+
+_Head = tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]
+"""Corrected time, position, batch, where in it, what follows."""
 
 
 class Clocks:
@@ -60,26 +71,32 @@ class Clocks:
 
 
 def in_time_order(
-    batches: Iterable[list[SegmentFields]], window_ns: int = WINDOW_NS
+    batches: Iterable[list[SegmentFields]], window_ns: int = LATE_NS, clock: Clock | None = None
 ) -> Iterator[list[SegmentFields]]:
     """Yield the segments of *batches* in time order, if none is late by more than *window_ns*.
 
-    Before the first inversion nothing is held back. Most captures have none.
+    A clock that was set back goes on from its latest time: what is added is written into *clock*. Before the
+    first inversion one batch at most is held back. Most captures have none.
     """
-    last_ns = 0
     iterator = iter(batches)
     waiting: list[SegmentFields] = []
+    begun_ns = None
     for batch in iterator:
         times = list(map(_TIME, batch))
-        if times and (times[0] < last_ns or times != sorted(times)):
-            waiting = batch
+        if begun_ns is None and times:
+            begun_ns = times[0]
+        if times and ((waiting and times[0] < waiting[-1][0]) or times != sorted(times)):
             break
-        if batch:
-            last_ns = times[-1]
-            yield batch
-    for batch in chain([[]], iterator):
+        if waiting:
+            yield waiting
+        waiting = batch
+    else:
+        batch = []
+    steps = _StepsBack(clock, begun_ns or 0)
+    for each in chain([batch], iterator):
+        waiting = steps.undone(waiting, each)
         # Python's sort takes nearly linear time for nearly sorted lists.
-        waiting = sorted(waiting + batch, key=_TIME)
+        waiting.sort(key=_TIME)
         if waiting:
             ready = bisect_right(waiting, waiting[-1][0] - window_ns, key=_TIME)
             if ready:
@@ -89,50 +106,149 @@ def in_time_order(
         yield waiting
 
 
+class _StepsBack:
+    """Finds where a clock was set back within one capture, and undoes it.
+
+    Packets that come late are out of order by their place, and in order by their times: sequence numbers
+    tell. Where a clock was set back it is the other way round.
+    """
+
+    def __init__(self, clock: Clock | None, begun_ns: int) -> None:
+        self._clock = clock
+        self._begun_ns = begun_ns
+        self._added_ns = 0
+        self._left = TRIALS if clock is not None else 0
+        self._newest_ns = 0
+
+    def undone(self, before: list[SegmentFields], batch: list[SegmentFields]) -> list[SegmentFields]:
+        """Return *before*, which is in time order, and *batch* behind it."""
+        if self._added_ns:
+            batch = [(segment[0] + self._added_ns, *segment[1:]) for segment in batch]
+        newest_ns = max(self._newest_ns, before[-1][0] if before else 0)
+        times = list(map(_TIME, batch))
+        whole = before + batch
+        if self._left and times and (times[0] < newest_ns or times != sorted(times)):
+            newest_ns = self._look(whole, len(before), newest_ns)
+        elif times:
+            newest_ns = max(newest_ns, max(times))
+        self._newest_ns = newest_ns
+        if self._clock is not None:
+            self._clock.reached_ns = newest_ns
+        return whole
+
+    def _look(self, whole: list[SegmentFields], start: int, newest_ns: int) -> int:
+        """Undo steps back in *whole* from *start* on; return its latest time."""
+        for at in range(start, len(whole)):
+            time_ns = whole[at][0]
+            if time_ns >= newest_ns:
+                newest_ns = time_ns
+            elif self._left:
+                back_ns = newest_ns - time_ns
+                if _is_set_back(whole[max(0, at - 512) : at], whole[at : at + 512], newest_ns):
+                    # Its own time, which boundaries of clocks are told by.
+                    back_ns += 1
+                    whole[at:] = [(s[0] + back_ns, *s[1:]) for s in whole[at:]]
+                    self._added_ns += back_ns
+                    if self._clock is not None:
+                        self._clock.add(newest_ns + 1, self._added_ns)
+                        self._clock.steps_back += 1
+                        self._clock.begun_ns = self._begun_ns
+                else:
+                    self._left -= 1
+        return newest_ns
+
+
+def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields], newest_ns: int) -> bool:
+    """Tell whether the times of *later*, which begin before *newest_ns*, belong behind those of *earlier*."""
+    since_ns = later[0][0]
+    back_ns = newest_ns - since_ns
+    if back_ns > _FAR_NS and len(earlier) > 1 and earlier[-1][0] - earlier[-2][0] >= back_ns:
+        # One record alone is ahead: its time is wrong.
+        return False
+    ends: dict[bytes, tuple[int, int, int]] = {}
+    for time_ns, flow, seq, ack, flags, payload, *_ in earlier:
+        if time_ns > since_ns:
+            ends[flow] = seq, len(payload) + (flags & 1), ack
+    votes = 0
+    seen = set()
+    for time_ns, flow, seq, ack, flags, payload, *_ in later:
+        if time_ns >= newest_ns:
+            break
+        known = ends.get(flow)
+        if known is not None and flow not in seen:
+            seen.add(flow)
+            moved = (seq - known[0] + _HALF & _MASK) - _HALF
+            if moved:
+                votes += 1 if moved >= known[1] > 0 or (moved > 0 and known[1] == 0) else -1
+        other = ends.get(reverse(flow))
+        if other is not None and flags & _ACK:
+            size = len(payload) + (flags & 1)
+            if other[1] and (ack - other[0] - other[1] & _MASK) < _HALF:
+                votes += 1
+            elif size and (other[2] - seq - size & _MASK) < _HALF:
+                votes -= 1
+    if not votes and back_ns > LATE_NS:
+        # So late comes no packet, let alone several.
+        return len(later) >= _SEVERAL and all(segment[0] < newest_ns for segment in later[:_SEVERAL])
+    return votes > 0
+
+
 def merge(
-    captures: Iterable[Iterator[list[SegmentFields]]], clocks: Clocks | None = None
+    captures: Iterable[Iterator[list[SegmentFields]]], clocks: ClockEstimates | None = None
 ) -> Iterator[list[SegmentFields]]:
     """Yield the segments of all *captures* in time order; *clocks* corrects the times.
 
-    Each capture must be in time order by itself.
+    Each capture must be in time order by itself. Corrections are written into the clock of each capture.
     """
-    # One entry for each capture: time of its next segment, position (to break ties), batch, index of the next
-    # segment in it, iterator.
-    heads: list[tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]] = []
+    heads: list[_Head] = []
     for position, iterator in enumerate(captures):
         first = next(filter(None, iterator), None)
         if first is not None:
             heads.append((first[0][0], position, first, 0, iterator))
-    heapq.heapify(heads)
+    version = -1
+    reached_ns: dict[int, int] = {}
     while heads:
+        if clocks is not None and clocks.version != version:
+            # Which is earliest may be another one now. What the answers are made of is in hand.
+            heads = [
+                (b[at][0] - clocks.ahead(_capture_of(b[at]), b[at][0])[0], p, b, at, i)
+                for _, p, b, at, i in heads
+            ]
+            heapq.heapify(heads)
+            version = clocks.version
         _, position, batch, at, iterator = heapq.heappop(heads)
         other_ns = heads[0][0] if heads else _NEVER_NS
-        # The clock is read again only at a change of capture: a run of packets of one capture shows nothing
-        # new about it.
-        offset_ns = clocks.offset_ns(_capture_of(batch[at])) if clocks else 0
         while batch:
-            end = len(batch)
-            if batch[-1][0] - offset_ns > other_ns:
+            end, ahead_ns, until_ns = len(batch), 0, _NEVER_NS
+            if clocks is not None:
+                capture = _capture_of(batch[at])
+                ahead_ns, until_ns = clocks.ahead(capture, batch[at][0])
+            if batch[-1][0] - ahead_ns > other_ns or batch[-1][0] >= until_ns:
                 # At least one segment, so that the loop moves on: it was the earliest by the clock correction
                 # of the moment when it was pushed, which may have changed since.
-                end = max(at + 1, bisect_right(batch, other_ns + offset_ns, at, key=_TIME))
+                last_ns = min(other_ns + ahead_ns, until_ns - 1)
+                end = max(at + 1, bisect_right(batch, last_ns, at, key=_TIME))
             part = batch[at:end] if end - at < len(batch) else batch
-            yield [_earlier(segment, offset_ns) for segment in part] if offset_ns else part
+            if clocks is not None:
+                part = clocks.correct(capture, part, ahead_ns, reached_ns)
+            yield part
             if end < len(batch):
-                heapq.heappush(heads, (batch[end][0] - offset_ns, position, batch, end, iterator))
+                next_ns = batch[end][0]
+                if clocks is not None:
+                    next_ns -= clocks.ahead(_capture_of(batch[end]), next_ns)[0]
+                heapq.heappush(heads, (next_ns, position, batch, end, iterator))
                 break
             batch, at = next(filter(None, iterator), []), 0
-            if batch and batch[0][0] - offset_ns > other_ns:
-                heapq.heappush(heads, (batch[0][0] - offset_ns, position, batch, 0, iterator))
+            if batch and (batch[0][0] - ahead_ns > other_ns or clocks is not None):
+                next_ns = batch[0][0]
+                if clocks is not None:
+                    next_ns -= clocks.ahead(_capture_of(batch[0]), next_ns)[0]
+                heapq.heappush(heads, (next_ns, position, batch, 0, iterator))
                 break
 
 
 def _capture_of(segment: SegmentFields) -> int:
     return segment[8][0][0]
-
-
-def _earlier(segment: SegmentFields, by_ns: int) -> SegmentFields:
-    return (segment[0] - by_ns, *segment[1:])
 
 
 class Sightings:

@@ -253,8 +253,8 @@ class Coverage:
             at = between if between or plane != "*" else served
             given = [] if plane == "*" else [c.number for c in captures if c.plane is not None]
             captures = [c for c in captures if c.number in at or c.number in given] or captures
-        starts = [c.first_ns for c in captures if c.first_ns is not None]
-        lasts = [max(c.last_ns, c.ended_ns or 0) for c in captures if c.last_ns is not None]
+        starts = [ns for ns in (c.corrected_first_ns for c in captures) if ns is not None]
+        lasts = [ns for ns in (c.corrected_end_ns for c in captures) if ns is not None]
         return (min(starts), max(lasts)) if starts and lasts else (0, 0)
 
     def unseen(
@@ -391,6 +391,6 @@ class Coverage:
         """Return the path of a capture of *plane* whose file is cut off before *until_ns*."""
         for capture in self._captures:
             is_of_plane = (capture.plane in (None, plane) or plane == "*") and not capture.protocol
-            if is_of_plane and capture.broke_off and (capture.last_ns is None or capture.last_ns < until_ns):
+            if is_of_plane and capture.broke_off and ((capture.corrected_last_ns or 0) < until_ns):
                 return capture.path
         return None

@@ -261,9 +261,25 @@ def _complete(store: CallStore, request: Request, trace: Trace) -> None:
         trace.name = trace.name or store.names.get(trace.server_id, "")
         add_by_server(store, trace)
         find_failure(trace)
+    for call in trace.calls:
+        if call.back is not None:
+            _enclose(call, call.back)
     trace.calls.sort(key=lambda call: (call.started_ns, call.serial))
     projects = [getattr(call.facts, "project_id", "") for call in trace.calls]
     trace.project_id = next((project for project in projects if project), "")
+
+
+def _enclose(outer: Call, inner: Call) -> None:
+    """Let *outer*, the leg towards a proxy, enclose the leg behind it, where two clocks say otherwise.
+
+    What is not known of the clocks when the calls are read never decides which of the two came first.
+    """
+    if not outer.frames or not inner.frames or outer.frames[0][0] == inner.frames[0][0]:
+        return
+    if outer.started_ns > inner.started_ns:
+        outer.started_ns = inner.started_ns - 1
+    if outer.ended_ns is not None and inner.ended_ns is not None and outer.ended_ns < inner.ended_ns:
+        outer.ended_ns = inner.ended_ns + 1
 
 
 def _add_of_the_new(store: CallStore, trace: Trace) -> None:

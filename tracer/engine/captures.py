@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tracer.capture import CaptureArgument, Resolved, open_capture, resolve
 from tracer.capture.arguments import example_path
+from tracer.capture.clocks import ClockEstimates, read_ahead
 from tracer.capture.layers import Layers
 from tracer.capture.points import Clocks, in_time_order, join_sightings, merge
 from tracer.engine.internal_errors import InternalErrors
@@ -60,18 +61,27 @@ class OpenCaptures:
         """
         errors = errors or InternalErrors()
         streams = [
-            in_time_order(_decoded(packets, capture, errors))
+            in_time_order(_decoded(packets, capture, errors), clock=capture.clock)
             for packets, capture in zip(self.packets, self.captures, strict=True)
         ]
         if len(streams) == 1:
             return streams[0]
+        estimates = ClockEstimates(self.captures)
+        merged = merge(
+            [read_ahead(stream, number, estimates) for number, stream in enumerate(streams)], estimates
+        )
         named = [capture.plane for capture in self.captures]
-        if None not in named and len(set(named)) == len(named):
-            # One tap per plane: no packet can be in two of them, so no clock can be estimated from packets
-            # that two taps saw, and none must be joined.
-            return merge(streams)
-        clocks = Clocks()
-        return join_sightings(merge(streams, clocks), clocks)
+        if None in named or len(set(named)) < len(named):
+            # Not one tap per plane: a packet can be in two of them.
+            merged = join_sightings(merged, Clocks())
+        return _concluding(merged, estimates)
+
+
+def _concluding(
+    batches: Iterator[list[SegmentFields]], estimates: ClockEstimates
+) -> Iterator[list[SegmentFields]]:
+    yield from batches
+    estimates.conclude()
 
 
 def known_planes(given: GivenTopology) -> set[str]:
@@ -105,7 +115,8 @@ def open_resolved(arguments: Sequence[CaptureArgument], progress: Progress | Non
     """Open the captures of `resolve_captures`, as often as they can be read. Raises SourceError."""
     captures = [Capture(number, each.path, each.plane) for number, each in enumerate(arguments)]
     packets = []
-    for capture in captures:
+    for capture, argument in zip(captures, arguments, strict=True):
+        capture.clock.given_ns = argument.behind_ns
         packets.append(open_capture(capture.path, capture))
         if progress is not None:
             is_file = capture.path != "-" and os.path.isfile(capture.path)
@@ -126,13 +137,15 @@ def _decoded(
 ) -> Iterator[list[SegmentFields]]:
     """Yield the TCP segments of *batches*; count what cannot be read."""
     layers = Layers()
+    given_ns = capture.clock.given_ns
     for batch in batches:
         try:
-            yield layers.read(batch, capture.anomalies)
+            segments = layers.read(batch, capture.anomalies)
         except Exception as error:
             # The packet that did it is not known: the batch is, as far as it goes, read one by one.
             errors.add(error)
-            yield _one_by_one(layers, batch, capture)
+            segments = _one_by_one(layers, batch, capture)
+        yield [(s[0] + given_ns, *s[1:]) for s in segments] if given_ns else segments
     capture.anomalies.update(layers.flush())
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tracer.engine.stages import Stages
 from tracer.errors import InternalError
 from tracer.model import CallRecord, Capture, Report, Verdict
+from tracer.model.packets import place_of
 from tracer.openstack.rest import CREATE_SERVER
 
 __all__ = ["records", "report", "report_on"]
@@ -44,12 +45,54 @@ def report_on(
         () if verdicts else _seen(stages, len(left_out)),
         _advice(verdicts),
         remarks=tuple(
-            filter(None, (*stages.given.remarks, misnamed, _cut(stages), stages.internal_error_words()))
+            filter(
+                None,
+                (
+                    *stages.given.remarks,
+                    misnamed,
+                    *_clocks(stages.captures),
+                    _cut(stages),
+                    stages.internal_error_words(),
+                ),
+            )
         ),
         forgotten=stages.forgotten(),
         left_out=tuple(sorted(left_out)),
         internal_errors=stages.errors.found(),
     )
+
+
+MATTERS_NS = 1_000_000
+"""A clock that is off by less is corrected in silence."""
+
+
+def _clocks(captures: Sequence[Capture]) -> Iterator[str]:
+    """Yield what is said of each clock that was corrected."""
+    for capture in captures:
+        clock = capture.clock
+        name = capture.plane or place_of(capture.path)
+        if clock.given_ns:
+            yield f"{name}'s clock is corrected by {_offset(clock.given_ns)}, as given"
+        if clock.steps_back:
+            yield f"{name}'s clock was set back {clock.steps_back} times: it is read as if it had gone on"
+        least_ns, most_ns = clock.range_ahead_ns
+        if clock.reference is None or max(-least_ns, most_ns) < MATTERS_NS:
+            continue
+        other = captures[clock.reference]
+        mean_ns = most_ns if most_ns > -least_ns else least_ns
+        ahead = "ahead of" if mean_ns > 0 else "behind"
+        far = _offset(abs(mean_ns))
+        if most_ns - least_ns > MATTERS_NS:
+            far = f"up to {far}"
+        yield (
+            f"{name}'s clock is {far} {ahead} {other.plane or place_of(other.path)}'s (from {clock.pairs:,}"
+            f" pair{'s' if clock.pairs != 1 else ''}, ± {clock.uncertain_ns / 1e6:.1f} ms):"
+            " order is judged in corrected time"
+        )
+
+
+def _offset(time_ns: int) -> str:
+    return f"{time_ns / 1e6:,.1f} ms" if abs(time_ns) < 1_000_000_000 else f"{time_ns / 1e9:,.3f} s"
 
 
 def _cut(stages: Stages) -> str:

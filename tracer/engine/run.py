@@ -119,7 +119,8 @@ def read(stages: Stages, opened: OpenCaptures, progress: Progress | None = None)
             partial = True
         for capture in opened.captures:
             for since_ns, until_ns, count in capture.drops:
-                stages.coverage.dropped(capture, since_ns, until_ns)
+                corrected = capture.clock.corrected
+                stages.coverage.dropped(capture, corrected(since_ns), corrected(until_ns))
                 capture.anomalies["packets dropped by the kernel"] += count
         tick(stages.finish())
     return partial

@@ -191,7 +191,7 @@ class Stages:
 
     def finish(self) -> int:
         """Process the end of all captures; return its time, in capture time."""
-        last_ns = max((c.last_ns or 0 for c in self.captures), default=0)
+        last_ns = max((c.corrected_last_ns or 0 for c in self.captures), default=0)
         self._events(self._reassembler.flush(last_ns))
         self.receive(self.calls.flush())
         self.advance(last_ns)

@@ -13,6 +13,7 @@ from operator import itemgetter
 from queue import SimpleQueue
 from threading import Lock
 
+from tracer.capture.clocks import ClockEstimates
 from tracer.capture.layers import Layers
 from tracer.capture.live import Arrivals, LiveSource, Reader, hear, wall_ns
 from tracer.capture.points import Clocks, Sightings
@@ -50,9 +51,14 @@ class Feed:
         self._by_capture = {reader.source.capture.number: reader for reader in self._readers}
         named = [source.capture.plane for source in sources if not source.capture.protocol]
         apart = None not in named and len(set(named)) == len(named)
-        self._clocks = Clocks()
+        captures = sorted((source.capture for source in sources), key=lambda each: each.number)
+        self._captures = {capture.number: capture for capture in captures}
+        # With one source there is nothing to compare its clock with.
+        self._estimates = ClockEstimates(captures) if len(named) > 1 else None
+        self._version = 0
+        self._reached_ns: dict[int, int] = {}
         # With one capture per named plane no packet can be in two of them, so nothing is compared.
-        self._sightings = None if apart or len(named) < 2 else Sightings(self._clocks)
+        self._sightings = None if apart or len(named) < 2 else Sightings(Clocks())
         self._newest_ns = 0
         self.ended = False
         """True when all sources have ended and every item was given out."""
@@ -110,10 +116,15 @@ class Feed:
         idle = not any(r.backlog for r in self._readers)
         hear(self._arrivals, timeout_s if idle else 0)
         watermark_ns = self._watermark()
+        before = len(self._pending)
         for reader in self._readers:
-            while reader.backlog and (reader.in_hand < AHEAD or reader.newest_ns <= watermark_ns):
+            while reader.backlog and (
+                reader.in_hand < AHEAD or reader.newest_ns - self._ahead_ns(reader) <= watermark_ns
+            ):
                 self._take(reader)
                 watermark_ns = self._watermark()
+        if before < len(self._pending) < AHEAD and self._may_learn():
+            return []
         self._pending.sort(key=itemgetter(0))
         ready = self._split(watermark_ns)
         for segment in ready:
@@ -132,6 +143,11 @@ class Feed:
                 ready = self._in_order([*ready, *self._sightings.flush(), *self._late])
                 self._late = []
         return ready
+
+    def conclude(self) -> None:
+        """Write into the clock of each source what it was compared with."""
+        if self._estimates is not None:
+            self._estimates.conclude()
 
     def stop(self) -> None:
         """Stop the sources; items that were read already are still given out, by `segments` and `rest`."""
@@ -164,11 +180,42 @@ class Feed:
 
     def _take(self, reader: Reader[Item]) -> None:
         batch = reader.take()
-        # Clocks of capture points differ: times are converted before items of several sources are merged.
-        offset_ns = self._clocks.offset_ns(reader.source.capture.number)
-        if offset_ns:
-            batch = [(segment[0] - offset_ns, *segment[1:]) for segment in batch]
+        capture = reader.source.capture
+        if self._estimates is not None and batch and not capture.protocol:
+            estimates = self._estimates
+            segments = [item for item in batch if not isinstance(item, Heard)]
+            estimates.see(capture.number, segments)
+            ahead_ns, _ = estimates.ahead(capture.number, segments[0][0])
+            batch = [*estimates.correct(capture.number, segments, ahead_ns, self._reached_ns)]
+            if estimates.version != self._version:
+                self._version = estimates.version
+                self._pending = [self._corrected(item) for item in self._pending]
         self._pending += batch
+
+    def _may_learn(self) -> bool:
+        """Return whether recorded sources, of which more comes, are still to tell how their clocks differ."""
+        return (
+            self._estimates is not None
+            and not self._newest_ns
+            and not self.is_live
+            and not any(self._estimates.has_pairs(number) for number in self._captures)
+            and not all(r.ended for r in self._readers)
+        )
+
+    def _corrected(self, item: Item) -> Item:
+        """Return what is pending by what is known of its clock now."""
+        if isinstance(item, Heard) or self._estimates is None:
+            return item
+        number = item[8][0][0]
+        captured_ns = self._captures[number].clock.as_captured(item[0])
+        return (captured_ns - self._estimates.ahead(number, captured_ns)[0], *item[1:])
+
+    def _ahead_ns(self, reader: Reader[Item]) -> int:
+        """Return how far the clock of *reader* is ahead, as far as is known."""
+        capture = reader.source.capture
+        if self._estimates is None or capture.protocol:
+            return 0
+        return self._estimates.ahead(capture.number, reader.newest_ns)[0]
 
     def _join(self, sightings: Sightings, ready: list[Item]) -> list[Item]:
         joined = self._joined(sightings, [item for item in ready if not isinstance(item, Heard)])
@@ -212,7 +259,7 @@ class Feed:
 
     def _watermark(self) -> int:
         """Return the time that all sources have reached; a time later than any when none is waited for."""
-        waited = [r.known_ns() - WINDOW_NS for r in self._readers if r.is_waited_for()]
+        waited = [r.known_ns() - self._ahead_ns(r) - WINDOW_NS for r in self._readers if r.is_waited_for()]
         if not waited:
             return 1 << 62
         reached_ns = min(waited)

@@ -98,8 +98,9 @@ class Sources:
         ended = self._feed.state(read) == "ended"
         if read.last_ns is not None:
             # Packets that were read and not handed to the stages yet do not count as seen.
-            reached_ns = now_ns if self._feed.is_live and not ended else self._feed.known_ns(read)
-            capture.last_ns = max(capture.last_ns or 0, min(reached_ns, now_ns) if now_ns else 0)
+            until_ns = read.clock.as_captured(now_ns) if now_ns else 0
+            reached_ns = until_ns if self._feed.is_live and not ended else self._feed.known_ns(read)
+            capture.last_ns = max(capture.last_ns or 0, min(reached_ns, until_ns))
         if ended and (last or self._feed.ended):
             capture.last_ns, capture.broke_off = read.last_ns, read.broke_off
 
@@ -168,7 +169,7 @@ class Rate:
 
 
 def _copy_of(capture: Capture) -> Capture:
-    """Return a capture that counts what is processed of *capture*; both share the anomalies."""
+    """Return a capture that counts what is processed of *capture*; both share the anomalies and the clock."""
     return Capture(
         capture.number,
         capture.path,
@@ -176,4 +177,5 @@ def _copy_of(capture: Capture) -> Capture:
         interfaces=capture.interfaces,
         anomalies=capture.anomalies,
         protocol=capture.protocol,
+        clock=capture.clock,
     )

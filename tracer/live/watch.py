@@ -264,4 +264,5 @@ class Watch:
         for event in self.follow.end(end_ns):
             self._tell(event)
         verdicts = sorted(self.follow.history.kept(), key=lambda verdict: verdict.started_ns)
+        self._feed.conclude()
         return report_on(self.stages, verdicts)

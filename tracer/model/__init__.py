@@ -10,6 +10,7 @@ and get more facts later (Capture, Connection, Call, Trace) are slotted dataclas
 from __future__ import annotations
 
 from tracer.model.calls import CLIENT, SERVER, Call, ConnectFacts, End, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.model.clocks import Clock
 from tracer.model.messages import (
     AmqpContent,
     AmqpMethod,
@@ -60,6 +61,7 @@ __all__ = [
     "Call",
     "CallRecord",
     "Capture",
+    "Clock",
     "Closed",
     "Conformance",
     "ConnectFacts",

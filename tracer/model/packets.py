@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tracer.model.clocks import Clock
+
 __all__ = ["Capture", "Frame", "Frames", "Packet", "PacketFields", "Segment", "SegmentFields"]
 
 Frame = tuple[int, int]
@@ -63,6 +65,26 @@ class Capture:
     protocol: str = ""
     """The only protocol that it can show: RPC for a broker's firehose, whose `packets` are messages. Empty:
     all protocols."""
+    clock: Clock = field(default_factory=Clock)
+    """What was found out about its clock. Times here are those of the capture."""
+
+    @property
+    def corrected_first_ns(self) -> int | None:
+        """When its first packet was captured, by the clock that all captures are judged by."""
+        return None if self.first_ns is None else self.clock.corrected_first_ns(self.first_ns)
+
+    @property
+    def corrected_last_ns(self) -> int | None:
+        """When its last packet was captured, by that clock."""
+        return None if self.last_ns is None else self.clock.corrected_last_ns(self.last_ns)
+
+    @property
+    def corrected_end_ns(self) -> int | None:
+        """When its last packet was captured, or the recording ended, by that clock."""
+        last_ns = self.corrected_last_ns
+        if last_ns is None or self.ended_ns is None:
+            return last_ns
+        return max(last_ns, self.clock.corrected_last_ns(self.ended_ns))
 
     @property
     def words(self) -> str:

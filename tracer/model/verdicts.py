@@ -79,6 +79,13 @@ class CallRecord:
     """RPC: the routing key, which names the queue."""
     fate: tuple[tuple[str, int], ...] = ()
     """RPC: (path, frame) of the consumer's acknowledgement. Not shown, since it has no content."""
+    ahead_ns: int = 0
+    """How far the clock of the capture is ahead of the one by which all is judged, `started_ns` too."""
+
+    @property
+    def captured_ns(self) -> int:
+        """When it began, by the clock of the capture that shows it."""
+        return self.started_ns + self.ahead_ns
 
     @property
     def line(self) -> str:
@@ -115,6 +122,11 @@ class StepResult:
     """With a baseline: its mean duration in good creations."""
     usual_p95_ns: int | None = None
     """With a baseline: its 95th percentile in good creations."""
+
+    @property
+    def captured_ns(self) -> int | None:
+        """When it began, by the clock of the capture that shows it."""
+        return None if self.started_ns is None else _captured(self.started_ns, self.calls)
 
 
 @dataclass(slots=True, frozen=True)
@@ -155,6 +167,11 @@ class Attempt:
     steps: tuple[StepResult, ...] = ()
     """Steps 7 to 8c of this attempt."""
 
+    @property
+    def captured_ns(self) -> int:
+        """When it began, by the clock of the capture that shows it."""
+        return _captured(self.started_ns, [call for step in self.steps for call in step.calls])
+
 
 @dataclass(slots=True, frozen=True)
 class Verdict:
@@ -185,6 +202,25 @@ class Verdict:
     """(service, request id to grep for in its log)."""
     settled_ns: int | None = None
     """Time at which success or failure was seen, from which the summary counts; None while it is open."""
+
+    @property
+    def captured_ns(self) -> int:
+        """When it began, by the clock of the capture that shows it."""
+        return _captured(self.started_ns, self.calls)
+
+    @property
+    def captured_end_ns(self) -> int:
+        """When it ended, by the clock of the capture that shows it."""
+        for call in reversed(self.calls):
+            if call.ahead_ns and call.started_ns + (call.duration_ns or 0) == self.ended_ns:
+                return self.ended_ns + call.ahead_ns
+        return self.ended_ns
+
+
+def _captured(time_ns: int, calls: Sequence[CallRecord]) -> int:
+    """Return *time_ns*, when the first of *calls* began, by the clock of its capture."""
+    first = min(calls, key=lambda call: abs(call.started_ns - time_ns), default=None)
+    return time_ns if first is None else time_ns + first.ahead_ns
 
 
 @dataclass(slots=True, frozen=True)

@@ -120,8 +120,12 @@ def make_plan(
             topology.roles.forget(message.time_ns - FORGET_NS)
     learn(list(calls.flush()))
     plan.broker.finish(midstream=bool(joined))
-    plan.first_ns = min((c.first_ns for c in reading.captures if c.first_ns is not None), default=0)
-    plan.last_ns = max((c.last_ns for c in reading.captures if c.last_ns is not None), default=0)
+    plan.first_ns = min(
+        (c.corrected_first_ns for c in reading.captures if c.corrected_first_ns is not None), default=0
+    )
+    plan.last_ns = max(
+        (c.corrected_last_ns for c in reading.captures if c.corrected_last_ns is not None), default=0
+    )
     fronts = [server for server in samples if topology.roles.is_front(server)]
     for number, connection in joined.items():
         # The form of oslo.messaging (program:pid:id), from which a capture of the replay infers roles.

@@ -57,7 +57,7 @@ def read(
     def messages() -> Iterator[Message | Closed]:
         for event in reassembler.read(_without(opened.segments(), unread)):
             yield from _of(event)
-        last_ns = max((c.last_ns or 0 for c in captures), default=0)
+        last_ns = max((c.corrected_last_ns or 0 for c in captures), default=0)
         for event in reassembler.flush(last_ns):
             yield from _of(event)
 

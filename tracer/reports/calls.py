@@ -49,7 +49,7 @@ def _row(record: CallRecord, color: bool) -> str:
     # The action in the request body, which grammars match at the end of the path.
     action = f"  ({plain(record.action, 60)})" if record.action else ""
     error = action + (f"  {plain(record.error, 200)}" if record.error else "")
-    head = f"{record.index:>7}  {clock(record.started_ns)}  "
+    head = f"{record.index:>7}  {clock(record.captured_ns)}  "
     tail = f"  {duration(record.duration_ns):>8}  {record.step or '':<3}  {where}{error}"
     gap = " " * max(0, _LINE_WIDTH - len(line))
     if not color:

@@ -75,7 +75,7 @@ def _row(step: StepResult, verdict: Verdict) -> tuple[object, ...]:
         step.step,
         step.title,
         step.status,
-        timestamp(step.started_ns),
+        timestamp(step.captured_ns),
         _ms(since_ns),
         _ms(step.duration_ns),
         _ms(step.usual_ns),

@@ -44,8 +44,8 @@ def json_line(event: Event) -> bytes:
                 "stopped_at": verdict.stopped_at,
                 "stopped_between": verdict.stopped_between,
                 "compute_host": _text(verdict.compute_host) if verdict.compute_host else None,
-                "started": timestamp(verdict.started_ns),
-                "ended": timestamp(verdict.ended_ns),
+                "started": timestamp(verdict.captured_ns),
+                "ended": timestamp(verdict.captured_end_ns),
             }
         if event.kind == "verdict":
             members["revised"] = event.revised

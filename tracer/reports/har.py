@@ -45,7 +45,7 @@ def _write(archive: harfile.HarFile, call: CallRecord) -> None:
     host = plain(call.callee_address or call.callee, 120)
     frames = ", ".join(f"{plain(file, 200)}#{frame}" for file, frame in call.evidence)
     archive.add_entry(
-        startedDateTime=timestamp(call.started_ns) or "1970-01-01T00:00:00Z",
+        startedDateTime=timestamp(call.captured_ns) or "1970-01-01T00:00:00Z",
         time=max(took_ms, 0),
         request=harfile.Request(
             method=plain(method, 20),

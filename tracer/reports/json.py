@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -68,6 +68,9 @@ def _head(report: Report) -> dict[str, Any]:
         head["baseline"] = {"path": _text(report.baseline[0]), "traces": report.baseline[1]}
     head["clusters"] = [_cluster(cluster) for cluster in clusters(report.verdicts)]
     head["captures"] = [_capture(capture) for capture in report.captures]
+    clocks = [_clock(capture, report.captures) for capture in report.captures if not capture.clock.is_right]
+    if clocks:
+        head["clocks"] = clocks
     head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
     if report.internal_errors:
         head["internal_errors"] = {_text(what): count for what, count in report.internal_errors}
@@ -115,6 +118,21 @@ def _capture(capture: Capture) -> dict[str, Any]:
     }
 
 
+def _clock(capture: Capture, captures: Sequence[Capture]) -> dict[str, Any]:
+    clock = capture.clock
+    least_ns, most_ns = clock.range_ahead_ns
+    compared = clock.reference is not None
+    return {
+        "path": _text(capture.path),
+        "given_ms": None if clock.given_ns is None else clock.given_ns / 1e6,
+        "reference": _text(captures[clock.reference].path) if clock.reference is not None else None,
+        "ahead_ms": [least_ns / 1e6, most_ns / 1e6] if compared else None,
+        "pairs": clock.pairs if compared else None,
+        "uncertain_ms": clock.uncertain_ns / 1e6 if compared else None,
+        "steps_back": clock.steps_back,
+    }
+
+
 def _trace(verdict: Verdict) -> dict[str, Any]:
     return {
         "id": _text(verdict.id),
@@ -130,8 +148,8 @@ def _trace(verdict: Verdict) -> dict[str, Any]:
         "compute_host": _or_null(verdict.compute_host),
         "attempts": [_text(host) for host in verdict.attempts],
         "attempt_details": [_attempt(attempt) for attempt in verdict.attempt_details],
-        "started": timestamp(verdict.started_ns),
-        "ended": timestamp(verdict.ended_ns),
+        "started": timestamp(verdict.captured_ns),
+        "ended": timestamp(verdict.captured_end_ns),
         "duration_ms": _ms(verdict.ended_ns - verdict.started_ns),
         "summary": _text(verdict.summary),
         "steps": [_step(step) for step in verdict.steps],
@@ -147,7 +165,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "host": _text(attempt.host),
         "stopped_at": attempt.stopped_at,
         "error": _or_null(attempt.error),
-        "started": timestamp(attempt.started_ns),
+        "started": timestamp(attempt.captured_ns),
         "duration_ms": _ms(attempt.duration_ns),
         "steps": [_step(step) for step in attempt.steps],
     }
@@ -158,7 +176,7 @@ def _step(step: StepResult) -> dict[str, Any]:
         "step": step.step,
         "title": _text(step.title),
         "status": step.status,
-        "started": timestamp(step.started_ns),
+        "started": timestamp(step.captured_ns),
         "duration_ms": _ms(step.duration_ns),
         "waited_ms": _ms(step.waited_ns),
         "usual_ms": _ms(step.usual_ns),
@@ -200,7 +218,7 @@ def call_members(call: CallRecord) -> dict[str, Any]:
         "operation": _text(call.operation),
         "result": _text(call.result),
         "line": _text(call.line),
-        "started": timestamp(call.started_ns),
+        "started": timestamp(call.captured_ns),
         "duration_ms": _ms(call.duration_ns),
         "step": call.step,
         "ambiguous": call.ambiguous,

@@ -84,7 +84,7 @@ def identity(verdict: Verdict) -> Text:
     built = "asked" if _host_is_unknown(verdict) else built
     parts = [
         f"{verdict.verdict}, {verdict.outcome}",
-        f"{(timestamp(verdict.started_ns) or '?')[:23].replace('T', ' ')} UTC",
+        f"{(timestamp(verdict.captured_ns) or '?')[:23].replace('T', ' ')} UTC",
         f"server {plain(verdict.server_id, 80)}" if verdict.server_id else "",
         f"request {plain(verdict.request_id, 80)}" if verdict.request_id else "",
         f"{NOVA_API} at {plain(verdict.api_host, 60)}" if verdict.api_host else "",

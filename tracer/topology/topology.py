@@ -75,6 +75,10 @@ class Topology:
             # Both legs are one call between services: its evidence is the frames of both.
             frames = frames + call.back.frames
         facts = call.facts
+        ahead_ns = 0
+        if frames:
+            clock = self._captures[frames[0][0]].clock
+            ahead_ns = 0 if clock.is_right else clock.as_captured(call.started_ns) - call.started_ns
         own = facts.answered_id if isinstance(facts, RestFacts) else ""
         return CallRecord(
             call.index,
@@ -98,6 +102,7 @@ class Topology:
             message_id=getattr(facts, "msg_id", ""),
             queue=getattr(facts, "routing_key", ""),
             fate=tuple((self._captures[capture].path, number) for capture, number in call.fate),
+            ahead_ns=ahead_ns,
         )
 
     def caller(self, call: Call) -> str:

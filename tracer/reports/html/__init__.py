@@ -162,7 +162,7 @@ def _row(number: int, verdict: Verdict) -> dict[str, Any]:
         "stop": overview.stop(verdict),
         "summary": plain(verdict.summary, 300),
         "hosts": _hosts(verdict),
-        "started": clock(verdict.started_ns),
+        "started": clock(verdict.captured_ns),
         "started_us": verdict.started_ns // 1000,
         "took": duration(verdict.ended_ns - verdict.started_ns),
         "took_us": (verdict.ended_ns - verdict.started_ns) // 1000,

@@ -63,7 +63,7 @@ class Packer:
             "api": _or_none(verdict.api_host),
             "summary": plain(verdict.summary, 1000),
             "usual": any(step.usual_ns is not None for step in verdict.steps),
-            "started": timestamp(verdict.started_ns),
+            "started": timestamp(verdict.captured_ns),
             "took": _micro(verdict.ended_ns - verdict.started_ns),
             "attempts": [_attempt(attempt, verdict.started_ns) for attempt in verdict.attempt_details],
             "steps": [_step(step, verdict, position) for step in verdict.steps],

@@ -1,0 +1,405 @@
+"""How far the clocks of several captures are apart, learnt from the traffic that they hold.
+
+Two things are seen at two points. A packet: the same at both, within the time of its way. A request through
+a proxy: the leg towards the proxy begins before the leg behind it and ends after it, and the answers of
+both carry the id that the service gave it. Each such pair bounds the offset of one clock against the other.
+What all bounds allow is kept: no offset as long as none is needed, else the middle of what is left. Where no
+offset satisfies all, a clock drifts or was set: from there on another one counts.
+
+Source: reference, the x-openstack-request-id of answers; packets at two points as in points.py.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tracer.model import Capture, SegmentFields
+
+__all__ = ["AHEAD", "ClockEstimates", "read_ahead", "reverse"]
+
+AHEAD = 2_048
+"""Segments of each capture that are looked at before they are needed."""
+AT_FIRST = 16_384
+"""And as long as nothing is known."""
+WAY_NS = 400_000
+"""Smaller differences are the way of a packet (up to 322 µs seen), not the clock."""
+_MARGIN_NS = 100_000
+"""How far beyond a bound a clock is taken to be that is bounded on one side."""
+_LEAST_PACKETS = 2
+"""A single packet at two points may be two that look alike."""
+_PAIRS = 4_096
+"""Pairs of two captures that are kept: bounds of older times no longer matter."""
+_IDS = 20_000
+"""Requests and packets that may still be seen at another point."""
+_ALL_PACKETS = 5_000
+"""Segments of a capture all of which are compared; then one in 16."""
+_LEAP_NS = 2_000_000
+"""What moves by more was set, and did not drift."""
+
+_HEAD_BYTES = 2_048
+"""Where the headers of a message are."""
+
+_NEVER_NS = 1 << 80
+_START = frozenset((b"HTTP", b"POST", b"GET ", b"PUT ", b"DELE", b"PATC", b"HEAD"))
+_SYN_OR_FIN = 3
+
+_TOLD = 1_000
+
+_Span = tuple[int, int, bool]
+"""Begin and end of a request, and whether a proxy has handed it on."""
+_Pair = tuple[int, int, int, int]
+"""Begin and end here, begin and end there: here the capture with the smaller number."""
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """Two captures that saw the same."""
+
+    packets: bool
+    pairs: deque[_Pair] = field(default_factory=lambda: deque(maxlen=_PAIRS))
+    new: list[_Pair] = field(default_factory=list)
+    """Those that nothing was concluded from."""
+    count: int = 0
+    there_outer: int = 0
+    """Of how many pairs the outer leg is there, less the others. The proxy's own word counts most."""
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """From when on, by the capture's own clock, it is how far ahead of its parent."""
+
+    since_ns: int
+    ahead_ns: int
+    low_ns: int
+    high_ns: int
+
+
+class ClockEstimates:
+    """What is known of the clocks of *captures* against each other.
+
+    A clock that the user corrected is right; so is that of the capture that shares most with the others.
+    """
+
+    def __init__(self, captures: Sequence[Capture]) -> None:
+        self._captures = captures
+        self._held: dict[int, deque[list[SegmentFields]]] = {}
+        self._links: dict[tuple[int, int], _Link] = {}
+        self._linked: set[int] = set()
+        self._parents: dict[int, int | None] = {}
+        self._pieces: dict[int, list[_Piece]] = {}
+        self._stale: set[tuple[int, int]] = set()
+        self._read: dict[int, int] = {}
+        planes = [capture.plane for capture in captures if not capture.protocol]
+        self._apart = None not in planes and len(set(planes)) == len(planes)
+        self._requests = len({plane for plane in planes if plane}) > 1
+        self._asked: dict[int, OrderedDict[bytes, tuple[int, bool]]] = {
+            c.number: OrderedDict() for c in captures
+        }
+        self._answered: OrderedDict[bytes, dict[int, _Span]] = OrderedDict()
+        self._packets: OrderedDict[tuple[bytes, int, int, int, int, int], dict[int, int]] = OrderedDict()
+        self.version = 0
+        """Grows when offsets change."""
+
+    # --- learning ---
+
+    def see(self, capture: int, batch: Sequence[SegmentFields]) -> None:
+        """Take note of what may be seen at another point, of segments that *capture* holds next."""
+        if self._requests:
+            for segment in [segment for segment in batch if segment[5][:4] in _START]:
+                self._message(capture, segment)
+        if not self._apart:
+            self._share(capture, batch)
+
+    def _message(self, capture: int, segment: SegmentFields) -> None:
+        time_ns, flow, payload = segment[0], segment[1], segment[5]
+        asked = self._asked[capture]
+        if not payload.startswith(b"HTTP"):
+            asked[flow] = time_ns, payload.find(b"orwarded-", 0, _HEAD_BYTES) > 0
+            if len(asked) > _IDS:
+                asked.popitem(last=False)
+            return
+        at = payload.find(b": req-", 0, _HEAD_BYTES)
+        request = asked.get(reverse(flow)) if at > 0 else None
+        if request is None:
+            return
+        seen = self._answered.setdefault(payload[at + 2 : at + 42], {})
+        known = seen.get(capture)
+        if known is not None and request[0] >= known[0]:
+            # A call made on the way carries the id as well: it lies within.
+            return
+        mine = seen[capture] = request[0], time_ns, request[1]
+        for other, span in seen.items():
+            if other != capture and self._captures[other].plane != self._captures[capture].plane:
+                self._pair(other, span, capture, mine, packets=False)
+        if len(self._answered) > _IDS:
+            self._answered.popitem(last=False)
+
+    def _share(self, capture: int, batch: Sequence[SegmentFields]) -> None:
+        read = self._read.get(capture, 0)
+        self._read[capture] = read + len(batch)
+        packets = self._packets
+        for time_ns, flow, seq, ack, flags, payload, _, ip_id, _, _, _ in batch:
+            if (ip_id & 15 and read > _ALL_PACKETS) or not (payload or flags & _SYN_OR_FIN):
+                continue
+            seen = packets.setdefault((flow, seq, ack, flags, len(payload), ip_id), {})
+            if capture in seen:
+                continue
+            for other, other_ns in seen.items():
+                self._pair(
+                    other, (other_ns, other_ns, False), capture, (time_ns, time_ns, False), packets=True
+                )
+            seen[capture] = time_ns
+            if len(packets) > _IDS:
+                packets.popitem(last=False)
+
+    def _pair(self, one: int, span: _Span, two: int, other_span: _Span, *, packets: bool) -> None:
+        if one > two:
+            one, span, two, other_span = two, other_span, one, span
+        key = one, two
+        link = self._links.get(key)
+        if link is None:
+            link = self._links[key] = _Link(packets)
+            self._linked.update(key)
+        if link.packets and not packets:
+            return
+        if packets and not link.packets:
+            link = self._links[key] = _Link(packets)
+        pair = (*span[:2], *other_span[:2])
+        link.pairs.append(pair)
+        link.new.append(pair)
+        link.count += 1
+        if not packets:
+            longer = other_span[1] - other_span[0] >= span[1] - span[0]
+            if span[2] is other_span[2]:
+                link.there_outer += 1 if longer else -1
+            else:
+                link.there_outer += _TOLD if span[2] else -_TOLD
+        self._stale.add(key)
+
+    # --- answering ---
+
+    def has_pairs(self, capture: int) -> bool:
+        """Tell whether *capture* is linked to another one."""
+        return capture in self._linked
+
+    def ahead(self, capture: int, time_ns: int) -> tuple[int, int]:
+        """Return how far *capture* is ahead at *time_ns* of its clock, and until when that holds."""
+        if self._stale:
+            self._estimate()
+        parent = self._parents.get(capture)
+        if parent is None:
+            return 0, _NEVER_NS
+        ahead_ns, until_ns = 0, _NEVER_NS
+        pieces = self._pieces.get(capture, ())
+        if pieces:
+            at = max(0, bisect_right(pieces, time_ns, key=_since) - 1)
+            ahead_ns = pieces[at].ahead_ns
+            if at + 1 < len(pieces):
+                until_ns = pieces[at + 1].since_ns
+        if self._parents.get(parent) is not None:
+            more_ns, other_ns = self.ahead(parent, time_ns - ahead_ns)
+            return ahead_ns + more_ns, min(until_ns, other_ns + ahead_ns)
+        return ahead_ns, until_ns
+
+    def correct(
+        self, capture: int, batch: list[SegmentFields], ahead_ns: int, reached_ns: dict[int, int]
+    ) -> list[SegmentFields]:
+        """Return *batch* in corrected time, which never goes back: *reached_ns* is where each capture is."""
+        first_ns, last_ns = batch[0][0] - ahead_ns, batch[-1][0] - ahead_ns
+        least_ns = reached_ns.get(capture, 0)
+        clock = self._captures[capture].clock
+        reached_ns[capture] = max(least_ns, last_ns)
+        if first_ns < least_ns:
+            clock.ahead(least_ns, ahead_ns)
+            return [(max(s[0] - ahead_ns, least_ns), *s[1:]) for s in batch]
+        clock.ahead(first_ns, ahead_ns)
+        return [(s[0] - ahead_ns, *s[1:]) for s in batch] if ahead_ns else batch
+
+    def conclude(self) -> None:
+        """Write into the clock of each capture what it was compared with, and how well that is known."""
+        for number, parent in self._parents.items():
+            if parent is None:
+                continue
+            clock = self._captures[number].clock
+            link = self._links[min(number, parent), max(number, parent)]
+            clock.reference, clock.pairs = parent, link.count
+            pieces = self._fit(number, (min(number, parent), max(number, parent)))
+            widths = [p.high_ns - p.low_ns for p in pieces if p.high_ns - p.low_ns < _NEVER_NS]
+            clock.uncertain_ns = max(widths, default=0) // 2
+
+    # --- estimating ---
+
+    def _estimate(self) -> None:
+        stale, self._stale = self._stale, set()
+        if any(one not in self._parents or two not in self._parents for one, two in stale):
+            self._grow()
+        before = self.version
+        for key in stale:
+            one, two = key
+            new, self._links[key].new = self._links[key].new, []
+            for child, parent in ((one, two), (two, one)):
+                if self._parents.get(child) == parent and not self._holds(child, key, new):
+                    pieces = self._pieces[child] = self._fit(child, key)
+                    if not pieces:
+                        self._links[key].new = new
+                    self.version = before + 1
+
+    def _grow(self) -> None:
+        """Give captures that are linked by now a parent, by the links of most pairs."""
+        if not self._parents:
+            given = [c.number for c in self._captures if c.clock.given_ns is not None]
+            self._parents.update(dict.fromkeys(given))
+        while True:
+            found = [
+                (link.count, child, parent)
+                for (one, two), link in self._links.items()
+                for child, parent in ((one, two), (two, one))
+                if child not in self._parents and parent in self._parents
+            ]
+            if found:
+                _, child, parent = max(found)
+                self._parents[child] = parent
+                continue
+            free = [number for key in self._links for number in key if number not in self._parents]
+            if not free:
+                return
+            weight = {n: sum(link.count for key, link in self._links.items() if n in key) for n in free}
+            seen = {n: self._captures[n].packets for n in free}
+            self._parents[max(free, key=lambda n: (weight[n], seen[n], -n))] = None
+
+    def _holds(self, child: int, key: tuple[int, int], new: Iterable[_Pair]) -> bool:
+        """Tell whether what is known of *child* satisfies the *new* pairs as well."""
+        pieces = self._pieces.get(child, [])
+        starts = [piece.since_ns for piece in pieces]
+        for since_ns, low_ns, high_ns in self._bounds(child, key, new):
+            ahead_ns = pieces[max(0, bisect_right(starts, since_ns) - 1)].ahead_ns if pieces else 0
+            if not low_ns <= ahead_ns <= high_ns:
+                return False
+        return True
+
+    def _bounds(self, child: int, key: tuple[int, int], pairs: Iterable[_Pair]) -> list[tuple[int, int, int]]:
+        """Return (since when by its own clock, the least, the most) that *child* is ahead of its parent."""
+        link = self._links[key]
+        is_there = child == key[1]
+        if link.packets:
+            shared = ((p[2], p[2] - p[0]) if is_there else (p[0], p[0] - p[2]) for p in pairs)
+            return sorted((at_ns, ahead_ns - WAY_NS, ahead_ns + WAY_NS) for at_ns, ahead_ns in shared)
+        is_outer = (link.there_outer >= 0) is is_there
+        found = []
+        for begin, end, other_begin, other_end in pairs:
+            mine, other = (
+                ((other_begin, other_end), (begin, end))
+                if is_there
+                else ((begin, end), (other_begin, other_end))
+            )
+            at_begin, at_end = mine[0] - other[0], mine[1] - other[1]
+            low_ns, high_ns = (at_begin, at_end) if is_outer else (at_end, at_begin)
+            if low_ns <= high_ns:
+                found.append((mine[0], low_ns, high_ns))
+            elif is_outer:
+                # A clock was set while this went on.
+                found += [(mine[0], low_ns, _NEVER_NS), (mine[1], -_NEVER_NS, high_ns)]
+            else:
+                found += [(mine[0], -_NEVER_NS, high_ns), (mine[1], low_ns, _NEVER_NS)]
+        return sorted(found)
+
+    def _fit(self, child: int, key: tuple[int, int]) -> list[_Piece]:
+        link = self._links[key]
+        bounds, packets = self._bounds(child, key, link.pairs), link.packets
+        if packets and len(bounds) < _LEAST_PACKETS:
+            return []
+        pieces = [_Piece(-_NEVER_NS, 0, -_NEVER_NS, _NEVER_NS)]
+        before_ns = [-_NEVER_NS]
+        last_ns = -_NEVER_NS
+        for at, (since_ns, low_ns, high_ns) in enumerate(bounds):
+            piece = pieces[-1]
+            low, high = max(low_ns, piece.low_ns), min(high_ns, piece.high_ns)
+            if low <= high:
+                piece.low_ns, piece.high_ns = low, high
+            elif not packets or _is_confirmed(bounds[at + 1 : at + 3], piece):
+                pieces.append(_Piece(since_ns, 0, low_ns, high_ns))
+                before_ns.append(last_ns)
+            last_ns = since_ns
+        ahead_ns = 0
+        for piece, last_ns in zip(pieces, before_ns, strict=True):
+            previous_ns = ahead_ns
+            if not piece.low_ns <= ahead_ns <= piece.high_ns:
+                ahead_ns = _between(piece.low_ns, piece.high_ns)
+            piece.ahead_ns = ahead_ns
+            if abs(ahead_ns - previous_ns) > _LEAP_NS and last_ns > -_NEVER_NS:
+                piece.since_ns = self._quiet_end(child, last_ns, piece.since_ns)
+        return pieces
+
+    def _quiet_end(self, capture: int, since_ns: int, until_ns: int) -> int:
+        """Return where the longest silence between the two times ends: there the clock was set."""
+        times = [
+            segment[0]
+            for batch in self._held.get(capture, ())
+            if batch[-1][0] >= since_ns and batch[0][0] <= until_ns
+            for segment in batch
+            if since_ns <= segment[0] <= until_ns
+        ]
+        gaps = [(later - earlier, later) for earlier, later in pairwise(times)]
+        return max(gaps)[1] if gaps else until_ns
+
+    def hold(self, capture: int) -> deque[list[SegmentFields]]:
+        """Return where the batches of *capture* are kept that were seen and are not needed yet."""
+        return self._held.setdefault(capture, deque())
+
+
+def read_ahead(
+    batches: Iterable[list[SegmentFields]], capture: int, clocks: ClockEstimates, ahead: int = AHEAD
+) -> Iterator[list[SegmentFields]]:
+    """Yield *batches* of *capture*, each after *clocks* has seen *ahead* segments behind it."""
+    held, count = clocks.hold(capture), 0
+    for batch in batches:
+        if not batch:
+            continue
+        clocks.see(capture, batch)
+        held.append(batch)
+        count += len(batch)
+        # To begin with, until something was seen at another point too.
+        least = ahead if clocks.has_pairs(capture) else max(ahead, AT_FIRST)
+        while held and count - len(held[0]) >= least:
+            count -= len(held[0])
+            yield held.popleft()
+    while held:
+        yield held.popleft()
+
+
+def _since(piece: _Piece) -> int:
+    return piece.since_ns
+
+
+def _is_confirmed(following: Collection[tuple[int, int, int]], piece: _Piece) -> bool:
+    """Tell whether the packets behind one that is off are off as well: else it was late."""
+    return len(following) == 2 and all(
+        max(low_ns, piece.low_ns) > min(high_ns, piece.high_ns) for _, low_ns, high_ns in following
+    )
+
+
+def _between(low_ns: int, high_ns: int) -> int:
+    if high_ns >= _NEVER_NS:
+        return low_ns + _MARGIN_NS
+    if low_ns <= -_NEVER_NS:
+        return high_ns - _MARGIN_NS
+    return (low_ns + high_ns) // 2
+
+
+def reverse(flow: bytes) -> bytes:
+    """Return the flow of the other direction (`Segment.flow`)."""
+    size = 4 if len(flow) < 36 else 16
+    ports = 2 * size
+    return b"".join(
+        (
+            flow[size:ports],
+            flow[:size],
+            flow[ports + 2 : ports + 4],
+            flow[ports : ports + 2],
+            flow[ports + 4 :],
+        )
+    )
