@@ -13,6 +13,7 @@ from tracer.alignment.alignment import MISSING, UNOBSERVED, Alignment, Candidate
 from tracer.alignment.out_of_order import OutOfOrder, out_of_order
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.step_coverage import StepCoverage
+from tracer.grammar import Grammar
 
 __all__ = ["Explanation", "Taken", "explain"]
 
@@ -54,10 +55,11 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
     retry = UNOBSERVED if len(case.attempts) > 1 else 2 * MISSING
     # Three choices: without the ambiguous calls, with all of them, with one of each kind. The cheapest wins;
     # of equal costs the first, so ambiguous calls count only where they explain something.
-    certain = [w for w in case.witnesses if not w.ambiguous]
+    ordered = _in_causal_order(case.witnesses, grammar)
+    certain = [w for w in ordered if not w.ambiguous]
     choices = [certain]
-    if len(certain) < len(case.witnesses):
-        choices += [case.witnesses, _one_of_each(case.witnesses)]
+    if len(certain) < len(ordered):
+        choices += [ordered, _one_of_each(ordered)]
 
     def aligned(witnesses: Sequence[Witness]) -> Alignment:
         return align(
@@ -84,6 +86,27 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
         if step not in grammar.attempt or witness.call.started_ns >= last_ns:
             taken.setdefault(step, []).append((witness, edit.kind))
     return Explanation(witnesses, best.edits, taken, step_of, moved)
+
+
+def _in_causal_order(witnesses: Sequence[Witness], grammar: Grammar) -> list[Witness]:
+    """Return *witnesses* in order of time, but what a request caused after the request.
+
+    Two capture points have two clocks: a call that another point saw before the request that caused it shows
+    their difference, and no deviation. Calls of one point keep their order.
+    """
+    found: list[Witness] = []
+    for witness in witnesses:
+        own = [grammar.places[step] for step in witness.all_steps if step in grammar.inward]
+        captures = {capture for capture, _ in witness.call.frames}
+        at = len(found)
+        for position, earlier in enumerate(found if own else ()):
+            places = [grammar.places[step] for step in earlier.all_steps if step in grammar.places]
+            elsewhere = captures.isdisjoint(capture for capture, _ in earlier.call.frames)
+            if places and min(places) > max(own) and elsewhere:
+                at = position
+                break
+        found.insert(at, witness)
+    return found
 
 
 def _one_of_each(witnesses: Sequence[Witness]) -> list[Witness]:
