@@ -231,7 +231,7 @@ class RpcCalls:
         # A reply proves that the request was delivered, even if its delivery is not in the capture.
         if not request_facts.delivered:
             self._replied_keys.add((request_facts.exchange, request_facts.routing_key))
-            request_facts.delivered = request_facts.acknowledged = True
+            request_facts.delivered = True
             request.result = "ok"
 
     # --- what the broker did ---
@@ -375,7 +375,6 @@ class RpcCalls:
         for call in calls:
             facts = _facts(call)
             if message.name == "basic.ack":
-                facts.acknowledged = True
                 self._set_result(call, "ok")
             else:
                 # Requeued: the message waits for a consumer again.
