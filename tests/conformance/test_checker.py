@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from lab.judging import judge, kinds, only, run, statuses
 
-from tracer.engine import Settings
-from tracer.testing.cloud import Cloud
+from tracer.engine import Settings, check
+from tracer.testing.cloud import SPREAD, Cloud
 from tracer.testing.creation import Creation
-from tracer.testing.packets import Connection
+from tracer.testing.packets import Connection, pcap
 
 
 def moved(seconds: float, *words: bytes) -> Callable[[Cloud], None]:
@@ -192,3 +192,19 @@ def test_a_call_between_the_steps_on_another_plane(tmp_path: Path) -> None:
     hosts = ({"compute1": {"8c": "500"}, "compute2": {}},)
     verdict = only(run(tmp_path, change=change, hosts=hosts))
     assert ("plane", None) in kinds(verdict), verdict.deviations
+
+
+@pytest.mark.parametrize("ahead_ms", [-40, -3, 3, 40])
+def test_a_request_comes_before_what_it_caused(ahead_ms: int, tmp_path: Path) -> None:
+    """A clock that is off and said to be right: the order between two capture points is theirs, no deviation."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 160)
+    Creation(cloud).run()
+    captures = []
+    for plane, packets in cloud.network.packets().items():
+        ahead_ns = ahead_ms * 1_000_000 if plane == "External_api" else 0
+        path = tmp_path / f"{plane}.pcap"
+        path.write_bytes(pcap([(time_ns + ahead_ns, frame) for time_ns, frame in packets]))
+        captures.append(f"{plane}={path}@+0ms")
+    verdict = only(check(captures, Settings()))
+    assert (verdict.verdict, verdict.outcome, verdict.deviations) == ("conforms", "active", ())

@@ -8,8 +8,24 @@ from pathlib import Path
 import pytest
 from lab.judging import judge, only, run, statuses
 
+from tracer.conformance.coverage import BURST_NS, SECOND_NS, Coverage
 from tracer.engine import Settings, check
-from tracer.model import Verdict
+from tracer.model import (
+    BOTH,
+    CLIENT,
+    SERVER,
+    TO_SERVER,
+    Call,
+    Capture,
+    Closed,
+    Connection,
+    End,
+    Endpoint,
+    Gap,
+    Report,
+    RestFacts,
+    Verdict,
+)
 from tracer.testing.cloud import SPREAD, Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.packets import pcap
@@ -57,24 +73,37 @@ def test_a_file_that_breaks_off_shows_no_missing_step(which: str, share: float, 
         assert verdict.deviations == (), (verdict.summary, verdict.deviations)
 
 
-@pytest.mark.parametrize("snap", [96, 128, 200, 256])
-def test_a_snap_length_shows_no_missing_step(snap: int, tmp_path: Path) -> None:
-    """Every packet cut: whatever is left, nothing is called missing, failed or stuck."""
+def cut_by(snap: int, folder: Path) -> Report:
+    """What is said of a creation of whose packets no more than *snap* bytes were captured."""
     cloud = Cloud(SPREAD)
     cloud.background(0, 260)
     Creation(cloud, at=100).run()
     for point, packets in cloud.network.packets().items():
-        data = bytearray(pcap(packets)[:24])
+        data = bytearray(pcap([]))
         for time_ns, frame in packets:
             record = bytearray(pcap([(time_ns, frame)])[24:40])
             record[8:12] = min(snap, len(frame)).to_bytes(4, "little")
             data += record + frame[:snap]
-        (tmp_path / f"{point}.pcap").write_bytes(data)
-    verdicts = check([str(tmp_path)], Settings()).verdicts
+        (folder / f"{point}.pcap").write_bytes(data)
+    return check([str(folder)], Settings())
+
+
+@pytest.mark.parametrize("snap", [96, 128, 200, 256])
+def test_a_snap_length_shows_no_missing_step(snap: int, tmp_path: Path) -> None:
+    """Every packet cut: whatever is left, nothing is called missing, failed or stuck."""
+    verdicts = cut_by(snap, tmp_path).verdicts
     # Under 200 bytes no id of a creation is left: nothing is shown rather than a trace without a name.
     assert bool(verdicts) is (snap >= 200)
     for verdict in verdicts:
         assert verdict.deviations == (), (verdict.summary, verdict.deviations)
+
+
+def test_a_request_without_a_name_is_counted(tmp_path: Path) -> None:
+    """It is not shown, and not passed over in silence."""
+    assert cut_by(128, tmp_path).remarks == (
+        "1 request is not in the report: the packets are cut before their ids;"
+        " capture whole packets (tcpdump -s 0)",
+    )
 
 
 @pytest.mark.parametrize("ends, outcome", [({"Internal_base": 130.0}, "unfinished"), ({}, "stuck")])
@@ -111,3 +140,85 @@ def test_the_advice_names_what_to_capture(tmp_path: Path) -> None:
     report = run(tmp_path, change=change)
     assert statuses(only(report))["1"] == "unobserved"
     assert any("External_api" in advice for advice in report.advice)
+
+
+# --- the evidence, piece by piece -----------------------------------------------------------------
+
+AT_NS = 1_000 * SECOND_NS
+
+
+def coverage() -> Coverage:
+    """Of two captures, with roles and planes that nobody asks for here."""
+    captures = [Capture(number, f"{number}.pcap", "Internal_base") for number in range(2)]
+    return Coverage(captures, lambda role: set(), lambda made: "Internal_base", lambda role: True)
+
+
+def connection(number: int = 1, capture: int = 0, seen: int = BOTH, certain: bool = True) -> Connection:
+    ends = Endpoint(f"10.0.0.{number}", 40_000), Endpoint("10.0.1.1", 9696)
+    return Connection(number, *ends, AT_NS, certain=certain, captures=[capture], protocol="http1", seen=seen)
+
+
+@pytest.mark.parametrize(
+    "holes, is_burst",
+    [
+        ([(1, 0, 0), (2, 0, 0), (3, 0, 0)], True),
+        ([(1, 0, 0), (2, 0, 0)], False),
+        ([(1, 0, 0), (1, 0, 0), (1, 0, 0)], False),
+        ([(1, 0, 0), (2, 0, 0), (3, 1, 0)], False),
+        ([(1, 0, 0), (2, 0, 0), (3, 0, 60)], False),
+    ],
+    ids=["three", "two", "one connection", "two captures", "a minute later"],
+)
+def test_holes_of_many_connections_at_once_are_a_burst(
+    holes: list[tuple[int, int, int]], is_burst: bool
+) -> None:
+    """(connection, capture, seconds later) of bytes that are missing."""
+    known = coverage()
+    for number, capture, later_s in holes:
+        at_ns = AT_NS + later_s * SECOND_NS
+        known.gap(Gap(connection(number, capture), TO_SERVER, at_ns, 10, at_ns - SECOND_NS // 2))
+    assert known.is_in_burst(AT_NS - SECOND_NS, AT_NS) is is_burst
+    assert not known.is_in_burst(AT_NS + 100 * SECOND_NS, AT_NS + 101 * SECOND_NS)
+
+
+def test_a_hole_that_shows_late_is_of_no_burst() -> None:
+    """Of bytes that may be missing since long nobody knows when they were sent."""
+    known = coverage()
+    for number in range(1, 4):
+        known.gap(Gap(connection(number), TO_SERVER, AT_NS, 10, AT_NS - BURST_NS - 1))
+    assert not known.is_in_burst(AT_NS - SECOND_NS, AT_NS)
+
+
+@pytest.mark.parametrize(
+    "seen, how, is_one_way",
+    [(2, "end", True), (1, "fin", True), (BOTH, "end", False), (1, "unanswered", False)],
+)
+def test_a_connection_of_one_direction_makes_the_other_unknown(seen: int, how: str, is_one_way: bool) -> None:
+    """Whichever end was taken for the client. An attempt that nobody answers has no other direction."""
+    known = coverage()
+    made = connection(seen=seen)
+    known.closed(Closed(made, AT_NS, how))
+    ends = {made.client.address}, {made.server.address}
+    assert known.one_way("REST", *ends) is is_one_way
+    assert known.one_way("REST", *ends[::-1]) is is_one_way
+    assert not known.one_way("REST", ends[0], {"10.0.9.9"})
+
+
+@pytest.mark.parametrize("certain, since_s", [(True, 0), (False, -60)])
+def test_an_answer_without_its_request_was_asked_for_before(certain: bool, since_s: int) -> None:
+    """From the connection's first packet on; where that is not its beginning, within a time-out before."""
+    known = coverage()
+    made = connection(certain=certain)
+    until_ns = AT_NS + 10 * SECOND_NS
+    facts = RestFacts("?", "", status=200)
+    known.observe(
+        Call(
+            1, "REST", "? ?", "200", until_ns, until_ns, [], End(made, CLIENT), End(made, SERVER), facts, made
+        )
+    )
+    ends = {made.client.address}, {made.server.address}
+    assert known.damaged("REST", *ends, until_ns, until_ns)
+    begins_ns = (until_ns if not certain else AT_NS) + since_s * SECOND_NS
+    assert known.damaged("REST", *ends, begins_ns, begins_ns)
+    assert not known.damaged("REST", *ends, begins_ns - 3 * SECOND_NS, begins_ns - 3 * SECOND_NS)
+    assert not known.damaged("SQL", *ends, until_ns, until_ns)
