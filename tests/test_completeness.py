@@ -1,8 +1,7 @@
-"""Completeness under damage (reference/decoding.md, section B): what is in the file whole comes out whole.
+"""Completeness under damage: what is in the file whole comes out whole.
 
 The oracle is computed from the undamaged traffic: the messages of which every byte is in the damaged
-file. Held is more than the prototype's numbers: the very same messages come out, each once, and none
-that is not whole is called so.
+file. The very same messages come out, each once, and none that is not whole is called so.
 """
 
 from __future__ import annotations

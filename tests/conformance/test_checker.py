@@ -196,7 +196,7 @@ def test_a_call_between_the_steps_on_another_plane(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ahead_ms", [-40, -3, 3, 40])
 def test_a_request_comes_before_what_it_caused(ahead_ms: int, tmp_path: Path) -> None:
-    """A clock that is off and said to be right: the order between two capture points is theirs, no deviation."""
+    """A clock is off and said to be right: the order between two capture points is no deviation."""
     cloud = Cloud(SPREAD)
     cloud.background(0, 160)
     Creation(cloud).run()

@@ -22,7 +22,7 @@ def document(report: Report) -> dict[str, Any]:
     return loaded
 
 
-# The members that interface.md promises.
+# The members that users rely on.
 REPORT = {"schema", "grammar", "summary", "captures", "traces"}
 CAPTURE = {"path", "planes", "packets", "bytes", "first", "last", "calls", "skipped_statements",
            "truncated_packets", "duplicate_segments", "reordered_segments", "gaps", "lost_bytes",

@@ -35,8 +35,8 @@ MAX_PAIRS = 100_000
 BURST_NS = 10_000_000_000
 """A gap that took longer to show says little of when its bytes were lost."""
 BURST_CONNECTIONS = 3
-"""So many connections of one capture with missing bytes at once are no chance of one of them: the capture
-point lost packets then, of whatever connection, those included that nobody has seen."""
+"""Where so many connections of one capture lack bytes at once, the capture point lost packets then: of any
+connection, also of one of which no packet was captured."""
 LONGEST_WAIT_NS = 60_000_000_000
 """How long before its answer a request may have been sent: the usual time-out of a proxy or client."""
 
@@ -154,7 +154,7 @@ class Coverage:
             self._planes.clear()
 
     def speaks(self, address: str) -> bool:
-        """Tell whether *address* was seen to do more than try to connect."""
+        """Return whether *address* was seen to do more than try to connect."""
         return address in self._speaking
 
     def undecoded(self, connection: Connection, reason: str) -> None:
@@ -177,14 +177,14 @@ class Coverage:
                         hit.add(connection.number)
 
     def closed(self, closed: Closed) -> None:
-        """Take note of a connection that ended, or was open at the end: were both its directions seen?"""
+        """Record whether both directions were captured of a connection that ended, or was open at the end."""
         connection = closed.connection
         is_made = closed.how not in ("refused", "unanswered")
         if connection.seen != BOTH and is_made and len(self._half_seen) < MAX_PAIRS:
             self._half_seen.add((connection.client.address, connection.server.address))
 
     def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
-        """Take note that bytes between the ends of *connection* are missing in that time."""
+        """Record that bytes between the ends of *connection* are missing in that time."""
         key = (protocol, connection.client.address, connection.server.address)
         if len(self._holes) >= MAX_PAIRS and key not in self._holes:
             # No room to record whose bytes: any connection's.

@@ -275,7 +275,7 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
 
 
 def _may_be_refused(case: Case, step: str) -> bool:
-    """Tell whether the request may have been refused where *step* waits: its answer could not be seen."""
+    """Return whether the request may have been refused where *step* waits: its answer could not be seen."""
     created, grammar = case.trace.created, case.grammar
     if created is None or case.attempts or step not in grammar.asked_by(grammar.api):
         return False

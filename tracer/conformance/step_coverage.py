@@ -147,7 +147,7 @@ class StepCoverage:
         return any(leg.callee == grammar.api for leg in legs)
 
     def _is_passed_on(self, step: str) -> bool:
-        """Tell whether the request must have passed *step*: it was seen, or answered, further inwards.
+        """Return whether the request must have passed *step*: it was seen, or answered, further inwards.
 
         Only a service gives a request an id. A proxy that answers by itself gives none.
         """

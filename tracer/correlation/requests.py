@@ -198,7 +198,7 @@ def _same_answer(outer: Call, inner: Call) -> bool:
 
 
 def _within(outer: Call, inner: Call) -> bool:
-    """Tell whether *inner* lies within *outer* in time, as far as the answers of both were seen."""
+    """Return whether *inner* lies within *outer* in time, as far as the answers of both were seen."""
     # Without an answer a call ends with its connection, whenever that is.
     are_answered = bool(rest(outer).status and rest(inner).status)
     is_over = outer.ended_ns is not None and inner.ended_ns is not None and are_answered
@@ -285,7 +285,7 @@ def join_by_elimination(requests: list[Request]) -> list[Request]:
 
 
 def _is_headless(request: Request) -> bool:
-    """Tell whether of *request* answers are known at most, and what came of it."""
+    """Return whether of *request* answers are known at most, and what came of it."""
     return all(rest(leg).method == "?" for leg in request.legs) and bool(
         request.request_id or request.server_ids
     )
@@ -296,7 +296,7 @@ def _is_answered(request: Request) -> bool:
 
 
 def _may_have_asked(asker: Request, made: Request) -> bool:
-    """Tell whether *made* may have come of *asker*: begun after it, while it could wait for its answer."""
+    """Return whether *made* may have come of *asker*: begun after it, while it could wait for its answer."""
     first = asker.first
     if first is None:
         return False

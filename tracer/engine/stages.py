@@ -296,7 +296,7 @@ class Stages:
             return None
 
     def is_nameless(self, trace: Trace) -> bool:
-        """Tell whether nothing tells which creation *trace* is: its ids lie beyond the snap length.
+        """Return whether nothing tells which creation *trace* is: its ids lie beyond the snap length.
 
         What such a trace lacks may be cut as well, and its parts may be those of one that has a name.
         """

@@ -89,7 +89,7 @@ class CallRecord:
 
     @property
     def line(self) -> str:
-        """The canonical line, interface.md: `<plane> <protocol> <caller> > <callee> <operation> <result>`."""
+        """The canonical line: `<plane> <protocol> <caller> > <callee> <operation> <result>`."""
         return f"{self.plane} {self.protocol} {self.caller} > {self.callee} {self.operation} {self.result}"
 
     @property

@@ -1,4 +1,4 @@
-"""Writes the report as JSON, schema `tracer.check/1`: public API, described in interface.md.
+"""Writes the report as JSON, schema `tracer.check/1`: public API.
 
 There is one trace per line, so that line tools can search and cut a report of thousands of traces. Each trace
 is encoded separately: memory is needed for one of them at a time.

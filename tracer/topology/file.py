@@ -51,7 +51,7 @@ class GivenTopology:
 
 
 def load_topology(path: Path) -> GivenTopology:
-    """Read a topology file (TOML, interface.md).
+    """Read a topology file (TOML).
 
     Raises UsageError with file, place and remedy for anything that is not understood.
     """
