@@ -269,7 +269,7 @@ def test_a_time_that_fits_nothing_is_5_and_says_so(
 
 def test_times_of_calls_are_said_of_calls() -> None:
     assert "Only calls that start" in " ".join(run("calls", "--help").stdout.split())
-    assert "Only traces started" in run("check", "--help").stdout
+    assert "Only traces that start" in " ".join(run("check", "--help").stdout.split())
 
 
 # --- streams ----------------------------------------------------------------------------------------

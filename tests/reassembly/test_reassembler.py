@@ -664,6 +664,56 @@ def test_the_number_of_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert sum(one == ("idle",) for one in talk.told()) == talk.reassembler.evicted
 
 
+def test_a_flood_of_attempts_is_counted_and_forgotten_but_for_clients_that_are_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Addresses of their own, no answer; who speaks elsewhere still has its unanswered attempt told."""
+    monkeypatch.setattr(reassembler, "MAX_ATTEMPTS", 80)
+    capture = [Capture(0, "x")]
+    flooded = Reassembler(capture, [8774])
+    ends, port = bytes([10, 0, 0, 1, 10, 0, 0, 9]), (8774).to_bytes(2, "big")
+
+    def one(number: int, flow: bytes, flags: int, payload: bytes = b"") -> Segment:
+        return Segment(number, flow, 1, 0, flags, payload, 0, 0, ((0, number),))
+
+    some = [one(1, ends + b"\x11\x11" + port, 2), one(2, ends + b"\x11\x12" + port, 16, b"GET")]
+    some += [one(3 + n, b"\x0b\0" + n.to_bytes(2, "big") + ends[4:] + b"\1\1" + port, 2) for n in range(900)]
+    told = []
+    for event in flooded.read([some]):
+        event.connection.protocol = "http1"
+        told.append(event)
+    assert flooded.unanswered > 800
+    told += flooded.expire(10 * SECOND)
+    failed = [event for event in told if isinstance(event, Closed)]
+    assert ("10.0.0.1", 0x1111) in {event.connection.client for event in failed}
+    assert {event.how for event in failed} == {"unanswered"}
+    assert len(failed) + flooded.unanswered == 901
+    assert not flooded._asked
+
+
+@pytest.mark.parametrize("role", ["", "nova-api"])
+def test_connections_that_carried_little_make_room(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go first, those that told who speaks stay; what one still says opens it anew."""
+    monkeypatch.setattr(reassembler, "LIGHT_CONNECTIONS", 50)
+    monkeypatch.setattr(reassembler, "LIGHT_BYTES", 20 * 1_200)
+    talk = Talk()
+    talk.reassembler._room = 100
+    for port in range(20000, 20400):
+        talk.ports = (port, 8774)
+        talk.hello().send(">", 1, b"x")
+        talk.connections[-1].server_role = role
+        talk.connections[-1].protocol = "http1" if role else None
+    if role:
+        assert talk.reassembler.evicted == 0
+        return
+    assert talk.reassembler.evicted >= 300
+    assert len(talk.reassembler._halves) <= 2 * (50 + 20) + 2
+    talk.ports = (20000, 8774)
+    talk.send(">", 2, b"y")
+    assert talk.told()[-1] == (">", b"y")
+    assert talk.connections[-1].joined
+
+
 # --- what holds for all streams -------------------------------------------------------------------
 
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tracer.model import Report
-from tracer.reports.json import render
+from tracer.reports.json import encoded, render
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -135,3 +138,11 @@ def test_a_trace_takes_one_line(build: SimpleNamespace) -> None:
     first, second = render(build.report(build.conforming(1), build.conforming(2))).splitlines()[2:]
     assert json.loads(first.removesuffix(b","))["name"] == "web-1"
     assert json.loads(second.removesuffix(b"]}"))["name"] == "web-2"
+
+
+@given(st.text(), st.sampled_from("\x7f\x9b\u061c\u200b\u200f\u2028\u202e\u2066\u2060\ufeff"))
+def test_no_character_of_a_text_acts_and_none_is_lost(text: str, acting: str) -> None:
+    """Escapes and directions of text are written as \\u escapes, which read back as what they are."""
+    written = encoded({"name": text + acting})
+    assert acting.encode() not in written
+    assert json.loads(written) == {"name": text + acting}

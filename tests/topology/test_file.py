@@ -119,3 +119,15 @@ def test_a_role_that_looks_like_a_slip_is_remarked(role: str, near: str, tmp_pat
     given = load_topology(written(tmp_path, f'[roles]\n{role} = "172.28.0.11"'))
     assert given.role("172.28.0.11", 1) == role
     assert [remark.rpartition(" ")[2] for remark in given.remarks] == ([f"{near}?"] if near else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("n=" + "[" * 20_000, "nested too deep"), ("n=" + "9" * 5_000, "digits")]
+)
+def test_a_file_that_tomllib_cannot_take_is_a_mistake_of_its_writer(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        load_topology(path)

@@ -43,6 +43,9 @@ from tracer.model import (
 
 __all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
 
+MOST_UNNUMBERED = 50_000
+"""Calls that wait for their number."""
+
 # Decoder -> protocol as reports name it.
 _PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
@@ -81,7 +84,7 @@ class Calls:
         if kind is HttpRequest:
             # A later refused connection to this port is then a failed REST call.
             self._ports.setdefault(message.connection.server.port, "http1")
-            return (self._rest.request(message),)  # type: ignore[arg-type]
+            return self._rest.request(message)  # type: ignore[arg-type]
         if kind is HttpResponse:
             return (self._rest.response(message),)  # type: ignore[arg-type]
         if kind is AmqpContent:
@@ -174,6 +177,10 @@ class Numbering:
     def begun(self, call: Call) -> None:
         """Add a call that has just begun; it gets its number later."""
         self._calls.append(call)
+        if len(self._calls) > MOST_UNNUMBERED:
+            # A flood: one that is recognised late may get a later place.
+            self._calls.sort(key=_place)
+            self._number(self._calls[MOST_UNNUMBERED // 2].started_ns + 1)
 
     def restore(self, calls: Iterable[Call]) -> None:
         """Continue after *calls* of an earlier run; the latest of them may have no number yet (0)."""

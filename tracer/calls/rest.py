@@ -35,6 +35,8 @@ __all__ = ["RestCalls"]
 
 EARLY_LIMIT = 4_096
 """Responses that wait for their request."""
+MOST_OPEN = 1_024
+"""Requests of one connection without an answer."""
 _REQUEST_ID_LENGTH = 40  # req- and a UUID
 
 
@@ -58,8 +60,8 @@ class RestCalls:
         """Expect the answer to *call*, which began in an earlier run."""
         self._orphans[call.connection.client, call.connection.server] = call
 
-    def request(self, message: HttpRequest) -> Call:
-        """Return the call that *message* begins; its answer may have come out of reassembly before it."""
+    def request(self, message: HttpRequest) -> tuple[Call, ...]:
+        """Return the call that *message* begins, behind one that can have no answer any more."""
         path, query = split_target(message.target)
         headers = message.headers
         facts = RestFacts(
@@ -80,11 +82,17 @@ class RestCalls:
         read_request(facts, message.body)
         early = self._early.pop((message.connection.number, message.exchange), None)
         if early is not None:
-            return _completed(early, facts, message)
+            return (_completed(early, facts, message),)
         call = self._begin(message.connection, facts, message.time_ns, list(message.frames))
         call.operation = f"{message.method} {operation_path(path)}"
-        self._open.setdefault(message.connection.number, {})[message.exchange] = call
-        return call
+        waiting = self._open.setdefault(message.connection.number, {})
+        waiting[message.exchange] = call
+        if len(waiting) <= MOST_OPEN:
+            return (call,)
+        # The decoder pairs no answer with it.
+        oldest = waiting.pop(next(iter(waiting)))
+        oldest.result, oldest.closed = "?", True
+        return (oldest, call)
 
     def response(self, message: HttpResponse) -> Call:
         """Return the call that *message* ends; a new call if its request was not seen."""
@@ -125,7 +133,8 @@ class RestCalls:
         number = closed.connection.number
         if closed.how == "fin" and closed.direction == TO_SERVER:
             # A half-close: the client sends no more but may still read the answer (RFC 9293 section 3.6).
-            self._given_up.add(number)
+            if self._open.get(number):
+                self._given_up.add(number)
             return []
         # The end of the capture shows nothing, unless the client had closed its side by then.
         observed = closed.how in ("fin", "reset") or (closed.how == "end" and number in self._given_up)

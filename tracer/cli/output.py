@@ -160,7 +160,8 @@ def destination(path: Path | None, captures: Sequence[str], option: str = "-o") 
         raise UsageError(f"{option} {path}: that is a capture to be read; it would be overwritten")
     existed = path.exists()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        # A report says who did what in a cloud: the reader decides who else may see it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written: {reason(error)}") from None
     with open(descriptor, "w", encoding="utf-8", errors="replace") as file:

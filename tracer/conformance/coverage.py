@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tracer.model import BOTH, Call, Capture, Closed, Connection, Gap, RestFacts, RpcFacts
+from tracer.model import BOTH, Call, Capture, Closed, ConnectFacts, Connection, Gap, RestFacts, RpcFacts
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
-MAX_PAIRS = 200_000
+MAX_PAIRS = 100_000
 BURST_NS = 10_000_000_000
 """A gap that took longer to show says little of when its bytes were lost."""
 BURST_CONNECTIONS = 3
@@ -69,6 +69,9 @@ class Visibility(Protocol):
     ) -> bool:
         """Return whether bytes between these ends are missing in that time."""
 
+    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
+        """Return whether in that time a capture point lost packets of many connections at once."""
+
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
         """Return, in words, a time in it of which nothing is known; None without one."""
 
@@ -99,6 +102,8 @@ class Coverage:
         self._serves = serves
         self._pairs: dict[tuple[str, str, str], Connection] = {}
         """(protocol, client's address, server's address) -> one connection between them"""
+        self._speaking: set[str] = set()
+        """Addresses of those that more than tried to connect."""
         self._holes: dict[tuple[str, str, str], set[int]] = {}
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._bursts: dict[tuple[int, int], set[int]] = {}
@@ -119,7 +124,7 @@ class Coverage:
     def observe(self, call: Call) -> None:
         """Record which addresses spoke with each other."""
         connection = call.connection
-        self._pair(call.protocol, connection)
+        self._pair(call.protocol, connection, speaks=not isinstance(call.facts, ConnectFacts))
         facts = call.facts
         # A message has two legs, and its delivery shows the consumer's leg.
         if isinstance(facts, RpcFacts) and facts.consumer is not None:
@@ -130,11 +135,17 @@ class Coverage:
             since_ns = connection.first_ns if connection.certain else call.started_ns - LONGEST_WAIT_NS
             self._hole(call.protocol, connection, since_ns, call.started_ns)
 
-    def _pair(self, protocol: str, connection: Connection) -> None:
+    def _pair(self, protocol: str, connection: Connection, speaks: bool = True) -> None:
         key = (protocol, connection.client.address, connection.server.address)
+        if speaks and len(self._speaking) < MAX_PAIRS:
+            self._speaking.update(key[1:])
         if key not in self._pairs and len(self._pairs) < MAX_PAIRS:
             self._pairs[key] = connection
             self._planes.clear()
+
+    def speaks(self, address: str) -> bool:
+        """Tell whether *address* was seen to do more than try to connect."""
+        return address in self._speaking
 
     def undecoded(self, connection: Connection, reason: str) -> None:
         """Record a connection that cannot be decoded, and why (TLS, compression)."""
@@ -165,6 +176,10 @@ class Coverage:
     def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
         """Take note that bytes between the ends of *connection* are missing in that time."""
         key = (protocol, connection.client.address, connection.server.address)
+        if len(self._holes) >= MAX_PAIRS and key not in self._holes:
+            # No room to record whose bytes: any connection's.
+            self.dropped(self._captures[connection.captures[0]], since_ns, until_ns)
+            return
         since = since_ns // SECOND_NS
         # At most an hour: a connection that was idle for days before its gap says nothing of all that time.
         seconds = range(since, min(until_ns // SECOND_NS, since + 3600) + 1)
@@ -343,11 +358,6 @@ class Coverage:
         callers, callees = set(caller), set(callee)
         # A second more on each side: gaps are kept by whole seconds, and known by the packet after them.
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
-        if any(
-            first <= second <= last and len(hit) >= BURST_CONNECTIONS
-            for (_, second), hit in self._bursts.items()
-        ):
-            return True
         for (spoken, client, server), seconds in self._holes.items():
             if spoken not in (protocol, "?"):
                 continue
@@ -358,6 +368,14 @@ class Coverage:
             if fits and any(first <= second <= last for second in seconds):
                 return True
         return False
+
+    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
+        """Return whether in that time a capture point lost packets of many connections at once."""
+        first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
+        return any(
+            first <= second <= last and len(hit) >= BURST_CONNECTIONS
+            for (_, second), hit in self._bursts.items()
+        )
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
         """Return the words of an interruption that overlaps that time; None without one."""

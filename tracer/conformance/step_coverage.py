@@ -124,6 +124,9 @@ class StepCoverage:
         interruption = coverage.interruption(since_ns, until_ns)
         if interruption is not None:
             return interruption
+        # What was optional and never seen is not needed, so a burst elsewhere does not make it doubtful.
+        if strict and coverage.is_in_burst(since_ns, until_ns):
+            return "packets of many connections are missing in the capture at that time"
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
         if leg.caller == self._case.grammar.api and not self._api_is_known():
@@ -137,9 +140,11 @@ class StepCoverage:
     def _api_is_known(self) -> bool:
         """Return whether the request was seen to reach one of the services that may have taken it."""
         # Another one may be on a host that is not captured: then nothing that it did is there.
-        created = self._case.trace.created
-        record = self._case.records.get(created.serial) if created is not None else None
-        return record is not None and record.callee == self._case.grammar.api
+        grammar, created = self._case.grammar, self._case.trace.created
+        legs = [w.record for w in self._case.witnesses if not w.all_steps.isdisjoint(grammar.request)]
+        if created is not None:
+            legs.append(self._case.records[created.serial])
+        return any(leg.callee == grammar.api for leg in legs)
 
     def _is_passed_on(self, step: str) -> bool:
         """Tell whether the request must have passed *step*: it was seen, or answered, further inwards.
@@ -147,7 +152,10 @@ class StepCoverage:
         Only a service gives a request an id. A proxy that answers by itself gives none.
         """
         request = self._case.grammar.request
-        if step not in request:
+        if step not in request or self._case.step_calls(step):
+            return False
+        if step == self._case.grammar.portal_step:
+            # A portal may ask the cloud of its own accord.
             return False
         inner = request[request.index(step) + 1 :]
         if any(not w.all_steps.isdisjoint(inner) for w in self._case.witnesses):
@@ -234,6 +242,8 @@ class StepCoverage:
         """Return whether the answer to *call* may lie in a hole of the captures."""
         ends = call.connection.client.address, call.connection.server.address
         until_ns = self._captures.span_ns("*")[1]
+        if self._captures.is_in_burst(call.started_ns, until_ns):
+            return True
         return self._captures.damaged(call.protocol, {ends[0]}, {ends[1]}, call.started_ns, until_ns)
 
     def owed_by_broker(self, step: str) -> bool:

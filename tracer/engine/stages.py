@@ -47,6 +47,11 @@ __all__ = ["Listeners", "Stages", "rare_collections", "trace_id"]
 TICK = 4096
 """Number of stream events between two ticks."""
 
+MAX_STRANGERS = 5_000
+"""Failed connections that become calls though nothing else is seen of the client; more are a flood."""
+MAX_FAILED = 5_000
+"""Failed connections of one client that become calls; more are a scan."""
+
 _See = Callable[[Any], None]
 
 
@@ -97,6 +102,9 @@ class Stages:
         self.errors = InternalErrors()
         self.nameless = 0
         """Traces that are left out since the snap length cut their ids."""
+        self._failed: Counter[str] = Counter()
+        """Failed connections that became calls, by the client's address; '' of all that are strangers."""
+        self._failed_more = 0
         self._reassembler = Reassembler(captures, ports)
         statements = None if every_statement else wants_statement
         options = Options(wants_body, statements, self.calls.numbering.skipped)
@@ -175,6 +183,7 @@ class Stages:
     def forget(self, before_ns: int, kept: Collection[Trace]) -> None:
         """Drop what is older than *before_ns* and belongs to none of the traces *kept*."""
         self.correlator.forget(before_ns, kept)
+        self._failed.clear()
         self.calls.forget(before_ns, {call.serial for trace in kept for call in trace.calls})
         self.topology.roles.forget(before_ns)
         oldest_ns = min((trace.calls[0].started_ns for trace in kept if trace.calls), default=before_ns)
@@ -205,11 +214,25 @@ class Stages:
                 self.coverage.gap(event)
             elif type(event) is Closed:
                 self.coverage.closed(event)
-                self.receive(self.calls.receive(event))
+                if event.how in ("refused", "unanswered") and self._is_flood(event):
+                    return
+                if event.connection.protocol or event.how in ("refused", "unanswered"):
+                    self.receive(self.calls.receive(event))
                 if self._hears_closed is not None:
                     self._hears_closed(event)
         except Exception as error:
             self.errors.add(error)
+
+    def _is_flood(self, closed: Closed) -> bool:
+        """Tell, and count, that a failed connection is one of too many: no call is made of it."""
+        client = closed.connection.client.address
+        speaks = self.coverage.speaks(client)
+        key, most = (client, MAX_FAILED) if speaks else ("", MAX_STRANGERS)
+        self._failed[key] += 1
+        if self._failed[key] <= most:
+            return False
+        self._failed_more += 1
+        return True
 
     def _message(self, message: Message) -> None:
         kind = type(message)
@@ -323,7 +346,9 @@ class Stages:
 
     def forgotten(self) -> tuple[tuple[str, int], ...]:
         """Return (kind, count) of what was dropped for lack of room."""
-        found = {"connections": self._reassembler.evicted, **self.correlator.forgotten()}
+        attempts = self._failed_more + self._reassembler.unanswered
+        found = {"connections": self._reassembler.evicted, "connection attempts": attempts}
+        found.update(self.correlator.forgotten())
         return tuple((what, count) for what, count in found.items() if count)
 
 

@@ -84,6 +84,10 @@ class Half:
         self.finished = False
         """The end of this direction was reported."""
 
+    def carried(self) -> int:
+        """Return how many bytes this direction has carried so far; 0 where its begin was not seen."""
+        return (self.next_seq - self.start) & MASK if self.start >= 0 else 0
+
     def is_opened_by(self, segment: Segment, first: int) -> bool:
         """Return whether the SYN in *segment* opens this connection, not a later one on the same ports.
 
@@ -148,6 +152,12 @@ def ahead(a: int, b: int) -> int:
 
 def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
     """Return source and destination of *flow*; `Segment.flow` has the layout."""
+    if len(flow) == 12:
+        both = int.from_bytes(flow[8:], "big")
+        return (
+            Endpoint(socket.inet_ntoa(flow[:4]), both >> 16),
+            Endpoint(socket.inet_ntoa(flow[4:8]), both & 0xFFFF),
+        )
     # Two IPv4 addresses, two ports and a tunnel id make 16 bytes; two IPv6 addresses and two ports 36.
     size = 4 if len(flow) < 36 else 16
     family = socket.AF_INET if size == 4 else socket.AF_INET6
@@ -161,6 +171,8 @@ def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
 
 def reverse(flow: bytes) -> bytes:
     """Return the key of the other direction of *flow*: addresses and ports swapped, the same tunnel id."""
+    if len(flow) == 12:
+        return flow[4:8] + flow[:4] + flow[10:] + flow[8:10]
     size = 4 if len(flow) < 36 else 16
     at = 2 * size
     return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]

@@ -16,6 +16,7 @@ from tracer.model import (
     Closed,
     Connection,
     Data,
+    Endpoint,
     Frames,
     Gap,
     Segment,
@@ -41,7 +42,18 @@ FORGET_CLOSED_NS = 60_000_000_000
 """Late packets of a closed connection are recognised for this long (TIME_WAIT in Linux is 60 s)."""
 FORGET_IDLE_NS = 2 * 3600 * 1_000_000_000
 """An idle connection is forgotten after two hours, the default of TCP keep-alive."""
-MAX_CONNECTIONS = 200_000
+MAX_CONNECTIONS = 100_000
+MAX_ATTEMPTS = 32_768
+"""SYNs whose answer is waited for, about 600 bytes each; more are a flood."""
+LIGHT_BYTES = 32 << 20
+"""What connections may take together that are over, or of which little was heard."""
+LIGHT_CONNECTIONS = 16_384
+"""So many new connections later, those are looked for again."""
+LITTLE_BYTES = 512
+"""A connection that carried no more, either way, and shows no role is of little interest: no login, no
+request that tells its service."""
+_COST_BYTES, _DECODER_BYTES = 1_200, 3_000
+"""What a connection takes, and its decoder."""
 SWEEP_NS = 1_000_000_000
 """Interval of capture time between two sweeps."""
 FORGET_EVERY_NS = 10_000_000_000
@@ -67,6 +79,10 @@ class Reassembler:
         """Directions with an open hole: a set that keeps its order."""
         self._uncertain: dict[int, Half] = {}
         """Connection number -> one of its directions, while its server is a guess."""
+        self._asked: dict[bytes, tuple[int, Segment]] = {}
+        """Flow -> number of its connection and the SYN, as long as nothing else was seen of it."""
+        self._room = 2 * LIGHT_CONNECTIONS
+        """With more directions than this it is looked for connections to forget."""
         self._number = 0
         self._swept_ns = 0
         self._sweep_ns = SWEEP_NS
@@ -74,6 +90,8 @@ class Reassembler:
         self._pending_total = 0
         self.evicted = 0
         """Connections forgotten because there were too many."""
+        self.unanswered = 0
+        """SYNs forgotten because there were too many."""
 
     # --- the hot path ---
 
@@ -125,10 +143,18 @@ class Reassembler:
         """Return the events of a segment that is not on the fast path. The order of the checks matters."""
         events: list[Event] = []
         time_ns, flags = segment.time_ns, segment.flags
-        if time_ns >= self._sweep_ns:
+        if time_ns >= self._sweep_ns or len(self._halves) > self._room:
             events += self._sweep(time_ns)
             # The sweep may have forgotten this connection.
             half = self._halves.get(segment.flow)
+        if half is None:
+            half = self._recall(segment.flow)
+            if half is None and flags & (SYN | RST | ACK) == SYN:
+                self._number += 1
+                self._asked[segment.flow] = (self._number, segment)
+                if len(self._asked) > MAX_ATTEMPTS:
+                    self._forget_attempts()
+                return events
         if flags & SYN:
             self._synchronise(segment, half, events)
             return events
@@ -197,6 +223,11 @@ class Reassembler:
             half = self._open(segment, joined=False)
         else:
             half = self._open(segment, joined=False)
+        self._begin(segment, half)
+
+    def _begin(self, segment: Segment, half: Half) -> None:
+        """Take a SYN or SYN-ACK that is the first one of *half*, or a copy of it."""
+        first = (segment.seq + 1) & MASK
         half.connection.seen |= 1 << half.direction
         self._note_capture(half.connection, segment)
         if half.next_seq < 0:
@@ -221,7 +252,37 @@ class Reassembler:
         if half.peer.next_seq < 0 and not half.finished:
             self._openings[connection.number] = Opening(half, segment)
 
-    def _open(self, segment: Segment, joined: bool) -> Half:
+    def _recall(self, flow: bytes) -> Half | None:
+        """Return the direction *flow* of a connection of which only the SYN was seen, now that more is."""
+        if not self._asked:
+            return None
+        found = self._asked.pop(flow, None) or self._asked.pop(reverse(flow), None)
+        if found is None:
+            return None
+        number, segment = found
+        half = self._open(segment, joined=False, number=number)
+        self._begin(segment, half)
+        return half if segment.flow == flow else half.peer
+
+    def _unanswered(self, number: int, segment: Segment, time_ns: int) -> Closed:
+        """Return that nothing ever followed the SYN *segment*."""
+        client, server = endpoints(segment.flow)
+        connection = Connection(
+            number, client, server, segment.time_ns, vlan=segment.vlan, interface=segment.interface, seen=1
+        )
+        self._note_capture(connection, segment)
+        return Closed(connection, time_ns, "unanswered", TO_SERVER, segment.frames, 1)
+
+    def _forget_attempts(self) -> None:
+        """Forget the older half of the SYNs that wait, but for those of clients that are heard elsewhere."""
+        heard = {half.connection.client.address for half in self._halves.values() if half.connection.protocol}
+        oldest = list(self._asked.items())[: MAX_ATTEMPTS // 2]
+        strange = [flow for flow, _ in oldest if endpoints(flow)[0].address not in heard]
+        for flow in strange if len(strange) > MAX_ATTEMPTS // 8 else [flow for flow, _ in oldest]:
+            del self._asked[flow]
+            self.unanswered += 1
+
+    def _open(self, segment: Segment, joined: bool, number: int = 0) -> Half:
         """Start a connection with *segment* and return the direction of that segment.
 
         *joined*: the connection began before the capture.
@@ -237,9 +298,17 @@ class Reassembler:
             # Services listen on low ports, clients use ephemeral ones (from 32768 on in Linux).
             to_server, certain = destination.port <= source.port, False
         client, server = (source, destination) if to_server else (destination, source)
-        self._number += 1
+        if not number:
+            self._number += 1
         connection = Connection(
-            self._number, client, server, segment.time_ns, joined, certain, segment.vlan, segment.interface
+            number or self._number,
+            client,
+            server,
+            segment.time_ns,
+            joined,
+            certain,
+            segment.vlan,
+            segment.interface,
         )
         half = Half(connection, TO_SERVER if to_server else TO_CLIENT)
         half.peer = Half(connection, TO_CLIENT if to_server else TO_SERVER)
@@ -247,6 +316,9 @@ class Reassembler:
         half.last_ns = half.peer.last_ns = segment.time_ns
         if not certain:
             self._uncertain[connection.number] = half
+        before = self._halves.get(segment.flow)
+        if before is not None:
+            _gone(before)
         self._halves[segment.flow] = half
         self._halves[reverse(segment.flow)] = half.peer
         return half
@@ -507,6 +579,9 @@ class Reassembler:
             events += self._give_up_all(half, time_ns, lambda side: time_ns - side.since_ns >= HOLE_NS)
         for opening in [o for o in self._openings.values() if time_ns - o.last_ns >= UNANSWERED_NS]:
             events += self._end(opening.half, time_ns, "unanswered")
+        events += self._give_up_attempts(time_ns, UNANSWERED_NS)
+        if len(self._halves) > self._room:
+            events += self._lighten(time_ns)
         if time_ns // FORGET_EVERY_NS != self._swept_ns // FORGET_EVERY_NS:
             events += self._forget(time_ns)
         self._swept_ns, self._sweep_ns = time_ns, time_ns + SWEEP_NS
@@ -525,7 +600,7 @@ class Reassembler:
                 events += self._end(half, time_ns, "idle")
         # Two entries for each connection.
         for flow in gone:
-            self._uncertain.pop(self._halves.pop(flow).connection.number, None)
+            self._drop(flow)
         if len(self._halves) > 2 * MAX_CONNECTIONS:
             events += self._evict(time_ns)
         return events
@@ -540,8 +615,58 @@ class Reassembler:
             if not (half.finished and half.peer.finished):
                 self.evicted += 1
                 events += self._end(half, time_ns, "idle")
-            self._halves.pop(flow, None)
-            self._uncertain.pop(half.connection.number, None)
+            self._drop(flow)
+        return events
+
+    def _drop(self, flow: bytes) -> None:
+        half = self._halves.pop(flow)
+        self._uncertain.pop(half.connection.number, None)
+        _gone(half)
+
+    def _give_up_attempts(self, time_ns: int, after_ns: int) -> list[Event]:
+        """Return those of the SYNs alone that are unanswered for *after_ns*."""
+        events: list[Event] = []
+        for number, segment in list(self._asked.values()):
+            if time_ns - segment.time_ns < after_ns:
+                break
+            events.append(self._unanswered(number, segment, time_ns))
+            del self._asked[segment.flow]
+        return events
+
+    def _lighten(self, time_ns: int) -> list[Event]:
+        """Forget the oldest connections that are over, or that carried nothing of interest.
+
+        Of these is kept what `LIGHT_BYTES` hold: only floods have more. What one of them still says opens
+        it anew, as joined.
+        """
+        events: list[Event] = []
+        light = [
+            (max(half.last_ns, half.peer.last_ns), flow, half)
+            for flow, half in self._halves.items()
+            if half.direction == TO_SERVER and _is_light(half)
+        ]
+        light.sort(key=_first, reverse=True)
+        left_bytes = LIGHT_BYTES
+        for _, flow, half in light:
+            over = half.finished and half.peer.finished
+            decoded = half.connection.protocol and not over
+            left_bytes -= _COST_BYTES + _DECODER_BYTES if decoded else _COST_BYTES
+            if left_bytes >= 0:
+                continue
+            if not over:
+                self.evicted += 1
+                waits = half.connection.number in self._openings and not half.pending
+                if waits and not half.peer.pending:
+                    # Whether it would be answered is not known yet.
+                    del self._openings[half.connection.number]
+                else:
+                    events += self._end(half, time_ns, "idle")
+                for side in (half, half.peer):
+                    self._holes.pop(side, None)
+            for key in (flow, reverse(flow)):
+                if key in self._halves:
+                    self._drop(key)
+        self._room = len(self._halves) + 2 * LIGHT_CONNECTIONS
         return events
 
     def expire(self, time_ns: int) -> list[Event]:
@@ -550,6 +675,9 @@ class Reassembler:
 
     def flush(self, time_ns: int) -> Iterator[Event]:
         """Yield the remaining events when the capture ends at *time_ns*."""
+        # The answer to a later one may just be outside of the capture.
+        yield from self._give_up_attempts(time_ns, HOLE_NS)
+        self._asked.clear()
         for half in list(self._halves.values()):
             if half.direction != TO_SERVER:
                 continue
@@ -571,3 +699,29 @@ def _behind_hole_ns(half: Half) -> int:
 def _has_waited(half: Half) -> bool:
     """Return whether a hole of *half* is due by the packets since, or by the bytes that wait behind it."""
     return half.later_packets - half.since_packets >= HOLE_PACKETS or half.pending_bytes > PENDING_BYTES
+
+
+def _is_light(half: Half) -> bool:
+    """Return whether the connection of *half* is over, or has carried nothing that tells of anything."""
+    connection, peer = half.connection, half.peer
+    if half.finished and peer.finished:
+        return True
+    if connection.protocol is None:
+        return True
+    if connection.joined or connection.client_role or connection.server_role:
+        return False
+    return half.carried() <= LITTLE_BYTES and peer.carried() <= LITTLE_BYTES
+
+
+def _gone(half: Half) -> None:
+    """Untie *half* from its peer: a cycle would be left to the garbage collector, which looks rarely."""
+    half.peer.peer = half.peer = _NOBODY
+
+
+def _first(light: tuple[int, bytes, Half]) -> int:
+    return light[0]
+
+
+_NOBODY = Half(Connection(0, Endpoint("", 0), Endpoint("", 0), 0), TO_SERVER)
+"""The peer of a direction that is forgotten."""
+_NOBODY.finished = True

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TextIO
 
-import msgspec
-
 from tracer.model import CallRecord
 from tracer.reports import clock, duration, plain, refused
-from tracer.reports.json import call_members
+from tracer.reports.json import call_members, encoded
 
 __all__ = ["write_lines", "write_text"]
 
@@ -24,13 +22,12 @@ _LINE_WIDTH = 96
 
 def write_lines(records: Iterable[CallRecord], file: TextIO) -> None:
     """Write JSON Lines: the members of a call in tracer.check/1, and the ids of its traces."""
-    encode = msgspec.json.Encoder().encode
     file.flush()
     raw = getattr(file, "buffer", None)
     for record in records:
         members = call_members(record)
         members["traces"] = [plain(trace, 255) for trace in record.traces]
-        line = encode(members) + b"\n"
+        line = encoded(members) + b"\n"
         if raw is not None:
             raw.write(line)
         else:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TextIO
 
-import msgspec
-
 from tracer.model import Report
 from tracer.model.events import Event
 from tracer.reports import call_words, clock, lead, plain, timestamp
-from tracer.reports.json import pieces
+from tracer.reports.json import encoded, pieces
 
 __all__ = ["SCHEMA", "json_line", "report_line", "text_line", "writer"]
 
 SCHEMA = "tracer.watch/1"
 _NAME_LIMIT = 255
-_encode = msgspec.json.Encoder().encode
 _SIGNS = {"conforms": "✓", "deviates": "✗", "inconclusive": "?"}
 
 
@@ -66,7 +63,7 @@ def json_line(event: Event) -> bytes:
         members |= {"line": _text(event.call.line), "evidence": evidence}
     if event.message:
         members["message"] = _text(event.message, 2000)
-    return _encode(members) + b"\n"
+    return encoded(members) + b"\n"
 
 
 def report_line(report: Report) -> bytes:

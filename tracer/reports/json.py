@@ -6,6 +6,7 @@ is encoded separately: memory is needed for one of them at a time.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,13 +17,26 @@ from tracer.model import Attempt, CallRecord, Capture, Deviation, Note, Report, 
 from tracer.reports import timestamp
 from tracer.reports.clusters import Cluster, clusters
 
-__all__ = ["SCHEMA", "call_members", "pieces", "render"]
+__all__ = ["SCHEMA", "call_members", "encoded", "pieces", "render"]
 
 SCHEMA = "tracer.check/1"
 _NAME_LIMIT = 255
 _TEXT_LIMIT = 4096
 
-_encode = msgspec.json.Encoder().encode
+_ACTING = re.compile(
+    rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"
+)
+"""In UTF-8: what acts on a terminal or an editor, and that JSON need not escape: C1 controls, directions
+of text (UAX 9), zero widths, line separators."""
+_plain_encode = msgspec.json.Encoder().encode
+
+
+def encoded(value: object) -> bytes:
+    """Return *value* as JSON in which no character acts: it reads back as the same value."""
+    content = _plain_encode(value)
+    if content.isascii() and b"\x7f" not in content:
+        return content
+    return _ACTING.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), content)
 
 
 def render(report: Report) -> bytes:
@@ -32,9 +46,9 @@ def render(report: Report) -> bytes:
 
 def pieces(report: Report) -> Iterator[bytes]:
     """Yield the document in parts, one for each trace: for writing a large report as it is made."""
-    yield _encode(_head(report))[:-1] + b',\n"traces": ['
+    yield encoded(_head(report))[:-1] + b',\n"traces": ['
     for position, verdict in enumerate(report.verdicts):
-        yield (b",\n" if position else b"\n") + _encode(_trace(verdict))
+        yield (b",\n" if position else b"\n") + encoded(_trace(verdict))
     yield b"]}\n"
 
 

@@ -150,7 +150,9 @@ class Network:
         following: dict[Connection, list[int]] = {}
         free_ns: dict[Connection, int] = {}
         ip_id = 0
-        for at, made, side, flags, data, lost in sorted(self.events, key=lambda event: event[0]):
+        for at, made, side, flags, data, lost in sorted(
+            [*self.events, *self._first_acks()], key=lambda event: event[0]
+        ):
             ends, seqs = (made.client, made.server), following.setdefault(made, [1_000_001, 5_000_001])
             # Segments of long data are sent one after the other; later data of the connection follow them.
             time_ns = max(T0_NS + round(at * 1e9), free_ns.get(made, 0))
@@ -165,6 +167,21 @@ class Network:
                 for number, point in enumerate(() if lost else points):
                     seen.setdefault(point, []).append((time_ns + start + number * 4000, shown))
         return {point: sorted(packets, key=lambda packet: packet[0]) for point, packets in seen.items()}
+
+    def _first_acks(self) -> list[tuple[float, Connection, int, int, bytes, bool]]:
+        """Return one pure ACK for each end that only listens, as a real one sends (RFC 9293, 3.8.6.3)."""
+        sides: dict[Connection, set[int]] = {}
+        first: dict[Connection, tuple[float, int]] = {}
+        for at, made, side, _, data, _ in self.events:
+            sides.setdefault(made, set()).add(side)
+            if data and at <= first.get(made, (at, 0))[0]:
+                first[made] = (at, side)
+        delay = 0.04
+        return [
+            (at + delay, made, 1 - side, ACK, b"", False)
+            for made, (at, side) in first.items()
+            if len(sides[made]) == 1
+        ]
 
     def write(self, folder: Path) -> list[str]:
         """Write one pcap file for each capture point; return their paths."""

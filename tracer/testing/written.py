@@ -249,6 +249,9 @@ class _AllSeen:
     def damaged(self, protocol: str, caller: object, callee: object, since_ns: int, until_ns: int) -> bool:
         return False
 
+    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
+        return False
+
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
         return None
 

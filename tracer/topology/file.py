@@ -57,8 +57,11 @@ def load_topology(path: Path) -> GivenTopology:
         table = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {reason(error)}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        # Also a number of more digits than Python reads.
         raise UsageError(f"{path}: not a TOML file: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not a topology file: nested too deep") from None
     unknown = set(table) - {"planes", "roles", "ports", "allow"}
     if unknown:
         raise UsageError(

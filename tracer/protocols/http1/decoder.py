@@ -509,6 +509,8 @@ class Http1:
 
     def _end(self, stream: Stream, mark: Mark, how: str) -> None:
         """Emit the unfinished message of a direction that has ended."""
+        if stream.state == HEAD and stream.message is None and stream.start is None and not stream.buffer:
+            return
         self._settle_peek(stream)
         message = stream.message
         if message is None:

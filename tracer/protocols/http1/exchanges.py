@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 __all__ = ["Exchanges", "Open"]
@@ -52,9 +51,10 @@ class Exchanges:
         """Time of the first byte of the latest response."""
         self._last = 0
         """Latest number that was given."""
-        self._outstanding: deque[Open] = deque()
+        # Lists: nearly always short, and an empty deque takes 600 bytes.
+        self._outstanding: list[Open] = []
         """Requests without a response, in order."""
-        self._orphans: deque[Open] = deque()
+        self._orphans: list[Open] = []
         """Responses without a request, in order."""
 
     def request(self, time_ns: int, method: str, target: str) -> int:
@@ -66,13 +66,13 @@ class Exchanges:
         orphans = self._orphans
         if self._aligned:
             if orphans:
-                return orphans.popleft().exchange
+                return orphans.pop(0).exchange
         elif not self._pipelined:
             # Responses that began before this request answer earlier ones, which are missing.
             while orphans and orphans[0].time_ns < time_ns:
-                orphans.popleft()
+                orphans.pop(0)
             if orphans and not orphans[0].after_hole:
-                return orphans.popleft().exchange
+                return orphans.pop(0).exchange
         self._last += 1
         # If messages reach us out of order, a request older than the latest response gets no response.
         if self._aligned or (not self._pipelined and time_ns >= self._answered_ns):
@@ -97,7 +97,7 @@ class Exchanges:
         outstanding = self._outstanding
         if not outstanding:
             return None
-        answered = outstanding.popleft()
+        answered = outstanding.pop(0)
         if outstanding and outstanding[0].time_ns < time_ns:
             self._pipelined = True
         return answered
@@ -107,7 +107,7 @@ class Exchanges:
         outstanding = self._outstanding
         before: list[Open] = []
         while outstanding and outstanding[0].time_ns <= time_ns:
-            before.append(outstanding.popleft())
+            before.append(outstanding.pop(0))
         known = [request for request in before if request.exchange]
         if not known:
             return None
@@ -134,8 +134,8 @@ class Exchanges:
         elif whole and self._outstanding:
             self._outstanding.append(Open(_UNKNOWN, since_ns + 1))
 
-    def _bound(self, opened: deque[Open]) -> None:
+    def _bound(self, opened: list[Open]) -> None:
         if len(opened) > _MOST_OPEN:
             # Counting needs all entries; pairing by time does not.
             self._aligned = False
-            opened.popleft()
+            opened.pop(0)

@@ -28,6 +28,9 @@ class Mark(NamedTuple):
     frames: Frames
 
 
+_NOWHERE = Mark(0, ())
+
+
 class MessageUnderWay:
     """A message whose head is known, while its body arrives."""
 
@@ -98,7 +101,7 @@ class Stream:
         """Offset in the buffer up to which it was searched."""
         self.checked = False
         """The start line in the buffer is complete and valid."""
-        self.mark = Mark(0, ())
+        self.mark = _NOWHERE
         """Of the latest Data."""
         self.marks: list[tuple[int, Mark]] = []
         """LOST only: (offset in the buffer, mark of the bytes from there on)."""
