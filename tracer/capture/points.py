@@ -165,23 +165,24 @@ def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields
     if back_ns > _FAR_NS and len(earlier) > 1 and earlier[-1][0] - earlier[-2][0] >= back_ns:
         # One record alone is ahead: its time is wrong.
         return False
-    ends: dict[bytes, tuple[int, int, int]] = {}
+    ends: dict[bytes, tuple[int, int, int, int]] = {}
     for time_ns, flow, seq, ack, flags, payload, *_ in earlier:
         if time_ns > since_ns:
-            ends[flow] = seq, len(payload) + (flags & 1), ack
+            ends[flow] = seq, len(payload) + (flags & 1), ack, time_ns
     votes = 0
     seen = set()
     for time_ns, flow, seq, ack, flags, payload, *_ in later:
         if time_ns >= newest_ns:
             break
         known = ends.get(flow)
-        if known is not None and flow not in seen:
+        # Only where place and time contradict each other does either say anything.
+        if known is not None and flow not in seen and time_ns < known[3]:
             seen.add(flow)
             moved = (seq - known[0] + _HALF & _MASK) - _HALF
             if moved:
                 votes += 1 if moved >= known[1] > 0 or (moved > 0 and known[1] == 0) else -1
         other = ends.get(reverse(flow))
-        if other is not None and flags & _ACK:
+        if other is not None and flags & _ACK and time_ns < other[3]:
             size = len(payload) + (flags & 1)
             if other[1] and (ack - other[0] - other[1] & _MASK) < _HALF:
                 votes += 1
