@@ -186,6 +186,12 @@ class ClockEstimates:
         """Tell whether *capture* is linked to another one."""
         return capture in self._linked
 
+    def settled(self) -> int:
+        """Return the version, after all that was seen is taken into account."""
+        if self._stale:
+            self._estimate()
+        return self.version
+
     def ahead(self, capture: int, time_ns: int) -> tuple[int, int]:
         """Return how far *capture* is ahead at *time_ns* of its clock, and until when that holds."""
         if self._stale:
