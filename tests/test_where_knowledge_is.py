@@ -15,7 +15,9 @@ import pytest
 
 import tracer
 from tracer.grammar.files import grammars_dir
+from tracer.model import FIREHOSE
 from tracer.openstack import rest, rpc, services, sql, states
+from tracer.protocols import BUILTIN
 
 HOUSE = Path(tracer.__file__).parent
 KNOWS = ("openstack", "testing")
@@ -25,6 +27,16 @@ OTHER_MEANINGS = {
     ("reports/trace.py", "placement"): "a kind of note",
 }
 """Words of our own that are spelt like one of the cloud's."""
+KNOW_DECODERS = ("model", "openstack", "protocols", "testing")
+NAMED_DECODERS = {
+    ("live/hold_up.py", "amqp091"): "whose closing ends consumers",
+    ("live/hold_up.py", FIREHOSE): "whose closing ends consumers",
+    ("recording/run.py", "mysql"): "rows are redacted by its framing",
+    ("replay/run.py", "amqp091"): "what is replayed onto a broker",
+    ("replay/run.py", "http1"): "what is replayed onto endpoints",
+    ("reports/otlp.py", "mysql"): "OpenTelemetry's name of the database",
+}
+"""Decoders that a module names because its work is about that protocol alone."""
 
 WORDS: dict[str, str] = {
     **dict.fromkeys(services.ROLES, "a role"),
@@ -78,6 +90,19 @@ def test_no_text_names_a_piece_of_the_cloud(path: Path) -> None:
         if (what := knowledge(text)) and (here, text) not in OTHER_MEANINGS
     ]
     assert found == []
+
+
+def test_no_other_module_names_a_decoder() -> None:
+    """What else depends on the protocol of a connection asks `CALLS_OVER`, so a new one is a row there."""
+    names = {decoder.name for decoder in BUILTIN} | {FIREHOSE}
+    found = {
+        (path.relative_to(HOUSE).as_posix(), text)
+        for path in sources()
+        if path.relative_to(HOUSE).parts[0] not in KNOW_DECODERS
+        for _, text in texts(path.read_text(encoding="utf-8"))
+        if text in names
+    }
+    assert found == set(NAMED_DECODERS)
 
 
 STEPS = {

@@ -22,6 +22,7 @@ from tracer.calls.rest import RestCalls
 from tracer.calls.rpc import RpcCalls
 from tracer.calls.sql import SqlCalls, wants_statement
 from tracer.model import (
+    CALLS_OVER,
     CLIENT,
     SERVER,
     AmqpContent,
@@ -45,9 +46,6 @@ __all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
 
 MOST_UNNUMBERED = 50_000
 """Calls that wait for their number."""
-
-# Decoder -> protocol as reports name it.
-_PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
 
 class Calls:
@@ -83,7 +81,7 @@ class Calls:
         kind = type(message)
         if kind is HttpRequest:
             # A later refused connection to this port is then a failed REST call.
-            self._ports.setdefault(message.connection.server.port, "http1")
+            self._ports.setdefault(message.connection.server.port, message.connection.protocol or "")
             return self._rest.request(message)  # type: ignore[arg-type]
         if kind is HttpResponse:
             return (self._rest.response(message),)  # type: ignore[arg-type]
@@ -132,19 +130,19 @@ class Calls:
         if closed.how in ("refused", "unanswered"):
             protocol = self._ports.get(closed.connection.server.port)
             return [self._failed_connection(closed, protocol)] if protocol else []
-        protocol = closed.connection.protocol
-        if protocol == "http1":
+        kind = CALLS_OVER.get(closed.connection.protocol or "")
+        if kind == "REST":
             return self._rest.closed(closed)
-        if protocol in ("amqp091", "firehose"):
+        if kind == "RPC":
             return self._rpc.closed(closed)
-        return self._sql.closed(closed) if protocol == "mysql" else []
+        return self._sql.closed(closed) if kind == "SQL" else []
 
     def _failed_connection(self, closed: Closed, protocol: str) -> Call:
         connection = closed.connection
         refused = closed.how == "refused"
         return Call(
             next(self._serials),
-            _PROTOCOLS.get(protocol, "REST"),
+            CALLS_OVER.get(protocol, "REST"),
             f"CONNECT :{connection.server.port}",
             "refused" if refused else "none",
             connection.first_ns,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tracer.calls.bodies import fault_text, read_answer, read_request
 from tracer.calls.paths import UUID, operation_path, split_target, uuids
 from tracer.model import (
+    BOTH,
     CLIENT,
     SERVER,
     TO_SERVER,
@@ -141,7 +142,7 @@ class RestCalls:
         calls = []
         for call in (self._open.pop(number, None) or {}).values():
             # That the server sent no answer is known only if both directions were captured without a gap.
-            both = closed.connection.seen == 3
+            both = closed.connection.seen == BOTH
             whole = both and not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
             call.result = "none" if observed and whole else "?"
             if observed:

@@ -35,7 +35,6 @@ from tracer.model import (
     AmqpMethod,
     Call,
     Closed,
-    Connection,
     End,
     RpcFacts,
 )
@@ -231,7 +230,7 @@ class RpcCalls:
         # A reply proves that the request was delivered, even if its delivery is not in the capture.
         if not request_facts.delivered:
             self._replied_keys.add((request_facts.exchange, request_facts.routing_key))
-            request_facts.delivered = request_facts.acknowledged = True
+            request_facts.delivered = True
             request.result = "ok"
 
     # --- what the broker did ---
@@ -260,7 +259,7 @@ class RpcCalls:
     def _join_second_publish(self, call: Call, message: AmqpContent) -> list[Call]:
         """Join a publish that is known from the other kind of capture point: sniffed, or the firehose."""
         call.started_ns = min(call.started_ns, message.time_ns)
-        if _is_from_firehose(message.connection):
+        if message.connection.is_reported:
             call.frames.extend(message.frames)
             return [call]
         call.frames[:0] = message.frames
@@ -270,12 +269,12 @@ class RpcCalls:
         return [call]
 
     def _delivered(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
-        from_firehose = _is_from_firehose(message.connection)
-        if from_firehose and facts.consumer is not None and not _is_from_firehose(facts.consumer.connection):
+        from_firehose = message.connection.is_reported
+        if from_firehose and facts.consumer is not None and not facts.consumer.connection.is_reported:
             # The delivery was sniffed, so its acknowledgement is sniffed, too: the firehose adds only frames.
             call.frames.extend(message.frames)
             return
-        if not from_firehose and facts.consumer is not None and _is_from_firehose(facts.consumer.connection):
+        if not from_firehose and facts.consumer is not None and facts.consumer.connection.is_reported:
             # The sniffed delivery replaces the one that the firehose reported first.
             facts.consumer = None
         facts.delivered = True
@@ -375,7 +374,6 @@ class RpcCalls:
         for call in calls:
             facts = _facts(call)
             if message.name == "basic.ack":
-                facts.acknowledged = True
                 self._set_result(call, "ok")
             else:
                 # Requeued: the message waits for a consumer again.
@@ -485,7 +483,7 @@ class RpcCalls:
         calls = [
             call
             for call in self._never_delivered.values()
-            if _is_from_firehose(call.connection) and capture in call.connection.captures
+            if call.connection.is_reported and capture in call.connection.captures
         ]
         for call in calls:
             del self._never_delivered[call.serial]
@@ -510,16 +508,9 @@ def _facts(call: Call) -> RpcFacts:
     return call.facts
 
 
-def _is_from_firehose(connection: Connection) -> bool:
-    """Return whether *connection* is known from a broker's firehose, not from packets."""
-    return connection.protocol == "firehose"
-
-
 def _is_second_publish(call: Call, message: AmqpContent) -> bool:
     """Return whether *message* is the publish of *call* again, from the other kind of capture point."""
-    return _facts(call).published and _is_from_firehose(call.connection) != _is_from_firehose(
-        message.connection
-    )
+    return _facts(call).published and call.connection.is_reported != message.connection.is_reported
 
 
 def _key(message: AmqpContent) -> str:

@@ -25,7 +25,7 @@ from tracer.capture.arguments import ANY
 from tracer.capture.live import monotonic_s, wall_ns
 from tracer.capture.streams import Deliver
 from tracer.errors import SourceError, UsageError
-from tracer.model import Capture, PacketFields
+from tracer.model import CALLS_OVER, Capture, PacketFields
 
 if TYPE_CHECKING:
     from scapy.arch.linux import L2ListenSocket
@@ -230,8 +230,8 @@ def default_filter(ports: Mapping[int, str], api_addresses: tuple[str, ...] = ()
     SQL is four fifths of the packets, and only that of nova-api is needed. With *api_addresses*, other SQL is
     left out.
     """
-    database = sorted(port for port, protocol in ports.items() if protocol == "mysql")
-    others = sorted(port for port, protocol in ports.items() if protocol != "mysql")
+    database = sorted(port for port, protocol in ports.items() if CALLS_OVER.get(protocol) == "SQL")
+    others = sorted(port for port, protocol in ports.items() if CALLS_OVER.get(protocol) != "SQL")
     words = _ports(others)
     if database:
         sql = _ports(database)

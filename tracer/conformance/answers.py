@@ -208,7 +208,7 @@ def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
         consumer = f"{record.callee} ({record.callee_address})" if record.callee_address else record.callee
         step = _step_of(case, call)
         words = fate.format(queue=queue[:_TEXT_LIMIT], consumer=consumer)
-        if call.connection.protocol == "firehose":
+        if call.connection.is_reported:
             # The firehose shows that no queue took a message, but not whether the sender got it back: the
             # broker returns only messages that were published with the flag `mandatory`.
             words = words.removesuffix(", the broker returned it")

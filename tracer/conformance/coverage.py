@@ -14,7 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from tracer.model import BOTH, Call, Capture, Closed, ConnectFacts, Connection, Gap, RestFacts, RpcFacts
+from tracer.model import (
+    BOTH,
+    CALLS_OVER,
+    Call,
+    Capture,
+    Closed,
+    ConnectFacts,
+    Connection,
+    Gap,
+    RestFacts,
+    RpcFacts,
+)
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
 __all__ = ["Coverage", "Visibility"]
@@ -28,7 +39,6 @@ BURST_CONNECTIONS = 3
 point lost packets then, of whatever connection, those included that nobody has seen."""
 LONGEST_WAIT_NS = 60_000_000_000
 """How long before its answer a request may have been sent: the usual time-out of a proxy or client."""
-_PROTOCOLS = {"http1": "REST", "amqp091": "RPC", "mysql": "SQL"}
 
 
 class Visibility(Protocol):
@@ -156,7 +166,7 @@ class Coverage:
         """Record missing bytes, by the seconds in which they may have been sent."""
         # Seconds, because a set of seconds is small and answers any question about a time in one look-up.
         connection = gap.connection
-        protocol = _PROTOCOLS.get(connection.protocol or "", "?")
+        protocol = CALLS_OVER.get(connection.protocol or "", "?")
         since_ns = gap.since_ns or gap.time_ns
         self._hole(protocol, connection, since_ns, gap.time_ns)
         if gap.time_ns - since_ns <= BURST_NS:

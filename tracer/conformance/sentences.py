@@ -268,7 +268,7 @@ def _is_from_firehose(case: Case, message: CallRecord) -> bool:
     """Return whether *message* is known from the broker's firehose, which reports no acknowledgements."""
     facts = [w.call.facts for w in case.witnesses if w.record is message and w.call is not None]
     ends = [f.consumer for f in facts if isinstance(f, RpcFacts)]
-    return any(end is not None and end.connection.protocol == "firehose" for end in ends)
+    return any(end is not None and end.connection.is_reported for end in ends)
 
 
 def _is_newest(case: Case, message: CallRecord) -> bool:

@@ -12,7 +12,7 @@ from itertools import islice
 
 from tracer.correlation.call_store import CallStore
 from tracer.correlation.requests import SKEW_NS, Pending, Request, rest
-from tracer.model import Call
+from tracer.model import BOTH, Call
 
 __all__ = ["find_portal_calls", "refused_at_portal"]
 
@@ -179,5 +179,4 @@ def _logins_within(logins: list[Call], order: Call, request: Request) -> list[Ca
 def _is_unanswered(call: Call) -> bool:
     """Return whether *call* has no answer although both directions were captured without a gap."""
     connection = call.connection
-    # `seen` has a bit for each direction.
-    return not rest(call).status and connection.seen == 3 and not connection.gaps
+    return not rest(call).status and connection.seen == BOTH and not connection.gaps

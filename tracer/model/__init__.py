@@ -33,7 +33,18 @@ from tracer.model.packets import (
     SegmentFields,
     place_of,
 )
-from tracer.model.streams import BOTH, TO_CLIENT, TO_SERVER, Closed, Connection, Data, Endpoint, Gap
+from tracer.model.streams import (
+    BOTH,
+    CALLS_OVER,
+    FIREHOSE,
+    TO_CLIENT,
+    TO_SERVER,
+    Closed,
+    Connection,
+    Data,
+    Endpoint,
+    Gap,
+)
 from tracer.model.verdicts import (
     Attempt,
     CallRecord,
@@ -51,7 +62,9 @@ from tracer.model.verdicts import (
 
 __all__ = [
     "BOTH",
+    "CALLS_OVER",
     "CLIENT",
+    "FIREHOSE",
     "SERVER",
     "TO_CLIENT",
     "TO_SERVER",

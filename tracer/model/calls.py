@@ -107,7 +107,6 @@ class RpcFacts:
     """A reply's failure: class and message."""
     published: bool = False
     delivered: bool = False
-    acknowledged: bool = False
     consumer: End | None = None
     """The connection it was delivered on."""
     redelivered: bool = False

@@ -7,7 +7,18 @@ from typing import NamedTuple
 
 from tracer.model.packets import Frames
 
-__all__ = ["BOTH", "TO_CLIENT", "TO_SERVER", "Closed", "Connection", "Data", "Endpoint", "Gap"]
+__all__ = [
+    "BOTH",
+    "CALLS_OVER",
+    "FIREHOSE",
+    "TO_CLIENT",
+    "TO_SERVER",
+    "Closed",
+    "Connection",
+    "Data",
+    "Endpoint",
+    "Gap",
+]
 
 
 class Endpoint(NamedTuple):
@@ -25,6 +36,10 @@ TO_SERVER = 0
 TO_CLIENT = 1
 BOTH = 3
 """Of `Connection.seen`: packets of both directions were captured."""
+FIREHOSE = "firehose"
+"""Of `Connection.protocol`: the connection is known from what a broker reports, not from packets."""
+CALLS_OVER = {"http1": "REST", "amqp091": "RPC", FIREHOSE: "RPC", "mysql": "SQL"}
+"""`Connection.protocol` -> `Call.protocol`: what calls over a connection are, as reports name it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +63,7 @@ class Connection:
     captures: list[int] = field(default_factory=list)
     """Capture points that saw it, the first one first."""
     protocol: str | None = None
-    """Name of its decoder, once known."""
+    """Name of its decoder, once known; or FIREHOSE."""
     gaps: int = 0
     lost_bytes: int = 0
     client_role: str = ""
@@ -60,6 +75,11 @@ class Connection:
     deaf: bool = False
     """The decoder has no use for the server's bytes now: reassembly follows them and does not hand them
     on."""
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether it is known from a broker's firehose, which reports no acknowledgements."""
+        return self.protocol == FIREHOSE
 
 
 class Data(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tracer.capture import CaptureArgument
 from tracer.engine import open_resolved, resolve_captures
 from tracer.errors import UsageError
-from tracer.model import Capture, Closed, Gap, Message, SegmentFields
+from tracer.model import CALLS_OVER, Capture, Closed, Gap, Message, SegmentFields
 from tracer.protocols import Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.topology import GivenTopology
@@ -52,7 +52,7 @@ def read(
     options = Options(wants_body, raw=True)
     decoders = Decoders(ports, options, reassembler.turn)
     gaps = [0, 0]
-    unread = {port for port, protocol in ports.items() if protocol == "mysql"}
+    unread = {port for port, protocol in ports.items() if CALLS_OVER.get(protocol) == "SQL"}
 
     def messages() -> Iterator[Message | Closed]:
         for event in reassembler.read(_without(opened.segments(), unread)):

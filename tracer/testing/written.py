@@ -164,7 +164,6 @@ def _facts(
             failure="failed" if result == "failure" else "",
             published=True,
             delivered=result not in ("undelivered", "unroutable", "?"),
-            acknowledged=result in ("ok", "failure"),
             consumer=server if result in ("ok", "unacked", "failure") else None,
         )
     return SqlFacts(verb, rest, ids=(SERVER_ID,))

@@ -7,13 +7,16 @@ import ipaddress
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import digits
 
 from tracer.errors import UsageError, reason
-from tracer.openstack.services import ROLES
+from tracer.openstack.services import PROTOCOL_OF_PORT, ROLES
 
 __all__ = ["GivenTopology", "load_topology"]
 
-_PROTOCOLS = {"http": "http1", "http1": "http1", "amqp": "amqp091", "amqp091": "amqp091", "mysql": "mysql"}
+_PROTOCOLS = {name.rstrip(digits): name for name in PROTOCOL_OF_PORT.values()}
+"""What a user writes -> name of the decoder. A version may be left out: http for http1."""
+_PROTOCOLS |= {name: name for name in PROTOCOL_OF_PORT.values()}
 _PLANE_KEYS = {"subnets", "vlan", "interface"}
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network

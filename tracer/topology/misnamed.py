@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tracer.model import Capture, Connection
+from tracer.model import CALLS_OVER, Capture, Connection
 from tracer.openstack.services import ADMIN, PORTAL, PROXY, ROLE_OF_PORT
 from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE
 from tracer.topology.roles import Roles
 
 __all__ = ["misnamed"]
 
-_INSIDE = {"amqp091": "AMQP", "mysql": "SQL"}
+_INSIDE = {"RPC": "AMQP", "SQL": "SQL"}
+"""Protocol of calls -> its traffic, as the message names it."""
 
 
 class _Signs:
@@ -58,8 +59,9 @@ def misnamed(
         if seen is None:
             continue
         client, server = connection.client.address, connection.server
-        if connection.protocol in _INSIDE:
-            seen.inside.add(_INSIDE[connection.protocol])
+        inside = _INSIDE.get(CALLS_OVER.get(connection.protocol or "", ""))
+        if inside:
+            seen.inside.add(inside)
         elif connection.client_role == PROXY:
             seen.inside.add("forwarded requests")
         elif server.address in portals and client in administrators:

@@ -20,6 +20,8 @@ from itertools import count
 from typing import Any
 
 from tracer.model import (
+    BOTH,
+    FIREHOSE,
     TO_CLIENT,
     TO_SERVER,
     AmqpContent,
@@ -143,8 +145,8 @@ class Firehose:
             time_ns,
             joined,
             captures=[self._capture.number],
-            protocol="firehose",
-            seen=3,
+            protocol=FIREHOSE,
+            seen=BOTH,
         )
         self._connections[name] = known
         _trim(self._connections)
