@@ -3,7 +3,7 @@
 Two things are seen at two points. A packet: the same at both, within the time of its way. A request through
 a proxy: the leg towards the proxy begins before the leg behind it and ends after it, and the answers of
 both carry the id that the service gave it. Each such pair bounds the offset of one clock against the other.
-What all bounds allow is kept: no offset as long as none is needed, else the middle of what is left. Where no
+What all bounds allow is kept: no offset as long as none is needed, else the least that is. Where no
 offset satisfies all, a clock drifts or was set: from there on another one counts.
 
 Source: reference, the x-openstack-request-id of answers; packets at two points as in points.py.
@@ -28,7 +28,7 @@ AT_FIRST = 16_384
 WAY_NS = 400_000
 """Smaller differences are the way of a packet (up to 322 µs seen), not the clock."""
 _MARGIN_NS = 100_000
-"""How far beyond a bound a clock is taken to be that is bounded on one side."""
+"""How far within its bounds a clock is taken to be."""
 _LEAST_PACKETS = 2
 """A single packet at two points may be two that look alike."""
 _PAIRS = 4_096
@@ -186,6 +186,12 @@ class ClockEstimates:
         """Tell whether *capture* is linked to another one."""
         return capture in self._linked
 
+    def settled(self) -> int:
+        """Return the version, after all that was seen is taken into account."""
+        if self._stale:
+            self._estimate()
+        return self.version
+
     def ahead(self, capture: int, time_ns: int) -> tuple[int, int]:
         """Return how far *capture* is ahead at *time_ns* of its clock, and until when that holds."""
         if self._stale:
@@ -328,7 +334,7 @@ class ClockEstimates:
         for piece, last_ns in zip(pieces, before_ns, strict=True):
             previous_ns = ahead_ns
             if not piece.low_ns <= ahead_ns <= piece.high_ns:
-                ahead_ns = _between(piece.low_ns, piece.high_ns)
+                ahead_ns = _nearest(ahead_ns, piece.low_ns, piece.high_ns)
             piece.ahead_ns = ahead_ns
             if abs(ahead_ns - previous_ns) > _LEAP_NS and last_ns > -_NEVER_NS:
                 piece.since_ns = self._quiet_end(child, last_ns, piece.since_ns)
@@ -382,12 +388,13 @@ def _is_confirmed(following: Collection[tuple[int, int, int]], piece: _Piece) ->
     )
 
 
-def _between(low_ns: int, high_ns: int) -> int:
-    if high_ns >= _NEVER_NS:
-        return low_ns + _MARGIN_NS
-    if low_ns <= -_NEVER_NS:
-        return high_ns - _MARGIN_NS
-    return (low_ns + high_ns) // 2
+def _nearest(ahead_ns: int, low_ns: int, high_ns: int) -> int:
+    """Return what lies between the bounds and nearest to *ahead_ns*, with a margin where there is room.
+
+    Not the middle: of a long request only the begin or the end may be near to what it is compared with.
+    """
+    margin_ns = min(_MARGIN_NS, (high_ns - low_ns) // 2)
+    return low_ns + margin_ns if ahead_ns < low_ns else high_ns - margin_ns
 
 
 def reverse(flow: bytes) -> bytes:

@@ -165,23 +165,24 @@ def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields
     if back_ns > _FAR_NS and len(earlier) > 1 and earlier[-1][0] - earlier[-2][0] >= back_ns:
         # One record alone is ahead: its time is wrong.
         return False
-    ends: dict[bytes, tuple[int, int, int]] = {}
+    ends: dict[bytes, tuple[int, int, int, int]] = {}
     for time_ns, flow, seq, ack, flags, payload, *_ in earlier:
         if time_ns > since_ns:
-            ends[flow] = seq, len(payload) + (flags & 1), ack
+            ends[flow] = seq, len(payload) + (flags & 1), ack, time_ns
     votes = 0
     seen = set()
     for time_ns, flow, seq, ack, flags, payload, *_ in later:
         if time_ns >= newest_ns:
             break
         known = ends.get(flow)
-        if known is not None and flow not in seen:
+        # Only where place and time contradict each other does either say anything.
+        if known is not None and flow not in seen and time_ns < known[3]:
             seen.add(flow)
             moved = (seq - known[0] + _HALF & _MASK) - _HALF
             if moved:
                 votes += 1 if moved >= known[1] > 0 or (moved > 0 and known[1] == 0) else -1
         other = ends.get(reverse(flow))
-        if other is not None and flags & _ACK:
+        if other is not None and flags & _ACK and time_ns < other[3]:
             size = len(payload) + (flags & 1)
             if other[1] and (ack - other[0] - other[1] & _MASK) < _HALF:
                 votes += 1
@@ -205,46 +206,68 @@ def merge(
         first = next(filter(None, iterator), None)
         if first is not None:
             heads.append((first[0][0], position, first, 0, iterator))
+    heapq.heapify(heads)
+    if clocks is not None and len(heads) > 1:
+        yield from _corrected(heads, clocks)
+        return
+    while heads:
+        _, position, batch, at, iterator = heapq.heappop(heads)
+        other_ns = heads[0][0] if heads else _NEVER_NS
+        while batch:
+            end = len(batch)
+            if batch[-1][0] > other_ns:
+                # At least one segment, so that the loop moves on.
+                end = max(at + 1, bisect_right(batch, other_ns, at, key=_TIME))
+            yield batch[at:end] if end - at < len(batch) else batch
+            if end == len(batch):
+                batch, at = next(filter(None, iterator), []), 0
+                end = 0
+            if batch and (end or batch[0][0] > other_ns):
+                heapq.heappush(heads, (batch[end][0], position, batch, end, iterator))
+                break
+
+
+def _corrected(heads: list[_Head], clocks: ClockEstimates) -> Iterator[list[SegmentFields]]:
+    """Yield what `merge` yields, in the times that *clocks* corrects."""
+    known: dict[int, tuple[int, int]] = {}
+    """Capture -> how far it is ahead, and until when: as long as nothing new is learnt."""
     version = -1
     reached_ns: dict[int, int] = {}
     while heads:
-        if clocks is not None and clocks.version != version:
+        if clocks.settled() != version:
             # Which is earliest may be another one now. What the answers are made of is in hand.
+            version = clocks.version
+            known.clear()
             heads = [
                 (b[at][0] - clocks.ahead(_capture_of(b[at]), b[at][0])[0], p, b, at, i)
                 for _, p, b, at, i in heads
             ]
             heapq.heapify(heads)
-            version = clocks.version
-        _, position, batch, at, iterator = heapq.heappop(heads)
-        other_ns = heads[0][0] if heads else _NEVER_NS
-        while batch:
-            end, ahead_ns, until_ns = len(batch), 0, _NEVER_NS
-            if clocks is not None:
-                capture = _capture_of(batch[at])
-                ahead_ns, until_ns = clocks.ahead(capture, batch[at][0])
-            if batch[-1][0] - ahead_ns > other_ns or batch[-1][0] >= until_ns:
-                # At least one segment, so that the loop moves on: it was the earliest by the clock correction
-                # of the moment when it was pushed, which may have changed since.
-                last_ns = min(other_ns + ahead_ns, until_ns - 1)
-                end = max(at + 1, bisect_right(batch, last_ns, at, key=_TIME))
-            part = batch[at:end] if end - at < len(batch) else batch
-            if clocks is not None:
-                part = clocks.correct(capture, part, ahead_ns, reached_ns)
-            yield part
-            if end < len(batch):
-                next_ns = batch[end][0]
-                if clocks is not None:
-                    next_ns -= clocks.ahead(_capture_of(batch[end]), next_ns)[0]
-                heapq.heappush(heads, (next_ns, position, batch, end, iterator))
-                break
-            batch, at = next(filter(None, iterator), []), 0
-            if batch and (batch[0][0] - ahead_ns > other_ns or clocks is not None):
-                next_ns = batch[0][0]
-                if clocks is not None:
-                    next_ns -= clocks.ahead(_capture_of(batch[0]), next_ns)[0]
-                heapq.heappush(heads, (next_ns, position, batch, 0, iterator))
-                break
+        _, position, batch, at, iterator = heads[0]
+        time_ns = batch[at][0]
+        capture = _capture_of(batch[at])
+        ahead_ns, until_ns = known.get(capture, (0, -_NEVER_NS))
+        if time_ns >= until_ns:
+            ahead_ns, until_ns = known[capture] = clocks.ahead(capture, time_ns)
+        # The second earliest is one of the two below the first in the heap.
+        other_ns = min((head[0] for head in heads[1:3]), default=_NEVER_NS)
+        end = len(batch)
+        last_ns = batch[-1][0]
+        if last_ns - ahead_ns > other_ns or last_ns >= until_ns:
+            # At least one segment, so that the loop moves on: it was the earliest by the clock correction
+            # of the moment when it was pushed, which may have changed since.
+            end = max(at + 1, bisect_right(batch, min(other_ns + ahead_ns, until_ns - 1), at, key=_TIME))
+        part = batch[at:end] if end - at < len(batch) else batch
+        yield clocks.correct(capture, part, ahead_ns, reached_ns)
+        if end == len(batch):
+            batch, end = next(filter(None, iterator), []), 0
+        if batch:
+            next_ns = batch[end][0]
+            if next_ns >= until_ns:
+                ahead_ns, _ = clocks.ahead(_capture_of(batch[end]), next_ns)
+            heapq.heapreplace(heads, (next_ns - ahead_ns, position, batch, end, iterator))
+        else:
+            heapq.heappop(heads)
 
 
 def _capture_of(segment: SegmentFields) -> int:
