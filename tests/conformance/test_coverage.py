@@ -202,6 +202,10 @@ def test_a_connection_of_one_direction_makes_the_other_unknown(seen: int, how: s
     assert known.one_way("REST", *ends) is is_one_way
     assert known.one_way("REST", *ends[::-1]) is is_one_way
     assert not known.one_way("REST", ends[0], {"10.0.9.9"})
+    known.forget(AT_NS)
+    assert known.one_way("REST", *ends) is is_one_way
+    known.forget(AT_NS + 1)
+    assert not known.one_way("REST", *ends), "a run of days is not blind for one odd connection"
 
 
 @pytest.mark.parametrize("certain, since_s", [(True, 0), (False, -60)])

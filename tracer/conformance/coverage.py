@@ -118,8 +118,9 @@ class Coverage:
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._bursts: dict[tuple[int, int], set[int]] = {}
         """(capture, second) -> connections of which bytes are missing then, as far as `BURST_CONNECTIONS`"""
-        self._half_seen: set[tuple[str, str]] = set()
-        """(client, server) of connections captured in one direction; which end is which may be guessed"""
+        self._half_seen: dict[tuple[str, str], int] = {}
+        """(client, server) of connections captured in one direction -> when the last one ended; which end is
+        which may be guessed"""
         self._planes: dict[str, set[str]] = {}
         """protocol ('' for any) -> planes on which it could be seen; filled when asked for"""
         self._drops: list[tuple[Capture, int, int]] = []
@@ -180,8 +181,10 @@ class Coverage:
         """Record whether both directions were captured of a connection that ended, or was open at the end."""
         connection = closed.connection
         is_made = closed.how not in ("refused", "unanswered")
-        if connection.seen != BOTH and is_made and len(self._half_seen) < MAX_PAIRS:
-            self._half_seen.add((connection.client.address, connection.server.address))
+        if connection.seen != BOTH and is_made:
+            ends = connection.client.address, connection.server.address
+            if ends in self._half_seen or len(self._half_seen) < MAX_PAIRS:
+                self._half_seen[ends] = closed.time_ns
 
     def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
         """Record that bytes between the ends of *connection* are missing in that time."""
@@ -208,12 +211,13 @@ class Coverage:
         self._interruptions.append((since_ns, until_ns, words))
 
     def forget(self, before_ns: int) -> None:
-        """Drop what is recorded of missing bytes and times before *before_ns*."""
+        """Drop what is recorded of missing bytes, directions and times before *before_ns*."""
         before = before_ns // SECOND_NS
         for key, seconds in list(self._holes.items()):
             seconds -= {second for second in seconds if second < before}
             if not seconds:
                 del self._holes[key]
+        self._half_seen = {ends: at_ns for ends, at_ns in self._half_seen.items() if at_ns >= before_ns}
         self._bursts = {key: hit for key, hit in self._bursts.items() if key[1] >= before}
         self._drops = [drop for drop in self._drops if drop[2] >= before_ns]
         self._interruptions = [each for each in self._interruptions if each[1] >= before_ns]
