@@ -13,10 +13,11 @@ from lark.load_grammar import load_grammar
 from tracer.errors import GrammarError
 from tracer.grammar import Grammar, load
 from tracer.grammar.automaton import MOST_STATES
-from tracer.grammar.files import grammars_dir, shipped
+from tracer.grammar.files import find, grammars_dir, shipped
 from tracer.grammar.inspection import inspect
 from tracer.grammar.patterns import Leg, legs_of
 from tracer.grammar.reading import read
+from tracer.openstack.services import ROLES
 
 WORDS = """
 begins: A
@@ -409,6 +410,23 @@ def test_an_import_without_refusals_is_warned_of(written: Write) -> None:
     assert with_them.refusals
     path = written("%import .cloudvm_create (start, begins, harmless)\n").path
     assert any(warned in line for line in inspect(*read(path)).warnings)
+
+
+@pytest.mark.parametrize(
+    "role, said",
+    [
+        ("placment", "did you mean placement? Else give its addresses"),
+        ("sdn", "known; give its addresses"),
+    ],
+)
+def test_a_role_that_is_not_known_is_warned_of(tmp_path: Path, role: str, said: str) -> None:
+    """Its steps could only be unobserved, which sends the user to capture more."""
+    for name in ("cloudvm_create.lark", "openstack.lark"):
+        text = (grammars_dir() / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(text.replace("placement", role), encoding="utf-8")
+    found = inspect(*read(tmp_path / "cloudvm_create.lark"), ROLES)
+    assert len(found.warnings) == 1 and said in found.warnings[0]
+    assert inspect(*read(find("cloudvm_create")), ROLES).warnings == ()
 
 
 def test_the_attempt_of_a_grammar_that_names_none(written: Write) -> None:

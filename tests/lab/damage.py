@@ -416,9 +416,7 @@ def one_direction(packets: Sequence[Packet], link_type: int, to_server: bool) ->
     return _kept(packets, link_type, lambda at: (at.destination[1] < at.source[1]) == to_server)
 
 
-def half_connections(
-    packets: Sequence[Packet], link_type: int, share: float = 0.1, seed: int = 1
-) -> Packets:
+def half_connections(packets: Sequence[Packet], link_type: int, share: float = 0.1, seed: int = 1) -> Packets:
     """A share of the connections loses one of its directions, as with routes that differ."""
     chance = random.Random(seed)
     lost: dict[frozenset[tuple[bytes, int]], tuple[bytes, int] | None] = {}

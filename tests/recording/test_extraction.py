@@ -63,6 +63,20 @@ def test_what_is_taken_tells_the_same(name: str, tmp_path: Path) -> None:
         assert now <= then
 
 
+def test_quota_reads_behind_a_hole_stay_with_their_request(tmp_path: Path) -> None:
+    """They are known only after the answer of the request that caused them."""
+    report = check(["example:fail-quota-403"], Settings(stall_s=20))
+    (refused,) = (each for each in report.verdicts if each.name == "quota-b")
+    path = str(tmp_path / "one.pcapng")
+    taken(path, refused, list(report.captures))
+    (again,) = check([path], Settings(stall_s=20)).verdicts
+    reads, reads_again = (
+        [call.line for call in each.calls if call.protocol == "SQL" and "quota" in call.line]
+        for each in (refused, again)
+    )
+    assert reads_again == reads and len(reads) > 5
+
+
 def test_what_is_taken_of_what_was_taken_has_its_answers(tmp_path: Path) -> None:
     """Parts of both directions of a database's connections are missing: each statement that is there has
     its result all the same, and so it stays."""

@@ -109,8 +109,9 @@ class ClockEstimates:
     def see(self, capture: int, batch: Sequence[SegmentFields]) -> None:
         """Take note of what may be seen at another point, of segments that *capture* holds next."""
         if self._requests:
-            for segment in [segment for segment in batch if segment[5][:4] in _START]:
-                self._message(capture, segment)
+            for segment in batch:
+                if segment[5][:4] in _START:
+                    self._message(capture, segment)
         if not self._apart:
             self._share(capture, batch)
 
@@ -361,15 +362,18 @@ def read_ahead(
     batches: Iterable[list[SegmentFields]], capture: int, clocks: ClockEstimates, ahead: int = AHEAD
 ) -> Iterator[list[SegmentFields]]:
     """Yield *batches* of *capture*, each after *clocks* has seen *ahead* segments behind it."""
-    held, count = clocks.hold(capture), 0
+    held, count, read = clocks.hold(capture), 0, 0
     for batch in batches:
         if not batch:
             continue
         clocks.see(capture, batch)
         held.append(batch)
         count += len(batch)
-        # To begin with, until something was seen at another point too.
-        least = ahead if clocks.has_pairs(capture) else max(ahead, AT_FIRST)
+        read += len(batch)
+        # To begin with, until something was seen at another point too. What shared nothing by then has
+        # nothing to share: a plane of the broker alone.
+        waits = read <= AT_FIRST and not clocks.has_pairs(capture)
+        least = max(ahead, AT_FIRST) if waits else ahead
         while held and count - len(held[0]) >= least:
             count -= len(held[0])
             yield held.popleft()

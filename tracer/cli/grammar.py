@@ -184,10 +184,11 @@ def check(common: CommonOptions, name: str) -> int:
     from tracer.grammar.files import find
     from tracer.grammar.inspection import inspect
     from tracer.grammar.reading import read
+    from tracer.openstack.services import ROLES
     from tracer.reports import plural
 
     known, source = read(find(name))
-    found = inspect(known, source)
+    found = inspect(known, source, ROLES)
     with output.destination(None, ()) as file:
         for warning in found.warnings:
             output.say(f"warning: {warning}", common)

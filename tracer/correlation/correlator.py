@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from tracer.correlation.assembly import assemble
@@ -20,6 +20,8 @@ __all__ = ["Correlator"]
 
 LOOSE = 20_000
 """The most URIs of VRM tasks and virtual machines that are remembered."""
+CLOSED_LEGS = 64
+"""The latest answered creation requests, for reads that are known later than the answer."""
 RETIRED = 200_000
 """The most ids of retired traces that are remembered, so that a late call opens no second trace."""
 
@@ -37,6 +39,7 @@ class Correlator:
         self._store = CallStore(is_front, begins)
         self._newest = 0
         self._open_legs: dict[int, Call] = {}
+        self._closed_legs: deque[Call] = deque(maxlen=CLOSED_LEGS)
         self._vrm_uris: OrderedDict[str, str] = OrderedDict()
         """URI of a task or a virtual machine -> instance uuid"""
         self._retired: OrderedDict[str, None] = OrderedDict()
@@ -82,6 +85,9 @@ class Correlator:
         for trace in traces:
             for call in trace.calls:
                 self._open_legs.pop(call.serial, None)
+            serials = {call.serial for call in trace.calls}
+            kept = [leg for leg in self._closed_legs if leg.serial not in serials]
+            self._closed_legs = deque(kept, CLOSED_LEGS)
 
     def forget(self, before_ns: int, open_traces: Collection[Trace]) -> None:
         """Drop the calls that were last active before *before_ns* and belong to none of *open_traces*."""
@@ -123,7 +129,7 @@ class Correlator:
         if not call.closed:
             return
         if call.serial in self._open_legs:
-            del self._open_legs[call.serial]
+            self._closed_legs.append(self._open_legs.pop(call.serial))
         elif facts.answered_id and facts.answered_id != facts.request_id and facts.method != "?":
             # This answer gave a new request id to a request that begins no trace: whatever carries that id
             # belongs to another operation.
@@ -205,12 +211,19 @@ class Correlator:
                 self._store.by_uuid.add(uuid, call)
 
     def _sql(self, call: Call, facts: SqlFacts) -> None:
-        """Keep a statement under the ids in it; a quota read, which has none, with the legs open then."""
+        """Keep a statement under the ids in it; a quota read has none: under the legs open then."""
         if facts.quota:
             # Quota reads outside of a creation are normal (a resize makes 20): without an open leg at that
             # address they are dropped.
             address = call.connection.client.address
             candidates = [leg for leg in self._open_legs.values() if leg.connection.server.address == address]
+            # Data behind a hole comes late: the answer of the request that caused it may be known by then.
+            candidates += [
+                leg
+                for leg in self._closed_legs
+                if leg.connection.server.address == address
+                and leg.started_ns <= call.started_ns <= (leg.ended_ns or 0)
+            ]
             if candidates:
                 self._store.quota.append((call, candidates))
         for uuid in facts.ids[:16]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,12 +31,16 @@ class Inspection:
     warnings: tuple[str, ...]
 
 
-def inspect(grammar: Grammar, source: GrammarSource) -> Inspection:
-    """Return the size of a grammar that loads, and warnings; *source* holds the files it was read from."""
+def inspect(grammar: Grammar, source: GrammarSource, roles: Collection[str] = ()) -> Inspection:
+    """Return the size of a grammar that loads, and warnings; *source* holds the files it was read from.
+
+    *roles* are those that are known without a topology file.
+    """
     machine = grammar.automaton
     warnings = [
         *_untitled(grammar),
         *_without_ends(grammar, source),
+        *_unknown_roles(grammar, source, roles),
         *_unused(source),
         *_misspelt(source),
         *_without_refusals(grammar, source),
@@ -71,6 +75,23 @@ def _without_ends(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
                     f"{source.place(name)}: {name} does not name its caller and callee, so its step can only"
                     " be unobserved; write the roles as text, as in openstack.lark"
                 )
+
+
+def _unknown_roles(grammar: Grammar, source: GrammarSource, roles: Collection[str]) -> Iterator[str]:
+    """Warn of callers and callees that no address has unless a topology file says so."""
+    warned = {"*"}
+    for step in grammar.steps:
+        for name in step.terminals:
+            for leg in grammar.terminal_legs(name):
+                for role in (leg.caller, leg.callee):
+                    if roles and role not in roles and role not in warned:
+                        warned.add(role)
+                        close = get_close_matches(role[:80], roles, n=1, cutoff=0.8)
+                        meant = f"did you mean {close[0]}? Else " if close else ""
+                        yield (
+                            f"{source.place(name)}: {name} names {role!r}, a role that is not known; {meant}"
+                            "give its addresses in [roles] of a topology file"
+                        )
 
 
 def _unused(source: GrammarSource) -> Iterator[str]:
