@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from lab import damage as D
+from lab.captures import SHARED, needs_shared
 
 from tracer.engine import Settings, check
 from tracer.reports.json import render
@@ -346,6 +347,22 @@ def test_the_names_of_the_files_change_nothing(scenario: str, alone: str, tmp_pa
 def test_no_false_claim(scenario: str, damage: str, tmp_path: Path) -> None:
     found = harmed(scenario, LOSSY[damage], tmp_path)
     assert list(false_claims(found, baseline(scenario), truths(scenario))) == []
+
+
+@needs_shared
+@pytest.mark.parametrize(("cloud", "at"), [("nosc", 43), ("nolb", 49)])
+def test_a_packet_lost_before_the_request_on_its_connection(cloud: str, at: int, tmp_path: Path) -> None:
+    """The answer of the request is then known before the request, and all that it caused stays its own."""
+    for path in (SHARED / f"{cloud}-ok-image-midstream").glob("*.pcap.zst"):
+        link, packets = D.read(path)
+        if path.name.startswith("External_api"):
+            assert b"GET /v2.1/flavors" in packets[at][1]
+            del packets[at]
+        D.write(tmp_path / f"{path.name.partition('.')[0]}.pcap", packets, link)
+    (trace,) = checked(tmp_path)["traces"]
+    assert trace["outcome"] == "active"
+    assert [d["step"] for d in trace["deviations"] if d["kind"] == "missing"] == []
+    assert len(trace["calls"]) > 20
 
 
 @pytest.mark.parametrize(("scenario", "share"), in_turn(["0.1", "0.5", "0.9"], SMALL))

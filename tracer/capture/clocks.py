@@ -44,6 +44,8 @@ _HEAD_BYTES = 2_048
 """Where the headers of a message are."""
 
 _NEVER_NS = 1 << 80
+_OPEN_NS = _NEVER_NS >> 1
+"""Bounds beyond that are none: no two clocks are so far apart."""
 _START = frozenset((b"HTTP", b"POST", b"GET ", b"PUT ", b"DELE", b"PATC", b"HEAD"))
 _SYN_OR_FIN = 3
 
@@ -235,7 +237,8 @@ class ClockEstimates:
             link = self._links[min(number, parent), max(number, parent)]
             clock.reference, clock.pairs = parent, link.count
             pieces = self._fit(number, (min(number, parent), max(number, parent)))
-            widths = [p.high_ns - p.low_ns for p in pieces if p.high_ns - p.low_ns < _NEVER_NS]
+            bounded = (p for p in pieces if p.low_ns > -_OPEN_NS and p.high_ns < _OPEN_NS)
+            widths = [piece.high_ns - piece.low_ns for piece in bounded]
             clock.uncertain_ns = max(widths, default=0) // 2
 
     # --- estimating ---

@@ -129,6 +129,10 @@ topology = click.option(
 )
 
 
+MOST = 1_000_000_000
+"""Limit of seconds, megabytes and speeds: more cannot be meant, and overflows."""
+
+
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
     try:
         seconds = float(text)
@@ -136,6 +140,8 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
         raise UsageError(f"--stall {text!r}: not a number of seconds; write 60 or 2.5") from None
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"--stall {seconds:g}: must be more than 0 seconds")
+    if seconds > MOST:
+        raise UsageError(f"--stall {seconds:g}: must be at most {MOST:,} seconds")
     return seconds
 
 
@@ -338,6 +344,8 @@ checkpoint = click.option(
 def _more_than_nothing(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not (math.isfinite(value) and value > 0):
         raise UsageError(f"{parameter.opts[0]} {value:g}: must be more than 0")
+    if value is not None and value > MOST:
+        raise UsageError(f"{parameter.opts[0]} {value:g}: must be at most {MOST:,}")
     return value
 
 
@@ -350,6 +358,8 @@ def _times(_: click.Context, __: click.Parameter, text: str) -> float:
         speed = math.nan
     if not (math.isfinite(speed) and speed > 0):
         raise UsageError(f"--speed {text!r}: write how many times faster, as 10 or 0.5, or max")
+    if not 1 / MOST <= speed <= MOST:
+        raise UsageError(f"--speed {text!r}: must be at most {MOST:,} times faster or slower; or write max")
     return speed
 
 

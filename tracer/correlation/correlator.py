@@ -130,6 +130,9 @@ class Correlator:
             return
         if call.serial in self._open_legs:
             self._closed_legs.append(self._open_legs.pop(call.serial))
+        elif store.begins("REST", call.asked) - {PORTAL}:
+            # Its answer was known before its request: data behind a hole comes late. It is no other request.
+            self._late_leg(call, facts)
         elif facts.answered_id and facts.answered_id != facts.request_id and facts.method != "?":
             # This answer gave a new request id to a request that begins no trace: whatever carries that id
             # belongs to another operation.
@@ -143,6 +146,13 @@ class Correlator:
                 store.named(server_id, facts.name)
         if facts.task_uri or facts.vm_uri:
             self._learn_uris(call, facts)
+
+    def _late_leg(self, call: Call, facts: RestFacts) -> None:
+        """Keep *call*, which turns out to begin a trace, unless it is kept or has its verdict."""
+        if facts.answered_id in self._retired or any(leg.serial == call.serial for leg in self._store.legs):
+            return
+        self._store.legs.append(call)
+        self._closed_legs.append(call)
 
     def _rest_begun(self, call: Call, facts: RestFacts) -> None:
         store = self._store

@@ -189,8 +189,10 @@ def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Tex
     words = Text.assemble((f"attempt {number} on {plain(attempt.host, 60)}: ", "bold"))
     if attempt.stopped_at:
         words.append(f"stopped at {attempt.stopped_at}")
-    elif last and is_unknown:
-        return words.append("how it ended is not in the captures").append("  (the steps above)", "dim")
+    elif not last or is_unknown:
+        # A host that built the VM is the last one.
+        words.append("how it ended is not in the captures")
+        return words.append("  (the steps above)", "dim") if last else words
     else:
         words.append("built it")
     words.append(f" after {duration(attempt.duration_ns)}" if attempt.duration_ns is not None else "")
