@@ -301,7 +301,7 @@ LAUNCHER = """
 import os, signal, sys, time
 to = [(os.POSIX_SPAWN_OPEN, 1, sys.argv[2], os.O_WRONLY | os.O_CREAT, 0o600)]
 to += [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
-child = os.posix_spawn(sys.argv[3], sys.argv[3:], os.environ, file_actions=to)
+child = os.posix_spawn(sys.argv[3], sys.argv[3:], os.environ, file_actions=to, setsigdef=[signal.SIGINT])
 ended = 0
 if float(sys.argv[1]):
     time.sleep(float(sys.argv[1]))
