@@ -218,6 +218,7 @@ def test_it(tracer, url, number):
 """
 
 
+@pytest.mark.long
 def test_a_broker_that_cannot_be_listened_to(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     """Not skipped: that is no missing privilege. One line at `record`, with the way out."""
     at, dead = f"{rabbit.address}:{rabbit.port}", f"127.0.0.1:{free_port('127.0.0.1')}"
@@ -232,6 +233,7 @@ def test_a_broker_that_cannot_be_listened_to(rabbit: RabbitMQ, tmp_path: Path, i
     assert "AssertionError" not in ran.stdout
 
 
+@pytest.mark.long
 def test_nothing_to_record(rabbit: RabbitMQ, tmp_path: Path, installed: list[str]) -> None:
     test = """
 def test_no_source(tracer):
