@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tracer.model import Capture, SegmentFields
+from tracer.model import Capture, SegmentFields, reverse_flow
 
-__all__ = ["AHEAD", "ClockEstimates", "read_ahead", "reverse"]
+__all__ = ["AHEAD", "ClockEstimates", "read_ahead"]
 
 AHEAD = 2_048
 """Segments of each capture that are looked at before they are needed."""
@@ -126,7 +126,7 @@ class ClockEstimates:
                 asked.popitem(last=False)
             return
         at = payload.find(b": req-", 0, _HEAD_BYTES)
-        request = asked.get(reverse(flow)) if at > 0 else None
+        request = asked.get(reverse_flow(flow)) if at > 0 else None
         if request is None:
             return
         seen = self._answered.setdefault(payload[at + 2 : at + 42], {})
@@ -402,18 +402,3 @@ def _nearest(ahead_ns: int, low_ns: int, high_ns: int) -> int:
     """
     margin_ns = min(_MARGIN_NS, (high_ns - low_ns) // 2)
     return low_ns + margin_ns if ahead_ns < low_ns else high_ns - margin_ns
-
-
-def reverse(flow: bytes) -> bytes:
-    """Return the flow of the other direction (`Segment.flow`)."""
-    size = 4 if len(flow) < 36 else 16
-    ports = 2 * size
-    return b"".join(
-        (
-            flow[size:ports],
-            flow[:size],
-            flow[ports + 2 : ports + 4],
-            flow[ports : ports + 2],
-            flow[ports + 4 :],
-        )
-    )

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 
-from tracer.capture.clocks import ClockEstimates, reverse
-from tracer.model import Clock, Segment, SegmentFields
+from tracer.capture.clocks import ClockEstimates
+from tracer.model import Clock, Segment, SegmentFields, reverse_flow
 
 __all__ = ["Clocks", "Sightings", "in_time_order", "join_sightings", "merge"]
 
@@ -181,7 +181,7 @@ def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields
             moved = (seq - known[0] + _HALF & _MASK) - _HALF
             if moved:
                 votes += 1 if moved >= known[1] > 0 or (moved > 0 and known[1] == 0) else -1
-        other = ends.get(reverse(flow))
+        other = ends.get(reverse_flow(flow))
         if other is not None and flags & _ACK and time_ns < other[3]:
             size = len(payload) + (flags & 1)
             if other[1] and (ack - other[0] - other[1] & _MASK) < _HALF:

@@ -32,6 +32,7 @@ from tracer.model.packets import (
     Segment,
     SegmentFields,
     place_of,
+    reverse_flow,
 )
 from tracer.model.streams import (
     BOTH,
@@ -111,4 +112,5 @@ __all__ = [
     "Undecoded",
     "Verdict",
     "place_of",
+    "reverse_flow",
 ]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tracer.model.clocks import Clock
 
-__all__ = ["Capture", "Frame", "Frames", "Packet", "PacketFields", "Segment", "SegmentFields"]
+__all__ = ["Capture", "Frame", "Frames", "Packet", "PacketFields", "Segment", "SegmentFields", "reverse_flow"]
 
 Frame = tuple[int, int]
 """The place of a packet: the position of its capture in the run's list of captures, and its number there,
@@ -139,3 +139,12 @@ class Segment(NamedTuple):
 
 SegmentFields = tuple[int, bytes, int, int, int, bytes, int, int, Frames, int, int]
 """A Segment, or its fields in a plain tuple, as with PacketFields."""
+
+
+def reverse_flow(flow: bytes) -> bytes:
+    """Return `Segment.flow` of the other direction of *flow*: ends swapped, the same tunnel id."""
+    if len(flow) == 12:
+        return flow[4:8] + flow[:4] + flow[10:] + flow[8:10]
+    size = 4 if len(flow) < 36 else 16
+    at = 2 * size
+    return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]

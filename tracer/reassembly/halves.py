@@ -6,7 +6,7 @@ import socket
 
 from tracer.model import Connection, Endpoint, Frames, Segment
 
-__all__ = ["ABSURD_BYTES", "HOLE_NS", "MASK", "Half", "Opening", "ahead", "endpoints", "reverse"]
+__all__ = ["ABSURD_BYTES", "HOLE_NS", "MASK", "Half", "Opening", "ahead", "endpoints"]
 
 HOLE_NS = 1_000_000_000
 """A hole is declared lost when it has been open for this long, in capture time."""
@@ -167,12 +167,3 @@ def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:
         Endpoint(socket.inet_ntop(family, source), int.from_bytes(ports[:2], "big")),
         Endpoint(socket.inet_ntop(family, destination), int.from_bytes(ports[2:], "big")),
     )
-
-
-def reverse(flow: bytes) -> bytes:
-    """Return the key of the other direction of *flow*: addresses and ports swapped, the same tunnel id."""
-    if len(flow) == 12:
-        return flow[4:8] + flow[:4] + flow[10:] + flow[8:10]
-    size = 4 if len(flow) < 36 else 16
-    at = 2 * size
-    return flow[size:at] + flow[:size] + flow[at + 2 : at + 4] + flow[at : at + 2] + flow[at + 4 :]

@@ -21,8 +21,9 @@ from tracer.model import (
     Gap,
     Segment,
     SegmentFields,
+    reverse_flow,
 )
-from tracer.reassembly.halves import ABSURD_BYTES, HOLE_NS, MASK, Half, Opening, ahead, endpoints, reverse
+from tracer.reassembly.halves import ABSURD_BYTES, HOLE_NS, MASK, Half, Opening, ahead, endpoints
 
 __all__ = ["Event", "Reassembler"]
 
@@ -256,7 +257,7 @@ class Reassembler:
         """Return the direction *flow* of a connection of which only the SYN was seen, now that more is."""
         if not self._asked:
             return None
-        found = self._asked.pop(flow, None) or self._asked.pop(reverse(flow), None)
+        found = self._asked.pop(flow, None) or self._asked.pop(reverse_flow(flow), None)
         if found is None:
             return None
         number, segment = found
@@ -320,7 +321,7 @@ class Reassembler:
         if before is not None:
             _gone(before)
         self._halves[segment.flow] = half
-        self._halves[reverse(segment.flow)] = half.peer
+        self._halves[reverse_flow(segment.flow)] = half.peer
         return half
 
     @staticmethod
@@ -663,7 +664,7 @@ class Reassembler:
                     events += self._end(half, time_ns, "idle")
                 for side in (half, half.peer):
                     self._holes.pop(side, None)
-            for key in (flow, reverse(flow)):
+            for key in (flow, reverse_flow(flow)):
                 if key in self._halves:
                     self._drop(key)
         self._room = len(self._halves) + 2 * LIGHT_CONNECTIONS
