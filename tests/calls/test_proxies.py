@@ -98,7 +98,9 @@ def test_one_leg_twice_on_one_connection_is_no_pair() -> None:
     assert [(call.back, call.front) for call in calls] == [(None, None)] * 2
 
 
-@pytest.mark.parametrize("second", [(1.1, 1.4), (1.1, 1.7), (1.003, 1.5)], ids=["within", "across", "at once"])
+@pytest.mark.parametrize(
+    "second", [(1.1, 1.4), (1.1, 1.7), (1.003, 1.5)], ids=["within", "across", "at once"]
+)
 @pytest.mark.parametrize(
     ("method", "target", "port"),
     [

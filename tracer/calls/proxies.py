@@ -2,8 +2,8 @@
 
 Both legs carry the same method and target. If both are answered, the answers hold the same request id, which
 only one service can have made, and one leg lies within the other in time. Without an answer,
-X-Forwarded-For names the client of the outer leg. The legs end at different servers: the proxy, and the service
-behind it. Two requests to one server are never two legs, whatever ids its answers hold.
+X-Forwarded-For names the client of the outer leg. The legs end at different servers: the proxy, and the
+service behind it. Two requests to one server are never two legs, whatever ids its answers hold.
 """
 
 from __future__ import annotations
