@@ -32,6 +32,8 @@ class Building:
         api: str = "nova-api",
         token: str = TOKEN,
         polls: bool = True,
+        path: str = "/v2.1/servers",
+        reservation: bool = False,
     ) -> None:
         for step in (
             *(breaks or ()),
@@ -44,6 +46,7 @@ class Building:
         self.breaks, self.on = dict(breaks or {}), dict(on or {})
         self.hosts = hosts
         self.ends, self.volume, self.api, self.polls = ends, volume, api, polls
+        self.path, self.reservation = path, reservation
         self.request_id = cloud.fresh_id("req-")
         self.server_ids = [cloud.fresh_id() for _ in hosts]
         self.states = ["BUILD" for _ in hosts]
