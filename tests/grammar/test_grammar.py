@@ -487,7 +487,7 @@ OVER_QUOTA = [
     (413, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances"),
     (429, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances"),
     # oslo.limit
-    (403, "Project e114495f is over a limit for [Resource servers is over limit of 10 due to current usage 10]"),
+    (403, "Project e114495f is over a limit for [Resource servers is over limit of 10 due to usage 10]"),
     # neutron
     (409, "Quota exceeded for resources: ['port']."),
     (409, "Quota limit exceeded"),
