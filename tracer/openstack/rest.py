@@ -231,12 +231,14 @@ ID_WORDS = frozenset({"action", "detail", "default", "defaults", "summary"})
 SHOWS_WHAT_A_CREATION_IS = (
     r"/servers/[0-9a-f-]{36}$",
     r"/tasks/[^/]+$",
+    r"/v[123](?:/[^/]+)?/volumes/[0-9a-f-]{36}$",
+    r"/v2\.0/ports/[0-9a-f-]{36}(?:\.json)?$",
     CANDIDATES,
     # the portal's
     r"/cloudhosts/",
     r"/orders?/",
 )
-"""Expressions for paths whose answers to a GET are read: states, tasks, candidates, orders."""
+"""Expressions for paths whose answers to a GET are read: one server, task, volume or port; candidates, orders."""
 NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
 SERVER_COUNTS = ("min_count", "max_count", "count")
