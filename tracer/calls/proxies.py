@@ -2,7 +2,8 @@
 
 Both legs carry the same method and target. If both are answered, the answers hold the same request id, which
 only one service can have made, and one leg lies within the other in time. Without an answer,
-X-Forwarded-For names the client of the outer leg.
+X-Forwarded-For names the client of the outer leg. The legs end at different servers: the proxy, and the
+service behind it. Two requests to one server are never two legs, whatever ids its answers hold.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class ProxyLegs:
             waiting = self._by_target.get((facts.method, facts.path, facts.query, client), ())
             outer = [leg for leg in waiting if leg.back is None and _facts(leg).name == facts.name]
             # With several candidates the pairing would be a guess; the request ids decide later.
-            if len(outer) == 1 and outer[0].connection is not call.connection:
+            if len(outer) == 1 and _may_be_legs(outer[0], call):
                 _join(outer[0], call)
         key = _open_key(call, facts)
         self._by_target.setdefault(key, []).append(call)
@@ -83,7 +84,7 @@ class ProxyLegs:
         """Join *call* with the leg that was answered with the same request id, if it came before."""
         key = (facts.method, facts.path, facts.query, facts.answered_id)
         other = self._answered.get(key)
-        if other is None or other.connection is call.connection:
+        if other is None or not _may_be_legs(other, call):
             self._answered[key] = call
             self._answered.move_to_end(key)
             if len(self._answered) > ANSWERED_LIMIT:
@@ -107,11 +108,15 @@ def _facts(call: Call) -> RestFacts:
 
 
 def _encloses(outer: Call, inner: Call) -> bool:
-    return (
-        outer.started_ns <= inner.started_ns + SKEW_NS
-        and (outer.ended_ns or 0) + SKEW_NS >= (inner.ended_ns or 0)
-        and outer.connection is not inner.connection
+    return outer.started_ns <= inner.started_ns + SKEW_NS and (outer.ended_ns or 0) + SKEW_NS >= (
+        inner.ended_ns or 0
     )
+
+
+def _may_be_legs(call: Call, other: Call) -> bool:
+    """Return whether the two calls end at different servers, as the legs of one call through a proxy do."""
+    # Nova answered overlapping requests with the id of the last one (its context was kept for the thread).
+    return call.connection.server != other.connection.server
 
 
 def _join(front: Call, back: Call) -> None:

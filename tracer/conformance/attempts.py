@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tracer.conformance.bodies import said_of
 from tracer.conformance.case import GOOD, Case, Ending, Tried
 from tracer.conformance.outcome import failing_of_attempt
 from tracer.conformance.times import times_of
@@ -116,7 +117,7 @@ def attempt_details(case: Case, ending: Ending) -> tuple[Attempt, ...]:
         until_ns = None if last else attempts[i + 1].since_ns
         failing = failing_of_attempt(case, i)
         stopped = grammar.earliest(failing.failed) if failing is not None else None
-        error = failing.call.error if failing is not None else ""
+        error = (failing.call.error or said_of(failing)) if failing is not None else ""
         given_up, begun = gave_up(case, i), begun_in(case, i)
         if given_up is not None:
             error = error or given_up.reason

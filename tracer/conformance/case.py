@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from tracer.grammar import Candidate, Grammar
 from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Trace
-from tracer.openstack.services import PORTAL, VRM
-from tracer.openstack.states import TASK_FAILED
+from tracer.openstack.services import PORTAL
+from tracer.openstack.states import BAD
 
 __all__ = ["GOOD", "Case", "Ending", "Said", "Tried", "Witness", "lay_out"]
 
@@ -186,10 +186,10 @@ def _said(grammar: Grammar, call: Call, shown: CallRecord, is_step: bool) -> lis
 
 def _candidates(grammar: Grammar, call: Call, shown: CallRecord) -> tuple[Candidate, ...]:
     """Return the symbols that a call may be taken for, with their costs."""
-    # The VRM reports a failed task with HTTP 200 and "status": "failed" in the body. To the grammar that is
-    # a call with a bad result, so its line is matched with status 500.
+    # The VRM reports a failed task, neutron a failed binding and cinder a volume in error with status 200. To
+    # the grammar that is a call with a bad result, so its line is matched with status 500.
     facts = call.facts
-    if isinstance(facts, RestFacts) and shown.callee == VRM and facts.status_text == TASK_FAILED:
+    if isinstance(facts, RestFacts) and facts.condition == BAD:
         words = shown.line.rsplit(" ", 1)[0]
         return grammar.candidates(f"{words} 500")
     # A grammar that names no states takes all statements and messages of a kind for the same.

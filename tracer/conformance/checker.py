@@ -160,7 +160,8 @@ def _absent(case: Case, coverage: StepCoverage, steps: Sequence[StepResult]) -> 
             notes.append(Note("absent", step.step, words))
         elif step.status == "inferred" and step.step in case.grammar.required:
             [record] = step.calls
-            words = f"no {coverage.callee(step.step)} in these captures: {record.caller} saved {record.action}"
+            seen = f"{record.caller} saved {record.action}"
+            words = f"no {coverage.callee(step.step)} in these captures: {seen}"
             notes.append(Note("absent", step.step, words, record))
     return notes
 

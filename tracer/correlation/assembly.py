@@ -76,11 +76,18 @@ def assemble(store: CallStore, pending: Pending) -> list[Trace]:
         _share_loose(store, traces)
     else:
         add_by_place(store, traces)
-    traces.sort(key=lambda trace: trace.calls[0].started_ns)
+    traces.sort(key=_begun)
     for number, trace in enumerate(traces, 1):
         trace.number = number
         trace.curtailed = _may_lack(store, trace)
     return traces
+
+
+def _begun(trace: Trace) -> tuple[int, int]:
+    """Return when *trace* began, and when its own request did: several tries may share one order."""
+    created = trace.created
+    first = trace.calls[0].started_ns
+    return first, created.started_ns if created is not None else first
 
 
 def _may_lack(store: CallStore, trace: Trace) -> bool:

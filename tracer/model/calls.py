@@ -71,6 +71,10 @@ class RestFacts:
     """The action of a POST to `/action`, which only its body holds: os-stop, reboot …"""
     status_text: str = ""
     """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
+    condition: str = ""
+    """What a good answer says of the resource in it: good · open (work on it is not done) · bad."""
+    said: str = ""
+    """The words that say so: 'binding:vif_type is binding_failed'. Empty with a good condition."""
     candidates: int | None = None
     """Placement: how many allocation candidates the answer holds."""
     volume: bool = False

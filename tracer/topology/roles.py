@@ -396,9 +396,7 @@ class Roles:
 
     def is_front(self, endpoint: Endpoint) -> bool:
         """Return whether *endpoint* is a proxy's listening endpoint."""
-        return (
-            self.behind(endpoint) is not None or self._given.role(endpoint.address, endpoint.port) == PROXY
-        )
+        return self.behind(endpoint) is not None or self._given.role(endpoint.address, endpoint.port) == PROXY
 
     def alone(self, address: str) -> str | None:
         """Return the role of *address* when everything seen there is of one role."""
