@@ -12,7 +12,7 @@ from tracer.conformance.case import Case
 from tracer.conformance.coverage import Visibility
 from tracer.grammar import Leg
 from tracer.model import Call, Connection, RpcFacts
-from tracer.openstack.services import ADMIN, HOST_SERVICE, PORTAL, PROXY
+from tracer.openstack.services import ADMIN, HOST_SERVICE, OUTSIDE, PORTAL, PROXY
 
 __all__ = ["StepCoverage"]
 
@@ -81,15 +81,16 @@ class StepCoverage:
         The requester itself is seen to ask the service behind it.
         """
         grammar = self._case.grammar
-        request = [w.record for w in self._case.witnesses if not w.all_steps.isdisjoint(grammar.inward)]
-        first = request[0] if request else None
-        if first is None or first.caller != ADMIN or first.operation.startswith("CONNECT"):
+        if step not in (grammar.portal_step, grammar.proxy_step):
             return ""
-        if step == grammar.portal_step and first.callee != PORTAL:
-            return f"no {PORTAL}: {first.caller} ({first.caller_address}) asks {first.callee} itself"
-        if step == grammar.proxy_step and first.callee == grammar.api:
-            return f"no {PROXY}: {first.caller} ({first.caller_address}) asks {first.callee} itself"
-        return ""
+        request = [w.record for w in self._case.witnesses if not w.all_steps.isdisjoint(grammar.inward)]
+        legs = [leg for leg in request if leg.caller in OUTSIDE and not leg.operation.startswith("CONNECT")]
+        lacks, asker = PORTAL, next((leg for leg in legs if leg.caller == ADMIN), None)
+        if step == grammar.proxy_step:
+            lacks, asker = PROXY, next((leg for leg in legs if leg.callee == grammar.api), None)
+        if asker is None or asker.callee == lacks:
+            return ""
+        return f"no {lacks}: {asker.caller} ({asker.caller_address}) asks {asker.callee} itself"
 
     def callee(self, step: str) -> str:
         """Return the role that *step* asks, as the grammar states it."""
@@ -111,7 +112,7 @@ class StepCoverage:
             if record is not None and record.callee == role:
                 # It may have one address for its clients and another one inside.
                 inside = {w.record.caller_address for w in case.witnesses if w.record.caller == role}
-                return {record.callee_address} | (inside - {""} if record.caller == ADMIN else set())
+                return {record.callee_address} | (inside - {""} if record.caller in OUTSIDE else set())
         return self._addresses_of(role)
 
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
