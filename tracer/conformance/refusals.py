@@ -104,12 +104,15 @@ def failing_in_api(case: Case, created: Call) -> Call | None:
     """Return the last failed call of those that nova-api made while it worked on *created*."""
     # The last one: earlier failures were survived, because the service went on after them.
     until_ns = created.ended_ns or (1 << 62)
-    api, address = case.grammar.api, created.connection.server.address
+    api, addresses = case.grammar.api, {created.connection.server.address}
+    if created.front is None and case.records[created.serial].callee == api:
+        # Where clients ask it itself, it has one address for them and another one inside.
+        addresses |= {w.record.caller_address for w in case.witnesses if w.record.caller == api}
     found = None
     for call in case.trace.calls:
         record = case.records[call.serial]
         # By role or by address: a refused connection carries nothing that names its client.
-        if record.caller not in (api, "?") and record.caller_address != address:
+        if record.caller not in (api, "?") and record.caller_address not in addresses:
             continue
         is_failed = record.result in _FAILED or (record.result.isdigit() and int(record.result) >= 500)
         if is_failed and created.started_ns <= call.started_ns <= until_ns and call is not created:
