@@ -38,8 +38,9 @@ from tracer.model import (
     End,
     RpcFacts,
 )
-from tracer.openstack.rpc import ABOUT_SERVERS, OF_OBJECTS, SELECTS_HOSTS
+from tracer.openstack.rpc import ABOUT_SERVERS, FAULT, GIVES_UP, INSTANCE, OF_OBJECTS, SAVE, SELECTS_HOSTS
 from tracer.openstack.services import FANOUT
+from tracer.openstack.states import saved_word
 
 __all__ = ["RpcCalls"]
 
@@ -205,6 +206,8 @@ class RpcCalls:
             self._read_reply(facts, message)
         elif facts.method in ABOUT_SERVERS:
             facts.ids = tuple(oslo.instance_uuids(facts.method, message.body))
+            if facts.method in GIVES_UP and not message.truncated:
+                facts.fault = clean(oslo.reason_given(facts.method, message.body))
         elif facts.method in OF_OBJECTS:
             _read_object(facts, message.body)
         return facts
@@ -536,6 +539,12 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
         facts.ids = (found.instance_uuid,)
     facts.vm_state = found.vm_state or ""
     facts.binary = found.binary or ""
+    if found.objname == INSTANCE and found.objmethod == SAVE:
+        word = saved_word(facts.vm_state, found.task_state or "", found.changes)
+        facts.action = f"{facts.object_method} {word}" if word else ""
+    elif found.objname == FAULT:
+        facts.action = facts.object_method
+        facts.fault = clean(found.error or "")
 
 
 def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]) -> None:

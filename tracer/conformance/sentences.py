@@ -14,6 +14,7 @@ from tracer.conformance.case import Case, Ending
 from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
+from tracer.conformance.told import begun_in
 from tracer.grammar import Grammar
 from tracer.grammar.patterns import expected_of
 from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
@@ -95,6 +96,8 @@ def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
+    if ending.by_host:
+        return HOST_SERVICE
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
         return record.callee
     if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
@@ -151,12 +154,22 @@ def cause_of(case: Case, ending: Ending) -> str:
 
 def failure_words(case: Case, ending: Ending) -> str:
     """Return the message of a failed creation."""
+    left = f"; no other host was left: {ending.left}" if ending.left else ""
+    return _own_failure_words(case, ending) + left
+
+
+def _own_failure_words(case: Case, ending: Ending) -> str:
+    """Return the message of a failed creation without what was left after it."""
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    while_ = f" in state {ending.state}" if ending.state else ""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     if record is None:
         return where + _after_colon(ending.error)
+    if ending.by_host:
+        who = f"{HOST_SERVICE} on {case.attempts[-1].host}" if case.attempts else HOST_SERVICE
+        return f"{where}: {who} gave up{while_}{_after_colon(ending.error)}"
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
-        how = "the VM was put in state error"
+        how = f"the VM was put in state error{f', after {ending.state}' if ending.state else ''}"
         last = _last_message(case)
         if last is not None and case.grammar.replies(ending.stopped_at):
             how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
@@ -239,7 +252,14 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     step = ending.stopped_at
     if step is None:
         return between_words(ending)
-    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
+    quiet_ns = coverage.captured_until_ns(step, bool(ending.state)) - case.last_own_ns()
+    begun = begun_in(case, len(case.attempts) - 1) if ending.state else None
+    if begun is not None:
+        begun_ns = begun.call.started_ns
+        lasts = time_words(case.last_own_ns() + quiet_ns - begun_ns)
+        after = (begun_ns - case.first_ns) / 1e9
+        saved = f"it saved the state {ending.state} at +{after:.1f} s, and none since"
+        return f"step {step} has not ended in {lasts}, owed by {owed_by(case, step)}: {saved}"
     text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
     message = _last_message(case)
     waits = message is not None and coverage.owed_by_broker(step)
@@ -377,8 +397,9 @@ def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if refused and not case.step_calls(step):
         connections = "1 connection" if len(refused) == 1 else f"{len(refused)} connections"
         return f": {refused[-1].callee} refused {connections} so far"
-    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
-    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns()):
+    by_state = bool(ending.state)
+    quiet_ns = coverage.captured_until_ns(step, by_state) - case.last_own_ns()
+    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns(), by_state):
         return ""
     message = _last_message(case)
     if message is not None and message.result in _UNFETCHED and coverage.owed_by_broker(step):
