@@ -95,20 +95,18 @@ def in_time_order(
     steps = _StepsBack(clock, begun_ns or 0)
     held = deque([waiting] if waiting else [])
     """Batches in time order, each behind the one before it."""
-    for batch in chain([batch], iterator):
-        batch = steps.moved(batch)
-        if not batch:
-            continue
-        if steps.is_next(held, batch):
-            held.append(batch)
+    for each in filter(None, chain([batch], iterator)):
+        moved = steps.moved(each)
+        if steps.is_next(held, moved):
+            held.append(moved)
         else:
-            waiting = steps.undone([*chain.from_iterable(held)], batch)
+            waiting = steps.undone([*chain.from_iterable(held)], moved)
             # Python's sort takes nearly linear time for nearly sorted lists.
             waiting.sort(key=_TIME)
             held = deque([waiting])
         # Whole batches: a cut would copy the segments of each batch twice.
         until_ns = held[-1][-1][0] - window_ns
-        while held[0][-1][0] <= until_ns:
+        while held and held[0][-1][0] <= until_ns:
             yield held.popleft()
     yield from held
 
@@ -181,7 +179,7 @@ class _StepsBack:
 
 
 def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields], newest_ns: int) -> bool:
-    """Return whether the times of *later*, which begin before *newest_ns*, belong behind those of *earlier*."""
+    """Return whether *later*, which begins before *newest_ns* by its times, belongs behind *earlier*."""
     since_ns = later[0][0]
     back_ns = newest_ns - since_ns
     if back_ns > _FAR_NS and len(earlier) > 1 and earlier[-1][0] - earlier[-2][0] >= back_ns:
