@@ -122,6 +122,8 @@ def test_a_proxy_changes_no_verdict(tmp_path: Path, role: str, what: str, given:
     Creation(cloud, **given).run()
     plain, behind = (verdicts(tmp_path, cloud, role, proxy) for proxy in ("", PROXY))
     assert [essence(v) for v in behind] == [essence(v) for v in plain]
+    # Each call and each statement is there once.
+    assert [len(v.calls) for v in behind] == [len(v.calls) for v in plain]
     address = cloud.address[role]
     said = [v.summary.replace(PROXY, address) for v in behind]
     assert [s.split(" (after")[0] for s in said] == [v.summary.split(" (after")[0] for v in plain]
