@@ -134,6 +134,8 @@ class Ending:
     """The call that failed, or the last call."""
     error: str = ""
     """The text of the fault."""
+    proxy: Call | None = None
+    """The leg that a proxy answered by itself, because of a time-out or by its own rules."""
     time_ns: int = 0
     """When the outcome was known; for what is stuck or unfinished the last activity."""
     by_host: bool = False
