@@ -1,7 +1,7 @@
 """Older and newer releases of OpenStack: a creation of each conforms, and its failures are told.
 
-grammars/README.md has the table of releases and shapes. The shapes are those of the source of each release; only
-Zed was run. What is made here is a fixture of the messages that differ.
+grammars/README.md has the table of releases and shapes. The shapes are those of the source of each release;
+only Zed was run. What is made here is a fixture of the messages that differ.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.calls.bodies import clean
@@ -49,6 +50,8 @@ _FAULT = re.compile(
 _VALUE = re.compile(rb"\s*(?:'((?:[^'\\]|\\.|'')*)'|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL)
 _FAULT_TEXT, _NO_REPLY = sql.FAULT_TEXT.encode(), faults.NO_REPLY.encode()
 _MESSAGE_ID = re.compile(_NO_REPLY + rb" ([0-9a-f]{32})")
+MOST_ASKED = 4_096
+"""Statements that wait for their copy behind a proxy, which follows within a millisecond."""
 _LOOK_AT = 65536
 """Bytes of a statement that are searched: user data make statements of megabytes, and ids stand in front."""
 
@@ -82,6 +85,8 @@ class SqlCalls:
         """Connection number -> exchange -> call without a result."""
         self._schemas: dict[int, str] = {}
         """Connection number -> schema of its login."""
+        self._asked: OrderedDict[tuple[str, int], Call] = OrderedDict()
+        """(server's address, hash of the text) -> open call: a proxy there may pass it on."""
 
     def login(self, message: SqlLogin) -> None:
         """Remember the schema that the connection uses; it becomes a fact of its statements."""
@@ -123,6 +128,15 @@ class SqlCalls:
             connection,
         )
         self._open.setdefault(connection.number, {})[message.exchange] = call
+        same = hash(message.text)
+        front = self._asked.get((connection.client.address, same))
+        if front is not None and not front.closed and front.connection.server != connection.server:
+            # A proxy for TCP before the database passes the same text on.
+            front.back, call.front = call, front
+        else:
+            self._asked[connection.server.address, same] = call
+            if len(self._asked) > MOST_ASKED:
+                self._asked.popitem(last=False)
         return call
 
     def result(self, message: SqlResult) -> Call | None:

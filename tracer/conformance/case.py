@@ -80,6 +80,7 @@ class Case:
     """The hosts that were asked, in order of time (attempts.py)."""
     said: list[Said] = field(default_factory=list)
     """What nova says of itself, in order of time (told.py)."""
+    _last_own_ns: int | None = None
 
     def step_calls(self, step: str) -> list[Witness]:
         """Return the calls that fit *step* as they are."""
@@ -101,6 +102,9 @@ class Case:
         """
         # Otherwise nothing would ever be stuck: in fail-compute-down the creation's own calls stop 26 s
         # before the end, the SC's polls 0.4 s before it; in fail-mq-down the POST ends 40 s after the rest.
+        if self._last_own_ns is not None:
+            # It is asked once for each step.
+            return self._last_own_ns
         latest = self.first_ns
         for call in self.trace.calls:
             if isinstance(call.facts, ConnectFacts) and call is not self.trace.calls[0]:
@@ -108,6 +112,7 @@ class Case:
                 continue
             outer = self._is_outer(call)
             latest = max(latest, call.started_ns, 0 if outer else (call.ended_ns or 0))
+        self._last_own_ns = latest
         return latest
 
     def _is_outer(self, call: Call) -> bool:
@@ -129,6 +134,8 @@ class Ending:
     """The call that failed, or the last call."""
     error: str = ""
     """The text of the fault."""
+    proxy: Call | None = None
+    """The leg that a proxy answered by itself, because of a time-out or by its own rules."""
     time_ns: int = 0
     """When the outcome was known; for what is stuck or unfinished the last activity."""
     by_host: bool = False

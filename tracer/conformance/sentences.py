@@ -17,7 +17,7 @@ from tracer.conformance.times import time_words
 from tracer.conformance.told import begun_in
 from tracer.grammar import Grammar
 from tracer.grammar.patterns import expected_of
-from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
+from tracer.model import Attempt, Call, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
 from tracer.openstack.rest import validates_token
 from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, PROXY
 from tracer.openstack.states import TASK_FAILED
@@ -46,6 +46,8 @@ _BROKER = {
     "ok": "was delivered and acknowledged, then silence",
 }
 _UNFETCHED = ("undelivered", "unacked", "unroutable")
+CLOSED_UNANSWERED = "closed the connection without an answer: it died or was restarted"
+"""The error of a call whose server closed the connection (calls/rest.py)."""
 REFUSED = "Connection refused"
 """The error of a refused connection. It is no text of a service, so it is not quoted as a cause."""
 
@@ -65,6 +67,9 @@ def call_words(record: CallRecord) -> str:
         )
         port = operation.removeprefix("CONNECT ")
         callee = f"{record.callee} ({record.callee_address}{port})"
+        if record.error and record.error != REFUSED and record.result != "refused":
+            verb = "never finished connecting with" if record.result == "none" else "refused the client"
+            return f"{callee} {verb} {record.caller} ({record.caller_address}): {record.error}"
         return f"{callee} {verb} {record.caller} ({record.caller_address})"
     if record.protocol == "RPC":
         if record.result == "failure":
@@ -74,6 +79,8 @@ def call_words(record: CallRecord) -> str:
         if record.result == "error":
             return f"{operation} from {record.caller} to {record.callee} was refused by the broker"
         return f"{operation} from {record.caller} to {record.callee}: {record.result}"
+    if record.result == "none" and record.error == CLOSED_UNANSWERED:
+        return f"{record.callee} {record.error} ({operation} of {record.caller})"
     if record.result == "none":
         return f"{record.callee} never answered {operation} of {record.caller}"
     if record.result == "?":
@@ -102,8 +109,10 @@ def peer_of(case: Case, ending: Ending) -> str:
         return record.callee
     if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
         return case.grammar.caller(step)
-    if record.protocol != "RPC":
+    if record.protocol != "RPC" or record.operation.startswith("CONNECT"):
         return record.callee
+    if ending.proxy is not None and record.result == "undelivered":
+        return BROKER
     if record.result == "failure":
         return record.caller
     return BROKER if record.result in ("unroutable", "error") else record.callee
@@ -160,6 +169,8 @@ def failure_words(case: Case, ending: Ending) -> str:
 
 def _own_failure_words(case: Case, ending: Ending) -> str:
     """Return the message of a failed creation without what was left after it."""
+    if ending.proxy is not None:
+        return _proxy_words(case, ending, ending.proxy)
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     while_ = f" in state {ending.state}" if ending.state else ""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
@@ -186,6 +197,28 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
     if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
         text += _offered(case)
     return text + _after_colon(ending.error)
+
+
+def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
+    """Return the message of a request that a proxy answered by itself on *leg*."""
+    where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    proxy, api = case.records[leg.serial], case.grammar.api
+    said = f"{proxy.callee} answered {proxy.result} by itself to {proxy.operation}"
+    record = case.records[ending.call.serial] if ending.call is not None else proxy
+    if record is proxy:
+        return f"{where}: {said}, no {api} answered behind it{_after_colon(leg.error)}"
+    if record.protocol == "RPC" and record.result == "undelivered":
+        what = f"{BROKER} never confirmed {record.operation} of {record.caller}"
+        return f"{where}: {what}{_after_colon(ending.error)}; {said}"
+    is_leg = case.trace.created is ending.call
+    does = call_words(record)
+    is_late = record.result in ("?", "none", "ok") or record.result[:1] in "23"
+    if is_late and not is_leg and not record.operation.startswith("CONNECT"):
+        does = f"{record.callee} had not answered {record.operation} of {record.caller}"
+    if is_leg and record.error != CLOSED_UNANSWERED:
+        made = [w.record for w in case.witnesses if w.record.caller == api and w.steps]
+        does += f", its last call was {made[-1].operation}" if made else ", and made no call"
+    return f"{where}: {does}; {said}"
 
 
 def _unknown_token(case: Case, ending: Ending) -> str:

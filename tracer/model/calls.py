@@ -118,6 +118,8 @@ class RpcFacts:
     consumer: End | None = None
     """The connection it was delivered on."""
     redelivered: bool = False
+    unconfirmed: bool = False
+    """Its publisher waits for the broker's confirm, which was not seen."""
     broken: bool = False
     no_ack: bool = False
     """Its consumer acknowledges nothing: for the broker a delivered message is done."""
