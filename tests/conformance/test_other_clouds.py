@@ -210,3 +210,25 @@ def test_a_refusal_by_neutron_comes_before_the_state(grammar: str, tmp_path: Pat
     """The state is spawning by then: neutron is asked in a thread of its own."""
     verdict = judged(tmp_path, grammar, breaks={"8b": "503"})
     assert verdict.stopped_at == "8b"
+
+
+# --- a request that is never answered -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arranged", ARRANGED)
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_nova_api_asked_others_names_a_request_without_an_answer(
+    others: int, arranged: str, tmp_path: Path
+) -> None:
+    """RabbitMQ is down: the only request id is the one that nova-api sent to glance and neutron."""
+    cloud = Cloud(SPREAD, **ARRANGED[arranged])
+    cloud.background(0, 200)
+    made = [
+        UpstreamCreation(
+            cloud, at=100 + 0.05 * n, name=f"vm-{n}", breaks={"4e": "refused silent"}, token=f"gAAAAAB{n:060}"
+        ).run()
+        for n in range(1 + others)
+    ]
+    verdicts = check(cloud.network.write(tmp_path), Settings(grammar="openstack_create")).verdicts
+    assert {v.name: v.request_id for v in verdicts} == {each.name: each.request_id for each in made}
+    assert {(v.outcome, v.stopped_at) for v in verdicts} == {("stuck", "4e")}

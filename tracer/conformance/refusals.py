@@ -147,12 +147,15 @@ def _worked_after(case: Case, created: Call, doing: Call) -> bool:
 def _made_by_api(case: Case, created: Call) -> list[Call]:
     """Return the calls that the API made while it worked on *created*, in order of time."""
     until_ns = created.ended_ns or (1 << 62)
-    api, address = case.grammar.api, created.connection.server.address
+    api, addresses = case.grammar.api, {created.connection.server.address}
+    if created.front is None and case.records[created.serial].callee == api:
+        # Where clients ask it itself, it has one address for them and another one inside.
+        addresses |= {w.record.caller_address for w in case.witnesses if w.record.caller == api}
     made = []
     for call in case.trace.calls:
         record = case.records[call.serial]
         # By role or by address: a refused connection carries nothing that names its client.
-        is_its = record.caller in (api, "?") or record.caller_address == address
+        is_its = record.caller in (api, "?") or record.caller_address in addresses
         if is_its and call is not created and created.started_ns <= call.started_ns <= until_ns:
             made.append(call)
     return made

@@ -12,7 +12,7 @@ there: request id, then server id, then token, then time and address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from tracer.correlation.call_store import CallStore
@@ -160,12 +160,18 @@ def _api_addresses(store: CallStore, request: Request) -> set[str]:
 
     The two differ where clients ask it itself on a plane of their own.
     """
-    found = {leg.connection.server.address for leg in request.legs}
-    leg = request.at_api
-    if leg is None or leg.front is not None or rest(leg).forwarded_for:
+    return {address for leg in request.legs for address in _addresses_of(store, leg, request.calls)}
+
+
+def _addresses_of(store: CallStore, leg: Call, calls: Iterable[Call]) -> set[str]:
+    """Return the addresses of the service that took *leg*; *calls* are those of its request."""
+    found = {leg.connection.server.address}
+    if leg.front is not None or leg.back is not None or rest(leg).forwarded_for:
+        return found
+    if store.is_front(leg.connection.server):
         return found
     until_ns = leg.ended_ns or 1 << 62
-    for call in request.calls:
+    for call in calls:
         ends = call.connection
         looks_up = (
             isinstance(call.facts, RestFacts)
@@ -479,7 +485,9 @@ def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
         facts = call.facts
         if store.is_leg(call):
             until_ns = call.ended_ns if call.ended_ns is not None else end_ns
-            places.append((call.connection.server.address, call.started_ns, until_ns))
+            places += [
+                (address, call.started_ns, until_ns) for address in _addresses_of(store, call, trace.calls)
+            ]
         elif (
             isinstance(facts, RpcFacts)
             and facts.method in rpc.FORKS

@@ -33,9 +33,9 @@ class UpstreamCreation(Creation):
 
     Breaks of 8a, 8b and 8c: hangs (nothing after the state of the step); fails (the host gives up with
     *reason*, another one is asked, and *left* is recorded where there is none); aborts (the host records
-    *reason* as the fault, and the state error); dies (the state error alone). Of 7, beside those of `attempt`:
-    late (the host refuses before it touches anything: it records *reason*, and asks for another host). What
-    `Building` knows of 8a and 8b (a status) may be broken, too.
+    *reason* as the fault, and the state error); dies (the state error alone). Of 7, beside those of
+    `Building.attempt`: late (the host refuses before it touches anything: it records *reason*, and asks for
+    another host). What `Building` knows of 8a and 8b (a status) may be broken, too.
     """
 
     def __init__(

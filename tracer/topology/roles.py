@@ -114,7 +114,8 @@ class Roles:
                 _trim(self._programs)
         elif message.name == "basic.consume":
             queue = str(arguments.get("queue", ""))
-            self._consumes(connection, queue.partition(FANOUT_QUEUE)[0])
+            # A fanout's queue is TOPIC_fanout_ID; with streams it is TOPIC_fanout, one for all consumers.
+            self._consumes(connection, queue.partition(FANOUT_QUEUE)[0].removesuffix(FANOUT))
 
     def login(self, message: SqlLogin) -> None:
         """Learn from a database login: its process id may be that of a broker connection.
@@ -125,6 +126,7 @@ class Roles:
         role = role or ROLE_OF_PROGRAM.get(message.attributes.get("program_name", "").rpartition("/")[2])
         if role:
             message.connection.client_role = role
+            self._acting.add(role)
 
     def observe(self, call: Call) -> None:
         """Learn from *call*, which has begun or changed."""
@@ -144,6 +146,8 @@ class Roles:
                 self._act(call.connection.client.address, ROLE_OF_PROGRAM[facts.binary])
         elif isinstance(facts, SqlFacts):
             self._serve(call.connection.server, DATABASE)
+            if writer := sql.writer(facts.verb, facts.table, facts.quota):
+                self._acting.add(writer)
         else:
             self.undecoded(call.connection)
 
