@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.openstack.services import NOVA_API, NOVA_COMPUTE, NOVA_CONDUCTOR, NOVA_SCHEDULER
+from tracer.openstack.services import NOVA_API, NOVA_COMPUTE, NOVA_CONDUCTOR
 
 __all__ = [
     "ABOUT_SERVERS",
@@ -62,7 +62,6 @@ class Method(NamedTuple):
     name: str
     sender: str = ""
     """Its sender, for connections that do not identify themselves; empty where several services send it."""
-    receiver: str = ""
     servers: tuple[Path, ...] = ()
     """Where its arguments name the servers that it is about, best first."""
     names_new_servers: bool = False
@@ -83,7 +82,7 @@ class Method(NamedTuple):
 
 def _acting(names: Iterable[str], sender: str = "") -> tuple[Method, ...]:
     """Return the rows of requests to nova-compute about one existing server."""
-    return tuple(Method(name, sender, NOVA_COMPUTE, (OWN,), acts_on_a_server=True) for name in names)
+    return tuple(Method(name, sender, (OWN,), acts_on_a_server=True) for name in names)
 
 
 METHODS = (
@@ -91,7 +90,6 @@ METHODS = (
     Method(
         "schedule_and_build_instances",
         NOVA_API,
-        NOVA_CONDUCTOR,
         (("build_requests", "*", "instance_uuid"), ("request_specs", "*", "instance_uuid")),
         names_new_servers=True,
         forks=True,
@@ -99,7 +97,6 @@ METHODS = (
     Method(
         "select_destinations",
         NOVA_CONDUCTOR,
-        NOVA_SCHEDULER,
         (
             ("instance_uuids", "*"),
             ("spec_obj", "instance_uuid"),
@@ -114,7 +111,6 @@ METHODS = (
     Method(
         "build_and_run_instance",
         NOVA_CONDUCTOR,
-        NOVA_COMPUTE,
         (OWN,),
         names_new_servers=True,
         forks=True,
@@ -125,7 +121,6 @@ METHODS = (
     Method(
         "build_instances",
         NOVA_COMPUTE,
-        NOVA_CONDUCTOR,
         (("instances", "*", "uuid"),),
         names_new_servers=True,
         # nova/compute/manager.py, _do_build_and_run_instance: the reason, and the traceback of the exception.
@@ -135,7 +130,6 @@ METHODS = (
     Method(
         "external_instance_event",
         NOVA_API,
-        NOVA_COMPUTE,
         (("instances", "*", "uuid"), ("events", "*", "instance_uuid")),
         names_new_servers=True,
     ),
@@ -152,14 +146,14 @@ METHODS = (
     *_acting(("prep_resize", "resize_instance", "finish_resize", "confirm_resize", "revert_resize")),
     *_acting(("detach_volume", "swap_volume", "extend_volume", "attach_interface", "detach_interface")),
     # --- periodic messages of nova-compute
-    Method("object_action", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
-    Method("object_class_action_versions", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
+    Method("object_action", NOVA_COMPUTE, of_objects=True),
+    Method("object_class_action_versions", NOVA_COMPUTE, of_objects=True),
     # oslo.versionedobjects 0.10 and older
-    Method("object_class_action", "", NOVA_CONDUCTOR, of_objects=True),
-    Method("object_backport_versions", NOVA_COMPUTE, NOVA_CONDUCTOR),
-    Method("update_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
-    Method("sync_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
-    Method("delete_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
+    Method("object_class_action", of_objects=True),
+    Method("object_backport_versions", NOVA_COMPUTE),
+    Method("update_instance_info", NOVA_COMPUTE),
+    Method("sync_instance_info", NOVA_COMPUTE),
+    Method("delete_instance_info", NOVA_COMPUTE),
 )
 
 # What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
