@@ -534,7 +534,8 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
     facts.object_method = f"{found.objname}.{found.objmethod}" if found.objname else ""
     if found.instance_uuid:
         facts.ids = (found.instance_uuid,)
-    facts.vm_state = found.vm_state or ""
+    facts.vm_state, facts.task_state = found.vm_state or "", found.task_state or ""
+    facts.event_error = found.error or ""
     facts.binary = found.binary or ""
 
 
