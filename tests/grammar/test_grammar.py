@@ -474,6 +474,54 @@ def test_the_step_of_a_refusal(line: str, fault: str, is_cut: bool, steps: tuple
     assert load("cloudvm_create").steps_refusing(line, fault, is_cut) == steps
 
 
+OVER_QUOTA = [
+    # nova/exception.py, nova/compute/api.py
+    (403, "Quota exceeded for cores, ram: Requested 4, 8192, but already used 18, 49152 of 20, 51200 cores"),
+    (403, "Maximum number of ports exceeded"),
+    (403, "Maximum number of fixed IPs exceeded"),
+    (403, "Maximum number of key pairs exceeded"),
+    (403, "Maximum number of metadata items exceeds 128"),
+    (403, "Quota exceeded, too many servers in group"),
+    (403, "Quota exceeded, too many server groups."),
+    (403, "Volume resource quota exceeded"),
+    (413, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances"),
+    (429, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances"),
+    # oslo.limit
+    (403, "Project e114495f is over a limit for [Resource servers is over limit of 10 due to usage 10]"),
+    # neutron
+    (409, "Quota exceeded for resources: ['port']."),
+    (409, "Quota limit exceeded"),
+    # cinder
+    (413, "VolumeLimitExceeded: Maximum number of volumes allowed (10) exceeded for quota 'volumes'."),
+    (413, "Requested volume or snapshot exceeds allowed gigabytes quota. Requested 20G, quota is 10G"),
+    (413, "Requested volume size 2000G is larger than maximum allowed limit 1000G."),
+]
+NO_QUOTA = [
+    (429, "This request was rate-limited."),
+    (429, "Too Many Requests"),
+    (429, "API rate limit exceeded"),
+    (413, "Only 10 POST request(s) can be made to * every minute."),
+    (413, "Request is too large. Larger than max_request_body_size (114688)."),
+    (403, "Policy doesn't allow os_compute_api:os-quota-sets:show to be performed."),
+    (409, "Port 483adf83-f3ce-42c2-bec4-1e7a40489d40 is still in use."),
+    (400, "Quota exceeded"),
+]
+
+
+@pytest.mark.parametrize("status, words", OVER_QUOTA)
+def test_a_quota_in_any_words(status: int, words: str) -> None:
+    """The words of nova, oslo.limit, neutron and cinder, passed on by nova-api."""
+    line = f"Internal_base REST lb > nova-api POST /v2.1/servers {status}"
+    assert load("cloudvm_create").steps_refusing(line, words) == ("4c",)
+
+
+@pytest.mark.parametrize("status, words", NO_QUOTA)
+def test_no_quota(status: int, words: str) -> None:
+    """The rate of requests, the size of one, a policy whose name holds the word, an invalid request."""
+    line = f"Internal_base REST lb > nova-api POST /v2.1/servers {status}"
+    assert load("cloudvm_create").steps_refusing(line, words) == ("4b",)
+
+
 def test_no_begins(written: Write) -> None:
     """Without `begins` no trace could be opened; an import forgets it easily."""
     with pytest.raises(GrammarError, match=r"g\.lark: no rule `begins`.*%import of start"):

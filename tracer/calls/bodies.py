@@ -12,7 +12,7 @@ import msgspec
 
 from tracer.calls.paths import UUID, split_target, uuids
 from tracer.model import RestFacts
-from tracer.openstack import faults, rest
+from tracer.openstack import faults, rest, states
 
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
 
@@ -23,6 +23,7 @@ FORM_BYTES = 65_536
 _WANTED_GETS = re.compile("|".join(rest.SHOWS_WHAT_A_CREATION_IS))
 _SECRET_PATHS = re.compile("|".join(map(re.escape, rest.SECRETS)), re.IGNORECASE)
 _FAULT_FIELDS = faults.FIELDS
+_CONDITIONS = {row.resource: row for row in states.CONDITIONS}
 _CUT_FAULT = re.compile(rf'"(?:{"|".join(faults.CUT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.){{1,300}})')
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
 # An action's name is shown and matched as a part of the path, so a body cannot put anything else there.
@@ -133,6 +134,7 @@ def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:
     if isinstance(decoded, dict):
         ids += _described(decoded)
         _read_states(facts, decoded)
+        _read_condition(facts, decoded)
     elif body and (match := _STATUS.search(body)):
         facts.status_text = match.group(1).decode()
     # An answer to a GET may list resources that have nothing to do with the call.
@@ -174,6 +176,26 @@ def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:
         facts.candidates = len(requests)
 
 
+def _read_condition(facts: RestFacts, decoded: dict[str, object]) -> None:
+    """Read whether the resource in a good answer is usable: the binding of a port, the status of a volume."""
+    if facts.status >= 400:
+        return
+    key = next((key for key in decoded if key in _CONDITIONS), "")
+    row = _CONDITIONS[key] if key or rest.is_vrm(facts.path) else None
+    found = decoded.get(key) if key else decoded
+    value = found.get(row.member) if row is not None and isinstance(found, dict) else None
+    if row is None or not isinstance(found, dict) or not isinstance(value, str):
+        return
+    if value in row.bad:
+        facts.condition = states.BAD
+    elif value not in row.open:
+        facts.condition = states.GOOD
+    elif not row.given or found.get(row.given):
+        facts.condition = states.OPEN
+    if facts.condition in (states.BAD, states.OPEN):
+        facts.said = f"{row.member} is {value}"
+
+
 def fault_text(body: bytes, path: str = "") -> str:
     """Return the reason that the body of an error response gives; '' if it gives none.
 
@@ -182,6 +204,10 @@ def fault_text(body: bytes, path: str = "") -> str:
     FusionCompute (`errorDes`), a failed server or task, and HTML titles.
     """
     decoded = _decode(body)
+    server = decoded.get(rest.SERVER) if isinstance(decoded, dict) else None
+    if isinstance(server, dict):
+        # Beside its fault, a server has a description, which is its user's.
+        decoded = server.get(faults.OF_A_SERVER, {})
     fault = _find_fault(decoded, 4) if decoded is not None else None
     if fault is None:
         text = _text(body[:4096])

@@ -38,6 +38,7 @@ from tracer.calls.oslo_facts import (
     ObjectAction,
     instance_uuids,
     object_action_facts,
+    reason_given,
     selected_hosts,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "instance_uuids",
     "object_action_facts",
     "read",
+    "reason_given",
     "selected_hosts",
 ]
 

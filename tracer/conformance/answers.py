@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl
 from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
-from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
+from tracer.conformance.told import fault_of
+from tracer.model import Call, Note, RestFacts, RpcFacts
 from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
 from tracer.openstack.services import NOVA_SCHEDULER
 
@@ -37,9 +38,8 @@ def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
         *_replies(case, ending, coverage),
         *_messages(case, coverage),
         *(
-            Note("fault", None, f"nova recorded: {call.facts.fault}", case.records[call.serial])
+            Note("fault", None, f"nova recorded: {fault_of(call)}", case.records[call.serial])
             for call in faults_recorded(case)[-_MOST:]
-            if isinstance(call.facts, SqlFacts)
         ),
     ]
 
@@ -168,7 +168,7 @@ def _gave_up_ns(case: Case, msg_id: str) -> int:
     """Return when nova recorded a time-out of this message; 0 if it did not."""
     # oslo.messaging puts the message id into the text of MessagingTimeout.
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts) and msg_id in call.facts.fault:
+        if msg_id in fault_of(call):
             return call.started_ns
     return 0
 
@@ -229,11 +229,11 @@ def redelivered(case: Case) -> list[Note]:
 
 
 def faults_recorded(case: Case) -> list[Call]:
-    """Return the statements with which nova recorded why this VM is in error, one for each reason."""
+    """Return the calls with which nova recorded why this VM is in error, one for each reason."""
     found: dict[str, Call] = {}
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts) and call.facts.fault:
-            found.setdefault(call.facts.fault, call)
+        if fault := fault_of(call):
+            found.setdefault(fault, call)
     return list(found.values())
 
 

@@ -8,22 +8,25 @@ step was seen.
 """
 
 # A step failed only when a call of it failed, said so in its body, or its owner recorded it. That nova saved
-# the state error names no step by itself: then the first step that did not happen is where it stopped.
+# the state error names no step by itself; the last state that the host saved before does (told.py). Without
+# one the first step that did not happen is where it stopped.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.conformance.bodies import is_good_later, not_done, said_of
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts, SqlFacts
+from tracer.conformance.told import GaveUp, begun_in, fault_of, gave_up, shown_in, span_of
+from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts
 from tracer.openstack.rpc import SAVES_SERVER
 from tracer.openstack.services import HOST_SERVICE
+from tracer.openstack.states import BAD
 
 __all__ = ["failing_of_attempt", "host_unknown_after", "judge", "only_refused"]
 
-_FAR_NS = 1 << 62
 LOST = ("undelivered", "unroutable")
 """Results of a message that nobody took: what was to come of it has not come."""
 
@@ -95,7 +98,8 @@ def _operation_failed(case: Case, coverage: StepCoverage, failing: Witness | Non
     ending.outcome, ending.call, ending.time_ns = "error", state_call, case.trace.failed_ns or 0
     if state_call is None:
         return ending
-    facts, recorded = state_call.facts, _recorded_faults(case)
+    facts = state_call.facts
+    recorded = [fault for call in case.trace.calls if (fault := fault_of(call))]
     said = facts.event_error if isinstance(facts, RpcFacts) else ""
     ending.error = state_call.error or said or (recorded[-1] if recorded else "")
     steps = case.grammar.steps_refusing(case.records[state_call.serial].line, said) if said else ()
@@ -104,10 +108,6 @@ def _operation_failed(case: Case, coverage: StepCoverage, failing: Witness | Non
         # Where no call shows the step, the host's report does, unless an earlier step did not happen.
         ending.stopped_at = case.grammar.earliest(known)
     return ending
-
-
-def _recorded_faults(case: Case) -> list[str]:
-    return [c.facts.fault for c in case.trace.calls if isinstance(c.facts, SqlFacts) and c.facts.fault]
 
 
 # --- a creation that failed -------------------------------------------------------------------------
@@ -131,22 +131,28 @@ def _failed_reply(case: Case) -> Call | None:
 def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> Ending:
     """Return the ending of a creation in error: the step of the evidence that comes nearest to the cause."""
     # In this order: a call of the last host that failed; the scheduler's reply with an exception, where no
-    # host was asked; a message that the broker refused or could not route; a reply that came too late;
-    # else the first step that did not happen.
+    # host was asked; what the last host said of itself; a message that the broker refused or could not route;
+    # a reply that came too late; else the first step that did not happen.
     trace, grammar = case.trace, case.grammar
     state_call = trace.failed_call
     replied_ns = failed_reply.started_ns if failed_reply is not None else 0
     ending = Ending("error", call=state_call, time_ns=trace.failed_ns or replied_ns)
-    failing = failing_of_attempt(case, len(case.attempts) - 1)
+    last = len(case.attempts) - 1
+    failing = failing_of_attempt(case, last)
+    given_up = gave_up(case, last) if case.attempts else None
+    if given_up is not None and given_up.asks_another:
+        ending.left = _what_was_left(case, given_up, failed_reply)
     if failing is not None:
         ending.stopped_at = grammar.earliest(failing.failed)
-        ending.call, ending.error = failing.call, failing.call.error
+        ending.call, ending.error = failing.call, failing.call.error or said_of(failing)
         return ending
     if failed_reply is not None and not case.attempts:
         facts = failed_reply.facts
         steps = _reply_steps(case, facts.method) if isinstance(facts, RpcFacts) else ()
         ending.stopped_at = grammar.earliest(frozenset(steps))
         ending.call, ending.error = failed_reply, failed_reply.error
+        return ending
+    if case.attempts and _said_by_host(case, coverage, ending, given_up):
         return ending
     lost = next((w for w in case.witnesses if w.failed and w.record.protocol == "RPC" and not w.steps), None)
     if lost is not None:
@@ -158,9 +164,54 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         ending.stopped_at = late
     else:
         _first_absent(case, coverage, ending)
-    recorded = _recorded_faults(case)
+    recorded = [fault for call in trace.calls if (fault := fault_of(call))]
     ending.error = (state_call.error if state_call is not None else "") or (recorded[-1] if recorded else "")
     return ending
+
+
+def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: GaveUp | None) -> bool:
+    """Set where a creation stopped by what the last host said of itself; return whether it said enough.
+
+    The last state that it saved names the step. Where it gave up without one, the step is the first that did
+    not happen, as far as that is known.
+    """
+    begun = begun_in(case, len(case.attempts) - 1)
+    if begun is None and (given_up is None or not given_up.asks_another):
+        return False
+    if begun is not None:
+        ending.stopped_at, ending.state = _step_begun(case, coverage, begun.begun), begun.word
+    else:
+        _first_absent(case, coverage, ending)
+    if given_up is not None:
+        ending.call, ending.error, ending.by_host = given_up.call, given_up.reason, True
+    elif ending.call is not None:
+        ending.error = ending.call.error
+    return True
+
+
+def _step_begun(case: Case, coverage: StepCoverage, begun: str) -> str:
+    """Return the step at which a host is that says that it has begun *begun*.
+
+    A required step before it that is not seen and would have been is where it is: nova-compute asks for the
+    network in a thread of its own, and waits for that where it needs it.
+    """
+    since_ns = span_of(case, len(case.attempts) - 1)[0]
+    places = case.grammar.places
+    for step in case.grammar.attempt[1:]:
+        if places[step] >= places[begun]:
+            return begun
+        calls = [w for w in case.step_calls(step) if w.call.started_ns >= since_ns]
+        if step in case.grammar.required and not calls and coverage.would_show(step):
+            return step
+    return begun
+
+
+def _what_was_left(case: Case, given_up: GaveUp, failed_reply: Call | None) -> str:
+    """Return, in nova's words, why no other host was asked after the last one gave up; '' if unknown."""
+    after = [call for call in case.trace.calls if call.started_ns > given_up.call.started_ns]
+    if failed_reply is not None and failed_reply in after:
+        return failed_reply.error
+    return next((fault for call in after if (fault := fault_of(call)) and fault != given_up.reason), "")
 
 
 def _answered_late(case: Case) -> str | None:
@@ -182,20 +233,17 @@ def _answered_late(case: Case) -> str | None:
 
 def failing_of_attempt(case: Case, number: int) -> Witness | None:
     """Return the call with which attempt *number* failed: refused, answered badly, or never answered."""
-    if not 0 <= number < len(case.attempts):
-        # The message that asks the host is not in the captures: the calls of any host count.
-        since_ns, until_ns = 0, _FAR_NS
-    else:
-        since_ns = case.attempts[number].since_ns
-        following = case.attempts[number + 1 :]
-        until_ns = following[0].since_ns if following else _FAR_NS
+    # Where the message that asks the host is not in the captures, the calls of any host count.
+    since_ns, until_ns = span_of(case, number)
     of_attempt = [w for w in case.witnesses if since_ns <= w.call.started_ns < until_ns]
     for witness in of_attempt:
         if witness.record.caller != HOST_SERVICE or witness.record.protocol != "REST" or not witness.failed:
             continue
         if not _succeeded_later(witness, of_attempt):
             return witness
-    return None
+    # Of an attempt that built the VM nothing was left open: its end was not asked for, or not captured.
+    built = case.trace.active_ns is not None and number == len(case.attempts) - 1
+    return None if built else not_done(of_attempt)
 
 
 def _succeeded_later(failing: Witness, others: Sequence[Witness]) -> bool:
@@ -205,6 +253,9 @@ def _succeeded_later(failing: Witness, others: Sequence[Witness]) -> bool:
     """
     # The VRM answers 401 in healthy creations: then come a new login and the same call again.
     is_connection = isinstance(failing.call.facts, ConnectFacts)
+    if getattr(failing.call.facts, "condition", "") == BAD:
+        # Its body says that it failed. What is asked of the same resource to clean up is answered well.
+        return is_good_later(failing, others)
     return any(
         w.call.started_ns > failing.call.started_ns
         and w.steps & failing.failed
@@ -228,7 +279,8 @@ def host_unknown_after(case: Case, ending: Ending, coverage: StepCoverage) -> tu
     last = case.attempts[-1]
     last_step = case.grammar.attempt[-1] if case.grammar.attempt else ""
     built = [w for w in case.step_calls(last_step) if w.call.started_ns >= last.since_ns]
-    if built and failing_of_attempt(case, len(case.attempts) - 1) is None:
+    said = shown_in(case, len(case.attempts) - 1, last_step)
+    if said or (built and failing_of_attempt(case, len(case.attempts) - 1) is None):
         return None
     plane = case.records[last.call.serial].plane if last.call is not None else "*"
     seen_ns = coverage.seen_for_ns(plane, case.first_ns)
@@ -250,22 +302,31 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     # that could carry it is captured. A capture of one plane that goes on longer proves nothing.
     last_ns = case.last_own_ns()
     ending = Ending("unfinished", time_ns=last_ns)
-    _first_absent(case, coverage, ending)
+    begun = begun_in(case, len(case.attempts) - 1)
+    _first_absent(case, coverage, ending, is_silent=True)
+    if begun is not None and case.attempts:
+        # The host says where it is, unless a call of it waits for an answer.
+        since_ns = case.attempts[-1].since_ns
+        if _unanswered(case, coverage, since_ns) is None:
+            ending.stopped_at, ending.between = _step_begun(case, coverage, begun.begun), None
+        if ending.stopped_at == begun.begun:
+            ending.state = begun.word
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
-    end_ns = coverage.captured_until_ns(owed)
+    end_ns = coverage.captured_until_ns(owed, bool(ending.state))
     # A call that was captured and has no answer: its answer would have been captured as well.
     waits = _unanswered(case, coverage, case.attempts[-1].since_ns if case.attempts else 0) is not None
-    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns)):
+    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns, bool(ending.state))):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
     return ending
 
 
-def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent: bool = False) -> None:
     """Set where a creation without a visible failure stopped: at the first step that did not happen.
 
     Where the captures could not have shown that step, `between` is set instead: to the last step that was
-    seen and the first one that would have been.
+    seen and the first one that would have been. With *is_silent* (it has not failed) it is enough that nova
+    would have said that the step is done.
     """
     steps = [s for s in case.grammar.steps if s.presence == "required"]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
@@ -297,7 +358,8 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
         in_api = case.grammar.asked_by(case.grammar.api)
         ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
         return
-    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name):
+    would_be_told = is_silent and coverage.would_be_told(waiting.name)
+    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name) or would_be_told:
         ending.stopped_at = waiting.name
         return
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)

@@ -14,9 +14,10 @@ from tracer.conformance.case import Case, Ending
 from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
+from tracer.conformance.told import begun_in
 from tracer.grammar import Grammar
 from tracer.grammar.patterns import expected_of
-from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
+from tracer.model import Attempt, Call, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
 from tracer.openstack.rest import validates_token
 from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, PROXY
 from tracer.openstack.states import TASK_FAILED
@@ -45,6 +46,8 @@ _BROKER = {
     "ok": "was delivered and acknowledged, then silence",
 }
 _UNFETCHED = ("undelivered", "unacked", "unroutable")
+CLOSED_UNANSWERED = "closed the connection without an answer: it died or was restarted"
+"""The error of a call whose server closed the connection (calls/rest.py)."""
 REFUSED = "Connection refused"
 """The error of a refused connection. It is no text of a service, so it is not quoted as a cause."""
 
@@ -64,6 +67,9 @@ def call_words(record: CallRecord) -> str:
         )
         port = operation.removeprefix("CONNECT ")
         callee = f"{record.callee} ({record.callee_address}{port})"
+        if record.error and record.error != REFUSED and record.result != "refused":
+            verb = "never finished connecting with" if record.result == "none" else "refused the client"
+            return f"{callee} {verb} {record.caller} ({record.caller_address}): {record.error}"
         return f"{callee} {verb} {record.caller} ({record.caller_address})"
     if record.protocol == "RPC":
         if record.result == "failure":
@@ -73,6 +79,8 @@ def call_words(record: CallRecord) -> str:
         if record.result == "error":
             return f"{operation} from {record.caller} to {record.callee} was refused by the broker"
         return f"{operation} from {record.caller} to {record.callee}: {record.result}"
+    if record.result == "none" and record.error == CLOSED_UNANSWERED:
+        return f"{record.callee} {record.error} ({operation} of {record.caller})"
     if record.result == "none":
         return f"{record.callee} never answered {operation} of {record.caller}"
     if record.result == "?":
@@ -95,12 +103,16 @@ def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
+    if ending.by_host:
+        return HOST_SERVICE
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
         return record.callee
     if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
         return case.grammar.caller(step)
-    if record.protocol != "RPC":
+    if record.protocol != "RPC" or record.operation.startswith("CONNECT"):
         return record.callee
+    if ending.proxy is not None and record.result == "undelivered":
+        return BROKER
     if record.result == "failure":
         return record.caller
     return BROKER if record.result in ("unroutable", "error") else record.callee
@@ -151,12 +163,24 @@ def cause_of(case: Case, ending: Ending) -> str:
 
 def failure_words(case: Case, ending: Ending) -> str:
     """Return the message of a failed creation."""
+    left = f"; no other host was left: {ending.left}" if ending.left else ""
+    return _own_failure_words(case, ending) + left
+
+
+def _own_failure_words(case: Case, ending: Ending) -> str:
+    """Return the message of a failed creation without what was left after it."""
+    if ending.proxy is not None:
+        return _proxy_words(case, ending, ending.proxy)
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    while_ = f" in state {ending.state}" if ending.state else ""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     if record is None:
         return where + _after_colon(ending.error)
+    if ending.by_host:
+        who = f"{HOST_SERVICE} on {case.attempts[-1].host}" if case.attempts else HOST_SERVICE
+        return f"{where}: {who} gave up{while_}{_after_colon(ending.error)}"
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
-        how = "the VM was put in state error"
+        how = f"the VM was put in state error{f', after {ending.state}' if ending.state else ''}"
         last = _last_message(case)
         if last is not None and case.grammar.replies(ending.stopped_at):
             how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
@@ -173,6 +197,28 @@ def failure_words(case: Case, ending: Ending) -> str:
     if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
         text += _offered(case)
     return text + _after_colon(ending.error)
+
+
+def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
+    """Return the message of a request that a proxy answered by itself on *leg*."""
+    where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    proxy, api = case.records[leg.serial], case.grammar.api
+    said = f"{proxy.callee} answered {proxy.result} by itself to {proxy.operation}"
+    record = case.records[ending.call.serial] if ending.call is not None else proxy
+    if record is proxy:
+        return f"{where}: {said}, no {api} answered behind it{_after_colon(leg.error)}"
+    if record.protocol == "RPC" and record.result == "undelivered":
+        what = f"{BROKER} never confirmed {record.operation} of {record.caller}"
+        return f"{where}: {what}{_after_colon(ending.error)}; {said}"
+    is_leg = case.trace.created is ending.call
+    does = call_words(record)
+    is_late = record.result in ("?", "none", "ok") or record.result[:1] in "23"
+    if is_late and not is_leg and not record.operation.startswith("CONNECT"):
+        does = f"{record.callee} had not answered {record.operation} of {record.caller}"
+    if is_leg and record.error != CLOSED_UNANSWERED:
+        made = [w.record for w in case.witnesses if w.record.caller == api and w.steps]
+        does += f", its last call was {made[-1].operation}" if made else ", and made no call"
+    return f"{where}: {does}; {said}"
 
 
 def _unknown_token(case: Case, ending: Ending) -> str:
@@ -239,7 +285,14 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     step = ending.stopped_at
     if step is None:
         return between_words(ending)
-    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
+    quiet_ns = coverage.captured_until_ns(step, bool(ending.state)) - case.last_own_ns()
+    begun = begun_in(case, len(case.attempts) - 1) if ending.state else None
+    if begun is not None:
+        begun_ns = begun.call.started_ns
+        lasts = time_words(case.last_own_ns() + quiet_ns - begun_ns)
+        after = (begun_ns - case.first_ns) / 1e9
+        saved = f"it saved the state {ending.state} at +{after:.1f} s, and none since"
+        return f"step {step} has not ended in {lasts}, owed by {owed_by(case, step)}: {saved}"
     text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
     message = _last_message(case)
     waits = message is not None and coverage.owed_by_broker(step)
@@ -377,8 +430,9 @@ def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if refused and not case.step_calls(step):
         connections = "1 connection" if len(refused) == 1 else f"{len(refused)} connections"
         return f": {refused[-1].callee} refused {connections} so far"
-    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
-    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns()):
+    by_state = bool(ending.state)
+    quiet_ns = coverage.captured_until_ns(step, by_state) - case.last_own_ns()
+    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns(), by_state):
         return ""
     message = _last_message(case)
     if message is not None and message.result in _UNFETCHED and coverage.owed_by_broker(step):

@@ -16,7 +16,7 @@ from tracer.engine import Stages, trace_id
 from tracer.live.hold_up import Queues, stall_words, why_held_up
 from tracer.model import Call, RestFacts, RpcFacts, Trace, Verdict
 from tracer.model.events import Event, OpenTrace
-from tracer.openstack.rest import SERVERS, is_login
+from tracer.openstack.rest import is_login
 from tracer.openstack.services import PORTAL
 
 __all__ = ["Follow", "History", "Patience", "WaitingOrders", "order_of"]
@@ -467,7 +467,7 @@ def _keys(trace: Trace) -> list[_Key]:
         keys.append(("server", trace.server_id))
     if trace.request_id:
         keys.append(("request", trace.request_id))
-    keys += [("call", call.serial) for call in trace.calls if call.operation.endswith(SERVERS)]
+    keys += [("call", call.serial) for call in trace.calls if getattr(call.facts, "creates", False)]
     first = _first_request(trace)
     if first is not None:
         # The order at the portal identifies a trace that was shown before its creation began. Logins do not:

@@ -71,6 +71,10 @@ class RestFacts:
     """The action of a POST to `/action`, which only its body holds: os-stop, reboot …"""
     status_text: str = ""
     """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
+    condition: str = ""
+    """What a good answer says of the resource in it: good · open (work on it is not done) · bad."""
+    said: str = ""
+    """The words that say so: 'binding:vif_type is binding_failed'. Empty with a good condition."""
     candidates: int | None = None
     """Placement: how many allocation candidates the answer holds."""
     volume: bool = False
@@ -101,6 +105,10 @@ class RpcFacts:
     """Instance.save: the new state."""
     task_state: str = ""
     """Instance.save: what nova is doing with the server, after the save; empty when nothing."""
+    action: str = ""
+    """What it does to an object, as grammars match it: `Instance.save spawning`. Empty for most objects."""
+    fault: str = ""
+    """Its sender's text of why a server is in error, or why a host gives up."""
     object_method: str = ""
     """Instance.save, Service.save …"""
     event_error: str = ""
@@ -114,6 +122,8 @@ class RpcFacts:
     consumer: End | None = None
     """The connection it was delivered on."""
     redelivered: bool = False
+    unconfirmed: bool = False
+    """Its publisher waits for the broker's confirm, which was not seen."""
     broken: bool = False
     no_ack: bool = False
     """Its consumer acknowledges nothing: for the broker a delivered message is done."""
@@ -131,6 +141,8 @@ class SqlFacts:
     request_id: str = ""
     project_id: str = ""
     vm_state: str = ""
+    action: str = ""
+    """UPDATE instances: the state that it writes, as grammars match it."""
     schema: str = ""
     quota: bool = False
     """It reads limits or usage that nova-api's quota check reads."""
@@ -188,8 +200,8 @@ class Call:
 
     @property
     def asked(self) -> str:
-        """The operation as grammars match it, with the action from the body."""
-        action = getattr(self.facts, "action", "")
+        """The operation as grammars match it, with the action from the body of a REST request."""
+        action = self.facts.action if isinstance(self.facts, RestFacts) else ""
         return f"{self.operation}/{action}" if action else self.operation
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CUT_FIELDS", "FIELDS", "NO_REPLY"]
+__all__ = ["CUT_FIELDS", "FIELDS", "NO_REPLY", "OF_A_SERVER"]
 
 FIELDS = (
     "message",
@@ -26,3 +26,5 @@ CUT_FIELDS = ("message", "detail", "errorDes")
 
 NO_REPLY = "message ID"
 """Text before the id of an unanswered message in a time-out: oslo_messaging/_drivers/amqpdriver.py."""
+OF_A_SERVER = "fault"
+"""Member of a server in error that holds nova's own words (API reference of nova, "Show Server Details")."""

@@ -121,15 +121,22 @@ CREATED = 202
 """The status of its good answer, which holds the server's id."""
 SERVERS = "/servers"
 """End of the path of all servers."""
-_SERVERS = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
-"""With or without prefix and project."""
+_SERVERS = re.compile(
+    r"(?:/[a-z][\w-]*)?/v2(?:\.\d+)?(?:/(?!(?:servers|os-volumes_boot)$)[^/]+)?/(?:servers|os-volumes_boot)/?"
+)
+"""With or without prefix and project. os-volumes_boot is the same controller under its older name, which
+gophercloud and others ask to boot from a volume (nova/api/openstack/compute/routes.py)."""
 _SERVER = re.compile(rf"/servers/({UUID})(?:/|$)")
 ACTION = "/action"
 """End of the path of an action. The only member of the body names the action: {"os-stop": null}."""
 
 
 def creates_server(method: str, path: str) -> bool:
-    """Return whether this request creates servers: a POST to /servers, with or without prefix and project."""
+    """Return whether this request creates servers: a POST to /servers, or to its older name.
+
+    >>> creates_server("POST", "/compute/v2.1/e114495f4b7d49c18a052454413cd3db/os-volumes_boot")
+    True
+    """
     return method == "POST" and _SERVERS.fullmatch(path) is not None
 
 
@@ -224,12 +231,14 @@ ID_WORDS = frozenset({"action", "detail", "default", "defaults", "summary"})
 SHOWS_WHAT_A_CREATION_IS = (
     r"/servers/[0-9a-f-]{36}$",
     r"/tasks/[^/]+$",
+    r"/v[123](?:/[^/]+)?/volumes/[0-9a-f-]{36}$",
+    r"/v2\.0/ports/[0-9a-f-]{36}(?:\.json)?$",
     CANDIDATES,
     # the portal's
     r"/cloudhosts/",
     r"/orders?/",
 )
-"""Expressions for paths whose answers to a GET are read: states, tasks, candidates, orders."""
+"""Paths whose answers to a GET are read: one server, task, volume or port; candidates, orders."""
 NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
 SERVER_COUNTS = ("min_count", "max_count", "count")

@@ -21,7 +21,10 @@ __all__ = [
     "BINARY",
     "ERROR_TEXT",
     "FAILURE",
+    "FAULT",
+    "FAULT_TEXT",
     "FORKS",
+    "GIVES_UP",
     "HOST",
     "ID",
     "INSTANCE",
@@ -32,6 +35,8 @@ __all__ = [
     "OF_OBJECTS",
     "OLD_SELECTED_HOST",
     "OWN",
+    "REASONS",
+    "SAVE",
     "SAVES_SERVER",
     "SELECTED_HOST",
     "SELECTS_HOSTS",
@@ -74,6 +79,8 @@ class Method(NamedTuple):
     """It asks for an operation on one existing server."""
     passed_on: bool = False
     """Its receiver passes it on to a host, as a message of the same name."""
+    reasons: tuple[Path, ...] = ()
+    """Where its arguments say why the host that sends it gives up: a text or a list of texts, best first."""
     of_objects: bool = False
     """nova-compute asks nova-conductor for an operation on an object; the arguments name both."""
 
@@ -125,6 +132,8 @@ METHODS = (
         NOVA_CONDUCTOR,
         (("instances", "*", "uuid"),),
         names_new_servers=True,
+        # nova/compute/manager.py, _do_build_and_run_instance: the reason, and the traceback of the exception.
+        reasons=(("filter_properties", "retry", "exc_reason"), ("filter_properties", "retry", "exc")),
     ),
     # Neutron and cinder report to nova-api that a port or volume is ready; nova-api passes it on to the host.
     Method(
@@ -188,6 +197,11 @@ SERVICE = "Service"
 ACTION_EVENT = "InstanceActionEvent"
 """The start or the end of an operation on a server (nova/objects/instance_action.py)."""
 
+FAULT = "InstanceFault"
+"""The reason why a server is in error (nova/objects/instance_fault.py), created when it is recorded."""
+SAVE = "save"
+"""Method by which an object's changes are written."""
+
 # Their fields.
 ID, HOST, BINARY, VM_STATE, TASK_STATE = "uuid", "host", "binary", "vm_state", "task_state"
 SERVER_ID = "instance_uuid"
@@ -196,6 +210,8 @@ BEFORE_ID, BEFORE_HOST = "vm_mode", "ephemeral_key_uuid"
 """The fields of an Instance before its own id and host. They separate these from those of objects in it."""
 FAILURE = "failure"
 """Part of the names of methods that report a failure: event_finish_with_failure."""
+FAULT_TEXT = "message"
+"""Field of a fault with the text that `openstack server show` displays."""
 ERROR_TEXT = "exc_val"
 """Argument of these methods with the exception's text."""
 
@@ -210,6 +226,10 @@ ABOUT_SERVERS = frozenset(SERVERS_IN)
 NAMES_NEW_SERVERS = frozenset(method.name for method in METHODS if method.names_new_servers)
 FORKS = frozenset(method.name for method in METHODS if method.forks)
 ASKS_A_HOST_TO_BUILD = frozenset(method.name for method in METHODS if method.asks_a_host_to_build)
+REASONS = {method.name: method.reasons for method in METHODS if method.reasons}
+"""Method -> where its arguments say why the host that sends it gives up."""
+GIVES_UP = frozenset(REASONS)
+"""Methods with which a host gives up, and another one is asked."""
 SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
 ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)
