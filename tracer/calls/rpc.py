@@ -39,7 +39,16 @@ from tracer.model import (
     End,
     RpcFacts,
 )
-from tracer.openstack.rpc import ABOUT_SERVERS, FAULT, GIVES_UP, INSTANCE, OF_OBJECTS, SAVE, SELECTS_HOSTS
+from tracer.openstack.rpc import (
+    ABOUT_SERVERS,
+    ACTION_EVENT,
+    FAULT,
+    GIVES_UP,
+    INSTANCE,
+    OF_OBJECTS,
+    SAVE,
+    SELECTS_HOSTS,
+)
 from tracer.openstack.services import FANOUT
 from tracer.openstack.states import saved_word
 
@@ -580,11 +589,13 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
     facts.object_method = f"{found.objname}.{found.objmethod}" if found.objname else ""
     if found.instance_uuid:
         facts.ids = (found.instance_uuid,)
-    facts.vm_state = found.vm_state or ""
+    facts.vm_state, facts.task_state = found.vm_state or "", found.task_state or ""
     facts.binary = found.binary or ""
     if found.objname == INSTANCE and found.objmethod == SAVE:
         word = saved_word(facts.vm_state, found.task_state or "", found.changes)
         facts.action = f"{facts.object_method} {word}" if word else ""
+    elif found.objname == ACTION_EVENT:
+        facts.event_error = clean(found.error or "")
     elif found.objname == FAULT:
         facts.action = facts.object_method
         facts.fault = clean(found.error or "")

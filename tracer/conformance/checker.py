@@ -111,6 +111,7 @@ class Checker:
             ),
             _log_ids(case),
             ending.time_ns if ending.outcome not in ("stuck", "unfinished") else None,
+            self.grammar.name,
         )
 
     def _judged(

@@ -37,6 +37,7 @@ __all__ = [
     "OWN",
     "REASONS",
     "SAVE",
+    "SAVES_SERVER",
     "SELECTED_HOST",
     "SELECTS_HOSTS",
     "SENDER",
@@ -47,6 +48,7 @@ __all__ = [
     "VM_STATE",
     "Method",
     "Path",
+    "sender_of",
 ]
 
 Path = tuple[str, ...]
@@ -74,6 +76,8 @@ class Method(NamedTuple):
     """Its reply names a host for each server."""
     acts_on_a_server: bool = False
     """It asks for an operation on one existing server."""
+    passed_on: bool = False
+    """Its receiver passes it on to a host, as a message of the same name."""
     reasons: tuple[Path, ...] = ()
     """Where its arguments say why the host that sends it gives up: a text or a list of texts, best first."""
     of_objects: bool = False
@@ -139,12 +143,23 @@ METHODS = (
         NOVA_API,
     ),
     *_acting(("reserve_block_device_name",), NOVA_API),
-    *_acting(("soft_delete_instance", "restore_instance", "rebuild_instance")),
-    *_acting(("pause_instance", "unpause_instance", "suspend_instance", "resume_instance")),
-    *_acting(("rescue_instance", "unrescue_instance", "snapshot_instance")),
-    *_acting(("shelve_instance", "shelve_offload_instance", "unshelve_instance")),
-    *_acting(("prep_resize", "resize_instance", "finish_resize", "confirm_resize", "revert_resize")),
-    *_acting(("detach_volume", "swap_volume", "extend_volume", "attach_interface", "detach_interface")),
+    *_acting(("soft_delete_instance", "restore_instance", "confirm_resize", "revert_resize"), NOVA_API),
+    *_acting(("pause_instance", "unpause_instance", "suspend_instance", "resume_instance"), NOVA_API),
+    *_acting(("rescue_instance", "unrescue_instance", "snapshot_instance"), NOVA_API),
+    *_acting(("shelve_instance", "shelve_offload_instance"), NOVA_API),
+    *_acting(("detach_volume", "swap_volume", "extend_volume"), NOVA_API),
+    *_acting(("attach_interface", "detach_interface"), NOVA_API),
+    # nova-conductor takes these on, and passes two of them on to a host by the same name. migrate_server is
+    # that of a resize and of a cold migration, until Newton of a live one too; a host that cannot take the
+    # server sends it again.
+    Method("migrate_server", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True),
+    Method("live_migrate_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True),
+    Method("rebuild_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True, passed_on=True),
+    Method("unshelve_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True, passed_on=True),
+    *_acting(("prep_resize", "live_migration", "check_can_live_migrate_destination"), NOVA_CONDUCTOR),
+    *_acting(("resize_instance", "finish_resize"), NOVA_COMPUTE),
+    *_acting(("check_can_live_migrate_source", "pre_live_migration"), NOVA_COMPUTE),
+    *_acting(("post_live_migration_at_destination", "rollback_live_migration_at_destination"), NOVA_COMPUTE),
     # --- periodic messages of nova-compute
     Method("object_action", NOVA_COMPUTE, of_objects=True),
     Method("object_class_action_versions", NOVA_COMPUTE, of_objects=True),
@@ -169,6 +184,8 @@ OBJECT_DATA, OBJECT_CHANGES = "nova_object.data", "nova_object.changes"
 
 INSTANCE = "Instance"
 """A server, saved with its states (nova/objects/instance.py). It contains objects with ids and hosts too."""
+SAVES_SERVER = f"{INSTANCE}.save"
+"""The method of an object by which nova-compute saves what became of a server."""
 SERVICE = "Service"
 """A process that reports that it is alive (nova/objects/service.py): its host and binary."""
 ACTION_EVENT = "InstanceActionEvent"
@@ -196,6 +213,7 @@ ERROR_TEXT = "exc_val"
 
 SENDER = {method.name: method.sender for method in METHODS if method.sender}
 """Method -> its sender, for connections that do not identify themselves."""
+_PASSED_ON = {method.name: method.receiver for method in METHODS if method.passed_on}
 SERVERS_IN = {method.name: method.servers for method in METHODS if method.servers}
 """Method -> where its arguments name the servers that it is about, best first."""
 ABOUT_SERVERS = frozenset(SERVERS_IN)
@@ -209,3 +227,9 @@ GIVES_UP = frozenset(REASONS)
 SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
 ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)
+
+
+def sender_of(method: str, receiver: str) -> str:
+    """Return the role that sends *method* to *receiver*; empty where several may, or it is not known."""
+    first = _PASSED_ON.get(method)
+    return first if first is not None and receiver != first else SENDER.get(method, "")
