@@ -100,6 +100,8 @@ def owed_by(case: Case, step: str) -> str:
 
 def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
+    if ending.hindrance is not None:
+        return ending.hindrance.peer
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
@@ -145,6 +147,8 @@ def _is_waited_for(record: CallRecord) -> bool:
 
 def cause_of(case: Case, ending: Ending) -> str:
     """Return the cause: the text of the fault, else the result of the last call."""
+    if ending.hindrance is not None:
+        return ending.hindrance.words
     if ending.error and ending.error != REFUSED:
         return ending.error
     record = case.records.get(ending.call.serial) if ending.call is not None else None
@@ -164,6 +168,9 @@ def failure_words(case: Case, ending: Ending) -> str:
         return _proxy_words(case, ending, ending.proxy)
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     record = case.records.get(ending.call.serial) if ending.call is not None else None
+    if ending.hindrance is not None:
+        state = "; the VM was put in state error" if ending.call is case.trace.failed_call else ""
+        return f"{where}: {ending.hindrance.words}{state}{_after_colon(ending.error)}"
     if record is None:
         return where + _after_colon(ending.error)
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
@@ -192,6 +199,8 @@ def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
     proxy, api = case.records[leg.serial], case.grammar.api
     said = f"{proxy.callee} answered {proxy.result} by itself to {proxy.operation}"
     record = case.records[ending.call.serial] if ending.call is not None else proxy
+    if ending.hindrance is not None:
+        return f"{where}: {ending.hindrance.words}; {said}"
     if record is proxy:
         return f"{where}: {said}, no {api} answered behind it{_after_colon(leg.error)}"
     if record.protocol == "RPC" and record.result == "undelivered":
@@ -274,6 +283,8 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
         return between_words(ending)
     quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
     text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    if ending.hindrance is not None:
+        return f"{text}: {ending.hindrance.words}"
     message = _last_message(case)
     waits = message is not None and coverage.owed_by_broker(step)
     if waits and message is not None:

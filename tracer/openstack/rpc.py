@@ -32,6 +32,7 @@ __all__ = [
     "OF_OBJECTS",
     "OLD_SELECTED_HOST",
     "OWN",
+    "REPLY_QUEUE",
     "SELECTED_HOST",
     "SELECTS_HOSTS",
     "SENDER",
@@ -153,6 +154,8 @@ METHODS = (
     Method("delete_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
 )
 
+REPLY_QUEUE = "reply_"
+"""Start of the name of the queue of a process for replies (oslo_messaging/_drivers/amqpdriver.py)."""
 # What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
 # or until Pike the host alone (nova/scheduler/manager.py).
 SELECTED_HOST: Path = ("*", "service_host")
