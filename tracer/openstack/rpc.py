@@ -36,6 +36,7 @@ __all__ = [
     "OLD_SELECTED_HOST",
     "OWN",
     "REASONS",
+    "REPLY_QUEUE",
     "SAVE",
     "SAVES_SERVER",
     "SELECTED_HOST",
@@ -76,8 +77,8 @@ class Method(NamedTuple):
     """Its reply names a host for each server."""
     acts_on_a_server: bool = False
     """It asks for an operation on one existing server."""
-    passed_on: bool = False
-    """Its receiver passes it on to a host, as a message of the same name."""
+    passed_on_by: str = ""
+    """Its receiver, where that passes it on to a host as a message of the same name."""
     reasons: tuple[Path, ...] = ()
     """Where its arguments say why the host that sends it gives up: a text or a list of texts, best first."""
     of_objects: bool = False
@@ -152,10 +153,10 @@ METHODS = (
     # nova-conductor takes these on, and passes two of them on to a host by the same name. migrate_server is
     # that of a resize and of a cold migration, until Newton of a live one too; a host that cannot take the
     # server sends it again.
-    Method("migrate_server", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True),
-    Method("live_migrate_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True),
-    Method("rebuild_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True, passed_on=True),
-    Method("unshelve_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True, passed_on=True),
+    Method("migrate_server", NOVA_API, (OWN,), acts_on_a_server=True),
+    Method("live_migrate_instance", NOVA_API, (OWN,), acts_on_a_server=True),
+    Method("rebuild_instance", NOVA_API, (OWN,), acts_on_a_server=True, passed_on_by=NOVA_CONDUCTOR),
+    Method("unshelve_instance", NOVA_API, (OWN,), acts_on_a_server=True, passed_on_by=NOVA_CONDUCTOR),
     *_acting(("prep_resize", "live_migration", "check_can_live_migrate_destination"), NOVA_CONDUCTOR),
     *_acting(("resize_instance", "finish_resize"), NOVA_COMPUTE),
     *_acting(("check_can_live_migrate_source", "pre_live_migration"), NOVA_COMPUTE),
@@ -171,6 +172,8 @@ METHODS = (
     Method("delete_instance_info", NOVA_COMPUTE),
 )
 
+REPLY_QUEUE = "reply_"
+"""Start of the name of the queue of a process for replies (oslo_messaging/_drivers/amqpdriver.py)."""
 # What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
 # or until Pike the host alone (nova/scheduler/manager.py).
 SELECTED_HOST: Path = ("*", "service_host")
@@ -213,7 +216,7 @@ ERROR_TEXT = "exc_val"
 
 SENDER = {method.name: method.sender for method in METHODS if method.sender}
 """Method -> its sender, for connections that do not identify themselves."""
-_PASSED_ON = {method.name: method.receiver for method in METHODS if method.passed_on}
+_PASSED_ON = {method.name: method.passed_on_by for method in METHODS if method.passed_on_by}
 SERVERS_IN = {method.name: method.servers for method in METHODS if method.servers}
 """Method -> where its arguments name the servers that it is about, best first."""
 ABOUT_SERVERS = frozenset(SERVERS_IN)
