@@ -22,6 +22,7 @@ __all__ = [
     "CINDER_SCHEDULER",
     "CINDER_VOLUME",
     "DATABASE",
+    "DRIVES_VRM",
     "FANOUT",
     "FANOUT_QUEUE",
     "FLOW",
@@ -55,6 +56,7 @@ __all__ = [
     "Service",
     "is_client_tool",
     "is_command_line",
+    "is_of_vrm_driver",
     "is_same_project",
     "ports_of",
     "role_of_user_agent",
@@ -238,6 +240,9 @@ OTHER_PORTS = (
 )
 """(port, decoder) of servers that have no role. Source: the services' install guides."""
 
+DRIVES_VRM = frozenset({"fc-nova-compute"})
+"""Programs whose virtualisation is a VRM's: the vendor's nova-compute, with its driver for FusionCompute."""
+
 FANOUT = "_fanout"
 """End of the name of a fanout's exchange: TOPIC_fanout (oslo_messaging/_drivers/amqpdriver.py)."""
 FANOUT_QUEUE = "_fanout_"
@@ -291,6 +296,7 @@ _CLIENT_TOOLS = (
 
 _USER_AGENT = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
 """PROGRAM keystoneauth1/VERSION …: keystoneauth1/session.py, keystonemiddleware/auth_token."""
+_MARKS_OF_VRM = tuple(DRIVES_VRM)
 
 
 @lru_cache(maxsize=1024)
@@ -302,6 +308,11 @@ def role_of_user_agent(user_agent: str) -> str:
     """
     match = _USER_AGENT.match(user_agent)
     return ROLE_OF_PROGRAM.get(match.group(1), "") if match else ""
+
+
+def is_of_vrm_driver(user_agent: str) -> bool:
+    """Return whether User-Agent begins with the name of a program whose virtualisation is a VRM's."""
+    return user_agent.startswith(_MARKS_OF_VRM)
 
 
 def is_client_tool(user_agent: str) -> bool:
