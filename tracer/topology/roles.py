@@ -437,6 +437,10 @@ class Roles:
             return f"{min(self._drivers)} was seen, which works with a {VRM}"
         return ""
 
+    def works_with(self, role: str) -> bool:
+        """Return whether something was seen that works with *role*: a program with a driver for the VRM."""
+        return role == VRM and (self._asks_vrm or bool(self._drivers))
+
     def is_front(self, endpoint: Endpoint) -> bool:
         """Return whether *endpoint* is a proxy's listening endpoint."""
         return self.behind(endpoint) is not None or self._given.role(endpoint.address, endpoint.port) == PROXY
