@@ -35,16 +35,20 @@ from tracer.calls.oslo_body import (
     unescaped,
 )
 from tracer.calls.oslo_facts import (
+    Notified,
     ObjectAction,
     instance_uuids,
+    notified,
     object_action_facts,
     selected_hosts,
 )
 
 __all__ = [
+    "Notified",
     "ObjectAction",
     "OsloMessage",
     "instance_uuids",
+    "notified",
     "object_action_facts",
     "read",
     "selected_hosts",

@@ -108,9 +108,8 @@ def _facts(call: Call) -> RestFacts:
 
 
 def _encloses(outer: Call, inner: Call) -> bool:
-    return (
-        outer.started_ns <= inner.started_ns + SKEW_NS
-        and (outer.ended_ns or 0) + SKEW_NS >= (inner.ended_ns or 0)
+    return outer.started_ns <= inner.started_ns + SKEW_NS and (outer.ended_ns or 0) + SKEW_NS >= (
+        inner.ended_ns or 0
     )
 
 

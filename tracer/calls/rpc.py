@@ -201,6 +201,7 @@ class RpcCalls:
         )
         if facts.mode == "notify":
             facts.method = envelope.event_type or "?"
+            _read_notification(facts, message.body)
         elif facts.mode == "reply":
             self._read_reply(facts, message)
         elif facts.method in ABOUT_SERVERS:
@@ -536,6 +537,12 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
         facts.ids = (found.instance_uuid,)
     facts.vm_state = found.vm_state or ""
     facts.binary = found.binary or ""
+
+
+def _read_notification(facts: RpcFacts, body: bytes) -> None:
+    found = oslo.notified(facts.method, body)
+    if found is not None:
+        facts.ids, facts.fault, facts.told_by = found.servers, clean(found.words), found.host
 
 
 def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]) -> None:

@@ -17,10 +17,19 @@ from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
+from tracer.openstack.faults import meaning_of
 from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
 from tracer.openstack.services import NOVA_SCHEDULER
 
-__all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered", "selects_host"]
+__all__ = [
+    "answers",
+    "candidates_offered",
+    "claim_refused",
+    "claim_words",
+    "faults_recorded",
+    "redelivered",
+    "selects_host",
+]
 
 _MOST = 5
 """The most notes of one kind: a nova-conductor that died leaves hundreds of calls without a reply."""
@@ -35,11 +44,11 @@ def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     return [
         *_placement(case, ending),
         *_replies(case, ending, coverage),
+        *_meanings(case, ending),
         *_messages(case, coverage),
         *(
-            Note("fault", None, f"nova recorded: {call.facts.fault}", case.records[call.serial])
-            for call in faults_recorded(case)[-_MOST:]
-            if isinstance(call.facts, SqlFacts)
+            Note("fault", None, _fault_words(call), case.records[call.serial])
+            for call in faults_recorded(case)
         ),
     ]
 
@@ -55,6 +64,21 @@ def candidates_offered(case: Case) -> Call | None:
         if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
             found = call
     return found
+
+
+def claim_refused(case: Case) -> Call | None:
+    """Return the last claim of a host's resources, if placement refused it; None if there was none."""
+    offer = candidates_offered(case)
+    since_ns = offer.started_ns if offer is not None else 0
+    claims = [c for c in case.trace.calls if c.operation.startswith(CLAIM) and c.started_ns >= since_ns]
+    status = claims[-1].result if claims else ""
+    return claims[-1] if status.isdigit() and int(status) >= 400 else None
+
+
+def claim_words(claim: Call) -> str:
+    """Return what placement answered to a claim that it refused, with its words."""
+    said = f": {claim.error}" if claim.error else ""
+    return f"refused the claim with {claim.result}{said}"
 
 
 def selects_host(case: Case, step: str | None) -> bool:
@@ -89,13 +113,9 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
     elif ending.call is not None and ending.call.result == "failure":
         hosts = "1 host" if count == 1 else f"{count} hosts"
         why = f"placement offered {hosts}{wanted}: nova-scheduler's filters refused, or claiming failed"
-        claims = [
-            c
-            for c in case.trace.calls
-            if c.operation.startswith(CLAIM) and c.result[:1] in "45" and c.result != "?"
-        ]
-        if claims:
-            why += f" (placement answered {claims[-1].result} to {CLAIM}{{id}})"
+        claim = claim_refused(case)
+        if claim is not None:
+            why = f"placement offered {hosts}{wanted}, and {claim_words(claim)}: no filter is the cause"
     else:
         return []
     return [Note("placement", step, why, case.records[offer.serial])]
@@ -157,6 +177,15 @@ def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     return notes[-_MOST:]
 
 
+def _meanings(case: Case, ending: Ending) -> list[Note]:
+    """Return what the exception means with which a creation ended, where it is one that asks for more."""
+    facts = ending.call.facts if ending.call is not None else None
+    words = meaning_of(facts.failure) if isinstance(facts, RpcFacts) else ""
+    if not words or ending.call is None:
+        return []
+    return [Note("reply", ending.stopped_at, words, case.records[ending.call.serial])]
+
+
 def _lost(call: Call) -> bool:
     """Return whether the reply may be among bytes that the capture lacks."""
     facts = call.facts
@@ -168,7 +197,7 @@ def _gave_up_ns(case: Case, msg_id: str) -> int:
     """Return when nova recorded a time-out of this message; 0 if it did not."""
     # oslo.messaging puts the message id into the text of MessagingTimeout.
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts) and msg_id in call.facts.fault:
+        if isinstance(call.facts, SqlFacts | RpcFacts) and msg_id in call.facts.fault:
             return call.started_ns
     return 0
 
@@ -229,12 +258,21 @@ def redelivered(case: Case) -> list[Note]:
 
 
 def faults_recorded(case: Case) -> list[Call]:
-    """Return the statements with which nova recorded why this VM is in error, one for each reason."""
+    """Return the calls with which nova said why this VM is in error, one for each reason; the last ones."""
     found: dict[str, Call] = {}
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts) and call.facts.fault:
+        if isinstance(call.facts, SqlFacts | RpcFacts) and call.facts.fault:
             found.setdefault(call.facts.fault, call)
-    return list(found.values())
+    return list(found.values())[-_MOST:]
+
+
+def _fault_words(call: Call) -> str:
+    """Return nova's words of why a VM is in error, behind who said so."""
+    facts = call.facts
+    if isinstance(facts, RpcFacts) and facts.mode == "notify":
+        where = f" on {facts.told_by}" if facts.told_by else ""
+        return f"nova notified{where} ({facts.method}): {facts.fault}"
+    return f"nova recorded: {getattr(facts, 'fault', '')}"
 
 
 def _step_of(case: Case, call: Call) -> str | None:

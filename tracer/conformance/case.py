@@ -109,6 +109,10 @@ class Ending:
     """The call that failed, or the last call."""
     error: str = ""
     """The text of the fault."""
+    how: str = ""
+    """What failed, in words, where `call` alone does not say it."""
+    peer: str = ""
+    """Who failed, where `call` alone does not say it."""
     time_ns: int = 0
     """When the outcome was known; for what is stuck or unfinished the last activity."""
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.conformance.blame import blame, reply_that_stopped, told
 from tracer.conformance.bodies import is_good_later, not_done, said_of
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts, SqlFacts
+from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts
 from tracer.openstack.services import HOST_SERVICE
 from tracer.openstack.states import BAD
 
@@ -132,13 +133,50 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         ending.call, ending.error = lost.call, lost.call.error
         return ending
     late = _answered_late(case)
-    if late is not None and not case.attempts:
+    blamed = blame(case, coverage) if late is None or case.attempts else None
+    recorded = told(case)
+    ending.error = (state_call.error if state_call is not None else "") or (
+        recorded[-1].words if recorded else ""
+    )
+    if blamed is not None:
+        ending.call, ending.how, ending.peer = blamed.call or state_call, blamed.how, blamed.peer
+        ending.error = blamed.error or ending.error
+    if blamed is not None and blamed.step is not None:
+        ending.stopped_at = blamed.step
+    elif late is not None and not case.attempts:
         ending.stopped_at = late
     else:
         _first_absent(case, coverage, ending)
-    recorded = [c.facts.fault for c in trace.calls if isinstance(c.facts, SqlFacts) and c.facts.fault]
-    ending.error = (state_call.error if state_call is not None else "") or (recorded[-1] if recorded else "")
+        _claim_no_more(case, coverage, ending)
     return ending
+
+
+def _claim_no_more(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+    """Replace the step of *ending*, the first that did not happen, by what is known, if nothing shows that it
+    failed: the last step that was seen, and that one.
+
+    A reply that did not come, a message that the broker holds and a call without an answer do show it.
+    """
+    grammar, step = case.grammar, ending.stopped_at
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    if step is None or coverage.owed_by_broker(step) or _unanswered(case, coverage, since_ns) == step:
+        return
+    if any(_is_asked(case, method) for method in grammar.replies(step)):
+        return
+    required = [s.name for s in grammar.steps if s.presence == "required"]
+    at = required.index(step) if step in required else 0
+    # Where all steps were seen, any of the attempt may have failed.
+    seen = bool(case.step_calls(step)) and bool(grammar.attempt)
+    before = grammar.attempt[0] if seen else required[max(0, at - 1)]
+    ending.stopped_at, ending.between = None, (before, step)
+
+
+def _is_asked(case: Case, method: str) -> bool:
+    """Return whether a call of *method* was seen, whose reply is a step."""
+    return any(
+        isinstance(c.facts, RpcFacts) and c.facts.mode == "call" and c.facts.method == method
+        for c in case.trace.calls
+    )
 
 
 def _answered_late(case: Case) -> str | None:
@@ -241,6 +279,9 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns)):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
+    stopped = reply_that_stopped(case, case.attempts[-1].since_ns if case.attempts else 0)
+    if stopped is not None and ending.outcome == "stuck":
+        ending.call, ending.how, ending.error = stopped.call, stopped.how, stopped.error
     return ending
 
 

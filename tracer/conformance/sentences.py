@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracer.alignment.out_of_order import OutOfOrder
-from tracer.conformance.answers import candidates_offered, selects_host
+from tracer.conformance.answers import candidates_offered, claim_refused, claim_words, selects_host
 from tracer.conformance.case import Case, Ending
 from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
@@ -93,6 +93,8 @@ def owed_by(case: Case, step: str) -> str:
 
 def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
+    if ending.peer:
+        return ending.peer
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
@@ -136,6 +138,8 @@ def _is_waited_for(record: CallRecord) -> bool:
 
 def cause_of(case: Case, ending: Ending) -> str:
     """Return the cause: the text of the fault, else the result of the last call."""
+    if ending.how:
+        return f"{ending.how}{_after_colon(ending.error)}"
     if ending.error and ending.error != REFUSED:
         return ending.error
     record = case.records.get(ending.call.serial) if ending.call is not None else None
@@ -153,6 +157,11 @@ def failure_words(case: Case, ending: Ending) -> str:
     """Return the message of a failed creation."""
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     record = case.records.get(ending.call.serial) if ending.call is not None else None
+    if ending.how:
+        return f"{where}: {ending.how}{_after_colon(ending.error)}"
+    if ending.peer:
+        # Nova's own words, however they travelled.
+        return f"{where}: the VM was put in state error{_after_colon(ending.error)}"
     if record is None:
         return where + _after_colon(ending.error)
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
@@ -205,16 +214,18 @@ def _unanswered_words(case: Case, last: CallRecord) -> str:
 
 
 def _offered(case: Case) -> str:
-    """Return, in brackets, whether placement offered no host or nova-scheduler's filters refused all."""
+    """Return, in brackets, whether placement offered no host, refused a claim, or the filters refused all."""
     offer = candidates_offered(case)
     if offer is None or not isinstance(offer.facts, RestFacts):
         return ""
     count = offer.facts.candidates
     if not count:
         return " (placement offered no host)"
-    if count == 1:
-        return " (placement offered 1 host, and the scheduler refused it)"
-    return f" (placement offered {count} hosts, and the scheduler refused them all)"
+    hosts, all_of_them = ("1 host", "it") if count == 1 else (f"{count} hosts", "them all")
+    claim = claim_refused(case)
+    if claim is not None:
+        return f" (placement offered {hosts}, and {claim_words(claim)})"
+    return f" (placement offered {hosts}, and the scheduler refused {all_of_them})"
 
 
 def _last_message(case: Case) -> CallRecord | None:
@@ -241,6 +252,8 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
         return between_words(ending)
     quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
     text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    if ending.how:
+        return f"{text}: {ending.how}{_after_colon(ending.error)}"
     message = _last_message(case)
     waits = message is not None and coverage.owed_by_broker(step)
     if waits and message is not None:

@@ -310,7 +310,8 @@ def _is_of_creation(call: Call, trace: Trace, active_ns: int | None) -> bool:
     """Return whether *call*, which names the VM, belongs to its creation and not to another request."""
     facts = call.facts
     request_id = getattr(facts, "request_id", "")
-    if request_id and trace.request_id and request_id != trace.request_id:
+    is_report = isinstance(facts, RestFacts) and bool(facts.events)
+    if request_id and trace.request_id and request_id != trace.request_id and not is_report:
         return False
     # Later operations on the same VM (resize, rebuild) are no part of its creation. They have request ids of
     # their own, but not all of their calls carry one; so nothing is taken from one second after active on.

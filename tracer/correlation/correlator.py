@@ -164,6 +164,11 @@ class Correlator:
             store.legs.append(call)
             self._open_legs[call.serial] = call
             return
+        if facts.events:
+            # Under the servers that it names: its request id is that of neutron's own work.
+            for server_id in dict.fromkeys(event.server_id for event in facts.events):
+                store.by_uuid.add(server_id, call)
+            return
         if facts.request_id:
             store.by_request.add(facts.request_id, call)
             return

@@ -9,7 +9,18 @@ and get more facts later (Capture, Connection, Call, Trace) are slotted dataclas
 
 from __future__ import annotations
 
-from tracer.model.calls import CLIENT, SERVER, Call, ConnectFacts, End, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.model.calls import (
+    CLIENT,
+    SERVER,
+    Call,
+    ConnectFacts,
+    End,
+    Event,
+    RestFacts,
+    RpcFacts,
+    SqlFacts,
+    Trace,
+)
 from tracer.model.clocks import Clock
 from tracer.model.messages import (
     AmqpContent,
@@ -85,6 +96,7 @@ __all__ = [
     "DeviationKind",
     "End",
     "Endpoint",
+    "Event",
     "Frame",
     "Frames",
     "Gap",

@@ -8,7 +8,18 @@ from typing import NamedTuple
 from tracer.model.packets import Frame, Frames
 from tracer.model.streams import Connection, Endpoint
 
-__all__ = ["CLIENT", "SERVER", "Call", "ConnectFacts", "End", "RestFacts", "RpcFacts", "SqlFacts", "Trace"]
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "Call",
+    "ConnectFacts",
+    "End",
+    "Event",
+    "RestFacts",
+    "RpcFacts",
+    "SqlFacts",
+    "Trace",
+]
 
 
 class End(NamedTuple):
@@ -26,6 +37,20 @@ class End(NamedTuple):
 
 CLIENT = 0
 SERVER = 1
+
+
+class Event(NamedTuple):
+    """What neutron or cinder tells nova of one server: a port is plugged, a volume is extended."""
+
+    name: str
+    """network-vif-plugged"""
+    server_id: str
+    tag: str
+    """The port or the volume."""
+    status: str
+    """completed · failed"""
+    code: int = 0
+    """What nova answered to this event of several; 0 where the answer has one status for all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +104,8 @@ class RestFacts:
     """Placement: how many allocation candidates the answer holds."""
     volume: bool = False
     """The request of a server boots it from a volume."""
+    events: tuple[Event, ...] = ()
+    """POST /os-server-external-events: what it tells, each of one server."""
     broken: bool = False
     """Bytes of the request or of the answer are not in the capture."""
 
@@ -109,6 +136,10 @@ class RpcFacts:
     """Service.save: the program that reports."""
     failure: str = ""
     """A reply's failure: class and message."""
+    fault: str = ""
+    """Why the server is in error, in nova's words: of a notification."""
+    told_by: str = ""
+    """The host whose service says so."""
     published: bool = False
     delivered: bool = False
     consumer: End | None = None

@@ -31,6 +31,8 @@ __all__ = [
     "CREATED",
     "CREATE_SERVER",
     "DISKS",
+    "EVENTS",
+    "EXTERNAL_EVENTS",
     "FRAGMENTS",
     "HOLDS_IDS",
     "ID",
@@ -39,6 +41,7 @@ __all__ = [
     "OBJECTS_OF_VRM",
     "OLD_PROJECT",
     "PATHS",
+    "PLUGGED",
     "PROJECT",
     "REQUEST_ID",
     "SECRETS",
@@ -64,6 +67,7 @@ __all__ = [
     "leaves_hosts_out",
     "names_vrm_object",
     "role_of_path",
+    "sender_of_event",
     "server_named",
     "validates_token",
 ]
@@ -238,7 +242,7 @@ SHOWS_WHAT_A_CREATION_IS = (
     r"/cloudhosts/",
     r"/orders?/",
 )
-"""Expressions for paths whose answers to a GET are read: one server, task, volume or port; candidates, orders."""
+"""Expressions for paths whose answers to a GET are read: a server, task, volume, port; candidates, orders."""
 NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
 SERVER_COUNTS = ("min_count", "max_count", "count")
@@ -261,8 +265,28 @@ REQUEST_ID, COMPUTE_REQUEST_ID = "x-openstack-request-id", "x-compute-request-id
 TOKEN, SUBJECT_TOKEN = "x-auth-token", "x-subject-token"  # names of headers
 """Headers: the client's token, and the token to be validated (keystone's API reference)."""
 
+# --- what neutron and cinder tell nova --------------------------------------------------------------
+
+EXTERNAL_EVENTS = "/os-server-external-events"
+"""End of the path by which other services report to nova-api what became of a server's ports and volumes."""
+EVENTS = "events"
+"""Member of the request and of the answer with one entry for each event."""
+_SENDERS = {"network": NEUTRON_SERVER, "volume": CINDER_API}
+PLUGGED = "network-vif-plugged"
+"""What nova waits for before it starts a server: its ports work (nova/virt/libvirt/driver.py and others)."""
+
+
+def sender_of_event(name: str) -> str:
+    """Return the service that reports such an event, or nothing.
+
+    >>> sender_of_event("volume-extended")
+    'cinder-api'
+    """
+    return _SENDERS.get(name.partition("-")[0], "")
+
+
 FRAGMENTS = (
     *(TOKENS, TOKEN_IN_PATH, *SECRETS, SERVERS, ACTION, STARTS_VM, *VRM_PATHS, *OBJECTS_OF_VRM),
-    *("/v2.1/", "/v2.0/", CANDIDATES, CLAIM, "/cloudhosts/"),
+    *("/v2.1/", "/v2.0/", CANDIDATES, CLAIM, "/cloudhosts/", EXTERNAL_EVENTS, PLUGGED),
 )
 """Parts by which a path of the cloud is recognised. A test holds that only this module contains them."""

@@ -27,11 +27,13 @@ __all__ = [
     "INSTANCE",
     "METHODS",
     "NAMES_NEW_SERVERS",
+    "NOTIFIED",
     "OBJECT_CHANGES",
     "OBJECT_DATA",
     "OF_OBJECTS",
     "OLD_SELECTED_HOST",
     "OWN",
+    "REPLY_WITHIN_NS",
     "SELECTED_HOST",
     "SELECTS_HOSTS",
     "SENDER",
@@ -41,6 +43,7 @@ __all__ = [
     "TASK_STATE",
     "VM_STATE",
     "Method",
+    "Notification",
     "Path",
 ]
 
@@ -49,6 +52,10 @@ Path = tuple[str, ...]
 
 OWN: Path = ("instance", "uuid")
 """The one server that a message is about."""
+
+
+REPLY_WITHIN_NS = 60_000_000_000
+"""How long a caller waits for a reply: rpc_response_timeout, as oslo.messaging has it by default."""
 
 
 class Method(NamedTuple):
@@ -182,6 +189,30 @@ FAILURE = "failure"
 ERROR_TEXT = "exc_val"
 """Argument of these methods with the exception's text."""
 
+# --- notifications of failure ---------------------------------------------------------------------
+# Sources: nova/notifications/objects/instance.py, exception.py and compute_task.py (versioned); legacy:
+# nova/compute/utils.py (notify_about_instance_usage), nova/scheduler/utils.py (set_vm_state_and_notify).
+
+
+class Notification(NamedTuple):
+    """An event by which nova reports why a server was not built, and where its payload says so."""
+
+    event: str
+    servers: tuple[Path, ...]
+    words: tuple[Path, ...]
+    """The class of the exception, and its text."""
+    host: Path = ()
+
+
+_EXCEPTION = (("fault", "exception"), ("fault", "exception_message"))
+_REASON = (("reason", "exception"), ("reason", "exception_message"))
+NOTIFICATIONS = (
+    Notification("instance.create.error", (("uuid",),), _EXCEPTION, ("host",)),
+    Notification("compute.instance.create.error", (("instance_id",),), (("message",),), ("host",)),
+    Notification("compute_task.build_instances.error", (("instance_uuid",),), _REASON),
+    Notification("compute_task.build_instances", (("instance_id",), ("instance_uuids", "*")), (("reason",),)),
+)
+
 # --- look-ups -------------------------------------------------------------------------------------
 
 SENDER = {method.name: method.sender for method in METHODS if method.sender}
@@ -195,3 +226,4 @@ ASKS_A_HOST_TO_BUILD = frozenset(method.name for method in METHODS if method.ask
 SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
 ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)
+NOTIFIED = {each.event: each for each in NOTIFICATIONS}
