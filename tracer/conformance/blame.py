@@ -55,7 +55,7 @@ class Told(NamedTuple):
 
 
 def told(case: Case) -> list[Told]:
-    """Return nova's words of why the VM is in error, in order of time: recorded, notified, shown to polls."""
+    """Return nova's words of why the VM is in error: recorded or notified, by time; then shown to polls."""
     found = []
     for call in (*case.trace.calls, *case.trace.polls):
         facts = call.facts
@@ -64,7 +64,8 @@ def told(case: Case) -> list[Told]:
             words = call.error
         if words:
             found.append(Told(call.ended_ns or call.started_ns, words, call))
-    return sorted(found, key=lambda each: each.time_ns)
+    # What a poll shows was said before, and in more words.
+    return sorted(found, key=lambda each: (each.call in case.trace.polls, each.time_ns))
 
 
 def blame(case: Case, coverage: StepCoverage) -> Blame | None:

@@ -42,6 +42,11 @@ def _of_creation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if refusal is not None:
         return rejected(case, coverage, refusal)
     failed_reply = _failed_reply(case)
+    deleted_ns = trace.deleted_ns
+    if deleted_ns is not None and (failed_reply is None or failed_reply.started_ns > deleted_ns):
+        ending = Ending("deleted", call=trace.deleted_call, time_ns=deleted_ns)
+        _first_absent(case, coverage, ending)
+        return ending
     if trace.failed_ns is not None or failed_reply is not None:
         return _error(case, coverage, failed_reply)
     return _silent(case, coverage, stall_ns)
@@ -134,10 +139,9 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         return ending
     late = _answered_late(case)
     blamed = blame(case, coverage) if late is None or case.attempts else None
-    recorded = told(case)
-    ending.error = (state_call.error if state_call is not None else "") or (
-        recorded[-1].words if recorded else ""
-    )
+    polls = trace.polls
+    recorded = [each.words for each in told(case) if each.call not in polls]
+    ending.error = next(reversed(recorded), "") or (state_call.error if state_call is not None else "")
     if blamed is not None:
         ending.call, ending.how, ending.peer = blamed.call or state_call, blamed.how, blamed.peer
         ending.error = blamed.error or ending.error
@@ -258,7 +262,7 @@ def host_unknown_after(case: Case, ending: Ending, coverage: StepCoverage) -> tu
 
 def only_refused(witnesses: Sequence[Witness], ending: Ending) -> bool:
     """Return whether a step got no further than failed connections, in a creation that may still retry."""
-    waits = ending.outcome in ("stuck", "unfinished")
+    waits = ending.outcome in ("stuck", "deleted", "unfinished")
     return waits and bool(witnesses) and all(isinstance(w.call.facts, ConnectFacts) for w in witnesses)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tracer.alignment.out_of_order import OutOfOrder
 from tracer.conformance.answers import candidates_offered, claim_refused, claim_words, selects_host
+from tracer.conformance.bodies import not_done, said_of
 from tracer.conformance.case import Case, Ending
 from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
@@ -24,6 +25,7 @@ from tracer.openstack.states import TASK_FAILED
 __all__ = [
     "between_words",
     "cause_of",
+    "deletion_words",
     "expected_words",
     "failure_words",
     "host_words",
@@ -93,8 +95,8 @@ def owed_by(case: Case, step: str) -> str:
 
 def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
-    if ending.peer:
-        return ending.peer
+    if ending.peer or ending.outcome == "deleted":
+        return ending.peer or case.grammar.caller(ending.stopped_at)
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
@@ -138,6 +140,8 @@ def _is_waited_for(record: CallRecord) -> bool:
 
 def cause_of(case: Case, ending: Ending) -> str:
     """Return the cause: the text of the fault, else the result of the last call."""
+    if ending.outcome == "deleted":
+        return f"deleted {deletion_words(case, ending)}"
     if ending.how:
         return f"{ending.how}{_after_colon(ending.error)}"
     if ending.error and ending.error != REFUSED:
@@ -277,6 +281,24 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     return text
 
 
+def deletion_words(case: Case, ending: Ending) -> str:
+    """Return who deleted a VM that was being built, and what it was waiting for."""
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    who = f"by {record.caller} ({record.operation})" if record is not None else "by its user"
+    step = ending.stopped_at
+    if step is None:
+        return f"{who}, between steps {' and '.join(ending.between or ())}"
+    if not case.step_calls(step):
+        by = owed_by(case, step)
+        return f"{who}, before step {step}{f', owed by {by}' if by else ''}"
+    waits = not_done([w for w in case.step_calls(step) if w.call is not ending.call])
+    said = f": {call_words(waits.record)}, {said_of(waits)}" if waits is not None else ""
+    unanswered = [w.record for w in case.step_calls(step) if w.record.result == "?"]
+    if unanswered:
+        said = f": {unanswered[-1].callee} had not answered {unanswered[-1].operation}"
+    return f"{who}, while step {step} had not ended{said}"
+
+
 def _is_from_firehose(case: Case, message: CallRecord) -> bool:
     """Return whether *message* is known from the broker's firehose, which reports no acknowledgements."""
     facts = [w.call.facts for w in case.witnesses if w.record is message and w.call is not None]
@@ -355,6 +377,8 @@ def summary_words(
         return f"{failure_words(case, ending)} (after {took})"
     if ending.outcome == "stuck":
         return f"stuck: {stall_words(case, ending, coverage)}"
+    if ending.outcome == "deleted":
+        return f"deleted after {took} {deletion_words(case, ending)}"
     hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
     unseen = f"; {len(hidden)} of {len(steps)} steps cannot be seen in these captures" if hidden else ""
     if ending.outcome == "unfinished":

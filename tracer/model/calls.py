@@ -251,6 +251,10 @@ class Trace:
     failed_ns: int | None = None
     failed_call: Call | None = None
     """The call that shows the error state."""
+    deleted_ns: int | None = None
+    """Time at which its user asked to delete the VM, before it was active or in error."""
+    deleted_call: Call | None = None
+    """The call that shows it: the request where it was captured, as near to its user as it was."""
     shared: bool = False
     """One request created several VMs."""
     curtailed: bool = False

@@ -62,6 +62,7 @@ __all__ = [
     "Path",
     "asks_for_resources",
     "creates_server",
+    "deletes_server",
     "is_login",
     "is_vrm",
     "leaves_hosts_out",
@@ -130,6 +131,7 @@ _SERVERS = re.compile(
 )
 """With or without prefix and project. os-volumes_boot is the same controller under its older name, which
 gophercloud and others ask to boot from a volume (nova/api/openstack/compute/routes.py)."""
+_DELETING = ("forceDelete", "os-forceDelete")
 _SERVER = re.compile(rf"/servers/({UUID})(?:/|$)")
 ACTION = "/action"
 """End of the path of an action. The only member of the body names the action: {"os-stop": null}."""
@@ -142,6 +144,17 @@ def creates_server(method: str, path: str) -> bool:
     True
     """
     return method == "POST" and _SERVERS.fullmatch(path) is not None
+
+
+def deletes_server(method: str, path: str, action: str) -> bool:
+    """Return whether this request deletes the server that *path* names.
+
+    >>> deletes_server("DELETE", "/v2.1/servers/8450a932-0b29-461a-8419-ffccd7096a3d", "")
+    True
+    """
+    if method == "DELETE":
+        return server_named(path) != "" and path.rstrip("/").endswith(server_named(path))
+    return action in _DELETING
 
 
 def server_named(path: str) -> str:

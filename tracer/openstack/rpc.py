@@ -19,6 +19,7 @@ __all__ = [
     "BEFORE_HOST",
     "BEFORE_ID",
     "BINARY",
+    "DELETES",
     "ERROR_TEXT",
     "FAILURE",
     "FORKS",
@@ -77,13 +78,17 @@ class Method(NamedTuple):
     """Its reply names a host for each server."""
     acts_on_a_server: bool = False
     """It asks for an operation on one existing server."""
+    deletes: bool = False
+    """That operation deletes it."""
     of_objects: bool = False
     """nova-compute asks nova-conductor for an operation on an object; the arguments name both."""
 
 
-def _acting(names: Iterable[str], sender: str = "") -> tuple[Method, ...]:
+def _acting(names: Iterable[str], sender: str = "", *, deletes: bool = False) -> tuple[Method, ...]:
     """Return the rows of requests to nova-compute about one existing server."""
-    return tuple(Method(name, sender, NOVA_COMPUTE, (OWN,), acts_on_a_server=True) for name in names)
+    return tuple(
+        Method(name, sender, NOVA_COMPUTE, (OWN,), acts_on_a_server=True, deletes=deletes) for name in names
+    )
 
 
 METHODS = (
@@ -138,12 +143,11 @@ METHODS = (
         names_new_servers=True,
     ),
     # --- an existing server
-    *_acting(
-        ("terminate_instance", "stop_instance", "start_instance", "reboot_instance", "attach_volume"),
-        NOVA_API,
-    ),
+    *_acting(("terminate_instance",), NOVA_API, deletes=True),
+    *_acting(("stop_instance", "start_instance", "reboot_instance", "attach_volume"), NOVA_API),
     *_acting(("reserve_block_device_name",), NOVA_API),
-    *_acting(("soft_delete_instance", "restore_instance", "rebuild_instance")),
+    *_acting(("soft_delete_instance",), deletes=True),
+    *_acting(("restore_instance", "rebuild_instance")),
     *_acting(("pause_instance", "unpause_instance", "suspend_instance", "resume_instance")),
     *_acting(("rescue_instance", "unrescue_instance", "snapshot_instance")),
     *_acting(("shelve_instance", "shelve_offload_instance", "unshelve_instance")),
@@ -226,4 +230,5 @@ ASKS_A_HOST_TO_BUILD = frozenset(method.name for method in METHODS if method.ask
 SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
 ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)
+DELETES = frozenset(method.name for method in METHODS if method.deletes)
 NOTIFIED = {each.event: each for each in NOTIFICATIONS}

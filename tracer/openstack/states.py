@@ -15,6 +15,7 @@ __all__ = [
     "ACTIVE",
     "BAD",
     "CONDITIONS",
+    "DELETED",
     "ENDS_CREATION",
     "ERROR",
     "GOOD",
@@ -29,6 +30,7 @@ __all__ = [
 # vm_state: of instances.vm_state and of a saved Instance.
 ACTIVE = "active"
 ERROR = "error"
+DELETED = frozenset({"deleted", "soft-delete"})
 
 ENDS_CREATION = frozenset({ACTIVE, ERROR})
 """States that end a creation."""
