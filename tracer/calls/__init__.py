@@ -3,6 +3,7 @@
 A call is yielded when it begins, and the same object again when its answer or its fate is known. `Calls`
 passes each message to the module of its protocol; nothing here reads bytes.
 
+handshakes      clients that hang while they connect to the broker
 rest, rpc, sql  one module for each kind of call
 bodies, paths   the facts of HTTP bodies and request targets
 oslo*           the facts of oslo.messaging bodies
@@ -40,6 +41,7 @@ from tracer.model import (
     SqlLogin,
     SqlResult,
     SqlStatement,
+    Undecoded,
 )
 
 __all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
@@ -96,6 +98,8 @@ class Calls:
             return (call,) if call is not None else ()
         if kind is SqlLogin:
             self._sql.login(message)  # type: ignore[arg-type]
+        elif kind is Undecoded:
+            self._rpc.handshakes.ignore(message.connection)
         elif kind is Closed:
             return self._closed(message)  # type: ignore[arg-type]
         return ()

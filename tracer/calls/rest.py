@@ -11,6 +11,7 @@ from tracer.model import (
     BOTH,
     CLIENT,
     SERVER,
+    TO_CLIENT,
     TO_SERVER,
     Call,
     Closed,
@@ -39,6 +40,8 @@ EARLY_LIMIT = 4_096
 """Responses that wait for their request."""
 MOST_OPEN = 1_024
 """Requests of one connection without an answer."""
+CLOSED_UNANSWERED = "closed the connection without an answer: it died or was restarted"
+"""The error of a call whose server ended the connection first: it died, or was restarted."""
 _REQUEST_ID_LENGTH = 40  # req- and a UUID
 _ANSWERED = (
     *("status", "answered_id", "answered_ids", "task_uri", "vm_uri", "status_text", "candidates"),
@@ -153,6 +156,9 @@ class RestCalls:
             both = closed.connection.seen == BOTH
             whole = both and not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
             call.result = "none" if observed and whole else "?"
+            by_server = closed.how in ("fin", "reset") and closed.direction == TO_CLIENT
+            if call.result == "none" and by_server and number not in self._given_up:
+                call.error = CLOSED_UNANSWERED
             if observed:
                 call.ended_ns = closed.time_ns
                 call.frames.extend(closed.frames)

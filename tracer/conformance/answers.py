@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl
 from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
-from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
+from tracer.conformance.told import fault_of
+from tracer.model import Call, Note, RestFacts, RpcFacts
 from tracer.openstack.faults import meaning_of
 from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
 from tracer.openstack.services import NOVA_SCHEDULER
@@ -197,7 +198,7 @@ def _gave_up_ns(case: Case, msg_id: str) -> int:
     """Return when nova recorded a time-out of this message; 0 if it did not."""
     # oslo.messaging puts the message id into the text of MessagingTimeout.
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts | RpcFacts) and msg_id in call.facts.fault:
+        if msg_id in fault_of(call):
             return call.started_ns
     return 0
 
@@ -258,11 +259,11 @@ def redelivered(case: Case) -> list[Note]:
 
 
 def faults_recorded(case: Case) -> list[Call]:
-    """Return the calls with which nova said why this VM is in error, one for each reason; the last ones."""
+    """Return the calls with which nova recorded why this VM is in error, one for each reason."""
     found: dict[str, Call] = {}
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts | RpcFacts) and call.facts.fault:
-            found.setdefault(call.facts.fault, call)
+        if fault := fault_of(call):
+            found.setdefault(fault, call)
     return list(found.values())[-_MOST:]
 
 
@@ -272,7 +273,7 @@ def _fault_words(call: Call) -> str:
     if isinstance(facts, RpcFacts) and facts.mode == "notify":
         where = f" on {facts.told_by}" if facts.told_by else ""
         return f"nova notified{where} ({facts.method}): {facts.fault}"
-    return f"nova recorded: {getattr(facts, 'fault', '')}"
+    return f"nova recorded: {fault_of(call)}"
 
 
 def _step_of(case: Case, call: Call) -> str | None:

@@ -19,13 +19,14 @@ from typing import NamedTuple
 from tracer.conformance.case import Case
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
-from tracer.model import Call, Event, RestFacts, RpcFacts, SqlFacts
+from tracer.conformance.told import fault_of
+from tracer.model import Call, Event, RestFacts, RpcFacts
 from tracer.openstack.faults import service_blamed, waited_for_callback
 from tracer.openstack.rest import PLUGGED, sender_of_event
 from tracer.openstack.rpc import REPLY_WITHIN_NS
 from tracer.openstack.services import HOST_SERVICE
 
-__all__ = ["Blame", "Told", "blame", "reply_that_stopped", "told"]
+__all__ = ["Blame", "Words", "blame", "reply_that_stopped", "words_of"]
 
 _WAITED_NS = 10_000_000_000
 """A pause of a host's calls at least this long before nova gave up is a wait: nothing else takes so long."""
@@ -46,7 +47,7 @@ class Blame(NamedTuple):
     """The role that failed."""
 
 
-class Told(NamedTuple):
+class Words(NamedTuple):
     """Nova's words of why the VM is in error."""
 
     time_ns: int
@@ -54,16 +55,14 @@ class Told(NamedTuple):
     call: Call
 
 
-def told(case: Case) -> list[Told]:
+def words_of(case: Case) -> list[Words]:
     """Return nova's words of why the VM is in error: recorded or notified, by time; then shown to polls."""
     found = []
     for call in (*case.trace.calls, *case.trace.polls):
         facts = call.facts
-        words = facts.fault if isinstance(facts, SqlFacts | RpcFacts) else ""
-        if isinstance(facts, RestFacts) and call in case.trace.polls:
-            words = call.error
+        words = call.error if isinstance(facts, RestFacts) and call in case.trace.polls else fault_of(call)
         if words:
-            found.append(Told(call.ended_ns or call.started_ns, words, call))
+            found.append(Words(call.ended_ns or call.started_ns, words, call))
     # What a poll shows was said before, and in more words.
     return sorted(found, key=lambda each: (each.call in case.trace.polls, each.time_ns))
 
@@ -71,7 +70,7 @@ def told(case: Case) -> list[Told]:
 def blame(case: Case, coverage: StepCoverage) -> Blame | None:
     """Return what failed the last attempt of a creation in error; None where nothing says so."""
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
-    words = [each for each in told(case) if each.time_ns >= since_ns]
+    words = [each for each in words_of(case) if each.time_ns >= since_ns]
     naming = next(((role, each) for each in words if (role := service_blamed(each.words))), None)
     reported = _bad_report(case, since_ns, _given_up_ns(case, since_ns, words))
     if reported is not None and (naming is None or naming[0] == reported[0]):
@@ -86,7 +85,7 @@ def blame(case: Case, coverage: StepCoverage) -> Blame | None:
     return Blame(step, None if missing else first.call, missing, first.words, role)
 
 
-def _given_up_ns(case: Case, since_ns: int, words: list[Told]) -> int:
+def _given_up_ns(case: Case, since_ns: int, words: list[Words]) -> int:
     """Return when the last host gave the VM up: it said so, or began to free what it had asked for."""
     freed = (
         c.started_ns
@@ -150,7 +149,7 @@ def _bad_report(case: Case, since_ns: int, until_ns: int) -> tuple[str, Blame] |
     return found[-1] if found else None
 
 
-def _never_plugged(case: Case, coverage: StepCoverage, words: list[Told], since_ns: int) -> str:
+def _never_plugged(case: Case, coverage: StepCoverage, words: list[Words], since_ns: int) -> str:
     """Return, in words, that the report that a port is plugged never came; '' where that is not known.
 
     It is known where nova says that it waited for it, the host's calls paused so long, and the report would

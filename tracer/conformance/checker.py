@@ -79,6 +79,7 @@ class Checker:
             notes.append(Note("retry", first, retry_words(case, attempts, is_known=host_unknown is None)))
         if host_unknown is not None:
             notes.append(Note("host", first, host_words(case, host_unknown)))
+        notes += _absent(case, coverage, steps)
         notes += [*redelivered(case), *answers(case, ending, coverage), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
         # The leg nearest to the API may end at the proxy: then which API worker answered is not known.
@@ -149,6 +150,20 @@ class Checker:
             if self._is_unobserved(step) and self._allows("unobserved", step.step)
         ]
         return kept, notes
+
+
+def _absent(case: Case, coverage: StepCoverage, steps: Sequence[StepResult]) -> list[Note]:
+    """Return notes on the steps that this cloud has no service for, and what takes their place."""
+    notes = []
+    for step in steps:
+        if step.status == "skipped" and (words := coverage.absent(step.step)):
+            notes.append(Note("absent", step.step, words))
+        elif step.status == "inferred" and step.step in case.grammar.required:
+            [record] = step.calls
+            seen = f"{record.caller} saved {record.action}"
+            words = f"no {coverage.callee(step.step)} in these captures: {seen}"
+            notes.append(Note("absent", step.step, words, record))
+    return notes
 
 
 def _shared(case: Case) -> list[Note]:

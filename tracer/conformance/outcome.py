@@ -8,24 +8,24 @@ step was seen.
 """
 
 # A step failed only when a call of it failed, said so in its body, or its owner recorded it. That nova saved
-# the state error names no step by itself: then the first step that did not happen is where it stopped.
+# the state error names no step by itself; the last state that the host saved before does (told.py). Without
+# one the first step that did not happen is where it stopped.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracer.conformance.blame import blame, reply_that_stopped, told
+from tracer.conformance.blame import Blame, blame, reply_that_stopped, words_of
 from tracer.conformance.bodies import is_good_later, not_done, said_of
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
 from tracer.conformance.step_coverage import StepCoverage
+from tracer.conformance.told import GaveUp, begun_in, fault_of, gave_up, shown_in, span_of
 from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts
 from tracer.openstack.services import HOST_SERVICE
 from tracer.openstack.states import BAD
 
 __all__ = ["failing_of_attempt", "host_unknown_after", "judge", "only_refused"]
-
-_FAR_NS = 1 << 62
 
 
 def judge(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
@@ -115,13 +115,18 @@ def _failed_reply(case: Case) -> Call | None:
 def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> Ending:
     """Return the ending of a creation in error: the step of the evidence that comes nearest to the cause."""
     # In this order: a call of the last host that failed; the scheduler's reply with an exception, where no
-    # host was asked; a message that the broker refused or could not route; a reply that came too late;
-    # else the first step that did not happen.
+    # host was asked; what neutron reported, nova's words and bad replies (blame.py); what the last host said
+    # of itself; a message that the broker refused or could not route; a reply that came too late; else
+    # between which steps it lies.
     trace, grammar = case.trace, case.grammar
     state_call = trace.failed_call
     replied_ns = failed_reply.started_ns if failed_reply is not None else 0
     ending = Ending("error", call=state_call, time_ns=trace.failed_ns or replied_ns)
-    failing = failing_of_attempt(case, len(case.attempts) - 1)
+    last = len(case.attempts) - 1
+    failing = failing_of_attempt(case, last)
+    given_up = gave_up(case, last) if case.attempts else None
+    if given_up is not None and given_up.asks_another:
+        ending.left = _what_was_left(case, given_up, failed_reply)
     if failing is not None:
         ending.stopped_at = grammar.earliest(failing.failed)
         ending.call, ending.error = failing.call, failing.call.error or said_of(failing)
@@ -132,27 +137,45 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         ending.stopped_at = grammar.earliest(frozenset(steps))
         ending.call, ending.error = failed_reply, failed_reply.error
         return ending
+    late = _answered_late(case)
+    blamed = blame(case, coverage) if late is None or case.attempts else None
+    if blamed is not None:
+        _blamed(case, coverage, ending, blamed, given_up)
+        return ending
+    if case.attempts and _said_by_host(case, coverage, ending, given_up):
+        return ending
     lost = next((w for w in case.witnesses if w.failed and w.record.protocol == "RPC" and not w.steps), None)
     if lost is not None:
         ending.stopped_at = grammar.earliest(lost.failed)
         ending.call, ending.error = lost.call, lost.call.error
         return ending
-    late = _answered_late(case)
-    blamed = blame(case, coverage) if late is None or case.attempts else None
-    polls = trace.polls
-    recorded = [each.words for each in told(case) if each.call not in polls]
+    recorded = [each.words for each in words_of(case) if each.call not in trace.polls]
     ending.error = next(reversed(recorded), "") or (state_call.error if state_call is not None else "")
-    if blamed is not None:
-        ending.call, ending.how, ending.peer = blamed.call or state_call, blamed.how, blamed.peer
-        ending.error = blamed.error or ending.error
-    if blamed is not None and blamed.step is not None:
-        ending.stopped_at = blamed.step
-    elif late is not None and not case.attempts:
+    if late is not None and not case.attempts:
         ending.stopped_at = late
     else:
         _first_absent(case, coverage, ending)
         _claim_no_more(case, coverage, ending)
     return ending
+
+
+def _blamed(
+    case: Case, coverage: StepCoverage, ending: Ending, blamed: Blame, given_up: GaveUp | None
+) -> None:
+    """Set where a creation stopped by what the services said of it."""
+    ending.how, ending.peer, ending.error = blamed.how, blamed.peer, blamed.error
+    ending.call = blamed.call or ending.call
+    begun = begun_in(case, len(case.attempts) - 1) if case.attempts else None
+    if not blamed.how:
+        ending.by_host = given_up is not None
+        ending.state = begun.word if begun is not None else ""
+    if blamed.step is not None:
+        ending.stopped_at = blamed.step
+    elif begun is not None:
+        ending.stopped_at = _step_begun(case, coverage, begun.begun)
+    else:
+        _first_absent(case, coverage, ending)
+        _claim_no_more(case, coverage, ending)
 
 
 def _claim_no_more(case: Case, coverage: StepCoverage, ending: Ending) -> None:
@@ -183,6 +206,51 @@ def _is_asked(case: Case, method: str) -> bool:
     )
 
 
+def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: GaveUp | None) -> bool:
+    """Set where a creation stopped by what the last host said of itself; return whether it said enough.
+
+    The last state that it saved names the step. Where it gave up without one, the step is the first that did
+    not happen, as far as that is known.
+    """
+    begun = begun_in(case, len(case.attempts) - 1)
+    if begun is None and (given_up is None or not given_up.asks_another):
+        return False
+    if begun is not None:
+        ending.stopped_at, ending.state = _step_begun(case, coverage, begun.begun), begun.word
+    else:
+        _first_absent(case, coverage, ending)
+    if given_up is not None:
+        ending.call, ending.error, ending.by_host = given_up.call, given_up.reason, True
+    elif ending.call is not None:
+        ending.error = ending.call.error
+    return True
+
+
+def _step_begun(case: Case, coverage: StepCoverage, begun: str) -> str:
+    """Return the step at which a host is that says that it has begun *begun*.
+
+    A required step before it that is not seen and would have been is where it is: nova-compute asks for the
+    network in a thread of its own, and waits for that where it needs it.
+    """
+    since_ns = span_of(case, len(case.attempts) - 1)[0]
+    places = case.grammar.places
+    for step in case.grammar.attempt[1:]:
+        if places[step] >= places[begun]:
+            return begun
+        calls = [w for w in case.step_calls(step) if w.call.started_ns >= since_ns]
+        if step in case.grammar.required and not calls and coverage.would_show(step):
+            return step
+    return begun
+
+
+def _what_was_left(case: Case, given_up: GaveUp, failed_reply: Call | None) -> str:
+    """Return, in nova's words, why no other host was asked after the last one gave up; '' if unknown."""
+    after = [call for call in case.trace.calls if call.started_ns > given_up.call.started_ns]
+    if failed_reply is not None and failed_reply in after:
+        return failed_reply.error
+    return next((fault for call in after if (fault := fault_of(call)) and fault != given_up.reason), "")
+
+
 def _answered_late(case: Case) -> str | None:
     """Return the step that is a reply, if that came after the VM was put in error; None otherwise.
 
@@ -202,13 +270,8 @@ def _answered_late(case: Case) -> str | None:
 
 def failing_of_attempt(case: Case, number: int) -> Witness | None:
     """Return the call with which attempt *number* failed: refused, answered badly, or never answered."""
-    if not 0 <= number < len(case.attempts):
-        # The message that asks the host is not in the captures: the calls of any host count.
-        since_ns, until_ns = 0, _FAR_NS
-    else:
-        since_ns = case.attempts[number].since_ns
-        following = case.attempts[number + 1 :]
-        until_ns = following[0].since_ns if following else _FAR_NS
+    # Where the message that asks the host is not in the captures, the calls of any host count.
+    since_ns, until_ns = span_of(case, number)
     of_attempt = [w for w in case.witnesses if since_ns <= w.call.started_ns < until_ns]
     for witness in of_attempt:
         if witness.record.caller != HOST_SERVICE or witness.record.protocol != "REST" or not witness.failed:
@@ -253,7 +316,8 @@ def host_unknown_after(case: Case, ending: Ending, coverage: StepCoverage) -> tu
     last = case.attempts[-1]
     last_step = case.grammar.attempt[-1] if case.grammar.attempt else ""
     built = [w for w in case.step_calls(last_step) if w.call.started_ns >= last.since_ns]
-    if built and failing_of_attempt(case, len(case.attempts) - 1) is None:
+    said = shown_in(case, len(case.attempts) - 1, last_step)
+    if said or (built and failing_of_attempt(case, len(case.attempts) - 1) is None):
         return None
     plane = case.records[last.call.serial].plane if last.call is not None else "*"
     seen_ns = coverage.seen_for_ns(plane, case.first_ns)
@@ -275,12 +339,20 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     # that could carry it is captured. A capture of one plane that goes on longer proves nothing.
     last_ns = case.last_own_ns()
     ending = Ending("unfinished", time_ns=last_ns)
-    _first_absent(case, coverage, ending)
+    begun = begun_in(case, len(case.attempts) - 1)
+    _first_absent(case, coverage, ending, is_silent=True)
+    if begun is not None and case.attempts:
+        # The host says where it is, unless a call of it waits for an answer.
+        since_ns = case.attempts[-1].since_ns
+        if _unanswered(case, coverage, since_ns) is None:
+            ending.stopped_at, ending.between = _step_begun(case, coverage, begun.begun), None
+        if ending.stopped_at == begun.begun:
+            ending.state = begun.word
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
-    end_ns = coverage.captured_until_ns(owed)
+    end_ns = coverage.captured_until_ns(owed, bool(ending.state))
     # A call that was captured and has no answer: its answer would have been captured as well.
     waits = _unanswered(case, coverage, case.attempts[-1].since_ns if case.attempts else 0) is not None
-    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns)):
+    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns, bool(ending.state))):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
     stopped = reply_that_stopped(case, case.attempts[-1].since_ns if case.attempts else 0)
@@ -289,11 +361,12 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     return ending
 
 
-def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent: bool = False) -> None:
     """Set where a creation without a visible failure stopped: at the first step that did not happen.
 
     Where the captures could not have shown that step, `between` is set instead: to the last step that was
-    seen and the first one that would have been.
+    seen and the first one that would have been. With *is_silent* (it has not failed) it is enough that nova
+    would have said that the step is done.
     """
     steps = [s for s in case.grammar.steps if s.presence == "required"]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
@@ -318,7 +391,8 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
         in_api = case.grammar.asked_by(case.grammar.api)
         ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
         return
-    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name):
+    would_be_told = is_silent and coverage.would_be_told(waiting.name)
+    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name) or would_be_told:
         ending.stopped_at = waiting.name
         return
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)

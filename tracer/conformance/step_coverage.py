@@ -12,7 +12,7 @@ from tracer.conformance.case import Case
 from tracer.conformance.coverage import Visibility
 from tracer.grammar import Leg
 from tracer.model import Call, Connection, RpcFacts
-from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
+from tracer.openstack.services import ADMIN, HOST_SERVICE, OUTSIDE, PORTAL, PROXY
 
 __all__ = ["StepCoverage"]
 
@@ -86,6 +86,41 @@ class StepCoverage:
             self._known[key] = reasons[0] if reasons else None
         return self._known[key]
 
+    def would_be_told(self, step: str, by_state: bool = False) -> bool:
+        """Return whether nova would have been seen to say that *step* is done, were it done.
+
+        With *by_state* any further state counts: the host said that it has begun the step.
+        """
+        grammar = self._case.grammar
+        legs = grammar.state_legs if by_state else grammar.telling(step)
+        return any(self._leg(step, leg, strict=True) is None for leg in legs)
+
+    def absent(self, step: str) -> str:
+        """Return, in words, that this cloud lacks the service that *step* needs; '' where it may have it.
+
+        The requester itself is seen to ask the service behind it.
+        """
+        grammar = self._case.grammar
+        if step not in (grammar.portal_step, grammar.proxy_step):
+            return ""
+        request = [w.record for w in self._case.witnesses if not w.all_steps.isdisjoint(grammar.inward)]
+        legs = [leg for leg in request if leg.caller in OUTSIDE and not leg.operation.startswith("CONNECT")]
+        lacks, asker = PORTAL, next((leg for leg in legs if leg.caller == ADMIN), None)
+        if step == grammar.proxy_step:
+            lacks, asker = PROXY, next((leg for leg in legs if leg.callee == grammar.api), None)
+        if asker is None or asker.callee == lacks:
+            return ""
+        return f"no {lacks}: {asker.caller} ({asker.caller_address}) asks {asker.callee} itself"
+
+    def callee(self, step: str) -> str:
+        """Return the role that *step* asks, as the grammar states it."""
+        return self._case.grammar.legs(step)[0].callee
+
+    def has_callee(self, step: str) -> bool:
+        """Return whether the service that *step* asks is known in these captures."""
+        legs = self._case.grammar.legs(step)[:1]
+        return any(bool(self._addresses_of(leg.callee)) for leg in legs)
+
     def _ends(self, role: str) -> set[str]:
         """Return the addresses of *role* in this trace, else in all captures."""
         # Of many hosts and API workers only those of this trace matter: another one may be captured.
@@ -95,7 +130,9 @@ class StepCoverage:
         if role == case.grammar.api and case.trace.created is not None:
             record = case.records.get(case.trace.created.serial)
             if record is not None and record.callee == role:
-                return {record.callee_address}
+                # It may have one address for its clients and another one inside.
+                inside = {w.record.caller_address for w in case.witnesses if w.record.caller == role}
+                return {record.callee_address} | (inside - {""} if record.caller in OUTSIDE else set())
         return self._addresses_of(role)
 
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
@@ -232,10 +269,17 @@ class StepCoverage:
             until_ns = last_ns
         return min(since_ns, until_ns), until_ns, closed
 
-    def captured_until_ns(self, step: str | None) -> int:
-        """Return until when every plane that could carry *step* is captured; 0 if none is."""
+    def captured_until_ns(self, step: str | None, by_state: bool = False) -> int:
+        """Return until when every plane that could carry *step* is captured; 0 if none is.
+
+        With *by_state* these are the planes that could carry the next state of a host at this step.
+        """
         # The earliest end: what goes on only on another plane does not show that the step did not come.
-        planes = {leg.plane for leg in self._case.grammar.legs(step)} if step else {"*"}
+        grammar = self._case.grammar
+        legs = grammar.legs(step) if step else ()
+        if step and not self.would_show(step):
+            legs = (grammar.state_legs if by_state else grammar.telling(step)) or legs
+        planes = {leg.plane for leg in legs} if step else {"*"}
         ends = [
             self._captures.span_ns(plane)[1]
             for plane in planes
@@ -252,11 +296,14 @@ class StepCoverage:
         """Return how long *plane* is captured after *since_ns*."""
         return max(0, self._captures.span_ns(plane)[1] - since_ns)
 
-    def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
-        """Return whether silence after *last_ns* is evidence: *step*, the next one, would have been seen."""
+    def quiet_is_known(self, step: str | None, last_ns: int, by_state: bool = False) -> bool:
+        """Return whether silence after *last_ns* is evidence: *step*, the next one, would have been seen.
+
+        Or nova would have been seen to say that it is done; *by_state* as in `would_be_told`.
+        """
         if step is None:
             return False
-        return self.would_show(step) or self.owed_by_broker(step)
+        return self.would_show(step) or self.owed_by_broker(step) or self.would_be_told(step, by_state)
 
     def may_lack_answer(self, call: Call) -> bool:
         """Return whether the answer to *call* may lie in a hole of the captures."""

@@ -12,7 +12,7 @@ there: request id, then server id, then token, then time and address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from tracer.correlation.call_store import CallStore
@@ -134,8 +134,16 @@ def _share_quota_reads(store: CallStore, requests: list[Request]) -> None:
     # nearest one alone, healthy creations were reported with step 4c missing.
     by_leg = {leg.serial: request for request in requests for leg in request.legs}
     bounds = {id(request): _quota_window(store, request) for request in requests}
+    addresses = {id(request): _api_addresses(store, request) for request in requests}
     for call, legs in store.quota:
-        candidates = list(dict.fromkeys(by_leg[leg.serial] for leg in legs if leg.serial in by_leg))
+        address = call.connection.client.address
+        candidates = list(
+            dict.fromkeys(
+                by_leg[leg.serial]
+                for leg in legs
+                if leg.serial in by_leg and address in addresses[id(by_leg[leg.serial])]
+            )
+        )
         # After its INSERT nova-api reads no quota for the request. Where services share an address, reads
         # after that are nova-conductor's recheck.
         open_ = [
@@ -147,6 +155,35 @@ def _share_quota_reads(store: CallStore, requests: list[Request]) -> None:
             request.calls.append(call)
             if len(chosen) > 1 or call.serial in store.shared_reads:
                 request.ambiguous.add(call.serial)
+
+
+def _api_addresses(store: CallStore, request: Request) -> set[str]:
+    """Return the addresses of the service that took *request*: where it is asked, and from where it asks.
+
+    The two differ where clients ask it itself on a plane of their own.
+    """
+    return {address for leg in request.legs for address in _addresses_of(store, leg, request.calls)}
+
+
+def _addresses_of(store: CallStore, leg: Call, calls: Iterable[Call]) -> set[str]:
+    """Return the addresses of the service that took *leg*; *calls* are those of its request."""
+    found = {leg.connection.server.address}
+    if leg.front is not None or leg.back is not None or rest(leg).forwarded_for:
+        return found
+    if store.is_front(leg.connection.server):
+        return found
+    until_ns = leg.ended_ns or 1 << 62
+    for call in calls:
+        ends = call.connection
+        looks_up = (
+            isinstance(call.facts, RestFacts)
+            and ends.server_role in LOOKED_AT_BEFORE_QUOTA
+            and ends.client_role in ("", leg.connection.server_role)
+            and leg.started_ns <= call.started_ns <= until_ns
+        )
+        if looks_up or (store.is_seed(call) and getattr(call.facts, "published", False)):
+            found.add(ends.client.address)
+    return found
 
 
 def _quota_window(store: CallStore, request: Request) -> tuple[int, int | None]:
@@ -358,7 +395,7 @@ def _deletion(store: CallStore, trace: Trace, calls: list[Call]) -> Call | None:
     asked = [
         call
         for call in store.changes.get(trace.server_id, ())
-        if call.result in _ACCEPTED or call.result.startswith("2")
+        if call.result in _ACCEPTED or (call.result.isdigit() and int(call.result) < 300)
     ]
     # Saved by the host's nova-compute, or written into the database.
     states = [
@@ -478,7 +515,9 @@ def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
         facts = call.facts
         if store.is_leg(call):
             until_ns = call.ended_ns if call.ended_ns is not None else end_ns
-            places.append((call.connection.server.address, call.started_ns, until_ns))
+            places += [
+                (address, call.started_ns, until_ns) for address in _addresses_of(store, call, trace.calls)
+            ]
         elif (
             isinstance(facts, RpcFacts)
             and facts.method in rpc.FORKS

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
 
 from tracer.correlation.assembly import assemble
 from tracer.correlation.call_store import Begins, CallStore
-from tracer.correlation.requests import NothingPending, Pending
+from tracer.correlation.requests import NothingPending, Pending, rest
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
 from tracer.openstack.rest import CREATED, deletes_server, is_login, is_vrm, names_vrm_object
 from tracer.openstack.rpc import DELETES
@@ -23,6 +24,8 @@ LOOSE = 20_000
 """The most URIs of VRM tasks and virtual machines that are remembered."""
 CLOSED_LEGS = 64
 """The latest answered creation requests, for reads that are known later than the answer."""
+MOST_LEGS = 64
+"""The most open requests that one quota read is kept for."""
 RETIRED = 200_000
 """The most ids of retired traces that are remembered, so that a late call opens no second trace."""
 
@@ -238,16 +241,18 @@ class Correlator:
         """Keep a statement under the ids in it; a quota read has none: under the legs open then."""
         if facts.quota:
             # Quota reads outside of a creation are normal (a resize makes 20): without an open leg at that
-            # address they are dropped.
+            # address they are dropped. Data behind a hole comes late: the answer of the request that caused
+            # it may be known by then.
+            at_ns = call.started_ns
+            closed = [leg for leg in self._closed_legs if leg.started_ns <= at_ns <= (leg.ended_ns or 0)]
+            legs = [*self._open_legs.values(), *closed]
             address = call.connection.client.address
-            candidates = [leg for leg in self._open_legs.values() if leg.connection.server.address == address]
-            # Data behind a hole comes late: the answer of the request that caused it may be known by then.
-            candidates += [
-                leg
-                for leg in self._closed_legs
-                if leg.connection.server.address == address
-                and leg.started_ns <= call.started_ns <= (leg.ended_ns or 0)
-            ]
+            candidates = [leg for leg in legs if leg.connection.server.address == address]
+            if not candidates:
+                # A service that clients ask itself has one address for them and another one inside: which one
+                # is known once the calls of its request are (assembly.py).
+                unforwarded = (leg for leg in legs if leg.back is None and not rest(leg).forwarded_for)
+                candidates = list(islice(unforwarded, MOST_LEGS))
             if candidates:
                 self._store.quota.append((call, candidates))
         for uuid in facts.ids[:16]:

@@ -130,21 +130,25 @@ class RpcFacts:
     """Hosts in a reply of select_destinations: the selected ones, without alternates."""
     vm_state: str = ""
     """Instance.save: the new state."""
+    action: str = ""
+    """What it does to an object, as grammars match it: `Instance.save spawning`. Empty for most objects."""
+    fault: str = ""
+    """Its sender's text of why a server is in error, or why a host gives up."""
     object_method: str = ""
     """Instance.save, Service.save …"""
     binary: str = ""
     """Service.save: the program that reports."""
     failure: str = ""
     """A reply's failure: class and message."""
-    fault: str = ""
-    """Why the server is in error, in nova's words: of a notification."""
     told_by: str = ""
-    """The host whose service says so."""
+    """Notification: the host whose service says so."""
     published: bool = False
     delivered: bool = False
     consumer: End | None = None
     """The connection it was delivered on."""
     redelivered: bool = False
+    unconfirmed: bool = False
+    """Its publisher waits for the broker's confirm, which was not seen."""
     broken: bool = False
     no_ack: bool = False
     """Its consumer acknowledges nothing: for the broker a delivered message is done."""
@@ -162,6 +166,8 @@ class SqlFacts:
     request_id: str = ""
     project_id: str = ""
     vm_state: str = ""
+    action: str = ""
+    """UPDATE instances: the state that it writes, as grammars match it."""
     schema: str = ""
     quota: bool = False
     """It reads limits or usage that nova-api's quota check reads."""
@@ -219,8 +225,8 @@ class Call:
 
     @property
     def asked(self) -> str:
-        """The operation as grammars match it, with the action from the body."""
-        action = getattr(self.facts, "action", "")
+        """The operation as grammars match it, with the action from the body of a REST request."""
+        action = self.facts.action if isinstance(self.facts, RestFacts) else ""
         return f"{self.operation}/{action}" if action else self.operation
 
 

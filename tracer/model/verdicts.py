@@ -41,6 +41,7 @@ NoteKind = Literal[
     "reply",
     "broker",
     "fault",
+    "absent",
 ]
 
 
@@ -72,7 +73,7 @@ class CallRecord:
     traces: tuple[str, ...] = ()
     """Ids of the traces it belongs to."""
     action: str = ""
-    """The action of a POST to `/action`."""
+    """The action of a POST to `/action`; what a message or a statement says of a server's state."""
     message_id: str = ""
     """RPC: the id that oslo.messaging logs when no reply comes."""
     queue: str = ""
@@ -94,11 +95,12 @@ class CallRecord:
 
     @property
     def matched(self) -> str:
-        """The line as grammars match it: an action from the body ends the path.
+        """The line as grammars match it: an action from the body ends the path, a state the operation.
 
-        `… POST /v2.1/servers/{id}/action/os-stop 202`
+        `… POST /v2.1/servers/{id}/action/os-stop 202`, `… call object_action Instance.save spawning ok`
         """
-        action = f"/{self.action}" if self.action else ""
+        between = "/" if self.protocol == "REST" else " "
+        action = f"{between}{self.action}" if self.action else ""
         ends = f"{self.plane} {self.protocol} {self.caller} > {self.callee}"
         return f"{ends} {self.operation}{action} {self.result}"
 
@@ -166,6 +168,8 @@ class Attempt:
     duration_ns: int | None
     steps: tuple[StepResult, ...] = ()
     """Steps 7 to 8c of this attempt."""
+    built: bool = False
+    """Something says that this host built the VM."""
 
     @property
     def captured_ns(self) -> int:

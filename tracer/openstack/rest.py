@@ -255,7 +255,7 @@ SHOWS_WHAT_A_CREATION_IS = (
     r"/cloudhosts/",
     r"/orders?/",
 )
-"""Expressions for paths whose answers to a GET are read: a server, task, volume, port; candidates, orders."""
+"""Paths whose answers to a GET are read: one server, task, volume or port; candidates, orders."""
 NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
 SERVER_COUNTS = ("min_count", "max_count", "count")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.openstack.services import NOVA_API, NOVA_COMPUTE, NOVA_CONDUCTOR, NOVA_SCHEDULER
+from tracer.openstack.services import NOVA_API, NOVA_COMPUTE, NOVA_CONDUCTOR
 
 __all__ = [
     "ABOUT_SERVERS",
@@ -22,7 +22,10 @@ __all__ = [
     "DELETES",
     "ERROR_TEXT",
     "FAILURE",
+    "FAULT",
+    "FAULT_TEXT",
     "FORKS",
+    "GIVES_UP",
     "HOST",
     "ID",
     "INSTANCE",
@@ -34,7 +37,9 @@ __all__ = [
     "OF_OBJECTS",
     "OLD_SELECTED_HOST",
     "OWN",
+    "REASONS",
     "REPLY_WITHIN_NS",
+    "SAVE",
     "SELECTED_HOST",
     "SELECTS_HOSTS",
     "SENDER",
@@ -65,7 +70,6 @@ class Method(NamedTuple):
     name: str
     sender: str = ""
     """Its sender, for connections that do not identify themselves; empty where several services send it."""
-    receiver: str = ""
     servers: tuple[Path, ...] = ()
     """Where its arguments name the servers that it is about, best first."""
     names_new_servers: bool = False
@@ -80,15 +84,15 @@ class Method(NamedTuple):
     """It asks for an operation on one existing server."""
     deletes: bool = False
     """That operation deletes it."""
+    reasons: tuple[Path, ...] = ()
+    """Where its arguments say why the host that sends it gives up: a text or a list of texts, best first."""
     of_objects: bool = False
     """nova-compute asks nova-conductor for an operation on an object; the arguments name both."""
 
 
 def _acting(names: Iterable[str], sender: str = "", *, deletes: bool = False) -> tuple[Method, ...]:
     """Return the rows of requests to nova-compute about one existing server."""
-    return tuple(
-        Method(name, sender, NOVA_COMPUTE, (OWN,), acts_on_a_server=True, deletes=deletes) for name in names
-    )
+    return tuple(Method(name, sender, (OWN,), acts_on_a_server=True, deletes=deletes) for name in names)
 
 
 METHODS = (
@@ -96,7 +100,6 @@ METHODS = (
     Method(
         "schedule_and_build_instances",
         NOVA_API,
-        NOVA_CONDUCTOR,
         (("build_requests", "*", "instance_uuid"), ("request_specs", "*", "instance_uuid")),
         names_new_servers=True,
         forks=True,
@@ -104,7 +107,6 @@ METHODS = (
     Method(
         "select_destinations",
         NOVA_CONDUCTOR,
-        NOVA_SCHEDULER,
         (
             ("instance_uuids", "*"),
             ("spec_obj", "instance_uuid"),
@@ -119,7 +121,6 @@ METHODS = (
     Method(
         "build_and_run_instance",
         NOVA_CONDUCTOR,
-        NOVA_COMPUTE,
         (OWN,),
         names_new_servers=True,
         forks=True,
@@ -130,15 +131,15 @@ METHODS = (
     Method(
         "build_instances",
         NOVA_COMPUTE,
-        NOVA_CONDUCTOR,
         (("instances", "*", "uuid"),),
         names_new_servers=True,
+        # nova/compute/manager.py, _do_build_and_run_instance: the reason, and the traceback of the exception.
+        reasons=(("filter_properties", "retry", "exc_reason"), ("filter_properties", "retry", "exc")),
     ),
     # Neutron and cinder report to nova-api that a port or volume is ready; nova-api passes it on to the host.
     Method(
         "external_instance_event",
         NOVA_API,
-        NOVA_COMPUTE,
         (("instances", "*", "uuid"), ("events", "*", "instance_uuid")),
         names_new_servers=True,
     ),
@@ -154,14 +155,14 @@ METHODS = (
     *_acting(("prep_resize", "resize_instance", "finish_resize", "confirm_resize", "revert_resize")),
     *_acting(("detach_volume", "swap_volume", "extend_volume", "attach_interface", "detach_interface")),
     # --- periodic messages of nova-compute
-    Method("object_action", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
-    Method("object_class_action_versions", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
+    Method("object_action", NOVA_COMPUTE, of_objects=True),
+    Method("object_class_action_versions", NOVA_COMPUTE, of_objects=True),
     # oslo.versionedobjects 0.10 and older
-    Method("object_class_action", "", NOVA_CONDUCTOR, of_objects=True),
-    Method("object_backport_versions", NOVA_COMPUTE, NOVA_CONDUCTOR),
-    Method("update_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
-    Method("sync_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
-    Method("delete_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
+    Method("object_class_action", of_objects=True),
+    Method("object_backport_versions", NOVA_COMPUTE),
+    Method("update_instance_info", NOVA_COMPUTE),
+    Method("sync_instance_info", NOVA_COMPUTE),
+    Method("delete_instance_info", NOVA_COMPUTE),
 )
 
 # What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
@@ -182,6 +183,11 @@ SERVICE = "Service"
 ACTION_EVENT = "InstanceActionEvent"
 """The start or the end of an operation on a server (nova/objects/instance_action.py)."""
 
+FAULT = "InstanceFault"
+"""The reason why a server is in error (nova/objects/instance_fault.py), created when it is recorded."""
+SAVE = "save"
+"""Method by which an object's changes are written."""
+
 # Their fields.
 ID, HOST, BINARY, VM_STATE, TASK_STATE = "uuid", "host", "binary", "vm_state", "task_state"
 SERVER_ID = "instance_uuid"
@@ -190,6 +196,8 @@ BEFORE_ID, BEFORE_HOST = "vm_mode", "ephemeral_key_uuid"
 """The fields of an Instance before its own id and host. They separate these from those of objects in it."""
 FAILURE = "failure"
 """Part of the names of methods that report a failure: event_finish_with_failure."""
+FAULT_TEXT = "message"
+"""Field of a fault with the text that `openstack server show` displays."""
 ERROR_TEXT = "exc_val"
 """Argument of these methods with the exception's text."""
 
@@ -227,6 +235,10 @@ ABOUT_SERVERS = frozenset(SERVERS_IN)
 NAMES_NEW_SERVERS = frozenset(method.name for method in METHODS if method.names_new_servers)
 FORKS = frozenset(method.name for method in METHODS if method.forks)
 ASKS_A_HOST_TO_BUILD = frozenset(method.name for method in METHODS if method.asks_a_host_to_build)
+REASONS = {method.name: method.reasons for method in METHODS if method.reasons}
+"""Method -> where its arguments say why the host that sends it gives up."""
+GIVES_UP = frozenset(REASONS)
+"""Methods with which a host gives up, and another one is asked."""
 SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
 ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)

@@ -53,6 +53,7 @@ __all__ = [
     "VRM",
     "Place",
     "Service",
+    "is_client_tool",
     "is_same_project",
     "ports_of",
     "role_of_user_agent",
@@ -272,6 +273,22 @@ LISTENS = frozenset(ROLE_OF_PORT.values())
 APIS = LISTENS & CALLS_OTHERS
 """Services with a REST API: from outside they are known only behind the proxy."""
 
+_CLIENT_TOOLS = (
+    "openstacksdk",
+    "openstackclient",
+    "python-openstackclient",
+    "python-novaclient",
+    "gophercloud",
+    "Terraform",
+    "HashiCorp Terraform",
+    "jclouds",
+    "fog-core",
+    "OpenStack4j",
+    "curl",
+)
+"""What User-Agent begins with where a client asks an API: the command line and its libraries (openstacksdk,
+python-novaclient; gophercloud of Terraform and Kubernetes), and the libraries of other languages."""
+
 _USER_AGENT = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
 """PROGRAM keystoneauth1/VERSION …: keystoneauth1/session.py, keystonemiddleware/auth_token."""
 
@@ -285,6 +302,11 @@ def role_of_user_agent(user_agent: str) -> str:
     """
     match = _USER_AGENT.match(user_agent)
     return ROLE_OF_PROGRAM.get(match.group(1), "") if match else ""
+
+
+def is_client_tool(user_agent: str) -> bool:
+    """Return whether User-Agent names a tool or a library with which clients ask OpenStack's APIs."""
+    return user_agent.startswith(_CLIENT_TOOLS)
 
 
 def ports_of(role: str) -> tuple[int, ...]:

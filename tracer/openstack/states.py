@@ -1,19 +1,23 @@
 """The states of a server in nova's database and in its API, of the VRM's tasks, of ports and of volumes.
 
-Sources: nova/compute/vm_states.py; nova/api/openstack/common.py (the status in an answer is the state in
-capitals); FusionCompute's interface reference, tasks; neutron-lib, api/definitions/portbindings.py; cinder,
-objects/fields.py (VolumeStatus, VolumeAttachStatus). What nova takes for a failure of these:
-nova/network/neutron.py (_ensure_no_port_binding_failure), nova/compute/manager.py
-(_await_block_device_map_created).
+Sources: nova/compute/vm_states.py and task_states.py (the tasks of a build are the same in all releases);
+nova/api/openstack/common.py (the status in an answer is the state in capitals); FusionCompute's interface
+reference, tasks; neutron-lib, api/definitions/portbindings.py; cinder, objects/fields.py (VolumeStatus,
+VolumeAttachStatus). What nova takes for a failure of these: nova/network/neutron.py
+(_ensure_no_port_binding_failure), nova/compute/manager.py (_await_block_device_map_created).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
+
+from tracer.openstack.rpc import TASK_STATE, VM_STATE
 
 __all__ = [
     "ACTIVE",
     "BAD",
+    "BUILD_TASKS",
     "CONDITIONS",
     "DELETED",
     "ENDS_CREATION",
@@ -25,12 +29,16 @@ __all__ = [
     "TASK_FAILED",
     "TASK_SUCCEEDED",
     "Condition",
+    "saved_word",
 ]
 
 # vm_state: of instances.vm_state and of a saved Instance.
 ACTIVE = "active"
 ERROR = "error"
 DELETED = frozenset({"deleted", "soft-delete"})
+
+BUILD_TASKS = ("networking", "block_device_mapping", "spawning")
+"""task_state of a server while its host builds it, in the order in which nova-compute saves them."""
 
 ENDS_CREATION = frozenset({ACTIVE, ERROR})
 """States that end a creation."""
@@ -77,3 +85,15 @@ CONDITIONS = (
         "", "status", frozenset({TASK_FAILED, "canceled", "cancelled"}), frozenset({"running", "waiting"})
     ),
 )
+
+
+def saved_word(vm_state: str, task_state: str, changed: Collection[str] = ()) -> str:
+    """Return what a save of a server tells: its new task, or without one its new state; '' for neither.
+
+    *changed* are the fields that it writes; without them both states count.
+    """
+    if changed and TASK_STATE not in changed and VM_STATE not in changed:
+        return ""
+    if task_state and (not changed or TASK_STATE in changed):
+        return task_state
+    return vm_state if not changed or VM_STATE in changed else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tracer.errors import UsageError
@@ -501,35 +501,44 @@ class Building:
 
     # --- the end ---
 
-    def save(self, host: str, number: int, vm_state: str) -> None:
+    def save(self, host: str, number: int, vm_state: str, task_state: str | None = None) -> None:
         """Write Instance.save of *host*: RPC to nova-conductor, its UPDATE, and the reply."""
         server_id = self.server_ids[number]
+        states = {"vm_state": vm_state} | ({"task_state": task_state} if task_state else {})
         args = {
             "objinst": nova_object(
                 "Instance",
                 id=2,
                 vm_state=vm_state,
-                task_state=None,
+                task_state=task_state,
                 host=host,
                 node=host,
                 user_data=None,
                 uuid=server_id,
             )
-            | {"nova_object.changes": ["vm_state"]},
+            | {"nova_object.changes": list(states)},
             "objmethod": "save",
             "args": [],
             "kwargs": {},
         }
+        written = ", ".join(f"{column}='{state}'" for column, state in states.items())
+        statement = f"UPDATE instances SET {written} WHERE instances.uuid = '{server_id}'"
+        self.act_on_object(host, args, statement)
+
+    tells: Collection[str] = ("RPC", "SQL")
+    """How the captures show what nova-compute saves."""
+
+    def act_on_object(self, host: str, args: dict[str, Any], statement: str) -> None:
+        """Write object_action of *host* with *args*, nova-conductor's *statement* for it, and the reply."""
         msg_id = self.cloud.fresh_id().replace("-", "")
         body = self.cloud.message("object_action", args, self.request_id, host, msg_id)
-        self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
-        self.sql(
-            "nova-conductor",
-            f"UPDATE instances SET vm_state='{vm_state}' WHERE instances.uuid = '{server_id}'",
-        )
-        self.cloud.rpc(
-            self.wait(0.005), "nova-conductor", host, "", f"reply_{host}", self.cloud.reply(msg_id)
-        )
+        if "RPC" in self.tells:
+            self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
+        if "SQL" in self.tells:
+            self.sql("nova-conductor", statement)
+        if "RPC" in self.tells:
+            reply = self.cloud.reply(msg_id)
+            self.cloud.rpc(self.wait(0.005), "nova-conductor", host, "", f"reply_{host}", reply)
 
     def succeed(self, number: int, host: str) -> None:
         """Write the success of VM *number* as *ends* asks: saved (with a poll), poll, or nothing."""
