@@ -51,6 +51,26 @@ class StepCoverage:
         """Return whether a capture's name states the plane of *connection*."""
         return self._captures.plane_is_given(connection)
 
+    def would_show_call(self, plane: str, caller: str, callee: str, since_ns: int) -> bool:
+        """Return whether a REST call of *caller* to *callee* from *since_ns* on would have been seen."""
+        captures, trace = self._captures, self._case.trace
+        until_ns = max(trace.failed_ns or 0, self._case.last_own_ns())
+        callers = self._addresses_of(caller)
+        callees = self._addresses_of(callee) | self._fronts_of(callee)
+        begin_ns, end_ns = captures.span_ns(plane, "REST", callers | callees)
+        return not (
+            begin_ns > since_ns
+            or end_ns < until_ns
+            or captures.unseen(plane, "REST", callers, callees, (caller, callee))
+            or captures.one_way("REST", callers, callees)
+            or captures.cut_short()
+            or captures.interruption(since_ns, until_ns)
+            or captures.is_in_burst(since_ns, until_ns)
+            or captures.damaged("REST", callers, callees, since_ns, until_ns)
+            or captures.broke_off(plane, until_ns)
+            or trace.curtailed
+        )
+
     def whole(self, step: str) -> bool:
         """Return whether the plane of *step* was captured without gaps, from before this trace on."""
         return self.why_not(step, strict=False) is None
