@@ -148,8 +148,10 @@ class Coverage:
 
     def _pair(self, protocol: str, connection: Connection, speaks: bool = True) -> None:
         key = (protocol, connection.client.address, connection.server.address)
-        if speaks and len(self._speaking) < MAX_PAIRS:
-            self._speaking.update(key[1:])
+        speaking = self._speaking
+        # Nearly every call is of a pair that is known.
+        if speaks and (key[1] not in speaking or key[2] not in speaking) and len(speaking) < MAX_PAIRS:
+            speaking.update(key[1:])
         if key not in self._pairs and len(self._pairs) < MAX_PAIRS:
             self._pairs[key] = connection
             self._planes.clear()

@@ -101,6 +101,8 @@ def owed_by(case: Case, step: str) -> str:
 
 def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
+    if ending.hindrance is not None:
+        return ending.hindrance.peer
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
     if ending.by_host:
@@ -148,6 +150,8 @@ def _is_waited_for(record: CallRecord) -> bool:
 
 def cause_of(case: Case, ending: Ending) -> str:
     """Return the cause: the text of the fault, else the result of the last call."""
+    if ending.hindrance is not None:
+        return ending.hindrance.words
     if ending.error and ending.error != REFUSED:
         return ending.error
     record = case.records.get(ending.call.serial) if ending.call is not None else None
@@ -174,6 +178,9 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     while_ = f" in state {ending.state}" if ending.state else ""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
+    if ending.hindrance is not None:
+        state = "; the VM was put in state error" if ending.call is case.trace.failed_call else ""
+        return f"{where}: {ending.hindrance.words}{state}{_after_colon(ending.error)}"
     if record is None:
         return where + _after_colon(ending.error)
     if ending.by_host:
@@ -205,6 +212,8 @@ def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
     proxy, api = case.records[leg.serial], case.grammar.api
     said = f"{proxy.callee} answered {proxy.result} by itself to {proxy.operation}"
     record = case.records[ending.call.serial] if ending.call is not None else proxy
+    if ending.hindrance is not None:
+        return f"{where}: {ending.hindrance.words}; {said}"
     if record is proxy:
         return f"{where}: {said}, no {api} answered behind it{_after_colon(leg.error)}"
     if record.protocol == "RPC" and record.result == "undelivered":
@@ -294,6 +303,8 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
         saved = f"it saved the state {ending.state} at +{after:.1f} s, and none since"
         return f"step {step} has not ended in {lasts}, owed by {owed_by(case, step)}: {saved}"
     text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    if ending.hindrance is not None:
+        return f"{text}: {ending.hindrance.words}"
     message = _last_message(case)
     waits = message is not None and coverage.owed_by_broker(step)
     if waits and message is not None:

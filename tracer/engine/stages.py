@@ -372,6 +372,7 @@ class Stages:
             roles.host_name,
             int(self.settings.stall_s * 1e9),
             (*self.given.allow, *self.settings.allow),
+            self.calls.broker,
         )
 
     def internal_error_words(self) -> str:

@@ -144,6 +144,8 @@ class Deviation:
     """The role that failed, or that owes the missing step."""
     cause: str = ""
     """The text of the fault, or what the last call did."""
+    hindrance: str = ""
+    """What at the broker kept the creation from going on; the message and the cause hold it, too."""
 
 
 @dataclass(slots=True, frozen=True)

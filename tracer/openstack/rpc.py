@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.openstack.services import NOVA_API, NOVA_COMPUTE, NOVA_CONDUCTOR, NOVA_SCHEDULER
+from tracer.openstack.services import NOVA_API, NOVA_COMPUTE, NOVA_CONDUCTOR
 
 __all__ = [
     "ABOUT_SERVERS",
@@ -36,6 +36,7 @@ __all__ = [
     "OLD_SELECTED_HOST",
     "OWN",
     "REASONS",
+    "REPLY_QUEUE",
     "SAVE",
     "SAVES_SERVER",
     "SELECTED_HOST",
@@ -64,7 +65,6 @@ class Method(NamedTuple):
     name: str
     sender: str = ""
     """Its sender, for connections that do not identify themselves; empty where several services send it."""
-    receiver: str = ""
     servers: tuple[Path, ...] = ()
     """Where its arguments name the servers that it is about, best first."""
     names_new_servers: bool = False
@@ -77,8 +77,8 @@ class Method(NamedTuple):
     """Its reply names a host for each server."""
     acts_on_a_server: bool = False
     """It asks for an operation on one existing server."""
-    passed_on: bool = False
-    """Its receiver passes it on to a host, as a message of the same name."""
+    passed_on_by: str = ""
+    """Its receiver, where that passes it on to a host as a message of the same name."""
     reasons: tuple[Path, ...] = ()
     """Where its arguments say why the host that sends it gives up: a text or a list of texts, best first."""
     of_objects: bool = False
@@ -87,7 +87,7 @@ class Method(NamedTuple):
 
 def _acting(names: Iterable[str], sender: str = "") -> tuple[Method, ...]:
     """Return the rows of requests to nova-compute about one existing server."""
-    return tuple(Method(name, sender, NOVA_COMPUTE, (OWN,), acts_on_a_server=True) for name in names)
+    return tuple(Method(name, sender, (OWN,), acts_on_a_server=True) for name in names)
 
 
 METHODS = (
@@ -95,7 +95,6 @@ METHODS = (
     Method(
         "schedule_and_build_instances",
         NOVA_API,
-        NOVA_CONDUCTOR,
         (("build_requests", "*", "instance_uuid"), ("request_specs", "*", "instance_uuid")),
         names_new_servers=True,
         forks=True,
@@ -103,7 +102,6 @@ METHODS = (
     Method(
         "select_destinations",
         NOVA_CONDUCTOR,
-        NOVA_SCHEDULER,
         (
             ("instance_uuids", "*"),
             ("spec_obj", "instance_uuid"),
@@ -118,7 +116,6 @@ METHODS = (
     Method(
         "build_and_run_instance",
         NOVA_CONDUCTOR,
-        NOVA_COMPUTE,
         (OWN,),
         names_new_servers=True,
         forks=True,
@@ -129,7 +126,6 @@ METHODS = (
     Method(
         "build_instances",
         NOVA_COMPUTE,
-        NOVA_CONDUCTOR,
         (("instances", "*", "uuid"),),
         names_new_servers=True,
         # nova/compute/manager.py, _do_build_and_run_instance: the reason, and the traceback of the exception.
@@ -139,7 +135,6 @@ METHODS = (
     Method(
         "external_instance_event",
         NOVA_API,
-        NOVA_COMPUTE,
         (("instances", "*", "uuid"), ("events", "*", "instance_uuid")),
         names_new_servers=True,
     ),
@@ -158,25 +153,27 @@ METHODS = (
     # nova-conductor takes these on, and passes two of them on to a host by the same name. migrate_server is
     # that of a resize and of a cold migration, until Newton of a live one too; a host that cannot take the
     # server sends it again.
-    Method("migrate_server", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True),
-    Method("live_migrate_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True),
-    Method("rebuild_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True, passed_on=True),
-    Method("unshelve_instance", NOVA_API, NOVA_CONDUCTOR, (OWN,), acts_on_a_server=True, passed_on=True),
+    Method("migrate_server", NOVA_API, (OWN,), acts_on_a_server=True),
+    Method("live_migrate_instance", NOVA_API, (OWN,), acts_on_a_server=True),
+    Method("rebuild_instance", NOVA_API, (OWN,), acts_on_a_server=True, passed_on_by=NOVA_CONDUCTOR),
+    Method("unshelve_instance", NOVA_API, (OWN,), acts_on_a_server=True, passed_on_by=NOVA_CONDUCTOR),
     *_acting(("prep_resize", "live_migration", "check_can_live_migrate_destination"), NOVA_CONDUCTOR),
     *_acting(("resize_instance", "finish_resize"), NOVA_COMPUTE),
     *_acting(("check_can_live_migrate_source", "pre_live_migration"), NOVA_COMPUTE),
     *_acting(("post_live_migration_at_destination", "rollback_live_migration_at_destination"), NOVA_COMPUTE),
     # --- periodic messages of nova-compute
-    Method("object_action", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
-    Method("object_class_action_versions", NOVA_COMPUTE, NOVA_CONDUCTOR, of_objects=True),
+    Method("object_action", NOVA_COMPUTE, of_objects=True),
+    Method("object_class_action_versions", NOVA_COMPUTE, of_objects=True),
     # oslo.versionedobjects 0.10 and older
-    Method("object_class_action", "", NOVA_CONDUCTOR, of_objects=True),
-    Method("object_backport_versions", NOVA_COMPUTE, NOVA_CONDUCTOR),
-    Method("update_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
-    Method("sync_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
-    Method("delete_instance_info", NOVA_COMPUTE, NOVA_SCHEDULER),
+    Method("object_class_action", of_objects=True),
+    Method("object_backport_versions", NOVA_COMPUTE),
+    Method("update_instance_info", NOVA_COMPUTE),
+    Method("sync_instance_info", NOVA_COMPUTE),
+    Method("delete_instance_info", NOVA_COMPUTE),
 )
 
+REPLY_QUEUE = "reply_"
+"""Start of the name of the queue of a process for replies (oslo_messaging/_drivers/amqpdriver.py)."""
 # What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
 # or until Pike the host alone (nova/scheduler/manager.py).
 SELECTED_HOST: Path = ("*", "service_host")
@@ -219,7 +216,7 @@ ERROR_TEXT = "exc_val"
 
 SENDER = {method.name: method.sender for method in METHODS if method.sender}
 """Method -> its sender, for connections that do not identify themselves."""
-_PASSED_ON = {method.name: method.receiver for method in METHODS if method.passed_on}
+_PASSED_ON = {method.name: method.passed_on_by for method in METHODS if method.passed_on_by}
 SERVERS_IN = {method.name: method.servers for method in METHODS if method.servers}
 """Method -> where its arguments name the servers that it is about, best first."""
 ABOUT_SERVERS = frozenset(SERVERS_IN)
