@@ -35,17 +35,21 @@ from tracer.calls.oslo_body import (
     unescaped,
 )
 from tracer.calls.oslo_facts import (
+    Notified,
     ObjectAction,
     instance_uuids,
+    notified,
     object_action_facts,
     reason_given,
     selected_hosts,
 )
 
 __all__ = [
+    "Notified",
     "ObjectAction",
     "OsloMessage",
     "instance_uuids",
+    "notified",
     "object_action_facts",
     "read",
     "reason_given",

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 from tracer.calls.oslo_body import LONGEST_TEXT, UUID, plain, unescaped, whole
 from tracer.openstack import rpc
 
-__all__ = ["ObjectAction", "instance_uuids", "object_action_facts", "reason_given", "selected_hosts"]
+__all__ = [
+    "Notified",
+    "ObjectAction",
+    "instance_uuids",
+    "notified",
+    "object_action_facts",
+    "reason_given",
+    "selected_hosts",
+]
 
 
 class ObjectAction(NamedTuple):
@@ -36,6 +44,16 @@ class ObjectAction(NamedTuple):
     InstanceFault the reason that is recorded."""
     changes: tuple[str, ...] = ()
     """Instance: the fields that the save writes."""
+
+
+class Notified(NamedTuple):
+    """A notification that a server was not built."""
+
+    servers: tuple[str, ...]
+    words: str
+    """Class and text of the exception."""
+    host: str
+    """Where, if the notification says so."""
 
 
 # --- facts for correlation ------------------------------------------------------------------------
@@ -78,6 +96,27 @@ def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
         if uuids:
             return tuple(uuids)
     return ()
+
+
+def notified(event: str, body: bytes) -> Notified | None:
+    """Return what a notification of a failure says; None for other events, and for a cut body."""
+    row = rpc.NOTIFIED.get(event)
+    inner = whole(plain(body)) if row is not None else None
+    if row is None or inner is None:
+        return None
+    payload = inner.get("payload")
+
+    def texts(path: tuple[str, ...]) -> list[str]:
+        return [value for value in _follow(payload, path) if isinstance(value, str) and value]
+
+    servers = (s for path in row.servers for s in texts(path)[:64] if _UUID_TEXT.fullmatch(s))
+    words = ": ".join(text[:LONGEST_TEXT] for path in row.words for text in texts(path)[:1])
+    publisher = inner.get("publisher_id")
+    sender = publisher if isinstance(publisher, str) else ""
+    # nova-compute:compute1, and compute.compute1 of legacy notifications.
+    host = next(iter(texts(row.host)), "") if row.host else ""
+    host = host or (re.split("[:.]", sender, maxsplit=1)[-1] if row.host else "")
+    return Notified(tuple(dict.fromkeys(servers)), words, host[:255])
 
 
 def _follow(value: object, path: tuple[str, ...]) -> Iterator[object]:

@@ -217,6 +217,7 @@ class RpcCalls:
         )
         if facts.mode == "notify":
             facts.method = envelope.event_type or "?"
+            _read_notification(facts, message.body)
         elif facts.mode == "reply":
             self._read_reply(facts, message)
         elif facts.method in ABOUT_SERVERS:
@@ -610,6 +611,12 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
     elif found.objname == FAULT:
         facts.action = facts.object_method
         facts.fault = clean(found.error or "")
+
+
+def _read_notification(facts: RpcFacts, body: bytes) -> None:
+    found = oslo.notified(facts.method, body)
+    if found is not None:
+        facts.ids, facts.fault, facts.told_by = found.servers, clean(found.words), found.host
 
 
 def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]) -> None:

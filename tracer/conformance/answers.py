@@ -18,10 +18,19 @@ from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.conformance.told import fault_of
 from tracer.model import Call, Note, RestFacts, RpcFacts
+from tracer.openstack.faults import meaning_of
 from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
 from tracer.openstack.services import NOVA_SCHEDULER
 
-__all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered", "selects_host"]
+__all__ = [
+    "answers",
+    "candidates_offered",
+    "claim_refused",
+    "claim_words",
+    "faults_recorded",
+    "redelivered",
+    "selects_host",
+]
 
 _MOST = 5
 """The most notes of one kind: a nova-conductor that died leaves hundreds of calls without a reply."""
@@ -36,10 +45,11 @@ def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     return [
         *_placement(case, ending),
         *_replies(case, ending, coverage),
+        *_meanings(case, ending),
         *_messages(case, ending, coverage),
         *(
-            Note("fault", None, f"nova recorded: {fault_of(call)}", case.records[call.serial])
-            for call in faults_recorded(case)[-_MOST:]
+            Note("fault", None, _fault_words(call), case.records[call.serial])
+            for call in faults_recorded(case)
         ),
     ]
 
@@ -55,6 +65,21 @@ def candidates_offered(case: Case) -> Call | None:
         if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
             found = call
     return found
+
+
+def claim_refused(case: Case) -> Call | None:
+    """Return the last claim of a host's resources, if placement refused it; None if there was none."""
+    offer = candidates_offered(case)
+    since_ns = offer.started_ns if offer is not None else 0
+    claims = [c for c in case.trace.calls if c.operation.startswith(CLAIM) and c.started_ns >= since_ns]
+    status = claims[-1].result if claims else ""
+    return claims[-1] if status.isdigit() and int(status) >= 400 else None
+
+
+def claim_words(claim: Call) -> str:
+    """Return what placement answered to a claim that it refused, with its words."""
+    said = f": {claim.error}" if claim.error else ""
+    return f"refused the claim with {claim.result}{said}"
 
 
 def selects_host(case: Case, step: str | None) -> bool:
@@ -89,13 +114,9 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
     elif ending.call is not None and ending.call.result == "failure":
         hosts = "1 host" if count == 1 else f"{count} hosts"
         why = f"placement offered {hosts}{wanted}: nova-scheduler's filters refused, or claiming failed"
-        claims = [
-            c
-            for c in case.trace.calls
-            if c.operation.startswith(CLAIM) and c.result[:1] in "45" and c.result != "?"
-        ]
-        if claims:
-            why += f" (placement answered {claims[-1].result} to {CLAIM}{{id}})"
+        claim = claim_refused(case)
+        if claim is not None:
+            why = f"placement offered {hosts}{wanted}, and {claim_words(claim)}: no filter is the cause"
     else:
         return []
     return [Note("placement", step, why, case.records[offer.serial])]
@@ -155,6 +176,15 @@ def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
             )
             notes.append(Note("reply", step, f"{what} {said}", record))
     return notes[-_MOST:]
+
+
+def _meanings(case: Case, ending: Ending) -> list[Note]:
+    """Return what the exception means with which a creation ended, where it is one that asks for more."""
+    facts = ending.call.facts if ending.call is not None else None
+    words = meaning_of(facts.failure) if isinstance(facts, RpcFacts) else ""
+    if not words or ending.call is None:
+        return []
+    return [Note("reply", ending.stopped_at, words, case.records[ending.call.serial])]
 
 
 def _lost(call: Call) -> bool:
@@ -238,7 +268,16 @@ def faults_recorded(case: Case) -> list[Call]:
     for call in case.trace.calls:
         if fault := fault_of(call):
             found.setdefault(fault, call)
-    return list(found.values())
+    return list(found.values())[-_MOST:]
+
+
+def _fault_words(call: Call) -> str:
+    """Return nova's words of why a VM is in error, behind who said so."""
+    facts = call.facts
+    if isinstance(facts, RpcFacts) and facts.mode == "notify":
+        where = f" on {facts.told_by}" if facts.told_by else ""
+        return f"nova notified{where} ({facts.method}): {facts.fault}"
+    return f"nova recorded: {fault_of(call)}"
 
 
 def _step_of(case: Case, call: Call) -> str | None:

@@ -142,6 +142,10 @@ class Ending:
     """The call that failed, or the last call."""
     error: str = ""
     """The text of the fault."""
+    how: str = ""
+    """What failed, in words, where `call` alone does not say it."""
+    peer: str = ""
+    """Who failed, where `call` alone does not say it."""
     proxy: Call | None = None
     """The leg that a proxy answered by itself, because of a time-out or by its own rules."""
     hindrance: Hindrance | None = None

@@ -49,6 +49,7 @@ class Checker:
     *addresses_of*, *fronts_of* and *host_of* return the addresses of a role, the addresses of the proxies
     before a role, and the host name of an address. Silence becomes `stuck` after *stall_ns*. *allow* is what
     the user accepts, as KIND or KIND:STEP. *broker* answers what happened at the broker apart from messages.
+    *works_with* returns whether something that was seen works with a role that may not have been seen itself.
     """
 
     grammar: Grammar
@@ -60,12 +61,15 @@ class Checker:
     stall_ns: int = 60_000_000_000
     allow: tuple[str, ...] = ()
     broker: Broker = NO_BROKER
+    works_with: Callable[[str], bool] = lambda role: False
 
     def check(self, trace: Trace) -> Verdict:
         """Return the verdict on *trace*."""
         case = lay_out(trace, self.grammar, self.record)
         case.attempts = hosts_asked(case, self.host_of)
-        coverage = StepCoverage(case, self.coverage, self.addresses_of, self.fronts_of, self.stall_ns)
+        coverage = StepCoverage(
+            case, self.coverage, self.addresses_of, self.fronts_of, self.stall_ns, self.works_with
+        )
         # The outcome comes before the alignment: only a creation that succeeded must reach the end of the
         # grammar. It rests on evidence (a saved state, a refusal), not on the steps that were seen.
         ending = judge(case, coverage, self.stall_ns)

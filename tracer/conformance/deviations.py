@@ -15,6 +15,7 @@ from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.sentences import (
     cause_of,
+    deletion_words,
     expected_words,
     failure_words,
     missing_words,
@@ -56,6 +57,9 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
         kind, words, shown = "failed", failure_words(case, ending), shown_for(case, ending)
     elif ending.outcome == "stuck":
         kind, words = "stalled", stall_words(case, ending, coverage)
+        shown = case.records.get(ending.call.serial) if ending.call is not None else None
+    elif ending.outcome == "deleted":
+        kind, words = "stalled", f"deleted {deletion_words(case, ending)}"
         shown = case.records.get(ending.call.serial) if ending.call is not None else None
     else:
         return

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.conformance.blame import Blame, blame, reply_that_stopped, words_of
 from tracer.conformance.bodies import is_good_later, not_done, said_of
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
@@ -45,6 +46,11 @@ def _of_creation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if refusal is not None:
         return rejected(case, coverage, refusal)
     failed_reply = _failed_reply(case)
+    deleted_ns = trace.deleted_ns
+    if deleted_ns is not None and (failed_reply is None or failed_reply.started_ns > deleted_ns):
+        ending = Ending("deleted", call=trace.deleted_call, time_ns=deleted_ns)
+        _first_absent(case, coverage, ending)
+        return ending
     if trace.failed_ns is not None or failed_reply is not None:
         return _error(case, coverage, failed_reply)
     return _silent(case, coverage, stall_ns)
@@ -131,8 +137,9 @@ def _failed_reply(case: Case) -> Call | None:
 def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> Ending:
     """Return the ending of a creation in error: the step of the evidence that comes nearest to the cause."""
     # In this order: a call of the last host that failed; the scheduler's reply with an exception, where no
-    # host was asked; what the last host said of itself; a message that the broker refused or could not route;
-    # a reply that came too late; else the first step that did not happen.
+    # host was asked; what neutron reported, nova's words and bad replies (blame.py); what the last host said
+    # of itself; a message that the broker refused or could not route; a reply that came too late; else
+    # between which steps it lies.
     trace, grammar = case.trace, case.grammar
     state_call = trace.failed_call
     replied_ns = failed_reply.started_ns if failed_reply is not None else 0
@@ -152,6 +159,11 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         ending.stopped_at = grammar.earliest(frozenset(steps))
         ending.call, ending.error = failed_reply, failed_reply.error
         return ending
+    late = _answered_late(case)
+    blamed = blame(case, coverage) if late is None or case.attempts else None
+    if blamed is not None:
+        _blamed(case, coverage, ending, blamed, given_up)
+        return ending
     if case.attempts and _said_by_host(case, coverage, ending, given_up):
         return ending
     lost = next((w for w in case.witnesses if w.failed and w.record.protocol == "RPC" and not w.steps), None)
@@ -159,14 +171,61 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         ending.stopped_at = grammar.earliest(lost.failed)
         ending.call, ending.error = lost.call, lost.call.error
         return ending
-    late = _answered_late(case)
+    recorded = [each.words for each in words_of(case) if each.call not in trace.polls]
+    ending.error = next(reversed(recorded), "") or (state_call.error if state_call is not None else "")
     if late is not None and not case.attempts:
         ending.stopped_at = late
     else:
         _first_absent(case, coverage, ending)
-    recorded = [fault for call in trace.calls if (fault := fault_of(call))]
-    ending.error = (state_call.error if state_call is not None else "") or (recorded[-1] if recorded else "")
+        _claim_no_more(case, coverage, ending)
     return ending
+
+
+def _blamed(
+    case: Case, coverage: StepCoverage, ending: Ending, blamed: Blame, given_up: GaveUp | None
+) -> None:
+    """Set where a creation stopped by what the services said of it."""
+    ending.how, ending.peer, ending.error = blamed.how, blamed.peer, blamed.error
+    ending.call = blamed.call or ending.call
+    begun = begun_in(case, len(case.attempts) - 1) if case.attempts else None
+    if not blamed.how:
+        ending.by_host = given_up is not None
+        ending.state = begun.word if begun is not None else ""
+    if blamed.step is not None:
+        ending.stopped_at = blamed.step
+    elif begun is not None:
+        ending.stopped_at = _step_begun(case, coverage, begun.begun)
+    else:
+        _first_absent(case, coverage, ending)
+        _claim_no_more(case, coverage, ending)
+
+
+def _claim_no_more(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+    """Replace the step of *ending*, the first that did not happen, by what is known, if nothing shows that it
+    failed: the last step that was seen, and that one.
+
+    A reply that did not come, a message that the broker holds and a call without an answer do show it.
+    """
+    grammar, step = case.grammar, ending.stopped_at
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    if step is None or coverage.owed_by_broker(step) or _unanswered(case, coverage, since_ns) == step:
+        return
+    if any(_is_asked(case, method) for method in grammar.replies(step)):
+        return
+    required = [s.name for s in grammar.steps if s.presence == "required"]
+    at = required.index(step) if step in required else 0
+    # Where all steps were seen, any of the attempt may have failed.
+    seen = bool(case.step_calls(step)) and bool(grammar.attempt)
+    before = grammar.attempt[0] if seen else required[max(0, at - 1)]
+    ending.stopped_at, ending.between = None, (before, step)
+
+
+def _is_asked(case: Case, method: str) -> bool:
+    """Return whether a call of *method* was seen, whose reply is a step."""
+    return any(
+        isinstance(c.facts, RpcFacts) and c.facts.mode == "call" and c.facts.method == method
+        for c in case.trace.calls
+    )
 
 
 def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: GaveUp | None) -> bool:
@@ -289,7 +348,7 @@ def host_unknown_after(case: Case, ending: Ending, coverage: StepCoverage) -> tu
 
 def only_refused(witnesses: Sequence[Witness], ending: Ending) -> bool:
     """Return whether a step got no further than failed connections, in a creation that may still retry."""
-    waits = ending.outcome in ("stuck", "unfinished")
+    waits = ending.outcome in ("stuck", "deleted", "unfinished")
     return waits and bool(witnesses) and all(isinstance(w.call.facts, ConnectFacts) for w in witnesses)
 
 
@@ -318,6 +377,9 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns, bool(ending.state))):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
+    stopped = reply_that_stopped(case, case.attempts[-1].since_ns if case.attempts else 0)
+    if stopped is not None and ending.outcome == "stuck":
+        ending.call, ending.how, ending.error = stopped.call, stopped.how, stopped.error
     return ending
 
 

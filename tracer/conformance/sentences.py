@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracer.alignment.out_of_order import OutOfOrder
-from tracer.conformance.answers import candidates_offered, selects_host
+from tracer.conformance.answers import candidates_offered, claim_refused, claim_words, selects_host
+from tracer.conformance.bodies import not_done, said_of
 from tracer.conformance.case import Case, Ending
 from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
@@ -25,6 +26,7 @@ from tracer.openstack.states import TASK_FAILED
 __all__ = [
     "between_words",
     "cause_of",
+    "deletion_words",
     "expected_words",
     "failure_words",
     "host_words",
@@ -103,6 +105,11 @@ def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
     if ending.hindrance is not None:
         return ending.hindrance.peer
+    if ending.peer:
+        return ending.peer
+    if ending.outcome == "deleted":
+        waits = _open_call(case, ending)
+        return waits.callee if waits is not None else case.grammar.caller(ending.stopped_at)
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
     if ending.by_host:
@@ -150,8 +157,14 @@ def _is_waited_for(record: CallRecord) -> bool:
 
 def cause_of(case: Case, ending: Ending) -> str:
     """Return the cause: the text of the fault, else the result of the last call."""
+    if ending.outcome == "deleted":
+        return f"deleted {deletion_words(case, ending)}"
     if ending.hindrance is not None:
         return ending.hindrance.words
+    if ending.how:
+        return f"{ending.how}{_after_colon(ending.error)}"
+    if unknown := _unknown_token(case, ending):
+        return unknown
     if ending.error and ending.error != REFUSED:
         return ending.error
     record = case.records.get(ending.call.serial) if ending.call is not None else None
@@ -181,11 +194,17 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
     if ending.hindrance is not None:
         state = "; the VM was put in state error" if ending.call is case.trace.failed_call else ""
         return f"{where}: {ending.hindrance.words}{state}{_after_colon(ending.error)}"
+    if ending.how:
+        return f"{where}: {ending.how}{_after_colon(ending.error)}"
+    if ending.peer and not ending.by_host:
+        # Nova's own words, however they travelled.
+        return f"{where}: the VM was put in state error because of {ending.peer}{_after_colon(ending.error)}"
     if record is None:
         return where + _after_colon(ending.error)
     if ending.by_host:
         who = f"{HOST_SERVICE} on {case.attempts[-1].host}" if case.attempts else HOST_SERVICE
-        return f"{where}: {who} gave up{while_}{_after_colon(ending.error)}"
+        over = f" because of {ending.peer}" if ending.peer else ""
+        return f"{where}: {who} gave up{while_}{over}{_after_colon(ending.error)}"
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
         how = f"the VM was put in state error{f', after {ending.state}' if ending.state else ''}"
         last = _last_message(case)
@@ -260,16 +279,18 @@ def _unanswered_words(case: Case, last: CallRecord) -> str:
 
 
 def _offered(case: Case) -> str:
-    """Return, in brackets, whether placement offered no host or nova-scheduler's filters refused all."""
+    """Return, in brackets, whether placement offered no host, refused a claim, or the filters refused all."""
     offer = candidates_offered(case)
     if offer is None or not isinstance(offer.facts, RestFacts):
         return ""
     count = offer.facts.candidates
     if not count:
         return " (placement offered no host)"
-    if count == 1:
-        return " (placement offered 1 host, and the scheduler refused it)"
-    return f" (placement offered {count} hosts, and the scheduler refused them all)"
+    hosts, all_of_them = ("1 host", "it") if count == 1 else (f"{count} hosts", "them all")
+    claim = claim_refused(case)
+    if claim is not None:
+        return f" (placement offered {hosts}, and {claim_words(claim)})"
+    return f" (placement offered {hosts}, and the scheduler refused {all_of_them})"
 
 
 def _last_message(case: Case) -> CallRecord | None:
@@ -295,16 +316,23 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if step is None:
         return between_words(ending)
     quiet_ns = coverage.captured_until_ns(step, bool(ending.state)) - case.last_own_ns()
-    begun = begun_in(case, len(case.attempts) - 1) if ending.state else None
+    begun = begun_in(case, len(case.attempts) - 1) if ending.state and not ending.how else None
     if begun is not None:
         begun_ns = begun.call.started_ns
         lasts = time_words(case.last_own_ns() + quiet_ns - begun_ns)
         after = (begun_ns - case.first_ns) / 1e9
         saved = f"it saved the state {ending.state} at +{after:.1f} s, and none since"
         return f"step {step} has not ended in {lasts}, owed by {owed_by(case, step)}: {saved}"
-    text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    came = any(
+        w.call.started_ns >= since_ns or step not in case.grammar.attempt for w in case.step_calls(step)
+    )
+    verb = "has not ended" if came else "never came"
+    text = f"step {step} {verb} in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
     if ending.hindrance is not None:
         return f"{text}: {ending.hindrance.words}"
+    if ending.how:
+        return f"{text}: {ending.how}{_after_colon(ending.error)}"
     message = _last_message(case)
     waits = message is not None and coverage.owed_by_broker(step)
     if waits and message is not None:
@@ -326,6 +354,34 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
         fate = "was delivered, then silence" if _is_from_firehose(case, message) else _BROKER["ok"]
         return f"{text}: {message.operation} {fate}"
     return text
+
+
+def deletion_words(case: Case, ending: Ending) -> str:
+    """Return who deleted a VM that was being built, and what it was waiting for."""
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    who = f"by {record.caller} ({record.operation})" if record is not None else "by its user"
+    step = ending.stopped_at
+    if step is None:
+        return f"{who}, between steps {' and '.join(ending.between or ())}"
+    if not case.step_calls(step):
+        by = owed_by(case, step)
+        return f"{who}, before step {step}{f', owed by {by}' if by else ''}"
+    waits = _open_call(case, ending)
+    said = ""
+    if waits is not None and waits.result == "?":
+        said = f": {waits.callee} had not answered {waits.operation}"
+    elif waits is not None:
+        facts = next(w for w in case.witnesses if w.record is waits)
+        said = f": {call_words(waits)}, {said_of(facts)}"
+    return f"{who}, while step {step} had not ended{said}"
+
+
+def _open_call(case: Case, ending: Ending) -> CallRecord | None:
+    """Return the call of the step that a deleted VM waited for: without an answer, or with one of no end."""
+    calls = case.step_calls(ending.stopped_at) if ending.stopped_at is not None else []
+    unanswered = [w.record for w in calls if w.record.result == "?"]
+    waits = not_done(calls)
+    return unanswered[-1] if unanswered else waits.record if waits is not None else None
 
 
 def _is_from_firehose(case: Case, message: CallRecord) -> bool:
@@ -406,6 +462,8 @@ def summary_words(
         return f"{failure_words(case, ending)} (after {took})"
     if ending.outcome == "stuck":
         return f"stuck: {stall_words(case, ending, coverage)}"
+    if ending.outcome == "deleted":
+        return f"deleted after {took} {deletion_words(case, ending)}"
     hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
     unseen = f"; {len(hidden)} of {len(steps)} steps cannot be seen in these captures" if hidden else ""
     if ending.outcome == "unfinished":

@@ -33,7 +33,9 @@ class StepCoverage:
         addresses_of: Callable[[str], set[str]],
         fronts_of: Callable[[str], set[str]],
         stall_ns: int,
+        works_with: Callable[[str], bool] = lambda role: False,
     ) -> None:
+        self._works_with = works_with
         self._fronts_of = fronts_of
         self._case = case
         self._captures = coverage
@@ -48,6 +50,26 @@ class StepCoverage:
     def plane_is_given(self, connection: Connection) -> bool:
         """Return whether a capture's name states the plane of *connection*."""
         return self._captures.plane_is_given(connection)
+
+    def would_show_call(self, plane: str, caller: str, callee: str, since_ns: int) -> bool:
+        """Return whether a REST call of *caller* to *callee* from *since_ns* on would have been seen."""
+        captures, trace = self._captures, self._case.trace
+        until_ns = max(trace.failed_ns or 0, self._case.last_own_ns())
+        callers = self._addresses_of(caller)
+        callees = self._addresses_of(callee) | self._fronts_of(callee)
+        begin_ns, end_ns = captures.span_ns(plane, "REST", callers | callees)
+        return not (
+            begin_ns > since_ns
+            or end_ns < until_ns
+            or captures.unseen(plane, "REST", callers, callees, (caller, callee))
+            or captures.one_way("REST", callers, callees)
+            or captures.cut_short()
+            or captures.interruption(since_ns, until_ns)
+            or captures.is_in_burst(since_ns, until_ns)
+            or captures.damaged("REST", callers, callees, since_ns, until_ns)
+            or captures.broke_off(plane, until_ns)
+            or trace.curtailed
+        )
 
     def whole(self, step: str) -> bool:
         """Return whether the plane of *step* was captured without gaps, from before this trace on."""
@@ -97,9 +119,9 @@ class StepCoverage:
         return self._case.grammar.legs(step)[0].callee
 
     def has_callee(self, step: str) -> bool:
-        """Return whether the service that *step* asks is known in these captures."""
-        legs = self._case.grammar.legs(step)[:1]
-        return any(bool(self._addresses_of(leg.callee)) for leg in legs)
+        """Return whether this cloud is known to have the service that *step* asks."""
+        callee = self.callee(step)
+        return bool(self._addresses_of(callee)) or self._works_with(callee)
 
     def _ends(self, role: str) -> set[str]:
         """Return the addresses of *role* in this trace, else in all captures."""

@@ -14,7 +14,8 @@ from tracer.correlation.assembly import assemble
 from tracer.correlation.call_store import Begins, CallStore
 from tracer.correlation.requests import NothingPending, Pending, rest
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
-from tracer.openstack.rest import CREATED, is_login, is_vrm, names_vrm_object
+from tracer.openstack.rest import CREATED, deletes_server, is_login, is_vrm, names_vrm_object
+from tracer.openstack.rpc import DELETES
 from tracer.openstack.services import NOVA_API, PORTAL
 
 __all__ = ["Correlator"]
@@ -165,12 +166,22 @@ class Correlator:
     def _rest_begun(self, call: Call, facts: RestFacts) -> None:
         store = self._store
         asked = store.begins("REST", call.asked)
-        if facts.server_id and facts.method != "GET" and not store.creates:
+        # Of all that is asked of a server in the making only its deletion matters.
+        if (
+            facts.server_id
+            and facts.method != "GET"
+            and (not store.creates or deletes_server(facts.method, facts.path, facts.action))
+        ):
             store.changed(facts.server_id, call)
         # Most reliable key first; a call is kept under one of them only.
         if asked - {PORTAL}:
             store.legs.append(call)
             self._open_legs[call.serial] = call
+            return
+        if facts.events:
+            # Under the servers that it names: its request id is that of neutron's own work.
+            for server_id in dict.fromkeys(event.server_id for event in facts.events):
+                store.by_uuid.add(server_id, call)
             return
         if facts.request_id:
             store.by_request.add(facts.request_id, call)
@@ -217,6 +228,9 @@ class Correlator:
 
     def _rpc(self, call: Call, facts: RpcFacts) -> None:
         """Keep a message under its request id, else under the server ids in it."""
+        if self._store.creates and facts.method in DELETES and facts.mode == "cast":
+            for uuid in facts.ids[:64]:
+                self._store.changed(uuid, call)
         if facts.request_id:
             # A message of a creation that has its verdict; as a seed it would open the trace again.
             if facts.request_id in self._retired:

@@ -373,6 +373,7 @@ class Stages:
             int(self.settings.stall_s * 1e9),
             (*self.given.allow, *self.settings.allow),
             self.calls.broker,
+            roles.works_with,
         )
 
     def internal_error_words(self) -> str:

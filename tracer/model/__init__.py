@@ -10,7 +10,18 @@ and get more facts later (Capture, Connection, Call, Trace) are slotted dataclas
 from __future__ import annotations
 
 from tracer.model.broker import NO_BROKER, Broker, BrokerEvent, BrokerEventKind, Returns
-from tracer.model.calls import CLIENT, SERVER, Call, ConnectFacts, End, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.model.calls import (
+    CLIENT,
+    SERVER,
+    Call,
+    ConnectFacts,
+    End,
+    Event,
+    RestFacts,
+    RpcFacts,
+    SqlFacts,
+    Trace,
+)
 from tracer.model.clocks import Clock
 from tracer.model.messages import (
     AmqpContent,
@@ -90,6 +101,7 @@ __all__ = [
     "DeviationKind",
     "End",
     "Endpoint",
+    "Event",
     "Frame",
     "Frames",
     "Gap",

@@ -8,7 +8,18 @@ from typing import NamedTuple
 from tracer.model.packets import Frame, Frames
 from tracer.model.streams import Connection, Endpoint
 
-__all__ = ["CLIENT", "SERVER", "Call", "ConnectFacts", "End", "RestFacts", "RpcFacts", "SqlFacts", "Trace"]
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "Call",
+    "ConnectFacts",
+    "End",
+    "Event",
+    "RestFacts",
+    "RpcFacts",
+    "SqlFacts",
+    "Trace",
+]
 
 
 class End(NamedTuple):
@@ -26,6 +37,20 @@ class End(NamedTuple):
 
 CLIENT = 0
 SERVER = 1
+
+
+class Event(NamedTuple):
+    """What neutron or cinder tells nova of one server: a port is plugged, a volume is extended."""
+
+    name: str
+    """network-vif-plugged"""
+    server_id: str
+    tag: str
+    """The port or the volume."""
+    status: str
+    """completed · failed"""
+    code: int = 0
+    """What nova answered to this event of several; 0 where the answer has one status for all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +104,8 @@ class RestFacts:
     """Placement: how many allocation candidates the answer holds."""
     volume: bool = False
     """The request of a server boots it from a volume."""
+    events: tuple[Event, ...] = ()
+    """POST /os-server-external-events: what it tells, each of one server."""
     broken: bool = False
     """Bytes of the request or of the answer are not in the capture."""
 
@@ -117,6 +144,8 @@ class RpcFacts:
     """Service.save: the program that reports."""
     failure: str = ""
     """A reply's failure: class and message."""
+    told_by: str = ""
+    """Notification: the host whose service says so."""
     published: bool = False
     delivered: bool = False
     consumer: End | None = None
@@ -232,6 +261,10 @@ class Trace:
     failed_ns: int | None = None
     failed_call: Call | None = None
     """The call that shows the error state."""
+    deleted_ns: int | None = None
+    """Time at which its user asked to delete the VM, before it was active or in error."""
+    deleted_call: Call | None = None
+    """The call that shows it: the request where it was captured, as near to its user as it was."""
     shared: bool = False
     """One request created several VMs."""
     curtailed: bool = False

@@ -25,7 +25,7 @@ __all__ = [
 
 # The words of reports, JSON and `--allow`; the README explains each of them (tests/test_readme.py).
 Conformance = Literal["conforms", "deviates", "inconclusive"]
-Outcome = Literal["active", "done", "rejected", "error", "stuck", "unfinished"]
+Outcome = Literal["active", "done", "rejected", "error", "stuck", "deleted", "unfinished"]
 StepStatus = Literal["seen", "inferred", "failed", "missing", "unobserved", "skipped", "not_reached"]
 DeviationKind = Literal["failed", "stalled", "missing", "extra", "order", "plane", "mode", "late"]
 NoteKind = Literal[

@@ -19,6 +19,7 @@ __all__ = [
     "BEFORE_HOST",
     "BEFORE_ID",
     "BINARY",
+    "DELETES",
     "ERROR_TEXT",
     "FAILURE",
     "FAULT",
@@ -30,6 +31,7 @@ __all__ = [
     "INSTANCE",
     "METHODS",
     "NAMES_NEW_SERVERS",
+    "NOTIFIED",
     "OBJECT_CHANGES",
     "OBJECT_DATA",
     "OF_OBJECTS",
@@ -37,6 +39,7 @@ __all__ = [
     "OWN",
     "REASONS",
     "REPLY_QUEUE",
+    "REPLY_WITHIN_NS",
     "SAVE",
     "SAVES_SERVER",
     "SELECTED_HOST",
@@ -48,6 +51,7 @@ __all__ = [
     "TASK_STATE",
     "VM_STATE",
     "Method",
+    "Notification",
     "Path",
     "sender_of",
 ]
@@ -57,6 +61,10 @@ Path = tuple[str, ...]
 
 OWN: Path = ("instance", "uuid")
 """The one server that a message is about."""
+
+
+REPLY_WITHIN_NS = 60_000_000_000
+"""How long a caller waits for a reply: rpc_response_timeout, as oslo.messaging has it by default."""
 
 
 class Method(NamedTuple):
@@ -79,15 +87,17 @@ class Method(NamedTuple):
     """It asks for an operation on one existing server."""
     passed_on_by: str = ""
     """Its receiver, where that passes it on to a host as a message of the same name."""
+    deletes: bool = False
+    """That operation deletes it."""
     reasons: tuple[Path, ...] = ()
     """Where its arguments say why the host that sends it gives up: a text or a list of texts, best first."""
     of_objects: bool = False
     """nova-compute asks nova-conductor for an operation on an object; the arguments name both."""
 
 
-def _acting(names: Iterable[str], sender: str = "") -> tuple[Method, ...]:
+def _acting(names: Iterable[str], sender: str = "", *, deletes: bool = False) -> tuple[Method, ...]:
     """Return the rows of requests to nova-compute about one existing server."""
-    return tuple(Method(name, sender, (OWN,), acts_on_a_server=True) for name in names)
+    return tuple(Method(name, sender, (OWN,), acts_on_a_server=True, deletes=deletes) for name in names)
 
 
 METHODS = (
@@ -139,12 +149,11 @@ METHODS = (
         names_new_servers=True,
     ),
     # --- an existing server
-    *_acting(
-        ("terminate_instance", "stop_instance", "start_instance", "reboot_instance", "attach_volume"),
-        NOVA_API,
-    ),
+    *_acting(("terminate_instance",), NOVA_API, deletes=True),
+    *_acting(("stop_instance", "start_instance", "reboot_instance", "attach_volume"), NOVA_API),
     *_acting(("reserve_block_device_name",), NOVA_API),
-    *_acting(("soft_delete_instance", "restore_instance", "confirm_resize", "revert_resize"), NOVA_API),
+    *_acting(("soft_delete_instance",), NOVA_API, deletes=True),
+    *_acting(("restore_instance", "confirm_resize", "revert_resize"), NOVA_API),
     *_acting(("pause_instance", "unpause_instance", "suspend_instance", "resume_instance"), NOVA_API),
     *_acting(("rescue_instance", "unrescue_instance", "snapshot_instance"), NOVA_API),
     *_acting(("shelve_instance", "shelve_offload_instance"), NOVA_API),
@@ -212,6 +221,30 @@ FAULT_TEXT = "message"
 ERROR_TEXT = "exc_val"
 """Argument of these methods with the exception's text."""
 
+# --- notifications of failure ---------------------------------------------------------------------
+# Sources: nova/notifications/objects/instance.py, exception.py and compute_task.py (versioned); legacy:
+# nova/compute/utils.py (notify_about_instance_usage), nova/scheduler/utils.py (set_vm_state_and_notify).
+
+
+class Notification(NamedTuple):
+    """An event by which nova reports why a server was not built, and where its payload says so."""
+
+    event: str
+    servers: tuple[Path, ...]
+    words: tuple[Path, ...]
+    """The class of the exception, and its text."""
+    host: Path = ()
+
+
+_EXCEPTION = (("fault", "exception"), ("fault", "exception_message"))
+_REASON = (("reason", "exception"), ("reason", "exception_message"))
+NOTIFICATIONS = (
+    Notification("instance.create.error", (("uuid",),), _EXCEPTION, ("host",)),
+    Notification("compute.instance.create.error", (("instance_id",),), (("message",),), ("host",)),
+    Notification("compute_task.build_instances.error", (("instance_uuid",),), _REASON),
+    Notification("compute_task.build_instances", (("instance_id",), ("instance_uuids", "*")), (("reason",),)),
+)
+
 # --- look-ups -------------------------------------------------------------------------------------
 
 SENDER = {method.name: method.sender for method in METHODS if method.sender}
@@ -230,6 +263,8 @@ GIVES_UP = frozenset(REASONS)
 SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
 ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)
+DELETES = frozenset(method.name for method in METHODS if method.deletes)
+NOTIFIED = {each.event: each for each in NOTIFICATIONS}
 
 
 def sender_of(method: str, receiver: str) -> str:

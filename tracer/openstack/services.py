@@ -55,6 +55,7 @@ __all__ = [
     "Place",
     "Service",
     "is_client_tool",
+    "is_command_line",
     "is_of_vrm_driver",
     "is_same_project",
     "ports_of",
@@ -278,10 +279,10 @@ LISTENS = frozenset(ROLE_OF_PORT.values())
 APIS = LISTENS & CALLS_OTHERS
 """Services with a REST API: from outside they are known only behind the proxy."""
 
+_COMMAND_LINE = ("openstacksdk", "openstackclient", "python-openstackclient", "curl")
+"""What User-Agent begins with where the command line asks an API, or a script on its library."""
 _CLIENT_TOOLS = (
-    "openstacksdk",
-    "openstackclient",
-    "python-openstackclient",
+    *_COMMAND_LINE,
     "python-novaclient",
     "gophercloud",
     "Terraform",
@@ -289,10 +290,9 @@ _CLIENT_TOOLS = (
     "jclouds",
     "fog-core",
     "OpenStack4j",
-    "curl",
 )
-"""What User-Agent begins with where a client asks an API: the command line and its libraries (openstacksdk,
-python-novaclient; gophercloud of Terraform and Kubernetes), and the libraries of other languages."""
+"""What User-Agent begins with where a client outside of the cloud asks an API: the command line, libraries
+(gophercloud is that of Terraform and Kubernetes). Services use novaclient, too."""
 
 _USER_AGENT = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
 """PROGRAM keystoneauth1/VERSION …: keystoneauth1/session.py, keystonemiddleware/auth_token."""
@@ -318,6 +318,11 @@ def is_of_vrm_driver(user_agent: str) -> bool:
 def is_client_tool(user_agent: str) -> bool:
     """Return whether User-Agent names a tool or a library with which clients ask OpenStack's APIs."""
     return user_agent.startswith(_CLIENT_TOOLS)
+
+
+def is_command_line(user_agent: str) -> bool:
+    """Return whether User-Agent names the command line or its library, which no service uses to ask nova."""
+    return user_agent.startswith(_COMMAND_LINE)
 
 
 def ports_of(role: str) -> tuple[int, ...]:

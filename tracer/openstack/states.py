@@ -19,6 +19,7 @@ __all__ = [
     "BAD",
     "BUILD_TASKS",
     "CONDITIONS",
+    "DELETED",
     "ENDS_CREATION",
     "ERROR",
     "GOOD",
@@ -34,6 +35,7 @@ __all__ = [
 # vm_state: of instances.vm_state and of a saved Instance.
 ACTIVE = "active"
 ERROR = "error"
+DELETED = frozenset({"deleted", "soft-delete"})
 
 BUILD_TASKS = ("networking", "block_device_mapping", "spawning")
 """task_state of a server while its host builds it, in the order in which nova-compute saves them."""

@@ -178,7 +178,7 @@ def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
 def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
     """Return the text of a step's status, and its style."""
     status: str = step.status
-    stopped = verdict.outcome == "stuck" and step.step == verdict.stopped_at
+    stopped = verdict.outcome in ("stuck", "deleted") and step.step == verdict.stopped_at
     if stopped and status in ("missing", "not_reached"):
         status = "owed"
     elif status == "failed" and verdict.outcome == "unfinished":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -127,6 +128,7 @@ class Building:
         """Build on one host; return the result: active, stop, abort (no other host is asked), reschedule.
 
         Breaks of 7: undelivered, unacked, stop (never sent), left out, silence (acknowledged, then nothing).
+        reply late, reply never, reply CLASS: how nova-conductor answers the first save of the host.
         """
         cloud, how, server_id = self.cloud, self.broken("7"), self.server_ids[number]
         if how == "stop":
@@ -151,13 +153,104 @@ class Building:
             self.poll(number, self.now + 11, "BUILD")
             return "stop"
         self.wait(0.05)
+        if how.startswith("reply "):
+            return self.bad_reply(number, host, how.removeprefix("reply "))
         self.save(host, number, "building")
         for step in (self.step_8a, self.step_8b, self.step_8c):
             end = step(number, host)
             if end:
                 return end
+        if self.broken("8b").startswith("event "):
+            end = self.callback(number, host, self.broken("8b").removeprefix("event "))
+            if end:
+                return end
         self.succeed(number, host)
         return "active"
+
+    def bad_reply(self, number: int, host: str, how: str) -> str:
+        """Write the first save of *host*, and its reply: late, never, or a failure of the class *how*."""
+        cloud, msg_id = self.cloud, self.cloud.fresh_id().replace("-", "")
+        instance = nova_object("Instance", vm_state="building", uuid=self.server_ids[number])
+        args = {"objinst": instance, "objmethod": "save", "args": [], "kwargs": {}}
+        body = cloud.message("object_action", args, self.request_id, host, msg_id)
+        cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
+        failure = json.dumps({"class": how, "module": "m", "message": "it is not supported"})
+        self.wait({"late": 75, "never": 65}.get(how, 0.01))
+        if how != "never":
+            reply = cloud.reply(msg_id, None, None if how == "late" else failure)
+            cloud.rpc(self.now, "nova-conductor", host, "", f"reply_{host}", reply)
+        if how in ("late", "never"):
+            self.wait(3)
+            return "abort"
+        self.poll(number, self.now + 11, "BUILD")
+        return "stop"
+
+    def callback(self, number: int, host: str, how: str) -> str:
+        """Write what neutron reports to nova-api once the VM runs, and what nova-compute makes of it.
+
+        ok; 404, 503 (nova-api refuses); 207 (it refuses this event of two); failed (the report says so);
+        unanswered; again (refused, then accepted); never; late (after 310 s); freed (never, and nova-api
+        refuses that the port was deleted). Where it is not good, nova-compute gives up after 300 s.
+        """
+        begun, port = self.now, self.cloud.fresh_id()
+        status: dict[str, int | str] = {"404": 404, "503": 503, "207": 207, "unanswered": "unanswered"}
+        if how not in ("never", "late", "freed"):
+            self.report(number, status.get(how, 404 if how == "again" else 200), port, how)
+        if how == "again":
+            self.wait(1)
+            self.report(number, 200, port)
+        if how in ("ok", "again"):
+            return ""
+        self.now = begun + (0.5 if how == "failed" else 300)
+        self.compute_call(host, "neutron-server", "DELETE", f"/v2.0/ports/{port}", 204, agent="neutronclient")
+        if how == "freed":
+            self.report(number, 422, port, name="network-vif-deleted")
+        self.record_fault(number, host, "Failed to allocate the network(s), not rescheduling.")
+        if how == "late":
+            self.report(number, 200, port, at=begun + 310)
+        return "abort"
+
+    def report(
+        self,
+        number: int,
+        status: int | str,
+        port: str,
+        how: str = "",
+        name: str = "network-vif-plugged",
+        at: float | None = None,
+    ) -> None:
+        """Write a report of neutron about VM *number*."""
+        told = "failed" if how == "failed" else "completed"
+        own = {"name": name, "server_uuid": self.server_ids[number], "tag": port, "status": told}
+        other = own | {"server_uuid": self.cloud.fresh_id(), "code": 200}
+        answer: Any = {"events": [own | {"code": 404 if status == 207 else 200}, other]}
+        if isinstance(status, int) and status >= 400:
+            answer = {"itemNotFound": {"code": status, "message": "No instances found for any event"}}
+        path = "/v2.1/os-server-external-events"
+        self.cloud.rest(
+            at or self.wait(), "neutron-server", "nova-api", "POST", path, status,
+            agent="python-novaclient", request_id=self.cloud.fresh_id("req-"), answer=answer,
+            body={"events": [own, {key: value for key, value in other.items() if key != "code"}]},
+        )  # fmt: skip
+        self.wait(0.02)
+
+    def tell(self, number: int, host: str, how: str) -> str:
+        """Write nova's words of why the VM is in error: 'versioned: CLASS: words', legacy, sql, poll."""
+        way, _, words = how.partition(": ")
+        name, _, text = words.partition(": ")
+        server_id = self.server_ids[number]
+        if way == "sql":
+            self.record_fault(number, host, words)
+        elif way == "poll":
+            self.poll(number, self.wait(0.1), "ERROR", words)
+        else:
+            exception = nova_object("ExceptionPayload", exception=name, exception_message=text)
+            payload: dict[str, Any] = {"instance_id": server_id, "host": host, "message": words, "code": 500}
+            if way == "versioned":
+                payload = nova_object("InstanceCreatePayload", uuid=server_id, host=host, fault=exception)
+            event = "instance.create.error" if way == "versioned" else "compute.instance.create.error"
+            self.cloud.notify(self.wait(), host, event, payload, self.request_id)
+        return "abort"
 
     def compute_call(
         self,
@@ -276,12 +369,15 @@ class Building:
     def step_8b(self, number: int, host: str) -> str:
         """Write step 8b. Breaks: 503, 500, refused, unanswered (the VM is given up), silent, left out.
 
+        event HOW: what neutron reports at the end (`callback`).
         vif binding_failed, vif unbound: neutron answers 200 with this vif_type, and the VM is given up. vif
         ovs: unbound first, then a good one.
         """
         how, server_id = self.broken("8b"), self.server_ids[number]
         if how == "left out":
             return ""
+        if how.startswith("event "):
+            how = ""
         if how.startswith("vif "):
             return self.bad_port(number, host, how.removeprefix("vif "))
         agent, port = "python-neutronclient", self.cloud.fresh_id()
@@ -321,11 +417,14 @@ class Building:
 
         Breaks: 500, refused, unanswered, task failed, start fails (the next host is asked); task running (it
         never ends, and the VM is given up); silent; left out; start unknown (its task is not
-        queried); 401 (the session has expired; all calls are repeated).
+        queried); 401 (the session has expired; all calls are repeated); told HOW: no call, the VM is given
+        up, and nova says why (`tell`).
         """
         how, server_id = self.broken("8c"), self.server_ids[number]
         if how == "left out":
             return ""
+        if how.startswith("told "):
+            return self.tell(number, host, how.removeprefix("told "))
         plane, site, task = self.on.get("8c"), SITE, f"{SITE}/tasks/{100 + number * 10 + len(server_id)}"
 
         def vrm(
@@ -448,8 +547,8 @@ class Building:
         if self.ends in ("saved", "poll"):
             self.poll(number, self.now + 0.3, "ACTIVE")
 
-    def poll(self, number: int, at: float, status: str) -> None:
-        """Write a GET of the VM by the SC, answered with *status*, at the time *at*."""
+    def poll(self, number: int, at: float, status: str, fault: str = "") -> None:
+        """Write a GET of the VM by the SC, answered with *status* and *fault*, at the time *at*."""
         if not self.polls:
             return
         server_id = self.server_ids[number]
@@ -461,7 +560,10 @@ class Building:
             200,
             0.02,
             token=self.token,
-            answer={"server": {"id": server_id, "status": status, "tenant_id": PROJECT}},
+            answer={
+                "server": {"id": server_id, "status": status, "tenant_id": PROJECT}
+                | ({"fault": {"code": 500, "message": fault}} if fault else {})
+            },
         )
 
     def poll_all(self, *after: float) -> None:

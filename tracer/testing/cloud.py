@@ -359,6 +359,24 @@ class Cloud:
         if fate != "unacked":
             taker.say(at + 0.001, ack(self._tags))
 
+    def notify(self, at: float, host: str, event: str, payload: dict[str, Any], request_id: str) -> None:
+        """Write a notification of a host's nova-compute, which nobody takes from its queue."""
+        publisher = f"nova-compute:{host}" if "nova_object.name" in payload else f"compute.{host}"
+        body = envelope(
+            {
+                "message_id": self.fresh_id(),
+                "publisher_id": publisher,
+                "event_type": event,
+                "priority": "ERROR",
+                "payload": payload,
+                "timestamp": "2026-11-22 06:48:21",
+                "_unique_id": self.fresh_id().replace("-", ""),
+                "_context_request_id": request_id,
+                "_context_project_id": PROJECT,
+            }
+        )
+        self.rpc(at, host, host, "nova", "versioned_notifications.error", body, "undelivered")
+
     # --- the database ---
 
     def database(self, role: str, at: float) -> Connection:

@@ -213,7 +213,7 @@ class CheckedTrace:
 
     @property
     def outcome(self) -> str:
-        """active (done) · rejected · error · stuck · unfinished"""
+        """active (done) · rejected · error · stuck · deleted · unfinished"""
         return self.verdict.outcome
 
     @property

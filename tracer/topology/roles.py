@@ -51,6 +51,7 @@ from tracer.openstack.services import (
     RUNS_PROGRAM,
     VRM,
     is_client_tool,
+    is_command_line,
     is_of_vrm_driver,
     is_same_project,
     role_of_user_agent,
@@ -389,9 +390,7 @@ class Roles:
     def _askers(self) -> set[str]:
         """Return the addresses outside of the cloud that call its API."""
         return {
-            client
-            for client, server in self._asked
-            if (server in self.fronts or server.port in ROLE_OF_PORT) and self._is_stranger(client)
+            client for client, server in self._asked if self._is_api(server) and self._is_stranger(client)
         }
 
     def _portals(self) -> set[str]:
@@ -437,6 +436,10 @@ class Roles:
         if self._drivers:
             return f"{min(self._drivers)} was seen, which works with a {VRM}"
         return ""
+
+    def works_with(self, role: str) -> bool:
+        """Return whether something was seen that works with *role*: a program with a driver for the VRM."""
+        return role == VRM and (self._asks_vrm or bool(self._drivers))
 
     def is_front(self, endpoint: Endpoint) -> bool:
         """Return whether *endpoint* is a proxy's listening endpoint."""
@@ -514,7 +517,7 @@ class Roles:
                 return ADMIN if self._is_client(endpoint.address) else PORTAL
             if self._is_sc(call.connection.server):
                 return ADMIN
-        elif isinstance(facts, RestFacts) and is_client_tool(facts.user_agent) and self._calls_api(call):
+        elif isinstance(facts, RestFacts) and is_command_line(facts.user_agent) and self._calls_api(call):
             # A client on a host of the cloud.
             return ADMIN
         return endpoint.address
@@ -557,8 +560,10 @@ class Roles:
 
     def _calls_api(self, call: Call) -> bool:
         """Return whether *call* goes to an API of the cloud or to a proxy of one."""
-        server = call.connection.server
-        return server in self.fronts or server.port in ROLE_OF_PORT
+        return self._is_api(call.connection.server)
+
+    def _is_api(self, server: Endpoint) -> bool:
+        return server in self.fronts or server in self._presumed or server.port in ROLE_OF_PORT
 
     def _is_sc(self, server: Endpoint) -> bool:
         """Return whether *server* is outside of the cloud and on none of its ports: then it is the SC."""
