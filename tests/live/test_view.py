@@ -172,5 +172,5 @@ def test_on_a_terminal_the_view_gives_way_to_the_report(
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", output)
     assert "in progress  0 conform  0 deviate" in plain
     assert re.search(r"✓ vrm-resched \w+…  active on compute1", plain)
-    assert "1 trace: 1 conforms" in plain.splitlines()[-1]
+    assert "1 trace: 1 conforms" in plain.splitlines()[-2]
     assert bool(re.search(r"\x1b\[[\d;]*3\dm", output)) is coloured

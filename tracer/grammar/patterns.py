@@ -156,5 +156,5 @@ def _spelt(kind: str, value: Any) -> list[str]:
             return [chr(inner)]
         if first == "RANGE":
             return [chr(inner[0])]
-        return ["1" if "DIGIT" in str(inner) and "NOT" not in str(inner) else "x"]
+        return ["0" if "DIGIT" in str(inner) and "NOT" not in str(inner) else "x"]
     return ["x"]
