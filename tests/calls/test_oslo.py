@@ -439,6 +439,49 @@ def test_cut_object_actions(body: bytes) -> None:
         assert part is None or (part.objname == whole.objname and part.vm_state in (None, whole.vm_state))
 
 
+# --- faults and reasons ---------------------------------------------------------------------------
+
+TRACEBACK = ["Traceback (most recent call last):\n", '  File "a.py"\n', "a.Error: no memory left\n"]
+
+
+@pytest.mark.parametrize(
+    ("retry", "expected"),
+    [
+        ({"exc_reason": "no memory left", "exc": TRACEBACK}, "no memory left"),
+        ({"exc_reason": ["no memory", "left"]}, "no memory left"),
+        ({"exc_reason": None, "exc": TRACEBACK}, "a.Error: no memory left"),
+        ({"exc_reason": "", "exc": []}, ""),
+        ({"num_attempts": 1, "hosts": []}, ""),
+        (None, ""),
+        ({"exc_reason": {"a": 1}}, ""),
+    ],
+)
+def test_the_reason_of_a_reschedule(retry: object, expected: str) -> None:
+    args = {"instances": [], "filter_properties": {"retry": retry}}
+    body = json.dumps({"oslo.message": json.dumps({"method": "build_instances", "args": args})}).encode()
+    assert oslo.reason_given("build_instances", body) == expected
+    assert oslo.reason_given("select_destinations", body) == ""
+
+
+@pytest.mark.parametrize("text", ["no memory left", 'the "disk" is full'])
+def test_the_text_of_a_fault(text: str) -> None:
+    """InstanceFault.create holds the reason, quotes included; a cut body keeps what is before the first."""
+    fault = {
+        "nova_object.name": "InstanceFault",
+        "nova_object.data": {"code": 500, "instance_uuid": VM, "message": text, "details": "Traceback"},
+    }
+    message = {"method": "object_action", "args": {"objinst": fault, "objmethod": "create"}}
+    body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
+    found = oslo.object_action_facts(body)
+    assert found is not None and (found.objname, found.instance_uuid, found.error) == (
+        "InstanceFault",
+        VM,
+        text,
+    )
+    cut = oslo.object_action_facts(body[: body.index(b"details")])
+    assert cut is not None and cut.error is not None and text.startswith(cut.error)
+
+
 # --- hostile bodies -------------------------------------------------------------------------------
 
 READERS: list[Callable[[bytes], object]] = [
@@ -448,6 +491,7 @@ READERS: list[Callable[[bytes], object]] = [
     oslo.selected_hosts,
     lambda body: oslo.instance_uuids("select_destinations", body),
     lambda body: oslo.instance_uuids("build_instances", body),
+    lambda body: oslo.reason_given("build_instances", body),
 ]
 KEYS = ["method", "args", "result", "failure", "ending", "_msg_id", "_unique_id", "version", "instances"]
 KEYS += [

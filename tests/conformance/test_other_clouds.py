@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from tracer.engine import check
 from tracer.model import Report, Verdict
 from tracer.settings import Settings
-from tracer.testing import SPREAD, Cloud, Creation, UpstreamCreation
+from tracer.testing import SPREAD, Cloud, Connection, Creation, UpstreamCreation
+from tracer.testing.messages import amqp_set_up
 
 GRAMMARS = ("openstack_create", "cloudvm_create")
 REASON = "the virtual switch is not there"
@@ -149,6 +151,27 @@ def test_a_vrm_that_was_seen_owes_its_own_calls(tmp_path: Path) -> None:
     assert found["before"].verdict == "conforms"
     assert found["after"].verdict == "deviates"
     assert statuses(found["after"])["8c"] == "missing"
+
+
+class VendorsCloud(Cloud):
+    """Its hosts run the vendor's nova-compute, whose driver asks a VRM."""
+
+    def _standing(self, role: str, what: str, queues: Sequence[str]) -> Connection:
+        key = (role, what)
+        if role.startswith("compute") and key not in self._amqp:
+            made = self.network.connection(self.address[role], self.address["rabbitmq"], 5672, at=0.0)
+            amqp_set_up(made, 0.01, "fc-nova-compute", queues)
+            self._amqp[key] = made
+        return super()._standing(role, what, queues)
+
+
+def test_a_vrm_whose_plane_was_not_captured_leaves_its_step_open(tmp_path: Path) -> None:
+    """No clean bill: the vendor's driver was seen, so there is a VRM."""
+    cloud = VendorsCloud(SPREAD)
+    cloud.background(0, 200)
+    UpstreamCreation(cloud, at=100).run()
+    (verdict,) = check(cloud.network.write(tmp_path), Settings()).verdicts
+    assert (verdict.verdict, statuses(verdict)["8c"]) == ("inconclusive", "unobserved")
 
 
 # --- each end is placed --------------------------------------------------------------------------

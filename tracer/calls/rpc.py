@@ -26,6 +26,7 @@ from typing import Any
 
 from tracer.calls import oslo
 from tracer.calls.bodies import clean
+from tracer.calls.broker import BrokerLog
 from tracer.calls.handshakes import Handshakes
 from tracer.model import (
     BOTH,
@@ -39,7 +40,16 @@ from tracer.model import (
     End,
     RpcFacts,
 )
-from tracer.openstack.rpc import ABOUT_SERVERS, FAULT, GIVES_UP, INSTANCE, OF_OBJECTS, SAVE, SELECTS_HOSTS
+from tracer.openstack.rpc import (
+    ABOUT_SERVERS,
+    ACTION_EVENT,
+    FAULT,
+    GIVES_UP,
+    INSTANCE,
+    OF_OBJECTS,
+    SAVE,
+    SELECTS_HOSTS,
+)
 from tracer.openstack.services import FANOUT
 from tracer.openstack.states import saved_word
 
@@ -54,6 +64,8 @@ REMEMBERED = 50_000
 ALIKE = 64
 """Messages of the same exchange, key and size, without a unique id, that wait for their other leg."""
 
+_FREQUENT = frozenset(("basic.ack", "basic.nack", "basic.reject", "basic.get", "basic.get-empty"))
+"""Methods that come with each message."""
 FIREHOSE = "amq.rabbitmq."
 """Prefix of the broker's own exchanges for tracing and events."""
 
@@ -66,7 +78,7 @@ _Likeness = tuple[str, str, int]
 class RpcCalls:
     """Joins the two legs of each message by its `_unique_id`, and replies to calls by `_msg_id`."""
 
-    def __init__(self, serial: Callable[[], int]) -> None:
+    def __init__(self, serial: Callable[[], int], log: BrokerLog | None = None) -> None:
         self._serial = serial
         self._by_unique: OrderedDict[str, Call] = OrderedDict()
         """`_unique_id` -> call, the oldest first."""
@@ -93,6 +105,7 @@ class RpcCalls:
         self._confirming: set[_Channel] = set()
         """Channels on which the broker confirms what is published."""
         self.handshakes = Handshakes(serial)
+        self.log = log or BrokerLog()
 
     # --- contents ---
 
@@ -309,6 +322,9 @@ class RpcCalls:
         facts.delivered = True
         facts.redelivered = facts.redelivered or bool(message.arguments.get("redelivered"))
         self._never_delivered.pop(call.serial, None)
+        if not facts.exchange.endswith(FANOUT):
+            name = str(message.arguments.get("consumer_tag", ""))
+            self.log.delivers(message.connection, message.channel, name, _key(message), message.time_ns)
         consumer = End(message.connection, CLIENT)
         tag = message.arguments.get("delivery_tag")
         if facts.consumer is None or self._is_passed_on(channel, call, tag):
@@ -383,6 +399,8 @@ class RpcCalls:
     def method(self, message: AmqpMethod) -> list[Call]:
         """Return the calls whose fate *message* decides: acks, nacks, rejects, channel errors."""
         key = (message.connection.number, message.channel)
+        if message.name not in _FREQUENT:
+            self.log.method(message)
         late = self.handshakes.overdue(message.time_ns) if self.handshakes else []
         return late + self._method(key, message)
 
@@ -480,6 +498,7 @@ class RpcCalls:
         call.ended_ns = message.end_ns
         call.frames.extend(message.frames)
         self._never_delivered.pop(call.serial, None)
+        self.log.returned(_key(message), message.time_ns, call.error)
         return [call]
 
     def _heartbeat(self, message: AmqpContent, envelope: oslo.OsloMessage) -> list[Call]:
@@ -499,6 +518,7 @@ class RpcCalls:
         so *unacked* becomes `?`. Other results stay.
         """
         number = closed.connection.number
+        self.log.closed(closed)
         failed = self.handshakes.closed(closed)
         # A half-close: the broker's direction may still carry deliveries.
         if closed.how == "fin" and closed.direction == TO_SERVER:
@@ -581,11 +601,13 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
     facts.object_method = f"{found.objname}.{found.objmethod}" if found.objname else ""
     if found.instance_uuid:
         facts.ids = (found.instance_uuid,)
-    facts.vm_state = found.vm_state or ""
+    facts.vm_state, facts.task_state = found.vm_state or "", found.task_state or ""
     facts.binary = found.binary or ""
     if found.objname == INSTANCE and found.objmethod == SAVE:
         word = saved_word(facts.vm_state, found.task_state or "", found.changes)
         facts.action = f"{facts.object_method} {word}" if word else ""
+    elif found.objname == ACTION_EVENT:
+        facts.event_error = clean(found.error or "")
     elif found.objname == FAULT:
         facts.action = facts.object_method
         facts.fault = clean(found.error or "")

@@ -46,7 +46,7 @@ def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
         *_placement(case, ending),
         *_replies(case, ending, coverage),
         *_meanings(case, ending),
-        *_messages(case, coverage),
+        *_messages(case, ending, coverage),
         *(
             Note("fault", None, _fault_words(call), case.records[call.serial])
             for call in faults_recorded(case)
@@ -217,12 +217,13 @@ def _error_after(case: Case, call: Call) -> int:
 _FATES = {
     "unroutable": "went to {queue}: no queue is bound for it, the broker returned it",
     "undelivered": "waits in queue {queue}: no consumer took it",
+    "unconfirmed": "was sent for queue {queue}: the broker never confirmed it and no consumer took it",
     "unacked": "was delivered to {consumer} from queue {queue} and not acknowledged",
     "error": "was refused by the broker",
 }
 
 
-def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
+def _messages(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     """Return a note for each message that did not get through the broker to an acknowledgement."""
     notes = []
     for call in case.trace.calls:
@@ -231,7 +232,10 @@ def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
         if not isinstance(facts, RpcFacts) or facts.mode not in ("call", "cast") or facts.answered_ns:
             continue
         record = case.records[call.serial]
-        fate = _FATES.get(record.result)
+        if ending.hindrance is not None and record.result == "undelivered":
+            # The headline says what became of it.
+            continue
+        fate = _FATES.get("unconfirmed" if facts.unconfirmed and not facts.delivered else record.result)
         if fate is None or facts.broken:
             continue
         queue = facts.routing_key or facts.exchange or "?"

@@ -14,7 +14,7 @@ from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Tra
 from tracer.openstack.services import PORTAL
 from tracer.openstack.states import BAD
 
-__all__ = ["GOOD", "Case", "Ending", "Said", "Tried", "Witness", "lay_out"]
+__all__ = ["GOOD", "Case", "Ending", "Hindrance", "Said", "Tried", "Witness", "lay_out"]
 
 GOOD = ("active", "done")
 """Outcomes of success: of a creation, and of an operation on an existing server."""
@@ -121,6 +121,14 @@ class Case:
         return bool(to - {PORTAL}) or (bool(to) and not call.connection.server_role)
 
 
+class Hindrance(NamedTuple):
+    """What at the broker kept the creation from going on."""
+
+    words: str
+    peer: str
+    """The role that did it."""
+
+
 @dataclass(slots=True)
 class Ending:
     """The outcome of a creation, where it stopped, and the evidence."""
@@ -140,6 +148,8 @@ class Ending:
     """Who failed, where `call` alone does not say it."""
     proxy: Call | None = None
     """The leg that a proxy answered by itself, because of a time-out or by its own rules."""
+    hindrance: Hindrance | None = None
+    """What at the broker kept it from going on (hindrances.py)."""
     time_ns: int = 0
     """When the outcome was known; for what is stuck or unfinished the last activity."""
     by_host: bool = False

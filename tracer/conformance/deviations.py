@@ -66,7 +66,8 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
     step = ending.stopped_at or (ending.between[1] if ending.between else None)
     expected = expected_words(case.grammar, step)
     peer, cause = peer_of(case, ending), cause_of(case, ending)
-    yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause)
+    hindrance = ending.hindrance.words if ending.hindrance is not None else ""
+    yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause, hindrance)
 
 
 def _missing(case: Case, steps: Sequence[StepResult]) -> Iterator[Deviation]:

@@ -22,10 +22,14 @@ from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.told import GaveUp, begun_in, fault_of, gave_up, shown_in, span_of
 from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts
+from tracer.openstack.rpc import SAVES_SERVER
 from tracer.openstack.services import HOST_SERVICE
 from tracer.openstack.states import BAD
 
 __all__ = ["failing_of_attempt", "host_unknown_after", "judge", "only_refused"]
+
+LOST = ("undelivered", "unroutable")
+"""Results of a message that nobody took: what was to come of it has not come."""
 
 
 def judge(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
@@ -63,7 +67,7 @@ def _of_operation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     is_needed = failing is not None and not case.grammar.required.isdisjoint(failing.failed)
     if case.trace.failed_ns is not None or is_needed or (failing is not None and last is None):
         return _operation_failed(case, coverage, failing, stall_ns)
-    if last is not None:
+    if last is not None and last.result not in LOST and not _is_at_work(case):
         return Ending("done", call=last, time_ns=last.ended_ns or last.started_ns)
     return _silent(case, coverage, stall_ns)
 
@@ -80,6 +84,14 @@ def _last_call(case: Case, coverage: StepCoverage) -> Call | None:
     return next((w.call for w in reversed(case.step_calls(last.name)) if not w.ambiguous), None)
 
 
+def _is_at_work(case: Case) -> bool:
+    """Return whether the state that nova-compute saved last says that something is still being done."""
+    facts = (call.facts for call in reversed(case.trace.calls))
+    saves = (f for f in facts if isinstance(f, RpcFacts) and f.mode != "reply")
+    last = next((f for f in saves if f.object_method == SAVES_SERVER), None)
+    return last is not None and bool(last.task_state)
+
+
 def _operation_failed(case: Case, coverage: StepCoverage, failing: Witness | None, stall_ns: int) -> Ending:
     """Return the ending of a failed operation: at its failing call, else where it went no further."""
     if failing is not None:
@@ -90,7 +102,17 @@ def _operation_failed(case: Case, coverage: StepCoverage, failing: Witness | Non
     state_call = case.trace.failed_call
     ending = _silent(case, coverage, stall_ns)
     ending.outcome, ending.call, ending.time_ns = "error", state_call, case.trace.failed_ns or 0
-    ending.error = state_call.error if state_call is not None else ""
+    if state_call is None:
+        return ending
+    facts = state_call.facts
+    recorded = [fault for call in case.trace.calls if (fault := fault_of(call))]
+    said = facts.event_error if isinstance(facts, RpcFacts) else ""
+    ending.error = state_call.error or said or (recorded[-1] if recorded else "")
+    steps = case.grammar.steps_refusing(case.records[state_call.serial].line, said) if said else ()
+    known = [step for step in (*steps[:1], ending.stopped_at) if step is not None]
+    if steps and ending.between is None:
+        # Where no call shows the step, the host's report does, unless an earlier step did not happen.
+        ending.stopped_at = case.grammar.earliest(known)
     return ending
 
 
@@ -371,7 +393,7 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
     steps = [s for s in case.grammar.steps if s.presence == "required"]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
     unanswered = _unanswered(case, coverage, since_ns)
-    last_seen = -1
+    last_seen, absent = -1, list[str]()
     for i, step in enumerate(steps):
         # Each attempt repeats these steps: those of an earlier attempt do not count.
         is_repeated = len(case.attempts) > 1 and step.name in case.grammar.attempt[1:]
@@ -379,8 +401,15 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
         calls += [w for w in case.witnesses if step.name in w.failed and _is_given_up(case, w)]
         if any(w.call.started_ns >= since_ns or not is_repeated for w in calls):
             last_seen = i
+        elif not case.trace.creates:
+            absent.append(step.name)
     if unanswered is not None:
         ending.stopped_at = unanswered
+        return
+    # What a host saves comes beside the messages of an operation: the last step may be seen before another.
+    earlier = next((step for step in absent if coverage.would_show(step)), None)
+    if earlier is not None and case.grammar.places[earlier] < case.grammar.places[steps[last_seen].name]:
+        ending.stopped_at = earlier
         return
     if last_seen + 1 >= len(steps):
         # All steps were seen and the VM is not active: the last step has not ended.

@@ -103,6 +103,8 @@ def owed_by(case: Case, step: str) -> str:
 
 def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
+    if ending.hindrance is not None:
+        return ending.hindrance.peer
     if ending.peer:
         return ending.peer
     if ending.outcome == "deleted":
@@ -157,6 +159,8 @@ def cause_of(case: Case, ending: Ending) -> str:
     """Return the cause: the text of the fault, else the result of the last call."""
     if ending.outcome == "deleted":
         return f"deleted {deletion_words(case, ending)}"
+    if ending.hindrance is not None:
+        return ending.hindrance.words
     if ending.how:
         return f"{ending.how}{_after_colon(ending.error)}"
     if unknown := _unknown_token(case, ending):
@@ -187,6 +191,9 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     while_ = f" in state {ending.state}" if ending.state else ""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
+    if ending.hindrance is not None:
+        state = "; the VM was put in state error" if ending.call is case.trace.failed_call else ""
+        return f"{where}: {ending.hindrance.words}{state}{_after_colon(ending.error)}"
     if ending.how:
         return f"{where}: {ending.how}{_after_colon(ending.error)}"
     if ending.peer and not ending.by_host:
@@ -224,6 +231,8 @@ def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
     proxy, api = case.records[leg.serial], case.grammar.api
     said = f"{proxy.callee} answered {proxy.result} by itself to {proxy.operation}"
     record = case.records[ending.call.serial] if ending.call is not None else proxy
+    if ending.hindrance is not None:
+        return f"{where}: {ending.hindrance.words}; {said}"
     if record is proxy:
         return f"{where}: {said}, no {api} answered behind it{_after_colon(leg.error)}"
     if record.protocol == "RPC" and record.result == "undelivered":
@@ -320,6 +329,8 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     )
     verb = "has not ended" if came else "never came"
     text = f"step {step} {verb} in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    if ending.hindrance is not None:
+        return f"{text}: {ending.hindrance.words}"
     if ending.how:
         return f"{text}: {ending.how}{_after_colon(ending.error)}"
     message = _last_message(case)

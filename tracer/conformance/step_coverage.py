@@ -33,7 +33,9 @@ class StepCoverage:
         addresses_of: Callable[[str], set[str]],
         fronts_of: Callable[[str], set[str]],
         stall_ns: int,
+        works_with: Callable[[str], bool] = lambda role: False,
     ) -> None:
+        self._works_with = works_with
         self._fronts_of = fronts_of
         self._case = case
         self._captures = coverage
@@ -117,9 +119,9 @@ class StepCoverage:
         return self._case.grammar.legs(step)[0].callee
 
     def has_callee(self, step: str) -> bool:
-        """Return whether the service that *step* asks is known in these captures."""
-        legs = self._case.grammar.legs(step)[:1]
-        return any(bool(self._addresses_of(leg.callee)) for leg in legs)
+        """Return whether this cloud is known to have the service that *step* asks."""
+        callee = self.callee(step)
+        return bool(self._addresses_of(callee)) or self._works_with(callee)
 
     def _ends(self, role: str) -> set[str]:
         """Return the addresses of *role* in this trace, else in all captures."""

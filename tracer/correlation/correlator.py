@@ -74,6 +74,11 @@ class Correlator:
         """
         return assemble(self._store, pending)
 
+    def holds_order(self, traces: Iterable[Trace]) -> bool:
+        """Return whether one of *traces* holds a call to the portal: an order that it took."""
+        orders = {call.serial for call in self._store.portal}
+        return bool(orders) and any(call.serial in orders for trace in traces for call in trace.calls)
+
     def open_count(self) -> int:
         """Return how many requests that begin a trace were seen so far, for a progress line."""
         return len(self._store.legs)

@@ -9,6 +9,7 @@ and get more facts later (Capture, Connection, Call, Trace) are slotted dataclas
 
 from __future__ import annotations
 
+from tracer.model.broker import NO_BROKER, Broker, BrokerEvent, BrokerEventKind, Returns
 from tracer.model.calls import (
     CLIENT,
     SERVER,
@@ -77,12 +78,16 @@ __all__ = [
     "CALLS_OVER",
     "CLIENT",
     "FIREHOSE",
+    "NO_BROKER",
     "SERVER",
     "TO_CLIENT",
     "TO_SERVER",
     "AmqpContent",
     "AmqpMethod",
     "Attempt",
+    "Broker",
+    "BrokerEvent",
+    "BrokerEventKind",
     "Call",
     "CallRecord",
     "Capture",
@@ -111,6 +116,7 @@ __all__ = [
     "PacketFields",
     "Report",
     "RestFacts",
+    "Returns",
     "RpcFacts",
     "Segment",
     "SegmentFields",

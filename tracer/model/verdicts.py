@@ -144,6 +144,8 @@ class Deviation:
     """The role that failed, or that owes the missing step."""
     cause: str = ""
     """The text of the fault, or what the last call did."""
+    hindrance: str = ""
+    """What at the broker kept the creation from going on; the message and the cause hold it, too."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -206,6 +208,8 @@ class Verdict:
     """(service, request id to grep for in its log)."""
     settled_ns: int | None = None
     """Time at which success or failure was seen, from which the summary counts; None while it is open."""
+    grammar: str = ""
+    """Name of the grammar that it was checked against."""
 
     @property
     def captured_ns(self) -> int:
@@ -232,6 +236,7 @@ class Report:
     """One run of `tracer check`."""
 
     grammar: str
+    """Name of the grammar; `all` where each trace was checked against its own."""
     captures: Sequence[Capture]
     verdicts: Sequence[Verdict]
     partial: bool = False
@@ -252,3 +257,5 @@ class Report:
     """Mistakes of ours that were met: (type and place, how often). What they concern is left out."""
     left_out: tuple[int, ...] = ()
     """Start times in ns of the traces outside of the requested time."""
+    grammar_reason: str = ""
+    """Why this grammar of a creation was chosen; empty where the user asked for it."""

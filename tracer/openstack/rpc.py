@@ -38,8 +38,10 @@ __all__ = [
     "OLD_SELECTED_HOST",
     "OWN",
     "REASONS",
+    "REPLY_QUEUE",
     "REPLY_WITHIN_NS",
     "SAVE",
+    "SAVES_SERVER",
     "SELECTED_HOST",
     "SELECTS_HOSTS",
     "SENDER",
@@ -51,6 +53,7 @@ __all__ = [
     "Method",
     "Notification",
     "Path",
+    "sender_of",
 ]
 
 Path = tuple[str, ...]
@@ -82,6 +85,8 @@ class Method(NamedTuple):
     """Its reply names a host for each server."""
     acts_on_a_server: bool = False
     """It asks for an operation on one existing server."""
+    passed_on_by: str = ""
+    """Its receiver, where that passes it on to a host as a message of the same name."""
     deletes: bool = False
     """That operation deletes it."""
     reasons: tuple[Path, ...] = ()
@@ -147,13 +152,24 @@ METHODS = (
     *_acting(("terminate_instance",), NOVA_API, deletes=True),
     *_acting(("stop_instance", "start_instance", "reboot_instance", "attach_volume"), NOVA_API),
     *_acting(("reserve_block_device_name",), NOVA_API),
-    *_acting(("soft_delete_instance",), deletes=True),
-    *_acting(("restore_instance", "rebuild_instance")),
-    *_acting(("pause_instance", "unpause_instance", "suspend_instance", "resume_instance")),
-    *_acting(("rescue_instance", "unrescue_instance", "snapshot_instance")),
-    *_acting(("shelve_instance", "shelve_offload_instance", "unshelve_instance")),
-    *_acting(("prep_resize", "resize_instance", "finish_resize", "confirm_resize", "revert_resize")),
-    *_acting(("detach_volume", "swap_volume", "extend_volume", "attach_interface", "detach_interface")),
+    *_acting(("soft_delete_instance",), NOVA_API, deletes=True),
+    *_acting(("restore_instance", "confirm_resize", "revert_resize"), NOVA_API),
+    *_acting(("pause_instance", "unpause_instance", "suspend_instance", "resume_instance"), NOVA_API),
+    *_acting(("rescue_instance", "unrescue_instance", "snapshot_instance"), NOVA_API),
+    *_acting(("shelve_instance", "shelve_offload_instance"), NOVA_API),
+    *_acting(("detach_volume", "swap_volume", "extend_volume"), NOVA_API),
+    *_acting(("attach_interface", "detach_interface"), NOVA_API),
+    # nova-conductor takes these on, and passes two of them on to a host by the same name. migrate_server is
+    # that of a resize and of a cold migration, until Newton of a live one too; a host that cannot take the
+    # server sends it again.
+    Method("migrate_server", NOVA_API, (OWN,), acts_on_a_server=True),
+    Method("live_migrate_instance", NOVA_API, (OWN,), acts_on_a_server=True),
+    Method("rebuild_instance", NOVA_API, (OWN,), acts_on_a_server=True, passed_on_by=NOVA_CONDUCTOR),
+    Method("unshelve_instance", NOVA_API, (OWN,), acts_on_a_server=True, passed_on_by=NOVA_CONDUCTOR),
+    *_acting(("prep_resize", "live_migration", "check_can_live_migrate_destination"), NOVA_CONDUCTOR),
+    *_acting(("resize_instance", "finish_resize"), NOVA_COMPUTE),
+    *_acting(("check_can_live_migrate_source", "pre_live_migration"), NOVA_COMPUTE),
+    *_acting(("post_live_migration_at_destination", "rollback_live_migration_at_destination"), NOVA_COMPUTE),
     # --- periodic messages of nova-compute
     Method("object_action", NOVA_COMPUTE, of_objects=True),
     Method("object_class_action_versions", NOVA_COMPUTE, of_objects=True),
@@ -165,6 +181,8 @@ METHODS = (
     Method("delete_instance_info", NOVA_COMPUTE),
 )
 
+REPLY_QUEUE = "reply_"
+"""Start of the name of the queue of a process for replies (oslo_messaging/_drivers/amqpdriver.py)."""
 # What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
 # or until Pike the host alone (nova/scheduler/manager.py).
 SELECTED_HOST: Path = ("*", "service_host")
@@ -178,6 +196,8 @@ OBJECT_DATA, OBJECT_CHANGES = "nova_object.data", "nova_object.changes"
 
 INSTANCE = "Instance"
 """A server, saved with its states (nova/objects/instance.py). It contains objects with ids and hosts too."""
+SAVES_SERVER = f"{INSTANCE}.save"
+"""The method of an object by which nova-compute saves what became of a server."""
 SERVICE = "Service"
 """A process that reports that it is alive (nova/objects/service.py): its host and binary."""
 ACTION_EVENT = "InstanceActionEvent"
@@ -229,6 +249,7 @@ NOTIFICATIONS = (
 
 SENDER = {method.name: method.sender for method in METHODS if method.sender}
 """Method -> its sender, for connections that do not identify themselves."""
+_PASSED_ON = {method.name: method.passed_on_by for method in METHODS if method.passed_on_by}
 SERVERS_IN = {method.name: method.servers for method in METHODS if method.servers}
 """Method -> where its arguments name the servers that it is about, best first."""
 ABOUT_SERVERS = frozenset(SERVERS_IN)
@@ -244,3 +265,9 @@ ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)
 DELETES = frozenset(method.name for method in METHODS if method.deletes)
 NOTIFIED = {each.event: each for each in NOTIFICATIONS}
+
+
+def sender_of(method: str, receiver: str) -> str:
+    """Return the role that sends *method* to *receiver*; empty where several may, or it is not known."""
+    first = _PASSED_ON.get(method)
+    return first if first is not None and receiver != first else SENDER.get(method, "")

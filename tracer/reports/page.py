@@ -50,12 +50,14 @@ class Page:
     console: Console
     names: Mapping[str, str]
     verbose: int
+    grammar: str = ""
+    """The grammar of the report; a trace that was checked against another says so."""
 
     @classmethod
     def of(cls, report: Report, console: Console, verbose: int) -> Page:
         """Return the page for *report* on *console*; capture names depend on its width."""
         paths = [capture.path for capture in report.captures]
-        return cls(console, file_names(paths, short=console.width < _WIDE), verbose)
+        return cls(console, file_names(paths, short=console.width < _WIDE), verbose, report.grammar)
 
     @property
     def width(self) -> int:

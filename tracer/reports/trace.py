@@ -47,6 +47,8 @@ def heading(page: Page, verdict: Verdict) -> Text:
     which = lead(plain(verdict.server_id or verdict.id, 80))
     style = STYLES.get(verdict.verdict, "")
     words = Text.assemble(mark(page, verdict.verdict), (f" VM {name}", "bold"), (which, "dim"), "  ")
+    if verdict.grammar not in ("", page.grammar):
+        words.append(f"{plain(verdict.grammar, 80)}: ")
     words.append(plain(verdict.summary, 300), style)
     if verdict.verdict == "conforms":
         news = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]

@@ -36,6 +36,7 @@ from tracer.openstack.services import (
     BROKER,
     CALLS_OTHERS,
     DATABASE,
+    DRIVES_VRM,
     FANOUT,
     FANOUT_QUEUE,
     LISTENS,
@@ -50,6 +51,8 @@ from tracer.openstack.services import (
     RUNS_PROGRAM,
     VRM,
     is_client_tool,
+    is_command_line,
+    is_of_vrm_driver,
     is_same_project,
     role_of_user_agent,
 )
@@ -98,6 +101,12 @@ class Roles:
         """(client's address, server) of HTTP requests whose client does not identify itself"""
         self._by_token: OrderedDict[str, list[Call]] = OrderedDict()
         """digest of a token -> open requests that carry it, in order of their start"""
+        self._drivers: set[str] = set()
+        """Programs that were seen whose virtualisation is a VRM's"""
+        self._asks_vrm = False
+        """Whether a path of the VRM was asked for"""
+        self._tried_vrm: OrderedDict[str, None] = OrderedDict()
+        """addresses with a connection to a VRM's port that failed or cannot be decoded"""
 
     # --- collecting ---
 
@@ -107,8 +116,10 @@ class Roles:
         if message.name == "connection.start-ok":
             # oslo.messaging names a connection <program>:<process id>:<uuid>.
             name, _, rest = str(arguments.get("connection_name", "")).partition(":")
-            role = ROLE_OF_PROGRAM.get(name.rpartition("/")[2])
+            program = name.rpartition("/")[2]
+            role = ROLE_OF_PROGRAM.get(program)
             if role:
+                self._runs(program)
                 self._acts_as(connection, role)
                 self._programs[connection.client.address, rest.partition(":")[0]] = role
                 _trim(self._programs)
@@ -123,8 +134,10 @@ class Roles:
         Source: PyMySQL sends `_pid` and `program_name` as connection attributes.
         """
         role = self._programs.get((message.connection.client.address, message.attributes.get("_pid", "")))
-        role = role or ROLE_OF_PROGRAM.get(message.attributes.get("program_name", "").rpartition("/")[2])
+        program = message.attributes.get("program_name", "").rpartition("/")[2]
+        role = role or ROLE_OF_PROGRAM.get(program)
         if role:
+            self._runs(program)
             message.connection.client_role = role
             self._acting.add(role)
 
@@ -143,6 +156,7 @@ class Roles:
                 self._acting.add(sender)
             # Service.save names its own program every 10 s: the only sign of a host that does nothing else.
             if facts.binary in ROLE_OF_PROGRAM and facts.published:
+                self._runs(facts.binary)
                 self._act(call.connection.client.address, ROLE_OF_PROGRAM[facts.binary])
         elif isinstance(facts, SqlFacts):
             self._serve(call.connection.server, DATABASE)
@@ -156,6 +170,14 @@ class Roles:
         role = ROLE_OF_PORT.get(connection.server.port)
         if role and connection.server not in self.fronts:
             self._serve(connection.server, role)
+        if role == VRM:
+            self._tried_vrm[connection.client.address] = None
+            _trim(self._tried_vrm)
+
+    def _runs(self, program: str) -> None:
+        """Record that *program* was seen, if its virtualisation is a VRM's."""
+        if program in DRIVES_VRM:
+            self._drivers.add(program)
 
     def _observe_rest(self, call: Call, facts: RestFacts) -> None:
         """Learn from the head of a request, and, once *call* is closed, from its answer."""
@@ -177,6 +199,8 @@ class Roles:
             self._learn_front(connection, facts)
         elif role := role_of_user_agent(facts.user_agent):
             self._acts_as(connection, role)
+            if is_of_vrm_driver(facts.user_agent):
+                self._drivers |= DRIVES_VRM
         else:
             client, server = connection.client.address, connection.server
             self._asked[client, server] = None
@@ -208,6 +232,7 @@ class Roles:
         if role is None:
             role = role_of_path(path)
             if role:
+                self._asks_vrm |= role == VRM
                 self._by_path[server] = role
                 _trim(self._by_path)
         connection.server_role = role or ROLE_OF_PORT.get(server.port, "")
@@ -365,9 +390,7 @@ class Roles:
     def _askers(self) -> set[str]:
         """Return the addresses outside of the cloud that call its API."""
         return {
-            client
-            for client, server in self._asked
-            if (server in self.fronts or server.port in ROLE_OF_PORT) and self._is_stranger(client)
+            client for client, server in self._asked if self._is_api(server) and self._is_stranger(client)
         }
 
     def _portals(self) -> set[str]:
@@ -398,6 +421,26 @@ class Roles:
             return True
         return any(role in ports.values() for ports in self._serves.values())
 
+    def sign_of_vendor(self) -> str:
+        """Return what shows that the cloud has a VRM, or what the topology file names; empty without a sign.
+
+        A port of the VRM is a sign only where it is a host's nova-compute that tries it.
+        """
+        given = set(self._given.roles.values()) & {VRM, PORTAL}
+        if given:
+            return f"the topology file names a {max(given)}"
+        if self._asks_vrm:
+            return f"a {VRM} was called"
+        if any(NOVA_COMPUTE in self._acts.get(address, ()) for address in self._tried_vrm):
+            return f"{NOVA_COMPUTE} called the port of a {VRM}"
+        if self._drivers:
+            return f"{min(self._drivers)} was seen, which works with a {VRM}"
+        return ""
+
+    def works_with(self, role: str) -> bool:
+        """Return whether something was seen that works with *role*: a program with a driver for the VRM."""
+        return role == VRM and (self._asks_vrm or bool(self._drivers))
+
     def is_front(self, endpoint: Endpoint) -> bool:
         """Return whether *endpoint* is a proxy's listening endpoint."""
         return self.behind(endpoint) is not None or self._given.role(endpoint.address, endpoint.port) == PROXY
@@ -426,7 +469,8 @@ class Roles:
             # A reply goes through a connection of its own: whoever was asked sends it.
             return self.callee(call.parent)
         if end is None:
-            return rpc.SENDER.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
+            sender = self._sender(call, facts) if isinstance(facts, RpcFacts) else ""
+            return sender or "?"
         endpoint = end.endpoint
         role = self._given.role(endpoint.address, endpoint.port)
         if role is None and isinstance(facts, RestFacts) and call.front is None and facts.forwarded_for:
@@ -439,10 +483,14 @@ class Roles:
         if role:
             return role
         if isinstance(facts, RpcFacts):
-            return rpc.SENDER.get(facts.method) or endpoint.address
+            return self._sender(call, facts) or endpoint.address
         if isinstance(facts, SqlFacts):
             return sql.writer(facts.verb, facts.table, facts.quota) or endpoint.address
         return self._rest_caller(call, endpoint)
+
+    def _sender(self, call: Call, facts: RpcFacts) -> str:
+        """Return the role that sends such a message, by its method and by whom it is for; '' if unknown."""
+        return "" if facts.mode == "reply" else rpc.sender_of(facts.method, self._rpc_callee(call, facts))
 
     def _behind_proxy(self, call: Call, facts: RestFacts) -> str | None:
         """Return the client of a proxy whose outer leg was not captured, when it is a service."""
@@ -469,7 +517,7 @@ class Roles:
                 return ADMIN if self._is_client(endpoint.address) else PORTAL
             if self._is_sc(call.connection.server):
                 return ADMIN
-        elif isinstance(facts, RestFacts) and is_client_tool(facts.user_agent) and self._calls_api(call):
+        elif isinstance(facts, RestFacts) and is_command_line(facts.user_agent) and self._calls_api(call):
             # A client on a host of the cloud.
             return ADMIN
         return endpoint.address
@@ -512,8 +560,10 @@ class Roles:
 
     def _calls_api(self, call: Call) -> bool:
         """Return whether *call* goes to an API of the cloud or to a proxy of one."""
-        server = call.connection.server
-        return server in self.fronts or server.port in ROLE_OF_PORT
+        return self._is_api(call.connection.server)
+
+    def _is_api(self, server: Endpoint) -> bool:
+        return server in self.fronts or server in self._presumed or server.port in ROLE_OF_PORT
 
     def _is_sc(self, server: Endpoint) -> bool:
         """Return whether *server* is outside of the cloud and on none of its ports: then it is the SC."""
