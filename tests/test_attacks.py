@@ -12,7 +12,7 @@ from benchmarks import attacks
 from lab.judging import only, run
 
 from tracer.engine import Settings, check, stages
-from tracer.reassembly import reassembler
+from tracer.reassembly import connections
 from tracer.testing.cloud import Cloud
 from tracer.testing.packets import Network
 
@@ -54,7 +54,7 @@ def test_a_flood_hides_no_failed_connection_of_a_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strangers flood nova-api, and what a service cannot reach is told all the same."""
-    monkeypatch.setattr(reassembler, "MAX_ATTEMPTS", 64)
+    monkeypatch.setattr(connections, "MAX_ATTEMPTS", 64)
     monkeypatch.setattr(stages, "MAX_STRANGERS", 10)
 
     def flood(cloud: Cloud) -> None:

@@ -79,6 +79,15 @@ def test_show_tells_modes_deadlines_and_patterns(mine: Path) -> None:
     assert "cast" not in tracer("show", "mine.lark", cwd=mine).stdout
 
 
+def test_show_tells_attempts_and_refusals(mine: Path) -> None:
+    """The steps of one attempt, and those to which a refusal belongs, in the order of the rule."""
+    shown = tracer("show", "cloudvm_create").stdout
+    assert "\nattempt      7, 8a, 8b, 8c\n" in shown
+    assert "\nrefusals     4a: UNAUTHORIZED, AUTHENTICATE_FAILED\n" in shown
+    assert "\n             4b or 4c: FORBIDDEN\n" in shown
+    assert "refusals" not in tracer("show", "mine.lark", cwd=mine).stdout
+
+
 def test_check_says_ok_and_counts(mine: Path) -> None:
     ran = tracer("check", "mine.lark", cwd=mine)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -97,6 +106,21 @@ WARNED = [
     (("within_90s{told}", "interleve{told}"), "has no meaning here. Did you mean interleave?"),
     (("told: STOP", "told: ANY\nANY: /.+ cast x ok/"), "ANY does not name its caller and callee"),
     (("told: STOP", "told: EMPTY\nEMPTY: /x*/"), "plain Lark's LALR parser cannot be built from it"),
+    (
+        (
+            "told: STOP",
+            "told: STOP\nrefusals: refused_1\nrefused_1: NEVER\nNEVER: /\\S+ REST .{5} (401|407)/",
+        ),
+        "mine.lark:10: NEVER in refusals never matches",
+    ),
+    (
+        (
+            "start: step_1 step_2",
+            "start: attempt step_2\nattempt: step_1\n"
+            '%override TERMINATE: "Internal_base RPC nova-api > db cast x ok"',
+        ),
+        "mine.lark:4: attempt begins with step 1, which asks db and no host",
+    ),
 ]
 
 

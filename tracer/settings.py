@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Settings"]
+__all__ = ["ALL", "AUTO", "Settings"]
+
+AUTO, ALL = "auto", "all"
+"""In place of a grammar: the one of a creation that fits what is seen; each operation against its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What of the captures is to be checked, against what, and how."""
 
-    grammar: str = "cloudvm_create"
+    grammar: str = AUTO
+    """The name of a grammar that comes with tracer, a file, AUTO or ALL."""
     topology: Path | None = None
     stall_s: float = 60.0
     since_ns: int | None = None

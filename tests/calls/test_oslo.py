@@ -89,10 +89,8 @@ def failure(name: str = "NoValidHost", message: str = "No valid host was found. 
 CALL = OsloMessage(
     "request",
     "select_destinations",
-    None,
     "1.17",
     MSG_ID,
-    REPLY_Q,
     UNIQUE,
     REQ,
     GLOBAL,
@@ -124,10 +122,10 @@ def test_reads_a_call(form: Any) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_reads_a_cast(form: Any) -> None:
-    """A cast has no _msg_id; a namespace is read where there is one."""
+    """A cast has no _msg_id; a namespace may stand before its version."""
     message = oslo.read(form(request("build_instances", {}, call=False, namespace="compute_task")))
     assert message is not None
-    assert (message.msg_id, message.reply_q, message.namespace) == (None, None, "compute_task")
+    assert (message.method, message.msg_id) == ("build_instances", None)
     assert (message.unique_id, message.request_id) == (UNIQUE, REQ)
 
 
@@ -217,7 +215,7 @@ def test_reply_queues_of_a_queue_manager() -> None:
     """With use_queue_manager a reply queue names host and process."""
     message = oslo.read(envelope(request("ping", {}) | {"_reply_q": "reply_sc1:nova-conductor:3"}))
     assert message is not None
-    assert message.reply_q == "reply_sc1:nova-conductor:3"
+    assert (message.msg_id, message.unique_id) == (MSG_ID, UNIQUE)
 
 
 # --- cut bodies -----------------------------------------------------------------------------------
@@ -239,10 +237,10 @@ def test_a_hole_tells_no_lies(start: int, size: int, filled: bool) -> None:
     body = envelope(request("select_destinations", {"text": "x" * 300}))
     hole = b"\x00" * (size if filled else 1)
     message = oslo.read(body[:start] + hole + body[start + size :], truncated=True)
-    said = (None, MSG_ID, UNIQUE, REQ, GLOBAL, REPLY_Q, PROJECT)
+    said = (None, MSG_ID, UNIQUE, REQ, GLOBAL, PROJECT)
     if message is not None:
         ids = (message.msg_id, message.unique_id, message.request_id, message.global_request_id)
-        assert all(got in said for got in (*ids, message.reply_q, message.project_id))
+        assert all(got in said for got in (*ids, message.project_id))
 
 
 def test_a_snap_length_keeps_the_method() -> None:
@@ -441,6 +439,49 @@ def test_cut_object_actions(body: bytes) -> None:
         assert part is None or (part.objname == whole.objname and part.vm_state in (None, whole.vm_state))
 
 
+# --- faults and reasons ---------------------------------------------------------------------------
+
+TRACEBACK = ["Traceback (most recent call last):\n", '  File "a.py"\n', "a.Error: no memory left\n"]
+
+
+@pytest.mark.parametrize(
+    ("retry", "expected"),
+    [
+        ({"exc_reason": "no memory left", "exc": TRACEBACK}, "no memory left"),
+        ({"exc_reason": ["no memory", "left"]}, "no memory left"),
+        ({"exc_reason": None, "exc": TRACEBACK}, "a.Error: no memory left"),
+        ({"exc_reason": "", "exc": []}, ""),
+        ({"num_attempts": 1, "hosts": []}, ""),
+        (None, ""),
+        ({"exc_reason": {"a": 1}}, ""),
+    ],
+)
+def test_the_reason_of_a_reschedule(retry: object, expected: str) -> None:
+    args = {"instances": [], "filter_properties": {"retry": retry}}
+    body = json.dumps({"oslo.message": json.dumps({"method": "build_instances", "args": args})}).encode()
+    assert oslo.reason_given("build_instances", body) == expected
+    assert oslo.reason_given("select_destinations", body) == ""
+
+
+@pytest.mark.parametrize("text", ["no memory left", 'the "disk" is full'])
+def test_the_text_of_a_fault(text: str) -> None:
+    """InstanceFault.create holds the reason, quotes included; a cut body keeps what is before the first."""
+    fault = {
+        "nova_object.name": "InstanceFault",
+        "nova_object.data": {"code": 500, "instance_uuid": VM, "message": text, "details": "Traceback"},
+    }
+    message = {"method": "object_action", "args": {"objinst": fault, "objmethod": "create"}}
+    body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
+    found = oslo.object_action_facts(body)
+    assert found is not None and (found.objname, found.instance_uuid, found.error) == (
+        "InstanceFault",
+        VM,
+        text,
+    )
+    cut = oslo.object_action_facts(body[: body.index(b"details")])
+    assert cut is not None and cut.error is not None and text.startswith(cut.error)
+
+
 # --- hostile bodies -------------------------------------------------------------------------------
 
 READERS: list[Callable[[bytes], object]] = [
@@ -450,6 +491,7 @@ READERS: list[Callable[[bytes], object]] = [
     oslo.selected_hosts,
     lambda body: oslo.instance_uuids("select_destinations", body),
     lambda body: oslo.instance_uuids("build_instances", body),
+    lambda body: oslo.reason_given("build_instances", body),
 ]
 KEYS = ["method", "args", "result", "failure", "ending", "_msg_id", "_unique_id", "version", "instances"]
 KEYS += [

@@ -96,3 +96,36 @@ def test_one_leg_twice_on_one_connection_is_no_pair() -> None:
         made.hear(1.2 + n, response(200, {"X-OpenStack-Request-ID": ID.format(1)}))
     calls = built(network)
     assert [(call.back, call.front) for call in calls] == [(None, None)] * 2
+
+
+@pytest.mark.parametrize(
+    "second", [(1.1, 1.4), (1.1, 1.7), (1.003, 1.5)], ids=["within", "across", "at once"]
+)
+@pytest.mark.parametrize(
+    ("method", "target", "port"),
+    [
+        ("POST", "/v2.1/os-server-external-events", 8774),
+        ("GET", "/v2.0/ports?device_id=1", 9696),
+        ("POST", "/v2.1/servers", 18774),
+    ],
+)
+def test_two_requests_to_one_server_are_no_legs(
+    method: str, target: str, port: int, second: tuple[float, float]
+) -> None:
+    """They overlap, and an old nova answers both with one id."""
+    network = Network()
+    for client, (begun, ended) in (("172.28.0.44", (1, 1.5)), ("172.28.0.45", second)):
+        made = network.connection(client, API, port, begun - 0.001)
+        made.say(begun, request(method, target))
+        made.hear(ended, response(200, {"X-OpenStack-Request-ID": ID.format(1)}))
+    calls = built(network)
+    assert [(call.back, call.front) for call in calls] == [(None, None)] * 2
+
+
+def test_two_requests_with_one_id_behind_a_proxy_keep_their_own_legs() -> None:
+    """Both go through the proxy at once, without X-Forwarded-For."""
+    network = Network()
+    for start in (1, 1.05):
+        proxied(network, start, 1, forwarded=False)
+    outer = sorted(legs(network), key=lambda call: call.started_ns)
+    assert [round((call.back.started_ns - call.started_ns) / 1e6) for call in outer if call.back] == [1, 1]

@@ -36,6 +36,26 @@ def test_a_statement_and_its_result_are_one_call(joined: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ("UPDATE instances SET vm_state='building', task_state='spawning' WHERE uuid = 'a'", "spawning"),
+        ("UPDATE instances SET vm_state='active', task_state=NULL WHERE task_state = 'spawning'", "active"),
+        ("UPDATE instances SET host='compute1' WHERE instances.task_state = 'spawning'", ""),
+        ("UPDATE instances SET host='compute1'\nWHERE instances.vm_state = 'error'", ""),
+        ("UPDATE volumes SET vm_state='active'", ""),
+    ],
+)
+def test_the_state_that_an_update_writes(text: str, action: str) -> None:
+    """What stands in the condition was there before."""
+    network = Network()
+    made = network.connection(API, DB, 3306)
+    made.say(1, query(text))
+    made.hear(1.1, sql_ok())
+    (call,) = built(network)
+    assert isinstance(call.facts, SqlFacts) and call.facts.action == action
+
+
+@pytest.mark.parametrize(
     "text, operation",
     [
         ("INSERT INTO `nova_api`.`request_specs` (x) VALUES (1)", "INSERT request_specs"),

@@ -32,7 +32,9 @@ def renamed(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
     others = {step: f"q{len(steps) - place:02}" for place, step in enumerate(steps)}
     text = (grammars_dir() / f"{name}.lark").read_text(encoding="utf-8")
     copy = re.sub(
-        r"\b(step|tried|refused)_(\w+)", lambda m: f"{m[1]}_{others.get(m[2], 'all_of_' + m[2])}", text
+        r"\b(step|tried|refused|begun|shown)_(\w+)",
+        lambda m: f"{m[1]}_{others.get(m[2], 'all_of_' + m[2])}",
+        text,
     )
     path = folder / f"{name}.lark"
     path.write_text(copy, encoding="utf-8")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import tracer.engine.run
+import tracer.engine.workflows
 from lab.reading import segment_of
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.capture.layers import Layers
@@ -20,7 +20,7 @@ from tracer.testing.creation import Creation
 from tracer.testing.packets import Network
 
 # A grammar is the same each time; to read it takes longer than a small capture does.
-tracer.engine.run.load = functools.cache(tracer.engine.run.load)
+tracer.engine.workflows.load = functools.cache(tracer.engine.workflows.load)
 
 UNTIL_S = 260
 """The capture goes on so long after T0; creations begin at 100 s: time for a stall on either side."""

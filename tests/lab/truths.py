@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tracer.engine.run
+import tracer.engine.workflows
 from lab.harms import ENDS_A_FILE, ROWS, Files, Harmed, read
 from tracer.engine import Settings
 from tracer.model import Verdict
@@ -21,7 +21,7 @@ from tracer.model import Verdict
 __all__ = ["KINDS", "Runs", "Scenario", "Wrong", "judged", "paired"]
 
 # A grammar is the same each time; to read it takes longer than a small capture does.
-tracer.engine.run.load = functools.cache(tracer.engine.run.load)
+tracer.engine.workflows.load = functools.cache(tracer.engine.workflows.load)
 
 KINDS = ("false", "missing", "phantom", "phantom that deviates", "missed", "wrong step", "crash")
 """false       a creation that went well is told as `deviates`

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import tracer.engine.run
+import tracer.engine.workflows
 from tracer.testing import Cloud, Creation, Network
 
 # A grammar is the same each time; to read it takes longer than a small capture does.
-tracer.engine.run.load = functools.cache(tracer.engine.run.load)
+tracer.engine.workflows.load = functools.cache(tracer.engine.workflows.load)
 
 PLUGIN = "tracer.pytest_plugin"
 Run = Callable[..., pytest.RunResult]

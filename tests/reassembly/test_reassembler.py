@@ -11,15 +11,10 @@ from hypothesis import strategies as st
 from lab.long import examples
 
 from tracer.model import TO_CLIENT, TO_SERVER, Capture, Closed, Connection, Data, Gap, Segment
-from tracer.reassembly import reassembler
-from tracer.reassembly.reassembler import (
-    HOLE_NS,
-    HOLE_PACKETS,
-    PENDING_BYTES,
-    UNANSWERED_NS,
-    Event,
-    Reassembler,
-)
+from tracer.reassembly import connections, ordering, reassembler
+from tracer.reassembly.halves import HOLE_NS, Event
+from tracer.reassembly.ordering import HOLE_PACKETS, PENDING_BYTES
+from tracer.reassembly.reassembler import UNANSWERED_NS, Reassembler
 
 CLIENT, SERVER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
 SECOND = 1_000_000_000
@@ -409,7 +404,7 @@ def test_what_waits_is_bounded() -> None:
 
 def test_what_waits_is_bounded_over_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many connections with a hole each stay under the bound in all."""
-    monkeypatch.setattr(reassembler, "PENDING_TOTAL_BYTES", 10_000)
+    monkeypatch.setattr(ordering, "PENDING_TOTAL_BYTES", 10_000)
     talk = Talk()
     total = received = 0
     for port in range(40000, 40100):
@@ -635,7 +630,7 @@ def test_a_certain_connection_does_not_turn() -> None:
 def test_idle_connections_are_forgotten_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """After two hours without a packet the connection ends as idle; what comes then is a joined one."""
     talk = Talk().hello().send(">", 1, b"GET")
-    talk.send(">", 4, b"HEAD", after_ns=reassembler.FORGET_IDLE_NS + reassembler.FORGET_EVERY_NS)
+    talk.send(">", 4, b"HEAD", after_ns=connections.FORGET_IDLE_NS + reassembler.FORGET_EVERY_NS)
     assert talk.told()[:2] == [(">", b"GET"), ("idle",)]
 
 
@@ -647,20 +642,20 @@ def test_closed_connections_leave_no_trace() -> None:
         one.reassembler, one.now_ns = talk.reassembler, talk.now_ns
         one.hello().send(">", 1, flags="FA").send("<", 1, flags="FA", ack=2)
     talk.ports = (50000, 8774)
-    talk.hello().send(">", 1, b"x", after_ns=3 * reassembler.FORGET_CLOSED_NS)
-    assert len(talk.reassembler._halves) == 2
+    talk.hello().send(">", 1, b"x", after_ns=3 * connections.FORGET_CLOSED_NS)
+    assert len(talk.reassembler._connections.halves) == 2
 
 
 def test_the_number_of_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many at once: the oldest are given up, both of their directions, and counted."""
-    monkeypatch.setattr(reassembler, "MAX_CONNECTIONS", 100)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 100)
     talk = Talk()
     for port in range(20000, 20400):
         talk.ports = (port, 8774)
         talk.hello().send(">", 1, b"x", after_ns=SECOND // 4)
-    assert len(talk.reassembler._halves) <= 250
+    assert len(talk.reassembler._connections.halves) <= 250
     assert talk.reassembler.evicted >= 200
-    assert len(talk.reassembler._halves) % 2 == 0
+    assert len(talk.reassembler._connections.halves) % 2 == 0
     assert sum(one == ("idle",) for one in talk.told()) == talk.reassembler.evicted
 
 
@@ -668,7 +663,7 @@ def test_a_flood_of_attempts_is_counted_and_forgotten_but_for_clients_that_are_h
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Addresses of their own, no answer; who speaks elsewhere still has its unanswered attempt told."""
-    monkeypatch.setattr(reassembler, "MAX_ATTEMPTS", 80)
+    monkeypatch.setattr(connections, "MAX_ATTEMPTS", 80)
     capture = [Capture(0, "x")]
     flooded = Reassembler(capture, [8774])
     ends, port = bytes([10, 0, 0, 1, 10, 0, 0, 9]), (8774).to_bytes(2, "big")
@@ -688,16 +683,16 @@ def test_a_flood_of_attempts_is_counted_and_forgotten_but_for_clients_that_are_h
     assert ("10.0.0.1", 0x1111) in {event.connection.client for event in failed}
     assert {event.how for event in failed} == {"unanswered"}
     assert len(failed) + flooded.unanswered == 901
-    assert not flooded._asked
+    assert not flooded._attempts._asked
 
 
 @pytest.mark.parametrize("role", ["", "nova-api"])
 def test_connections_that_carried_little_make_room(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first, those that told who speaks stay; what one still says opens it anew."""
-    monkeypatch.setattr(reassembler, "LIGHT_CONNECTIONS", 50)
-    monkeypatch.setattr(reassembler, "LIGHT_BYTES", 20 * 1_200)
+    monkeypatch.setattr(connections, "LIGHT_CONNECTIONS", 50)
+    monkeypatch.setattr(connections, "LIGHT_BYTES", 20 * 1_200)
     talk = Talk()
-    talk.reassembler._room = 100
+    talk.reassembler._connections._room = 100
     for port in range(20000, 20400):
         talk.ports = (port, 8774)
         talk.hello().send(">", 1, b"x")
@@ -707,7 +702,7 @@ def test_connections_that_carried_little_make_room(role: str, monkeypatch: pytes
         assert talk.reassembler.evicted == 0
         return
     assert talk.reassembler.evicted >= 300
-    assert len(talk.reassembler._halves) <= 2 * (50 + 20) + 2
+    assert len(talk.reassembler._connections.halves) <= 2 * (50 + 20) + 2
     talk.ports = (20000, 8774)
     talk.send(">", 2, b"y")
     assert talk.told()[-1] == (">", b"y")
@@ -827,4 +822,4 @@ def test_hostile_segments(sent: list[tuple[str, int, bytes, str, int, int, int]]
                 over.add(number)
         else:
             assert (number, event.direction) not in ended, f"{_told(event)} behind its FIN"
-    assert talk.reassembler._pending_total == 0
+    assert talk.reassembler._ordering._pending_total == 0

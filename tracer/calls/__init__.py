@@ -3,6 +3,8 @@
 A call is yielded when it begins, and the same object again when its answer or its fate is known. `Calls`
 passes each message to the module of its protocol; nothing here reads bytes.
 
+broker          what happens at the broker apart from messages
+handshakes      clients that hang while they connect to the broker
 rest, rpc, sql  one module for each kind of call
 bodies, paths   the facts of HTTP bodies and request targets
 oslo*           the facts of oslo.messaging bodies
@@ -17,6 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count
 
 from tracer.calls.bodies import wants_body
+from tracer.calls.broker import BrokerLog
 from tracer.calls.proxies import ProxyLegs
 from tracer.calls.rest import RestCalls
 from tracer.calls.rpc import RpcCalls
@@ -40,6 +43,7 @@ from tracer.model import (
     SqlLogin,
     SqlResult,
     SqlStatement,
+    Undecoded,
 )
 
 __all__ = ["Calls", "Numbering", "wants_body", "wants_statement"]
@@ -58,7 +62,8 @@ class Calls:
         self._ports = dict(ports)
         self._serials = count(1)
         self._rest = RestCalls(self._serials.__next__)
-        self._rpc = RpcCalls(self._serials.__next__)
+        self.broker = BrokerLog()
+        self._rpc = RpcCalls(self._serials.__next__, self.broker)
         self._sql = SqlCalls(self._serials.__next__)
         self._proxies = ProxyLegs()
         self._newest = 0
@@ -96,6 +101,8 @@ class Calls:
             return (call,) if call is not None else ()
         if kind is SqlLogin:
             self._sql.login(message)  # type: ignore[arg-type]
+        elif kind is Undecoded:
+            self._rpc.handshakes.ignore(message.connection)
         elif kind is Closed:
             return self._closed(message)  # type: ignore[arg-type]
         return ()

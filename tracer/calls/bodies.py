@@ -6,23 +6,27 @@ A whole JSON body is decoded. In a body with lost bytes, patterns find the ids i
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from urllib.parse import parse_qs
 
 import msgspec
 
 from tracer.calls.paths import UUID, split_target, uuids
-from tracer.model import RestFacts
-from tracer.openstack import faults, rest
+from tracer.model import Event, RestFacts
+from tracer.openstack import faults, rest, states
 
 __all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
 
 TEXT_LIMIT = 300
 """Characters of a fault's text that are kept."""
+_MOST_EVENTS = 64
+"""Events of one report that are read: neutron sends those of some seconds together."""
 FORM_BYTES = 65_536
 """How much of a form is looked at for a name: a field more than that many bytes long may hold a file."""
 _WANTED_GETS = re.compile("|".join(rest.SHOWS_WHAT_A_CREATION_IS))
 _SECRET_PATHS = re.compile("|".join(map(re.escape, rest.SECRETS)), re.IGNORECASE)
 _FAULT_FIELDS = faults.FIELDS
+_CONDITIONS = {row.resource: row for row in states.CONDITIONS}
 _CUT_FAULT = re.compile(rf'"(?:{"|".join(faults.CUT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.){{1,300}})')
 _NAME = re.compile(rb'"(?:name|display_name)"\s*:\s*"((?:[^"\\]|\\.){1,255})"')
 # An action's name is shown and matched as a part of the path, so a body cannot put anything else there.
@@ -84,12 +88,27 @@ def read_request(facts: RestFacts, body: bytes) -> None:
     decoded = _decode(body)
     if isinstance(decoded, dict):
         _read_names(facts, decoded)
+        if facts.path.endswith(rest.EXTERNAL_EVENTS):
+            facts.events = tuple(_events(decoded))
     elif match := _NAME.search(body):
         facts.name = _text(match.group(1))
     elif b"=" in body[:200] and b"{" not in body[:1]:
         # A form (application/x-www-form-urlencoded), as portals send.
         fields = parse_qs(_text(body[:FORM_BYTES]))
         facts.name = next((fields[key][0] for key in rest.NAMES if key in fields), "")[:255]
+
+
+def _events(decoded: dict[str, object]) -> Iterator[Event]:
+    """Yield the events in a report to nova-api, or in its answer."""
+    listed = decoded.get(rest.EVENTS)
+    for each in listed[:_MOST_EVENTS] if isinstance(listed, list) else ():
+        if isinstance(each, dict):
+            name, server, tag, status = (
+                value[:64] if isinstance(value := each.get(key), str) else ""
+                for key in ("name", "server_uuid", "tag", "status")
+            )
+            code = each.get("code")
+            yield Event(name, server, tag, status, code if isinstance(code, int) else 0)
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
@@ -133,6 +152,10 @@ def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:
     if isinstance(decoded, dict):
         ids += _described(decoded)
         _read_states(facts, decoded)
+        _read_condition(facts, decoded)
+        if facts.events:
+            answers = {(e.name, e.server_id, e.tag): e.code for e in _events(decoded)}
+            facts.events = tuple(e._replace(code=answers.get(e[:3], e.code)) for e in facts.events)
     elif body and (match := _STATUS.search(body)):
         facts.status_text = match.group(1).decode()
     # An answer to a GET may list resources that have nothing to do with the call.
@@ -174,6 +197,26 @@ def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:
         facts.candidates = len(requests)
 
 
+def _read_condition(facts: RestFacts, decoded: dict[str, object]) -> None:
+    """Read whether the resource in a good answer is usable: the binding of a port, the status of a volume."""
+    if facts.status >= 400:
+        return
+    key = next((key for key in decoded if key in _CONDITIONS), "")
+    row = _CONDITIONS[key] if key or rest.is_vrm(facts.path) else None
+    found = decoded.get(key) if key else decoded
+    value = found.get(row.member) if row is not None and isinstance(found, dict) else None
+    if row is None or not isinstance(found, dict) or not isinstance(value, str):
+        return
+    if value in row.bad:
+        facts.condition = states.BAD
+    elif value not in row.open:
+        facts.condition = states.GOOD
+    elif not row.given or found.get(row.given):
+        facts.condition = states.OPEN
+    if facts.condition in (states.BAD, states.OPEN):
+        facts.said = f"{row.member} is {value}"
+
+
 def fault_text(body: bytes, path: str = "") -> str:
     """Return the reason that the body of an error response gives; '' if it gives none.
 
@@ -182,6 +225,10 @@ def fault_text(body: bytes, path: str = "") -> str:
     FusionCompute (`errorDes`), a failed server or task, and HTML titles.
     """
     decoded = _decode(body)
+    server = decoded.get(rest.SERVER) if isinstance(decoded, dict) else None
+    if isinstance(server, dict):
+        # Beside its fault, a server has a description, which is its user's.
+        decoded = server.get(faults.OF_A_SERVER, {})
     fault = _find_fault(decoded, 4) if decoded is not None else None
     if fault is None:
         text = _text(body[:4096])

@@ -35,18 +35,24 @@ from tracer.calls.oslo_body import (
     unescaped,
 )
 from tracer.calls.oslo_facts import (
+    Notified,
     ObjectAction,
     instance_uuids,
+    notified,
     object_action_facts,
+    reason_given,
     selected_hosts,
 )
 
 __all__ = [
+    "Notified",
     "ObjectAction",
     "OsloMessage",
     "instance_uuids",
+    "notified",
     "object_action_facts",
     "read",
+    "reason_given",
     "selected_hosts",
 ]
 
@@ -58,11 +64,9 @@ class OsloMessage(NamedTuple):
     """request · reply · notification · compressed (by a method that is not supported: no other field is
     set)."""
     method: str | None = None
-    namespace: str | None = None
     version: str | None = None
     msg_id: str | None = None
     """A request has one if its caller waits for a reply; the reply carries the same one."""
-    reply_q: str | None = None
     unique_id: str | None = None
     """Unique for each message; the same in its publish and its delivery."""
     request_id: str | None = None
@@ -86,10 +90,8 @@ _WORD = rb"[\w.:@/-]{1,255}"
 _NAME = rb"[A-Za-z_]\w{0,99}"
 _SHAPES = {
     "method": re.compile(_NAME.decode()),
-    "namespace": re.compile(r"[\w.-]{1,100}"),
     "version": re.compile(r"[\w.]{1,20}"),
     "msg_id": re.compile(_HEX.decode()),
-    "reply_q": re.compile(_WORD.decode()),
     "unique_id": re.compile(_HEX.decode()),
     "request_id": re.compile(REQUEST_ID.decode()),
     "global_request_id": re.compile(REQUEST_ID.decode()),
@@ -116,11 +118,9 @@ _UNIQUE_ID = b'\\"_unique_id\\"'
 _VERSION = b'\\"version\\"'
 _FROM_VERSION = re.compile(
     rb'\\"version\\": ?\\"([\w.]{1,20})\\", ?'
-    rb'(?:\\"_msg_id\\": ?\\"(' + _HEX + rb')\\", ?\\"_reply_q\\": ?\\"(' + _WORD + rb')\\", ?'
+    rb'(?:\\"_msg_id\\": ?\\"(' + _HEX + rb')\\", ?\\"_reply_q\\": ?\\"' + _WORD + rb'\\", ?'
     rb'(?:\\"_timeout\\": ?[\w.]{1,20}, ?)?)?\\"_unique_id\\": ?\\"(' + _HEX + rb')\\"'
 )
-_NAMESPACE = b'\\"namespace\\"'
-_NAMESPACE_VALUE = re.compile(rb': ?\\"([\w.-]{1,100})\\", ?')
 # `version` is searched this far before `_unique_id`: an id, a queue name and a timeout may lie between them.
 _NEAR_BYTES = 500
 _REQUEST = (b'\\"_context_request_id\\"', re.compile(rb': ?\\"(' + REQUEST_ID + rb')\\"'))
@@ -131,7 +131,6 @@ _ANY_DEPTH = {
     for name, key, shape in (
         ("method", rb"method", _NAME),
         ("msg_id", rb"_msg_id", _HEX),
-        ("reply_q", rb"_reply_q", _WORD),
         ("unique_id", rb"_unique_id", _HEX),
         ("request_id", rb"_context_request_id", REQUEST_ID),
         ("global_request_id", rb"_context_global_request_id", REQUEST_ID),
@@ -187,19 +186,12 @@ def _request(body: bytes, method: bytes, at: int) -> OsloMessage | None:
     ids = _FROM_VERSION.match(body, version_at) if version_at >= 0 else None
     if ids is None:
         return None
-    version, msg_id, reply_q, unique_id = ids.groups()
-    # fullmatch below: nothing but the namespace may lie between its key and the version.
-    namespace_at = body.rfind(_NAMESPACE, max(at, version_at - _NEAR_BYTES // 4), version_at)
-    namespace = None
-    if namespace_at >= 0:
-        namespace = _NAMESPACE_VALUE.fullmatch(body, namespace_at + len(_NAMESPACE), version_at)
+    version, msg_id, unique_id = ids.groups()
     return OsloMessage(
         "request",
         method.decode(),
-        namespace[1].decode() if namespace else None,
         version.decode(),
         msg_id.decode() if msg_id else None,
-        reply_q.decode() if reply_q else None,
         unique_id.decode(),
         _value(body, *_REQUEST, last),
         _value(body, *_GLOBAL, last),
@@ -238,10 +230,8 @@ class _Inner(msgspec.Struct):
     # Any, not str: a field of an unexpected type must not fail the whole message. `_shaped` checks each.
 
     method: Any = None
-    namespace: Any = None
     version: Any = None
     msg_id: Any = msgspec.field(name="_msg_id", default=None)
-    reply_q: Any = msgspec.field(name="_reply_q", default=None)
     unique_id: Any = msgspec.field(name="_unique_id", default=None)
     request_id: Any = msgspec.field(name="_context_request_id", default=None)
     global_request_id: Any = msgspec.field(name="_context_global_request_id", default=None)
@@ -292,10 +282,8 @@ def _message(
     return OsloMessage(
         kind,
         method=text["method"] if kind == "request" else None,
-        namespace=text.get("namespace"),
         version=text.get("version"),
         msg_id=text["msg_id"],
-        reply_q=text["reply_q"],
         unique_id=text["unique_id"],
         request_id=text["request_id"],
         global_request_id=text["global_request_id"],

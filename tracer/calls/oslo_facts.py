@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 from tracer.calls.oslo_body import LONGEST_TEXT, UUID, plain, unescaped, whole
 from tracer.openstack import rpc
 
-__all__ = ["ObjectAction", "instance_uuids", "object_action_facts", "selected_hosts"]
+__all__ = [
+    "Notified",
+    "ObjectAction",
+    "instance_uuids",
+    "notified",
+    "object_action_facts",
+    "reason_given",
+    "selected_hosts",
+]
 
 
 class ObjectAction(NamedTuple):
@@ -32,9 +40,20 @@ class ObjectAction(NamedTuple):
     event: str | None = None
     """InstanceActionEvent: compute__do_build_and_run_instance ..."""
     error: str | None = None
-    """Text of the exception in event_finish_with_failure, which is also sent without an exception."""
+    """Text of the exception in event_finish_with_failure, which is also sent without an exception; of an
+    InstanceFault the reason that is recorded."""
     changes: tuple[str, ...] = ()
     """Instance: the fields that the save writes."""
+
+
+class Notified(NamedTuple):
+    """A notification that a server was not built."""
+
+    servers: tuple[str, ...]
+    words: str
+    """Class and text of the exception."""
+    host: str
+    """Where, if the notification says so."""
 
 
 # --- facts for correlation ------------------------------------------------------------------------
@@ -77,6 +96,27 @@ def instance_uuids(method: str, body: bytes) -> tuple[str, ...]:
         if uuids:
             return tuple(uuids)
     return ()
+
+
+def notified(event: str, body: bytes) -> Notified | None:
+    """Return what a notification of a failure says; None for other events, and for a cut body."""
+    row = rpc.NOTIFIED.get(event)
+    inner = whole(plain(body)) if row is not None else None
+    if row is None or inner is None:
+        return None
+    payload = inner.get("payload")
+
+    def texts(path: tuple[str, ...]) -> list[str]:
+        return [value for value in _follow(payload, path) if isinstance(value, str) and value]
+
+    servers = (s for path in row.servers for s in texts(path)[:64] if _UUID_TEXT.fullmatch(s))
+    words = ": ".join(text[:LONGEST_TEXT] for path in row.words for text in texts(path)[:1])
+    publisher = inner.get("publisher_id")
+    sender = publisher if isinstance(publisher, str) else ""
+    # nova-compute:compute1, and compute.compute1 of legacy notifications.
+    host = next(iter(texts(row.host)), "") if row.host else ""
+    host = host or (re.split("[:.]", sender, maxsplit=1)[-1] if row.host else "")
+    return Notified(tuple(dict.fromkeys(servers)), words, host[:255])
 
 
 def _follow(value: object, path: tuple[str, ...]) -> Iterator[object]:
@@ -162,6 +202,9 @@ _BEFORE_UUID = _key(rpc.BEFORE_ID)
 _OWN_UUID_VALUE = re.compile(rb': ?(?:null|\\"\w{0,40}\\"), ?\\"uuid\\": ?\\"(' + UUID + rb')\\"')
 _FIRST_ARGS = re.compile(rb'\\"args\\": ?\[(?:\\"(' + UUID + rb')\\")?(?:, ?\\"(\w{1,80})\\")?')
 _ERROR = re.compile(re.escape(_key(rpc.ERROR_TEXT)) + rb': ?\\"([^"\x00]{1,600})')
+_FAULT_MESSAGE = re.compile(re.escape(_key(rpc.FAULT_TEXT)) + rb': ?\\"([^"\x00]{1,600})')
+_TRACEBACK = "Traceback"
+"""Beginning of a formatted exception (Python's traceback module)."""
 _CHANGE = re.compile(rb'\\"(\w{1,60})\\"')
 
 
@@ -190,7 +233,37 @@ def object_action_facts(body: bytes) -> ObjectAction | None:
         binary = _value(body, _BINARY, start, stop, _WORD_VALUE)
         return ObjectAction(objname, objmethod, host=host, binary=binary)
     uuid = _value(body, _SERVER_ID, start, stop, _UUID_VALUE)
-    return ObjectAction(objname, objmethod, instance_uuid=uuid)
+    error = _fault_text(body, start, stop) if objname == rpc.FAULT else None
+    return ObjectAction(objname, objmethod, instance_uuid=uuid, error=error)
+
+
+def _fault_text(body: bytes, start: int, stop: int) -> str | None:
+    """Return the reason in an InstanceFault: its message, without the traceback in its details."""
+    # Faults are rare, so the body is decoded. The pattern is for a cut body: it stops at the first quote.
+    for text in _follow((whole(body) or {}).get("args"), ("objinst", rpc.FAULT_TEXT)):
+        if isinstance(text, str):
+            return text[:LONGEST_TEXT]
+    found = _FAULT_MESSAGE.search(body, start, stop)
+    return unescaped(found[1])[:LONGEST_TEXT] if found else None
+
+
+def reason_given(method: str, body: bytes) -> str:
+    """Return why the host that sends this request gives up; '' where it does not say so.
+
+    A list of texts is joined to one; of a traceback only its last line tells the reason. Nothing is read of a
+    cut body.
+    """
+    paths = rpc.REASONS.get(method, ())
+    inner = whole(plain(body)) if paths else None
+    for path in paths if inner is not None else ():
+        for value in _follow((inner or {}).get("args"), path):
+            lines = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+            texts = [line.strip() for line in lines if isinstance(line, str) and line.strip()]
+            if texts and texts[0].startswith(_TRACEBACK):
+                texts = texts[-1:]
+            if texts:
+                return " ".join(texts)[:LONGEST_TEXT]
+    return ""
 
 
 def _instance_action(body: bytes, start: int, stop: int, objmethod: str | None) -> ObjectAction:

@@ -2,7 +2,9 @@
 
 Both legs carry the same method and target. If both are answered, the answers hold the same request id, which
 only one service can have made, and one leg lies within the other in time. Without an answer,
-X-Forwarded-For names the client of the outer leg.
+X-Forwarded-For names the client of the outer leg. A proxy for TCP changes nothing: then both requests are the
+same, and one comes from the address that the other went to. The legs end at different servers: the proxy, and
+the service behind it. Two requests to one server are never two legs, whatever ids its answers hold.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ OPEN_LIMIT = 20_000
 ANSWERED_LIMIT = 4_096
 """Answered calls that wait for the answer of their other leg."""
 
-# Method, path, query; then the client's address (open calls) or the request id (answered ones).
+_AT = "@"
+"""Before the address of a server, where a client's address could stand as well."""
+# Method, path, query; then an address (open calls) or the request id (answered ones).
 _Key = tuple[str, str, str, str]
 
 
@@ -58,10 +62,18 @@ class ProxyLegs:
             waiting = self._by_target.get((facts.method, facts.path, facts.query, client), ())
             outer = [leg for leg in waiting if leg.back is None and _facts(leg).name == facts.name]
             # With several candidates the pairing would be a guess; the request ids decide later.
-            if len(outer) == 1 and outer[0].connection is not call.connection:
+            if len(outer) == 1 and _may_be_legs(outer[0], call):
                 _join(outer[0], call)
-        key = _open_key(call, facts)
-        self._by_target.setdefault(key, []).append(call)
+        else:
+            waiting = self._by_target.get(
+                (facts.method, facts.path, facts.query, _AT + call.connection.client.address), ()
+            )
+            if waiting:
+                same = [leg for leg in waiting if leg.back is None and _is_same(_facts(leg), facts)]
+                if len(same) == 1 and _may_be_legs(same[0], call):
+                    _join(same[0], call)
+        for key in _open_keys(call, facts):
+            self._by_target.setdefault(key, []).append(call)
         self._open[call.serial] = call
         if len(self._open) > OPEN_LIMIT:
             _, oldest = self._open.popitem(last=False)
@@ -72,18 +84,18 @@ class ProxyLegs:
             self._drop(call, facts)
 
     def _drop(self, call: Call, facts: RestFacts) -> None:
-        key = _open_key(call, facts)
-        waiting = self._by_target.get(key, [])
-        if call in waiting:
-            waiting.remove(call)
-        if not waiting:
-            self._by_target.pop(key, None)
+        for key in _open_keys(call, facts):
+            waiting = self._by_target.get(key, [])
+            if call in waiting:
+                waiting.remove(call)
+            if not waiting:
+                self._by_target.pop(key, None)
 
     def _ended(self, call: Call, facts: RestFacts) -> None:
         """Join *call* with the leg that was answered with the same request id, if it came before."""
         key = (facts.method, facts.path, facts.query, facts.answered_id)
         other = self._answered.get(key)
-        if other is None or other.connection is call.connection:
+        if other is None or not _may_be_legs(other, call):
             self._answered[key] = call
             self._answered.move_to_end(key)
             if len(self._answered) > ANSWERED_LIMIT:
@@ -97,8 +109,23 @@ class ProxyLegs:
             _join(other, call)
 
 
-def _open_key(call: Call, facts: RestFacts) -> _Key:
-    return facts.method, facts.path, facts.query, call.connection.client.address
+def _open_keys(call: Call, facts: RestFacts) -> tuple[_Key, _Key]:
+    """Return the keys under which an inner leg finds *call*: by its client, and by the proxy's address."""
+    asked, connection = (facts.method, facts.path, facts.query), call.connection
+    return (*asked, connection.client.address), (*asked, _AT + connection.server.address)
+
+
+def _is_same(a: RestFacts, b: RestFacts) -> bool:
+    """Return whether two requests for one target are the same in all that tells requests apart."""
+    return (
+        a.token == b.token
+        and a.subject_token == b.subject_token
+        and a.request_id == b.request_id
+        and a.user_agent == b.user_agent
+        and a.forwarded_for == b.forwarded_for
+        and a.name == b.name
+        and a.ids == b.ids
+    )
 
 
 def _facts(call: Call) -> RestFacts:
@@ -107,11 +134,15 @@ def _facts(call: Call) -> RestFacts:
 
 
 def _encloses(outer: Call, inner: Call) -> bool:
-    return (
-        outer.started_ns <= inner.started_ns + SKEW_NS
-        and (outer.ended_ns or 0) + SKEW_NS >= (inner.ended_ns or 0)
-        and outer.connection is not inner.connection
+    return outer.started_ns <= inner.started_ns + SKEW_NS and (outer.ended_ns or 0) + SKEW_NS >= (
+        inner.ended_ns or 0
     )
+
+
+def _may_be_legs(call: Call, other: Call) -> bool:
+    """Return whether the two calls end at different servers, as the legs of one call through a proxy do."""
+    # Nova answered overlapping requests with the id of the last one (its context was kept for the thread).
+    return call.connection.server != other.connection.server
 
 
 def _join(front: Call, back: Call) -> None:

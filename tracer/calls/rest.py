@@ -11,6 +11,7 @@ from tracer.model import (
     BOTH,
     CLIENT,
     SERVER,
+    TO_CLIENT,
     TO_SERVER,
     Call,
     Closed,
@@ -28,9 +29,10 @@ from tracer.openstack.rest import (
     SUBJECT_TOKEN,
     TOKEN,
     creates_server,
+    is_vrm,
     server_named,
 )
-from tracer.openstack.states import STATUS_OF_FAILURE
+from tracer.openstack.states import BAD, STATUS_OF_FAILURE, TASK_FAILED
 
 __all__ = ["RestCalls"]
 
@@ -38,7 +40,14 @@ EARLY_LIMIT = 4_096
 """Responses that wait for their request."""
 MOST_OPEN = 1_024
 """Requests of one connection without an answer."""
+CLOSED_UNANSWERED = "closed the connection without an answer: it died or was restarted"
+"""The error of a call whose server ended the connection first: it died, or was restarted."""
 _REQUEST_ID_LENGTH = 40  # req- and a UUID
+_ANSWERED = (
+    *("status", "answered_id", "answered_ids", "task_uri", "vm_uri", "status_text", "candidates"),
+    *("condition", "said"),
+)
+"""Facts that an answer gives."""
 
 
 class RestCalls:
@@ -119,7 +128,9 @@ class RestCalls:
         read_answer(facts, message.body, headers)
         # A task or server in error is reported with status 200; its body holds the reason.
         if message.status >= 400 or facts.status_text in STATUS_OF_FAILURE:
-            call.error = fault_text(message.body) or (message.reason if message.status >= 400 else "")
+            call.error = fault_text(message.body) or (message.reason if message.status >= 400 else facts.said)
+        elif facts.condition == BAD:
+            call.error = facts.said
         call.result = str(message.status)
         call.ended_ns = message.end_ns
         call.frames.extend(message.frames)
@@ -145,6 +156,9 @@ class RestCalls:
             both = closed.connection.seen == BOTH
             whole = both and not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
             call.result = "none" if observed and whole else "?"
+            by_server = closed.how in ("fin", "reset") and closed.direction == TO_CLIENT
+            if call.result == "none" and by_server and number not in self._given_up:
+                call.error = CLOSED_UNANSWERED
             if observed:
                 call.ended_ns = closed.time_ns
                 call.frames.extend(closed.frames)
@@ -173,9 +187,12 @@ def _completed(call: Call, request: RestFacts, message: HttpRequest) -> Call:
     """Return *call*, whose response came out of reassembly first, with the facts of its request."""
     facts = call.facts
     assert isinstance(facts, RestFacts)  # noqa: S101  # made by `response`
-    for name in ("status", "answered_id", "answered_ids", "task_uri", "vm_uri", "status_text", "candidates"):
+    for name in _ANSWERED:
         setattr(request, name, getattr(facts, name))
     request.project_id = request.project_id or facts.project_id
+    if is_vrm(request.path) and request.status_text == TASK_FAILED:
+        # Whose answer it was could not be known.
+        request.condition, request.said = BAD, call.error
     call.facts = request
     call.operation = f"{message.method} {operation_path(request.path)}"
     call.started_ns = min(call.started_ns, message.time_ns)

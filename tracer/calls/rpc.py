@@ -26,6 +26,8 @@ from typing import Any
 
 from tracer.calls import oslo
 from tracer.calls.bodies import clean
+from tracer.calls.broker import BrokerLog
+from tracer.calls.handshakes import Handshakes
 from tracer.model import (
     BOTH,
     CLIENT,
@@ -38,8 +40,18 @@ from tracer.model import (
     End,
     RpcFacts,
 )
-from tracer.openstack.rpc import ABOUT_SERVERS, OF_OBJECTS, SELECTS_HOSTS
+from tracer.openstack.rpc import (
+    ABOUT_SERVERS,
+    ACTION_EVENT,
+    FAULT,
+    GIVES_UP,
+    INSTANCE,
+    OF_OBJECTS,
+    SAVE,
+    SELECTS_HOSTS,
+)
 from tracer.openstack.services import FANOUT
+from tracer.openstack.states import saved_word
 
 __all__ = ["RpcCalls"]
 
@@ -52,6 +64,8 @@ REMEMBERED = 50_000
 ALIKE = 64
 """Messages of the same exchange, key and size, without a unique id, that wait for their other leg."""
 
+_FREQUENT = frozenset(("basic.ack", "basic.nack", "basic.reject", "basic.get", "basic.get-empty"))
+"""Methods that come with each message."""
 FIREHOSE = "amq.rabbitmq."
 """Prefix of the broker's own exchanges for tracing and events."""
 
@@ -64,7 +78,7 @@ _Likeness = tuple[str, str, int]
 class RpcCalls:
     """Joins the two legs of each message by its `_unique_id`, and replies to calls by `_msg_id`."""
 
-    def __init__(self, serial: Callable[[], int]) -> None:
+    def __init__(self, serial: Callable[[], int], log: BrokerLog | None = None) -> None:
         self._serial = serial
         self._by_unique: OrderedDict[str, Call] = OrderedDict()
         """`_unique_id` -> call, the oldest first."""
@@ -88,6 +102,10 @@ class RpcCalls:
         """(exchange, routing key) of calls that were answered although no delivery was seen: the capture does
         not show the consumer's connection, so a missing delivery means nothing."""
         self._never_delivered: OrderedDict[int, Call] = OrderedDict()
+        self._confirming: set[_Channel] = set()
+        """Channels on which the broker confirms what is published."""
+        self.handshakes = Handshakes(serial)
+        self.log = log or BrokerLog()
 
     # --- contents ---
 
@@ -103,10 +121,8 @@ class RpcCalls:
         size_key = (str(message.arguments.get("exchange", "")), _key(message), message.body_bytes)
         if call is None and not unique:
             call = self._other_leg(message, size_key)
-        if call is not None and message.name == "basic.publish" and _is_second_publish(call, message):
+        if call is not None and message.name == "basic.publish" and unique and _facts(call).published:
             return self._join_second_publish(call, message)
-        # A second publish with the same unique id from the same kind of capture point is a new call: the
-        # message was published again, and its deliveries belong to it.
         if call is None or (message.name == "basic.publish" and _facts(call).published):
             if envelope is not None and envelope.kind == "reply" and envelope.ending is False:
                 return self._heartbeat(message, envelope)
@@ -201,10 +217,13 @@ class RpcCalls:
         )
         if facts.mode == "notify":
             facts.method = envelope.event_type or "?"
+            _read_notification(facts, message.body)
         elif facts.mode == "reply":
             self._read_reply(facts, message)
         elif facts.method in ABOUT_SERVERS:
             facts.ids = tuple(oslo.instance_uuids(facts.method, message.body))
+            if facts.method in GIVES_UP and not message.truncated:
+                facts.fault = clean(oslo.reason_given(facts.method, message.body))
         elif facts.method in OF_OBJECTS:
             _read_object(facts, message.body)
         return facts
@@ -243,8 +262,10 @@ class RpcCalls:
         call.connection = connection
         call.caller = End(connection, CLIENT)
         call.frames[:0] = message.frames
-        outstanding = self._outstanding.setdefault((connection.number, message.channel), [])
+        channel = (connection.number, message.channel)
+        outstanding = self._outstanding.setdefault(channel, [])
         outstanding.append(call)
+        facts.unconfirmed = channel in self._confirming
         # Without confirms nothing takes publishes off this list, so it is bounded here.
         del outstanding[:-64]
         if facts.mode == "reply":
@@ -257,15 +278,35 @@ class RpcCalls:
             _trim(self._never_delivered)
 
     def _join_second_publish(self, call: Call, message: AmqpContent) -> list[Call]:
-        """Join a publish that is known from the other kind of capture point: sniffed, or the firehose."""
+        """Join a publish of a message that is known already: its unique id is made for each message anew.
+
+        Seen by the other kind of capture point (sniffed, or the firehose); on the other side of a proxy
+        before the broker; or published again, since the connection was lost before the broker confirmed it.
+        """
+        facts, connection = _facts(call), message.connection
         call.started_ns = min(call.started_ns, message.time_ns)
-        if message.connection.is_reported:
+        if connection.is_reported or not call.connection.is_reported:
             call.frames.extend(message.frames)
+        else:
+            call.frames[:0] = message.frames
+            call.connection = connection
+            call.caller = End(connection, CLIENT)
+        if connection.is_reported:
             return [call]
-        call.frames[:0] = message.frames
-        call.connection = message.connection
-        call.caller = End(message.connection, CLIENT)
-        self._outstanding.setdefault((message.connection.number, message.channel), []).append(call)
+        channel = (connection.number, message.channel)
+        outstanding = self._outstanding.setdefault(channel, [])
+        outstanding.append(call)
+        del outstanding[:-64]
+        is_late = call.ended_ns is not None and message.time_ns <= call.ended_ns
+        if facts.delivered or is_late or call.result == "ok":
+            return [call]
+        # What the broker said of an earlier copy (returned, refused) does not hold for this one.
+        facts.unconfirmed = channel in self._confirming
+        if facts.mode != "reply":
+            call.result = "undelivered"
+            call.error = ""
+            self._never_delivered[call.serial] = call
+            _trim(self._never_delivered)
         return [call]
 
     def _delivered(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
@@ -277,11 +318,16 @@ class RpcCalls:
         if not from_firehose and facts.consumer is not None and facts.consumer.connection.is_reported:
             # The sniffed delivery replaces the one that the firehose reported first.
             facts.consumer = None
+        channel = (message.connection.number, message.channel)
         facts.delivered = True
         facts.redelivered = facts.redelivered or bool(message.arguments.get("redelivered"))
         self._never_delivered.pop(call.serial, None)
+        if not facts.exchange.endswith(FANOUT):
+            name = str(message.arguments.get("consumer_tag", ""))
+            self.log.delivers(message.connection, message.channel, name, _key(message), message.time_ns)
         consumer = End(message.connection, CLIENT)
-        if facts.consumer is None:
+        tag = message.arguments.get("delivery_tag")
+        if facts.consumer is None or self._is_passed_on(channel, call, tag):
             facts.consumer = consumer
             call.callee = consumer
         if not facts.routing_key:
@@ -292,7 +338,6 @@ class RpcCalls:
                 call.caller = _facts(request).consumer
         call.frames.extend(message.frames)
         call.ended_ns = message.end_ns
-        channel = (message.connection.number, message.channel)
         if from_firehose or self._wants_no_ack(channel, message):
             # From the firehose it is unknown whether the consumer acknowledges.
             facts.no_ack = not from_firehose
@@ -300,7 +345,6 @@ class RpcCalls:
             call.closed = facts.mode != "call"
             return
         self._set_result(call, "unacked")
-        tag = message.arguments.get("delivery_tag")
         if isinstance(tag, int):
             waiting = self._unacked.setdefault(channel, {})
             waiting[tag] = call
@@ -311,6 +355,16 @@ class RpcCalls:
             # An older acknowledgement belongs to an earlier channel of this number: tags start again at 1.
             if early is not None and early.time_ns >= message.time_ns:
                 self._acknowledged(channel, early)
+
+    def _is_passed_on(self, channel: _Channel, call: Call, tag: object) -> bool:
+        """Return whether a proxy passes a delivery on: same channel, same tag, to another client.
+
+        The consumer is the last that gets it. The bytes on both sides of a proxy for TCP are the same.
+        """
+        before = _facts(call).consumer
+        if before is None or before.connection.is_reported or before.connection.number == channel[0]:
+            return False
+        return self._unacked.get((before.connection.number, channel[1]), {}).get(tag) is call  # type: ignore[call-overload]
 
     def _wants_no_ack(self, channel: _Channel, message: AmqpContent) -> bool:
         if message.name == "basic.get-ok":
@@ -345,6 +399,12 @@ class RpcCalls:
     def method(self, message: AmqpMethod) -> list[Call]:
         """Return the calls whose fate *message* decides: acks, nacks, rejects, channel errors."""
         key = (message.connection.number, message.channel)
+        if message.name not in _FREQUENT:
+            self.log.method(message)
+        late = self.handshakes.overdue(message.time_ns) if self.handshakes else []
+        return late + self._method(key, message)
+
+    def _method(self, key: _Channel, message: AmqpMethod) -> list[Call]:
         if message.name in ("basic.ack", "basic.nack", "basic.reject"):
             # The same methods in two roles: from the broker they confirm publishes, from a client they
             # acknowledge deliveries.
@@ -355,6 +415,10 @@ class RpcCalls:
             return self._refused(key, message)
         if message.name in ("basic.consume", "basic.consume-ok", "basic.get"):
             self._consumes(key, message)
+        elif message.name == "confirm.select":
+            self._confirming.add(key)
+        elif not message.channel:
+            return self.handshakes.method(message)
         return []
 
     def _acknowledged(self, key: _Channel, message: AmqpMethod) -> list[Call]:
@@ -389,6 +453,7 @@ class RpcCalls:
         Delivery tags of confirms count from confirm.select, which a capture may not hold, so a confirm is
         attributed to the oldest publish that is not confirmed.
         """
+        self._confirming.add(key)
         outstanding = self._outstanding.get(key)
         if not outstanding:
             return []
@@ -397,8 +462,10 @@ class RpcCalls:
         else:
             calls = [outstanding.pop(0)]
         for call in calls:
+            _facts(call).unconfirmed = False
             if message.name != "basic.ack":
                 call.result = "error"
+                call.error = "the broker refused the message (basic.nack)"
         return calls if message.name != "basic.ack" else []
 
     def _refused(self, key: _Channel, message: AmqpMethod) -> list[Call]:
@@ -431,6 +498,7 @@ class RpcCalls:
         call.ended_ns = message.end_ns
         call.frames.extend(message.frames)
         self._never_delivered.pop(call.serial, None)
+        self.log.returned(_key(message), message.time_ns, call.error)
         return [call]
 
     def _heartbeat(self, message: AmqpContent, envelope: oslo.OsloMessage) -> list[Call]:
@@ -450,18 +518,22 @@ class RpcCalls:
         so *unacked* becomes `?`. Other results stay.
         """
         number = closed.connection.number
+        self.log.closed(closed)
+        failed = self.handshakes.closed(closed)
         # A half-close: the broker's direction may still carry deliveries.
         if closed.how == "fin" and closed.direction == TO_SERVER:
-            return []
-        changed = []
+            return failed
+        changed = failed
         if closed.connection.seen != BOTH:
             waiting = [calls for key, calls in self._unacked.items() if key[0] == number]
-            changed = [call for calls in waiting for call in calls.values() if call.result == "unacked"]
-            for call in changed:
+            unseen = [call for calls in waiting for call in calls.values() if call.result == "unacked"]
+            for call in unseen:
                 call.result = "?"
+            changed += unseen
         for table in (self._unacked, self._early, self._outstanding, self._no_ack):
             for key in [key for key in table if key[0] == number]:
                 del table[key]
+        self._confirming = {key for key in self._confirming if key[0] != number}
         self._asks_no_ack = {key for key in self._asks_no_ack if key[0] != number}
         return changed
 
@@ -508,11 +580,6 @@ def _facts(call: Call) -> RpcFacts:
     return call.facts
 
 
-def _is_second_publish(call: Call, message: AmqpContent) -> bool:
-    """Return whether *message* is the publish of *call* again, from the other kind of capture point."""
-    return _facts(call).published and call.connection.is_reported != message.connection.is_reported
-
-
 def _key(message: AmqpContent) -> str:
     return str(message.arguments.get("routing_key", ""))
 
@@ -534,8 +601,22 @@ def _read_object(facts: RpcFacts, body: bytes) -> None:
     facts.object_method = f"{found.objname}.{found.objmethod}" if found.objname else ""
     if found.instance_uuid:
         facts.ids = (found.instance_uuid,)
-    facts.vm_state = found.vm_state or ""
+    facts.vm_state, facts.task_state = found.vm_state or "", found.task_state or ""
     facts.binary = found.binary or ""
+    if found.objname == INSTANCE and found.objmethod == SAVE:
+        word = saved_word(facts.vm_state, found.task_state or "", found.changes)
+        facts.action = f"{facts.object_method} {word}" if word else ""
+    elif found.objname == ACTION_EVENT:
+        facts.event_error = clean(found.error or "")
+    elif found.objname == FAULT:
+        facts.action = facts.object_method
+        facts.fault = clean(found.error or "")
+
+
+def _read_notification(facts: RpcFacts, body: bytes) -> None:
+    found = oslo.notified(facts.method, body)
+    if found is not None:
+        facts.ids, facts.fault, facts.told_by = found.servers, clean(found.words), found.host
 
 
 def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]) -> None:

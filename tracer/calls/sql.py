@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.calls.bodies import clean
@@ -20,6 +21,7 @@ from tracer.model import (
     SqlStatement,
 )
 from tracer.openstack import faults, sql
+from tracer.openstack.states import saved_word
 
 __all__ = ["SqlCalls", "is_quota", "wants_statement"]
 
@@ -31,6 +33,8 @@ _TABLE = re.compile(
 _VERB = re.compile(rb"\s*(\w{1,20})")
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _VM_STATE = re.compile(sql.VM_STATE.encode() + rb"\s*=\s*'(\w{1,32})'")
+_TASK_STATE = re.compile(sql.TASK_STATE.encode() + rb"\s*=\s*'(\w{1,32})'")
+_WHERE = re.compile(rb"(?i)\swhere\s")
 _PROJECT = re.compile(sql.PROJECT.encode() + rb"\W{1,6}'?([0-9a-f]{32})")
 _QUOTA = tuple(mark.encode() for mark in sql.QUOTA_MARKS)
 _HINT, _OTHER_HINT = (hint.encode() for hint in sql.QUOTA_HINTS)
@@ -46,6 +50,8 @@ _FAULT = re.compile(
 _VALUE = re.compile(rb"\s*(?:'((?:[^'\\]|\\.|'')*)'|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL)
 _FAULT_TEXT, _NO_REPLY = sql.FAULT_TEXT.encode(), faults.NO_REPLY.encode()
 _MESSAGE_ID = re.compile(_NO_REPLY + rb" ([0-9a-f]{32})")
+MOST_ASKED = 4_096
+"""Statements that wait for their copy behind a proxy, which follows within a millisecond."""
 _LOOK_AT = 65536
 """Bytes of a statement that are searched: user data make statements of megabytes, and ids stand in front."""
 
@@ -79,6 +85,8 @@ class SqlCalls:
         """Connection number -> exchange -> call without a result."""
         self._schemas: dict[int, str] = {}
         """Connection number -> schema of its login."""
+        self._asked: OrderedDict[tuple[str, int], Call] = OrderedDict()
+        """(server's address, hash of the text) -> open call: a proxy there may pass it on."""
 
     def login(self, message: SqlLogin) -> None:
         """Remember the schema that the connection uses; it becomes a fact of its statements."""
@@ -90,7 +98,7 @@ class SqlCalls:
         text = message.text[:_LOOK_AT]
         verb, table = _verb_and_table(message.command, text)
         request_id = _REQUEST_ID.search(text)
-        state = _VM_STATE.search(text) if verb == "UPDATE" else None
+        states = _written_states(text) if verb == "UPDATE" else ("", "")
         project = _PROJECT.search(text)
         facts = SqlFacts(
             verb,
@@ -98,7 +106,8 @@ class SqlCalls:
             uuids(text.decode("latin-1")),
             request_id.group().decode() if request_id else "",
             project.group(1).decode() if project else "",
-            state.group(1).decode() if state else "",
+            states[0],
+            saved_word(*states) if table in sql.KEEPS_STATES else "",
             self._schemas.get(message.connection.number, ""),
             verb == "SELECT" and is_quota(text),
             message.truncated,
@@ -119,6 +128,15 @@ class SqlCalls:
             connection,
         )
         self._open.setdefault(connection.number, {})[message.exchange] = call
+        same = hash(message.text)
+        front = self._asked.get((connection.client.address, same))
+        if front is not None and not front.closed and front.connection.server != connection.server:
+            # A proxy for TCP before the database passes the same text on.
+            front.back, call.front = call, front
+        else:
+            self._asked[connection.server.address, same] = call
+            if len(self._asked) > MOST_ASKED:
+                self._asked.popitem(last=False)
         return call
 
     def result(self, message: SqlResult) -> Call | None:
@@ -164,6 +182,16 @@ def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
         return verb.decode().upper(), match.group(6).decode()[:64]
     word = _VERB.match(text)
     return (word.group(1).decode("latin-1").upper() if word else "?"), ""
+
+
+def _written_states(text: bytes) -> tuple[str, str]:
+    """Return (vm_state, task_state) that an UPDATE sets; '' for one that it does not set, or sets to NULL."""
+    # nova repeats the state that it expects in the condition, which is no news.
+    where = _WHERE.search(text)
+    end = where.start() if where else len(text)
+    found = (pattern.search(text, 0, end) for pattern in (_VM_STATE, _TASK_STATE))
+    vm_state, task_state = (match.group(1).decode() if match else "" for match in found)
+    return vm_state, task_state
 
 
 def _fault(text: bytes) -> str:

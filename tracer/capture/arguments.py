@@ -120,20 +120,28 @@ def plane_of_name(path: str, planes: Collection[str]) -> str | None:
     return name
 
 
-def _split(argument: str, planes: Collection[str]) -> tuple[str | None, str]:
-    plane, equals, path = argument.partition("=")
+def _split(argument: str, planes: Collection[str], option: str = "") -> tuple[str | None, str]:
+    """Return the plane and the target of `PLANE=TARGET`; the plane is None for a target alone.
+
+    *option* is the option that the argument belongs to (`-i`), if any: messages name it.
+    """
+    plane, equals, target = argument.partition("=")
     if not equals or os.path.lexists(argument) or os.sep in plane:
         return None, argument
+    place = f"{option} {argument}".lstrip()
     if plane not in planes:
         near = difflib.get_close_matches(plane, list(planes), 1)
         hint = f"did you mean {near[0]}?" if near else "a new one is named in a topology file"
-        raise UsageError(
-            f"{argument}: no plane '{plane}' (known: {', '.join(sorted(planes))}):"
-            f" {hint}{'' if near else f', as [planes.{plane}]' if plane else ', as [planes.NAME]'}"
-        )
-    if not path:
-        raise UsageError(f"{argument}: no file behind '=': write {plane}=FILE")
-    return plane, path
+        if not near and not option:
+            hint += f", as [planes.{plane or 'NAME'}]"
+        raise UsageError(f"{place}: no plane '{plane}' (known: {', '.join(sorted(planes))}): {hint}")
+    if not target:
+        if option:
+            raise UsageError(
+                f"{place}: nothing behind '=': write {plane}=INTERFACE, {plane}=FIFO or {plane}=-"
+            )
+        raise UsageError(f"{place}: no file behind '=': write {plane}=FILE")
+    return plane, target
 
 
 def _split_clock(argument: str, path: str) -> tuple[str, int | None]:
@@ -277,7 +285,7 @@ def resolve_live(arguments: Sequence[str], planes: Collection[str]) -> list[Live
     """
     found: list[LiveArgument] = []
     for argument in arguments:
-        plane, target = _split_live(argument, planes)
+        plane, target = _split(argument, planes, "-i")
         is_stream = target == "-" or os.sep in target or _is_pipe(target)
         if is_stream and target != "-" and not os.path.exists(target):
             raise SourceError(f"{target}: no such file or named pipe (make one with mkfifo)")
@@ -289,21 +297,6 @@ def resolve_live(arguments: Sequence[str], planes: Collection[str]) -> list[Live
             raise UsageError(f"-i: {place_of(target)} is given twice")
         found.append(LiveArgument(target, plane, is_stream))
     return found
-
-
-def _split_live(argument: str, planes: Collection[str]) -> tuple[str | None, str]:
-    plane, equals, target = argument.partition("=")
-    if not equals or os.path.lexists(argument) or os.sep in plane:
-        return None, argument
-    if plane not in planes:
-        near = difflib.get_close_matches(plane, list(planes), 1)
-        hint = f"did you mean {near[0]}?" if near else "a new one is named in a topology file"
-        raise UsageError(f"-i {argument}: no plane '{plane}' (known: {', '.join(sorted(planes))}): {hint}")
-    if not target:
-        raise UsageError(
-            f"-i {argument}: nothing behind '=': write {plane}=INTERFACE, {plane}=FIFO or {plane}=-"
-        )
-    return plane, target
 
 
 def _is_pipe(target: str) -> bool:

@@ -47,6 +47,7 @@ _NEVER_NS = 1 << 80
 _OPEN_NS = _NEVER_NS >> 1
 """Bounds beyond that are none: no two clocks are so far apart."""
 _START = frozenset((b"HTTP", b"POST", b"GET ", b"PUT ", b"DELE", b"PATC", b"HEAD"))
+_FIRST = frozenset(start[0] for start in _START)
 _SYN_OR_FIN = 3
 
 _TOLD = 1_000
@@ -112,7 +113,9 @@ class ClockEstimates:
         """Take note of what may be seen at another point, of segments that *capture* holds next."""
         if self._requests:
             for segment in batch:
-                if segment[5][:4] in _START:
+                payload = segment[5]
+                # The first byte excludes nearly all: of the others a slice is made.
+                if payload and payload[0] in _FIRST and payload[:4] in _START:
                     self._message(capture, segment)
         if not self._apart:
             self._share(capture, batch)
@@ -186,7 +189,7 @@ class ClockEstimates:
     # --- answering ---
 
     def has_pairs(self, capture: int) -> bool:
-        """Tell whether *capture* is linked to another one."""
+        """Return whether *capture* is linked to another one."""
         return capture in self._linked
 
     def settled(self) -> int:
@@ -282,7 +285,7 @@ class ClockEstimates:
             self._parents[max(free, key=lambda n: (weight[n], seen[n], -n))] = None
 
     def _holds(self, child: int, key: tuple[int, int], new: Iterable[_Pair]) -> bool:
-        """Tell whether what is known of *child* satisfies the *new* pairs as well."""
+        """Return whether what is known of *child* satisfies the *new* pairs as well."""
         pieces = self._pieces.get(child, [])
         starts = [piece.since_ns for piece in pieces]
         for since_ns, low_ns, high_ns in self._bounds(child, key, new):
@@ -389,7 +392,7 @@ def _since(piece: _Piece) -> int:
 
 
 def _is_confirmed(following: Collection[tuple[int, int, int]], piece: _Piece) -> bool:
-    """Tell whether the packets behind one that is off are off as well: else it was late."""
+    """Return whether the packets behind one that is off are off as well: else it was late."""
     return len(following) == 2 and all(
         max(low_ns, piece.low_ns) > min(high_ns, piece.high_ns) for _, low_ns, high_ns in following
     )

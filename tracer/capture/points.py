@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -93,17 +93,22 @@ def in_time_order(
     else:
         batch = []
     steps = _StepsBack(clock, begun_ns or 0)
-    for each in chain([batch], iterator):
-        waiting = steps.undone(waiting, each)
-        # Python's sort takes nearly linear time for nearly sorted lists.
-        waiting.sort(key=_TIME)
-        if waiting:
-            ready = bisect_right(waiting, waiting[-1][0] - window_ns, key=_TIME)
-            if ready:
-                yield waiting[:ready]
-                waiting = waiting[ready:]
-    if waiting:
-        yield waiting
+    held = deque([waiting] if waiting else [])
+    """Batches in time order, each behind the one before it."""
+    for each in filter(None, chain([batch], iterator)):
+        moved = steps.moved(each)
+        if steps.is_next(held, moved):
+            held.append(moved)
+        else:
+            waiting = steps.undone([*chain.from_iterable(held)], moved)
+            # Python's sort takes nearly linear time for nearly sorted lists.
+            waiting.sort(key=_TIME)
+            held = deque([waiting])
+        # Whole batches: a cut would copy the segments of each batch twice.
+        until_ns = held[-1][-1][0] - window_ns
+        while held and held[0][-1][0] <= until_ns:
+            yield held.popleft()
+    yield from held
 
 
 class _StepsBack:
@@ -120,21 +125,36 @@ class _StepsBack:
         self._left = TRIALS if clock is not None else 0
         self._newest_ns = 0
 
-    def undone(self, before: list[SegmentFields], batch: list[SegmentFields]) -> list[SegmentFields]:
-        """Return *before*, which is in time order, and *batch* behind it."""
-        if self._added_ns:
-            batch = [(segment[0] + self._added_ns, *segment[1:]) for segment in batch]
-        newest_ns = max(self._newest_ns, before[-1][0] if before else 0)
+    def moved(self, batch: list[SegmentFields]) -> list[SegmentFields]:
+        """Return *batch* by the clock as it was before it was set back."""
+        if not self._added_ns:
+            return batch
+        return [(segment[0] + self._added_ns, *segment[1:]) for segment in batch]
+
+    def is_next(self, held: Sequence[Sequence[SegmentFields]], batch: list[SegmentFields]) -> bool:
+        """Return whether *batch* is in time order, and behind *held*, which is."""
+        newest_ns = max(self._newest_ns, held[-1][-1][0] if held else 0)
         times = list(map(_TIME, batch))
+        if times[0] < newest_ns or times != sorted(times):
+            return False
+        self._reached(times[-1])
+        return True
+
+    def undone(self, before: list[SegmentFields], batch: list[SegmentFields]) -> list[SegmentFields]:
+        """Return *before*, which is in time order, and *batch*, which is not, behind it."""
+        newest_ns = max(self._newest_ns, before[-1][0] if before else 0)
         whole = before + batch
-        if self._left and times and (times[0] < newest_ns or times != sorted(times)):
+        if self._left:
             newest_ns = self._look(whole, len(before), newest_ns)
-        elif times:
-            newest_ns = max(newest_ns, max(times))
+        else:
+            newest_ns = max(newest_ns, *map(_TIME, batch))
+        self._reached(newest_ns)
+        return whole
+
+    def _reached(self, newest_ns: int) -> None:
         self._newest_ns = newest_ns
         if self._clock is not None:
             self._clock.reached_ns = newest_ns
-        return whole
 
     def _look(self, whole: list[SegmentFields], start: int, newest_ns: int) -> int:
         """Undo steps back in *whole* from *start* on; return its latest time."""
@@ -159,7 +179,7 @@ class _StepsBack:
 
 
 def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields], newest_ns: int) -> bool:
-    """Tell whether the times of *later*, which begin before *newest_ns*, belong behind those of *earlier*."""
+    """Return whether *later*, which begins before *newest_ns* by its times, belongs behind *earlier*."""
     since_ns = later[0][0]
     back_ns = newest_ns - since_ns
     if back_ns > _FAR_NS and len(earlier) > 1 and earlier[-1][0] - earlier[-2][0] >= back_ns:
@@ -250,7 +270,9 @@ def _corrected(heads: list[_Head], clocks: ClockEstimates) -> Iterator[list[Segm
         if time_ns >= until_ns:
             ahead_ns, until_ns = known[capture] = clocks.ahead(capture, time_ns)
         # The second earliest is one of the two below the first in the heap.
-        other_ns = min((head[0] for head in heads[1:3]), default=_NEVER_NS)
+        other_ns = heads[1][0] if len(heads) > 1 else _NEVER_NS
+        if len(heads) > 2 and heads[2][0] < other_ns:
+            other_ns = heads[2][0]
         end = len(batch)
         last_ns = batch[-1][0]
         if last_ns - ahead_ns > other_ns or last_ns >= until_ns:

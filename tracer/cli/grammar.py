@@ -102,6 +102,9 @@ def list_(common: CommonOptions) -> int:
 def show(common: CommonOptions, name: str) -> int:
     """Prints the documented steps of a grammar, and which calls are taken for them.
 
+    Below them: what begins a trace, the refusals that do no harm, the steps of one
+    attempt of a host, and the step that each kind of refusal belongs to.
+
     With -v the patterns as well, each over a call's whole line, as `tracer
     calls` prints it; but an action, which stands behind that line in brackets,
     ends the path here: POST /v2.1/servers/{id}/action/reboot 202.
@@ -141,6 +144,15 @@ def _show(known: Grammar, console: Console, patterns: bool) -> None:
     console.print(Text(f"begins with  {', '.join(known.begins)}"))
     if known.harmless:
         console.print(Text(f"harmless     {', '.join(known.harmless)}"))
+    if known.attempt:
+        console.print(Text(f"attempt      {', '.join(known.attempt)}"))
+    refused: dict[tuple[str, ...], list[str]] = {}
+    for refusal in known.refusals:
+        refused.setdefault(refusal.steps, []).append(refusal.terminal)
+    heading = "refusals"
+    for steps, terminals in refused.items():
+        console.print(Text(f"{heading:<12} {' or '.join(steps)}: {', '.join(terminals)}"))
+        heading = ""
     for terminal, pattern in known.terminals.items() if patterns else ():
         console.print(Text(f"{terminal}: {pattern.pattern}", "dim"), soft_wrap=True)
 

@@ -350,7 +350,7 @@ def compare(
         from tracer.engine import comparison
         from tracer.reports import comparison as report
 
-        documents = [_document(name, settings, common) for name in (before, after)]
+        documents = _documents((before, after), settings, common)
         for name, document in zip((before, after), documents, strict=True):
             if document.partial:
                 output.say(f"warning: {name}: its run was interrupted; later traces are not in it", common)
@@ -366,6 +366,23 @@ def compare(
         output.say("no trace found in one of them: nothing to compare", common)
         return NO_TRACE
     return DEVIATES if found.breaks else CONFORMS
+
+
+def _documents(names: Sequence[str], settings: Settings, common: CommonOptions) -> list[Document]:
+    """Return the reports for the arguments of compare, of one grammar where that is left to tracer."""
+    from tracer.engine import workflows
+    from tracer.settings import AUTO
+
+    documents = {name: _document(name, settings, common) for name in names}
+    if settings.grammar == AUTO:
+        fixed = [documents[name].grammar for name in names if name.endswith(".json")]
+        chosen = [documents[name].grammar for name in names if not name.endswith(".json")]
+        wanted = workflows.common(chosen, fixed)
+        again = dataclasses.replace(settings, grammar=wanted)
+        for name, document in documents.items():
+            if wanted and document.grammar != wanted and not name.endswith(".json"):
+                documents[name] = _document(name, again, common)
+    return [documents[name] for name in names]
 
 
 def _document(name: str, settings: Settings, common: CommonOptions) -> Document:

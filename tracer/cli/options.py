@@ -106,11 +106,11 @@ captures = click.argument("captures", metavar="CAPTURE...", nargs=-1, required=T
 grammar = click.option(
     "--grammar",
     "-g",
-    metavar="NAME|FILE",
+    metavar="NAME|FILE|all",
     type=click.Path(),
     default=_DEFAULTS.grammar,
-    show_default=True,
-    help="What to check against.",
+    show_default="by what is seen",
+    help="What to check against; all: each operation against its own workflow.",
 )
 
 

@@ -16,11 +16,21 @@ from urllib.parse import parse_qsl
 from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
-from tracer.model import Call, Note, RestFacts, RpcFacts, SqlFacts
+from tracer.conformance.told import fault_of
+from tracer.model import Call, Note, RestFacts, RpcFacts
+from tracer.openstack.faults import meaning_of
 from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
 from tracer.openstack.services import NOVA_SCHEDULER
 
-__all__ = ["answers", "candidates_offered", "faults_recorded", "redelivered", "selects_host"]
+__all__ = [
+    "answers",
+    "candidates_offered",
+    "claim_refused",
+    "claim_words",
+    "faults_recorded",
+    "redelivered",
+    "selects_host",
+]
 
 _MOST = 5
 """The most notes of one kind: a nova-conductor that died leaves hundreds of calls without a reply."""
@@ -35,11 +45,11 @@ def answers(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     return [
         *_placement(case, ending),
         *_replies(case, ending, coverage),
-        *_messages(case, coverage),
+        *_meanings(case, ending),
+        *_messages(case, ending, coverage),
         *(
-            Note("fault", None, f"nova recorded: {call.facts.fault}", case.records[call.serial])
-            for call in faults_recorded(case)[-_MOST:]
-            if isinstance(call.facts, SqlFacts)
+            Note("fault", None, _fault_words(call), case.records[call.serial])
+            for call in faults_recorded(case)
         ),
     ]
 
@@ -55,6 +65,21 @@ def candidates_offered(case: Case) -> Call | None:
         if isinstance(call.facts, RestFacts) and call.facts.candidates is not None:
             found = call
     return found
+
+
+def claim_refused(case: Case) -> Call | None:
+    """Return the last claim of a host's resources, if placement refused it; None if there was none."""
+    offer = candidates_offered(case)
+    since_ns = offer.started_ns if offer is not None else 0
+    claims = [c for c in case.trace.calls if c.operation.startswith(CLAIM) and c.started_ns >= since_ns]
+    status = claims[-1].result if claims else ""
+    return claims[-1] if status.isdigit() and int(status) >= 400 else None
+
+
+def claim_words(claim: Call) -> str:
+    """Return what placement answered to a claim that it refused, with its words."""
+    said = f": {claim.error}" if claim.error else ""
+    return f"refused the claim with {claim.result}{said}"
 
 
 def selects_host(case: Case, step: str | None) -> bool:
@@ -89,13 +114,9 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
     elif ending.call is not None and ending.call.result == "failure":
         hosts = "1 host" if count == 1 else f"{count} hosts"
         why = f"placement offered {hosts}{wanted}: nova-scheduler's filters refused, or claiming failed"
-        claims = [
-            c
-            for c in case.trace.calls
-            if c.operation.startswith(CLAIM) and c.result[:1] in "45" and c.result != "?"
-        ]
-        if claims:
-            why += f" (placement answered {claims[-1].result} to {CLAIM}{{id}})"
+        claim = claim_refused(case)
+        if claim is not None:
+            why = f"placement offered {hosts}{wanted}, and {claim_words(claim)}: no filter is the cause"
     else:
         return []
     return [Note("placement", step, why, case.records[offer.serial])]
@@ -157,6 +178,15 @@ def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     return notes[-_MOST:]
 
 
+def _meanings(case: Case, ending: Ending) -> list[Note]:
+    """Return what the exception means with which a creation ended, where it is one that asks for more."""
+    facts = ending.call.facts if ending.call is not None else None
+    words = meaning_of(facts.failure) if isinstance(facts, RpcFacts) else ""
+    if not words or ending.call is None:
+        return []
+    return [Note("reply", ending.stopped_at, words, case.records[ending.call.serial])]
+
+
 def _lost(call: Call) -> bool:
     """Return whether the reply may be among bytes that the capture lacks."""
     facts = call.facts
@@ -168,7 +198,7 @@ def _gave_up_ns(case: Case, msg_id: str) -> int:
     """Return when nova recorded a time-out of this message; 0 if it did not."""
     # oslo.messaging puts the message id into the text of MessagingTimeout.
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts) and msg_id in call.facts.fault:
+        if msg_id in fault_of(call):
             return call.started_ns
     return 0
 
@@ -187,12 +217,13 @@ def _error_after(case: Case, call: Call) -> int:
 _FATES = {
     "unroutable": "went to {queue}: no queue is bound for it, the broker returned it",
     "undelivered": "waits in queue {queue}: no consumer took it",
+    "unconfirmed": "was sent for queue {queue}: the broker never confirmed it and no consumer took it",
     "unacked": "was delivered to {consumer} from queue {queue} and not acknowledged",
     "error": "was refused by the broker",
 }
 
 
-def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
+def _messages(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
     """Return a note for each message that did not get through the broker to an acknowledgement."""
     notes = []
     for call in case.trace.calls:
@@ -201,7 +232,10 @@ def _messages(case: Case, coverage: StepCoverage) -> list[Note]:
         if not isinstance(facts, RpcFacts) or facts.mode not in ("call", "cast") or facts.answered_ns:
             continue
         record = case.records[call.serial]
-        fate = _FATES.get(record.result)
+        if ending.hindrance is not None and record.result == "undelivered":
+            # The headline says what became of it.
+            continue
+        fate = _FATES.get("unconfirmed" if facts.unconfirmed and not facts.delivered else record.result)
         if fate is None or facts.broken:
             continue
         queue = facts.routing_key or facts.exchange or "?"
@@ -229,12 +263,21 @@ def redelivered(case: Case) -> list[Note]:
 
 
 def faults_recorded(case: Case) -> list[Call]:
-    """Return the statements with which nova recorded why this VM is in error, one for each reason."""
+    """Return the calls with which nova recorded why this VM is in error, one for each reason."""
     found: dict[str, Call] = {}
     for call in case.trace.calls:
-        if isinstance(call.facts, SqlFacts) and call.facts.fault:
-            found.setdefault(call.facts.fault, call)
-    return list(found.values())
+        if fault := fault_of(call):
+            found.setdefault(fault, call)
+    return list(found.values())[-_MOST:]
+
+
+def _fault_words(call: Call) -> str:
+    """Return nova's words of why a VM is in error, behind who said so."""
+    facts = call.facts
+    if isinstance(facts, RpcFacts) and facts.mode == "notify":
+        where = f" on {facts.told_by}" if facts.told_by else ""
+        return f"nova notified{where} ({facts.method}): {facts.fault}"
+    return f"nova recorded: {fault_of(call)}"
 
 
 def _step_of(case: Case, call: Call) -> str | None:

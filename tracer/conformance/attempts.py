@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tracer.conformance.bodies import said_of
 from tracer.conformance.case import GOOD, Case, Ending, Tried
 from tracer.conformance.outcome import failing_of_attempt
 from tracer.conformance.times import times_of
+from tracer.conformance.told import begun_in, gave_up
 from tracer.model import Attempt, Call, ConnectFacts, RpcFacts, StepResult, StepStatus
 from tracer.openstack.services import HOST_SERVICE
 
@@ -115,19 +117,31 @@ def attempt_details(case: Case, ending: Ending) -> tuple[Attempt, ...]:
         until_ns = None if last else attempts[i + 1].since_ns
         failing = failing_of_attempt(case, i)
         stopped = grammar.earliest(failing.failed) if failing is not None else None
-        error = failing.call.error if failing is not None else ""
+        error = (failing.call.error or said_of(failing)) if failing is not None else ""
+        given_up, begun = gave_up(case, i), begun_in(case, i)
+        if given_up is not None:
+            error = error or given_up.reason
+        if begun is not None:
+            stopped = stopped or begun.begun
+        built = last and ending.outcome in GOOD
         if last:
             stopped = ending.stopped_at if ending.outcome not in GOOD else None
             error = (error or ending.error) if ending.outcome == "error" else ""
         end_ns = until_ns or ending.time_ns or case.last_own_ns()
-        steps = _steps(case, tried.since_ns, until_ns, stopped) if len(attempts) > 1 else ()
+        said = given_up.call if given_up is not None and failing is None else None
+        steps = _steps(case, tried.since_ns, until_ns, stopped, said) if len(attempts) > 1 else ()
         duration_ns = end_ns - tried.since_ns if end_ns >= tried.since_ns else None
-        details.append(Attempt(tried.host, stopped, error, tried.since_ns, duration_ns, steps))
+        details.append(Attempt(tried.host, stopped, error, tried.since_ns, duration_ns, steps, built))
     return tuple(details)
 
 
-def _steps(case: Case, since_ns: int, until_ns: int | None, stopped: str | None) -> tuple[StepResult, ...]:
-    """Return the results of the steps of one attempt; *until_ns* is None for the last one."""
+def _steps(
+    case: Case, since_ns: int, until_ns: int | None, stopped: str | None, said: Call | None
+) -> tuple[StepResult, ...]:
+    """Return the results of the steps of one attempt; *until_ns* is None for the last one.
+
+    *said* is the message with which the host gave up: the evidence of a step that failed without a call.
+    """
     # By time and not by the alignment: the alignment takes the calls of all attempts for one word.
     results = []
     for name in case.grammar.attempt:
@@ -148,5 +162,7 @@ def _steps(case: Case, since_ns: int, until_ns: int | None, stopped: str | None)
                 status = "skipped"
         started_ns, duration_ns = times_of(witnesses)
         calls = tuple(w.record for w in witnesses)
+        if status == "failed" and not calls and said is not None:
+            calls = (case.records[said.serial],)
         results.append(StepResult(name, step.title, status, started_ns, duration_ns, calls))
     return tuple(results)

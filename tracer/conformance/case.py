@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from tracer.grammar import Candidate, Grammar
 from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Trace
-from tracer.openstack.services import PORTAL, VRM
-from tracer.openstack.states import TASK_FAILED
+from tracer.openstack.services import PORTAL
+from tracer.openstack.states import BAD
 
-__all__ = ["GOOD", "Case", "Ending", "Tried", "Witness", "lay_out"]
+__all__ = ["GOOD", "Case", "Ending", "Hindrance", "Said", "Tried", "Witness", "lay_out"]
 
 GOOD = ("active", "done")
 """Outcomes of success: of a creation, and of an operation on an existing server."""
@@ -39,6 +39,24 @@ class Witness(NamedTuple):
         return self.steps | self.failed
 
 
+class Said(NamedTuple):
+    """A call in which nova says at which step it is (the grammar's rule `states`)."""
+
+    call: Call
+    record: CallRecord
+    begun: str
+    """The step that has begun; empty where none is told."""
+    shown: frozenset[str]
+    """The steps that are done."""
+    is_shown: bool
+    """It says that something is done, by the rule `states` or as the witness of a step."""
+
+    @property
+    def word(self) -> str:
+        """The state, as nova names it."""
+        return self.record.action.rpartition(" ")[2]
+
+
 class Tried(NamedTuple):
     """A host that was asked to build the VM."""
 
@@ -60,6 +78,9 @@ class Case:
     """serial of a call -> the record that reports show"""
     attempts: list[Tried] = field(default_factory=list)
     """The hosts that were asked, in order of time (attempts.py)."""
+    said: list[Said] = field(default_factory=list)
+    """What nova says of itself, in order of time (told.py)."""
+    _last_own_ns: int | None = None
 
     def step_calls(self, step: str) -> list[Witness]:
         """Return the calls that fit *step* as they are."""
@@ -81,6 +102,9 @@ class Case:
         """
         # Otherwise nothing would ever be stuck: in fail-compute-down the creation's own calls stop 26 s
         # before the end, the SC's polls 0.4 s before it; in fail-mq-down the POST ends 40 s after the rest.
+        if self._last_own_ns is not None:
+            # It is asked once for each step.
+            return self._last_own_ns
         latest = self.first_ns
         for call in self.trace.calls:
             if isinstance(call.facts, ConnectFacts) and call is not self.trace.calls[0]:
@@ -88,12 +112,21 @@ class Case:
                 continue
             outer = self._is_outer(call)
             latest = max(latest, call.started_ns, 0 if outer else (call.ended_ns or 0))
+        self._last_own_ns = latest
         return latest
 
     def _is_outer(self, call: Call) -> bool:
         """Return whether *call* is a leg of the request that began the trace, or the call to the portal."""
         to = self.grammar.begun_at(call.protocol, call.asked) if call.protocol == "REST" else frozenset()
         return bool(to - {PORTAL}) or (bool(to) and not call.connection.server_role)
+
+
+class Hindrance(NamedTuple):
+    """What at the broker kept the creation from going on."""
+
+    words: str
+    peer: str
+    """The role that did it."""
 
 
 @dataclass(slots=True)
@@ -109,8 +142,22 @@ class Ending:
     """The call that failed, or the last call."""
     error: str = ""
     """The text of the fault."""
+    how: str = ""
+    """What failed, in words, where `call` alone does not say it."""
+    peer: str = ""
+    """Who failed, where `call` alone does not say it."""
+    proxy: Call | None = None
+    """The leg that a proxy answered by itself, because of a time-out or by its own rules."""
+    hindrance: Hindrance | None = None
+    """What at the broker kept it from going on (hindrances.py)."""
     time_ns: int = 0
     """When the outcome was known; for what is stuck or unfinished the last activity."""
+    by_host: bool = False
+    """The host that was asked last said so: `call` is its message, or its last state."""
+    state: str = ""
+    """The state in which the host stopped, as nova names it."""
+    left: str = ""
+    """What was left after the last host gave up: that no other one was there."""
 
 
 def lay_out(
@@ -124,11 +171,14 @@ def lay_out(
     """
     records: dict[int, CallRecord] = {}
     witnesses = []
+    said = []
     symbols = grammar.automaton.symbols
     for call in trace.calls:
         ambiguous = call.serial in trace.ambiguous
         shown = records[call.serial] = record(call, ambiguous)
         candidates = _candidates(grammar, call, shown)
+        if shown.action and call.protocol != "REST" and not ambiguous:
+            said += _said(grammar, call, shown, bool(candidates))
         if candidates:
             steps = frozenset(
                 symbols[c.symbol].step or ""
@@ -142,15 +192,27 @@ def lay_out(
             witnesses.append(
                 Witness(call, shown, candidates, steps - {""}, (failed | refused) - {""}, ambiguous)
             )
-    return Case(trace, grammar, witnesses, records)
+    return Case(trace, grammar, witnesses, records, said=said)
+
+
+def _said(grammar: Grammar, call: Call, shown: CallRecord, is_step: bool) -> list[Said]:
+    """Return what *call* says of the steps, as a list of one; [] where it says nothing."""
+    told = grammar.told(shown.matched)
+    if not told and not is_step:
+        return []
+    begun = next((state.step for state in told if not state.is_done), "")
+    done = frozenset(state.step for state in told if state.is_done)
+    return [Said(call, shown, begun, done, bool(done) or is_step)]
 
 
 def _candidates(grammar: Grammar, call: Call, shown: CallRecord) -> tuple[Candidate, ...]:
     """Return the symbols that a call may be taken for, with their costs."""
-    # The VRM reports a failed task with HTTP 200 and "status": "failed" in the body. To the grammar that is
-    # a call with a bad result, so its line is matched with status 500.
+    # The VRM reports a failed task, neutron a failed binding and cinder a volume in error with status 200. To
+    # the grammar that is a call with a bad result, so its line is matched with status 500.
     facts = call.facts
-    if isinstance(facts, RestFacts) and shown.callee == VRM and facts.status_text == TASK_FAILED:
+    if isinstance(facts, RestFacts) and facts.condition == BAD:
         words = shown.line.rsplit(" ", 1)[0]
         return grammar.candidates(f"{words} 500")
-    return grammar.candidates(shown.matched)
+    # A grammar that names no states takes all statements and messages of a kind for the same.
+    found = grammar.candidates(shown.matched)
+    return found or (grammar.candidates(shown.line) if shown.action and call.protocol != "REST" else ())

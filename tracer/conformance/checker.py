@@ -16,12 +16,15 @@ from tracer.conformance.case import GOOD, Case, lay_out
 from tracer.conformance.coverage import Visibility
 from tracer.conformance.deviations import findings
 from tracer.conformance.explanation import explain
+from tracer.conformance.hindrances import hinder
 from tracer.conformance.outcome import host_unknown_after, judge
 from tracer.conformance.sentences import host_words, retry_words, summary_words
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
 from tracer.grammar.grammar import Grammar
 from tracer.model import (
+    NO_BROKER,
+    Broker,
     Call,
     CallRecord,
     Conformance,
@@ -45,7 +48,8 @@ class Checker:
     *record* resolves a call's roles, plane and evidence; *coverage* answers what the captures could show;
     *addresses_of*, *fronts_of* and *host_of* return the addresses of a role, the addresses of the proxies
     before a role, and the host name of an address. Silence becomes `stuck` after *stall_ns*. *allow* is what
-    the user accepts, as KIND or KIND:STEP.
+    the user accepts, as KIND or KIND:STEP. *broker* answers what happened at the broker apart from messages.
+    *works_with* returns whether something that was seen works with a role that may not have been seen itself.
     """
 
     grammar: Grammar
@@ -56,15 +60,20 @@ class Checker:
     host_of: Callable[[str], str | None]
     stall_ns: int = 60_000_000_000
     allow: tuple[str, ...] = ()
+    broker: Broker = NO_BROKER
+    works_with: Callable[[str], bool] = lambda role: False
 
     def check(self, trace: Trace) -> Verdict:
         """Return the verdict on *trace*."""
         case = lay_out(trace, self.grammar, self.record)
         case.attempts = hosts_asked(case, self.host_of)
-        coverage = StepCoverage(case, self.coverage, self.addresses_of, self.fronts_of, self.stall_ns)
+        coverage = StepCoverage(
+            case, self.coverage, self.addresses_of, self.fronts_of, self.stall_ns, self.works_with
+        )
         # The outcome comes before the alignment: only a creation that succeeded must reach the end of the
         # grammar. It rests on evidence (a saved state, a refusal), not on the steps that were seen.
         ending = judge(case, coverage, self.stall_ns)
+        hinder(case, self.broker, ending, self.addresses_of)
         explanation = explain(case, coverage, ending)
         # From here on, an ambiguous call that the alignment does not need is no evidence of this trace.
         case.witnesses = explanation.witnesses
@@ -79,6 +88,7 @@ class Checker:
             notes.append(Note("retry", first, retry_words(case, attempts, is_known=host_unknown is None)))
         if host_unknown is not None:
             notes.append(Note("host", first, host_words(case, host_unknown)))
+        notes += _absent(case, coverage, steps)
         notes += [*redelivered(case), *answers(case, ending, coverage), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
         # The leg nearest to the API may end at the proxy: then which API worker answered is not known.
@@ -110,6 +120,7 @@ class Checker:
             ),
             _log_ids(case),
             ending.time_ns if ending.outcome not in ("stuck", "unfinished") else None,
+            self.grammar.name,
         )
 
     def _judged(
@@ -149,6 +160,20 @@ class Checker:
             if self._is_unobserved(step) and self._allows("unobserved", step.step)
         ]
         return kept, notes
+
+
+def _absent(case: Case, coverage: StepCoverage, steps: Sequence[StepResult]) -> list[Note]:
+    """Return notes on the steps that this cloud has no service for, and what takes their place."""
+    notes = []
+    for step in steps:
+        if step.status == "skipped" and (words := coverage.absent(step.step)):
+            notes.append(Note("absent", step.step, words))
+        elif step.status == "inferred" and step.step in case.grammar.required:
+            [record] = step.calls
+            seen = f"{record.caller} saved {record.action}"
+            words = f"no {coverage.callee(step.step)} in these captures: {seen}"
+            notes.append(Note("absent", step.step, words, record))
+    return notes
 
 
 def _shared(case: Case) -> list[Note]:

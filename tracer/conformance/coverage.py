@@ -58,6 +58,9 @@ class Visibility(Protocol):
     ) -> bool:
         """Return whether any call between these ends is captured."""
 
+    def is_elsewhere(self, plane: str, protocol: str, servers: Sequence[str] | set[str]) -> bool:
+        """Return whether calls to *servers* are captured on other planes alone."""
+
     def one_way(
         self,
         protocol: str,
@@ -174,8 +177,10 @@ class Coverage:
 
     def _pair(self, protocol: str, connection: Connection, speaks: bool = True) -> None:
         key = (protocol, connection.client.address, connection.server.address)
-        if speaks and len(self._speaking) < MAX_PAIRS:
-            self._speaking.update(key[1:])
+        speaking = self._speaking
+        # Nearly every call is of a pair that is known.
+        if speaks and (key[1] not in speaking or key[2] not in speaking) and len(speaking) < MAX_PAIRS:
+            speaking.update(key[1:])
         if key not in self._pairs and len(self._pairs) < MAX_PAIRS:
             self._pairs[key] = connection
             self._planes.clear()
@@ -375,6 +380,14 @@ class Coverage:
         """Return whether any call of *protocol* from one of *caller* to one of *callee* is captured."""
         servers = set(callee)
         return any((protocol, client, server) in self._pairs for client in caller for server in servers)
+
+    def is_elsewhere(self, plane: str, protocol: str, servers: Iterable[str]) -> bool:
+        """Return whether calls to *servers* are captured on other planes alone."""
+        some = set(servers)
+        found = {
+            self._plane_of(c) for (p, _, server), c in self._pairs.items() if p == protocol and server in some
+        }
+        return plane != "*" and bool(found) and plane not in found
 
     def one_way(
         self,

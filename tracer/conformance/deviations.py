@@ -15,6 +15,7 @@ from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.sentences import (
     cause_of,
+    deletion_words,
     expected_words,
     failure_words,
     missing_words,
@@ -57,12 +58,16 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
     elif ending.outcome == "stuck":
         kind, words = "stalled", stall_words(case, ending, coverage)
         shown = case.records.get(ending.call.serial) if ending.call is not None else None
+    elif ending.outcome == "deleted":
+        kind, words = "stalled", f"deleted {deletion_words(case, ending)}"
+        shown = case.records.get(ending.call.serial) if ending.call is not None else None
     else:
         return
     step = ending.stopped_at or (ending.between[1] if ending.between else None)
     expected = expected_words(case.grammar, step)
     peer, cause = peer_of(case, ending), cause_of(case, ending)
-    yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause)
+    hindrance = ending.hindrance.words if ending.hindrance is not None else ""
+    yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause, hindrance)
 
 
 def _missing(case: Case, steps: Sequence[StepResult]) -> Iterator[Deviation]:

@@ -132,7 +132,7 @@ def _event(case: Case, ending: Ending, witness: Witness) -> Sequence[Candidate]:
     A refusal of nova-api appears again on the outer legs and at the portal: that is one failure, not three.
     """
     symbols, inward = case.grammar.automaton.symbols, case.grammar.inward
-    if ending.outcome not in ("rejected", "stuck", "unfinished"):
+    if ending.outcome not in ("rejected", "stuck", "deleted", "unfinished"):
         return witness.candidates
     return tuple(
         c._replace(cost=0) if c.kind == "failed" and symbols[c.symbol].step in inward else c

@@ -8,21 +8,28 @@ step was seen.
 """
 
 # A step failed only when a call of it failed, said so in its body, or its owner recorded it. That nova saved
-# the state error names no step by itself: then the first step that did not happen is where it stopped.
+# the state error names no step by itself; the last state that the host saved before does (told.py). Without
+# one the first step that did not happen is where it stopped.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.conformance.blame import Blame, blame, reply_that_stopped, words_of
+from tracer.conformance.bodies import is_good_later, not_done, said_of
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts, SqlFacts
+from tracer.conformance.told import GaveUp, begun_in, fault_of, gave_up, shown_in, span_of
+from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts
+from tracer.openstack.rpc import SAVES_SERVER
 from tracer.openstack.services import HOST_SERVICE
+from tracer.openstack.states import BAD
 
 __all__ = ["failing_of_attempt", "host_unknown_after", "judge", "only_refused"]
 
-_FAR_NS = 1 << 62
+LOST = ("undelivered", "unroutable")
+"""Results of a message that nobody took: what was to come of it has not come."""
 
 
 def judge(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
@@ -39,6 +46,11 @@ def _of_creation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if refusal is not None:
         return rejected(case, coverage, refusal)
     failed_reply = _failed_reply(case)
+    deleted_ns = trace.deleted_ns
+    if deleted_ns is not None and (failed_reply is None or failed_reply.started_ns > deleted_ns):
+        ending = Ending("deleted", call=trace.deleted_call, time_ns=deleted_ns)
+        _first_absent(case, coverage, ending)
+        return ending
     if trace.failed_ns is not None or failed_reply is not None:
         return _error(case, coverage, failed_reply)
     return _silent(case, coverage, stall_ns)
@@ -55,7 +67,7 @@ def _of_operation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     is_needed = failing is not None and not case.grammar.required.isdisjoint(failing.failed)
     if case.trace.failed_ns is not None or is_needed or (failing is not None and last is None):
         return _operation_failed(case, coverage, failing, stall_ns)
-    if last is not None:
+    if last is not None and last.result not in LOST and not _is_at_work(case):
         return Ending("done", call=last, time_ns=last.ended_ns or last.started_ns)
     return _silent(case, coverage, stall_ns)
 
@@ -72,6 +84,14 @@ def _last_call(case: Case, coverage: StepCoverage) -> Call | None:
     return next((w.call for w in reversed(case.step_calls(last.name)) if not w.ambiguous), None)
 
 
+def _is_at_work(case: Case) -> bool:
+    """Return whether the state that nova-compute saved last says that something is still being done."""
+    facts = (call.facts for call in reversed(case.trace.calls))
+    saves = (f for f in facts if isinstance(f, RpcFacts) and f.mode != "reply")
+    last = next((f for f in saves if f.object_method == SAVES_SERVER), None)
+    return last is not None and bool(last.task_state)
+
+
 def _operation_failed(case: Case, coverage: StepCoverage, failing: Witness | None, stall_ns: int) -> Ending:
     """Return the ending of a failed operation: at its failing call, else where it went no further."""
     if failing is not None:
@@ -82,7 +102,17 @@ def _operation_failed(case: Case, coverage: StepCoverage, failing: Witness | Non
     state_call = case.trace.failed_call
     ending = _silent(case, coverage, stall_ns)
     ending.outcome, ending.call, ending.time_ns = "error", state_call, case.trace.failed_ns or 0
-    ending.error = state_call.error if state_call is not None else ""
+    if state_call is None:
+        return ending
+    facts = state_call.facts
+    recorded = [fault for call in case.trace.calls if (fault := fault_of(call))]
+    said = facts.event_error if isinstance(facts, RpcFacts) else ""
+    ending.error = state_call.error or said or (recorded[-1] if recorded else "")
+    steps = case.grammar.steps_refusing(case.records[state_call.serial].line, said) if said else ()
+    known = [step for step in (*steps[:1], ending.stopped_at) if step is not None]
+    if steps and ending.between is None:
+        # Where no call shows the step, the host's report does, unless an earlier step did not happen.
+        ending.stopped_at = case.grammar.earliest(known)
     return ending
 
 
@@ -107,15 +137,20 @@ def _failed_reply(case: Case) -> Call | None:
 def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> Ending:
     """Return the ending of a creation in error: the step of the evidence that comes nearest to the cause."""
     # In this order: a call of the last host that failed; the scheduler's reply with an exception, where no
-    # host was asked; a message that the broker refused or could not route; a reply that came too late;
-    # else the first step that did not happen.
+    # host was asked; what neutron reported, nova's words and bad replies (blame.py); what the last host said
+    # of itself; a message that the broker refused or could not route; a reply that came too late; else
+    # between which steps it lies.
     trace, grammar = case.trace, case.grammar
     state_call = trace.failed_call
     replied_ns = failed_reply.started_ns if failed_reply is not None else 0
     ending = Ending("error", call=state_call, time_ns=trace.failed_ns or replied_ns)
-    failing = failing_of_attempt(case, len(case.attempts) - 1)
+    last = len(case.attempts) - 1
+    failing = failing_of_attempt(case, last)
+    given_up = gave_up(case, last) if case.attempts else None
+    if given_up is not None and given_up.asks_another:
+        ending.left = _what_was_left(case, given_up, failed_reply)
     if failing is not None:
-        ending.call, ending.error = failing.call, failing.call.error
+        ending.call, ending.error = failing.call, failing.call.error or said_of(failing)
         if coverage.shows_attempts_until(ending.time_ns):
             ending.stopped_at = grammar.earliest(failing.failed)
         else:
@@ -128,19 +163,118 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         ending.stopped_at = grammar.earliest(frozenset(steps))
         ending.call, ending.error = failed_reply, failed_reply.error
         return ending
+    late = _answered_late(case)
+    blamed = blame(case, coverage) if late is None or case.attempts else None
+    if blamed is not None:
+        _blamed(case, coverage, ending, blamed, given_up)
+        return ending
+    if case.attempts and _said_by_host(case, coverage, ending, given_up):
+        return ending
     lost = next((w for w in case.witnesses if w.failed and w.record.protocol == "RPC" and not w.steps), None)
     if lost is not None:
         ending.stopped_at = grammar.earliest(lost.failed)
         ending.call, ending.error = lost.call, lost.call.error
         return ending
-    late = _answered_late(case)
+    recorded = [each.words for each in words_of(case) if each.call not in trace.polls]
+    ending.error = next(reversed(recorded), "") or (state_call.error if state_call is not None else "")
     if late is not None and not case.attempts:
         ending.stopped_at = late
     else:
         _first_absent(case, coverage, ending)
-    recorded = [c.facts.fault for c in trace.calls if isinstance(c.facts, SqlFacts) and c.facts.fault]
-    ending.error = (state_call.error if state_call is not None else "") or (recorded[-1] if recorded else "")
+        _claim_no_more(case, coverage, ending)
     return ending
+
+
+def _blamed(
+    case: Case, coverage: StepCoverage, ending: Ending, blamed: Blame, given_up: GaveUp | None
+) -> None:
+    """Set where a creation stopped by what the services said of it."""
+    ending.how, ending.peer, ending.error = blamed.how, blamed.peer, blamed.error
+    ending.call = blamed.call or ending.call
+    begun = begun_in(case, len(case.attempts) - 1) if case.attempts else None
+    if not blamed.how:
+        ending.by_host = given_up is not None
+        ending.state = begun.word if begun is not None else ""
+    if blamed.step is not None:
+        ending.stopped_at = blamed.step
+    elif begun is not None:
+        ending.stopped_at = _step_begun(case, coverage, begun.begun)
+    else:
+        _first_absent(case, coverage, ending)
+        _claim_no_more(case, coverage, ending)
+
+
+def _claim_no_more(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+    """Replace the step of *ending*, the first that did not happen, by what is known, if nothing shows that it
+    failed: the last step that was seen, and that one.
+
+    A reply that did not come, a message that the broker holds and a call without an answer do show it.
+    """
+    grammar, step = case.grammar, ending.stopped_at
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    if step is None or coverage.owed_by_broker(step) or _unanswered(case, coverage, since_ns) == step:
+        return
+    if any(_is_asked(case, method) for method in grammar.replies(step)):
+        return
+    required = [s.name for s in grammar.steps if s.presence == "required"]
+    at = required.index(step) if step in required else 0
+    # Where all steps were seen, any of the attempt may have failed.
+    seen = bool(case.step_calls(step)) and bool(grammar.attempt)
+    before = grammar.attempt[0] if seen else required[max(0, at - 1)]
+    ending.stopped_at, ending.between = None, (before, step)
+
+
+def _is_asked(case: Case, method: str) -> bool:
+    """Return whether a call of *method* was seen, whose reply is a step."""
+    return any(
+        isinstance(c.facts, RpcFacts) and c.facts.mode == "call" and c.facts.method == method
+        for c in case.trace.calls
+    )
+
+
+def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: GaveUp | None) -> bool:
+    """Set where a creation stopped by what the last host said of itself; return whether it said enough.
+
+    The last state that it saved names the step. Where it gave up without one, the step is the first that did
+    not happen, as far as that is known.
+    """
+    begun = begun_in(case, len(case.attempts) - 1)
+    if begun is None and (given_up is None or not given_up.asks_another):
+        return False
+    if begun is not None:
+        ending.stopped_at, ending.state = _step_begun(case, coverage, begun.begun), begun.word
+    else:
+        _first_absent(case, coverage, ending)
+    if given_up is not None:
+        ending.call, ending.error, ending.by_host = given_up.call, given_up.reason, True
+    elif ending.call is not None:
+        ending.error = ending.call.error
+    return True
+
+
+def _step_begun(case: Case, coverage: StepCoverage, begun: str) -> str:
+    """Return the step at which a host is that says that it has begun *begun*.
+
+    A required step before it that is not seen and would have been is where it is: nova-compute asks for the
+    network in a thread of its own, and waits for that where it needs it.
+    """
+    since_ns = span_of(case, len(case.attempts) - 1)[0]
+    places = case.grammar.places
+    for step in case.grammar.attempt[1:]:
+        if places[step] >= places[begun]:
+            return begun
+        calls = [w for w in case.step_calls(step) if w.call.started_ns >= since_ns]
+        if step in case.grammar.required and not calls and coverage.would_show(step):
+            return step
+    return begun
+
+
+def _what_was_left(case: Case, given_up: GaveUp, failed_reply: Call | None) -> str:
+    """Return, in nova's words, why no other host was asked after the last one gave up; '' if unknown."""
+    after = [call for call in case.trace.calls if call.started_ns > given_up.call.started_ns]
+    if failed_reply is not None and failed_reply in after:
+        return failed_reply.error
+    return next((fault for call in after if (fault := fault_of(call)) and fault != given_up.reason), "")
 
 
 def _answered_late(case: Case) -> str | None:
@@ -162,20 +296,17 @@ def _answered_late(case: Case) -> str | None:
 
 def failing_of_attempt(case: Case, number: int) -> Witness | None:
     """Return the call with which attempt *number* failed: refused, answered badly, or never answered."""
-    if not 0 <= number < len(case.attempts):
-        # The message that asks the host is not in the captures: the calls of any host count.
-        since_ns, until_ns = 0, _FAR_NS
-    else:
-        since_ns = case.attempts[number].since_ns
-        following = case.attempts[number + 1 :]
-        until_ns = following[0].since_ns if following else _FAR_NS
+    # Where the message that asks the host is not in the captures, the calls of any host count.
+    since_ns, until_ns = span_of(case, number)
     of_attempt = [w for w in case.witnesses if since_ns <= w.call.started_ns < until_ns]
     for witness in of_attempt:
         if witness.record.caller != HOST_SERVICE or witness.record.protocol != "REST" or not witness.failed:
             continue
         if not _succeeded_later(witness, of_attempt):
             return witness
-    return None
+    # Of an attempt that built the VM nothing was left open: its end was not asked for, or not captured.
+    built = case.trace.active_ns is not None and number == len(case.attempts) - 1
+    return None if built else not_done(of_attempt)
 
 
 def _succeeded_later(failing: Witness, others: Sequence[Witness]) -> bool:
@@ -185,6 +316,9 @@ def _succeeded_later(failing: Witness, others: Sequence[Witness]) -> bool:
     """
     # The VRM answers 401 in healthy creations: then come a new login and the same call again.
     is_connection = isinstance(failing.call.facts, ConnectFacts)
+    if getattr(failing.call.facts, "condition", "") == BAD:
+        # Its body says that it failed. What is asked of the same resource to clean up is answered well.
+        return is_good_later(failing, others)
     return any(
         w.call.started_ns > failing.call.started_ns
         and w.steps & failing.failed
@@ -208,7 +342,8 @@ def host_unknown_after(case: Case, ending: Ending, coverage: StepCoverage) -> tu
     last = case.attempts[-1]
     last_step = case.grammar.attempt[-1] if case.grammar.attempt else ""
     built = [w for w in case.step_calls(last_step) if w.call.started_ns >= last.since_ns]
-    if built and failing_of_attempt(case, len(case.attempts) - 1) is None:
+    said = shown_in(case, len(case.attempts) - 1, last_step)
+    if said or (built and failing_of_attempt(case, len(case.attempts) - 1) is None):
         return None
     plane = case.records[last.call.serial].plane if last.call is not None else "*"
     seen_ns = coverage.seen_for_ns(plane, case.first_ns)
@@ -217,7 +352,7 @@ def host_unknown_after(case: Case, ending: Ending, coverage: StepCoverage) -> tu
 
 def only_refused(witnesses: Sequence[Witness], ending: Ending) -> bool:
     """Return whether a step got no further than failed connections, in a creation that may still retry."""
-    waits = ending.outcome in ("stuck", "unfinished")
+    waits = ending.outcome in ("stuck", "deleted", "unfinished")
     return waits and bool(witnesses) and all(isinstance(w.call.facts, ConnectFacts) for w in witnesses)
 
 
@@ -230,28 +365,40 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     # that could carry it is captured. A capture of one plane that goes on longer proves nothing.
     last_ns = case.last_own_ns()
     ending = Ending("unfinished", time_ns=last_ns)
-    _first_absent(case, coverage, ending)
+    begun = begun_in(case, len(case.attempts) - 1)
+    _first_absent(case, coverage, ending, is_silent=True)
+    if begun is not None and case.attempts:
+        # The host says where it is, unless a call of it waits for an answer.
+        since_ns = case.attempts[-1].since_ns
+        if _unanswered(case, coverage, since_ns) is None:
+            ending.stopped_at, ending.between = _step_begun(case, coverage, begun.begun), None
+        if ending.stopped_at == begun.begun:
+            ending.state = begun.word
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
-    end_ns = coverage.captured_until_ns(owed)
+    end_ns = coverage.captured_until_ns(owed, bool(ending.state))
     # A call that was captured and has no answer: its answer would have been captured as well.
     waits = _unanswered(case, coverage, case.attempts[-1].since_ns if case.attempts else 0) is not None
-    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns)):
+    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns, bool(ending.state))):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
+    stopped = reply_that_stopped(case, case.attempts[-1].since_ns if case.attempts else 0)
+    if stopped is not None and ending.outcome == "stuck":
+        ending.call, ending.how, ending.error = stopped.call, stopped.how, stopped.error
     return ending
 
 
-def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent: bool = False) -> None:
     """Set where a creation without a visible failure stopped: at the first step that did not happen.
 
     Where the captures could not have shown that step, `between` is set instead: to the last step that was
-    seen and the first one that would have been.
+    seen and the first one that would have been. With *is_silent* (it has not failed) it is enough that nova
+    would have said that the step is done.
     """
     steps = [s for s in case.grammar.steps if s.presence == "required"]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
     ended_ns = ending.time_ns if ending.outcome == "error" else 0
     unanswered = _unanswered(case, coverage, since_ns, ended_ns)
-    last_seen = -1
+    last_seen, absent = -1, list[str]()
     for i, step in enumerate(steps):
         # Each attempt repeats these steps: those of an earlier attempt do not count.
         is_repeated = len(case.attempts) > 1 and step.name in case.grammar.attempt[1:]
@@ -259,8 +406,15 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
         calls += [w for w in case.witnesses if step.name in w.failed and _is_given_up(case, w)]
         if any(w.call.started_ns >= since_ns or not is_repeated for w in calls):
             last_seen = i
+        elif not case.trace.creates:
+            absent.append(step.name)
     if unanswered is not None:
         ending.stopped_at = unanswered
+        return
+    # What a host saves comes beside the messages of an operation: the last step may be seen before another.
+    earlier = next((step for step in absent if coverage.would_show(step)), None)
+    if earlier is not None and case.grammar.places[earlier] < case.grammar.places[steps[last_seen].name]:
+        ending.stopped_at = earlier
         return
     if last_seen + 1 >= len(steps):
         # All steps were seen and the VM is not active: the last step has not ended.
@@ -271,7 +425,8 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending) -> None:
         in_api = case.grammar.asked_by(case.grammar.api)
         ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
         return
-    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name, ended_ns):
+    would_be_told = is_silent and coverage.would_be_told(waiting.name)
+    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name, ended_ns) or would_be_told:
         ending.stopped_at = waiting.name
         return
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)

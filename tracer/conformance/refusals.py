@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from tracer.conformance.case import Case, Ending, Witness
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import Call, RestFacts
+from tracer.model import Call, RestFacts, RpcFacts
 from tracer.openstack.rest import is_login
 from tracer.openstack.services import HOST_SERVICE, KEYSTONE, PROXY
 
-__all__ = ["failing_call", "failing_in_api", "refusal_of", "rejected", "step_of_failure"]
+__all__ = ["failing_call", "failing_in_api", "refusal_of", "rejected", "step_of_failure", "waiting_in_api"]
 
 _FAILED = frozenset(("refused", "none", "error", "unroutable", "failure"))
 """Results of failed calls that are no HTTP status."""
@@ -62,10 +62,13 @@ def rejected(case: Case, coverage: StepCoverage, refusal: Call) -> Ending:
     if case.trace.creates and case.trace.created is None:
         _refused_by_portal(case, coverage, ending)
         return ending
-    hop, cause = _refused_by_proxy(case, refusal), _cause(case, refusal)
+    if _gave_up(case, refusal):
+        _hung(case, coverage, ending, refusal)
+        return ending
+    hop, cause = _refused_by_proxy(case, coverage, refusal), _cause(case, refusal)
     # A connection of the proxy that nova-api refused is more precise than the proxy's 503.
     if hop is not None and (cause is None or case.records[cause.serial].caller != PROXY):
-        ending.stopped_at = hop
+        ending.stopped_at, ending.proxy = hop, refusal
         return ending
     if cause is not None:
         ending.stopped_at = step_of_failure(case, cause)
@@ -84,12 +87,101 @@ def _status(call: Call) -> int:
     return call.facts.status if isinstance(call.facts, RestFacts) else 0
 
 
-def _refused_by_proxy(case: Case, refusal: Call) -> str | None:
-    """Return the step of the proxy's inner leg when the proxy answered by itself: it reached no backend."""
+def _gave_up(case: Case, refusal: Call) -> bool:
+    """Return whether *refusal* is the answer of a proxy that waited in vain for the service behind it."""
+    created = case.trace.created
+    if created is None or created is refusal or created.front is not refusal:
+        return False
+    return not _status(created) and created.result == "none" and not getattr(refusal.facts, "answered_id", "")
+
+
+def _hung(case: Case, coverage: StepCoverage, ending: Ending, refusal: Call) -> None:
+    """Set where the service was when the proxy gave it up: in a call of its own, else at its next step."""
+    created = case.trace.created
+    if created is None:
+        return
+    ending.proxy = refusal
+    ending.call, ending.error = created, created.error
+    found = (failing_in_api(case, created), waiting_in_api(case, created))
+    doing = max((call for call in found if call is not None), key=lambda call: call.started_ns, default=None)
+    if doing is not None and not _worked_after(case, created, doing):
+        ending.stopped_at = step_of_failure(case, doing)
+        ending.call, ending.error = doing, doing.error
+        return
+    grammar = case.grammar
+    inside = grammar.asked_by(grammar.api)
+    seen = [step for w in case.witnesses if not w.ambiguous for step in w.steps if step in inside]
+    last = max((inside.index(step) for step in seen), default=-1)
+    following = inside[last + 1] if last + 1 < len(inside) else inside[-1] if inside else None
+    hop = grammar.earliest(next((w.failed for w in case.witnesses if w.call is created), frozenset()))
+    if last < 0:
+        # Not one call of the service: that it took the request is all that is known.
+        ending.stopped_at = hop
+    elif following is not None and (coverage.would_show(following) or following in grammar.inferred):
+        ending.stopped_at = following
+    else:
+        ending.between = (inside[last], inside[-1])
+
+
+def waiting_in_api(case: Case, created: Call) -> Call | None:
+    """Return the last call that the service made for *created* and that waits: for an answer or a confirm."""
+    until_ns = created.ended_ns or (1 << 62)
+    found = None
+    for call in _made_by_api(case, created):
+        facts = call.facts
+        if isinstance(facts, RpcFacts):
+            waits = facts.unconfirmed and not facts.delivered and call.result != "unroutable"
+            if facts.mode == "call":
+                waits = waits or facts.answered_ns is None or facts.answered_ns > until_ns
+        else:
+            # The answer may have come when the proxy had given up.
+            waits = call.ended_ns is None or call.ended_ns > until_ns
+        if waits and not _is_broken(call):
+            found = call
+    return found
+
+
+def _is_broken(call: Call) -> bool:
+    """Return whether bytes of *call* are missing in the captures."""
+    return bool(getattr(call.facts, "broken", False) or call.connection.gaps)
+
+
+def _worked_after(case: Case, created: Call, doing: Call) -> bool:
+    """Return whether the service began another call after *doing*: then it did not hang there."""
+    return any(
+        call.started_ns > doing.started_ns for call in _made_by_api(case, created) if call is not doing
+    )
+
+
+def _made_by_api(case: Case, created: Call) -> list[Call]:
+    """Return the calls that the API made while it worked on *created*, in order of time."""
+    until_ns = created.ended_ns or (1 << 62)
+    api, addresses = case.grammar.api, {created.connection.server.address}
+    if created.front is None and case.records[created.serial].callee == api:
+        # Where clients ask it itself, it has one address for them and another one inside.
+        addresses |= {w.record.caller_address for w in case.witnesses if w.record.caller == api}
+    made = []
+    for call in case.trace.calls:
+        record = case.records[call.serial]
+        # By role or by address: a refused connection carries nothing that names its client.
+        is_its = record.caller in (api, "?") or record.caller_address in addresses
+        if is_its and call is not created and created.started_ns <= call.started_ns <= until_ns:
+            made.append(call)
+    return made
+
+
+def _refused_by_proxy(case: Case, coverage: StepCoverage, refusal: Call) -> str | None:
+    """Return the step of the proxy's inner leg when the proxy answered by itself: it reached no backend.
+
+    A service gives each of its answers a request id. An answer below 500 without one is the proxy's where the
+    leg behind it would have been seen.
+    """
     created, hop = case.trace.created, case.grammar.proxy_step
     asked = created if case.trace.creates and created is not None else refusal
     facts = asked.facts
-    by_proxy = case.records[asked.serial].callee == PROXY and _status(refusal) >= 500
+    by_proxy = case.records[asked.serial].callee == PROXY
+    if by_proxy and _status(refusal) < 500:
+        by_proxy = hop is not None and case.trace.creates and coverage.would_show(hop)
     is_passed_on = isinstance(facts, RestFacts) and bool(facts.forwarded_for) and case.trace.creates
     # An answer with a request id was made by a service and passed on by the proxy.
     by_service = isinstance(refusal.facts, RestFacts) and bool(refusal.facts.answered_id)
@@ -112,16 +204,10 @@ def _cause(case: Case, refusal: Call) -> Call | None:
 def failing_in_api(case: Case, created: Call) -> Call | None:
     """Return the last failed call of those that nova-api made while it worked on *created*."""
     # The last one: earlier failures were survived, because the service went on after them.
-    until_ns = created.ended_ns or (1 << 62)
-    api, address = case.grammar.api, created.connection.server.address
     found = None
-    for call in case.trace.calls:
-        record = case.records[call.serial]
-        # By role or by address: a refused connection carries nothing that names its client.
-        if record.caller not in (api, "?") and record.caller_address != address:
-            continue
-        is_failed = record.result in _FAILED or (record.result.isdigit() and int(record.result) >= 500)
-        if is_failed and created.started_ns <= call.started_ns <= until_ns and call is not created:
+    for call in _made_by_api(case, created):
+        result = case.records[call.serial].result
+        if result in _FAILED or (result.isdigit() and int(result) >= 500):
             found = call
     return found
 

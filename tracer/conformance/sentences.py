@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracer.alignment.out_of_order import OutOfOrder
-from tracer.conformance.answers import candidates_offered, selects_host
+from tracer.conformance.answers import candidates_offered, claim_refused, claim_words, selects_host
+from tracer.conformance.bodies import not_done, said_of
 from tracer.conformance.case import Case, Ending
 from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
+from tracer.conformance.told import begun_in
 from tracer.grammar import Grammar
 from tracer.grammar.patterns import expected_of
-from tracer.model import Attempt, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
+from tracer.model import Attempt, Call, CallRecord, ConnectFacts, Deviation, RestFacts, RpcFacts, StepResult
 from tracer.openstack.rest import validates_token
 from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, PROXY
 from tracer.openstack.states import TASK_FAILED
@@ -24,6 +26,7 @@ from tracer.openstack.states import TASK_FAILED
 __all__ = [
     "between_words",
     "cause_of",
+    "deletion_words",
     "expected_words",
     "failure_words",
     "host_words",
@@ -45,6 +48,8 @@ _BROKER = {
     "ok": "was delivered and acknowledged, then silence",
 }
 _UNFETCHED = ("undelivered", "unacked", "unroutable")
+CLOSED_UNANSWERED = "closed the connection without an answer: it died or was restarted"
+"""The error of a call whose server closed the connection (calls/rest.py)."""
 REFUSED = "Connection refused"
 """The error of a refused connection. It is no text of a service, so it is not quoted as a cause."""
 
@@ -64,6 +69,9 @@ def call_words(record: CallRecord) -> str:
         )
         port = operation.removeprefix("CONNECT ")
         callee = f"{record.callee} ({record.callee_address}{port})"
+        if record.error and record.error != REFUSED and record.result != "refused":
+            verb = "never finished connecting with" if record.result == "none" else "refused the client"
+            return f"{callee} {verb} {record.caller} ({record.caller_address}): {record.error}"
         return f"{callee} {verb} {record.caller} ({record.caller_address})"
     if record.protocol == "RPC":
         if record.result == "failure":
@@ -73,6 +81,8 @@ def call_words(record: CallRecord) -> str:
         if record.result == "error":
             return f"{operation} from {record.caller} to {record.callee} was refused by the broker"
         return f"{operation} from {record.caller} to {record.callee}: {record.result}"
+    if record.result == "none" and record.error == CLOSED_UNANSWERED:
+        return f"{record.callee} {record.error} ({operation} of {record.caller})"
     if record.result == "none":
         return f"{record.callee} never answered {operation} of {record.caller}"
     if record.result == "?":
@@ -93,14 +103,25 @@ def owed_by(case: Case, step: str) -> str:
 
 def peer_of(case: Case, ending: Ending) -> str:
     """Return the role that failed, or that owes the step; empty where the captures do not show it."""
+    if ending.hindrance is not None:
+        return ending.hindrance.peer
+    if ending.peer:
+        return ending.peer
+    if ending.outcome == "deleted":
+        waits = _open_call(case, ending)
+        return waits.callee if waits is not None else case.grammar.caller(ending.stopped_at)
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     step = ending.stopped_at
+    if ending.by_host:
+        return HOST_SERVICE
     if record is not None and ending.outcome == "stuck" and _is_waited_for(record):
         return record.callee
     if record is None or ending.outcome == "stuck" or ending.call is case.trace.failed_call:
         return case.grammar.caller(step)
-    if record.protocol != "RPC":
+    if record.protocol != "RPC" or record.operation.startswith("CONNECT"):
         return record.callee
+    if ending.proxy is not None and record.result == "undelivered":
+        return BROKER
     if record.result == "failure":
         return record.caller
     return BROKER if record.result in ("unroutable", "error") else record.callee
@@ -136,6 +157,14 @@ def _is_waited_for(record: CallRecord) -> bool:
 
 def cause_of(case: Case, ending: Ending) -> str:
     """Return the cause: the text of the fault, else the result of the last call."""
+    if ending.outcome == "deleted":
+        return f"deleted {deletion_words(case, ending)}"
+    if ending.hindrance is not None:
+        return ending.hindrance.words
+    if ending.how:
+        return f"{ending.how}{_after_colon(ending.error)}"
+    if unknown := _unknown_token(case, ending):
+        return unknown
     if ending.error and ending.error != REFUSED:
         return ending.error
     record = case.records.get(ending.call.serial) if ending.call is not None else None
@@ -151,12 +180,33 @@ def cause_of(case: Case, ending: Ending) -> str:
 
 def failure_words(case: Case, ending: Ending) -> str:
     """Return the message of a failed creation."""
+    left = f"; no other host was left: {ending.left}" if ending.left else ""
+    return _own_failure_words(case, ending) + left
+
+
+def _own_failure_words(case: Case, ending: Ending) -> str:
+    """Return the message of a failed creation without what was left after it."""
+    if ending.proxy is not None:
+        return _proxy_words(case, ending, ending.proxy)
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    while_ = f" in state {ending.state}" if ending.state else ""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
+    if ending.hindrance is not None:
+        state = "; the VM was put in state error" if ending.call is case.trace.failed_call else ""
+        return f"{where}: {ending.hindrance.words}{state}{_after_colon(ending.error)}"
+    if ending.how:
+        return f"{where}: {ending.how}{_after_colon(ending.error)}"
+    if ending.peer and not ending.by_host:
+        # Nova's own words, however they travelled.
+        return f"{where}: the VM was put in state error because of {ending.peer}{_after_colon(ending.error)}"
     if record is None:
         return where + _after_colon(ending.error)
+    if ending.by_host:
+        who = f"{HOST_SERVICE} on {case.attempts[-1].host}" if case.attempts else HOST_SERVICE
+        over = f" because of {ending.peer}" if ending.peer else ""
+        return f"{where}: {who} gave up{while_}{over}{_after_colon(ending.error)}"
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
-        how = "the VM was put in state error"
+        how = f"the VM was put in state error{f', after {ending.state}' if ending.state else ''}"
         last = _last_message(case)
         if last is not None and case.grammar.replies(ending.stopped_at):
             how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
@@ -173,6 +223,30 @@ def failure_words(case: Case, ending: Ending) -> str:
     if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
         text += _offered(case)
     return text + _after_colon(ending.error)
+
+
+def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
+    """Return the message of a request that a proxy answered by itself on *leg*."""
+    where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
+    proxy, api = case.records[leg.serial], case.grammar.api
+    said = f"{proxy.callee} answered {proxy.result} by itself to {proxy.operation}"
+    record = case.records[ending.call.serial] if ending.call is not None else proxy
+    if ending.hindrance is not None:
+        return f"{where}: {ending.hindrance.words}; {said}"
+    if record is proxy:
+        return f"{where}: {said}, no {api} answered behind it{_after_colon(leg.error)}"
+    if record.protocol == "RPC" and record.result == "undelivered":
+        what = f"{BROKER} never confirmed {record.operation} of {record.caller}"
+        return f"{where}: {what}{_after_colon(ending.error)}; {said}"
+    is_leg = case.trace.created is ending.call
+    does = call_words(record)
+    is_late = record.result in ("?", "none", "ok") or record.result[:1] in "23"
+    if is_late and not is_leg and not record.operation.startswith("CONNECT"):
+        does = f"{record.callee} had not answered {record.operation} of {record.caller}"
+    if is_leg and record.error != CLOSED_UNANSWERED:
+        made = [w.record for w in case.witnesses if w.record.caller == api and w.steps]
+        does += f", its last call was {made[-1].operation}" if made else ", and made no call"
+    return f"{where}: {does}; {said}"
 
 
 def _unknown_token(case: Case, ending: Ending) -> str:
@@ -205,16 +279,18 @@ def _unanswered_words(case: Case, last: CallRecord) -> str:
 
 
 def _offered(case: Case) -> str:
-    """Return, in brackets, whether placement offered no host or nova-scheduler's filters refused all."""
+    """Return, in brackets, whether placement offered no host, refused a claim, or the filters refused all."""
     offer = candidates_offered(case)
     if offer is None or not isinstance(offer.facts, RestFacts):
         return ""
     count = offer.facts.candidates
     if not count:
         return " (placement offered no host)"
-    if count == 1:
-        return " (placement offered 1 host, and the scheduler refused it)"
-    return f" (placement offered {count} hosts, and the scheduler refused them all)"
+    hosts, all_of_them = ("1 host", "it") if count == 1 else (f"{count} hosts", "them all")
+    claim = claim_refused(case)
+    if claim is not None:
+        return f" (placement offered {hosts}, and {claim_words(claim)})"
+    return f" (placement offered {hosts}, and the scheduler refused {all_of_them})"
 
 
 def _last_message(case: Case) -> CallRecord | None:
@@ -239,8 +315,24 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     step = ending.stopped_at
     if step is None:
         return between_words(ending)
-    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
-    text = f"step {step} never came in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    quiet_ns = coverage.captured_until_ns(step, bool(ending.state)) - case.last_own_ns()
+    begun = begun_in(case, len(case.attempts) - 1) if ending.state and not ending.how else None
+    if begun is not None:
+        begun_ns = begun.call.started_ns
+        lasts = time_words(case.last_own_ns() + quiet_ns - begun_ns)
+        after = (begun_ns - case.first_ns) / 1e9
+        saved = f"it saved the state {ending.state} at +{after:.1f} s, and none since"
+        return f"step {step} has not ended in {lasts}, owed by {owed_by(case, step)}: {saved}"
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    came = any(
+        w.call.started_ns >= since_ns or step not in case.grammar.attempt for w in case.step_calls(step)
+    )
+    verb = "has not ended" if came else "never came"
+    text = f"step {step} {verb} in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
+    if ending.hindrance is not None:
+        return f"{text}: {ending.hindrance.words}"
+    if ending.how:
+        return f"{text}: {ending.how}{_after_colon(ending.error)}"
     message = _last_message(case)
     waits = message is not None and coverage.owed_by_broker(step)
     if waits and message is not None:
@@ -262,6 +354,34 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
         fate = "was delivered, then silence" if _is_from_firehose(case, message) else _BROKER["ok"]
         return f"{text}: {message.operation} {fate}"
     return text
+
+
+def deletion_words(case: Case, ending: Ending) -> str:
+    """Return who deleted a VM that was being built, and what it was waiting for."""
+    record = case.records.get(ending.call.serial) if ending.call is not None else None
+    who = f"by {record.caller} ({record.operation})" if record is not None else "by its user"
+    step = ending.stopped_at
+    if step is None:
+        return f"{who}, between steps {' and '.join(ending.between or ())}"
+    if not case.step_calls(step):
+        by = owed_by(case, step)
+        return f"{who}, before step {step}{f', owed by {by}' if by else ''}"
+    waits = _open_call(case, ending)
+    said = ""
+    if waits is not None and waits.result == "?":
+        said = f": {waits.callee} had not answered {waits.operation}"
+    elif waits is not None:
+        facts = next(w for w in case.witnesses if w.record is waits)
+        said = f": {call_words(waits)}, {said_of(facts)}"
+    return f"{who}, while step {step} had not ended{said}"
+
+
+def _open_call(case: Case, ending: Ending) -> CallRecord | None:
+    """Return the call of the step that a deleted VM waited for: without an answer, or with one of no end."""
+    calls = case.step_calls(ending.stopped_at) if ending.stopped_at is not None else []
+    unanswered = [w.record for w in calls if w.record.result == "?"]
+    waits = not_done(calls)
+    return unanswered[-1] if unanswered else waits.record if waits is not None else None
 
 
 def _is_from_firehose(case: Case, message: CallRecord) -> bool:
@@ -342,6 +462,8 @@ def summary_words(
         return f"{failure_words(case, ending)} (after {took})"
     if ending.outcome == "stuck":
         return f"stuck: {stall_words(case, ending, coverage)}"
+    if ending.outcome == "deleted":
+        return f"deleted after {took} {deletion_words(case, ending)}"
     hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
     unseen = f"; {len(hidden)} of {len(steps)} steps cannot be seen in these captures" if hidden else ""
     if ending.outcome == "unfinished":
@@ -377,8 +499,9 @@ def _so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if refused and not case.step_calls(step):
         connections = "1 connection" if len(refused) == 1 else f"{len(refused)} connections"
         return f": {refused[-1].callee} refused {connections} so far"
-    quiet_ns = coverage.captured_until_ns(step) - case.last_own_ns()
-    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns()):
+    by_state = bool(ending.state)
+    quiet_ns = coverage.captured_until_ns(step, by_state) - case.last_own_ns()
+    if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns(), by_state):
         return ""
     message = _last_message(case)
     if message is not None and message.result in _UNFETCHED and coverage.owed_by_broker(step):

@@ -12,7 +12,7 @@ from tracer.conformance.case import Case
 from tracer.conformance.coverage import CLOCK_NS, Visibility
 from tracer.grammar import Leg
 from tracer.model import Call, Connection, RpcFacts
-from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
+from tracer.openstack.services import ADMIN, HOST_SERVICE, OUTSIDE, PORTAL, PROXY
 
 __all__ = ["StepCoverage"]
 
@@ -34,7 +34,9 @@ class StepCoverage:
         addresses_of: Callable[[str], set[str]],
         fronts_of: Callable[[str], set[str]],
         stall_ns: int,
+        works_with: Callable[[str], bool] = lambda role: False,
     ) -> None:
+        self._works_with = works_with
         self._fronts_of = fronts_of
         self._case = case
         self._captures = coverage
@@ -49,6 +51,26 @@ class StepCoverage:
     def plane_is_given(self, connection: Connection) -> bool:
         """Return whether a capture's name states the plane of *connection*."""
         return self._captures.plane_is_given(connection)
+
+    def would_show_call(self, plane: str, caller: str, callee: str, since_ns: int) -> bool:
+        """Return whether a REST call of *caller* to *callee* from *since_ns* on would have been seen."""
+        captures, trace = self._captures, self._case.trace
+        until_ns = max(trace.failed_ns or 0, self._case.last_own_ns())
+        callers = self._addresses_of(caller)
+        callees = self._addresses_of(callee) | self._fronts_of(callee)
+        begin_ns, end_ns = captures.span_ns(plane, "REST", callers | callees)
+        return not (
+            begin_ns > since_ns
+            or end_ns < until_ns
+            or captures.unseen(plane, "REST", callers, callees, (caller, callee))
+            or captures.one_way("REST", callers, callees, since_ns, until_ns)
+            or captures.cut_short()
+            or captures.interruption(since_ns, until_ns)
+            or captures.is_in_burst(since_ns, until_ns)
+            or captures.damaged("REST", callers, callees, since_ns, until_ns)
+            or captures.broke_off(plane, until_ns)
+            or trace.curtailed
+        )
 
     def whole(self, step: str) -> bool:
         """Return whether the plane of *step* was captured without gaps, from before this trace on."""
@@ -67,6 +89,41 @@ class StepCoverage:
             self._known[key] = reasons[0] if reasons else None
         return self._known[key]
 
+    def would_be_told(self, step: str, by_state: bool = False) -> bool:
+        """Return whether nova would have been seen to say that *step* is done, were it done.
+
+        With *by_state* any further state counts: the host said that it has begun the step.
+        """
+        grammar = self._case.grammar
+        legs = grammar.state_legs if by_state else grammar.telling(step)
+        return any(self._leg(step, leg, strict=True) is None for leg in legs)
+
+    def absent(self, step: str) -> str:
+        """Return, in words, that this cloud lacks the service that *step* needs; '' where it may have it.
+
+        The requester itself is seen to ask the service behind it.
+        """
+        grammar = self._case.grammar
+        if step not in (grammar.portal_step, grammar.proxy_step):
+            return ""
+        request = [w.record for w in self._case.witnesses if not w.all_steps.isdisjoint(grammar.inward)]
+        legs = [leg for leg in request if leg.caller in OUTSIDE and not leg.operation.startswith("CONNECT")]
+        lacks, asker = PORTAL, next((leg for leg in legs if leg.caller == ADMIN), None)
+        if step == grammar.proxy_step:
+            lacks, asker = PROXY, next((leg for leg in legs if leg.callee == grammar.api), None)
+        if asker is None or asker.callee == lacks:
+            return ""
+        return f"no {lacks}: {asker.caller} ({asker.caller_address}) asks {asker.callee} itself"
+
+    def callee(self, step: str) -> str:
+        """Return the role that *step* asks, as the grammar states it."""
+        return self._case.grammar.legs(step)[0].callee
+
+    def has_callee(self, step: str) -> bool:
+        """Return whether this cloud is known to have the service that *step* asks."""
+        callee = self.callee(step)
+        return bool(self._addresses_of(callee)) or self._works_with(callee)
+
     def _ends(self, role: str) -> set[str]:
         """Return the addresses of *role* in this trace, else in all captures."""
         # Of many hosts and API workers only those of this trace matter: another one may be captured.
@@ -76,7 +133,9 @@ class StepCoverage:
         if role == case.grammar.api and case.trace.created is not None:
             record = case.records.get(case.trace.created.serial)
             if record is not None and record.callee == role:
-                return {record.callee_address}
+                # It may have one address for its clients and another one inside.
+                inside = {w.record.caller_address for w in case.witnesses if w.record.caller == role}
+                return {record.callee_address} | (inside - {""} if record.caller in OUTSIDE else set())
         return self._addresses_of(role)
 
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
@@ -92,6 +151,8 @@ class StepCoverage:
                 # Known by the address alone at which clients from outside ask for it.
                 return f"{leg.caller} > {leg.callee} was never seen in the captures"
             callees = callees | fronts
+            if strict and coverage.is_elsewhere(leg.plane, leg.protocol, callees):
+                return f"{leg.callee} was never seen on {leg.plane}"
         reason = coverage.unseen(leg.plane, leg.protocol, callers, callees, names, strict)
         if reason is not None:
             interruption = coverage.interruption(*self._window(step)[:2])
@@ -252,10 +313,17 @@ class StepCoverage:
             self._captures.span_ns(leg.plane)[0] > first_ns for leg in grammar.legs(step)[:1]
         )
 
-    def captured_until_ns(self, step: str | None) -> int:
-        """Return until when every plane that could carry *step* is captured; 0 if none is."""
+    def captured_until_ns(self, step: str | None, by_state: bool = False) -> int:
+        """Return until when every plane that could carry *step* is captured; 0 if none is.
+
+        With *by_state* these are the planes that could carry the next state of a host at this step.
+        """
         # The earliest end: what goes on only on another plane does not show that the step did not come.
-        planes = {leg.plane for leg in self._case.grammar.legs(step)} if step else {"*"}
+        grammar = self._case.grammar
+        legs = grammar.legs(step) if step else ()
+        if step and not self.would_show(step):
+            legs = (grammar.state_legs if by_state else grammar.telling(step)) or legs
+        planes = {leg.plane for leg in legs} if step else {"*"}
         ends = [
             self._captures.span_ns(plane)[1]
             for plane in planes
@@ -286,11 +354,14 @@ class StepCoverage:
         """Return how long *plane* is captured after *since_ns*."""
         return max(0, self._captures.span_ns(plane)[1] - since_ns)
 
-    def quiet_is_known(self, step: str | None, last_ns: int) -> bool:
-        """Return whether silence after *last_ns* is evidence: *step*, the next one, would have been seen."""
+    def quiet_is_known(self, step: str | None, last_ns: int, by_state: bool = False) -> bool:
+        """Return whether silence after *last_ns* is evidence: *step*, the next one, would have been seen.
+
+        Or nova would have been seen to say that it is done; *by_state* as in `would_be_told`.
+        """
         if step is None:
             return False
-        return self.would_show(step) or self.owed_by_broker(step)
+        return self.would_show(step) or self.owed_by_broker(step) or self.would_be_told(step, by_state)
 
     def may_lack_answer(self, call: Call, ended_ns: int = 0) -> bool:
         """Return whether the answer to *call* may lie in a hole of the captures, or behind their end.

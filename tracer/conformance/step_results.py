@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from tracer.conformance.case import GOOD, Case, Ending
+from tracer.conformance.case import GOOD, Case, Ending, Said
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.outcome import only_refused
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
+from tracer.conformance.told import begun_in, shown_in
 from tracer.grammar.grammar import Step
 from tracer.model import RestFacts, StepResult, StepStatus
 from tracer.openstack.services import CINDER_API
@@ -60,8 +61,14 @@ def _result(
         # A failed step without calls of its own: a refused connection is its only evidence.
         record = case.records.get(ending.call.serial)
         is_connection = record is not None and record.operation.startswith("CONNECT")
-        evidence = (replace(record, step=step.name),) if record is not None and is_connection else ()
-        return StepResult(step.name, step.title, "failed", calls=evidence)
+        is_evidence = is_connection or ending.by_host
+        evidence = (replace(record, step=step.name),) if record is not None and is_evidence else ()
+        begun = begun_in(case, len(case.attempts) - 1) if ending.by_host else None
+        if begun is None or begun.begun != step.name:
+            return StepResult(step.name, step.title, "failed", calls=evidence)
+        since_ns = begun.call.started_ns
+        took_ns = ending.call.started_ns - since_ns
+        return StepResult(step.name, step.title, "failed", since_ns, took_ns, evidence)
     status: StepStatus
     if failed:
         status, reason = "failed", ""
@@ -72,9 +79,24 @@ def _result(
         status, reason = "failed" if only_refused(asked, ending) else "seen", ""
     else:
         status, reason = _unseen(case, coverage, ending, step, passed)
+        told = shown_in(case, len(case.attempts) - 1, step.name) if status == "unobserved" else None
+        if told is not None and not coverage.has_callee(step.name):
+            return _told(case, step, told)
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)
     started_ns, duration_ns = times_of([w for w, _ in taken])
     return StepResult(step.name, step.title, status, started_ns, duration_ns, calls, reason)
+
+
+def _told(case: Case, step: Step, told: Said) -> StepResult:
+    """Return the result of a step that no packet can show, and that nova says is done: it is inferred.
+
+    Its time is that from the state with which it began to that with which it was done.
+    """
+    begun = [s for s in case.said if s.begun == step.name and s.call.started_ns < told.call.started_ns]
+    since_ns = max((s.call.started_ns for s in begun), default=told.call.started_ns)
+    took_ns = told.call.started_ns - since_ns or None
+    calls = (replace(told.record, step=step.name),)
+    return StepResult(step.name, step.title, "inferred", since_ns, took_ns, calls)
 
 
 def _unseen(
@@ -88,6 +110,8 @@ def _unseen(
         return "not_reached", ""
     if is_over and step.presence == "inferred":
         return "inferred", ""
+    if is_over and coverage.absent(step.name):
+        return "skipped", ""
     reason = coverage.why_not(step.name, strict=needed) or ""
     if reason:
         return "unobserved", reason

@@ -12,7 +12,7 @@ there: request id, then server id, then token, then time and address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from tracer.correlation.call_store import CallStore
@@ -36,10 +36,12 @@ from tracer.model import Call, RestFacts, RpcFacts, SqlFacts, Trace
 from tracer.openstack import rpc, sql
 from tracer.openstack.rest import STARTS_VM
 from tracer.openstack.services import LOOKED_AT_BEFORE_QUOTA
-from tracer.openstack.states import ACTIVE, ENDS_CREATION, ERROR, STATE_OF_STATUS, TASK_SUCCEEDED
+from tracer.openstack.states import ACTIVE, DELETED, ENDS_CREATION, ERROR, STATE_OF_STATUS, TASK_SUCCEEDED
 
 __all__ = ["assemble"]
 
+_ACCEPTED = ("?", "ok", "unacked", "undelivered")
+"""Results of a request to delete a VM that was not refused, or may not have been."""
 PORTAL_NS = 60_000_000_000
 """The longest time from a request to the portal to the first call that the portal makes for it."""
 
@@ -76,11 +78,18 @@ def assemble(store: CallStore, pending: Pending) -> list[Trace]:
         _share_loose(store, traces)
     else:
         add_by_place(store, traces)
-    traces.sort(key=lambda trace: trace.calls[0].started_ns)
+    traces.sort(key=_begun)
     for number, trace in enumerate(traces, 1):
         trace.number = number
         trace.curtailed = _may_lack(store, trace)
     return traces
+
+
+def _begun(trace: Trace) -> tuple[int, int]:
+    """Return when *trace* began, and when its own request did: several tries may share one order."""
+    created = trace.created
+    first = trace.calls[0].started_ns
+    return first, created.started_ns if created is not None else first
 
 
 def _may_lack(store: CallStore, trace: Trace) -> bool:
@@ -125,8 +134,16 @@ def _share_quota_reads(store: CallStore, requests: list[Request]) -> None:
     # nearest one alone, healthy creations were reported with step 4c missing.
     by_leg = {leg.serial: request for request in requests for leg in request.legs}
     bounds = {id(request): _quota_window(store, request) for request in requests}
+    addresses = {id(request): _api_addresses(store, request) for request in requests}
     for call, legs in store.quota:
-        candidates = list(dict.fromkeys(by_leg[leg.serial] for leg in legs if leg.serial in by_leg))
+        address = call.connection.client.address
+        candidates = list(
+            dict.fromkeys(
+                by_leg[leg.serial]
+                for leg in legs
+                if leg.serial in by_leg and address in addresses[id(by_leg[leg.serial])]
+            )
+        )
         # After its INSERT nova-api reads no quota for the request. Where services share an address, reads
         # after that are nova-conductor's recheck.
         open_ = [
@@ -138,6 +155,35 @@ def _share_quota_reads(store: CallStore, requests: list[Request]) -> None:
             request.calls.append(call)
             if len(chosen) > 1 or call.serial in store.shared_reads:
                 request.ambiguous.add(call.serial)
+
+
+def _api_addresses(store: CallStore, request: Request) -> set[str]:
+    """Return the addresses of the service that took *request*: where it is asked, and from where it asks.
+
+    The two differ where clients ask it itself on a plane of their own.
+    """
+    return {address for leg in request.legs for address in _addresses_of(store, leg, request.calls)}
+
+
+def _addresses_of(store: CallStore, leg: Call, calls: Iterable[Call]) -> set[str]:
+    """Return the addresses of the service that took *leg*; *calls* are those of its request."""
+    found = {leg.connection.server.address}
+    if leg.front is not None or leg.back is not None or rest(leg).forwarded_for:
+        return found
+    if store.is_front(leg.connection.server):
+        return found
+    until_ns = leg.ended_ns or 1 << 62
+    for call in calls:
+        ends = call.connection
+        looks_up = (
+            isinstance(call.facts, RestFacts)
+            and ends.server_role in LOOKED_AT_BEFORE_QUOTA
+            and ends.client_role in ("", leg.connection.server_role)
+            and leg.started_ns <= call.started_ns <= until_ns
+        )
+        if looks_up or (store.is_seed(call) and getattr(call.facts, "published", False)):
+            found.add(ends.client.address)
+    return found
 
 
 def _quota_window(store: CallStore, request: Request) -> tuple[int, int | None]:
@@ -285,6 +331,8 @@ def _enclose(outer: Call, inner: Call) -> None:
 def _add_of_the_new(store: CallStore, trace: Trace) -> None:
     """Add the calls that name the VM and no other request; set when the VM was active or in error."""
     active_ns = _find_state(store, trace)
+    if trace.deleted_call is not None and trace.deleted_call not in trace.calls:
+        trace.calls.append(trace.deleted_call)
     known = {id(call) for call in trace.calls}
     if trace.server_id:
         for call in store.by_uuid.get(trace.server_id):
@@ -303,11 +351,15 @@ def _is_of_creation(call: Call, trace: Trace, active_ns: int | None) -> bool:
     """Return whether *call*, which names the VM, belongs to its creation and not to another request."""
     facts = call.facts
     request_id = getattr(facts, "request_id", "")
-    if request_id and trace.request_id and request_id != trace.request_id:
+    is_report = isinstance(facts, RestFacts) and bool(facts.events)
+    if request_id and trace.request_id and request_id != trace.request_id and not is_report:
         return False
     # Later operations on the same VM (resize, rebuild) are no part of its creation. They have request ids of
     # their own, but not all of their calls carry one; so nothing is taken from one second after active on.
     if active_ns is not None and call.started_ns > active_ns + 1_000_000_000:
+        return False
+    # Nor is what its deletion does, which names the VM likewise.
+    if trace.deleted_ns is not None and call.started_ns > trace.deleted_ns and not request_id:
         return False
     # A read of the VM's rows is no step of its creation.
     return not isinstance(facts, SqlFacts) or facts.verb in ("INSERT", "UPDATE", "DELETE", "REPLACE")
@@ -323,13 +375,35 @@ def _find_state(store: CallStore, trace: Trace) -> int | None:
     calls = [*trace.calls, *by_uuid]
     seen = [*_saved_states(calls), *_written_states(by_uuid)]
     seen += _polled_states(store.states.get(trace.server_id, {}))
+    deleted = _deletion(store, trace, calls)
     started = _successful_start(calls)
+    if started is not None and deleted is not None and deleted.started_ns < started.started_ns:
+        started = None
     if started is not None and not any(state == ERROR for _, state, _ in seen):
         # The VRM started the VM. That counts where nova's own messages were not captured; where nova
         # recorded an error all the same, the error is the outcome.
         seen.append((started.ended_ns or started.started_ns, ACTIVE, started))
     _set_outcome(trace, seen)
+    ended_ns = min((t for t in (trace.active_ns, trace.failed_ns) if t is not None), default=None)
+    if deleted is not None and (ended_ns is None or (deleted.started_ns < ended_ns and not trace.active_ns)):
+        trace.deleted_ns, trace.deleted_call = deleted.started_ns, deleted
     return trace.active_ns
+
+
+def _deletion(store: CallStore, trace: Trace, calls: list[Call]) -> Call | None:
+    """Return the first call that shows that the VM was deleted: a request not refused, else a state."""
+    asked = [
+        call
+        for call in store.changes.get(trace.server_id, ())
+        if call.result in _ACCEPTED or (call.result.isdigit() and int(call.result) < 300)
+    ]
+    # Saved by the host's nova-compute, or written into the database.
+    states = [
+        call
+        for call in calls
+        if isinstance(call.facts, RpcFacts | SqlFacts) and call.facts.vm_state in DELETED
+    ]
+    return min(asked or states, key=lambda call: call.started_ns, default=None)
 
 
 def _saved_states(calls: list[Call]) -> list[_Sighting]:
@@ -441,7 +515,9 @@ def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
         facts = call.facts
         if store.is_leg(call):
             until_ns = call.ended_ns if call.ended_ns is not None else end_ns
-            places.append((call.connection.server.address, call.started_ns, until_ns))
+            places += [
+                (address, call.started_ns, until_ns) for address in _addresses_of(store, call, trace.calls)
+            ]
         elif (
             isinstance(facts, RpcFacts)
             and facts.method in rpc.FORKS

@@ -49,6 +49,10 @@ class CallStore:
         """Serials of quota reads that a retired trace may have made: they stay ambiguous."""
         self.portal = RecentCalls()
         """Requests to the portal that may begin a trace."""
+        self.orders_shared: set[int] = set()
+        """Serials of those that led to several requests, as of the last look."""
+        self.orders_led: set[int] = set()
+        """Serials of those that led to a retired trace, and are kept: the portal may try again, or did."""
         self.logins = RecentCalls()
         self.loose = RecentCalls()
         """Failed connections and VRM calls without an id."""
@@ -129,8 +133,13 @@ class CallStore:
         self.legs = [leg for leg in self.legs if leg.serial not in legs]
         self.quota = self._left_to_others(legs, serials)
         self.shared_reads = (self.shared_reads | shared) & {call.serial for call, _ in self.quota}
+        self.orders_led |= {
+            call.serial
+            for call in self.portal
+            if call.serial in serials and (not call.closed or call.serial in self.orders_shared)
+        }
         for calls in (self.portal, self.loose, self.logins):
-            calls.discard(lambda call: call.serial in serials)
+            calls.discard(lambda call: call.serial in serials and call.serial not in self.orders_led)
         return keys
 
     def _left_to_others(self, legs: set[int], own: set[int]) -> list[tuple[Call, list[Call]]]:
@@ -158,6 +167,7 @@ class CallStore:
                 del self.changes[server_id]
         for calls in (self.portal, self.loose, self.logins):
             calls.discard(lambda call: _is_old(call, before_ns) and call.serial not in serials)
+        self.orders_led &= {call.serial for call in self.portal}
         legs = {leg.serial for leg in self.legs}
         for serial in [s for s in self.validations if s not in legs]:
             del self.validations[serial]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
 
 from tracer.correlation.assembly import assemble
 from tracer.correlation.call_store import Begins, CallStore
-from tracer.correlation.requests import NothingPending, Pending
+from tracer.correlation.requests import NothingPending, Pending, rest
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
-from tracer.openstack.rest import CREATED, is_login, is_vrm, names_vrm_object
+from tracer.openstack.rest import CREATED, deletes_server, is_login, is_vrm, names_vrm_object
+from tracer.openstack.rpc import DELETES
 from tracer.openstack.services import NOVA_API, PORTAL
 
 __all__ = ["Correlator"]
@@ -22,6 +24,8 @@ LOOSE = 20_000
 """The most URIs of VRM tasks and virtual machines that are remembered."""
 CLOSED_LEGS = 64
 """The latest answered creation requests, for reads that are known later than the answer."""
+MOST_LEGS = 64
+"""The most open requests that one quota read is kept for."""
 RETIRED = 200_000
 """The most ids of retired traces that are remembered, so that a late call opens no second trace."""
 
@@ -69,6 +73,11 @@ class Correlator:
         *pending* decides about requests that are not answered yet; by default no more calls follow.
         """
         return assemble(self._store, pending)
+
+    def holds_order(self, traces: Iterable[Trace]) -> bool:
+        """Return whether one of *traces* holds a call to the portal: an order that it took."""
+        orders = {call.serial for call in self._store.portal}
+        return bool(orders) and any(call.serial in orders for trace in traces for call in trace.calls)
 
     def open_count(self) -> int:
         """Return how many requests that begin a trace were seen so far, for a progress line."""
@@ -157,12 +166,22 @@ class Correlator:
     def _rest_begun(self, call: Call, facts: RestFacts) -> None:
         store = self._store
         asked = store.begins("REST", call.asked)
-        if facts.server_id and facts.method != "GET" and not store.creates:
+        # Of all that is asked of a server in the making only its deletion matters.
+        if (
+            facts.server_id
+            and facts.method != "GET"
+            and (not store.creates or deletes_server(facts.method, facts.path, facts.action))
+        ):
             store.changed(facts.server_id, call)
         # Most reliable key first; a call is kept under one of them only.
         if asked - {PORTAL}:
             store.legs.append(call)
             self._open_legs[call.serial] = call
+            return
+        if facts.events:
+            # Under the servers that it names: its request id is that of neutron's own work.
+            for server_id in dict.fromkeys(event.server_id for event in facts.events):
+                store.by_uuid.add(server_id, call)
             return
         if facts.request_id:
             store.by_request.add(facts.request_id, call)
@@ -209,6 +228,9 @@ class Correlator:
 
     def _rpc(self, call: Call, facts: RpcFacts) -> None:
         """Keep a message under its request id, else under the server ids in it."""
+        if self._store.creates and facts.method in DELETES and facts.mode == "cast":
+            for uuid in facts.ids[:64]:
+                self._store.changed(uuid, call)
         if facts.request_id:
             # A message of a creation that has its verdict; as a seed it would open the trace again.
             if facts.request_id in self._retired:
@@ -224,16 +246,18 @@ class Correlator:
         """Keep a statement under the ids in it; a quota read has none: under the legs open then."""
         if facts.quota:
             # Quota reads outside of a creation are normal (a resize makes 20): without an open leg at that
-            # address they are dropped.
+            # address they are dropped. Data behind a hole comes late: the answer of the request that caused
+            # it may be known by then.
+            at_ns = call.started_ns
+            closed = [leg for leg in self._closed_legs if leg.started_ns <= at_ns <= (leg.ended_ns or 0)]
+            legs = [*self._open_legs.values(), *closed]
             address = call.connection.client.address
-            candidates = [leg for leg in self._open_legs.values() if leg.connection.server.address == address]
-            # Data behind a hole comes late: the answer of the request that caused it may be known by then.
-            candidates += [
-                leg
-                for leg in self._closed_legs
-                if leg.connection.server.address == address
-                and leg.started_ns <= call.started_ns <= (leg.ended_ns or 0)
-            ]
+            candidates = [leg for leg in legs if leg.connection.server.address == address]
+            if not candidates:
+                # A service that clients ask itself has one address for them and another one inside: which one
+                # is known once the calls of its request are (assembly.py).
+                unforwarded = (leg for leg in legs if leg.back is None and not rest(leg).forwarded_for)
+                candidates = list(islice(unforwarded, MOST_LEGS))
             if candidates:
                 self._store.quota.append((call, candidates))
         for uuid in facts.ids[:16]:

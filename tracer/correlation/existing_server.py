@@ -62,22 +62,29 @@ def add_by_server(store: CallStore, trace: Trace) -> None:
 
 
 def find_failure(trace: Trace) -> None:
-    """Set when, and by which call, this workflow put the server into the state error.
+    """Set when, and by which call, this workflow failed: its host says so, or puts the server into error.
 
     Only a change of state counts: a server that is in error already is saved with that state at any time.
     """
     before = ""
     for call in sorted(trace.calls, key=lambda call: (call.started_ns, call.serial)):
         facts = call.facts
-        if isinstance(facts, SqlFacts) and facts.vm_state == ERROR:
+        if trace.failed_ns is None and isinstance(facts, SqlFacts) and facts.vm_state == ERROR:
             # An UPDATE writes changed columns only, so this is a change. An Instance.save over RPC, below,
             # carries the state even where it did not change.
             trace.failed_ns, trace.failed_call = call.started_ns, call
+        if isinstance(facts, RpcFacts) and facts.event_error:
+            # The reason comes after the state that it explains.
+            trace.failed_ns, trace.failed_call = trace.failed_ns or call.started_ns, call
             return
-        if isinstance(facts, RpcFacts) and facts.mode != "reply" and facts.vm_state:
+        if (
+            trace.failed_ns is None
+            and isinstance(facts, RpcFacts)
+            and facts.mode != "reply"
+            and facts.vm_state
+        ):
             if facts.vm_state == ERROR and before not in ("", ERROR):
                 trace.failed_ns, trace.failed_call = call.started_ns, call
-                return
             before = facts.vm_state
 
 

@@ -18,10 +18,13 @@ __all__ = ["find_portal_calls", "refused_at_portal"]
 
 
 def find_portal_calls(store: CallStore, requests: list[Request], pending: Pending) -> None:
-    """Find the administrator's call of each request: same name or same VM, and around it in time."""
+    """Find the administrator's call of each request: same name or same VM, and around it in time.
+
+    One order may lead to several requests: after one that was refused the portal tries again.
+    """
     known = _portal_calls_by_name(store)
-    taken: set[int] = set()
-    for request in requests:
+    tries = _Tries()
+    for request in sorted(requests, key=_begun):
         first = request.first
         if first is None:
             continue
@@ -29,22 +32,79 @@ def find_portal_calls(store: CallStore, requests: list[Request], pending: Pendin
         for key in (("name", rest(first).name), *(("id", server_id) for server_id in request.server_ids)):
             for call in _begun_before(known.get(key, []), first.started_ns + SKEW_NS):
                 # The latest order that fits is taken: an earlier one of the same name has its own request.
-                # The latest order that fits is taken: an earlier one of the same name has its own request.
-                if best is not None and _lateness(call) <= _lateness(best):
-                    break
+                # One with an earlier try comes second, since that try may have been its only one.
+                if best is not None and not tries.prefers(call, best):
+                    if tries.is_free(best):
+                        break
+                    continue
                 if (
-                    call.serial not in taken
+                    tries.may_lead_to(call, request)
                     and call.connection.client.address != first.connection.client.address
                     and _around(call, first)
                 ):
                     best = call
-                    break
         if best is not None:
-            taken.add(best.serial)
-            request.portal = best
+            tries.leads_to(best, request)
             pending.led_further(best)
-            request.add([best])
-    _find_lone_portal_calls(store, requests, taken)
+    _find_lone_portal_calls(store, requests, tries)
+    store.orders_shared = tries.shared
+
+
+class _Tries:
+    """The latest request to which each order led. The order may lead to another once this one was refused."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, Request] = {}
+        self.shared: set[int] = set()
+        """Serials of the orders that led to several requests."""
+
+    def leads_to(self, order: Call, request: Request) -> None:
+        """Record that *order* is the portal's call of *request*."""
+        if order.serial in self._latest:
+            self.shared.add(order.serial)
+        self._latest[order.serial] = request
+        request.portal = order
+        request.add([order])
+
+    def is_free(self, order: Call) -> bool:
+        """Return whether *order* led to no request yet."""
+        return order.serial not in self._latest
+
+    def is_open(self, order: Call) -> bool:
+        """Return whether *order* may lead to one more request at some time."""
+        latest = self._latest.get(order.serial)
+        return latest is None or _was_refused(latest)
+
+    def may_lead_to(self, order: Call, request: Request) -> bool:
+        """Return whether *request* may have come of *order*: the try before was refused by then."""
+        latest = self._latest.get(order.serial)
+        if latest is None:
+            return True
+        before, first = latest.first, request.first
+        if before is None or first is None or not _was_refused(latest):
+            return False
+        if (
+            latest.outer
+            and request.outer
+            and before.connection.client.address != first.connection.client.address
+        ):
+            return False
+        return (before.ended_ns or 0) <= first.started_ns + SKEW_NS
+
+    def prefers(self, order: Call, other: Call) -> bool:
+        """Return whether *order* fits a request better than *other*: it has no other try, or it is later."""
+        return (self.is_free(order), _lateness(order)) > (self.is_free(other), _lateness(other))
+
+
+def _begun(request: Request) -> int:
+    """Return when *request* began; a request without legs comes last."""
+    return request.first.started_ns if request.first is not None else 1 << 62
+
+
+def _was_refused(request: Request) -> bool:
+    """Return whether the client of *request* was refused, or left without an answer."""
+    asked = request.first
+    return asked is not None and (rest(asked).status >= 400 or asked.result == "none")
 
 
 def _portal_calls_by_name(store: CallStore) -> dict[tuple[str, str], list[Call]]:
@@ -71,16 +131,16 @@ def _begun_before(calls: list[Call], time_ns: int) -> Iterable[Call]:
     return (calls[at] for at in range(end - 1, -1, -1))
 
 
-def _find_lone_portal_calls(store: CallStore, requests: list[Request], taken: set[int]) -> None:
+def _find_lone_portal_calls(store: CallStore, requests: list[Request], tries: _Tries) -> None:
     """Join requests without a portal call to a portal call of the same SC, where only one fits in time.
 
     This finds calls whose name was lost (a body that was cut or not captured).
     """
     left: dict[str, list[Call]] = {}
     for call in sorted(store.portal, key=_lateness):
-        if call.serial not in taken:
+        if tries.is_open(call):
             left.setdefault(call.connection.server.address, []).append(call)
-    for request in requests:
+    for request in sorted(requests, key=_begun):
         first = request.first
         if first is None or request.portal is not None:
             continue
@@ -89,18 +149,15 @@ def _find_lone_portal_calls(store: CallStore, requests: list[Request], taken: se
             for call in _begun_before(
                 left.get(first.connection.client.address, []), first.started_ns + SKEW_NS
             )
-            if call.serial not in taken
+            if tries.may_lead_to(call, request)
             and _around(call, first)
             and (not rest(first).name or rest(call).name == rest(first).name or rest(call).broken)
             and (store.creates or not rest(call).ids)
         )
         # Two are enough to know that it is ambiguous.
-        # Two are enough to know that it is ambiguous.
         found = list(islice(fitting, 2))
         if len(found) == 1:
-            request.portal = found[0]
-            taken.add(found[0].serial)
-            request.add(found)
+            tries.leads_to(found[0], request)
 
 
 def _around(call: Call, leg: Call) -> bool:
@@ -126,7 +183,8 @@ def refused_at_portal(store: CallStore, requests: list[Request], pending: Pendin
     """serial of a login -> the requests whose orders were open when it was made"""
     for call in store.portal:
         request = taken.get(call.serial)
-        may_be_new = request is None and _may_stand_alone(call, pending)
+        has_led = call.serial in store.orders_led
+        may_be_new = request is None and not has_led and _may_stand_alone(call, pending)
         is_new = may_be_new and _came_no_further(call, callers, pending)
         if is_new:
             request = Request(portal=call, server_ids=list(() if store.creates else rest(call).ids[:1]))

@@ -396,7 +396,9 @@ class _Tracks:
         if leg is None:
             return []
         if request.server_ids and self._store.creates:
-            return list({key: None for i in request.server_ids for key in self._by_server.get(i, ())})
+            named = {key: None for i in request.server_ids for key in self._by_server.get(i, ())}
+            if named:
+                return list(named)
         until_ns = leg.ended_ns if leg.ended_ns is not None else 1 << 62
         found: dict[str, None] = {}
         for mark in (("token", rest(leg).token), ("address", leg.connection.server.address)):
@@ -430,12 +432,13 @@ def _carries(store: CallStore, request: Request, calls: list[Call]) -> bool:
     if leg is None:
         return False
     if request.server_ids and store.creates:
-        return any(
-            isinstance(c.facts, RpcFacts)
-            and c.facts.method in NAMES_NEW_SERVERS
-            and set(c.facts.ids) & set(request.server_ids)
-            for c in calls
-        )
+        named = [c.facts.ids for c in calls if isinstance(c.facts, RpcFacts) and c.facts.ids]
+        if (
+            any(isinstance(c.facts, RpcFacts) and c.facts.method in NAMES_NEW_SERVERS for c in calls)
+            and named
+        ):
+            return any(set(ids) & set(request.server_ids) for ids in named)
+        # The service never got as far as its first message.
     until_ns = leg.ended_ns if leg.ended_ns is not None else calls[-1].started_ns
     for call in calls:
         facts = call.facts

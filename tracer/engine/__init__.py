@@ -2,6 +2,7 @@
 
 captures      CAPTURE arguments -> open captures; their segments in time order
 stages        segments -> traces, for files and for live traffic
+workflows     the grammar that each trace is checked against
 results       traces -> report; the list of all calls
 run           the three together: `check` and `calls`
 baseline      step times of good creations: learning and comparing
@@ -21,6 +22,7 @@ from tracer.engine.captures import (
 from tracer.engine.results import report_on
 from tracer.engine.run import calls, check, given_topology, read, require_known_allowances
 from tracer.engine.stages import Listeners, Stages, rare_collections, trace_id
+from tracer.engine.workflows import Workflows, load_workflows, one_workflow
 from tracer.settings import Settings
 
 __all__ = [
@@ -29,11 +31,14 @@ __all__ = [
     "Progress",
     "Settings",
     "Stages",
+    "Workflows",
     "calls",
     "check",
     "given_topology",
     "known_planes",
     "learn",
+    "load_workflows",
+    "one_workflow",
     "open_captures",
     "open_resolved",
     "rare_collections",

@@ -23,13 +23,14 @@ of logarithmic buckets of 2 % (Masson et al., DDSketch, VLDB 2019): exact within
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from tracer.engine.workflows import one_workflow
 from tracer.errors import UsageError, reason
 from tracer.model import Note, Report, StepResult, Verdict
 
@@ -156,8 +157,9 @@ class Learner:
 def learn(report: Report) -> tuple[bytes, int]:
     """Return a baseline (schema tracer.baseline/1) of the good creations in *report*, and how many they are.
 
-    Raises UsageError when there is none.
+    Raises UsageError when there is none, or when the report is of several workflows.
     """
+    one_workflow(report.grammar, "a baseline is of one workflow")
     learner = Learner(report.grammar)
     for verdict in report.verdicts:
         learner.add(verdict)
@@ -280,8 +282,8 @@ def _words(ms: float) -> str:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def load(path: Path, grammar: str) -> Baseline:
-    """Read a baseline file that was learnt under *grammar*.
+def load(path: Path, grammars: Collection[str]) -> Baseline:
+    """Read a baseline file that was learnt under one of *grammars*.
 
     Raises UsageError, one line, for a file that is not there, is not a baseline, or is another grammar's.
     """
@@ -302,14 +304,13 @@ def load(path: Path, grammar: str) -> Baseline:
         found = f"schema {schema!r}" if isinstance(schema, str) else "no schema"
         raise UsageError(f"{where}: not a baseline ({found[:80]}); expected {SCHEMA!r}")
     learnt = document.get("grammar")
-    if learnt != grammar:
-        raise UsageError(
-            f"{where}: learnt under grammar {str(learnt)[:80]!r}, and this run checks {grammar!r}"
-        )
+    if not isinstance(learnt, str) or learnt not in grammars:
+        checked = " or ".join(repr(name) for name in grammars)
+        raise UsageError(f"{where}: learnt under grammar {str(learnt)[:80]!r}, and this run checks {checked}")
     traces = document.get("traces")
     if not isinstance(traces, int) or traces < 1:
         raise UsageError(f"{where}: `traces` must be a number from 1 on")
-    return Baseline(str(path), grammar, traces, dict(_read_times(where, document)))
+    return Baseline(str(path), learnt, traces, dict(_read_times(where, document)))
 
 
 def _read_times(where: str, document: dict[str, Any]) -> Iterable[tuple[tuple[str, str], Times]]:

@@ -20,6 +20,7 @@ from typing import get_args
 
 import msgspec
 
+from tracer.engine.workflows import one_workflow
 from tracer.errors import UsageError
 from tracer.model.comparison import LEAST, Change, ChangeKind, Comparison, StepPair
 
@@ -92,7 +93,9 @@ def decode(data: bytes, name: str) -> Document:
 
 
 def compare(before: Document, after: Document, names: tuple[str, str]) -> Comparison:
-    """Return the differences of *after* from *before*; raises UsageError for different grammars."""
+    """Return the differences of *after* from *before*; raises UsageError unless both are of one grammar."""
+    for document in (before, after):
+        one_workflow(document.grammar, "steps of several workflows cannot be compared")
     if before.grammar != after.grammar:
         raise UsageError(
             f"checked against two grammars: {before.grammar[:60]} and {after.grammar[:60]};"

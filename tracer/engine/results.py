@@ -16,15 +16,17 @@ __all__ = ["records", "report", "report_on"]
 
 def report(stages: Stages, *, partial: bool) -> Report:
     """Return the verdicts on all traces that the settings select; *partial* after an interrupt."""
-    checker = stages.checker()
     verdicts: list[Verdict] = []
     left_out: list[int] = []
-    for key, trace in stages.traces():
+    traces = stages.traces()
+    checkers = {grammar.name: stages.checker(grammar) for grammar in stages.workflows.grammars}
+    for key, trace in traces:
         begun_ns = trace.calls[0].started_ns
         if not stages.is_selected(begun_ns):
             left_out.append(begun_ns)
             continue
-        verdict = stages.checked(checker, trace)
+        grammar = stages.grammar_of(trace)
+        verdict = stages.checked(checkers[grammar.name], trace) if grammar is not None else None
         if verdict is not None:
             verdicts.append(replace(verdict, id=key))
     return report_on(stages, verdicts, partial=partial, left_out=left_out)
@@ -38,7 +40,7 @@ def report_on(
         capture.planes |= _planes_of(stages, capture)
     misnamed = stages.topology.misnamed(stages.coverage.connections())
     return Report(
-        stages.grammar.name,
+        stages.workflows.name,
         stages.captures,
         verdicts,
         partial,
@@ -59,6 +61,7 @@ def report_on(
         forgotten=stages.forgotten(),
         left_out=tuple(sorted(left_out)),
         internal_errors=stages.errors.found(),
+        grammar_reason=stages.grammar_reason(),
     )
 
 
@@ -164,7 +167,10 @@ def _seen(stages: Stages, traces: int) -> tuple[tuple[str, int], ...]:
     if skipped and "SQL" not in stages.counts:
         counts.append((names["SQL"], skipped))
     creates = stages.grammar.begun_at("REST", CREATE_SERVER)
-    counts.append(("creations of a server" if creates else f"runs of {stages.grammar.name}", traces))
+    if stages.workflows.operations:
+        counts.append(("creations of a server, and operations on one", traces))
+    else:
+        counts.append(("creations of a server" if creates else f"runs of {stages.grammar.name}", traces))
     return tuple(counts)
 
 

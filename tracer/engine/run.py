@@ -10,8 +10,8 @@ from tracer.engine.baseline import load as load_baseline
 from tracer.engine.captures import OpenCaptures, Progress, open_captures
 from tracer.engine.results import records, report
 from tracer.engine.stages import Stages, rare_collections
+from tracer.engine.workflows import Workflows, load_workflows, one_workflow
 from tracer.errors import UsageError
-from tracer.grammar import Grammar, load
 from tracer.model import CallRecord, DeviationKind, Report
 from tracer.settings import Settings
 from tracer.topology import GivenTopology, load_topology
@@ -26,7 +26,7 @@ def given_topology(settings: Settings) -> GivenTopology:
     return load_topology(settings.topology) if settings.topology else GivenTopology()
 
 
-def require_known_allowances(grammar: Grammar, settings: Settings, given: GivenTopology) -> None:
+def require_known_allowances(workflows: Workflows, settings: Settings, given: GivenTopology) -> None:
     """Raise UsageError for a KIND or KIND:STEP of --allow or of the topology file that does not exist."""
     allowed = [
         *((f"{settings.topology}: allow", text) for text in given.allow),
@@ -37,23 +37,25 @@ def require_known_allowances(grammar: Grammar, settings: Settings, given: GivenT
         if kind not in _ALLOWED:
             raise UsageError(f"{source} {text!r}: no kind {kind!r}; known: {', '.join(_ALLOWED)}")
         if colon:
-            _require_steps(grammar, f"{source} {kind}", (step,), set())
+            _require_steps(workflows, f"{source} {kind}", (step,), set())
 
 
-def require_known_steps(grammar: Grammar, steps: Sequence[str]) -> None:
-    """Raise UsageError for a step of `--where step=` that *grammar* does not have.
+def require_known_steps(workflows: Workflows, steps: Sequence[str]) -> None:
+    """Raise UsageError for a step of `--where step=` that no grammar of *workflows* has.
 
     A step without its letter stands for its parts in a selection: 8 is 8a, 8b and 8c.
     """
-    wholes = {step.name.rstrip("abcdefghijklmnopqrstuvwxyz") for step in grammar.steps}
-    _require_steps(grammar, "--where step", steps, wholes)
+    known = (step.name for grammar in workflows.grammars for step in grammar.steps)
+    wholes = {name.rstrip("abcdefghijklmnopqrstuvwxyz") for name in known}
+    _require_steps(workflows, "--where step", steps, wholes)
 
 
-def _require_steps(grammar: Grammar, source: str, steps: Sequence[str], wholes: set[str]) -> None:
-    known = [step.name for step in grammar.steps]
+def _require_steps(workflows: Workflows, source: str, steps: Sequence[str], wholes: set[str]) -> None:
+    known = list(dict.fromkeys(step.name for grammar in workflows.grammars for step in grammar.steps))
+    names = workflows.name if workflows.operations else " or ".join(g.name for g in workflows.grammars)
     for step in steps:
         if step not in known and step not in wholes:
-            raise UsageError(f"{source}: {grammar.name} has no step {step!r}; known: {', '.join(known)}")
+            raise UsageError(f"{source}: {names} has no step {step!r}; known: {', '.join(known)}")
 
 
 # --- one pass over captures ---------------------------------------------------------------------
@@ -66,13 +68,17 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     reading: the report then covers what was read and is `partial`.
     """
     # Every argument is checked before the first packet: a mistake must not show after an hour of reading.
-    grammar = load(settings.grammar)
-    usual = load_baseline(settings.baseline, grammar.name) if settings.baseline else None
-    require_known_steps(grammar, settings.steps)
+    workflows = load_workflows(settings.grammar)
+    if settings.baseline:
+        one_workflow(settings.grammar, "a baseline is of one workflow")
+    usual = load_baseline(settings.baseline, workflows.names) if settings.baseline else None
+    if usual is not None:
+        workflows.adopt(usual.grammar, "the baseline was learnt under it")
+    require_known_steps(workflows, settings.steps)
     given = given_topology(settings)
     opened = open_captures(arguments, given, progress)
-    stages = Stages(opened.captures, given, settings, grammar)
-    require_known_allowances(grammar, settings, given)
+    stages = Stages(opened.captures, given, settings, workflows)
+    require_known_allowances(workflows, settings, given)
     found = report(stages, partial=read(stages, opened, progress))
     if usual is None:
         return found
@@ -87,10 +93,10 @@ def calls(
 
     Raises as `check` does.
     """
-    grammar = load(settings.grammar)
+    workflows = load_workflows(settings.grammar)
     given = given_topology(settings)
     opened = open_captures(arguments, given, progress)
-    stages = Stages(opened.captures, given, settings, grammar, every_statement=True)
+    stages = Stages(opened.captures, given, settings, workflows, every_statement=True)
     partial = read(stages, opened, progress)
     return _then_interrupted(records(stages)) if partial else records(stages)
 

@@ -20,6 +20,7 @@ from tracer.calls import Calls, wants_body, wants_statement
 from tracer.conformance import Checker, Coverage
 from tracer.correlation import Correlator, Pending
 from tracer.engine.internal_errors import InternalErrors
+from tracer.engine.workflows import Workflows
 from tracer.grammar import Grammar
 from tracer.model import (
     AmqpMethod,
@@ -36,6 +37,7 @@ from tracer.model import (
     Undecoded,
     Verdict,
 )
+from tracer.openstack.services import PORTAL
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.settings import Settings
@@ -70,7 +72,8 @@ class Listeners:
 class Stages:
     """The joined stages from segments to traces, for the *captures* of one run.
 
-    With *every_statement* all SQL statements become calls, and all calls are kept in `every_call`.
+    *workflows*, or one grammar, say what begins a trace and what it is checked against. With
+    *every_statement* all SQL statements become calls, and all calls are kept in `every_call`.
     *listeners* are set once, so that a run without them has no cost for them.
     """
 
@@ -79,7 +82,7 @@ class Stages:
         captures: list[Capture],
         given: GivenTopology,
         settings: Settings,
-        grammar: Grammar,
+        workflows: Workflows | Grammar,
         *,
         every_statement: bool = False,
         listeners: Listeners | None = None,
@@ -87,13 +90,19 @@ class Stages:
         self.captures = captures
         self.given = given
         self.settings = settings
-        self.grammar = grammar
+        self.workflows = Workflows([workflows]) if isinstance(workflows, Grammar) else workflows
         ports = {**PORTS, **given.ports}
         self.topology = Topology(captures, given)
         roles = self.topology.roles
         self.calls = Calls(ports)
         self.coverage = Coverage(captures, roles.addresses, self.topology.plane_of, roles.serves)
-        self.correlator = Correlator(roles.is_front, grammar.begun_at)
+        self.correlator = Correlator(roles.is_front, self.workflows.begun_at)
+        self._operations = (
+            Correlator(roles.is_front, self.workflows.operation_begun_at)
+            if self.workflows.operations
+            else None
+        )
+        """The calls of operations on servers that are there, where these are checked beside creations."""
         self.newest = 0
         """Highest serial of a call so far."""
         self.counts: Counter[str] = Counter()
@@ -251,6 +260,8 @@ class Stages:
             new = call.serial > self.newest
             self.topology.observe(call, new)
             self.correlator.receive(call)
+            if self._operations is not None:
+                self._operations.receive(call)
             if new:
                 self.newest = call.serial
                 frames = call.frames
@@ -265,11 +276,39 @@ class Stages:
 
     # --- answering ---
 
+    @property
+    def grammar(self) -> Grammar:
+        """The grammar of a creation, as far as it is chosen now; the only one where one was asked for."""
+        return self.workflows.chosen
+
+    def choose(self, traces: Iterable[Trace]) -> bool:
+        """Choose the grammar by what is seen so far; return whether it is another one than before.
+
+        *traces* are all that were assembled: an order that one of them holds shows the portal.
+        """
+        if self.workflows.is_settled:
+            return False
+        sign = self.topology.roles.sign_of_vendor()
+        if not sign and self.correlator.holds_order(traces):
+            sign = f"an {PORTAL} took an order"
+        return self.workflows.choose(sign)
+
+    def grammar_reason(self) -> str:
+        """Return why the grammar was chosen; empty where it was asked for."""
+        return self.workflows.reason({plane for capture in self.captures for plane in capture.planes})
+
     def traces(self) -> list[tuple[str, Trace]]:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
         self.nameless = 0
-        for trace in self.assembled():
+        assembled = self.assembled()
+        self.choose(assembled)
+        if self._operations is not None:
+            assembled += self.assembled_by(self._operations)
+            assembled.sort(key=lambda trace: trace.calls[0].started_ns)
+            for number, trace in enumerate(assembled, 1):
+                trace.number = number
+        for trace in assembled:
             if not self.is_of_the_workflow(trace):
                 continue
             if self.is_nameless(trace):
@@ -281,8 +320,12 @@ class Stages:
 
     def assembled(self, pending: Pending | None = None) -> list[Trace]:
         """Return all that the correlator makes of the calls; *pending* decides on what still waits."""
+        return self.assembled_by(self.correlator, pending)
+
+    def assembled_by(self, correlator: Correlator, pending: Pending | None = None) -> list[Trace]:
+        """Return all that *correlator* makes of the calls; none, and an error is counted, where it fails."""
         try:
-            return self.correlator.traces(pending) if pending is not None else self.correlator.traces()
+            return correlator.traces(pending) if pending is not None else correlator.traces()
         except Exception as error:
             self.errors.add(error)
             return []
@@ -305,25 +348,23 @@ class Stages:
 
     def is_of_the_workflow(self, trace: Trace) -> bool:
         """Return whether *trace* began with a call that begins the workflow, caller and callee included."""
+        return self.grammar_of(trace) is not None
+
+    def grammar_of(self, trace: Trace) -> Grammar | None:
+        """Return the grammar that *trace* is checked against; None where its calls begin no workflow."""
         # The correlator knew the operation only; roles may be known late.
-        if trace.creates:
-            return True
-        starts, record = self.grammar.starts, self.topology.record
-        return any(
-            self.grammar.begun_at(call.protocol, call.asked) and starts(record(call).matched)
-            for call in trace.calls
-        )
+        return self.workflows.of(trace, self.topology.record)
 
     def is_selected(self, time_ns: int) -> bool:
         """Return whether *time_ns* is in the selected time."""
         since_ns, until_ns = self.settings.since_ns, self.settings.until_ns
         return (since_ns is None or time_ns >= since_ns) and (until_ns is None or time_ns < until_ns)
 
-    def checker(self) -> Checker:
-        """Return the checker for the traces of this run."""
+    def checker(self, grammar: Grammar | None = None) -> Checker:
+        """Return the checker for the traces of this run, against *grammar* or the one that is chosen."""
         roles = self.topology.roles
         return Checker(
-            self.grammar,
+            grammar or self.grammar,
             lambda call, ambiguous: self.topology.record(call, None, ambiguous),
             self.coverage,
             roles.addresses,
@@ -331,6 +372,8 @@ class Stages:
             roles.host_name,
             int(self.settings.stall_s * 1e9),
             (*self.given.allow, *self.settings.allow),
+            self.calls.broker,
+            roles.works_with,
         )
 
     def internal_error_words(self) -> str:
@@ -348,7 +391,9 @@ class Stages:
         """Return (kind, count) of what was dropped for lack of room."""
         attempts = self._failed_more + self._reassembler.unanswered
         found = {"connections": self._reassembler.evicted, "connection attempts": attempts}
-        found.update(self.correlator.forgotten())
+        for correlator in filter(None, (self.correlator, self._operations)):
+            for what, count in correlator.forgotten().items():
+                found[what] = found.get(what, 0) + count
         return tuple((what, count) for what, count in found.items() if count)
 
 

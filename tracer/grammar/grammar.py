@@ -21,7 +21,7 @@ from tracer.grammar.automaton import Alt, Automaton, Rep, Seq, Shuffle, Symbol, 
 from tracer.grammar.patterns import Leg, example_of, legs_of
 from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
 
-__all__ = ["Grammar", "Refusal", "Reserved", "Step"]
+__all__ = ["Grammar", "Refusal", "Reserved", "State", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,15 @@ class Refusal(NamedTuple):
     """More than one where the grammar does not decide."""
 
 
+class State(NamedTuple):
+    """One entry of the rule `states`: what a service that works on a step says of it."""
+
+    terminal: str
+    step: str
+    is_done: bool
+    """The step is done (`shown_N`); else it has begun, and nothing more is said (`begun_N`)."""
+
+
 class Reserved(NamedTuple):
     """The contents of the reserved rules."""
 
@@ -63,6 +72,7 @@ class Reserved(NamedTuple):
     """Steps of an attempt of one host, in documented order."""
     refusals: tuple[Refusal, ...] = ()
     """In the order in which they are tried."""
+    states: tuple[State, ...] = ()
 
 
 class Grammar:
@@ -87,6 +97,7 @@ class Grammar:
         self.begins = reserved.begins
         self.harmless = reserved.harmless
         self.refusals = reserved.refusals
+        self.states = reserved.states
         self.automaton = automaton
         self.term = term
         """The term from which the automaton was made."""
@@ -99,7 +110,9 @@ class Grammar:
         self.required = frozenset(step.name for step in steps if step.presence == "required")
         self.inferred = frozenset(step.name for step in steps if step.presence == "inferred")
         used = {symbol.terminal for symbol in automaton.symbols}
-        self._legs = {name: legs_of(terminals[name].pattern) for name in dict.fromkeys((*used, *self.begins))}
+        told = (state.terminal for state in self.states)
+        names = dict.fromkeys((*used, *self.begins, *told))
+        self._legs = {name: legs_of(terminals[name].pattern) for name in names}
         self._step_legs = {
             step.name: tuple(dict.fromkeys(leg for name in step.terminals for leg in self._legs[name]))
             for step in steps
@@ -125,6 +138,7 @@ class Grammar:
         self.inward = frozenset(self.request)
         self.attempt = reserved.attempt or self._usual_attempt()
         """Steps of an attempt of one host; the first asks the host."""
+        self._told: dict[str, tuple[State, ...]] = {}
         self._begun: dict[tuple[str, str], frozenset[str]] = {}
         self._by_operation: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -285,6 +299,24 @@ class Grammar:
             if any(self.terminals[refusal.terminal].fullmatch(text) for text in texts):
                 return refusal.steps
         return ()
+
+    def told(self, line: str) -> tuple[State, ...]:
+        """Return what a call of this line says of the steps, by the rule `states`. Remembered by line."""
+        found = self._told.get(line)
+        if found is None:
+            states = (state for state in self.states if self.terminals[state.terminal].fullmatch(line))
+            found = remember(self._told, line, tuple(states))
+        return found
+
+    def telling(self, step: str) -> tuple[Leg, ...]:
+        """Return the legs of the calls that say that *step* is done (`shown_N`), without repeats."""
+        names = (state.terminal for state in self.states if state.step == step and state.is_done)
+        return tuple(dict.fromkeys(leg for name in names for leg in self._legs[name]))
+
+    @property
+    def state_legs(self) -> tuple[Leg, ...]:
+        """The legs of all calls of the rule `states`, without repeats."""
+        return tuple(dict.fromkeys(leg for state in self.states for leg in self._legs[state.terminal]))
 
     def symbols(self, line: str) -> tuple[Symbol, ...]:
         """Return the symbols that a canonical line fits; see `Alphabet.symbols`."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from tracer.grammar.files import grammars_dir
 from tracer.grammar.grammar import Grammar
 from tracer.grammar.lark_files import GrammarSource, base_name
+from tracer.grammar.patterns import holds_text
 from tracer.grammar.reading import RESERVED
+from tracer.openstack.services import HOST_SERVICE
 
 __all__ = ["Inspection", "inspect"]
 
@@ -44,6 +46,8 @@ def inspect(grammar: Grammar, source: GrammarSource, roles: Collection[str] = ()
         *_unused(source),
         *_misspelt(source),
         *_without_refusals(grammar, source),
+        *_never_refused(grammar, source),
+        *_asking_no_host(grammar, source),
         *_plain(source),
     ]
     return Inspection(
@@ -127,6 +131,30 @@ def _without_refusals(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
             f"{path}: start is imported from {Path(beside[0]).name} without its refusals, which name the step"
             " of a refused request; add refusals to the %import"
         )
+
+
+def _never_refused(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
+    """Warn of terminals of `refusals` that match no line: theirs end with `: ` and the text of a fault."""
+    for name in dict.fromkeys(refusal.terminal for refusal in grammar.refusals):
+        if not holds_text(grammar.terminals[name].pattern, ": "):
+            yield (
+                f"{source.place(name)}: {name} in refusals never matches: such a line is that of the call,"
+                ' ": ", and the text of its fault; end it with /: .*/'
+            )
+
+
+def _asking_no_host(grammar: Grammar, source: GrammarSource) -> Iterator[str]:
+    """Warn of a rule `attempt` whose first step is no call to a host: then no attempt is ever found."""
+    rule = next((name for name in source.rules if base_name(name) == "attempt"), None)
+    first = grammar.attempt[:1] if rule is not None else ()
+    for step in first:
+        legs = grammar.legs(step)
+        if not any(leg.callee == HOST_SERVICE and leg.protocol == "RPC" for leg in legs):
+            asked = ", ".join(dict.fromkeys(leg.callee for leg in legs))
+            yield (
+                f"{source.place(rule or '')}: attempt begins with step {step}, which asks {asked} and no"
+                f" host; begin it with the message to {HOST_SERVICE}, else no attempt is found"
+            )
 
 
 def _plain(source: GrammarSource) -> Iterator[str]:

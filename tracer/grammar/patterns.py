@@ -7,7 +7,7 @@ from functools import lru_cache
 from re import _parser  # how Python itself reads a pattern
 from typing import Any, NamedTuple
 
-__all__ = ["Leg", "endless_part", "example_of", "expected_of", "legs_of"]
+__all__ = ["Leg", "endless_part", "example_of", "expected_of", "holds_text", "legs_of"]
 
 _RESULTS = re.compile(r" (?:\(\?:|\()?([^() ]+)\)*$")
 _NOT_EXPECTED = frozenset({"?", "undelivered", "unacked", "none"})
@@ -224,3 +224,49 @@ def _class(kind: str, value: Any) -> set[str]:
     name = str(value).removeprefix("CATEGORY_")
     inside = {c for c in _SAMPLE if re.match(_CLASSES.get(name.removeprefix("NOT_"), "."), c)}
     return set(_SAMPLE - inside) if name.startswith("NOT_") else inside
+
+
+def holds_text(pattern: str, text: str) -> bool:
+    """Return whether a line that *pattern* matches may hold *text*: some of its plainest lines are tried."""
+    samples = [line for line in _samples(_parser.parse(pattern)) if re.fullmatch(pattern, line)]
+    return not samples or any(text in line for line in samples)
+
+
+_MOST_SAMPLES = 128
+_ANY_TEXT = "x: x"
+"""What stands for `.*`, which matches spaces as well."""
+
+
+def _samples(nodes: Any) -> list[str]:
+    """Return texts that a parsed pattern may match, with each of its alternatives."""
+    samples = [""]
+    for kind, value in nodes:
+        endings = _spelt(str(kind), value)
+        samples = [text + ending for text in samples for ending in endings][:_MOST_SAMPLES]
+    return samples
+
+
+def _spelt(kind: str, value: Any) -> list[str]:
+    """Return texts that one node of a parsed pattern may match."""
+    if kind == "LITERAL":
+        return [chr(value)]
+    if kind == "SUBPATTERN":
+        return _samples(value[-1])
+    if kind == "BRANCH":
+        return [text for branch in value[1] for text in _samples(branch)]
+    if kind in ("MAX_REPEAT", "MIN_REPEAT"):
+        least, _, what = value
+        if [str(inner) for inner, _ in what] == ["ANY"]:
+            return [_ANY_TEXT]
+        repeated = [text * max(1, min(least, 8)) for text in _samples(what)]
+        return repeated if least else ["", *repeated]
+    if kind in ("AT", "ASSERT", "ASSERT_NOT"):
+        return [""]
+    if kind == "IN":
+        first, inner = str(value[0][0]), value[0][1]
+        if first == "LITERAL":
+            return [chr(inner)]
+        if first == "RANGE":
+            return [chr(inner[0])]
+        return ["1" if "DIGIT" in str(inner) and "NOT" not in str(inner) else "x"]
+    return ["x"]

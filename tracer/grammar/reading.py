@@ -32,16 +32,18 @@ from tracer.grammar.automaton import (
     symbols_in,
 )
 from tracer.grammar.files import shipped
-from tracer.grammar.grammar import Grammar, Refusal, Reserved, Step
+from tracer.grammar.grammar import Grammar, Refusal, Reserved, State, Step
 from tracer.grammar.lark_files import GrammarSource, base_name
 from tracer.grammar.patterns import endless_part, legs_of
 
 __all__ = ["RESERVED", "read"]
 
 _BEGINS, _HARMLESS, _REFUSALS, _ATTEMPT = "begins", "harmless", "refusals", "attempt"
-RESERVED = (_BEGINS, _HARMLESS, _REFUSALS)
+_STATES = "states"
+RESERVED = (_BEGINS, _HARMLESS, _REFUSALS, _STATES)
 """Reserved rules: they have a meaning of their own, and no other rule uses them."""
-_STEP = re.compile(r"(step|tried|refused)_(\w+)")
+_STEP = re.compile(r"(step|tried|refused|begun|shown)_(\w+)")
+_BEGUN, _SHOWN = "begun", "shown"
 _DEADLINE = re.compile(r"within_([1-9]\d{0,8})(ms|s|min)")
 _UNITS_NS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9}
 
@@ -254,6 +256,7 @@ def _compiled(source: GrammarSource, most_states: int) -> Grammar:
         _listed(source, _HARMLESS),
         _attempt(source, reader, list(steps)),
         _refusals(source, list(steps)),
+        _states(source, list(steps)),
     )
     used = dict.fromkeys(
         (
@@ -261,6 +264,7 @@ def _compiled(source: GrammarSource, most_states: int) -> Grammar:
             *begins,
             *reserved.harmless,
             *(refusal.terminal for refusal in reserved.refusals),
+            *(state.terminal for state in reserved.states),
         )
     )
     terminals = {name: _pattern(source, name) for name in used}
@@ -321,6 +325,21 @@ def _refusals(source: GrammarSource, known: Sequence[str]) -> tuple[Refusal, ...
             raise GrammarError(_no_such_step(source, f"refused_{symbol.step}", symbol.step, known))
         found.setdefault(symbol.terminal, []).append(symbol.step)
     return tuple(Refusal(name, tuple(sorted(steps, key=known.index))) for name, steps in found.items())
+
+
+def _states(source: GrammarSource, known: Sequence[str]) -> tuple[State, ...]:
+    """Return the entries of the rule `states`, in the order in which they stand; () without it."""
+    found = []
+    for symbol in _symbols_of(source, _STATES):
+        if symbol.role not in (_BEGUN, _SHOWN) or symbol.step is None:
+            raise GrammarError(
+                f"{source.place(_STATES)}: states holds {symbol.terminal}, which names no step; write a rule"
+                " for it, begun_N or shown_N, and list that"
+            )
+        if symbol.step not in known:
+            raise GrammarError(_no_such_step(source, f"{symbol.role}_{symbol.step}", symbol.step, known))
+        found.append(State(symbol.terminal, symbol.step, symbol.role == _SHOWN))
+    return tuple(found)
 
 
 def _no_such_step(source: GrammarSource, rule: str, step: str, known: Sequence[str]) -> str:

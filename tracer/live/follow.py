@@ -11,12 +11,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from tracer.conformance import owes
+from tracer.conformance import Checker, owes
 from tracer.engine import Stages, trace_id
 from tracer.live.hold_up import Queues, stall_words, why_held_up
 from tracer.model import Call, RestFacts, RpcFacts, Trace, Verdict
 from tracer.model.events import Event, OpenTrace
-from tracer.openstack.rest import SERVERS, is_login
+from tracer.openstack.rest import is_login
 from tracer.openstack.services import PORTAL
 
 __all__ = ["Follow", "History", "Patience", "WaitingOrders", "order_of"]
@@ -156,6 +156,8 @@ class _Followed:
     steps: dict[str, str] = field(default_factory=dict)
     """step -> status, of the steps that were announced"""
     done_ns: int | None = None
+    checker: Checker | None = None
+    """With which its verdict was told; a grammar that is chosen later changes no verdict."""
 
 
 class Follow:
@@ -252,7 +254,7 @@ class Follow:
     # --- matching the correlated traces to the followed ones ---
 
     def _match(self, now_ns: int, last: bool) -> list[Event]:
-        events = []
+        events: list[Event] = []
         taken: set[int] = set()
         waiting_ns = (now_ns - UNANSWERED_NS, now_ns - self._patience.stall_ns)
         orders = {
@@ -262,6 +264,7 @@ class Follow:
         }
         self.orders.look(orders, waiting_ns, more_to_come=not last)
         found = self._stages.assembled(self.orders)
+        events += self._choose(found, now_ns)
         for trace in found:
             if not self._is_wanted(trace):
                 continue
@@ -284,6 +287,25 @@ class Follow:
                 words = _withdrawal_words(gone.trace, found)
                 events.append(Event("withdrawn", now_ns, shown, shown.verdict, message=words))
         return events
+
+    def _choose(self, found: Iterable[Trace], now_ns: int) -> list[Event]:
+        """Choose the grammar by what is seen by now; say so where verdicts were told by another."""
+        before = self._checker.grammar.name
+        self._stages.choose(found)
+        if self._stages.grammar.name == before:
+            return []
+        self._checker = self._stages.checker()
+        for followed in self._followed.values():
+            followed.is_dirty = followed.checker is None
+        told = self.history.verdicts.total() + sum(f.checker is not None for f in self._followed.values())
+        if not told:
+            return []
+        verdicts = "the verdict before rests" if told == 1 else f"the {told:,} verdicts before rest"
+        words = (
+            f"from now on checked against {self._checker.grammar.name}: {self._stages.grammar_reason()};"
+            f" {verdicts} on {before}"
+        )
+        return [Event("trouble", now_ns, message=words)]
 
     def _is_wanted(self, trace: Trace) -> bool:
         stages = self._stages
@@ -311,7 +333,8 @@ class Follow:
 
     def _check(self, followed: _Followed, now_ns: int, now_s: float) -> list[Event]:
         followed.checked_s, followed.is_dirty, followed.is_urgent = now_s, False, False
-        checked = self._stages.checked(self._checker, followed.trace)
+        checker = followed.checker or self._checker
+        checked = self._stages.checked(checker, followed.trace)
         if checked is None:
             followed.due_ns = 1 << 62
             return []
@@ -324,8 +347,8 @@ class Follow:
         shown.verdict, shown.quiet_since_ns = verdict, verdict.ended_ns
         events += _steps(followed, shown, verdict)
         step = verdict.stopped_at or (verdict.stopped_between[1] if verdict.stopped_between else None)
-        shown.owes = owes(self._checker.grammar, step, verdict.compute_host) if step else ""
-        shown.why = why_held_up(followed.trace, verdict, self._checker.grammar, self._queues)
+        shown.owes = owes(checker.grammar, step, verdict.compute_host) if step else ""
+        shown.why = why_held_up(followed.trace, verdict, checker.grammar, self._queues)
         if verdict.outcome in ("stuck", "unfinished"):
             followed.done_ns = None
             events += self._waiting(followed, shown, now_ns)
@@ -335,7 +358,7 @@ class Follow:
             if words != shown.announced:
                 again = shown.announced not in ("", "stuck")
                 shown.announced = words
-                followed.done_ns = now_ns
+                followed.done_ns, followed.checker = now_ns, checker
                 events.append(
                     Event("verdict", verdict.ended_ns, shown, verdict, message=verdict.summary, revised=again)
                 )
@@ -444,7 +467,7 @@ def _keys(trace: Trace) -> list[_Key]:
         keys.append(("server", trace.server_id))
     if trace.request_id:
         keys.append(("request", trace.request_id))
-    keys += [("call", call.serial) for call in trace.calls if call.operation.endswith(SERVERS)]
+    keys += [("call", call.serial) for call in trace.calls if getattr(call.facts, "creates", False)]
     first = _first_request(trace)
     if first is not None:
         # The order at the portal identifies a trace that was shown before its creation began. Logins do not:

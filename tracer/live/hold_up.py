@@ -142,6 +142,8 @@ def why_held_up(trace: Trace, verdict: Verdict, grammar: Grammar, queues: Queues
     """Return why the creation does not go on, as far as the wire shows it; '' when it does not show it."""
     if verdict.outcome not in ("stuck", "unfinished"):
         return ""
+    if verdict.deviations and verdict.deviations[0].hindrance:
+        return verdict.deviations[0].hindrance
     if verdict.calls and verdict.calls[-1].result == "refused":
         callee = verdict.calls[-1].callee
         count = sum(call.result == "refused" and call.callee == callee for call in verdict.calls)

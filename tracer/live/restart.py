@@ -86,8 +86,10 @@ class Restart:
         Raises UsageError when *state* is that of a run with another grammar or other sources.
         """
         paths = [capture.path for capture in self._stages.captures]
+        workflows = self._stages.workflows
+        is_ours = state.grammar in workflows.names
         for what, theirs, ours in (
-            ("grammar", state.grammar, self._stages.grammar.name),
+            ("grammar", state.grammar, state.grammar if is_ours else workflows.name),
             ("sources", [path for path, _ in state.sources], paths),
         ):
             if theirs != ours:
@@ -95,6 +97,8 @@ class Restart:
                     f"--checkpoint: the file is of a run with {what} {theirs}: name another file,"
                     f" or use the same {what}"
                 )
+        if state.grammar == workflows.names[0]:
+            workflows.adopt(state.grammar, "the run before went by it")
         calls = unpack(state)
         stages, orders = self._stages, self._follow.orders
         orders.know(state.orders)
@@ -126,6 +130,7 @@ class Restart:
         shown = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
         orders.look(shown, (state.until_ns, 0))
         found = stages.correlator.traces(orders)
+        stages.choose(found)
         for kept in state.traces:
             first = calls[kept.call]
             mine = [

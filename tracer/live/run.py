@@ -10,13 +10,15 @@ from tracer.capture.live import LiveSource
 from tracer.capture.sources import broker_sources, interface_sources, replay_sources
 from tracer.engine import (
     Settings,
+    Workflows,
     given_topology,
     known_planes,
+    load_workflows,
+    one_workflow,
     require_known_allowances,
     resolve_captures,
 )
 from tracer.errors import UsageError
-from tracer.grammar import Grammar, load
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model.events import Event
@@ -43,7 +45,7 @@ def open_watch(
     each event. Raises UsageError, GrammarError or SourceError.
     """
     given = given_topology(settings)
-    grammar = load(settings.grammar)
+    workflows = _workflows(settings)
     arguments = resolve_live(interfaces, known_planes(given))
     if not arguments and not brokers:
         raise UsageError(
@@ -52,7 +54,7 @@ def open_watch(
         )
     wanted = proposed_filter(given) if bpf is None else bpf
     sources = [*interface_sources(arguments, wanted), *broker_sources(brokers, len(arguments))]
-    return _opened(sources, given, settings, grammar, tell, patience)
+    return _opened(sources, given, settings, workflows, tell, patience)
 
 
 def open_replay(
@@ -67,24 +69,30 @@ def open_replay(
     Raises UsageError, GrammarError or SourceError.
     """
     given = given_topology(settings)
-    grammar = load(settings.grammar)
+    workflows = _workflows(settings)
     sources = replay_sources(resolve_captures(captures, given).captures, speed)
-    return _opened(sources, given, settings, grammar, tell, patience)
+    return _opened(sources, given, settings, workflows, tell, patience)
 
 
 def _opened(
     sources: Sequence[LiveSource],
     given: GivenTopology,
     settings: Settings,
-    grammar: Grammar,
+    workflows: Workflows,
     tell: _Tell,
     patience: Patience | None,
 ) -> Watch:
     for source in sources:
         source.open()
     # After the sources: a source that cannot be opened is reported before a wrong --allow.
-    require_known_allowances(grammar, settings, given)
-    return Watch(sources, given, settings, grammar, tell, patience)
+    require_known_allowances(workflows, settings, given)
+    return Watch(sources, given, settings, workflows, tell, patience)
+
+
+def _workflows(settings: Settings) -> Workflows:
+    """Return the grammars of a live run; raises UsageError for all workflows at once."""
+    one_workflow(settings.grammar, "a live run follows one workflow")
+    return load_workflows(settings.grammar)
 
 
 def proposed_filter(given: GivenTopology) -> str:

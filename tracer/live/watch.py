@@ -10,9 +10,8 @@ from itertools import groupby
 from typing import cast
 
 from tracer.capture.live import LiveSource, monotonic_s, wall_ns
-from tracer.engine import Listeners, Settings, Stages, rare_collections, report_on
+from tracer.engine import Listeners, Settings, Stages, Workflows, rare_collections, report_on
 from tracer.errors import SourceError
-from tracer.grammar import Grammar
 from tracer.live.checkpoint import State
 from tracer.live.feed import Feed, Item
 from tracer.live.follow import Follow, Patience
@@ -65,7 +64,7 @@ class Watch:
         sources: Sequence[LiveSource],
         given: GivenTopology,
         settings: Settings,
-        grammar: Grammar,
+        workflows: Workflows,
         tell: Tell,
         patience: Patience | None = None,
     ) -> None:
@@ -75,7 +74,7 @@ class Watch:
         self.captures = self._sources.captures
         self.queues = Queues()
         listeners = Listeners({AmqpMethod: self.queues.method}, self.queues.closed, self._hear_calls)
-        self.stages = Stages(self.captures, given, settings, grammar, listeners=listeners)
+        self.stages = Stages(self.captures, given, settings, workflows, listeners=listeners)
         self._patience = patience or Patience(stall_ns=int(settings.stall_s * 1e9))
         self.follow = Follow(self.stages, self.queues, self._patience, monotonic_s)
         self._restart = Restart(self.stages, self.follow)

@@ -9,7 +9,19 @@ and get more facts later (Capture, Connection, Call, Trace) are slotted dataclas
 
 from __future__ import annotations
 
-from tracer.model.calls import CLIENT, SERVER, Call, ConnectFacts, End, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.model.broker import NO_BROKER, Broker, BrokerEvent, BrokerEventKind, Returns
+from tracer.model.calls import (
+    CLIENT,
+    SERVER,
+    Call,
+    ConnectFacts,
+    End,
+    Event,
+    RestFacts,
+    RpcFacts,
+    SqlFacts,
+    Trace,
+)
 from tracer.model.clocks import Clock
 from tracer.model.messages import (
     AmqpContent,
@@ -66,12 +78,16 @@ __all__ = [
     "CALLS_OVER",
     "CLIENT",
     "FIREHOSE",
+    "NO_BROKER",
     "SERVER",
     "TO_CLIENT",
     "TO_SERVER",
     "AmqpContent",
     "AmqpMethod",
     "Attempt",
+    "Broker",
+    "BrokerEvent",
+    "BrokerEventKind",
     "Call",
     "CallRecord",
     "Capture",
@@ -85,6 +101,7 @@ __all__ = [
     "DeviationKind",
     "End",
     "Endpoint",
+    "Event",
     "Frame",
     "Frames",
     "Gap",
@@ -99,6 +116,7 @@ __all__ = [
     "PacketFields",
     "Report",
     "RestFacts",
+    "Returns",
     "RpcFacts",
     "Segment",
     "SegmentFields",

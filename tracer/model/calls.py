@@ -8,7 +8,18 @@ from typing import NamedTuple
 from tracer.model.packets import Frame, Frames
 from tracer.model.streams import Connection, Endpoint
 
-__all__ = ["CLIENT", "SERVER", "Call", "ConnectFacts", "End", "RestFacts", "RpcFacts", "SqlFacts", "Trace"]
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "Call",
+    "ConnectFacts",
+    "End",
+    "Event",
+    "RestFacts",
+    "RpcFacts",
+    "SqlFacts",
+    "Trace",
+]
 
 
 class End(NamedTuple):
@@ -26,6 +37,20 @@ class End(NamedTuple):
 
 CLIENT = 0
 SERVER = 1
+
+
+class Event(NamedTuple):
+    """What neutron or cinder tells nova of one server: a port is plugged, a volume is extended."""
+
+    name: str
+    """network-vif-plugged"""
+    server_id: str
+    tag: str
+    """The port or the volume."""
+    status: str
+    """completed · failed"""
+    code: int = 0
+    """What nova answered to this event of several; 0 where the answer has one status for all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,10 +96,16 @@ class RestFacts:
     """The action of a POST to `/action`, which only its body holds: os-stop, reboot …"""
     status_text: str = ""
     """`status` in the answer's body: ACTIVE, ERROR, success, failed, running."""
+    condition: str = ""
+    """What a good answer says of the resource in it: good · open (work on it is not done) · bad."""
+    said: str = ""
+    """The words that say so: 'binding:vif_type is binding_failed'. Empty with a good condition."""
     candidates: int | None = None
     """Placement: how many allocation candidates the answer holds."""
     volume: bool = False
     """The request of a server boots it from a volume."""
+    events: tuple[Event, ...] = ()
+    """POST /os-server-external-events: what it tells, each of one server."""
     broken: bool = False
     """Bytes of the request or of the answer are not in the capture."""
 
@@ -99,17 +130,29 @@ class RpcFacts:
     """Hosts in a reply of select_destinations: the selected ones, without alternates."""
     vm_state: str = ""
     """Instance.save: the new state."""
+    task_state: str = ""
+    """Instance.save: what nova is doing with the server, after the save; empty when nothing."""
+    action: str = ""
+    """What it does to an object, as grammars match it: `Instance.save spawning`. Empty for most objects."""
+    fault: str = ""
+    """Its sender's text of why a server is in error, or why a host gives up."""
     object_method: str = ""
     """Instance.save, Service.save …"""
+    event_error: str = ""
+    """InstanceActionEvent: the exception with which what the host did has ended; empty when it ended well."""
     binary: str = ""
     """Service.save: the program that reports."""
     failure: str = ""
     """A reply's failure: class and message."""
+    told_by: str = ""
+    """Notification: the host whose service says so."""
     published: bool = False
     delivered: bool = False
     consumer: End | None = None
     """The connection it was delivered on."""
     redelivered: bool = False
+    unconfirmed: bool = False
+    """Its publisher waits for the broker's confirm, which was not seen."""
     broken: bool = False
     no_ack: bool = False
     """Its consumer acknowledges nothing: for the broker a delivered message is done."""
@@ -127,6 +170,8 @@ class SqlFacts:
     request_id: str = ""
     project_id: str = ""
     vm_state: str = ""
+    action: str = ""
+    """UPDATE instances: the state that it writes, as grammars match it."""
     schema: str = ""
     quota: bool = False
     """It reads limits or usage that nova-api's quota check reads."""
@@ -184,8 +229,8 @@ class Call:
 
     @property
     def asked(self) -> str:
-        """The operation as grammars match it, with the action from the body."""
-        action = getattr(self.facts, "action", "")
+        """The operation as grammars match it, with the action from the body of a REST request."""
+        action = self.facts.action if isinstance(self.facts, RestFacts) else ""
         return f"{self.operation}/{action}" if action else self.operation
 
 
@@ -216,6 +261,10 @@ class Trace:
     failed_ns: int | None = None
     failed_call: Call | None = None
     """The call that shows the error state."""
+    deleted_ns: int | None = None
+    """Time at which its user asked to delete the VM, before it was active or in error."""
+    deleted_call: Call | None = None
+    """The call that shows it: the request where it was captured, as near to its user as it was."""
     shared: bool = False
     """One request created several VMs."""
     curtailed: bool = False

@@ -72,6 +72,8 @@ class Connection:
     """Role of the server by the requests to it."""
     seen: int = 0
     """Bit mask. 1: packets to the server were seen; 2: packets to the client."""
+    quiet_ns: int = 0
+    """Of a broker's connection that has ended: how long its client had sent nothing, no heartbeat either."""
     deaf: bool = False
     """The decoder has no use for the server's bytes now: reassembly follows them and does not hand them
     on."""

@@ -25,7 +25,7 @@ __all__ = [
 
 # The words of reports, JSON and `--allow`; the README explains each of them (tests/test_readme.py).
 Conformance = Literal["conforms", "deviates", "inconclusive"]
-Outcome = Literal["active", "done", "rejected", "error", "stuck", "unfinished"]
+Outcome = Literal["active", "done", "rejected", "error", "stuck", "deleted", "unfinished"]
 StepStatus = Literal["seen", "inferred", "failed", "missing", "unobserved", "skipped", "not_reached"]
 DeviationKind = Literal["failed", "stalled", "missing", "extra", "order", "plane", "mode", "late"]
 NoteKind = Literal[
@@ -41,6 +41,7 @@ NoteKind = Literal[
     "reply",
     "broker",
     "fault",
+    "absent",
 ]
 
 
@@ -72,7 +73,7 @@ class CallRecord:
     traces: tuple[str, ...] = ()
     """Ids of the traces it belongs to."""
     action: str = ""
-    """The action of a POST to `/action`."""
+    """The action of a POST to `/action`; what a message or a statement says of a server's state."""
     message_id: str = ""
     """RPC: the id that oslo.messaging logs when no reply comes."""
     queue: str = ""
@@ -94,11 +95,12 @@ class CallRecord:
 
     @property
     def matched(self) -> str:
-        """The line as grammars match it: an action from the body ends the path.
+        """The line as grammars match it: an action from the body ends the path, a state the operation.
 
-        `… POST /v2.1/servers/{id}/action/os-stop 202`
+        `… POST /v2.1/servers/{id}/action/os-stop 202`, `… call object_action Instance.save spawning ok`
         """
-        action = f"/{self.action}" if self.action else ""
+        between = "/" if self.protocol == "REST" else " "
+        action = f"{between}{self.action}" if self.action else ""
         ends = f"{self.plane} {self.protocol} {self.caller} > {self.callee}"
         return f"{ends} {self.operation}{action} {self.result}"
 
@@ -142,6 +144,8 @@ class Deviation:
     """The role that failed, or that owes the missing step."""
     cause: str = ""
     """The text of the fault, or what the last call did."""
+    hindrance: str = ""
+    """What at the broker kept the creation from going on; the message and the cause hold it, too."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -166,6 +170,8 @@ class Attempt:
     duration_ns: int | None
     steps: tuple[StepResult, ...] = ()
     """Steps 7 to 8c of this attempt."""
+    built: bool = False
+    """Something says that this host built the VM."""
 
     @property
     def captured_ns(self) -> int:
@@ -202,6 +208,8 @@ class Verdict:
     """(service, request id to grep for in its log)."""
     settled_ns: int | None = None
     """Time at which success or failure was seen, from which the summary counts; None while it is open."""
+    grammar: str = ""
+    """Name of the grammar that it was checked against."""
 
     @property
     def captured_ns(self) -> int:
@@ -228,6 +236,7 @@ class Report:
     """One run of `tracer check`."""
 
     grammar: str
+    """Name of the grammar; `all` where each trace was checked against its own."""
     captures: Sequence[Capture]
     verdicts: Sequence[Verdict]
     partial: bool = False
@@ -248,3 +257,5 @@ class Report:
     """Mistakes of ours that were met: (type and place, how often). What they concern is left out."""
     left_out: tuple[int, ...] = ()
     """Start times in ns of the traces outside of the requested time."""
+    grammar_reason: str = ""
+    """Why this grammar of a creation was chosen; empty where the user asked for it."""

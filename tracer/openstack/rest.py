@@ -31,6 +31,8 @@ __all__ = [
     "CREATED",
     "CREATE_SERVER",
     "DISKS",
+    "EVENTS",
+    "EXTERNAL_EVENTS",
     "FRAGMENTS",
     "HOLDS_IDS",
     "ID",
@@ -39,6 +41,7 @@ __all__ = [
     "OBJECTS_OF_VRM",
     "OLD_PROJECT",
     "PATHS",
+    "PLUGGED",
     "PROJECT",
     "REQUEST_ID",
     "SECRETS",
@@ -59,11 +62,13 @@ __all__ = [
     "Path",
     "asks_for_resources",
     "creates_server",
+    "deletes_server",
     "is_login",
     "is_vrm",
     "leaves_hosts_out",
     "names_vrm_object",
     "role_of_path",
+    "sender_of_event",
     "server_named",
     "validates_token",
 ]
@@ -121,16 +126,35 @@ CREATED = 202
 """The status of its good answer, which holds the server's id."""
 SERVERS = "/servers"
 """End of the path of all servers."""
-_SERVERS = re.compile(r"(?:/[a-z]+)?/v2(?:\.\d+)?(?:/(?!servers$)[^/]+)?/servers/?")
-"""With or without prefix and project."""
+_SERVERS = re.compile(
+    r"(?:/[a-z][\w-]*)?/v2(?:\.\d+)?(?:/(?!(?:servers|os-volumes_boot)$)[^/]+)?/(?:servers|os-volumes_boot)/?"
+)
+"""With or without prefix and project. os-volumes_boot is the same controller under its older name, which
+gophercloud and others ask to boot from a volume (nova/api/openstack/compute/routes.py)."""
+_DELETING = ("forceDelete", "os-forceDelete")
 _SERVER = re.compile(rf"/servers/({UUID})(?:/|$)")
 ACTION = "/action"
 """End of the path of an action. The only member of the body names the action: {"os-stop": null}."""
 
 
 def creates_server(method: str, path: str) -> bool:
-    """Return whether this request creates servers: a POST to /servers, with or without prefix and project."""
+    """Return whether this request creates servers: a POST to /servers, or to its older name.
+
+    >>> creates_server("POST", "/compute/v2.1/e114495f4b7d49c18a052454413cd3db/os-volumes_boot")
+    True
+    """
     return method == "POST" and _SERVERS.fullmatch(path) is not None
+
+
+def deletes_server(method: str, path: str, action: str) -> bool:
+    """Return whether this request deletes the server that *path* names.
+
+    >>> deletes_server("DELETE", "/v2.1/servers/8450a932-0b29-461a-8419-ffccd7096a3d", "")
+    True
+    """
+    if method == "DELETE":
+        return server_named(path) != "" and path.rstrip("/").endswith(server_named(path))
+    return action in _DELETING
 
 
 def server_named(path: str) -> str:
@@ -224,12 +248,14 @@ ID_WORDS = frozenset({"action", "detail", "default", "defaults", "summary"})
 SHOWS_WHAT_A_CREATION_IS = (
     r"/servers/[0-9a-f-]{36}$",
     r"/tasks/[^/]+$",
+    r"/v[123](?:/[^/]+)?/volumes/[0-9a-f-]{36}$",
+    r"/v2\.0/ports/[0-9a-f-]{36}(?:\.json)?$",
     CANDIDATES,
     # the portal's
     r"/cloudhosts/",
     r"/orders?/",
 )
-"""Expressions for paths whose answers to a GET are read: states, tasks, candidates, orders."""
+"""Paths whose answers to a GET are read: one server, task, volume or port; candidates, orders."""
 NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
 SERVER_COUNTS = ("min_count", "max_count", "count")
@@ -252,8 +278,28 @@ REQUEST_ID, COMPUTE_REQUEST_ID = "x-openstack-request-id", "x-compute-request-id
 TOKEN, SUBJECT_TOKEN = "x-auth-token", "x-subject-token"  # names of headers
 """Headers: the client's token, and the token to be validated (keystone's API reference)."""
 
+# --- what neutron and cinder tell nova --------------------------------------------------------------
+
+EXTERNAL_EVENTS = "/os-server-external-events"
+"""End of the path by which other services report to nova-api what became of a server's ports and volumes."""
+EVENTS = "events"
+"""Member of the request and of the answer with one entry for each event."""
+_SENDERS = {"network": NEUTRON_SERVER, "volume": CINDER_API}
+PLUGGED = "network-vif-plugged"
+"""What nova waits for before it starts a server: its ports work (nova/virt/libvirt/driver.py and others)."""
+
+
+def sender_of_event(name: str) -> str:
+    """Return the service that reports such an event, or nothing.
+
+    >>> sender_of_event("volume-extended")
+    'cinder-api'
+    """
+    return _SENDERS.get(name.partition("-")[0], "")
+
+
 FRAGMENTS = (
     *(TOKENS, TOKEN_IN_PATH, *SECRETS, SERVERS, ACTION, STARTS_VM, *VRM_PATHS, *OBJECTS_OF_VRM),
-    *("/v2.1/", "/v2.0/", CANDIDATES, CLAIM, "/cloudhosts/"),
+    *("/v2.1/", "/v2.0/", CANDIDATES, CLAIM, "/cloudhosts/", EXTERNAL_EVENTS, PLUGGED),
 )
 """Parts by which a path of the cloud is recognised. A test holds that only this module contains them."""

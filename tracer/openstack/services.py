@@ -22,6 +22,7 @@ __all__ = [
     "CINDER_SCHEDULER",
     "CINDER_VOLUME",
     "DATABASE",
+    "DRIVES_VRM",
     "FANOUT",
     "FANOUT_QUEUE",
     "FLOW",
@@ -53,6 +54,9 @@ __all__ = [
     "VRM",
     "Place",
     "Service",
+    "is_client_tool",
+    "is_command_line",
+    "is_of_vrm_driver",
     "is_same_project",
     "ports_of",
     "role_of_user_agent",
@@ -236,6 +240,9 @@ OTHER_PORTS = (
 )
 """(port, decoder) of servers that have no role. Source: the services' install guides."""
 
+DRIVES_VRM = frozenset({"fc-nova-compute"})
+"""Programs whose virtualisation is a VRM's: the vendor's nova-compute, with its driver for FusionCompute."""
+
 FANOUT = "_fanout"
 """End of the name of a fanout's exchange: TOPIC_fanout (oslo_messaging/_drivers/amqpdriver.py)."""
 FANOUT_QUEUE = "_fanout_"
@@ -272,8 +279,24 @@ LISTENS = frozenset(ROLE_OF_PORT.values())
 APIS = LISTENS & CALLS_OTHERS
 """Services with a REST API: from outside they are known only behind the proxy."""
 
+_COMMAND_LINE = ("openstacksdk", "openstackclient", "python-openstackclient", "curl")
+"""What User-Agent begins with where the command line asks an API, or a script on its library."""
+_CLIENT_TOOLS = (
+    *_COMMAND_LINE,
+    "python-novaclient",
+    "gophercloud",
+    "Terraform",
+    "HashiCorp Terraform",
+    "jclouds",
+    "fog-core",
+    "OpenStack4j",
+)
+"""What User-Agent begins with where a client outside of the cloud asks an API: the command line, libraries
+(gophercloud is that of Terraform and Kubernetes). Services use novaclient, too."""
+
 _USER_AGENT = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
 """PROGRAM keystoneauth1/VERSION …: keystoneauth1/session.py, keystonemiddleware/auth_token."""
+_MARKS_OF_VRM = tuple(DRIVES_VRM)
 
 
 @lru_cache(maxsize=1024)
@@ -285,6 +308,21 @@ def role_of_user_agent(user_agent: str) -> str:
     """
     match = _USER_AGENT.match(user_agent)
     return ROLE_OF_PROGRAM.get(match.group(1), "") if match else ""
+
+
+def is_of_vrm_driver(user_agent: str) -> bool:
+    """Return whether User-Agent begins with the name of a program whose virtualisation is a VRM's."""
+    return user_agent.startswith(_MARKS_OF_VRM)
+
+
+def is_client_tool(user_agent: str) -> bool:
+    """Return whether User-Agent names a tool or a library with which clients ask OpenStack's APIs."""
+    return user_agent.startswith(_CLIENT_TOOLS)
+
+
+def is_command_line(user_agent: str) -> bool:
+    """Return whether User-Agent names the command line or its library, which no service uses to ask nova."""
+    return user_agent.startswith(_COMMAND_LINE)
 
 
 def ports_of(role: str) -> tuple[int, ...]:

@@ -15,11 +15,13 @@ __all__ = [
     "FAULTS",
     "FAULT_TEXT",
     "FIRST_OF_A_SERVER",
+    "KEEPS_STATES",
     "PROJECT",
     "QUOTA_HEAD_BYTES",
     "QUOTA_HINTS",
     "QUOTA_MARKS",
     "TABLES",
+    "TASK_STATE",
     "VM_STATE",
     "Table",
     "ends_quota_check",
@@ -41,6 +43,8 @@ class Table(NamedTuple):
     """An INSERT into it is the first statement about a server in any database, and names the server first."""
     ends_quota_check: bool = False
     """An INSERT into it follows the quota check at once."""
+    keeps_states: bool = False
+    """It holds the states of a server."""
     says_faults: bool = False
     """It holds the text with which nova records why a server is in error."""
 
@@ -49,7 +53,7 @@ TABLES = (
     Table("request_specs", _API, first_of_a_server=True, ends_quota_check=True),
     Table("build_requests", _API, first_of_a_server=True),
     Table("instance_mappings", _API),
-    Table("instances", _CELL),
+    Table("instances", _CELL, keeps_states=True),
     Table("instance_actions", _CELL),
     Table("instance_faults", _CELL, says_faults=True),
     Table("instance_*", _CELL),
@@ -66,7 +70,7 @@ TABLES = (
 """The first row that matches is used."""
 
 # Columns.
-VM_STATE = "vm_state"
+VM_STATE, TASK_STATE = "vm_state", "task_state"
 PROJECT = "project_id"
 FAULT_TEXT = "message"
 """Column of the faults' table with the text. Of a time-out it is the bare class; `details` holds the rest."""
@@ -88,6 +92,7 @@ QUOTA_HEAD_BYTES = 600
 # --- look-ups -------------------------------------------------------------------------------------
 
 FIRST_OF_A_SERVER = frozenset(table.name for table in TABLES if table.first_of_a_server)
+KEEPS_STATES = frozenset(table.name for table in TABLES if table.keeps_states)
 FAULTS = next(table.name for table in TABLES if table.says_faults)
 
 _API_TABLES = frozenset(table.name for table in TABLES if table.database == _API)

@@ -106,7 +106,8 @@ class Decoders:
 
     def receive(self, event: Data | Gap | Closed) -> Iterable[Message]:
         """Return the messages that *event* completes."""
-        decoder = self._decoders.get(event.connection.number)
+        # The connection is the first field of each; by its index, since this runs for each piece of data.
+        decoder = self._decoders.get(event[0].number)
         if type(event) is Data:
             return self._begin(event) if decoder is None else decoder.receive(event)
         if type(event) is Gap:

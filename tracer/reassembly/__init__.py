@@ -7,6 +7,7 @@ acknowledges (zeek #335, PcapPlusPlus #851). No bytes are invented: a lost hole 
 size. The capture may hold both directions or only one, and may begin in the middle of a connection.
 """
 
-from tracer.reassembly.reassembler import Event, Reassembler
+from tracer.reassembly.halves import Event
+from tracer.reassembly.reassembler import Reassembler
 
 __all__ = ["Event", "Reassembler"]

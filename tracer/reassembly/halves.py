@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import socket
 
-from tracer.model import Connection, Endpoint, Frames, Segment
+from tracer.model import Closed, Connection, Data, Endpoint, Frames, Gap, Segment
 
-__all__ = ["ABSURD_BYTES", "HOLE_NS", "MASK", "Half", "Opening", "ahead", "endpoints"]
+__all__ = [
+    "ABSURD_BYTES",
+    "ACK",
+    "FIN",
+    "HOLE_NS",
+    "MASK",
+    "RST",
+    "SYN",
+    "Event",
+    "Half",
+    "Opening",
+    "ahead",
+    "endpoints",
+]
+
+Event = Data | Gap | Closed
+
+FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 HOLE_NS = 1_000_000_000
 """A hole is declared lost when it has been open for this long, in capture time."""

@@ -140,7 +140,7 @@ def make_plan(
     for server in fronts:
         # A request through a proxy may be recorded twice. If both legs are there, the inner one is the
         # service's, and the outer one the proxy's.
-        behind = topology.roles.fronts.get(server, "")
+        behind = topology.roles.behind(server) or ""
         plan.roles[server] = PROXY if not behind or behind in inner else topology.callee(samples[server])
     # A server without a complete call has no known role: it is named by its address.
     for server in plan.requests:

@@ -22,6 +22,7 @@ from tracer.openstack.services import SERVICES
 
 __all__ = [
     "call_words",
+    "choice_words",
     "chosen",
     "clock",
     "duration",
@@ -271,6 +272,13 @@ def losses(capture: Capture) -> str:
         for what, count in capture.anomalies.most_common(5)
     ]
     return "; ".join(found)
+
+
+def choice_words(report: Report) -> str:
+    """Return which grammar was chosen for *report* and why, on one line; empty where it was asked for."""
+    if not report.grammar_reason:
+        return ""
+    return f"checked against {plain(report.grammar, 80)}: {plain(report.grammar_reason, 300)}"
 
 
 def seen_instead(report: Report) -> str:

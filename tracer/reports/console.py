@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tracer.model import Report, Verdict
 from tracer.reports import (
+    choice_words,
     clock,
     duration,
     losses,
@@ -55,6 +56,7 @@ def render(report: Report, console: Console, verbose: int = 0) -> None:
     if not report.verdicts:
         _nothing(page, report)
     _totals(page, report, len(others) - len(in_full))
+    _choice(page, report)
     _captures(page, report)
 
 
@@ -114,6 +116,9 @@ def _totals(page: Page, report: Report, cut: int) -> None:
             comma = ", "
     became = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     page.line(text.append(f"  ({became})", "dim"))
+    workflows = Counter(verdict.grammar for verdict in report.verdicts)
+    if len(workflows) > 1:
+        page.line(", ".join(f"{count:,} of {plain(name, 80)}" for name, count in workflows.most_common()))
     _clusters(page, report)
     if cut:
         page.line(Text(f"{plural(cut, 'trace')} shown by one line each; -v shows their steps too", "dim"))
@@ -171,6 +176,12 @@ def _nothing(page: Page, report: Report) -> None:
 
 
 # --- the captures -----------------------------------------------------------------------------------
+
+
+def _choice(page: Page, report: Report) -> None:
+    """Write which grammar was chosen, and why."""
+    if report.grammar_reason:
+        page.line(Text(choice_words(report), "dim"), hang=4)
 
 
 def _captures(page: Page, report: Report) -> None:

@@ -55,6 +55,8 @@ def pieces(report: Report) -> Iterator[bytes]:
 def _head(report: Report) -> dict[str, Any]:
     counts = Counter(verdict.verdict for verdict in report.verdicts)
     head: dict[str, Any] = {"schema": SCHEMA, "grammar": _text(report.grammar)}
+    if report.grammar_reason:
+        head["grammar_reason"] = _text(report.grammar_reason)
     if report.partial:
         head["partial"] = True
     head["summary"] = {
@@ -140,6 +142,7 @@ def _trace(verdict: Verdict) -> dict[str, Any]:
         "server_id": _or_null(verdict.server_id),
         "project_id": _or_null(verdict.project_id),
         "name": _or_null(verdict.name, _NAME_LIMIT),
+        "grammar": _or_null(verdict.grammar),
         "verdict": verdict.verdict,
         "outcome": verdict.outcome,
         "stopped_at": verdict.stopped_at,

@@ -50,12 +50,14 @@ class Page:
     console: Console
     names: Mapping[str, str]
     verbose: int
+    grammar: str = ""
+    """The grammar of the report; a trace that was checked against another says so."""
 
     @classmethod
     def of(cls, report: Report, console: Console, verbose: int) -> Page:
         """Return the page for *report* on *console*; capture names depend on its width."""
         paths = [capture.path for capture in report.captures]
-        return cls(console, file_names(paths, short=console.width < _WIDE), verbose)
+        return cls(console, file_names(paths, short=console.width < _WIDE), verbose, report.grammar)
 
     @property
     def width(self) -> int:
@@ -176,7 +178,7 @@ def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
 def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
     """Return the text of a step's status, and its style."""
     status: str = step.status
-    stopped = verdict.outcome == "stuck" and step.step == verdict.stopped_at
+    stopped = verdict.outcome in ("stuck", "deleted") and step.step == verdict.stopped_at
     if stopped and status in ("missing", "not_reached"):
         status = "owed"
     elif status == "failed" and verdict.outcome == "unfinished":

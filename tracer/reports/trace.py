@@ -47,6 +47,8 @@ def heading(page: Page, verdict: Verdict) -> Text:
     which = lead(plain(verdict.server_id or verdict.id, 80))
     style = STYLES.get(verdict.verdict, "")
     words = Text.assemble(mark(page, verdict.verdict), (f" VM {name}", "bold"), (which, "dim"), "  ")
+    if verdict.grammar not in ("", page.grammar):
+        words.append(f"{plain(verdict.grammar, 80)}: ")
     words.append(plain(verdict.summary, 300), style)
     if verdict.verdict == "conforms":
         news = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]
@@ -189,12 +191,13 @@ def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Tex
     words = Text.assemble((f"attempt {number} on {plain(attempt.host, 60)}: ", "bold"))
     if attempt.stopped_at:
         words.append(f"stopped at {attempt.stopped_at}")
-    elif not last or is_unknown:
-        # A host that built the VM is the last one.
+    elif attempt.built and not is_unknown:
+        words.append("built it")
+    elif attempt.error and not attempt.built:
+        words.append("gave up")
+    else:
         words.append("how it ended is not in the captures")
         return words.append("  (the steps above)", "dim") if last else words
-    else:
-        words.append("built it")
     words.append(f" after {duration(attempt.duration_ns)}" if attempt.duration_ns is not None else "")
     words.append(f": {plain(attempt.error, 300)}" if attempt.error else "", "red")
     return words.append("  (the steps above)" if last else "", "dim")

@@ -8,6 +8,7 @@ Synthetic
   packets, messages   conversations as packets: HTTP, AMQP with oslo.messaging, MySQL
   cloud               a synthetic cloud: addresses of its services, and their connections
   creation, building  whole creations, steps 1 to 8c; each step can be made to fail
+  upstream            the same in an ordinary OpenStack cloud: no VRM, nova's own states
   operations          deletes and stops of a server
 
 `grammars/README.md` tests a new grammar with them.
@@ -19,6 +20,7 @@ from tracer.testing.creation import Creation
 from tracer.testing.operations import Operation
 from tracer.testing.packets import Connection, Network
 from tracer.testing.traffic import CheckedTrace, Traffic, check, conforms
+from tracer.testing.upstream import UpstreamCreation
 from tracer.testing.written import call, written
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Network",
     "Operation",
     "Traffic",
+    "UpstreamCreation",
     "call",
     "check",
     "conforms",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tracer.errors import UsageError
@@ -32,6 +33,8 @@ class Building:
         api: str = "nova-api",
         token: str = TOKEN,
         polls: bool = True,
+        path: str = "/v2.1/servers",
+        reservation: bool = False,
     ) -> None:
         for step in (
             *(breaks or ()),
@@ -44,6 +47,7 @@ class Building:
         self.breaks, self.on = dict(breaks or {}), dict(on or {})
         self.hosts = hosts
         self.ends, self.volume, self.api, self.polls = ends, volume, api, polls
+        self.path, self.reservation = path, reservation
         self.request_id = cloud.fresh_id("req-")
         self.server_ids = [cloud.fresh_id() for _ in hosts]
         self.states = ["BUILD" for _ in hosts]
@@ -124,6 +128,7 @@ class Building:
         """Build on one host; return the result: active, stop, abort (no other host is asked), reschedule.
 
         Breaks of 7: undelivered, unacked, stop (never sent), left out, silence (acknowledged, then nothing).
+        reply late, reply never, reply CLASS: how nova-conductor answers the first save of the host.
         """
         cloud, how, server_id = self.cloud, self.broken("7"), self.server_ids[number]
         if how == "stop":
@@ -148,13 +153,104 @@ class Building:
             self.poll(number, self.now + 11, "BUILD")
             return "stop"
         self.wait(0.05)
+        if how.startswith("reply "):
+            return self.bad_reply(number, host, how.removeprefix("reply "))
         self.save(host, number, "building")
         for step in (self.step_8a, self.step_8b, self.step_8c):
             end = step(number, host)
             if end:
                 return end
+        if self.broken("8b").startswith("event "):
+            end = self.callback(number, host, self.broken("8b").removeprefix("event "))
+            if end:
+                return end
         self.succeed(number, host)
         return "active"
+
+    def bad_reply(self, number: int, host: str, how: str) -> str:
+        """Write the first save of *host*, and its reply: late, never, or a failure of the class *how*."""
+        cloud, msg_id = self.cloud, self.cloud.fresh_id().replace("-", "")
+        instance = nova_object("Instance", vm_state="building", uuid=self.server_ids[number])
+        args = {"objinst": instance, "objmethod": "save", "args": [], "kwargs": {}}
+        body = cloud.message("object_action", args, self.request_id, host, msg_id)
+        cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
+        failure = json.dumps({"class": how, "module": "m", "message": "it is not supported"})
+        self.wait({"late": 75, "never": 65}.get(how, 0.01))
+        if how != "never":
+            reply = cloud.reply(msg_id, None, None if how == "late" else failure)
+            cloud.rpc(self.now, "nova-conductor", host, "", f"reply_{host}", reply)
+        if how in ("late", "never"):
+            self.wait(3)
+            return "abort"
+        self.poll(number, self.now + 11, "BUILD")
+        return "stop"
+
+    def callback(self, number: int, host: str, how: str) -> str:
+        """Write what neutron reports to nova-api once the VM runs, and what nova-compute makes of it.
+
+        ok; 404, 503 (nova-api refuses); 207 (it refuses this event of two); failed (the report says so);
+        unanswered; again (refused, then accepted); never; late (after 310 s); freed (never, and nova-api
+        refuses that the port was deleted). Where it is not good, nova-compute gives up after 300 s.
+        """
+        begun, port = self.now, self.cloud.fresh_id()
+        status: dict[str, int | str] = {"404": 404, "503": 503, "207": 207, "unanswered": "unanswered"}
+        if how not in ("never", "late", "freed"):
+            self.report(number, status.get(how, 404 if how == "again" else 200), port, how)
+        if how == "again":
+            self.wait(1)
+            self.report(number, 200, port)
+        if how in ("ok", "again"):
+            return ""
+        self.now = begun + (0.5 if how == "failed" else 300)
+        self.compute_call(host, "neutron-server", "DELETE", f"/v2.0/ports/{port}", 204, agent="neutronclient")
+        if how == "freed":
+            self.report(number, 422, port, name="network-vif-deleted")
+        self.record_fault(number, host, "Failed to allocate the network(s), not rescheduling.")
+        if how == "late":
+            self.report(number, 200, port, at=begun + 310)
+        return "abort"
+
+    def report(
+        self,
+        number: int,
+        status: int | str,
+        port: str,
+        how: str = "",
+        name: str = "network-vif-plugged",
+        at: float | None = None,
+    ) -> None:
+        """Write a report of neutron about VM *number*."""
+        told = "failed" if how == "failed" else "completed"
+        own = {"name": name, "server_uuid": self.server_ids[number], "tag": port, "status": told}
+        other = own | {"server_uuid": self.cloud.fresh_id(), "code": 200}
+        answer: Any = {"events": [own | {"code": 404 if status == 207 else 200}, other]}
+        if isinstance(status, int) and status >= 400:
+            answer = {"itemNotFound": {"code": status, "message": "No instances found for any event"}}
+        path = "/v2.1/os-server-external-events"
+        self.cloud.rest(
+            at or self.wait(), "neutron-server", "nova-api", "POST", path, status,
+            agent="python-novaclient", request_id=self.cloud.fresh_id("req-"), answer=answer,
+            body={"events": [own, {key: value for key, value in other.items() if key != "code"}]},
+        )  # fmt: skip
+        self.wait(0.02)
+
+    def tell(self, number: int, host: str, how: str) -> str:
+        """Write nova's words of why the VM is in error: 'versioned: CLASS: words', legacy, sql, poll."""
+        way, _, words = how.partition(": ")
+        name, _, text = words.partition(": ")
+        server_id = self.server_ids[number]
+        if way == "sql":
+            self.record_fault(number, host, words)
+        elif way == "poll":
+            self.poll(number, self.wait(0.1), "ERROR", words)
+        else:
+            exception = nova_object("ExceptionPayload", exception=name, exception_message=text)
+            payload: dict[str, Any] = {"instance_id": server_id, "host": host, "message": words, "code": 500}
+            if way == "versioned":
+                payload = nova_object("InstanceCreatePayload", uuid=server_id, host=host, fault=exception)
+            event = "instance.create.error" if way == "versioned" else "compute.instance.create.error"
+            self.cloud.notify(self.wait(), host, event, payload, self.request_id)
+        return "abort"
 
     def compute_call(
         self,
@@ -195,8 +291,14 @@ class Building:
         return int(how) if how.isdigit() else how or good
 
     def step_8a(self, number: int, host: str) -> str:
-        """Write step 8a. Breaks: 500, refused, unanswered (by cinder; the VM is given up), left out."""
+        """Write step 8a. Breaks: 500, refused, unanswered (by cinder; the VM is given up), left out.
+
+        volume error, volume creating: cinder accepts a new volume, and the polls of it show this state until
+        the VM is given up. volume late: they show it three times before the volume is available.
+        """
         how = self.broken("8a")
+        if how.startswith("volume "):
+            return self.new_volume(number, host, how.removeprefix("volume "))
         if not self.volume or how == "left out":
             return ""
         attachment = f"/v3/{PROJECT}/attachments/3f40d174-af6d-4fd0-9776-99dfde14a908"
@@ -216,11 +318,68 @@ class Building:
         )
         return "" if good else "stop" if how == "silent" else "abort"
 
+    def new_volume(self, number: int, host: str, how: str) -> str:
+        """Write the creation of a volume that ends as *how* says: error, creating, late."""
+        volume, agent = self.cloud.fresh_id(), "python-cinderclient"
+        path, body = f"/v3/{PROJECT}/volumes", {"volume": {"id": volume, "status": "creating", "size": 20}}
+        self.compute_call(
+            host, "cinder-api", "POST", path, 202, body, agent=agent, body={"volume": {"size": 20}}
+        )
+        last = {"error": "error", "creating": "creating", "late": "available"}[how]
+        for status in ("creating", "creating", "creating", last):
+            state = {"volume": body["volume"] | {"status": status}}
+            self.compute_call(host, "cinder-api", "GET", f"{path}/{volume}", 200, state, agent=agent)
+            self.wait(3)
+        if how == "late":
+            return ""
+        words = f"Volume {volume} did not finish being created even after we waited 12 seconds or 4 attempts."
+        self.record_fault(number, host, f"{words} And its status is {last}.")
+        return "abort"
+
+    def record_fault(self, number: int, host: str, words: str) -> None:
+        """Write nova-conductor's INSERT of why VM *number* is in error."""
+        server_id = self.server_ids[number]
+        self.sql(
+            "nova-conductor",
+            "INSERT INTO instance_faults (deleted, instance_uuid, code, message, details, host) VALUES"
+            f" (0, '{server_id}', 500, 'Build of instance {server_id} aborted: {words}', 'Trace', '{host}')",
+        )
+
+    def port(self, host: str, port: str, vif_type: str) -> dict[str, Any]:
+        """Return neutron's answer about a port that *host* binds."""
+        return {"port": {"id": port, "status": "DOWN", "binding:host_id": host, "binding:vif_type": vif_type}}
+
+    def bad_port(self, number: int, host: str, how: str) -> str:
+        """Write a port that neutron makes, and whose binding fails as *how* says: its last vif_type."""
+        agent, port, body = "python-neutronclient", self.cloud.fresh_id(), {"binding:host_id": host}
+        for method, path, status, vif_type in (
+            ("POST", "/v2.0/ports", 201, "unbound"),
+            ("PUT", f"/v2.0/ports/{port}", 200, how),
+        ):
+            self.compute_call(
+                host, "neutron-server", method, path, status, self.port(host, port, vif_type), agent=agent,
+                body={"port": body | {"device_id": self.server_ids[number]}},
+            )  # fmt: skip
+        if how == "ovs":
+            return ""
+        self.compute_call(host, "neutron-server", "DELETE", f"/v2.0/ports/{port}", 204, agent=agent)
+        self.record_fault(number, host, "Failed to allocate the network(s), not rescheduling.")
+        return "abort"
+
     def step_8b(self, number: int, host: str) -> str:
-        """Write step 8b. Breaks: 503, 500, refused, unanswered (the VM is given up), silent, left out."""
+        """Write step 8b. Breaks: 503, 500, refused, unanswered (the VM is given up), silent, left out.
+
+        event HOW: what neutron reports at the end (`callback`).
+        vif binding_failed, vif unbound: neutron answers 200 with this vif_type, and the VM is given up. vif
+        ovs: unbound first, then a good one.
+        """
         how, server_id = self.broken("8b"), self.server_ids[number]
         if how == "left out":
             return ""
+        if how.startswith("event "):
+            how = ""
+        if how.startswith("vif "):
+            return self.bad_port(number, host, how.removeprefix("vif "))
         agent, port = "python-neutronclient", self.cloud.fresh_id()
         if how != "refused":
             self.compute_call(
@@ -256,12 +415,16 @@ class Building:
     def step_8c(self, number: int, host: str) -> str:
         """Write step 8c.
 
-        Breaks: 500, refused, unanswered, task failed, start fails (the next host is asked); silent; left out;
-        start unknown (its task is not queried); 401 (the session has expired; all calls are repeated).
+        Breaks: 500, refused, unanswered, task failed, start fails (the next host is asked); task running (it
+        never ends, and the VM is given up); silent; left out; start unknown (its task is not
+        queried); 401 (the session has expired; all calls are repeated); told HOW: no call, the VM is given
+        up, and nova says why (`tell`).
         """
         how, server_id = self.broken("8c"), self.server_ids[number]
         if how == "left out":
             return ""
+        if how.startswith("told "):
+            return self.tell(number, host, how.removeprefix("told "))
         plane, site, task = self.on.get("8c"), SITE, f"{SITE}/tasks/{100 + number * 10 + len(server_id)}"
 
         def vrm(
@@ -300,7 +463,7 @@ class Building:
         if how == "401":
             vrm("POST", f"{site}/vms", 401, {"errorDes": "session expired"}, body)
             vrm("POST", "/service/session", 200, {"userName": "gesysman"})
-        elif how and how not in ("task failed", "start fails", "start unknown"):
+        elif how and how not in ("task failed", "task running", "start fails", "start unknown"):
             vrm(
                 "POST",
                 f"{site}/vms",
@@ -315,6 +478,9 @@ class Building:
         if how == "task failed":
             vrm("GET", task, 200, {"status": "failed", "reasonDes": "the datastore is full"})
             return "reschedule"
+        if how == "task running":
+            vrm("GET", task, 200, {"status": "running", "progress": 50})
+            return "abort"
         vrm("GET", task, 200, {"status": "success", "progress": 100})
         start = {"taskUri": f"{SITE}/tasks/{self.next_number()}", "uri": vm}
         vrm("POST", f"{vm}/action/start", 200, start, {})
@@ -335,35 +501,44 @@ class Building:
 
     # --- the end ---
 
-    def save(self, host: str, number: int, vm_state: str) -> None:
+    def save(self, host: str, number: int, vm_state: str, task_state: str | None = None) -> None:
         """Write Instance.save of *host*: RPC to nova-conductor, its UPDATE, and the reply."""
         server_id = self.server_ids[number]
+        states = {"vm_state": vm_state} | ({"task_state": task_state} if task_state else {})
         args = {
             "objinst": nova_object(
                 "Instance",
                 id=2,
                 vm_state=vm_state,
-                task_state=None,
+                task_state=task_state,
                 host=host,
                 node=host,
                 user_data=None,
                 uuid=server_id,
             )
-            | {"nova_object.changes": ["vm_state"]},
+            | {"nova_object.changes": list(states)},
             "objmethod": "save",
             "args": [],
             "kwargs": {},
         }
+        written = ", ".join(f"{column}='{state}'" for column, state in states.items())
+        statement = f"UPDATE instances SET {written} WHERE instances.uuid = '{server_id}'"
+        self.act_on_object(host, args, statement)
+
+    tells: Collection[str] = ("RPC", "SQL")
+    """How the captures show what nova-compute saves."""
+
+    def act_on_object(self, host: str, args: dict[str, Any], statement: str) -> None:
+        """Write object_action of *host* with *args*, nova-conductor's *statement* for it, and the reply."""
         msg_id = self.cloud.fresh_id().replace("-", "")
         body = self.cloud.message("object_action", args, self.request_id, host, msg_id)
-        self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
-        self.sql(
-            "nova-conductor",
-            f"UPDATE instances SET vm_state='{vm_state}' WHERE instances.uuid = '{server_id}'",
-        )
-        self.cloud.rpc(
-            self.wait(0.005), "nova-conductor", host, "", f"reply_{host}", self.cloud.reply(msg_id)
-        )
+        if "RPC" in self.tells:
+            self.cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
+        if "SQL" in self.tells:
+            self.sql("nova-conductor", statement)
+        if "RPC" in self.tells:
+            reply = self.cloud.reply(msg_id)
+            self.cloud.rpc(self.wait(0.005), "nova-conductor", host, "", f"reply_{host}", reply)
 
     def succeed(self, number: int, host: str) -> None:
         """Write the success of VM *number* as *ends* asks: saved (with a poll), poll, or nothing."""
@@ -372,8 +547,8 @@ class Building:
         if self.ends in ("saved", "poll"):
             self.poll(number, self.now + 0.3, "ACTIVE")
 
-    def poll(self, number: int, at: float, status: str) -> None:
-        """Write a GET of the VM by the SC, answered with *status*, at the time *at*."""
+    def poll(self, number: int, at: float, status: str, fault: str = "") -> None:
+        """Write a GET of the VM by the SC, answered with *status* and *fault*, at the time *at*."""
         if not self.polls:
             return
         server_id = self.server_ids[number]
@@ -385,7 +560,10 @@ class Building:
             200,
             0.02,
             token=self.token,
-            answer={"server": {"id": server_id, "status": status, "tenant_id": PROJECT}},
+            answer={
+                "server": {"id": server_id, "status": status, "tenant_id": PROJECT}
+                | ({"fault": {"code": 500, "message": fault}} if fault else {})
+            },
         )
 
     def poll_all(self, *after: float) -> None:

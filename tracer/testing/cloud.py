@@ -111,7 +111,13 @@ _INSIDE = {
     "rabbitmq": "172.28.0.52",
     "vrm": "172.28.0.61",
 }
-_OUTSIDE = {"admin": "10.10.0.5", "sc": "10.10.0.10", "lb-outside": "10.10.0.20"}
+_OUTSIDE = {
+    "admin": "10.10.0.5",
+    "sc": "10.10.0.10",
+    "lb-outside": "10.10.0.20",
+    "nova-api-outside": "10.10.0.11",
+    "keystone-outside": "10.10.0.41",
+}
 SPREAD = Layout(_OUTSIDE | _INSIDE)
 """Each service has its own address; there is a tap for each plane."""
 _ELSEWHERE = {"compute1", "compute2", "compute3", "vrm"}
@@ -133,8 +139,13 @@ COLOCATED_TAPS = Layout(_OUTSIDE | _TOGETHER, "172.28.0.9", _HOSTS, taps=True, n
 class Cloud:
     """The services of a cloud and their long-lived connections; its methods write traffic to `network`."""
 
-    def __init__(self, layout: Layout = SPREAD) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout = SPREAD, *, portal: bool = True, proxy: bool = True) -> None:
+        """Make a cloud without traffic.
+
+        Without a *portal* the administrator's command line asks the cloud itself; without a *proxy* every
+        client asks the services themselves, at their addresses outside.
+        """
+        self.layout, self.portal, self.proxy = layout, portal, proxy
         self.network = Network(layout.points)
         self.address = layout.address
         self._amqp: dict[tuple[str, str], Connection] = {}
@@ -251,14 +262,21 @@ class Cloud:
         outside: str | None = None,
         api: str = "nova-api",
     ) -> None:
-        """Write a call of the SC through the proxy; *legs*: both, outer (the proxy answers itself), inner."""
-        port, front = PORTS[service], self.address["lb-outside"]
-        sent = {"User-Agent": "python-requests/2.28.1", "Accept": "application/json"}
+        """Write a call of the SC through the proxy; *legs*: both, outer (the proxy answers itself), inner.
+
+        In a cloud without a portal or a proxy: of the administrator, or to the service itself.
+        """
+        port, front = PORTS[service], self.address["lb-outside" if self.proxy else f"{service}-outside"]
+        legs = legs if self.proxy else "outer"
+        agent = "python-requests/2.28.1"
+        if not self.portal:
+            agent = "openstacksdk/0.101.0 keystoneauth1/5.0.0 python-requests/2.28.1 CPython/3.11.2"
+        sent = {"User-Agent": agent, "Accept": "application/json"}
         sent |= {"X-Auth-Token": token} if token else {}
         back = dict(answer_headers or {"X-OpenStack-Request-ID": self.fresh_id("req-")})
-        if legs == "outer" and answer is None and isinstance(status, int) and status >= 500:
+        if self.proxy and legs == "outer" and answer is None and isinstance(status, int) and status >= 500:
             answer, back = PROXY_PAGE, {"Content-Type": "text/html"}
-        sc = self.address["sc"]
+        sc = self.address["sc" if self.portal else "admin"]
         if legs != "inner":
             self._leg(at, sc, front, port, method, target, status, took, sent, body, back, answer, outside)
         if legs != "outer":
@@ -341,6 +359,24 @@ class Cloud:
         if fate != "unacked":
             taker.say(at + 0.001, ack(self._tags))
 
+    def notify(self, at: float, host: str, event: str, payload: dict[str, Any], request_id: str) -> None:
+        """Write a notification of a host's nova-compute, which nobody takes from its queue."""
+        publisher = f"nova-compute:{host}" if "nova_object.name" in payload else f"compute.{host}"
+        body = envelope(
+            {
+                "message_id": self.fresh_id(),
+                "publisher_id": publisher,
+                "event_type": event,
+                "priority": "ERROR",
+                "payload": payload,
+                "timestamp": "2026-11-22 06:48:21",
+                "_unique_id": self.fresh_id().replace("-", ""),
+                "_context_request_id": request_id,
+                "_context_project_id": PROJECT,
+            }
+        )
+        self.rpc(at, host, host, "nova", "versioned_notifications.error", body, "undelivered")
+
     # --- the database ---
 
     def database(self, role: str, at: float) -> Connection:
@@ -361,20 +397,9 @@ class Cloud:
         while at <= until:
             number += 1
             token = f"gAAAAABbackground{number:04d}xxxxxxxxxxxxxxxxxxxx"
-            self._leg(
-                at,
-                self.address["lb"],
-                self.address["nova-api"],
-                8774,
-                "GET",
-                "/",
-                300,
-                0.002,
-                {},
-                None,
-                {},
-                None,
-            )
+            if self.proxy:
+                ends = self.address["lb"], self.address["nova-api"]
+                self._leg(at, *ends, 8774, "GET", "/", 300, 0.002, {}, None, {}, None)
             self.from_outside(at + 0.1, "nova-api", "GET", "/v2.1/flavors", 200, 0.02, token=token)
             body = self.message(
                 "object_action",

@@ -22,7 +22,7 @@ from tracer import engine
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Report, Verdict
 from tracer.reports import failure, lead, plain
-from tracer.settings import Settings
+from tracer.settings import AUTO, Settings
 from tracer.testing.claims import CheckedStep, Claim
 
 __all__ = ["CheckedTrace", "Traffic", "check", "conforms", "difference"]
@@ -35,7 +35,7 @@ INCONCLUSIVE = "inconclusive"
 
 def check(
     *captures: str | os.PathLike[str],
-    grammar: str | os.PathLike[str] = "cloudvm_create",
+    grammar: str | os.PathLike[str] = AUTO,
     topology: str | os.PathLike[str] | None = None,
     stall_s: float = 60.0,
     allow: Sequence[str] = (),
@@ -213,7 +213,7 @@ class CheckedTrace:
 
     @property
     def outcome(self) -> str:
-        """active (done) · rejected · error · stuck · unfinished"""
+        """active (done) · rejected · error · stuck · deleted · unfinished"""
         return self.verdict.outcome
 
     @property

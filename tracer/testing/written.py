@@ -248,6 +248,9 @@ class _AllSeen:
     def damaged(self, protocol: str, caller: object, callee: object, since_ns: int, until_ns: int) -> bool:
         return False
 
+    def is_elsewhere(self, plane: str, protocol: str, servers: object) -> bool:
+        return False
+
     def spoke(self, protocol: str, caller: object, callee: object) -> bool:
         return True
 

@@ -66,7 +66,7 @@ def misnamed(
             seen.inside.add("forwarded requests")
         elif server.address in portals and client in administrators:
             seen.outside.add("asked")
-        elif client in portals and (server in roles.fronts or server.port in ROLE_OF_PORT):
+        elif client in portals and (roles.is_front(server) or server.port in ROLE_OF_PORT):
             seen.outside.add("asks")
         else:
             continue

@@ -36,6 +36,7 @@ from tracer.openstack.services import (
     BROKER,
     CALLS_OTHERS,
     DATABASE,
+    DRIVES_VRM,
     FANOUT,
     FANOUT_QUEUE,
     LISTENS,
@@ -49,6 +50,9 @@ from tracer.openstack.services import (
     ROLE_OF_TOPIC,
     RUNS_PROGRAM,
     VRM,
+    is_client_tool,
+    is_command_line,
+    is_of_vrm_driver,
     is_same_project,
     role_of_user_agent,
 )
@@ -66,6 +70,10 @@ class Roles:
         self._given = given
         self.fronts: dict[Endpoint, str] = {}
         """Proxy's listening endpoint -> role of the service behind it ('' while unknown)."""
+        self._presumed: dict[Endpoint, str] = {}
+        """Server of an API call on the external plane -> role of the service, which may be behind it"""
+        self._presumed_at: dict[str, set[str]] = {}
+        """address of these servers -> roles of the services"""
         self._front_addresses: set[str] = set()
         self._serves: dict[str, dict[int, str]] = {}
         """address -> port -> role served there"""
@@ -81,10 +89,24 @@ class Roles:
         """(address, process id) -> role"""
         self._proxied: set[str] = set()
         """addresses that forward requests"""
+        self._forwarded: set[str] = set()
+        """roles of which a forwarded request was seen"""
+        self._acting: set[str] = set()
+        """roles that were seen as clients, at any address"""
+        self._portal_addresses: OrderedDict[str, None] = OrderedDict()
+        """addresses that were asked over HTTP on a port that is no service's: a portal may be there"""
+        self._tools: OrderedDict[str, None] = OrderedDict()
+        """addresses of clients whose User-Agent names a tool or a library for OpenStack's APIs"""
         self._asked: OrderedDict[tuple[str, Endpoint], None] = OrderedDict()
         """(client's address, server) of HTTP requests whose client does not identify itself"""
         self._by_token: OrderedDict[str, list[Call]] = OrderedDict()
         """digest of a token -> open requests that carry it, in order of their start"""
+        self._drivers: set[str] = set()
+        """Programs that were seen whose virtualisation is a VRM's"""
+        self._asks_vrm = False
+        """Whether a path of the VRM was asked for"""
+        self._tried_vrm: OrderedDict[str, None] = OrderedDict()
+        """addresses with a connection to a VRM's port that failed or cannot be decoded"""
 
     # --- collecting ---
 
@@ -94,14 +116,17 @@ class Roles:
         if message.name == "connection.start-ok":
             # oslo.messaging names a connection <program>:<process id>:<uuid>.
             name, _, rest = str(arguments.get("connection_name", "")).partition(":")
-            role = ROLE_OF_PROGRAM.get(name.rpartition("/")[2])
+            program = name.rpartition("/")[2]
+            role = ROLE_OF_PROGRAM.get(program)
             if role:
+                self._runs(program)
                 self._acts_as(connection, role)
                 self._programs[connection.client.address, rest.partition(":")[0]] = role
                 _trim(self._programs)
         elif message.name == "basic.consume":
             queue = str(arguments.get("queue", ""))
-            self._consumes(connection, queue.partition(FANOUT_QUEUE)[0])
+            # A fanout's queue is TOPIC_fanout_ID; with streams it is TOPIC_fanout, one for all consumers.
+            self._consumes(connection, queue.partition(FANOUT_QUEUE)[0].removesuffix(FANOUT))
 
     def login(self, message: SqlLogin) -> None:
         """Learn from a database login: its process id may be that of a broker connection.
@@ -109,9 +134,12 @@ class Roles:
         Source: PyMySQL sends `_pid` and `program_name` as connection attributes.
         """
         role = self._programs.get((message.connection.client.address, message.attributes.get("_pid", "")))
-        role = role or ROLE_OF_PROGRAM.get(message.attributes.get("program_name", "").rpartition("/")[2])
+        program = message.attributes.get("program_name", "").rpartition("/")[2]
+        role = role or ROLE_OF_PROGRAM.get(program)
         if role:
+            self._runs(program)
             message.connection.client_role = role
+            self._acting.add(role)
 
     def observe(self, call: Call) -> None:
         """Learn from *call*, which has begun or changed."""
@@ -124,13 +152,16 @@ class Roles:
                     facts.consumer.connection, facts.routing_key or facts.exchange.removesuffix(FANOUT)
                 )
             self._serve(call.connection.server, BROKER)
+            if facts.published and (sender := rpc.SENDER.get(facts.method)):
+                self._acting.add(sender)
             # Service.save names its own program every 10 s: the only sign of a host that does nothing else.
             if facts.binary in ROLE_OF_PROGRAM and facts.published:
-                self._acts.setdefault(call.connection.client.address, set()).add(
-                    ROLE_OF_PROGRAM[facts.binary]
-                )
+                self._runs(facts.binary)
+                self._act(call.connection.client.address, ROLE_OF_PROGRAM[facts.binary])
         elif isinstance(facts, SqlFacts):
             self._serve(call.connection.server, DATABASE)
+            if writer := sql.writer(facts.verb, facts.table, facts.quota):
+                self._acting.add(writer)
         else:
             self.undecoded(call.connection)
 
@@ -139,6 +170,14 @@ class Roles:
         role = ROLE_OF_PORT.get(connection.server.port)
         if role and connection.server not in self.fronts:
             self._serve(connection.server, role)
+        if role == VRM:
+            self._tried_vrm[connection.client.address] = None
+            _trim(self._tried_vrm)
+
+    def _runs(self, program: str) -> None:
+        """Record that *program* was seen, if its virtualisation is a VRM's."""
+        if program in DRIVES_VRM:
+            self._drivers.add(program)
 
     def _observe_rest(self, call: Call, facts: RestFacts) -> None:
         """Learn from the head of a request, and, once *call* is closed, from its answer."""
@@ -156,12 +195,22 @@ class Roles:
             # Before the User-Agent: a proxy passes on the one of its client.
             connection.client_role = PROXY
             self._proxied.add(connection.client.address)
+            self._forwarded.add(role_of_path(facts.path) or ROLE_OF_PORT.get(connection.server.port, ""))
             self._learn_front(connection, facts)
         elif role := role_of_user_agent(facts.user_agent):
             self._acts_as(connection, role)
+            if is_of_vrm_driver(facts.user_agent):
+                self._drivers |= DRIVES_VRM
         else:
-            self._asked[connection.client.address, connection.server] = None
+            client, server = connection.client.address, connection.server
+            self._asked[client, server] = None
             _trim(self._asked)
+            if server.port not in ROLE_OF_PORT:
+                self._portal_addresses[server.address] = None
+                _trim(self._portal_addresses)
+            if is_client_tool(facts.user_agent):
+                self._tools[client] = None
+                _trim(self._tools)
         if not connection.server_role:
             self._learn_server(connection, facts.path)
         if facts.subject_token:
@@ -183,6 +232,7 @@ class Roles:
         if role is None:
             role = role_of_path(path)
             if role:
+                self._asks_vrm |= role == VRM
                 self._by_path[server] = role
                 _trim(self._by_path)
         connection.server_role = role or ROLE_OF_PORT.get(server.port, "")
@@ -202,11 +252,43 @@ class Roles:
             self._front(outer, role_of_path(facts.path) or ROLE_OF_PORT.get(outer.port, ""))
 
     def front_outside(self, connection: Connection) -> None:
-        """Record the server of an API call on the external plane as a proxy."""
+        """Record the server of an API call on the external plane: a proxy, unless the API stands alone."""
         server = connection.server
         role = connection.server_role
         if role in LISTENS and role != VRM and self._given.role(server.address, server.port) is None:
-            self._front(server, role)
+            if server not in self._presumed and len(self._presumed) < REMEMBERED:
+                self._presumed[server] = role
+                self._presumed_at.setdefault(server.address, set()).add(role)
+            self._serves.get(server.address, {}).pop(server.port, None)
+
+    def stands_alone(self, role: str) -> bool:
+        """Return whether no proxy is before the API of *role*: a client outside of the cloud asks it itself.
+
+        That is so where the services inside are seen, and no request to this API, or to any, was seen to be
+        forwarded. Where the inside is not captured, or hidden within one host, the proxy of the document is
+        taken to be there.
+        """
+        if role in self._forwarded or role in self.fronts.values():
+            return False
+        return role in self._acting or (NOVA_API in self._acting and not self._forwarded and not self.fronts)
+
+    def behind(self, endpoint: Endpoint) -> str | None:
+        """Return the role of the service behind the proxy at *endpoint*, '' if unknown; None for no proxy."""
+        role = self.fronts.get(endpoint)
+        if role is None:
+            presumed = self._presumed.get(endpoint)
+            role = presumed if presumed is not None and not self.stands_alone(presumed) else None
+        return role
+
+    def _is_front_address(self, address: str) -> bool:
+        """Return whether a proxy listens at *address*."""
+        presumed = self._presumed_at.get(address, ())
+        return address in self._front_addresses or any(not self.stands_alone(role) for role in presumed)
+
+    def _all_fronts(self) -> dict[Endpoint, str]:
+        """Return the proxies' endpoints, those on the external plane included, and what is behind each."""
+        presumed = {e: role for e, role in self._presumed.items() if self.behind(e) is not None}
+        return presumed | self.fronts
 
     def _front(self, endpoint: Endpoint, role: str) -> None:
         """Record *endpoint* as a proxy's; it then no longer counts as a server of its own."""
@@ -222,17 +304,17 @@ class Roles:
         an address with the proxy, has the proxy's virtual address.
         """
         address = connection.client.address
-        found = None
+        found = elsewhere = None
         for call in self._by_token.get(token, ()):
             at = call.connection.server
-            if (
-                not call.closed
-                and call.connection is not connection
-                and at not in self.fronts
-                and (at.address == address or address in self._front_addresses)
-            ):
+            if call.closed or call.connection is connection or self.behind(at) is not None:
+                continue
+            if at.address == address or self._is_front_address(address):
                 found = call
-        return found
+            elif at in self._presumed:
+                # A service that clients ask itself has one address for them, and another one inside.
+                elsewhere = call
+        return found or elsewhere
 
     def _forget_token(self, call: Call, facts: RestFacts) -> None:
         waiting = self._by_token.get(facts.token)
@@ -250,13 +332,17 @@ class Roles:
         # What the connection says of itself is stronger than its queues.
         if not connection.client_role:
             connection.client_role = role
-        self._acts.setdefault(connection.client.address, set()).add(role)
+        self._act(connection.client.address, role)
         if host and role == NOVA_COMPUTE:
             self._hosts[connection.client.address] = host
 
     def _acts_as(self, connection: Connection, role: str) -> None:
         connection.client_role = role
-        self._acts.setdefault(connection.client.address, set()).add(role)
+        self._act(connection.client.address, role)
+
+    def _act(self, address: str, role: str) -> None:
+        self._acts.setdefault(address, set()).add(role)
+        self._acting.add(role)
 
     def _serve(self, endpoint: Endpoint, role: str) -> None:
         self._serves.setdefault(endpoint.address, {}).setdefault(endpoint.port, role)
@@ -285,29 +371,42 @@ class Roles:
         found |= {address for address, ports in self._serves.items() if role in ports.values()}
         found |= {address for (address, _), given in self._given.roles.items() if given == role}
         if role == PROXY:
-            found |= self._front_addresses | self._proxied
+            found |= {endpoint.address for endpoint in self._all_fronts()} | self._proxied
         elif role == PORTAL:
             found |= self._portals()
         elif role == ADMIN:
             portals = self._portals()
+            found |= {client for client in self._askers() if self._is_client(client)}
             found |= {
                 client
                 for client, server in self._asked
                 if server.address in portals and client not in portals and server.port not in ROLE_OF_PORT
             }
+        else:
+            alone = (e for e, its in self._presumed.items() if its == role and self.behind(e) is None)
+            found |= {endpoint.address for endpoint in alone}
         return found
 
-    def _portals(self) -> set[str]:
+    def _askers(self) -> set[str]:
         """Return the addresses outside of the cloud that call its API."""
         return {
-            client
-            for client, server in self._asked
-            if (server in self.fronts or server.port in ROLE_OF_PORT) and self._is_stranger(client)
+            client for client, server in self._asked if self._is_api(server) and self._is_stranger(client)
         }
+
+    def _portals(self) -> set[str]:
+        """Return the addresses outside of the cloud that call its API for others."""
+        return {client for client in self._askers() if not self._is_client(client)}
+
+    def _is_client(self, address: str) -> bool:
+        """Return whether *address*, outside of the cloud, asks its API for itself: it is no portal.
+
+        It names a tool of clients, and nobody asks anything of it.
+        """
+        return address in self._tools and address not in self._portal_addresses
 
     def fronts_of(self, role: str) -> set[str]:
         """Return the addresses of the proxies that forward to *role*."""
-        return {endpoint.address for endpoint, behind in self.fronts.items() if behind == role}
+        return {endpoint.address for endpoint, behind in self._all_fronts().items() if behind == role}
 
     def serves(self, role: str) -> bool:
         """Return whether *role* was seen as a server, itself or behind a proxy."""
@@ -316,13 +415,35 @@ class Roles:
         if role == PROXY:
             # `fronts` is no evidence: an inner leg names the outer endpoint in Host even where the outer leg
             # is not captured. Only a call to the endpoint shows that the outer leg is visible.
-            asked = any(self.fronts.get(server) == NOVA_API for _, server in self._asked)
+            asked = any(self.behind(server) == NOVA_API for _, server in self._asked)
             return asked or PROXY in self._given.roles.values()
-        return role in self.fronts.values() or any(role in ports.values() for ports in self._serves.values())
+        if role in self.fronts.values() or role in self._presumed.values():
+            return True
+        return any(role in ports.values() for ports in self._serves.values())
+
+    def sign_of_vendor(self) -> str:
+        """Return what shows that the cloud has a VRM, or what the topology file names; empty without a sign.
+
+        A port of the VRM is a sign only where it is a host's nova-compute that tries it.
+        """
+        given = set(self._given.roles.values()) & {VRM, PORTAL}
+        if given:
+            return f"the topology file names a {max(given)}"
+        if self._asks_vrm:
+            return f"a {VRM} was called"
+        if any(NOVA_COMPUTE in self._acts.get(address, ()) for address in self._tried_vrm):
+            return f"{NOVA_COMPUTE} called the port of a {VRM}"
+        if self._drivers:
+            return f"{min(self._drivers)} was seen, which works with a {VRM}"
+        return ""
+
+    def works_with(self, role: str) -> bool:
+        """Return whether something was seen that works with *role*: a program with a driver for the VRM."""
+        return role == VRM and (self._asks_vrm or bool(self._drivers))
 
     def is_front(self, endpoint: Endpoint) -> bool:
         """Return whether *endpoint* is a proxy's listening endpoint."""
-        return endpoint in self.fronts or self._given.role(endpoint.address, endpoint.port) == PROXY
+        return self.behind(endpoint) is not None or self._given.role(endpoint.address, endpoint.port) == PROXY
 
     def alone(self, address: str) -> str | None:
         """Return the role of *address* when everything seen there is of one role."""
@@ -330,7 +451,7 @@ class Roles:
         acting = self._acts.get(address, set())
         if address in self._proxied:
             return PROXY if not served and not acting else None
-        if address in self._front_addresses:
+        if self._is_front_address(address):
             # A virtual address is the proxy's as a destination only. As a source it is any service of the
             # host that holds it.
             return None
@@ -348,7 +469,8 @@ class Roles:
             # A reply goes through a connection of its own: whoever was asked sends it.
             return self.callee(call.parent)
         if end is None:
-            return rpc.SENDER.get(facts.method, "?") if isinstance(facts, RpcFacts) else "?"
+            sender = self._sender(call, facts) if isinstance(facts, RpcFacts) else ""
+            return sender or "?"
         endpoint = end.endpoint
         role = self._given.role(endpoint.address, endpoint.port)
         if role is None and isinstance(facts, RestFacts) and call.front is None and facts.forwarded_for:
@@ -361,10 +483,14 @@ class Roles:
         if role:
             return role
         if isinstance(facts, RpcFacts):
-            return rpc.SENDER.get(facts.method) or endpoint.address
+            return self._sender(call, facts) or endpoint.address
         if isinstance(facts, SqlFacts):
             return sql.writer(facts.verb, facts.table, facts.quota) or endpoint.address
         return self._rest_caller(call, endpoint)
+
+    def _sender(self, call: Call, facts: RpcFacts) -> str:
+        """Return the role that sends such a message, by its method and by whom it is for; '' if unknown."""
+        return "" if facts.mode == "reply" else rpc.sender_of(facts.method, self._rpc_callee(call, facts))
 
     def _behind_proxy(self, call: Call, facts: RestFacts) -> str | None:
         """Return the client of a proxy whose outer leg was not captured, when it is a service."""
@@ -388,9 +514,12 @@ class Roles:
                 return self._service(owner)
         if self._is_stranger(endpoint.address):
             if self._calls_api(call):
-                return PORTAL
+                return ADMIN if self._is_client(endpoint.address) else PORTAL
             if self._is_sc(call.connection.server):
                 return ADMIN
+        elif isinstance(facts, RestFacts) and is_command_line(facts.user_agent) and self._calls_api(call):
+            # A client on a host of the cloud.
+            return ADMIN
         return endpoint.address
 
     def _works_on(self, owner: Call, call: Call, endpoint: Endpoint) -> bool:
@@ -401,13 +530,13 @@ class Roles:
         ended_ns = owner.ended_ns or call.started_ns
         # 5 ms: records of several capture points may be out of order by that much.
         return owner.started_ns <= call.started_ns <= ended_ns + 5_000_000 and (
-            endpoint.address in self._front_addresses
+            self._is_front_address(endpoint.address)
             or endpoint.address in {owner.connection.server.address, owner.connection.client.address}
         )
 
     def _service(self, call: Call) -> str:
         """Return the service that answers *call*, also through a proxy."""
-        return call.connection.server_role or self.fronts.get(call.connection.server, "") or "?"
+        return call.connection.server_role or self.behind(call.connection.server) or "?"
 
     def is_stranger(self, call: Call) -> bool:
         """Return whether a REST call comes from outside of the cloud to a server without a given role."""
@@ -423,15 +552,18 @@ class Roles:
         """Return whether no evidence makes *address* a part of the cloud."""
         return (
             address not in self._acts
-            and address not in self._front_addresses
+            and not self._is_front_address(address)
+            and address not in self._presumed_at
             and address not in self._proxied
             and not set(self._serves.get(address, {}).values()) & LISTENS
         )
 
     def _calls_api(self, call: Call) -> bool:
         """Return whether *call* goes to an API of the cloud or to a proxy of one."""
-        server = call.connection.server
-        return server in self.fronts or server.port in ROLE_OF_PORT
+        return self._is_api(call.connection.server)
+
+    def _is_api(self, server: Endpoint) -> bool:
+        return server in self.fronts or server in self._presumed or server.port in ROLE_OF_PORT
 
     def _is_sc(self, server: Endpoint) -> bool:
         """Return whether *server* is outside of the cloud and on none of its ports: then it is the SC."""
@@ -448,8 +580,9 @@ class Roles:
             return role
         if isinstance(facts, SqlFacts):
             return DATABASE
-        if endpoint in self.fronts:
-            behind = call.connection.server_role or self.fronts[endpoint]
+        behind = self.behind(endpoint)
+        if behind is not None:
+            behind = call.connection.server_role or behind
             # Internal HTTP goes through the proxy as well. There the document names the service as the
             # callee; only a client from outside calls the proxy.
             return behind if behind and self.caller(call) in CALLS_OTHERS else PROXY

@@ -32,7 +32,7 @@ class Topology:
         self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
         if isinstance(call.facts, RestFacts):
             if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
-                # According to the document, APIs on the external plane are reached through the proxy only.
+                # According to the document, APIs on the external plane are reached through the proxy.
                 self.roles.front_outside(connection)
             if connection.server_role == VRM:
                 self.planes.observe(connection, VRM)
@@ -69,7 +69,7 @@ class Topology:
         *step* is the step that it is taken for; *ambiguous* says that it may belong to another trace.
         """
         caller, callee = self.caller(call), self.callee(call)
-        through = call.connection.server in self.roles.fronts and callee != PROXY
+        through = self.roles.behind(call.connection.server) is not None and callee != PROXY
         frames = call.frames
         if through and call.back is not None:
             # Both legs are one call between services: its evidence is the frames of both.
@@ -113,9 +113,9 @@ class Topology:
         """Return the role that *call* is made to.
 
         A client outside of the cloud reaches an API through its proxy, even where no forwarded request shows
-        that there is one.
+        that there is one; but not where the service is seen to stand alone.
         """
         callee = self.roles.callee(call)
         if callee in APIS and self.roles.is_stranger(call) and self.plane_of(call.connection) == EXTERNAL_API:
-            return PROXY
+            return callee if self.roles.stands_alone(callee) else PROXY
         return callee

@@ -178,6 +178,8 @@ class Amqp091:
         if self._ignored:
             return ()
         messages: list[Message] = []
+        heard_ns = self._directions[TO_SERVER].last[1]
+        self._connection.quiet_ns = closed.time_ns - heard_ns if heard_ns else 0
         for direction, stream in enumerate(self._directions):
             if stream.ended or (closed.how == "fin" and direction != closed.direction):
                 continue

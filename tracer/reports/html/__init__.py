@@ -28,7 +28,7 @@ from markupsafe import Markup
 from tracer import __version__
 from tracer.model import Capture, Report, Verdict
 from tracer.openstack.services import FLOW
-from tracer.reports import clock, duration, lead, losses, plain, plural, timestamp
+from tracer.reports import choice_words, clock, duration, lead, losses, plain, plural, timestamp
 from tracer.reports.html import overview
 from tracer.reports.html.compact import Packer
 
@@ -54,6 +54,7 @@ def pieces(report: Report) -> Iterator[bytes]:
             version=__version__,
             report=report,
             grammar=plain(report.grammar, 80),
+            choice=choice_words(report),
             title=_title(report),
             verdicts=Counter(verdict.verdict for verdict in report.verdicts),
             outcomes=Counter(verdict.outcome for verdict in report.verdicts),
@@ -63,7 +64,7 @@ def pieces(report: Report) -> Iterator[bytes]:
             between=Counter(
                 overview.stop(v) for v in report.verdicts if v.stopped_between and not v.stopped_at
             ),
-            traces=[_row(number, verdict) for number, verdict in enumerate(report.verdicts)],
+            traces=[_row(number, verdict, report) for number, verdict in enumerate(report.verdicts)],
             stops=sorted({overview.stop(verdict) for verdict in report.verdicts} - {""}),
             hosts=sorted({host for verdict in report.verdicts for host in _hosts(verdict)}),
             captures=[_capture(capture) for capture in report.captures],
@@ -149,7 +150,7 @@ def _hosts(verdict: Verdict) -> list[str]:
     return [plain(host, 60) for host in (verdict.compute_host, verdict.api_host) if host]
 
 
-def _row(number: int, verdict: Verdict) -> dict[str, Any]:
+def _row(number: int, verdict: Verdict, report: Report) -> dict[str, Any]:
     """Return the list's row for a trace, with the values to search and sort by."""
     ids = [key for key in (verdict.server_id, verdict.request_id, verdict.id) if key]
     return {
@@ -160,6 +161,7 @@ def _row(number: int, verdict: Verdict) -> dict[str, Any]:
         "id": lead(plain(ids[0], 60)) if ids else "",
         "find": " ".join(dict.fromkeys(plain(key, 120) for key in (*ids, *_hosts(verdict)))).lower(),
         "stop": overview.stop(verdict),
+        "workflow": f"{plain(verdict.grammar, 80)}: " if verdict.grammar != report.grammar else "",
         "summary": plain(verdict.summary, 300),
         "hosts": _hosts(verdict),
         "started": clock(verdict.captured_ns),

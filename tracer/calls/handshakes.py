@@ -1,0 +1,142 @@
+"""Clients that connect to the broker and get no further: the handshake of AMQP 0-9-1 never ends.
+
+    greeting > start < start-ok > [secure <, secure-ok >] tune < tune-ok, open > open-ok <     (section 2.2.4)
+
+A client hangs meanwhile, since nothing is published before open-ok. Health checks of a proxy break a
+handshake off, too, but within milliseconds: only one that lasts counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tracer.calls.bodies import clean
+from tracer.model import (
+    BOTH,
+    CLIENT,
+    SERVER,
+    TO_CLIENT,
+    AmqpMethod,
+    Call,
+    Closed,
+    ConnectFacts,
+    Connection,
+    End,
+    Frames,
+)
+
+__all__ = ["Handshakes"]
+
+PATIENCE_NS = 5_000_000_000
+"""A healthy handshake takes milliseconds; over WANs and through proxies below a second."""
+MOST_OPEN = 10_000
+STEPS = frozenset(
+    f"connection.{name}" for name in ("start", "start-ok", "secure", "secure-ok", "tune", "tune-ok", "open")
+)
+_BROKEN_OFF = "the AMQP handshake went no further than"
+_LAST = "connection.open-ok"
+_REFUSAL = "connection.close"
+
+
+class Handshakes:
+    """Follows the handshakes of all connections to brokers; makes a failed connection of each that fails."""
+
+    def __init__(self, serial: Callable[[], int]) -> None:
+        self._serial = serial
+        self._waiting: dict[int, AmqpMethod] = {}
+        """Connection number -> latest method of its handshake, the one that waits longest first."""
+        self._told: dict[int, Call] = {}
+        self._done: set[int] = set()
+        """Connections whose handshake was seen to begin, and has ended well."""
+
+    def __bool__(self) -> bool:
+        """Whether a handshake is going on."""
+        return bool(self._waiting)
+
+    def method(self, message: AmqpMethod) -> list[Call]:
+        """Return the call that *message*, a method of a connection, makes: the broker refused the client."""
+        number = message.connection.number
+        if message.name == _LAST:
+            if self._waiting.pop(number, None) is not None:
+                self._done.add(number)
+            told = self._told.pop(number, None)
+            if told is not None:
+                # It ended after all, late.
+                told.result, told.ended_ns, told.error = "ok", message.time_ns, ""
+            return [told] if told is not None else []
+        if message.name in STEPS:
+            self._waiting.pop(number, None)
+            self._waiting[number] = message
+            if len(self._waiting) > MOST_OPEN:
+                del self._waiting[next(iter(self._waiting))]
+        elif message.name == _REFUSAL and message.direction == TO_CLIENT and number in self._waiting:
+            before = self._waiting.pop(number)
+            arguments = message.arguments
+            said = clean(f"{arguments.get('reply_code', '')} {arguments.get('reply_text', '')}")
+            self._done.add(number)
+            return [self._failed(before.connection, message.frames, "error", said, message.time_ns)]
+        return []
+
+    def overdue(self, now_ns: int) -> list[Call]:
+        """Return the failed connections of the handshakes that last too long at *now_ns*, each once."""
+        calls = []
+        while self._waiting:
+            number, message = next(iter(self._waiting.items()))
+            if now_ns - message.time_ns < PATIENCE_NS:
+                break
+            del self._waiting[number]
+            calls.append(self._broken_off(message.connection, message, None))
+        return calls
+
+    def closed(self, closed: Closed) -> list[Call]:
+        """Return the failed connection, if *closed* ends one whose handshake lasted and did not end."""
+        connection = closed.connection
+        number = connection.number
+        message = self._waiting.pop(number, None)
+        told = self._told.pop(number, None)
+        if told is not None:
+            told.ended_ns = closed.time_ns if closed.how != "end" else None
+            return [told]
+        was_done = number in self._done
+        self._done.discard(number)
+        since_ns = message.time_ns if message is not None else connection.first_ns
+        is_known = connection.seen == BOTH and not connection.gaps and not connection.is_reported
+        if was_done or not is_known or closed.time_ns - since_ns < PATIENCE_NS:
+            return []
+        ended_ns = closed.time_ns if closed.how != "end" else None
+        if message is not None:
+            return [self._broken_off(connection, message, ended_ns)]
+        # Not one method: the broker took the connection and never answered the greeting.
+        words = f"{_BROKEN_OFF} the greeting"
+        return [] if connection.joined else [self._failed(connection, closed.frames, "none", words, ended_ns)]
+
+    def ignore(self, connection: Connection) -> None:
+        """Follow *connection* no more: it cannot be decoded."""
+        self._waiting.pop(connection.number, None)
+        self._done.add(connection.number)
+
+    def _broken_off(self, connection: Connection, message: AmqpMethod, ended_ns: int | None) -> Call:
+        words = f"{_BROKEN_OFF} {message.name}"
+        call = self._failed(connection, message.frames, "none", words, ended_ns)
+        if ended_ns is None:
+            self._told[connection.number] = call
+        return call
+
+    def _failed(
+        self, connection: Connection, frames: Frames, result: str, words: str, ended_ns: int | None
+    ) -> Call:
+        return Call(
+            self._serial(),
+            "RPC",
+            f"CONNECT :{connection.server.port}",
+            result,
+            connection.first_ns,
+            ended_ns,
+            list(frames),
+            End(connection, CLIENT),
+            End(connection, SERVER),
+            ConnectFacts(),
+            connection,
+            error=words,
+            closed=True,
+        )
