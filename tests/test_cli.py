@@ -167,6 +167,10 @@ MISTAKES = [
     (["check", "x", "--format", "xml"], f"--format: 'xml' is not one of {KNOWN}"),
     (["check", "x", "--color", "blue"], "--color: 'blue' is not one of 'auto', 'always', 'never'"),
     (["check", "x", "--grammar"], "option '--grammar' requires an argument; --help shows how"),
+    (
+        ["extract", "x", "--trace", "a", "--trace", "b", "-w", "y"],
+        "--trace is given 2 times; name one, and run once for each",
+    ),
     (["completion"], "tracer completion needs bash|zsh|fish; `tracer completion --help` shows how"),
     (["completion", "bsh"], "tracer completion: 'bsh' is not one of 'bash', 'zsh', 'fish'"),
     (["completion", "bash", "x"], "got unexpected extra argument (x); `tracer completion --help` shows how"),

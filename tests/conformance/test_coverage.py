@@ -226,3 +226,29 @@ def test_an_answer_without_its_request_was_asked_for_before(certain: bool, since
     assert known.damaged("REST", *ends, begins_ns, begins_ns)
     assert not known.damaged("REST", *ends, begins_ns - 3 * SECOND_NS, begins_ns - 3 * SECOND_NS)
     assert not known.damaged("SQL", *ends, until_ns, until_ns)
+
+
+def test_a_connection_of_one_direction_says_nothing_of_other_times_and_protocols() -> None:
+    """Nor does one that is idle: an acknowledgement and an end hide no call."""
+    known = coverage()
+    made = connection(seen=1)
+    known.closed(Closed(made, AT_NS + SECOND_NS, "fin"))
+    ends = {made.client.address}, {made.server.address}
+    assert known.one_way("REST", *ends, AT_NS - SECOND_NS, AT_NS)
+    assert not known.one_way("REST", *ends, AT_NS + 2 * SECOND_NS, AT_NS + 3 * SECOND_NS)
+    assert not known.one_way("REST", *ends, AT_NS - 2 * SECOND_NS, AT_NS - SECOND_NS)
+    assert not known.one_way("SQL", *ends, AT_NS - SECOND_NS, AT_NS)
+    idle = connection(number=2, seen=1)
+    idle.protocol = None
+    known.closed(Closed(idle, AT_NS, "fin"))
+    assert not known.one_way("REST", {idle.client.address}, {idle.server.address})
+
+
+def test_a_burst_of_one_plane_says_nothing_of_another() -> None:
+    """Nor one of another capture than that which holds a call."""
+    known = coverage()
+    for number in range(1, 4):
+        known.gap(Gap(connection(number), TO_SERVER, AT_NS, 10, AT_NS))
+    assert known.is_in_burst(AT_NS, AT_NS, [0], "Internal_base")
+    assert not known.is_in_burst(AT_NS, AT_NS, [1])
+    assert not known.is_in_burst(AT_NS, AT_NS, (), "External_api")

@@ -5,6 +5,7 @@ Shipped captures, each cut off at a time of day.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,60 @@ def cut(folder: Path, name: str, day: str = "", **ends: str) -> Verdict:
 
 def told(verdict: Verdict, kind: str) -> list[Note]:
     return [note for note in verdict.notes if note.kind == kind]
+
+
+# --- what has not come yet, and what nobody saw ---------------------------------------------------------
+
+
+def test_storage_that_may_still_come_is_not_missing(tmp_path: Path) -> None:
+    """8a and 8b run side by side: that 8b is owed says nothing of 8a, though a volume is asked for."""
+    start = cut(tmp_path, "ok-volume").started_ns
+    for after_ms in range(0, 12_000, 750):
+        end = f"{datetime.fromtimestamp(start / 1e9 + after_ms / 1e3, tz=UTC):%H:%M:%S.%f}"
+        verdict = cut(tmp_path, "ok-volume", External_api=end, Internal_base=end) if after_ms else None
+        assert verdict is None or verdict.deviations == (), (after_ms, verdict.summary)
+
+
+def test_a_message_behind_which_the_capture_ends_was_perhaps_taken(tmp_path: Path) -> None:
+    """External_api shows the error; what came of 4e is behind the end of Internal_base."""
+    whole = cut(tmp_path, "fail-no-valid-host")
+    sent_ns = next(s.started_ns for s in whole.steps if s.step == "4e")
+    assert sent_ns is not None
+    end = f"{datetime.fromtimestamp(sent_ns / 1e9 + 0.001, tz=UTC):%H:%M:%S.%f}"
+    verdict = cut(tmp_path, "fail-no-valid-host", Internal_base=end)
+    assert (verdict.outcome, verdict.stopped_at) == ("error", None)
+    assert verdict.stopped_between is not None
+
+
+def test_a_request_of_the_host_is_no_order_at_the_portal(tmp_path: Path) -> None:
+    """The VRM refused a host, and the capture begins behind the request: another host built the VM."""
+    whole = cut(tmp_path, "fail-vrm-500-reschedule")
+    sent_ns = next(s.started_ns for s in whole.steps if s.step == "4e")
+    assert sent_ns is not None
+    paths = []
+    for plane in (EXTERNAL, INTERNAL):
+        source = str(CAPTURES / "fail-vrm-500-reschedule" / f"{plane}.pcap.zst")
+        batches = open_capture(source, Capture(0, source, plane))
+        path = tmp_path / f"{plane}.pcap"
+        path.write_bytes(
+            pcap([(p[0], p[1]) for b in batches for p in b if 0 < p[0] - sent_ns < 2_000_000_000])
+        )
+        paths.append(str(path))
+    verdict = only(engine.check(paths, Settings()))
+    assert verdict.outcome != "rejected"
+    assert verdict.deviations == ()
+
+
+def test_without_times_no_order_is_judged(tmp_path: Path) -> None:
+    """All packets of a file at 0: no step is late, missing or out of order, and a warning says why."""
+    for plane in (EXTERNAL, INTERNAL):
+        source = str(CAPTURES / "ok-image" / f"{plane}.pcap.zst")
+        batches = open_capture(source, Capture(0, source, plane))
+        (tmp_path / f"{plane}.pcap").write_bytes(pcap([(0, p[1]) for b in batches for p in b]))
+    report = engine.check([str(tmp_path)], Settings())
+    assert all(verdict.deviations == () for verdict in report.verdicts), [v.summary for v in report.verdicts]
+    assert any("have the same time" in warning for warning in report.remarks)
+    assert not any("±" in warning for warning in report.remarks)
 
 
 # --- the host -----------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from re import _parser  # type: ignore[attr-defined]
 
-from tracer.grammar.patterns import Leg, example_of, expected_of, legs_of
+import pytest
+
+from tracer.grammar.patterns import Leg, endless_part, example_of, expected_of, legs_of
 
 PATTERN = r"Internal_base RPC (?:nova\-api|nova\-conductor) > db (?:GET|PUT) /x\S+( y)? (?:ok|\?)"
 
@@ -37,3 +39,25 @@ def test_the_plainest_line() -> None:
     """Of alternatives the first; `…` for what may be anything; what is optional is left out."""
     assert example_of(PATTERN) == "RPC nova-api > db GET /x…"
     assert expected_of(PATTERN) == "RPC nova-api > db GET /x… ok"
+
+
+@pytest.mark.parametrize(
+    "pattern, is_endless",
+    [
+        (r"(a+)+b", True),
+        (r"(a*)*", True),
+        (r"(\w+\s?)*$", True),
+        (r"(\d{1,3})+y", True),
+        (r"(a+|b)*c", True),
+        (r"x(?:y(?:[a-z]*)+)z", True),
+        (r"(.|a)*b", True),
+        (r"(\/[^\/\s]+)*", False),
+        (r"([a-z]+-)*x", False),
+        (r"(foo|bar)+", False),
+        (r"(a+){2}", False),
+        (r"\S+ \S+(\.\d+)?", False),
+    ],
+)
+def test_a_repetition_that_can_be_split_in_many_ways_is_endless(pattern: str, is_endless: bool) -> None:
+    """Python's `re` tries all ways: 2**n of them for a path of n characters, which anyone may send."""
+    assert (endless_part(pattern) is not None) is is_endless

@@ -217,6 +217,28 @@ def _cut(files: Files, chance: random.Random) -> Iterator[Harmed]:
     yield Harmed(f"{name} at {share:.0%}", files, {name: share})
 
 
+WINDOWS = 3
+"""So many windows of each capture, and of all together, for each seed."""
+
+
+def _windows(from_begin: bool, to_end: bool) -> Row:
+    """All files, and each alone, from the begin or from a random instant, to the end or to another one."""
+
+    def row(files: Files, chance: random.Random) -> Iterator[Harmed]:
+        for names in [[*files], *([name] for name in files if len(files) > 1)]:
+            for _ in range(WINDOWS):
+                first, last = sorted((_instant(files, chance), _instant(files, chance)))
+                begin_ns, end_ns = 0 if from_begin else first, 1 << 62 if to_end else last + 1
+                left = _changed(
+                    files,
+                    names,
+                    lambda p, begin_ns=begin_ns, end_ns=end_ns: D.until(D.since(p, begin_ns), end_ns),  # type: ignore[misc]
+                )
+                yield Harmed(f"{' and '.join(names)} {begin_ns} to {end_ns}", left)
+
+    return row
+
+
 CLOCKS_NS = {
     "0.5ms": MILLISECOND_NS // 2,
     **{f"{ms}ms": ms * MILLISECOND_NS for ms in (5, 50, 200, 500)},
@@ -257,13 +279,16 @@ ROWS: dict[str, Row] = {
     "ends-earlier": _ends_earlier,
     "starts-later": _starts_later,
     "cut": _cut,
+    "window-ends": _windows(True, False),
+    "window-begins": _windows(False, True),
+    "window": _windows(False, False),
     **{
         f"snap-{size}": _each(lambda p, _, __, x=size: D.snap(p, x))  # type: ignore[misc]
         for size in (1024, 512, 256, 128, 96, 64)
     },
 }
 """Name -> what is done; in the order of the table."""
-ENDS_A_FILE = ("ends-earlier", "cut")
+ENDS_A_FILE = ("ends-earlier", "cut", "window-ends", "window")
 """Rows in which a creation is rightly told as unfinished, wherever that is."""
 SAME_EACH_TIME = ("none", "no-direction", "no-file", *(name for name in ROWS if name.startswith("snap-")))
 """Rows without chance in them."""

@@ -63,6 +63,7 @@ def check(
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
+    PLANE=FILE@OFFSET adds to the times of that file, as @+1.2ms, @-50us or @+2s.
 
     Exit codes: 0 every trace conforms, 1 a trace deviates, 2 could not run,
     3 none deviates but one is inconclusive, 5 no trace found, 130 interrupted

@@ -260,9 +260,20 @@ where = click.option(
     " id: a part of it, or of an RPC message's). Repeat it: one key, either value; several keys,"
     " all of them.",
 )
+
+
+def _one_trace(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """Return the one trace that is named; the last of several would be taken in silence."""
+    if len(given) > 1:
+        raise UsageError(f"--trace is given {len(given)} times; name one, and run once for each")
+    return given[0] if given else None
+
+
 trace = click.option(
     "--trace",
     metavar="ID",
+    multiple=True,
+    callback=_one_trace,
     help="An id, request id, server id or name, or the beginning of one; or an RPC message's id.",
 )
 

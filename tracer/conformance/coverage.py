@@ -11,7 +11,7 @@ from which the reader sees what to capture next time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from tracer.model import (
@@ -32,6 +32,9 @@ __all__ = ["Coverage", "Visibility"]
 
 SECOND_NS = 1_000_000_000
 MAX_PAIRS = 100_000
+CLOCK_NS = 50_000_000
+"""So far the clocks of two capture points may be apart beyond what bounds them: late records, a drift."""
+_NEVER_NS = 1 << 80
 BURST_NS = 10_000_000_000
 """A gap that took longer to show says little of when its bytes were lost."""
 BURST_CONNECTIONS = 3
@@ -50,10 +53,29 @@ class Visibility(Protocol):
     def span_ns(self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()) -> tuple[int, int]:
         """Return when the capture of *plane* begins and ends; (0, 0) without packets."""
 
-    def one_way(
+    def spoke(
         self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
     ) -> bool:
-        """Return whether only one direction between these ends is captured."""
+        """Return whether any call between these ends is captured."""
+
+    def is_elsewhere(self, plane: str, protocol: str, servers: Sequence[str] | set[str]) -> bool:
+        """Return whether calls to *servers* are captured on other planes alone."""
+
+    def one_way(
+        self,
+        protocol: str,
+        caller: Sequence[str] | set[str],
+        callee: Sequence[str] | set[str],
+        since_ns: int,
+        until_ns: int,
+    ) -> bool:
+        """Return whether in that time only one direction of a connection between these ends is captured."""
+
+    def without_times(self) -> str | None:
+        """Return the path of a capture whose packets have no times that make sense; None without one."""
+
+    def clock_error_ns(self, some: Collection[int], others: Collection[int]) -> int | None:
+        """Return how far the clocks of two groups of captures may differ; None where it is not known."""
 
     def plane_is_given(self, connection: Connection) -> bool:
         """Return whether the plane of *connection* is known from the name of its capture."""
@@ -79,8 +101,13 @@ class Visibility(Protocol):
     ) -> bool:
         """Return whether bytes between these ends are missing in that time."""
 
-    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
-        """Return whether in that time a capture point lost packets of many connections at once."""
+    def is_in_burst(
+        self, since_ns: int, until_ns: int, captures: Collection[int] = (), plane: str = "*"
+    ) -> bool:
+        """Return whether in that time a capture point lost packets of many connections at once.
+
+        One of *captures*, all without them, that may show *plane*.
+        """
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
         """Return, in words, a time in it of which nothing is known; None without one."""
@@ -118,9 +145,11 @@ class Coverage:
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._bursts: dict[tuple[int, int], set[int]] = {}
         """(capture, second) -> connections of which bytes are missing then, as far as `BURST_CONNECTIONS`"""
-        self._half_seen: dict[tuple[str, str], int] = {}
-        """(client, server) of connections captured in one direction -> when the last one ended; which end is
-        which may be guessed"""
+        self._half_seen: dict[tuple[str, str, str], tuple[int, int]] = {}
+        """(protocol, client, server) of connections captured in one direction -> when the first one began and
+        the last one ended; which end is which may be guessed"""
+        self._ended: set[int] = set()
+        """Numbers of the connections of one direction that have ended."""
         self._planes: dict[str, set[str]] = {}
         """protocol ('' for any) -> planes on which it could be seen; filled when asked for"""
         self._drops: list[tuple[Capture, int, int]] = []
@@ -184,9 +213,14 @@ class Coverage:
         connection = closed.connection
         is_made = closed.how not in ("refused", "unanswered")
         if connection.seen != BOTH and is_made:
-            ends = connection.client.address, connection.server.address
-            if ends in self._half_seen or len(self._half_seen) < MAX_PAIRS:
-                self._half_seen[ends] = closed.time_ns
+            # One that is idle shows an acknowledgement or its end, and hides no call.
+            protocol = CALLS_OVER.get(connection.protocol or "")
+            key = protocol or "", connection.client.address, connection.server.address
+            if protocol and (key in self._half_seen or len(self._half_seen) < MAX_PAIRS):
+                first_ns, last_ns = self._half_seen.get(key, (connection.first_ns, closed.time_ns))
+                self._half_seen[key] = min(first_ns, connection.first_ns), max(last_ns, closed.time_ns)
+            if len(self._ended) < MAX_PAIRS:
+                self._ended.add(connection.number)
 
     def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
         """Record that bytes between the ends of *connection* are missing in that time."""
@@ -219,7 +253,7 @@ class Coverage:
             seconds -= {second for second in seconds if second < before}
             if not seconds:
                 del self._holes[key]
-        self._half_seen = {ends: at_ns for ends, at_ns in self._half_seen.items() if at_ns >= before_ns}
+        self._half_seen = {key: at for key, at in self._half_seen.items() if at[1] >= before_ns}
         self._bursts = {key: hit for key, hit in self._bursts.items() if key[1] >= before}
         self._drops = [drop for drop in self._drops if drop[2] >= before_ns]
         self._interruptions = [each for each in self._interruptions if each[1] >= before_ns]
@@ -342,23 +376,62 @@ class Coverage:
                     return True
         return False
 
-    def one_way(self, protocol: str, caller: Iterable[str], callee: Iterable[str]) -> bool:
-        """Return whether of a connection between these ends one direction only was captured."""
+    def spoke(self, protocol: str, caller: Iterable[str], callee: Iterable[str]) -> bool:
+        """Return whether any call of *protocol* from one of *caller* to one of *callee* is captured."""
+        servers = set(callee)
+        return any((protocol, client, server) in self._pairs for client in caller for server in servers)
+
+    def is_elsewhere(self, plane: str, protocol: str, servers: Iterable[str]) -> bool:
+        """Return whether calls to *servers* are captured on other planes alone."""
+        some = set(servers)
+        found = {
+            self._plane_of(c) for (p, _, server), c in self._pairs.items() if p == protocol and server in some
+        }
+        return plane != "*" and bool(found) and plane not in found
+
+    def one_way(
+        self,
+        protocol: str,
+        caller: Iterable[str],
+        callee: Iterable[str],
+        since_ns: int = 0,
+        until_ns: int = _NEVER_NS,
+    ) -> bool:
+        """Return whether in that time one direction only of a connection between these ends was captured."""
         callers, callees = set(caller), set(callee)
         medium = MEDIUM_OF.get(protocol)
         servers = self._addresses_of(medium) if medium else callees
         clients = callers | callees if protocol == "RPC" else callers
-        connections = [
-            connection
+        # Those that are open still; what ended is in `_half_seen`.
+        if any(
+            spoken == protocol and a in clients and b in servers and connection.first_ns <= until_ns
             for (spoken, a, b), connection in self._pairs.items()
-            if spoken == protocol and a in clients and b in servers and connection.protocol
-        ]
-        if any(connection.seen != BOTH for connection in connections):
+            if connection.protocol and connection.seen != BOTH and connection.number not in self._ended
+        ):
             return True
         # Where only answers are seen nothing becomes a call, and the two ends may be taken for each other.
         return any(
-            (a in clients and b in servers) or (a in servers and b in clients) for a, b in self._half_seen
+            spoken in (protocol, "?")
+            and ((a in clients and b in servers) or (a in servers and b in clients))
+            and first_ns <= until_ns
+            and last_ns >= since_ns
+            for (spoken, a, b), (first_ns, last_ns) in self._half_seen.items()
         )
+
+    def without_times(self) -> str | None:
+        """Return the path of a capture whose packets have no times that make sense; None without one."""
+        return next((capture.path for capture in self._captures if capture.is_untimed), None)
+
+    def clock_error_ns(self, some: Collection[int], others: Collection[int]) -> int | None:
+        """Return how far the clocks of two groups of captures may differ; None where it is not known."""
+        both = {*some, *others}
+        clocks = [self._captures[number].clock for number in both]
+        compared = {c.clock.reference for c in self._captures} | {
+            c.number for c in self._captures if c.clock.reference is not None
+        }
+        if not both <= compared:
+            return None
+        return CLOCK_NS + sum(clock.uncertain_ns for clock in clocks)
 
     def plane_is_given(self, connection: Connection) -> bool:
         """Return whether a capture's name states the plane of *connection*; an inferred plane is a guess."""
@@ -374,23 +447,25 @@ class Coverage:
         callers, callees = set(caller), set(callee)
         # A second more on each side: gaps are kept by whole seconds, and known by the packet after them.
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
-        for (spoken, client, server), seconds in self._holes.items():
-            if spoken not in (protocol, "?"):
-                continue
-            if protocol == "RPC":
-                fits = client in callers or client in callees or not (callers or callees)
-            else:
-                fits = (not callers or client in callers) and (not callees or server in callees)
-            if fits and any(first <= second <= last for second in seconds):
-                return True
-        return False
+        return any(
+            _fits(key, protocol, callers, callees) and any(first <= second <= last for second in seconds)
+            for key, seconds in self._holes.items()
+        )
 
-    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
-        """Return whether in that time a capture point lost packets of many connections at once."""
+    def is_in_burst(
+        self, since_ns: int, until_ns: int, captures: Collection[int] = (), plane: str = "*"
+    ) -> bool:
+        """Return whether in that time a capture point lost packets of many connections at once.
+
+        One of *captures*, all without them, that may show *plane*.
+        """
         first, last = since_ns // SECOND_NS - 1, until_ns // SECOND_NS + 1
         return any(
-            first <= second <= last and len(hit) >= BURST_CONNECTIONS
-            for (_, second), hit in self._bursts.items()
+            first <= second <= last
+            and len(hit) >= BURST_CONNECTIONS
+            and (not captures or capture in captures)
+            and (plane == "*" or self._captures[capture].plane in (None, plane))
+            for (capture, second), hit in self._bursts.items()
         )
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
@@ -410,3 +485,13 @@ class Coverage:
             if is_of_plane and capture.broke_off and ((capture.corrected_last_ns or 0) < until_ns):
                 return capture.path
         return None
+
+
+def _fits(key: tuple[str, str, str], protocol: str, callers: set[str], callees: set[str]) -> bool:
+    """Return whether traffic of *key* (protocol, client, server) may be what *callers* ask of *callees*."""
+    spoken, client, server = key
+    if spoken not in (protocol, "?"):
+        return False
+    if protocol == "RPC":
+        return client in callers or client in callees or not (callers or callees)
+    return (not callers or client in callers) and (not callees or server in callees)

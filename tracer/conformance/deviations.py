@@ -143,7 +143,7 @@ class _Unexplained:
 
     def __init__(self, case: Case, coverage: StepCoverage, ending: Ending, moved: list[OutOfOrder]) -> None:
         self.case, self.coverage, self.ending, self.moved = case, coverage, ending, moved
-        self.damaged = case.is_damaged()
+        self.damaged = case.is_damaged() or not coverage.order_is_known()
         self.deviations: list[Deviation] = []
         self.notes: list[Note] = []
         self.reported: set[tuple[str, str]] = set()

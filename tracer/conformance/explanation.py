@@ -55,7 +55,7 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
     retry = UNOBSERVED if len(case.attempts) > 1 else 2 * MISSING
     # Three choices: without the ambiguous calls, with all of them, with one of each kind. The cheapest wins;
     # of equal costs the first, so ambiguous calls count only where they explain something.
-    ordered = _in_causal_order(case.witnesses, grammar)
+    ordered = _in_causal_order(case.witnesses, grammar, coverage)
     certain = [w for w in ordered if not w.ambiguous]
     choices = [certain]
     if len(certain) < len(ordered):
@@ -88,11 +88,12 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
     return Explanation(witnesses, best.edits, taken, step_of, moved)
 
 
-def _in_causal_order(witnesses: Sequence[Witness], grammar: Grammar) -> list[Witness]:
+def _in_causal_order(witnesses: Sequence[Witness], grammar: Grammar, coverage: StepCoverage) -> list[Witness]:
     """Return *witnesses* in order of time, but what a request caused after the request.
 
     Two capture points have two clocks: a call that another point saw before the request that caused it shows
-    their difference, and no deviation. Calls of one point keep their order.
+    their difference, and no deviation, as far as these clocks may differ. Calls of one point keep their
+    order.
     """
     found: list[Witness] = []
     for witness in witnesses:
@@ -102,7 +103,10 @@ def _in_causal_order(witnesses: Sequence[Witness], grammar: Grammar) -> list[Wit
         for position, earlier in enumerate(found if own else ()):
             places = [grammar.places[step] for step in earlier.all_steps if step in grammar.places]
             elsewhere = captures.isdisjoint(capture for capture, _ in earlier.call.frames)
-            if places and min(places) > max(own) and elsewhere:
+            if not (places and min(places) > max(own) and elsewhere):
+                continue
+            error_ns = coverage.clock_error_ns(witness.call, earlier.call)
+            if error_ns is None or witness.call.started_ns - earlier.call.started_ns <= error_ns:
                 at = position
                 break
         found.insert(at, witness)

@@ -150,8 +150,12 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
     if given_up is not None and given_up.asks_another:
         ending.left = _what_was_left(case, given_up, failed_reply)
     if failing is not None:
-        ending.stopped_at = grammar.earliest(failing.failed)
         ending.call, ending.error = failing.call, failing.call.error or said_of(failing)
+        if coverage.shows_attempts_until(ending.time_ns):
+            ending.stopped_at = grammar.earliest(failing.failed)
+        else:
+            # Another host may have been asked after the end of the capture, and have failed at another step.
+            ending.between = grammar.attempt[0], grammar.attempt[-1]
         return ending
     if failed_reply is not None and not case.attempts:
         facts = failed_reply.facts
@@ -392,7 +396,8 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
     """
     steps = [s for s in case.grammar.steps if s.presence == "required"]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
-    unanswered = _unanswered(case, coverage, since_ns)
+    ended_ns = ending.time_ns if ending.outcome == "error" else 0
+    unanswered = _unanswered(case, coverage, since_ns, ended_ns)
     last_seen, absent = -1, list[str]()
     for i, step in enumerate(steps):
         # Each attempt repeats these steps: those of an earlier attempt do not count.
@@ -421,7 +426,7 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
         ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
         return
     would_be_told = is_silent and coverage.would_be_told(waiting.name)
-    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name) or would_be_told:
+    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name, ended_ns) or would_be_told:
         ending.stopped_at = waiting.name
         return
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)
@@ -443,10 +448,19 @@ def _is_given_up(case: Case, witness: Witness) -> bool:
     return witness.record.result == "none" and witness.record.caller in case.grammar.askers
 
 
-def _unanswered(case: Case, coverage: StepCoverage, since_ns: int) -> str | None:
-    """Return the step of the last call that waits for its answer: a call of the host's, or of the API's."""
+def _is_accepted(created: Call) -> bool:
+    """Return whether a leg of the request was answered with success: its service waits for nothing more."""
+    legs = [leg.facts for leg in (created, created.front) if leg is not None]
+    return any(isinstance(facts, RestFacts) and 200 <= facts.status < 300 for facts in legs)
+
+
+def _unanswered(case: Case, coverage: StepCoverage, since_ns: int, ended_ns: int = 0) -> str | None:
+    """Return the step of the last call that waits for its answer: a call of the host's, or of the API's.
+
+    *ended_ns* is when the workflow ended, 0 where it waits: until then the answer would have been captured.
+    """
     created, grammar = case.trace.created, case.grammar
-    if created is not None and not case.attempts:
+    if created is not None and not case.attempts and not _is_accepted(created):
         # The API may hang in a call of its own (to the broker, say) and leave its client without an answer:
         # the innermost call is the cause.
         failed = failing_in_api(case, created)
@@ -465,6 +479,6 @@ def _unanswered(case: Case, coverage: StepCoverage, since_ns: int) -> str | None
         and w.record.result in ("?", "none")
         and not getattr(w.call.facts, "broken", False)
         and not w.call.connection.gaps
-        and not coverage.may_lack_answer(w.call)
+        and not coverage.may_lack_answer(w.call, ended_ns)
     ]
     return grammar.earliest(waiting[-1].all_steps) if waiting else None

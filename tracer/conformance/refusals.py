@@ -14,7 +14,7 @@ from tracer.conformance.case import Case, Ending, Witness
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.model import Call, RestFacts, RpcFacts
 from tracer.openstack.rest import is_login
-from tracer.openstack.services import KEYSTONE, PROXY
+from tracer.openstack.services import HOST_SERVICE, KEYSTONE, PROXY
 
 __all__ = ["failing_call", "failing_in_api", "refusal_of", "rejected", "step_of_failure", "waiting_in_api"]
 
@@ -40,10 +40,19 @@ def _legs(case: Case) -> list[Call]:
     if created is not None:
         return [leg for leg in (created, created.front) if leg is not None]
     if creates:
-        # An order at the portal is known by the name in its body.
-        orders = (c for c in case.trace.calls if isinstance(c.facts, RestFacts) and c.facts.name)
-        return [c for c in orders if isinstance(c.facts, RestFacts) and c.facts.status >= 400]
+        # An order at the portal. Its ends may not be known; what a host asks of the VRM has a name as well.
+        asked = [c for c in case.trace.calls if _is_order(case, c)]
+        return [c for c in asked if isinstance(c.facts, RestFacts) and c.facts.name and c.facts.status >= 400]
     return [w.call for w in case.witnesses if w.all_steps & case.grammar.inward]
+
+
+def _is_order(case: Case, call: Call) -> bool:
+    """Return whether *call* may be an order at the portal, by its path and its ends."""
+    record = case.records[call.serial]
+    is_known = record.callee != record.callee_address
+    if is_known or record.caller == HOST_SERVICE:
+        return record.callee in case.grammar.begun_at(call.protocol, call.asked)
+    return bool(case.grammar.begun_at(call.protocol, call.asked))
 
 
 def rejected(case: Case, coverage: StepCoverage, refusal: Call) -> Ending:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracer.conformance.case import Case
-from tracer.conformance.coverage import Visibility
+from tracer.conformance.coverage import CLOCK_NS, Visibility
 from tracer.grammar import Leg
 from tracer.model import Call, Connection, RpcFacts
 from tracer.openstack.services import ADMIN, HOST_SERVICE, OUTSIDE, PORTAL, PROXY
@@ -17,6 +17,7 @@ from tracer.openstack.services import ADMIN, HOST_SERVICE, OUTSIDE, PORTAL, PROX
 __all__ = ["StepCoverage"]
 
 
+SECOND_NS = 1_000_000_000
 LEAD_NS = 60_000_000_000
 """A creation that is first seen within this time after the start of a capture may have begun before it.
 
@@ -62,7 +63,7 @@ class StepCoverage:
             begin_ns > since_ns
             or end_ns < until_ns
             or captures.unseen(plane, "REST", callers, callees, (caller, callee))
-            or captures.one_way("REST", callers, callees)
+            or captures.one_way("REST", callers, callees, since_ns, until_ns)
             or captures.cut_short()
             or captures.interruption(since_ns, until_ns)
             or captures.is_in_burst(since_ns, until_ns)
@@ -141,11 +142,17 @@ class StepCoverage:
         """Return why a call of *step* on *leg* could not have been seen, None if it would have been."""
         # From what concerns all captures to what concerns one moment: the first reason is reported.
         callers, callees = self._ends(leg.caller), self._ends(leg.callee)
-        if leg.protocol == "REST" and leg.caller not in (PORTAL, PROXY):
-            # Services reach each other directly or through the proxy's internal address.
-            callees = callees | self._fronts_of(leg.callee)
         coverage = self._captures
         names = leg.caller, leg.callee
+        if leg.protocol == "REST" and leg.caller not in (PORTAL, PROXY):
+            # Services reach each other directly or through the proxy's internal address.
+            fronts = self._fronts_of(leg.callee)
+            if strict and fronts and not callees and not coverage.spoke("REST", callers, fronts):
+                # Known by the address alone at which clients from outside ask for it.
+                return f"{leg.caller} > {leg.callee} was never seen in the captures"
+            callees = callees | fronts
+            if strict and coverage.is_elsewhere(leg.plane, leg.protocol, callees):
+                return f"{leg.callee} was never seen on {leg.plane}"
         reason = coverage.unseen(leg.plane, leg.protocol, callers, callees, names, strict)
         if reason is not None:
             interruption = coverage.interruption(*self._window(step)[:2])
@@ -161,6 +168,9 @@ class StepCoverage:
             # Quota reads carry no id in any release: they are joined to the request by its time and address.
             api = self._case.grammar.api
             return f"it carries no id and is only found by {api}'s POST, which is not in the captures"
+        path = coverage.without_times()
+        if path is not None:
+            return f"the packets of {path} have no times, so their order is not known"
         since_ns, until_ns, closed = self._window(step)
         begin_ns, end_ns = coverage.span_ns(leg.plane, leg.protocol, callers | callees)
         where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
@@ -173,7 +183,7 @@ class StepCoverage:
             return f"the capture of {where} may have begun after it"
         if end_ns < (until_ns if closed else since_ns):
             return f"the capture of {where} may end before it"
-        if coverage.one_way(leg.protocol, callers, callees):
+        if coverage.one_way(leg.protocol, callers, callees, since_ns, until_ns):
             return f"only one direction between {leg.caller} and {leg.callee} is captured"
         path = coverage.broke_off(leg.plane, until_ns)
         if path is not None:
@@ -184,7 +194,7 @@ class StepCoverage:
         if interruption is not None:
             return interruption
         # What was optional and never seen is not needed, so a burst elsewhere does not make it doubtful.
-        if strict and coverage.is_in_burst(since_ns, until_ns):
+        if strict and coverage.is_in_burst(since_ns, until_ns, (), leg.plane):
             return "packets of many connections are missing in the capture at that time"
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
@@ -217,10 +227,23 @@ class StepCoverage:
             # A portal may ask the cloud of its own accord.
             return False
         inner = request[request.index(step) + 1 :]
+        worked = any(
+            self._order(seen) > self._order(request[-1]) for w in self._case.witnesses for seen in w.steps
+        )
+        if worked and step == self._case.grammar.proxy_step and not self._proxy_is_seen():
+            # Its service did the work. Where no request at all is seen to be forwarded, the client asks that
+            # service itself, or the proxy's other side is not captured.
+            return True
         if any(not w.all_steps.isdisjoint(inner) for w in self._case.witnesses):
             return True
         legs = (self._case.trace.created, getattr(self._case.trace.created, "front", None))
         return any(leg is not None and bool(getattr(leg.facts, "answered_id", "")) for leg in legs)
+
+    def _proxy_is_seen(self) -> bool:
+        """Return whether any request was seen to be forwarded by a proxy."""
+        return self._captures.spoke(
+            "REST", self._addresses_of(PROXY), self._addresses_of(self._case.grammar.api)
+        )
 
     def _order(self, step: str) -> int:
         return self._case.grammar.places.get(step, 0)
@@ -252,14 +275,26 @@ class StepCoverage:
         with the last activity of the trace.
         """
         order = self._order(step)
-        since_ns, until_ns = self._case.first_ns, 0
+        begun: dict[str, int] = {}
+        until_ns = 0
+        attempt = self._case.grammar.attempt if len(self._case.attempts) > 1 else ()
         for witness in self._case.witnesses:
             for seen in witness.steps:
                 at = self._order(seen)
                 if at < order:
-                    since_ns = max(since_ns, witness.call.started_ns)
+                    started_ns = witness.call.started_ns
+                    is_earlier = (
+                        step in attempt and seen in attempt and started_ns < self._case.attempts[-1].since_ns
+                    )
+                    if not is_earlier:
+                        begun[seen] = min(begun.get(seen, started_ns), started_ns)
                 elif at > order and (not until_ns or witness.call.started_ns < until_ns):
                     until_ns = witness.call.started_ns
+        # A step before it may have calls after it as well: its first one counts, unless that may be hidden.
+        since_ns = max(
+            (ns for seen, ns in begun.items() if not self._may_have_begun_before(seen)),
+            default=self._case.first_ns,
+        )
         trace = self._case.trace
         # Of an active VM all steps are over, and of a failed one the step that failed.
         ended_ns = trace.active_ns or trace.failed_ns or 0
@@ -270,6 +305,13 @@ class StepCoverage:
             # steps around the first.
             until_ns = last_ns
         return min(since_ns, until_ns), until_ns, closed
+
+    def _may_have_begun_before(self, step: str) -> bool:
+        """Return whether calls of *step*, which may be repeated, may lie before the begin of the capture."""
+        grammar, first_ns = self._case.grammar, self._case.first_ns
+        return grammar.repeats(step) and any(
+            self._captures.span_ns(leg.plane)[0] > first_ns for leg in grammar.legs(step)[:1]
+        )
 
     def captured_until_ns(self, step: str | None, by_state: bool = False) -> int:
         """Return until when every plane that could carry *step* is captured; 0 if none is.
@@ -289,6 +331,20 @@ class StepCoverage:
         ]
         return min(ends, default=0)
 
+    def clock_error_ns(self, call: Call, other: Call) -> int | None:
+        """Return how far the clocks by which two calls were seen may differ; None where it is not known."""
+        some, others = ({capture for capture, _ in each.frames} for each in (call, other))
+        return self._captures.clock_error_ns(some, others)
+
+    def order_is_known(self) -> bool:
+        """Return whether the clocks tell the order of the calls of this trace."""
+        if self._captures.without_times() is not None:
+            return False
+        seen = {capture for w in self._case.witnesses for capture, _ in w.call.frames}
+        took_ns = self._case.last_own_ns() - self._case.first_ns
+        error_ns = self._captures.clock_error_ns(seen, ()) if len(seen) > 1 else 0
+        return error_ns is None or error_ns - CLOCK_NS <= took_ns
+
     @property
     def stall_ns(self) -> int:
         """Silence after which a step counts as not coming any more."""
@@ -307,24 +363,55 @@ class StepCoverage:
             return False
         return self.would_show(step) or self.owed_by_broker(step) or self.would_be_told(step, by_state)
 
-    def may_lack_answer(self, call: Call) -> bool:
-        """Return whether the answer to *call* may lie in a hole of the captures."""
-        ends = call.connection.client.address, call.connection.server.address
-        until_ns = self._captures.span_ns("*")[1]
-        if self._captures.is_in_burst(call.started_ns, until_ns):
+    def may_lack_answer(self, call: Call, ended_ns: int = 0) -> bool:
+        """Return whether the answer to *call* may lie in a hole of the captures, or behind their end.
+
+        Behind their end only where the workflow went on longer, until *ended_ns*.
+        """
+        connection = call.connection
+        ends = connection.client.address, connection.server.address
+        if self._until(call) < ended_ns:
+            return True
+        # An answer that comes later than a stall is none.
+        until_ns = call.started_ns + max(self._stall_ns, LEAD_NS)
+        if self._captures.is_in_burst(call.started_ns, until_ns, connection.captures):
             return True
         return self._captures.damaged(call.protocol, {ends[0]}, {ends[1]}, call.started_ns, until_ns)
 
-    def owed_by_broker(self, step: str) -> bool:
-        """Return whether the broker still holds, or dropped, the message that *step* waits for."""
+    def _until(self, call: Call) -> int:
+        """Return until when the plane of *call* is captured."""
+        record = self._case.records.get(call.serial)
+        plane = record.plane if record is not None and record.plane in self._captures.planes() else "*"
+        ends = {call.connection.client.address, call.connection.server.address}
+        return self._captures.span_ns(plane, call.protocol, ends)[1]
+
+    def shows_attempts_until(self, ended_ns: int) -> bool:
+        """Return whether another attempt before *ended_ns* would be in the captures, by the time alone."""
+        attempt = self._case.grammar.attempt
+        return not attempt or self.captured_until_ns(attempt[0]) >= ended_ns
+
+    def owed_by_broker(self, step: str, ended_ns: int = 0) -> bool:
+        """Return whether the broker still holds, or dropped, the message that *step* waits for.
+
+        Where the workflow ended at *ended_ns* it must have held it until then.
+        """
         # Then the step cannot have come, whether it would be seen or not.
         last = [
             w
             for w in self._case.witnesses
             if isinstance(w.call.facts, RpcFacts) and w.call.facts.mode in ("call", "cast") and w.steps
         ]
-        return (
-            bool(last)
-            and last[-1].call.result in ("undelivered", "unacked", "unroutable")
-            and (min(map(self._order, last[-1].steps)) < self._order(step))
+        if not last or min(map(self._order, last[-1].steps)) >= self._order(step):
+            return False
+        call, taker = last[-1].call, last[-1].record.callee
+        if call.result not in ("undelivered", "unacked"):
+            return call.result == "unroutable"
+        if self._until(call) < ended_ns:
+            return False
+        # Its delivery comes at once, or is not seen because it was lost.
+        since_ns, until_ns = call.started_ns, call.started_ns + SECOND_NS
+        takers = self._addresses_of(taker)
+        return not (
+            self._captures.is_in_burst(since_ns, until_ns, call.connection.captures)
+            or (takers and self._captures.damaged("RPC", takers, (), since_ns, until_ns))
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from tracer.conformance.case import GOOD, Case, Ending, Said
 from tracer.conformance.explanation import Explanation
@@ -22,24 +23,38 @@ def step_results(
 ) -> tuple[StepResult, ...]:
     """Return the result of each step, in documented order."""
     places = case.grammar.places
-    # Steps before the furthest one must have happened; what was not seen of them is missing or unobserved.
-    furthest = max((places[step] for step in explanation.step_of.values()), default=-1)
+    # Of a step of an attempt the last attempt counts: what an earlier one reached says nothing of it.
+    reached = {step for step, taken in explanation.taken.items() if taken}
     if ending.stopped_at in places:
-        furthest = max(furthest, places[ending.stopped_at])
-    if ending.outcome in GOOD:
-        furthest = len(places)
-    results = [
-        _result(case, coverage, ending, explanation, step, places[step.name] < furthest)
-        for step in case.grammar.steps
-    ]
+        reached.add(ending.stopped_at)
+    furthest = len(places) if ending.outcome in GOOD else max((places[s] for s in reached), default=-1)
+    results = []
+    for step in case.grammar.steps:
+        # What comes before a step that was reached must have happened: what was not seen of it is missing or
+        # unobserved. Not so what runs side by side with that step.
+        beside = case.grammar.beside(step.name)
+        is_over = ending.outcome in GOOD or any(
+            places[step.name] < places[other] and other not in beside for other in reached
+        )
+        passed = places[step.name] < furthest
+        results.append(_result(case, coverage, ending, explanation, step, _Passed(passed, is_over)))
     retried = case.grammar.attempt[0] if len(case.attempts) > 1 and case.grammar.attempt else None
     return tuple(with_waits(results, retried))
 
 
+class _Passed(NamedTuple):
+    """Whether the creation went further than a step."""
+
+    documented: bool
+    """Further in documented order."""
+    surely: bool
+    """Further than where the step may still come: what it reached does not run side by side with the step."""
+
+
 def _result(
-    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, step: Step, passed: bool
+    case: Case, coverage: StepCoverage, ending: Ending, explanation: Explanation, step: Step, passed: _Passed
 ) -> StepResult:
-    """Return the result of one step; *passed* says that the creation went further than this step."""
+    """Return the result of one step."""
     taken = explanation.taken.get(step.name, [])
     failed = ending.stopped_at == step.name and ending.outcome in ("rejected", "error")
     if failed and not taken and ending.call is not None:
@@ -85,24 +100,22 @@ def _told(case: Case, step: Step, told: Said) -> StepResult:
 
 
 def _unseen(
-    case: Case, coverage: StepCoverage, ending: Ending, step: Step, passed: bool
+    case: Case, coverage: StepCoverage, ending: Ending, step: Step, passed: _Passed
 ) -> tuple[StepStatus, str]:
-    """Return the status of a step of which no call was seen, and the reason where it is unobserved.
-
-    *passed* says that the creation went further than this step.
-    """
-    if not passed and not _may_have_come(case, ending, step):
-        return "not_reached", ""
-    if passed and step.presence == "inferred":
-        return "inferred", ""
-    if passed and coverage.absent(step.name):
-        return "skipped", ""
+    """Return the status of a step of which no call was seen, and the reason where it is unobserved."""
     # An optional step whose service was never seen was not needed, unless the request shows that it was.
     needed = step.presence == "required" or _needs_storage(case, step.name)
+    is_over = passed.surely if needed else passed.documented
+    if not is_over and not _may_have_come(case, ending, step):
+        return "not_reached", ""
+    if is_over and step.presence == "inferred":
+        return "inferred", ""
+    if is_over and coverage.absent(step.name):
+        return "skipped", ""
     reason = coverage.why_not(step.name, strict=needed) or ""
     if reason:
         return "unobserved", reason
-    return ("missing" if needed else "skipped") if passed else "not_reached", ""
+    return ("missing" if needed else "skipped") if is_over else "not_reached", ""
 
 
 def _may_have_come(case: Case, ending: Ending, step: Step) -> bool:

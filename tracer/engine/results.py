@@ -76,25 +76,49 @@ def _clocks(captures: Sequence[Capture]) -> Iterator[str]:
         name = capture.plane or place_of(capture.path)
         if clock.given_ns:
             yield f"{name}'s clock is corrected by {_offset(clock.given_ns)}, as given"
+        if capture.is_untimed:
+            how = "have the same time" if capture.first_ns == capture.last_ns else "have times without order"
+            yield f"{name}'s packets {how}: neither order nor durations are judged"
+            continue
+        if not _is_comparable(capture, captures):
+            yield (
+                f"{name}'s clock cannot be compared with the others', whose times are all other than its own:"
+                " one creation may be told as two; give its offset, as PLANE=FILE@+2s"
+            )
         if clock.steps_back:
             yield f"{name}'s clock was set back {clock.steps_back} times: it is read as if it had gone on"
         least_ns, most_ns = clock.range_ahead_ns
         if clock.reference is None or max(-least_ns, most_ns) < MATTERS_NS:
             continue
         other = captures[clock.reference]
+        given = other.clock.given_ns
         mean_ns = most_ns if most_ns > -least_ns else least_ns
         ahead = "ahead of" if mean_ns > 0 else "behind"
         far = _offset(abs(mean_ns))
         if most_ns - least_ns > MATTERS_NS:
             far = f"up to {far}"
         yield (
-            f"{name}'s clock is {far} {ahead} {other.plane or place_of(other.path)}'s (from {clock.pairs:,}"
+            f"{name}'s clock is {far} {ahead} {other.plane or place_of(other.path)}'s"
+            f"{' as corrected' if given else ''} (from {clock.pairs:,}"
             f" pair{'s' if clock.pairs != 1 else ''}, ± {clock.uncertain_ns / 1e6:.1f} ms):"
-            " order is judged in corrected time"
+            f" {'is the given offset right? ' if given else ''}order is judged in corrected time"
         )
 
 
+def _is_comparable(capture: Capture, captures: Sequence[Capture]) -> bool:
+    """Return whether the times of *capture* can belong to those of another one."""
+    begin_ns, end_ns = capture.corrected_first_ns, capture.corrected_last_ns
+    linked = capture.clock.reference is not None or capture.number in {c.clock.reference for c in captures}
+    others = [c for c in captures if c is not capture and c.plane != capture.plane and not c.protocol]
+    if begin_ns is None or end_ns is None or linked or capture.clock.given_ns is not None or not others:
+        return True
+    spans = [(c.corrected_first_ns, c.corrected_last_ns) for c in others]
+    return any(f is None or e is None or (f <= end_ns and e >= begin_ns) for f, e in spans)
+
+
 def _offset(time_ns: int) -> str:
+    if 0 < abs(time_ns) < MATTERS_NS:
+        return f"{time_ns / 1e3:,.3g} µs"
     return f"{time_ns / 1e6:,.1f} ms" if abs(time_ns) < 1_000_000_000 else f"{time_ns / 1e9:,.3f} s"
 
 

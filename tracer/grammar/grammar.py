@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
 from tracer.grammar.alphabet import GOOD_RESULTS, Alphabet, Candidate, remember
-from tracer.grammar.automaton import Automaton, Symbol, Term
+from tracer.grammar.automaton import Alt, Automaton, Rep, Seq, Shuffle, Symbol, Term, symbols_in
 from tracer.grammar.patterns import Leg, example_of, legs_of
 from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
 
@@ -100,6 +101,9 @@ class Grammar:
         self.automaton = automaton
         self.term = term
         """The term from which the automaton was made."""
+        self._beside: dict[str, set[str]] = {}
+        self._repeated: set[str] = set()
+        self._interleaved(term)
         self._step_of = {step.name: step for step in steps}
         self.places = {step.name: place for place, step in enumerate(steps)}
         """Name of a step -> its place in the document, from 0."""
@@ -154,6 +158,32 @@ class Grammar:
     def earliest(self, steps: Collection[str]) -> str | None:
         """Return the one of *steps* that comes first in the document; None without steps."""
         return min(steps, key=lambda step: self.places.get(step, len(self.places)), default=None)
+
+    def beside(self, step: str) -> Collection[str]:
+        """Return the steps that run side by side with *step*: they are neither before nor after it."""
+        return self._beside.get(step, ())
+
+    def repeats(self, step: str) -> bool:
+        """Return whether *step* may have several calls in one attempt."""
+        return step in self._repeated
+
+    def _interleaved(self, term: Term) -> None:
+        """Record the steps in different lanes of an interleaving, and those that hold a repetition."""
+        match term:
+            case Seq(parts) | Alt(parts) | Shuffle(parts):
+                for part in parts:
+                    self._interleaved(part)
+            case Rep(part, _, high):
+                self._interleaved(part)
+                steps = {self.automaton.symbols[number].step or "" for number in symbols_in(part)}
+                if high != 1 and len(steps) == 1:
+                    self._repeated |= steps
+        if isinstance(term, Shuffle):
+            symbols = self.automaton.symbols
+            lanes = [{symbols[number].step or "" for number in symbols_in(lane)} for lane in term.parts]
+            for lane, other in permutations(lanes, 2):
+                for step in lane - other:
+                    self._beside.setdefault(step, set()).update(other - lane)
 
     def caller(self, step: str | None) -> str:
         """Return the role that makes the call of *step*; empty where the grammar does not state it."""

@@ -7,11 +7,18 @@ from functools import lru_cache
 from re import _parser  # how Python itself reads a pattern
 from typing import Any, NamedTuple
 
-__all__ = ["Leg", "example_of", "expected_of", "holds_text", "legs_of"]
+__all__ = ["Leg", "endless_part", "example_of", "expected_of", "holds_text", "legs_of"]
 
 _RESULTS = re.compile(r" (?:\(\?:|\()?([^() ]+)\)*$")
 _NOT_EXPECTED = frozenset({"?", "undelivered", "unacked", "none"})
 """Results with which a step counts as seen, but which a report must not name as the expected ones."""
+
+
+_REPEATS = frozenset(("MAX_REPEAT", "MIN_REPEAT"))
+_SAMPLE = frozenset(map(chr, range(0x20, 0x7F))) | {"\t", "é"}
+"""Characters that stand for all: each class of a pattern that matters differs in one of them."""
+_MANY = 16
+"""So many repetitions of what can be split in two ways take 2**16 trials."""
 
 
 class Leg(NamedTuple):
@@ -112,6 +119,111 @@ def _plainest(nodes: Any) -> str:
         elif name not in ("AT", "ASSERT", "ASSERT_NOT"):
             text += "…"
     return text.replace("……", "…")
+
+
+# --- patterns that would take forever -------------------------------------------------------------
+
+
+def endless_part(pattern: str) -> str | None:
+    """Return, in words, why matching *pattern* may take exponential time; None where nothing shows that.
+
+    A repetition is safe if each turn of it begins or ends with a character that its own optional and repeated
+    parts cannot take: then a text can be split into turns in one way only.
+    """
+    return _endless(_parser.parse(pattern))
+
+
+def _endless(nodes: Any) -> str | None:
+    for kind, value in nodes:
+        name = str(kind)
+        if name in _REPEATS:
+            most, body = int(value[1]), value[2]
+            if most > _MANY and _splits(body):
+                return "a repetition within a repetition that can take the same characters"
+            found = _endless(body)
+        elif name == "BRANCH":
+            found = next(filter(None, map(_endless, value[1])), None)
+        elif name == "SUBPATTERN":
+            found = _endless(value[-1])
+        elif name in ("ASSERT", "ASSERT_NOT"):
+            found = _endless(value[1])
+        else:
+            found = None
+        if found is not None:
+            return found
+    return None
+
+
+def _splits(body: Any) -> bool:
+    """Return whether a text of several turns of *body* may be split into turns in more than one way."""
+    parts = _flat(body)
+    loose = _loose(parts)
+    branches = [branch for kind, value in parts if str(kind) == "BRANCH" for branch in value[1]]
+    firsts = [_characters(_flat(branch)[:1]) for branch in branches]
+    if any(first & other for at, first in enumerate(firsts) for other in firsts[:at]):
+        return True
+    if not loose:
+        return False
+    ends = [part for part in (parts[0], parts[-1]) if str(part[0]) in ("LITERAL", "IN", "NOT_LITERAL")]
+    return not any(loose.isdisjoint(_characters([part])) for part in ends)
+
+
+def _loose(nodes: Any) -> set[str]:
+    """Return the characters that the optional and repeated parts of *nodes* can take."""
+    found: set[str] = set()
+    for kind, value in _flat(nodes):
+        if str(kind) in _REPEATS:
+            found |= _characters(value[2]) if value[0] != value[1] else _loose(value[2])
+        elif str(kind) == "BRANCH":
+            found.update(*map(_loose, value[1]))
+    return found
+
+
+def _flat(nodes: Any) -> list[Any]:
+    """Return the nodes with groups that stand once opened."""
+    found: list[Any] = []
+    for kind, value in nodes:
+        found += _flat(value[-1]) if str(kind) == "SUBPATTERN" else [(kind, value)]
+    return found
+
+
+def _characters(nodes: Any) -> set[str]:
+    """Return the characters of the sample that any part of *nodes* can take."""
+    found: set[str] = set()
+    for kind, value in nodes:
+        name = str(kind)
+        if name == "LITERAL":
+            found.add(chr(value))
+        elif name == "NOT_LITERAL":
+            found |= _SAMPLE - {chr(value)}
+        elif name == "IN":
+            inside = set[str]().union(*(_class(str(item), what) for item, what in value))
+            found |= _SAMPLE - inside if str(value[0][0]) == "NEGATE" else inside
+        elif name in _REPEATS:
+            found |= _characters(value[2])
+        elif name == "BRANCH":
+            found.update(*map(_characters, value[1]))
+        elif name == "SUBPATTERN":
+            found |= _characters(value[-1])
+        elif name not in ("AT", "ASSERT", "ASSERT_NOT"):
+            found |= _SAMPLE
+    return found
+
+
+_CLASSES = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}
+
+
+def _class(kind: str, value: Any) -> set[str]:
+    """Return the characters of one item of a class."""
+    if kind == "LITERAL":
+        return {chr(value)}
+    if kind == "RANGE":
+        return {c for c in _SAMPLE if value[0] <= ord(c) <= value[1]}
+    if kind != "CATEGORY":
+        return set()
+    name = str(value).removeprefix("CATEGORY_")
+    inside = {c for c in _SAMPLE if re.match(_CLASSES.get(name.removeprefix("NOT_"), "."), c)}
+    return set(_SAMPLE - inside) if name.startswith("NOT_") else inside
 
 
 def holds_text(pattern: str, text: str) -> bool:

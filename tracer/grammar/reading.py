@@ -34,7 +34,7 @@ from tracer.grammar.automaton import (
 from tracer.grammar.files import shipped
 from tracer.grammar.grammar import Grammar, Refusal, Reserved, State, Step
 from tracer.grammar.lark_files import GrammarSource, base_name
-from tracer.grammar.patterns import legs_of
+from tracer.grammar.patterns import endless_part, legs_of
 
 __all__ = ["RESERVED", "read"]
 
@@ -354,12 +354,20 @@ def _no_such_step(source: GrammarSource, rule: str, step: str, known: Sequence[s
 
 def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:
     try:
-        return re.compile(source.patterns[name])
+        pattern = re.compile(source.patterns[name])
     except re.error as error:
         place = source.place(name)
         raise GrammarError(
             f"{place}: terminal {name} is not a regular expression: {error}; correct it"
         ) from None
+    # A path comes from outside: one that is long would hold up the check for ever.
+    endless = endless_part(pattern.pattern)
+    if endless is not None:
+        raise GrammarError(
+            f"{source.place(name)}: terminal {name} may take forever on a long line: it has {endless};"
+            " write one repetition, as in /a+b/ for /(a+)+b/"
+        )
+    return pattern
 
 
 def _step(source: GrammarSource, automaton: Automaton, name: str, found: _Found) -> Step:

@@ -19,6 +19,10 @@ Frames = tuple[Frame, ...]
 Wireshark shows the message, then the others."""
 
 
+_FEW = 16
+"""So few packets may come within one tick of a clock, and so often a clock may be set."""
+
+
 def place_of(path: str) -> str:
     """Return the name of *path* in reports."""
     return "standard input" if path == "-" else path
@@ -67,6 +71,12 @@ class Capture:
     all protocols."""
     clock: Clock = field(default_factory=Clock)
     """What was found out about its clock. Times here are those of the capture."""
+
+    @property
+    def is_untimed(self) -> bool:
+        """Whether its times say nothing: all are the same, or they go back again and again."""
+        same = self.packets > _FEW and self.first_ns == self.last_ns
+        return same or self.clock.steps_back > _FEW
 
     @property
     def corrected_first_ns(self) -> int | None:

@@ -228,7 +228,7 @@ class _AllSeen:
     def span_ns(self, plane: str, protocol: str = "", ends: object = ()) -> tuple[int, int]:
         return T0_NS - 3600 * 10**9, self._end_ns
 
-    def one_way(self, protocol: str, caller: object, callee: object) -> bool:
+    def one_way(self, protocol: str, caller: object, callee: object, since_ns: int, until_ns: int) -> bool:
         return False
 
     def plane_is_given(self, connection: Connection) -> bool:
@@ -248,7 +248,19 @@ class _AllSeen:
     def damaged(self, protocol: str, caller: object, callee: object, since_ns: int, until_ns: int) -> bool:
         return False
 
-    def is_in_burst(self, since_ns: int, until_ns: int) -> bool:
+    def is_elsewhere(self, plane: str, protocol: str, servers: object) -> bool:
+        return False
+
+    def spoke(self, protocol: str, caller: object, callee: object) -> bool:
+        return True
+
+    def without_times(self) -> str | None:
+        return None
+
+    def clock_error_ns(self, some: object, others: object) -> int | None:
+        return None
+
+    def is_in_burst(self, since_ns: int, until_ns: int, captures: object = (), plane: str = "*") -> bool:
         return False
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
