@@ -165,7 +165,7 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         return ending
     late = _answered_late(case)
     blamed = blame(case, coverage) if late is None or case.attempts else None
-    if blamed is not None:
+    if blamed is not None and not _came_after(given_up, blamed.call):
         _blamed(case, coverage, ending, blamed, given_up)
         return ending
     if case.attempts and _said_by_host(case, coverage, ending, given_up):
@@ -183,6 +183,13 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         _first_absent(case, coverage, ending)
         _claim_no_more(case, coverage, ending)
     return ending
+
+
+def _came_after(given_up: GaveUp | None, call: Call | None) -> bool:
+    """Return whether *call* came after the last host had asked for another one: then it is no cause."""
+    if given_up is None or call is None or not given_up.asks_another:
+        return False
+    return call.started_ns > given_up.call.started_ns
 
 
 def _blamed(
