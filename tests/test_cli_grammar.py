@@ -109,7 +109,7 @@ WARNED = [
     (
         (
             "told: STOP",
-            "told: STOP\nrefusals: refused_1\nrefused_1: NEVER\nNEVER: /\\S+ REST .{5} (401|407)/",
+            "told: STOP\nrefusals: refused_1\nrefused_1: NEVER\nNEVER: /\\S+ REST \\S+ (401|407)/",
         ),
         "mine.lark:10: NEVER in refusals never matches",
     ),

@@ -80,7 +80,6 @@ FAILURES = {
     "nova-scheduler falls silent": Case({"6": "stop"}, "stuck", "6", "owed by nova-scheduler"),
     "no valid host": Case({"6": "failure"}, "error", "6", NO_HOST),
     "7 is never sent": Case({}, "stuck", "7", "owed by nova-conductor", on_host("7", "stop")),
-    "7 is never sent, the VM in error": Case({}, "error", "7", "", on_host("7", "error")),
     "7 is never delivered": Case(
         {}, "stuck", "8b", "owed by nova-compute on compute1", on_host("7", "undelivered")
     ),
@@ -325,6 +324,14 @@ def test_a_step_that_never_came(step: str, layout: str, tmp_path: Path) -> None:
     assert verdict.verdict == ("deviates" if missing else otherwise)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_state_in_error_names_no_step(layout: str, tmp_path: Path) -> None:
+    """7 was never sent, and nova put the VM in error: what was seen last, and what may have failed."""
+    verdict = only(run(tmp_path, LAYOUTS[layout], hosts=on_host("7", "error")))
+    assert (verdict.outcome, verdict.stopped_at, verdict.stopped_between) == ("error", None, ("6", "7"))
+    assert "after step 6, at step 7 at the latest" in verdict.summary
+
+
 def without(port: int) -> Any:
     def change(cloud: Cloud) -> None:
         cloud.network.events = [e for e in cloud.network.events if e[1].server[1] != port]
@@ -335,7 +342,6 @@ def without(port: int) -> Any:
 BLIND = {
     "SQL": (3306, {"4c", "4d"}),
     "AMQP": (5672, {"4e", "5", "6", "7"}),
-    "the VRM": (7070, {"8c"}),
     "nova-api": (8774, {"2", "3", "4c"}),
 }
 
@@ -352,6 +358,15 @@ def test_what_is_not_captured_is_unobserved(what: str, layout: str, tmp_path: Pa
     assert (verdict.verdict, verdict.outcome) == ("inconclusive", "active")
     assert {step for step, status in found.items() if status == "unobserved"} >= steps, found
     assert "missing" not in found.values()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_without_a_vrm_nova_itself_is_believed(layout: str, tmp_path: Path) -> None:
+    """A VRM that was not captured looks like a hypervisor that no packet shows; a note says what 8c rests on."""
+    report = run(tmp_path, LAYOUTS[layout], change=without(7070))
+    verdict = only(report)
+    assert (verdict.verdict, verdict.outcome, statuses(verdict)["8c"]) == ("conforms", "active", "inferred")
+    assert [note.step for note in verdict.notes if note.kind == "absent"] == ["8c"]
 
 
 def test_statements_lost_in_a_hole_are_unobserved(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_no_trace_is_no_conformance(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "E *assert <no trace found>*",
-            "E *no trace of cloudvm_create in *: they hold * packets*",
+            "E *no trace of openstack_create in *: they hold * packets*",
             "E *no trace where there should be one with name 'web-9'*",
             "E *✓ VM web-1 *active*",
         ]

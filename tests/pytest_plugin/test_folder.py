@@ -95,7 +95,7 @@ def test_no_trace_is_a_failure(run: Run) -> None:
     """A pipeline that captured the wrong thing must not be green."""
     result = run("--tracer-check=captures/empty")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["no trace found in *", "no trace of cloudvm_create in *: they hold *"])
+    result.stdout.fnmatch_lines(["no trace found in *", "no trace of openstack_create in *: they hold *"])
 
 
 MISTAKES = {

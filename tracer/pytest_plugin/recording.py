@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -192,9 +193,12 @@ class Recording(Traffic):
     def checked_with(self, settings: Settings) -> Traffic:
         """Return the same captures checked with *settings*. Raises UsageError with a broker."""
         if self._brokers:
+            chosen = self.report.grammar
+            if settings == replace(self.settings, grammar=chosen):
+                return self
             raise UsageError(
                 "messages of a broker are checked as they come and not kept, so against one grammar alone"
-                f" ({self.settings.grammar}): record with tracer.record(…, grammar={settings.grammar!r})"
+                f" ({chosen}): record with tracer.record(…, grammar={settings.grammar!r})"
             )
         return super().checked_with(settings)
 

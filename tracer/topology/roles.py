@@ -15,7 +15,7 @@ the SC).
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 from tracer.model import (
@@ -91,6 +91,8 @@ class Roles:
         """addresses that forward requests"""
         self._forwarded: set[str] = set()
         """roles of which a forwarded request was seen"""
+        self._heads: Counter[str] = Counter()
+        """role -> requests to it with a whole head, less those whose head was cut"""
         self._acting: set[str] = set()
         """roles that were seen as clients, at any address"""
         self._portal_addresses: OrderedDict[str, None] = OrderedDict()
@@ -213,6 +215,7 @@ class Roles:
                 _trim(self._tools)
         if not connection.server_role:
             self._learn_server(connection, facts.path)
+        self._heads[connection.server_role] += -1 if facts.broken else 1
         if facts.subject_token:
             # X-Subject-Token of the validation is X-Auth-Token of the request for which it is made.
             call.parent = self._serving(facts.subject_token, connection)
@@ -265,10 +268,10 @@ class Roles:
         """Return whether no proxy is before the API of *role*: a client outside of the cloud asks it itself.
 
         That is so where the services inside are seen, and no request to this API, or to any, was seen to be
-        forwarded. Where the inside is not captured, or hidden within one host, the proxy of the document is
-        taken to be there.
+        forwarded. Where the inside is not captured, or hidden within one host, or most requests are cut before
+        the header that a proxy adds, the proxy of the document is taken to be there.
         """
-        if role in self._forwarded or role in self.fronts.values():
+        if role in self._forwarded or role in self.fronts.values() or self._heads[role] < 0:
             return False
         return role in self._acting or (NOVA_API in self._acting and not self._forwarded and not self.fronts)
 
