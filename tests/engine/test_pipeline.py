@@ -362,7 +362,7 @@ def test_what_is_not_captured_is_unobserved(what: str, layout: str, tmp_path: Pa
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_a_vrm_nova_itself_is_believed(layout: str, tmp_path: Path) -> None:
-    """A VRM that was not captured looks like a hypervisor that no packet shows; a note says what 8c rests on."""
+    """A VRM that was not captured looks like a hypervisor that no packet shows. A note says so."""
     report = run(tmp_path, LAYOUTS[layout], change=without(7070))
     verdict = only(report)
     assert (verdict.verdict, verdict.outcome, statuses(verdict)["8c"]) == ("conforms", "active", "inferred")

@@ -102,7 +102,7 @@ def test_it(tracer, url):
     assert trace.before("4e", "5")
     assert not trace.step("8b").within("1h")
     # What a broker cannot show is not missing; the grammar that it was checked against may be named again.
-    assert "is inconclusive" in repr(trace.conforms()) and not trace.conforms("cloudvm_create")
+    assert "is inconclusive" in repr(trace.conforms()) and not trace.conforms("openstack_create")
     for ask in (traffic, trace):
         with pytest.raises(UsageError, match="not kept, so against one grammar alone"):
             ask.conforms("server_delete")

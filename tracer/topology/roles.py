@@ -268,8 +268,8 @@ class Roles:
         """Return whether no proxy is before the API of *role*: a client outside of the cloud asks it itself.
 
         That is so where the services inside are seen, and no request to this API, or to any, was seen to be
-        forwarded. Where the inside is not captured, or hidden within one host, or most requests are cut before
-        the header that a proxy adds, the proxy of the document is taken to be there.
+        forwarded. The proxy of the document is taken to be there where the inside is not captured, or hidden
+        within one host, or where most requests are cut before the header that a proxy adds.
         """
         if role in self._forwarded or role in self.fronts.values() or self._heads[role] < 0:
             return False
