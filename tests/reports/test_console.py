@@ -48,6 +48,16 @@ def test_the_fault_has_its_own_words(build: SimpleNamespace) -> None:
     assert "neutron-server said: “Networking service is temporarily unavailable" in text
 
 
+def test_what_was_seen_last_before_a_stall_is_no_fault(build: SimpleNamespace) -> None:
+    """A look-up that is answered 404 in every healthy creation is not quoted as the cause of a silence."""
+    failed = build.stopped_at_8b()
+    for step, is_quoted in ((None, False), ("8b", True)):
+        first = failed.deviations[0]
+        last = replace(first, kind="stalled", call=replace(first.call, step=step))
+        stuck = replace(failed, outcome="stuck", deviations=(last,), attempt_details=())
+        assert ("neutron-server said" in text_of(build.report(stuck))) is is_quoted
+
+
 def test_repeated_refusals_are_one_row_with_a_count(build: SimpleNamespace) -> None:
     """Three times 503 is one row, with the frames of the first ones."""
     text = text_of(build.report(build.stopped_at_8b()))

@@ -98,8 +98,11 @@ def identity(verdict: Verdict) -> Text:
 def faults(verdict: Verdict) -> list[tuple[str, str]]:
     """Return the texts of the faults with their origin, each once, unless the first line has them."""
     errors: dict[str, str] = {}
-    for call in (deviation.call for deviation in verdict.deviations):
-        if call and call.error and not call.operation.startswith("CONNECT"):
+    for deviation in verdict.deviations:
+        call = deviation.call
+        # What was seen last before a stall is no cause: a look-up may be answered 404 in a healthy creation.
+        is_last = deviation.kind == "stalled" and call is not None and call.step is None
+        if call and call.error and not is_last and not call.operation.startswith("CONNECT"):
             errors.setdefault(call.error, f"{plain(call.caller if _replies(call) else call.callee, 60)} said")
     for attempt in verdict.attempt_details[-1:]:
         errors.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")
