@@ -141,7 +141,9 @@ def _share_quota_reads(store: CallStore, requests: list[Request]) -> None:
             dict.fromkeys(
                 by_leg[leg.serial]
                 for leg in legs
-                if leg.serial in by_leg and address in addresses[id(by_leg[leg.serial])]
+                if leg.serial in by_leg
+                and leg.started_ns <= call.started_ns
+                and address in addresses[id(by_leg[leg.serial])]
             )
         )
         # After its INSERT nova-api reads no quota for the request. Where services share an address, reads

@@ -26,6 +26,8 @@ CLOSED_LEGS = 64
 """The latest answered creation requests, for reads that are known later than the answer."""
 MOST_LEGS = 64
 """The most open requests that one quota read is kept for."""
+EARLY_READS = 256
+"""The latest quota reads, for a request that is known later than they are."""
 RETIRED = 200_000
 """The most ids of retired traces that are remembered, so that a late call opens no second trace."""
 
@@ -44,6 +46,8 @@ class Correlator:
         self._newest = 0
         self._open_legs: dict[int, Call] = {}
         self._closed_legs: deque[Call] = deque(maxlen=CLOSED_LEGS)
+        self._early_reads: deque[tuple[Call, list[Call]]] = deque(maxlen=EARLY_READS)
+        """Quota reads, each with the requests that may have made it."""
         self._vrm_uris: OrderedDict[str, str] = OrderedDict()
         """URI of a task or a virtual machine -> instance uuid"""
         self._retired: OrderedDict[str, None] = OrderedDict()
@@ -148,6 +152,7 @@ class Correlator:
             store.by_request.discard(facts.answered_id)
         if facts.method == "?" and store.creates and _looks_like_creation(call, facts):
             store.legs.append(call)
+            self._take_early_reads(call)
         if facts.method == "GET" and facts.status_text and facts.path.endswith(facts.server_id or "?"):
             store.state(facts.server_id, facts.status_text, call)
         if facts.creates:
@@ -162,6 +167,7 @@ class Correlator:
             return
         self._store.legs.append(call)
         self._closed_legs.append(call)
+        self._take_early_reads(call)
 
     def _rest_begun(self, call: Call, facts: RestFacts) -> None:
         store = self._store
@@ -177,6 +183,7 @@ class Correlator:
         if asked - {PORTAL}:
             store.legs.append(call)
             self._open_legs[call.serial] = call
+            self._take_early_reads(call)
             return
         if facts.events:
             # Under the servers that it names: its request id is that of neutron's own work.
@@ -260,8 +267,21 @@ class Correlator:
                 candidates = list(islice(unforwarded, MOST_LEGS))
             if candidates:
                 self._store.quota.append((call, candidates))
+            self._early_reads.append((call, candidates))
         for uuid in facts.ids[:16]:
             self._store.by_uuid.add(uuid, call)
+
+    def _take_early_reads(self, leg: Call) -> None:
+        """Make *leg* a candidate of the quota reads that came before it, although it may have begun earlier.
+
+        It waited for bytes that were lost before it on its connection. The reads that it caused did not wait.
+        """
+        for read, candidates in self._early_reads:
+            # When it began may become known with its request; assembly.py compares the times.
+            if read.started_ns <= (leg.ended_ns or read.started_ns) and len(candidates) < MOST_LEGS:
+                if not candidates:
+                    self._store.quota.append((read, candidates))
+                candidates.append(leg)
 
 
 def _prefixes(path: str) -> list[str]:
