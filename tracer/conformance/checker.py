@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from tracer.conformance.answers import answers, redelivered
 from tracer.conformance.attempts import attempt_details, hosts_asked
-from tracer.conformance.case import GOOD, Case, lay_out
+from tracer.conformance.case import GOOD, Case, Ending, lay_out
 from tracer.conformance.coverage import Visibility
 from tracer.conformance.deviations import findings
 from tracer.conformance.explanation import explain
@@ -21,6 +21,7 @@ from tracer.conformance.outcome import host_unknown_after, judge
 from tracer.conformance.sentences import host_words, retry_words, summary_words
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
+from tracer.conformance.told import rests_on_state
 from tracer.grammar.grammar import Grammar
 from tracer.model import (
     NO_BROKER,
@@ -88,7 +89,7 @@ class Checker:
             notes.append(Note("retry", first, retry_words(case, attempts, is_known=host_unknown is None)))
         if host_unknown is not None:
             notes.append(Note("host", first, host_words(case, host_unknown)))
-        notes += _absent(case, coverage, steps)
+        notes += _absent(case, coverage, ending, steps)
         notes += [*redelivered(case), *answers(case, ending, coverage), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
         # The leg nearest to the API may end at the proxy: then which API worker answered is not known.
@@ -162,7 +163,7 @@ class Checker:
         return kept, notes
 
 
-def _absent(case: Case, coverage: StepCoverage, steps: Sequence[StepResult]) -> list[Note]:
+def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[StepResult]) -> list[Note]:
     """Return notes on the steps that this cloud has no service for, and what takes their place."""
     notes = []
     for step in steps:
@@ -170,10 +171,18 @@ def _absent(case: Case, coverage: StepCoverage, steps: Sequence[StepResult]) -> 
             notes.append(Note("absent", step.step, words))
         elif step.status == "inferred" and step.step in case.grammar.required:
             [record] = step.calls
-            seen = f"{record.caller} saved {record.action}"
-            words = f"no {coverage.callee(step.step)} in these captures: {seen}"
+            words = f"no {coverage.callee(step.step)} in these captures: {_saved(record)}"
             notes.append(Note("absent", step.step, words, record))
+        elif ending.state and step.step == ending.stopped_at:
+            begun = rests_on_state(case, coverage, step.step)
+            if begun is not None:
+                words = f"no {coverage.callee(step.step)} in these captures: {_saved(begun.record)}"
+                notes.append(Note("absent", step.step, words, begun.record))
     return notes
+
+
+def _saved(record: CallRecord) -> str:
+    return f"{record.caller} saved {record.action}"
 
 
 def _shared(case: Case) -> list[Note]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tracer.conformance.case import GOOD, Case, Ending, Said
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.outcome import only_refused
+from tracer.conformance.sentences import stalled_in
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
 from tracer.conformance.told import begun_in, shown_in
@@ -84,6 +85,8 @@ def _result(
             return _told(case, step, told)
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)
     started_ns, duration_ns = times_of([w for w, _ in taken])
+    if not taken and ending.stopped_at == step.name and (begun := stalled_in(case, ending)) is not None:
+        started_ns = begun.call.started_ns
     return StepResult(step.name, step.title, status, started_ns, duration_ns, calls, reason)
 
 
