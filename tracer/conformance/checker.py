@@ -21,7 +21,7 @@ from tracer.conformance.outcome import host_unknown_after, judge
 from tracer.conformance.sentences import host_words, retry_words, summary_words
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
-from tracer.conformance.told import rests_on_state
+from tracer.conformance.told import begun_step, rests_on_states
 from tracer.grammar.grammar import Grammar
 from tracer.model import (
     NO_BROKER,
@@ -166,6 +166,7 @@ class Checker:
 def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[StepResult]) -> list[Note]:
     """Return notes on the steps that this cloud has no service for, and what takes their place."""
     notes = []
+    stopped_at = ending.stopped_at if ending.outcome != "unfinished" else None
     for step in steps:
         if step.status == "skipped" and (words := coverage.absent(step.step)):
             notes.append(Note("absent", step.step, words))
@@ -173,11 +174,15 @@ def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[
             [record] = step.calls
             words = f"no {coverage.callee(step.step)} in these captures: {_saved(record)}"
             notes.append(Note("absent", step.step, words, record))
-        elif ending.state and step.step == ending.stopped_at:
-            begun = rests_on_state(case, coverage, step.step)
-            if begun is not None:
-                words = f"no {coverage.callee(step.step)} in these captures: {_saved(begun.record)}"
-                notes.append(Note("absent", step.step, words, begun.record))
+        elif step.step == stopped_at and rests_on_states(case, coverage, step.step):
+            begun = begun_step(case, step.step)
+            record = begun.record if begun is not None else None
+            seen = _saved(record) if record is not None else "nova's states would show that it is done"
+            notes.append(
+                Note(
+                    "absent", step.step, f"no {coverage.callee(step.step)} in these captures: {seen}", record
+                )
+            )
     return notes
 
 

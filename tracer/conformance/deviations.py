@@ -27,7 +27,7 @@ from tracer.conformance.sentences import (
 )
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
-from tracer.conformance.told import rests_on_state
+from tracer.conformance.told import rests_on_states
 from tracer.grammar.grammar import Step
 from tracer.grammar.patterns import example_of
 from tracer.model import Call, CallRecord, Deviation, DeviationKind, Note, StepResult
@@ -69,7 +69,7 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
     else:
         return
     step = ending.stopped_at or (ending.between[1] if ending.between else None)
-    expected = expected_words(case.grammar, step, rests_on_state(case, coverage, step) is not None)
+    expected = expected_words(case.grammar, step, rests_on_states(case, coverage, step))
     peer, cause = peer_of(case, ending), cause_of(case, ending)
     hindrance = ending.hindrance.words if ending.hindrance is not None else ""
     yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause, hindrance)

@@ -16,7 +16,16 @@ from tracer.conformance.step_coverage import StepCoverage
 from tracer.model import Call, RpcFacts, SqlFacts
 from tracer.openstack.rpc import GIVES_UP
 
-__all__ = ["GaveUp", "begun_in", "fault_of", "gave_up", "rests_on_state", "shown_in", "span_of"]
+__all__ = [
+    "GaveUp",
+    "begun_in",
+    "begun_step",
+    "fault_of",
+    "gave_up",
+    "rests_on_states",
+    "shown_in",
+    "span_of",
+]
 
 _FAR_NS = 1 << 62
 
@@ -55,15 +64,20 @@ def begun_in(case: Case, number: int) -> Said | None:
     return last
 
 
-def rests_on_state(case: Case, coverage: StepCoverage, step: str | None) -> Said | None:
-    """Return the state that says that the last host has begun *step*, which no packet can show; None otherwise.
-
-    So it is where the service that the step asks is not known to be there, and nova would say that it is done.
-    """
-    if step is None or not case.grammar.shown_by(step) or coverage.has_callee(step):
-        return None
+def begun_step(case: Case, step: str | None) -> Said | None:
+    """Return the state that says that the last host has begun *step* and no more; None where none does."""
     begun = begun_in(case, len(case.attempts) - 1)
     return begun if begun is not None and begun.begun == step else None
+
+
+def rests_on_states(case: Case, coverage: StepCoverage, step: str | None) -> bool:
+    """Return whether only nova's states tell of *step*: the service that it asks is not known to be there.
+
+    They tell of it where the host said that it has begun, or would have been seen to say that it is done.
+    """
+    if step is None or not case.grammar.shown_by(step) or coverage.has_callee(step):
+        return False
+    return begun_step(case, step) is not None or coverage.would_be_told(step)
 
 
 def shown_in(case: Case, number: int, step: str) -> Said | None:

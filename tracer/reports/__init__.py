@@ -217,6 +217,7 @@ def call_words(call: CallRecord, limit: int = 400) -> str:
                 words = f"{ends} {brief} {result}"
                 if len(words) <= limit:
                     return words
+        operation = action
     for ends, least in ((f"{caller} > {callee}", 18), (short, 6), (f"> {callee}", 16)):
         room = limit - len(ends) - len(result) - 2
         if len(operation) <= room:
