@@ -322,5 +322,5 @@ def test_the_step_table_shows_the_state(tmp_path: Path) -> None:
         "nova-compute > nova-conductor call object_action Instance.save error ok",
         "compute > conductor call object_action Instance.save error ok",
         "nova-compute > nova-conductor Instance.save error ok",
-        "compute > conductor Instance.save e… ok",
+        "compute > conductor Instance.save er… ok",
     ]

@@ -176,13 +176,10 @@ def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[
             notes.append(Note("absent", step.step, words, record))
         elif step.step == stopped_at and rests_on_states(case, coverage, step.step):
             begun = begun_step(case, step.step)
-            record = begun.record if begun is not None else None
-            seen = _saved(record) if record is not None else "nova's states would show that it is done"
-            notes.append(
-                Note(
-                    "absent", step.step, f"no {coverage.callee(step.step)} in these captures: {seen}", record
-                )
-            )
+            shown = begun.record if begun is not None else None
+            seen = _saved(shown) if shown is not None else "nova's states would show that it is done"
+            words = f"no {coverage.callee(step.step)} in these captures: {seen}"
+            notes.append(Note("absent", step.step, words, shown))
     return notes
 
 
