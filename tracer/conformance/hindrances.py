@@ -223,7 +223,7 @@ def _restarted(
             if e.connection.client_role == owner and since_ns - _SKEW_NS <= e.time_ns <= until_ns
         ]
         lost = [e for e in events if e.kind == "lost"]
-        if not lost or _has_another(broker.of_client(address), owner, lost):
+        if not lost:
             continue
         before = [e for e in broker.of_client(address) if e.time_ns < lost[0].time_ns]
         opened = [e for e in events if e.kind == "opened" and e.time_ns > lost[0].time_ns]
@@ -233,6 +233,8 @@ def _restarted(
         did = did.replace(
             "the connection", "its connection" if lost[0].by_broker is False else f"the connection of {owner}"
         )
+        if not opened and _has_another(broker.of_client(address), owner, lost):
+            continue
         if not opened:
             words = f"{did} {at}, and {owner}{host} did not connect again"
             return Hindrance(words, BROKER if lost[0].by_broker else owner)

@@ -26,7 +26,7 @@ CLOSED_LEGS = 64
 """The latest answered creation requests, for reads that are known later than the answer."""
 MOST_LEGS = 64
 """The most open requests that one quota read is kept for."""
-EARLY_READS = 256
+EARLY_READS = 64
 """The latest quota reads, for a request that is known later than they are."""
 RETIRED = 200_000
 """The most ids of retired traces that are remembered, so that a late call opens no second trace."""
@@ -108,6 +108,8 @@ class Correlator:
         uuids = {trace.server_id for trace in open_traces}
         serials = {call.serial for trace in open_traces for call in trace.calls}
         self._store.forget(before_ns, keys, serials, uuids)
+        while self._early_reads and self._early_reads[0][0].started_ns < before_ns:
+            self._early_reads.popleft()
 
     def calls_since(self, since_ns: int) -> list[Call]:
         """Return the calls that began at *since_ns* or later and may still turn out to belong to a trace."""

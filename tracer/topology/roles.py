@@ -62,6 +62,9 @@ __all__ = ["Roles"]
 
 REMEMBERED = 100_000
 
+_FEW = 4
+"""Of so many requests with a whole head one may be cut, and still nothing was forwarded."""
+
 
 class Roles:
     """Collects evidence of roles, and resolves the caller and the callee of a call."""
@@ -92,7 +95,11 @@ class Roles:
         self._forwarded: set[str] = set()
         """roles of which a forwarded request was seen"""
         self._heads: Counter[str] = Counter()
-        """role -> requests to it with a whole head, less those whose head was cut"""
+        """role -> requests to it with a whole head"""
+        self._cut_heads: Counter[str] = Counter()
+        """role -> requests to it whose head was cut"""
+        self._is_rest_inside = False
+        """A service was seen to ask another one by REST."""
         self._acting: set[str] = set()
         """roles that were seen as clients, at any address"""
         self._portal_addresses: OrderedDict[str, None] = OrderedDict()
@@ -201,6 +208,7 @@ class Roles:
             self._learn_front(connection, facts)
         elif role := role_of_user_agent(facts.user_agent):
             self._acts_as(connection, role)
+            self._is_rest_inside = True
             if is_of_vrm_driver(facts.user_agent):
                 self._drivers |= DRIVES_VRM
         else:
@@ -215,7 +223,7 @@ class Roles:
                 _trim(self._tools)
         if not connection.server_role:
             self._learn_server(connection, facts.path)
-        self._heads[connection.server_role] += -1 if facts.broken else 1
+        (self._cut_heads if facts.broken else self._heads)[connection.server_role] += 1
         if facts.subject_token:
             # X-Subject-Token of the validation is X-Auth-Token of the request for which it is made.
             call.parent = self._serving(facts.subject_token, connection)
@@ -267,11 +275,13 @@ class Roles:
     def stands_alone(self, role: str) -> bool:
         """Return whether no proxy is before the API of *role*: a client outside of the cloud asks it itself.
 
-        That is so where the services inside are seen, and no request to this API, or to any, was seen to be
-        forwarded. The proxy of the document is taken to be there where the inside is not captured, or hidden
-        within one host, or where most requests are cut before the header that a proxy adds.
+        That is so where the services inside are seen to ask each other, and no request to this API, or to
+        any, was seen to be forwarded. The proxy of the document is taken to be there where the inside is not
+        captured, or hidden within one host, or where many requests are cut before a proxy's header.
         """
-        if role in self._forwarded or role in self.fronts.values() or self._heads[role] < 0:
+        if role in self._forwarded or role in self.fronts.values() or not self._is_rest_inside:
+            return False
+        if self._cut_heads[role] * _FEW > self._heads[role]:
             return False
         return role in self._acting or (NOVA_API in self._acting and not self._forwarded and not self.fronts)
 
