@@ -10,6 +10,7 @@ import pytest
 
 from tracer.engine import check
 from tracer.model import Report, Verdict
+from tracer.reports import call_words
 from tracer.settings import Settings
 from tracer.testing import SPREAD, Cloud, Connection, Creation, UpstreamCreation
 from tracer.testing.messages import amqp_set_up
@@ -255,3 +256,71 @@ def test_what_nova_api_asked_others_names_a_request_without_an_answer(
     verdicts = check(cloud.network.write(tmp_path), Settings(grammar="openstack_create")).verdicts
     assert {v.name: v.request_id for v in verdicts} == {each.name: each.request_id for each in made}
     assert {(v.outcome, v.stopped_at) for v in verdicts} == {("stuck", "4e")}
+
+
+# --- what is shown of a failure that only nova's states tell --------------------------------------
+
+HOST = "RPC nova-compute > nova-conductor "
+SAVE = f"{HOST}call object_action Instance.save "
+SHOWN = {
+    "aborts": f"{HOST}call object_action InstanceFault.create ok",
+    "fails": f"{HOST}cast build_instances ok",
+    "dies": f"{SAVE}error ok",
+    "hangs": f"{SAVE}spawning ok",
+}
+
+
+@pytest.mark.parametrize("grammar", GRAMMARS)
+@pytest.mark.parametrize("how", SHOWN)
+def test_what_was_seen_is_a_state_and_so_is_what_was_expected(how: str, grammar: str, tmp_path: Path) -> None:
+    verdict = judged(tmp_path, grammar, breaks={"8c": how})
+    deviation = verdict.deviations[0]
+    title = next(step.title for step in verdict.steps if step.step == "8c")
+    assert deviation.call is not None
+    assert deviation.call.matched == f"Internal_base {SHOWN[how]}"
+    assert deviation.expected == (f"{SAVE}active ok: {title}",)
+
+
+@pytest.mark.parametrize("how", SHOWN)
+def test_a_failure_without_a_vrm_says_that_there_is_none(how: str, tmp_path: Path) -> None:
+    verdict = judged(tmp_path, "cloudvm_create", breaks={"8c": how})
+    (note,) = [note for note in verdict.notes if note.kind == "absent"]
+    assert (note.step, note.message) == (
+        "8c",
+        "no vrm in these captures: nova-compute saved Instance.save spawning",
+    )
+
+
+def test_a_vrm_that_was_seen_is_expected_to_be_asked(tmp_path: Path) -> None:
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 200)
+    Creation(cloud, at=30, name="before").run()
+    UpstreamCreation(cloud, at=100, name="after", reason=REASON, breaks={"8c": "aborts"}).run()
+    found = {v.name: v for v in check(cloud.network.write(tmp_path), Settings()).verdicts}
+    assert found["after"].deviations[0].expected[0].startswith("REST nova-compute > vrm POST ")
+    assert not [note for note in found["after"].notes if note.kind == "absent"]
+
+
+@pytest.mark.parametrize("how", ["dies", "hangs"])
+def test_a_step_begun_by_a_state_has_its_time(how: str, tmp_path: Path) -> None:
+    verdict = judged(tmp_path, breaks={"8c": how})
+    (saved, *_) = [call for call in verdict.calls if call.action == "Instance.save spawning"]
+    assert [s.started_ns for s in verdict.steps if s.step == "8c"] == [saved.started_ns]
+
+
+def test_an_error_without_a_reason_names_the_host_and_says_so(tmp_path: Path) -> None:
+    words = (
+        "step 8c failed: the VM was put in state error, after spawning on compute1; no reason was recorded"
+    )
+    assert judged(tmp_path, breaks={"8c": "dies"}).summary.startswith(words)
+
+
+def test_the_step_table_shows_the_state(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, breaks={"8c": "dies"})
+    (saved, *_) = [call for call in verdict.calls if call.action == "Instance.save error"]
+    assert [call_words(saved, limit) for limit in (100, 62, 54, 40)] == [
+        "nova-compute > nova-conductor call object_action Instance.save error ok",
+        "compute > conductor call object_action Instance.save error ok",
+        "nova-compute > nova-conductor Instance.save error ok",
+        "compute > conductor Instance.save e… ok",
+    ]

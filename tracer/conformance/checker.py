@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from tracer.conformance.answers import answers, redelivered
 from tracer.conformance.attempts import attempt_details, hosts_asked
-from tracer.conformance.case import GOOD, Case, lay_out
+from tracer.conformance.case import GOOD, Case, Ending, lay_out
 from tracer.conformance.coverage import Visibility
 from tracer.conformance.deviations import findings
 from tracer.conformance.explanation import explain
@@ -21,6 +21,7 @@ from tracer.conformance.outcome import host_unknown_after, judge
 from tracer.conformance.sentences import host_words, retry_words, summary_words
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
+from tracer.conformance.told import begun_step, rests_on_states
 from tracer.grammar.grammar import Grammar
 from tracer.model import (
     NO_BROKER,
@@ -88,7 +89,7 @@ class Checker:
             notes.append(Note("retry", first, retry_words(case, attempts, is_known=host_unknown is None)))
         if host_unknown is not None:
             notes.append(Note("host", first, host_words(case, host_unknown)))
-        notes += _absent(case, coverage, steps)
+        notes += _absent(case, coverage, ending, steps)
         notes += [*redelivered(case), *answers(case, ending, coverage), *_shared(case)]
         deviations, accepted = self._accept(steps, deviations)
         # The leg nearest to the API may end at the proxy: then which API worker answered is not known.
@@ -162,18 +163,31 @@ class Checker:
         return kept, notes
 
 
-def _absent(case: Case, coverage: StepCoverage, steps: Sequence[StepResult]) -> list[Note]:
+def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[StepResult]) -> list[Note]:
     """Return notes on the steps that this cloud has no service for, and what takes their place."""
     notes = []
+    stopped_at = ending.stopped_at if ending.outcome != "unfinished" else None
     for step in steps:
         if step.status == "skipped" and (words := coverage.absent(step.step)):
             notes.append(Note("absent", step.step, words))
         elif step.status == "inferred" and step.step in case.grammar.required:
             [record] = step.calls
-            seen = f"{record.caller} saved {record.action}"
-            words = f"no {coverage.callee(step.step)} in these captures: {seen}"
+            words = f"no {coverage.callee(step.step)} in these captures: {_saved(record)}"
             notes.append(Note("absent", step.step, words, record))
+        elif step.step == stopped_at and rests_on_states(case, coverage, step.step):
+            begun = begun_step(case, step.step)
+            record = begun.record if begun is not None else None
+            seen = _saved(record) if record is not None else "nova's states would show that it is done"
+            notes.append(
+                Note(
+                    "absent", step.step, f"no {coverage.callee(step.step)} in these captures: {seen}", record
+                )
+            )
     return notes
+
+
+def _saved(record: CallRecord) -> str:
+    return f"{record.caller} saved {record.action}"
 
 
 def _shared(case: Case) -> list[Note]:

@@ -23,9 +23,11 @@ from tracer.conformance.sentences import (
     peer_of,
     shown_for,
     stall_words,
+    stalled_in,
 )
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
+from tracer.conformance.told import rests_on_states
 from tracer.grammar.grammar import Step
 from tracer.grammar.patterns import example_of
 from tracer.model import Call, CallRecord, Deviation, DeviationKind, Note, StepResult
@@ -57,14 +59,17 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
         kind, words, shown = "failed", failure_words(case, ending), shown_for(case, ending)
     elif ending.outcome == "stuck":
         kind, words = "stalled", stall_words(case, ending, coverage)
+        begun = stalled_in(case, ending)
         shown = case.records.get(ending.call.serial) if ending.call is not None else None
+        # What the host does after it has saved its state, in other threads, does not show where it is.
+        shown = begun.record if begun is not None else shown
     elif ending.outcome == "deleted":
         kind, words = "stalled", f"deleted {deletion_words(case, ending)}"
         shown = case.records.get(ending.call.serial) if ending.call is not None else None
     else:
         return
     step = ending.stopped_at or (ending.between[1] if ending.between else None)
-    expected = expected_words(case.grammar, step)
+    expected = expected_words(case.grammar, step, rests_on_states(case, coverage, step))
     peer, cause = peer_of(case, ending), cause_of(case, ending)
     hindrance = ending.hindrance.words if ending.hindrance is not None else ""
     yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause, hindrance)

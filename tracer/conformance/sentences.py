@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tracer.alignment.out_of_order import OutOfOrder
 from tracer.conformance.answers import candidates_offered, claim_refused, claim_words, selects_host
 from tracer.conformance.bodies import not_done, said_of
-from tracer.conformance.case import Case, Ending
+from tracer.conformance.case import Case, Ending, Said
 from tracer.conformance.outcome import failing_of_attempt, host_unknown_after
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
@@ -38,6 +38,7 @@ __all__ = [
     "retry_words",
     "shown_for",
     "stall_words",
+    "stalled_in",
     "summary_words",
 ]
 
@@ -206,7 +207,13 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
         over = f" because of {ending.peer}" if ending.peer else ""
         return f"{where}: {who} gave up{while_}{over}{_after_colon(ending.error)}"
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
-        how = f"the VM was put in state error{f', after {ending.state}' if ending.state else ''}"
+        how = "the VM was put in state error"
+        if ending.state:
+            on = f" on {case.attempts[-1].host}" if case.attempts else ""
+            how += f", after {ending.state}{on}"
+            if not ending.error:
+                is_sure = not case.is_damaged() and not case.trace.curtailed
+                how += f"; no reason {'was recorded' if is_sure else 'is in the captures'}"
         last = _last_message(case)
         if last is not None and case.grammar.replies(ending.stopped_at):
             how = f"{last.operation} {_unanswered_words(case, last)}; {how}"
@@ -310,6 +317,13 @@ def between_words(ending: Ending) -> str:
     return f"stopped after step {ending.between[0]}, at step {ending.between[1]} at the latest"
 
 
+def stalled_in(case: Case, ending: Ending) -> Said | None:
+    """Return the state that the host of a stuck creation saved last; None where something else tells more."""
+    if ending.outcome != "stuck" or not ending.state or ending.how or ending.hindrance is not None:
+        return None
+    return begun_in(case, len(case.attempts) - 1)
+
+
 def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     """Return the message of a stuck creation."""
     step = ending.stopped_at
@@ -396,12 +410,16 @@ def _is_newest(case: Case, message: CallRecord) -> bool:
     return not any(w.steps and w.record.started_ns > message.started_ns for w in case.witnesses)
 
 
-def expected_words(grammar: Grammar, step: str | None) -> tuple[str, ...]:
-    """Return the lines of calls that would be evidence of *step*; () for a step that is not known."""
+def expected_words(grammar: Grammar, step: str | None, by_state: bool = False) -> tuple[str, ...]:
+    """Return the lines of calls that would be evidence of *step*; () for a step that is not known.
+
+    With *by_state* these are the states by which nova says that the step is done.
+    """
     if step not in grammar.places:
         return ()
     found = grammar.step(step)
-    lines = dict.fromkeys(expected_of(grammar.terminals[name].pattern) for name in found.terminals)
+    names = grammar.shown_by(step) if by_state else found.terminals
+    lines = dict.fromkeys(expected_of(grammar.terminals[name].pattern) for name in names)
     return tuple(f"{line}: {found.title}" for line in lines)
 
 

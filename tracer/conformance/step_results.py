@@ -8,9 +8,10 @@ from typing import NamedTuple
 from tracer.conformance.case import GOOD, Case, Ending, Said
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.outcome import only_refused
+from tracer.conformance.sentences import stalled_in
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
-from tracer.conformance.told import begun_in, shown_in
+from tracer.conformance.told import begun_step, shown_in
 from tracer.grammar.grammar import Step
 from tracer.model import RestFacts, StepResult, StepStatus
 from tracer.openstack.services import CINDER_API
@@ -61,10 +62,10 @@ def _result(
         # A failed step without calls of its own: a refused connection is its only evidence.
         record = case.records.get(ending.call.serial)
         is_connection = record is not None and record.operation.startswith("CONNECT")
-        is_evidence = is_connection or ending.by_host
+        is_evidence = is_connection or ending.by_host or bool(ending.state)
         evidence = (replace(record, step=step.name),) if record is not None and is_evidence else ()
-        begun = begun_in(case, len(case.attempts) - 1) if ending.by_host else None
-        if begun is None or begun.begun != step.name:
+        begun = begun_step(case, step.name) if ending.by_host or ending.state else None
+        if begun is None:
             return StepResult(step.name, step.title, "failed", calls=evidence)
         since_ns = begun.call.started_ns
         took_ns = ending.call.started_ns - since_ns
@@ -84,6 +85,8 @@ def _result(
             return _told(case, step, told)
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)
     started_ns, duration_ns = times_of([w for w, _ in taken])
+    if not taken and ending.stopped_at == step.name and (begun := stalled_in(case, ending)) is not None:
+        started_ns = begun.call.started_ns
     return StepResult(step.name, step.title, status, started_ns, duration_ns, calls, reason)
 
 

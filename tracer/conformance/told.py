@@ -12,10 +12,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tracer.conformance.case import Case, Said
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.model import Call, RpcFacts, SqlFacts
 from tracer.openstack.rpc import GIVES_UP
 
-__all__ = ["GaveUp", "begun_in", "fault_of", "gave_up", "shown_in", "span_of"]
+__all__ = [
+    "GaveUp",
+    "begun_in",
+    "begun_step",
+    "fault_of",
+    "gave_up",
+    "rests_on_states",
+    "shown_in",
+    "span_of",
+]
 
 _FAR_NS = 1 << 62
 
@@ -42,14 +52,32 @@ def span_of(case: Case, number: int) -> tuple[int, int]:
 def begun_in(case: Case, number: int) -> Said | None:
     """Return the last state of attempt *number* that says which step the host has begun; None without one.
 
+    Of several calls that say the same state, as a message and the statement that follows it, it is the first.
     A state after it that says more, as that the step is done, leaves nothing that is only begun: None.
     """
     since_ns, until_ns = span_of(case, number)
     last = None
     for said in case.said:
         if since_ns <= said.call.started_ns < until_ns:
-            last = said if said.begun else None if said.is_shown else last
+            is_same = last is not None and (last.begun, last.word) == (said.begun, said.word)
+            last = last if is_same else said if said.begun else None if said.is_shown else last
     return last
+
+
+def begun_step(case: Case, step: str | None) -> Said | None:
+    """Return the state that says that the last host has begun *step* and no more; None where none does."""
+    begun = begun_in(case, len(case.attempts) - 1)
+    return begun if begun is not None and begun.begun == step else None
+
+
+def rests_on_states(case: Case, coverage: StepCoverage, step: str | None) -> bool:
+    """Return whether only nova's states tell of *step*: the service that it asks is not known to be there.
+
+    They tell of it where the host said that it has begun, or would have been seen to say that it is done.
+    """
+    if step is None or not case.grammar.shown_by(step) or coverage.has_callee(step):
+        return False
+    return begun_step(case, step) is not None or coverage.would_be_told(step)
 
 
 def shown_in(case: Case, number: int, step: str) -> Said | None:

@@ -310,8 +310,11 @@ class Grammar:
 
     def telling(self, step: str) -> tuple[Leg, ...]:
         """Return the legs of the calls that say that *step* is done (`shown_N`), without repeats."""
-        names = (state.terminal for state in self.states if state.step == step and state.is_done)
-        return tuple(dict.fromkeys(leg for name in names for leg in self._legs[name]))
+        return tuple(dict.fromkeys(leg for name in self.shown_by(step) for leg in self._legs[name]))
+
+    def shown_by(self, step: str | None) -> tuple[str, ...]:
+        """Return the terminals of the calls that say that *step* is done (`shown_N`); () for most steps."""
+        return tuple(state.terminal for state in self.states if state.step == step and state.is_done)
 
     @property
     def state_legs(self) -> tuple[Leg, ...]:

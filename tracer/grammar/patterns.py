@@ -77,11 +77,15 @@ def example_of(pattern: str) -> str:
     """Return the plainest line that a terminal's pattern matches, without plane and result.
 
     As in `RPC nova-conductor > nova-scheduler call select_destinations`. Optional parts are left out, of
-    alternatives the first is taken, and `…` stands for any text; but all callees are named.
+    alternatives the first is taken, and `…` stands for any text; but all callees are named that the same
+    caller asks by the same protocol.
     """
     words = _plainest(_parser.parse(pattern)).split(" ")
     words = words[1:-1] if len(words) > 6 else words[1:]
-    callees = list(dict.fromkeys(leg.callee for leg in legs_of(pattern)))
+    legs = legs_of(pattern)
+    # Other callers and protocols are other calls: mixed with the first they would name one that is none.
+    first = legs[0][1:3] if legs else ()
+    callees = list(dict.fromkeys(leg.callee for leg in legs if leg[1:3] == first))
     if len(callees) > 1 and len(words) > 4:
         words[3:] = ["|".join(callees), words[4], "…"]
     return " ".join(words)

@@ -203,11 +203,21 @@ def call_words(call: CallRecord, limit: int = 400) -> str:
     """Return a call without its plane and protocol, at most *limit* characters.
 
     The end of the operation is cut first, then the roles are abbreviated, then the caller is left out. The
-    result is never cut: it matters most.
+    result is never cut: it matters most. Of a call that says a state, as `call object_action Instance.save
+    spawning`, the words before it are left out first.
     """
     caller, callee = plain(call.caller, 60), plain(call.callee, 60)
     operation, result = plain(call.operation, 400), plain(call.result, 40)
     short = f"{_SHORT_ROLES.get(caller, caller)} > {_SHORT_ROLES.get(callee, callee)}"
+    if call.action and call.protocol != "REST":
+        action = plain(call.action, 100)
+        operation = f"{operation} {action}"
+        for brief in (operation, operation.partition(" ")[2], action):
+            for ends in (f"{caller} > {callee}", short):
+                words = f"{ends} {brief} {result}"
+                if len(words) <= limit:
+                    return words
+        operation = action
     for ends, least in ((f"{caller} > {callee}", 18), (short, 6), (f"> {callee}", 16)):
         room = limit - len(ends) - len(result) - 2
         if len(operation) <= room:
@@ -244,8 +254,8 @@ def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
     return [call for call in step.calls if _alike(call) == _alike(shown)] or [shown]
 
 
-def _alike(call: CallRecord) -> tuple[str, str, str, str]:
-    return call.caller, call.callee, call.operation, call.result
+def _alike(call: CallRecord) -> tuple[str, ...]:
+    return call.caller, call.callee, call.operation, call.action, call.result
 
 
 def losses(capture: Capture) -> str:

@@ -219,7 +219,7 @@ def deviations(page: Page, verdict: Verdict) -> None:
             text.append(f"  {plain(_untitled(_rest(message, step), title), 300)}")
         text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
         page.line(text, 2, hang=4)
-        lines = dict.fromkeys(each.call.line for each in group if each.call)
+        lines = dict.fromkeys(each.call.matched for each in group if each.call)
         places = [each.call.evidence[0] for each in group if each.call and each.call.evidence]
         for number, line in enumerate(list(lines)[:1]):
             seen = Text.assemble(("seen     ", "dim"), plain(line, 300))
