@@ -63,7 +63,10 @@ from tracer.topology.file import GivenTopology
 __all__ = ["Roles"]
 
 REMEMBERED = 100_000
-MOST_OPEN = 1_000
+MOST_OPEN = 64
+"""Requests open on the external plane that are remembered, the newest ones."""
+MOST_INNER = 1_000
+"""Inner addresses that are remembered: each look for those of a service goes through all."""
 LONGEST_NS = 120_000_000_000
 """How long a request on the external plane counts as open where no answer of it is seen."""
 
@@ -81,11 +84,11 @@ class Roles:
         """address of these servers -> roles of the services"""
         self._open_outside: OrderedDict[int, tuple[int, str]] = OrderedDict()
         """serial -> (start, role of the server) of open requests on the external plane"""
-        self._inner: OrderedDict[str, set[str]] = OrderedDict()
+        self._inner: dict[str, set[str]] = {}
         """address -> roles that did there what only they do, and name themselves nowhere"""
         self._first_with: OrderedDict[str, str] = OrderedDict()
         """request id -> address of the first unknown client that sent it"""
-        self._presumed_inner: OrderedDict[str, str] = OrderedDict()
+        self._presumed_inner: dict[str, str] = {}
         """unknown client -> role of which requests were open outside whenever this client asked an API"""
         self._presumed_acting: Counter[str] = Counter()
         """role -> clients that are presumed to be it"""
@@ -305,6 +308,7 @@ class Roles:
             connection.client_role
             or not self._presumed
             or server in self._presumed
+            or address in self._inner
             or getattr(call.facts, "forwarded_for", "")
             or not self._is_unknown(address)
         ):
@@ -325,16 +329,16 @@ class Roles:
             self._not_presumed(address)
             self._asks_anyway[address] = None
             _trim(self._asks_anyway)
-        elif len(roles) == 1 and known is None and len(self._presumed_inner) < REMEMBERED:
+        elif len(roles) == 1 and known is None and len(self._presumed_inner) < MOST_INNER:
             (role,) = roles
             self._presumed_inner[address] = role
             self._presumed_acting[role] += 1
 
     def _acts_inside(self, address: str, role: str) -> None:
         """Record that *address* does what only *role* does, for which *role* does not name itself."""
-        self._inner.setdefault(address, set()).add(role)
+        if address in self._inner or len(self._inner) < MOST_INNER:
+            self._inner.setdefault(address, set()).add(role)
         self._acting.add(role)
-        _trim(self._inner)
 
     def _not_presumed(self, address: str) -> None:
         role = self._presumed_inner.pop(address, None)
@@ -484,16 +488,20 @@ class Roles:
                 if server.address in portals and client not in portals and server.port not in ROLE_OF_PORT
             }
         else:
-            found |= {
-                address for address in (*self._inner, *self._presumed_inner) if self._is_at(address, role)
-            }
+            found |= self._inside_of(role)
             alone = (e for e, its in self._presumed.items() if its == role and self.behind(e) is None)
             found |= {endpoint.address for endpoint in alone}
         return found
 
-    def _is_at(self, address: str, role: str) -> bool:
-        """Return whether *address*, which nothing else identifies, is the inner one of *role*."""
-        return self._inside(address) == role and self._is_unknown(address)
+    def inner_addresses(self, outer: Endpoint) -> set[str]:
+        """Return the addresses from which the service that clients ask at *outer* itself asks others."""
+        role = self._presumed.get(outer)
+        return self._inside_of(role) if role is not None and self.stands_alone(role) else set()
+
+    def _inside_of(self, role: str) -> set[str]:
+        """Return the addresses that nothing identifies but what *role* does inside."""
+        known = (*self._inner, *self._presumed_inner)
+        return {each for each in known if self._is_unknown(each) and self._inside(each) == role}
 
     def _askers(self) -> set[str]:
         """Return the addresses outside of the cloud that call its API."""
