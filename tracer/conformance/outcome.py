@@ -388,7 +388,7 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns, bool(ending.state))):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
-    stopped = reply_that_stopped(case, case.attempts[-1].since_ns if case.attempts else 0)
+    stopped = reply_that_stopped(case, coverage, case.attempts[-1].since_ns if case.attempts else 0)
     if stopped is not None and ending.outcome == "stuck":
         ending.call, ending.how, ending.error = stopped.call, stopped.how, stopped.error
     return ending
