@@ -38,11 +38,17 @@ class Correlator:
     """Receives calls as they begin and change; returns the traces that they form.
 
     *is_front* comes from the topology and returns whether an endpoint is a proxy's. *begins* comes from the
-    grammar and states which calls begin a trace.
+    grammar and states which calls begin a trace. *inner_addresses* comes from the topology: from where the
+    service asks others that clients ask itself at an endpoint.
     """
 
-    def __init__(self, is_front: Callable[[Endpoint], bool], begins: Begins) -> None:
-        self._store = CallStore(is_front, begins)
+    def __init__(
+        self,
+        is_front: Callable[[Endpoint], bool],
+        begins: Begins,
+        inner_addresses: Callable[[Endpoint], Collection[str]],
+    ) -> None:
+        self._store = CallStore(is_front, begins, inner_addresses)
         self._newest = 0
         self._open_legs: dict[int, Call] = {}
         self._closed_legs: deque[Call] = deque(maxlen=CLOSED_LEGS)
