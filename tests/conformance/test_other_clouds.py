@@ -324,3 +324,37 @@ def test_the_step_table_shows_the_state(tmp_path: Path) -> None:
         "nova-compute > nova-conductor Instance.save error ok",
         "compute > conductor Instance.save er… ok",
     ]
+
+
+# --- nova-api has one address for clients, and another one inside -----------------------------------
+
+STOPS = {
+    "keystone does not know the token": ({"4a": "404"}, "4a"),
+    "keystone is overloaded": ({"4a": "503"}, "4a"),
+    "keystone refuses": ({"4a": "refused"}, "4a"),
+    "glance refuses": ({"4b": "glance refused"}, "4b"),
+    "glance refuses, token in cache": ({"4a": "cached", "4b": "glance refused"}, "4b"),
+    "neutron is overloaded": ({"4b": "neutron 503"}, "4b"),
+    "the INSERT fails": ({"4d": "error"}, "4d"),
+    "the broker refuses, no answer": ({"4e": "refused silent"}, "4e"),
+    "the broker refuses": ({"4e": "refused"}, "4e"),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_the_inner_address_of_an_api_that_clients_ask_itself_is_found(stop: str, tmp_path: Path) -> None:
+    """Nothing that nova-api sends inside names it, and no message of a creation was seen before."""
+    breaks, step = STOPS[stop]
+    verdict = judged(tmp_path, portal=False, proxy=False, breaks=breaks)
+    assert (verdict.verdict, verdict.stopped_at) == ("deviates", step)
+    assert not {"missing", "unobserved"} & set(statuses(verdict).values())
+    assert {call.caller for call in verdict.calls} == {"admin", "nova-api"}
+    assert "lb" not in {call.callee for call in verdict.calls}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_behind_a_load_balancer_the_same_stops_are_told(stop: str, tmp_path: Path) -> None:
+    breaks, step = STOPS[stop]
+    verdict = judged(tmp_path, portal=False, breaks=breaks)
+    assert verdict.stopped_at == step
+    assert "External_api REST admin > lb" in " ".join(call.line for call in verdict.calls)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from typing import Any
 
 from tracer.calls.bodies import clean
 from tracer.model import TO_CLIENT, AmqpMethod, BrokerEvent, BrokerEventKind, Closed, Connection, Returns
@@ -15,9 +16,10 @@ from tracer.model import TO_CLIENT, AmqpMethod, BrokerEvent, BrokerEventKind, Cl
 __all__ = ["BrokerLog"]
 
 MOST_KEYS = 50_000
-"""Queues, clients and consumers that are remembered."""
+"""Consumers and connections that are remembered."""
+MOST_QUEUES, MOST_CLIENTS = 16_000, 4_000
 PER_QUEUE, PER_CLIENT = 16, 64
-"""Events of each."""
+"""Events of each. With the two limits above: half a million events at most."""
 _SILENT_NS = 60_000_000_000
 """The heartbeat that RabbitMQ proposes; a broker gives a client up that is silent for longer."""
 
@@ -57,8 +59,9 @@ class BrokerLog:
             tag, queue = str(arguments.get("consumer_tag", "")), str(arguments.get("queue", ""))
             if tag:
                 self._comes((number, message.channel, tag), queue, connection, message.time_ns)
-            elif len(self._asked) < MOST_KEYS:
+            else:
                 self._asked[number, message.channel] = queue
+                _trim(self._asked)
         elif name == "basic.consume-ok":
             asked = self._asked.pop((number, message.channel), "")
             if asked:
@@ -79,9 +82,9 @@ class BrokerLog:
     def _of_connection(self, what: str, message: AmqpMethod) -> None:
         connection, arguments, number = message.connection, message.arguments, message.connection.number
         if what == "start-ok":
-            if len(self._programs) < MOST_KEYS:
-                program, _, rest = str(arguments.get("connection_name", "")).partition(":")
-                self._programs[number] = f"{program}:{rest.partition(':')[0]}"[:100]
+            program, _, rest = str(arguments.get("connection_name", "")).partition(":")
+            self._programs[number] = f"{program}:{rest.partition(':')[0]}"[:100]
+            _trim(self._programs)
         elif what == "open-ok":
             program = self._programs.pop(number, "")
             self._event("opened", connection, message.time_ns, words=program.strip(":"))
@@ -90,8 +93,9 @@ class BrokerLog:
             self._event("blocked", connection, message.time_ns, by_broker=True, words=reason)
         elif what == "unblocked":
             self._event("unblocked", connection, message.time_ns, by_broker=True)
-        elif what == "close" and len(self._reasons) < MOST_KEYS:
+        elif what == "close":
             self._reasons[number] = message.direction == TO_CLIENT, _reply(message)
+            _trim(self._reasons)
 
     def delivers(self, connection: Connection, channel: int, tag: str, queue: str, time_ns: int) -> None:
         """Record that a delivery shows a consumer, whose beginning may not be in the capture."""
@@ -115,7 +119,8 @@ class BrokerLog:
         by_broker, said = self._reasons.pop(number, (closed.direction == TO_CLIENT, ""))
         if closed.how in ("idle", "end", "reused"):
             # Nothing was seen to end.
-            self._count -= len(self._on.pop(number, ()))
+            for (channel, tag), queue in self._on.pop(number, {}).items():
+                self._forget((number, channel, tag), queue)
             return
         who = "the broker" if by_broker else "the client"
         words = f"{who} {'reset' if closed.how == 'reset' else 'closed'} the connection"
@@ -151,14 +156,19 @@ class BrokerLog:
         queue = own.pop(consumer[1:], None)
         if queue is None:
             return
-        self._count -= 1
         if not own:
             del self._on[consumer[0]]
+        left = self._forget(consumer, queue)
+        self._event("gone", connection, time_ns, queue, by_broker, words, left)
+
+    def _forget(self, consumer: _Consumer, queue: str) -> int:
+        """Drop *consumer* of *queue*; return how many it has left."""
+        self._count -= 1
         consumers = self._consumers.get(queue, set())
         consumers.discard(consumer)
         if not consumers:
             self._consumers.pop(queue, None)
-        self._event("gone", connection, time_ns, queue, by_broker, words, len(consumers))
+        return len(consumers)
 
     def _event(
         self,
@@ -172,8 +182,8 @@ class BrokerLog:
     ) -> None:
         event = BrokerEvent(time_ns, kind, connection, queue, by_broker, words, left)
         if queue:
-            _keep(self._of_queue, queue, event, PER_QUEUE)
-        _keep(self._of_client, connection.client.address, event, PER_CLIENT)
+            _keep(self._of_queue, queue, event, PER_QUEUE, MOST_QUEUES)
+        _keep(self._of_client, connection.client.address, event, PER_CLIENT, MOST_CLIENTS)
 
     # --- Broker ---
 
@@ -194,10 +204,18 @@ def _reply(message: AmqpMethod) -> str:
     return clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
 
 
-def _keep(table: OrderedDict[str, deque[BrokerEvent]], key: str, event: BrokerEvent, most: int) -> None:
+def _trim(table: dict[Any, Any]) -> None:
+    """Drop the oldest entry of a table that is full."""
+    if len(table) > MOST_KEYS:
+        del table[next(iter(table))]
+
+
+def _keep(
+    table: OrderedDict[str, deque[BrokerEvent]], key: str, event: BrokerEvent, most: int, keys: int
+) -> None:
     events = table.get(key)
     if events is None:
         events = table[key] = deque(maxlen=most)
-        if len(table) > MOST_KEYS:
+        if len(table) > keys:
             table.popitem(last=False)
     events.append(event)

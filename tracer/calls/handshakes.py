@@ -30,6 +30,8 @@ __all__ = ["Handshakes"]
 PATIENCE_NS = 5_000_000_000
 """A healthy handshake takes milliseconds; over WANs and through proxies below a second."""
 MOST_OPEN = 10_000
+MOST_DONE = 100_000
+"""Connections that are known to have talked; of those before them nothing is claimed."""
 STEPS = frozenset(
     f"connection.{name}" for name in ("start", "start-ok", "secure", "secure-ok", "tune", "tune-ok", "open")
 )
@@ -46,8 +48,10 @@ class Handshakes:
         self._waiting: dict[int, AmqpMethod] = {}
         """Connection number -> latest method of its handshake, the one that waits longest first."""
         self._told: dict[int, Call] = {}
-        self._done: set[int] = set()
-        """Connections whose handshake was seen to begin, and has ended well."""
+        self._done: dict[int, None] = {}
+        """Connections of which nothing more is claimed: they have talked, or their end was told."""
+        self._all_done_to = -1
+        """Highest number of a connection that was dropped from these."""
 
     def __bool__(self) -> bool:
         """Whether a handshake is going on."""
@@ -57,8 +61,8 @@ class Handshakes:
         """Return the call that *message*, a method of a connection, makes: the broker refused the client."""
         number = message.connection.number
         if message.name == _LAST:
-            if self._waiting.pop(number, None) is not None:
-                self._done.add(number)
+            self._waiting.pop(number, None)
+            self._finish(number)
             told = self._told.pop(number, None)
             if told is not None:
                 # It ended after all, late.
@@ -73,7 +77,7 @@ class Handshakes:
             before = self._waiting.pop(number)
             arguments = message.arguments
             said = clean(f"{arguments.get('reply_code', '')} {arguments.get('reply_text', '')}")
-            self._done.add(number)
+            self._finish(number)
             return [self._failed(before.connection, message.frames, "error", said, message.time_ns)]
         return []
 
@@ -89,16 +93,20 @@ class Handshakes:
         return calls
 
     def closed(self, closed: Closed) -> list[Call]:
-        """Return the failed connection, if *closed* ends one whose handshake lasted and did not end."""
+        """Return the failed connection, if *closed* ends one whose handshake lasted and did not end.
+
+        Each of the two directions of a connection may end; the first end counts.
+        """
         connection = closed.connection
         number = connection.number
         message = self._waiting.pop(number, None)
         told = self._told.pop(number, None)
         if told is not None:
+            self._finish(number)
             told.ended_ns = closed.time_ns if closed.how != "end" else None
             return [told]
-        was_done = number in self._done
-        self._done.discard(number)
+        was_done = number in self._done or number <= self._all_done_to
+        self._finish(number)
         since_ns = message.time_ns if message is not None else connection.first_ns
         is_known = connection.seen == BOTH and not connection.gaps and not connection.is_reported
         if was_done or not is_known or closed.time_ns - since_ns < PATIENCE_NS:
@@ -113,7 +121,15 @@ class Handshakes:
     def ignore(self, connection: Connection) -> None:
         """Follow *connection* no more: it cannot be decoded."""
         self._waiting.pop(connection.number, None)
-        self._done.add(connection.number)
+        self._finish(connection.number)
+
+    def _finish(self, number: int) -> None:
+        """Record that nothing more is claimed of a connection."""
+        self._done[number] = None
+        if len(self._done) > MOST_DONE:
+            oldest = next(iter(self._done))
+            del self._done[oldest]
+            self._all_done_to = max(self._all_done_to, oldest)
 
     def _broken_off(self, connection: Connection, message: AmqpMethod, ended_ns: int | None) -> Call:
         words = f"{_BROKEN_OFF} {message.name}"

@@ -37,6 +37,7 @@ from tracer.model import (
     AmqpMethod,
     Call,
     Closed,
+    Connection,
     End,
     RpcFacts,
 )
@@ -61,6 +62,8 @@ EARLY_LIMIT = 256
 """Acknowledgements of one channel that wait for their delivery; a hole delays it by a second at most."""
 REMEMBERED = 50_000
 """Messages whose delivery, acknowledgement or reply may still come; beyond it the oldest are forgotten."""
+CONFIRMING, CHANNELS = 50_000, 64
+"""Connections on which the broker confirms, and channels of each, that are remembered."""
 ALIKE = 64
 """Messages of the same exchange, key and size, without a unique id, that wait for their other leg."""
 
@@ -102,8 +105,8 @@ class RpcCalls:
         """(exchange, routing key) of calls that were answered although no delivery was seen: the capture does
         not show the consumer's connection, so a missing delivery means nothing."""
         self._never_delivered: OrderedDict[int, Call] = OrderedDict()
-        self._confirming: set[_Channel] = set()
-        """Channels on which the broker confirms what is published."""
+        self._confirming: dict[int, set[int]] = {}
+        """Connection number -> channels on which the broker confirms what is published."""
         self.handshakes = Handshakes(serial)
         self.log = log or BrokerLog()
 
@@ -265,8 +268,10 @@ class RpcCalls:
         channel = (connection.number, message.channel)
         outstanding = self._outstanding.setdefault(channel, [])
         outstanding.append(call)
-        facts.unconfirmed = channel in self._confirming
+        facts.unconfirmed = self._is_confirmed(connection, message.channel)
         # Without confirms nothing takes publishes off this list, so it is bounded here.
+        for dropped in outstanding[:-64]:
+            _facts(dropped).unconfirmed = False
         del outstanding[:-64]
         if facts.mode == "reply":
             request = self._by_msg.get(facts.msg_id)
@@ -301,7 +306,7 @@ class RpcCalls:
         if facts.delivered or is_late or call.result == "ok":
             return [call]
         # What the broker said of an earlier copy (returned, refused) does not hold for this one.
-        facts.unconfirmed = channel in self._confirming
+        facts.unconfirmed = self._is_confirmed(connection, message.channel)
         if facts.mode != "reply":
             call.result = "undelivered"
             call.error = ""
@@ -416,10 +421,24 @@ class RpcCalls:
         if message.name in ("basic.consume", "basic.consume-ok", "basic.get"):
             self._consumes(key, message)
         elif message.name == "confirm.select":
-            self._confirming.add(key)
+            self._confirms(key)
         elif not message.channel:
             return self.handshakes.method(message)
         return []
+
+    def _is_confirmed(self, connection: Connection, channel: int) -> bool:
+        """Return whether the broker confirms what is published on *channel*, and the capture shows that."""
+        return connection.seen == BOTH and channel in self._confirming.get(connection.number, ())
+
+    def _confirms(self, key: _Channel) -> None:
+        """Record that the broker confirms what is published on a channel."""
+        channels = self._confirming.get(key[0])
+        if channels is None:
+            channels = self._confirming[key[0]] = set()
+            if len(self._confirming) > CONFIRMING:
+                del self._confirming[next(iter(self._confirming))]
+        if len(channels) < CHANNELS:
+            channels.add(key[1])
 
     def _acknowledged(self, key: _Channel, message: AmqpMethod) -> list[Call]:
         waiting = self._unacked.get(key, {})
@@ -453,7 +472,7 @@ class RpcCalls:
         Delivery tags of confirms count from confirm.select, which a capture may not hold, so a confirm is
         attributed to the oldest publish that is not confirmed.
         """
-        self._confirming.add(key)
+        self._confirms(key)
         outstanding = self._outstanding.get(key)
         if not outstanding:
             return []
@@ -533,7 +552,7 @@ class RpcCalls:
         for table in (self._unacked, self._early, self._outstanding, self._no_ack):
             for key in [key for key in table if key[0] == number]:
                 del table[key]
-        self._confirming = {key for key in self._confirming if key[0] != number}
+        self._confirming.pop(number, None)
         self._asks_no_ack = {key for key in self._asks_no_ack if key[0] != number}
         return changed
 

@@ -134,9 +134,11 @@ class SqlCalls:
             # A proxy for TCP before the database passes the same text on.
             front.back, call.front = call, front
         else:
-            self._asked[connection.server.address, same] = call
-            if len(self._asked) > MOST_ASKED:
-                self._asked.popitem(last=False)
+            asked = self._asked
+            asked[connection.server.address, same] = call
+            # A copy is asked while the first one is open.
+            while next(iter(asked.values())).closed or len(asked) > MOST_ASKED:
+                asked.popitem(last=False)
         return call
 
     def result(self, message: SqlResult) -> Call | None:

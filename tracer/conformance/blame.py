@@ -58,13 +58,14 @@ class Words(NamedTuple):
 def words_of(case: Case) -> list[Words]:
     """Return nova's words of why the VM is in error: recorded or notified, by time; then shown to polls."""
     found = []
+    polls = {call.serial for call in case.trace.polls}
     for call in (*case.trace.calls, *case.trace.polls):
         facts = call.facts
-        words = call.error if isinstance(facts, RestFacts) and call in case.trace.polls else fault_of(call)
+        words = call.error if isinstance(facts, RestFacts) and call.serial in polls else fault_of(call)
         if words:
             found.append(Words(call.ended_ns or call.started_ns, words, call))
     # What a poll shows was said before, and in more words.
-    return sorted(found, key=lambda each: (each.call in case.trace.polls, each.time_ns))
+    return sorted(found, key=lambda each: (each.call.serial in polls, each.time_ns))
 
 
 def blame(case: Case, coverage: StepCoverage) -> Blame | None:
@@ -76,11 +77,11 @@ def blame(case: Case, coverage: StepCoverage) -> Blame | None:
     if reported is not None and (naming is None or naming[0] == reported[0]):
         return reported[1]
     if naming is None:
-        return reply_that_stopped(case, since_ns)
+        return reply_that_stopped(case, coverage, since_ns)
     role, first = naming
     step = _step_asking(case, role)
     if step is None:
-        return reply_that_stopped(case, since_ns)
+        return reply_that_stopped(case, coverage, since_ns)
     missing = _never_plugged(case, coverage, words, since_ns) if role == sender_of_event(PLUGGED) else ""
     return Blame(step, None if missing else first.call, missing, first.words, role)
 
@@ -184,7 +185,7 @@ def _is_of_host(case: Case, call: Call) -> bool:
 # --- replies ----------------------------------------------------------------------------------------
 
 
-def reply_that_stopped(case: Case, since_ns: int) -> Blame | None:
+def reply_that_stopped(case: Case, coverage: StepCoverage, since_ns: int) -> Blame | None:
     """Return the RPC call behind which no step came: its reply was a failure, or late, or never came.
 
     Of a creation that is not in error only a failure counts: its callers may wait still.
@@ -202,7 +203,7 @@ def reply_that_stopped(case: Case, since_ns: int) -> Blame | None:
             how = f"{record.caller} answered {facts.method} of {record.callee} with a failure"
             return Blame(None, call, how, facts.failure, record.caller)
         if facts.mode == "call" and facts.msg_id and until_ns is not None:
-            late = _too_late(call, facts, until_ns)
+            late = None if coverage.may_lack_answer(call, until_ns) else _too_late(call, facts, until_ns)
             if late is not None:
                 asked = f"{record.callee} {late[0]} {facts.method} of {record.caller} {late[1]}"
                 how = f"{asked} (its caller waits {time_words(REPLY_WITHIN_NS)})"

@@ -171,9 +171,9 @@ def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[
         if step.status == "skipped" and (words := coverage.absent(step.step)):
             notes.append(Note("absent", step.step, words))
         elif step.status == "inferred" and step.step in case.grammar.required:
-            [record] = step.calls
-            words = f"no {coverage.callee(step.step)} in these captures: {_saved(record)}"
-            notes.append(Note("absent", step.step, words, record))
+            for saved in step.calls[:1]:
+                words = f"no {coverage.callee(step.step)} in these captures: {_saved(saved)}"
+                notes.append(Note("absent", step.step, words, saved))
         elif step.step == stopped_at and rests_on_states(case, coverage, step.step):
             begun = begun_step(case, step.step)
             shown = begun.record if begun is not None else None

@@ -148,7 +148,7 @@ class Coverage:
         self._half_seen: dict[tuple[str, str, str], tuple[int, int]] = {}
         """(protocol, client, server) of connections captured in one direction -> when the first one began and
         the last one ended; which end is which may be guessed"""
-        self._ended: set[int] = set()
+        self._ended: dict[int, None] = {}
         """Numbers of the connections of one direction that have ended."""
         self._planes: dict[str, set[str]] = {}
         """protocol ('' for any) -> planes on which it could be seen; filled when asked for"""
@@ -219,8 +219,9 @@ class Coverage:
             if protocol and (key in self._half_seen or len(self._half_seen) < MAX_PAIRS):
                 first_ns, last_ns = self._half_seen.get(key, (connection.first_ns, closed.time_ns))
                 self._half_seen[key] = min(first_ns, connection.first_ns), max(last_ns, closed.time_ns)
-            if len(self._ended) < MAX_PAIRS:
-                self._ended.add(connection.number)
+            self._ended[connection.number] = None
+            if len(self._ended) > MAX_PAIRS:
+                del self._ended[next(iter(self._ended))]
 
     def _hole(self, protocol: str, connection: Connection, since_ns: int, until_ns: int) -> None:
         """Record that bytes between the ends of *connection* are missing in that time."""

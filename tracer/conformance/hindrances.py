@@ -16,7 +16,8 @@ from tracer.openstack.services import BROKER, HOST_SERVICE
 
 __all__ = ["hinder"]
 
-LONG_AGO_NS = 3_600_000_000_000
+_SOON_NS = 60_000_000_000
+"""A block that begins later than this after a message is not why the message was not confirmed."""
 _SKEW_NS = 5_000_000
 
 
@@ -173,7 +174,7 @@ def _block_of(broker: Broker, address: str, time_ns: int, number: int | None = N
     blocked: dict[int, BrokerEvent] = {}
     for event in broker.of_client(address):
         at = event.connection.number
-        if event.kind == "blocked":
+        if event.kind == "blocked" and event.time_ns <= time_ns + _SOON_NS:
             blocked[at] = event
         elif event.kind in ("unblocked", "lost") and event.time_ns <= time_ns + _SKEW_NS:
             blocked.pop(at, None)
@@ -219,7 +220,7 @@ def _restarted(
         events = [
             e
             for e in broker.of_client(address)
-            if e.connection.client_role in ("", owner) and since_ns - _SKEW_NS <= e.time_ns <= until_ns
+            if e.connection.client_role == owner and since_ns - _SKEW_NS <= e.time_ns <= until_ns
         ]
         lost = [e for e in events if e.kind == "lost"]
         if not lost:
@@ -232,6 +233,8 @@ def _restarted(
         did = did.replace(
             "the connection", "its connection" if lost[0].by_broker is False else f"the connection of {owner}"
         )
+        if not opened and _has_another(broker.of_client(address), owner, lost):
+            continue
         if not opened:
             words = f"{did} {at}, and {owner}{host} did not connect again"
             return Hindrance(words, BROKER if lost[0].by_broker else owner)
@@ -245,6 +248,20 @@ def _restarted(
         words = f"{did} {at}, and {owner}{host} connected again {gap} later"
         return Hindrance(words, BROKER if lost[0].by_broker else owner)
     return None
+
+
+def _has_another(events: Iterable[BrokerEvent], owner: str, lost: Iterable[BrokerEvent]) -> bool:
+    """Return whether *owner* keeps a connection that it had before one was *lost*.
+
+    A service closes a connection of its pool that was idle, and goes on with the others.
+    """
+    first_ns = min(each.time_ns for each in lost)
+    ended = {e.connection.number for e in events if e.kind == "lost"}
+    return any(
+        e.connection.client_role == owner and e.time_ns < first_ns and e.connection.number not in ended
+        for e in events
+        if e.kind in ("opened", "consuming")
+    )
 
 
 def _began_to_owe(case: Case, owner: str) -> int:

@@ -249,7 +249,12 @@ def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: 
     if begun is None and (given_up is None or not given_up.asks_another):
         return False
     if begun is not None:
-        ending.stopped_at, ending.state = _step_begun(case, coverage, begun.begun), begun.word
+        step = _step_begun(case, coverage, begun.begun)
+        ending.stopped_at, ending.state = step, begun.word
+        hidden = _hidden_before(case, coverage, step)
+        if hidden is not None:
+            # Its thread may have failed meanwhile, and the captures could not show it.
+            ending.stopped_at, ending.between = None, (hidden, step)
     else:
         _first_absent(case, coverage, ending)
     if given_up is not None:
@@ -274,6 +279,19 @@ def _step_begun(case: Case, coverage: StepCoverage, begun: str) -> str:
         if step in case.grammar.required and not calls and coverage.would_show(step):
             return step
     return begun
+
+
+def _hidden_before(case: Case, coverage: StepCoverage, step: str) -> str | None:
+    """Return the first required step of the last attempt before *step* that the captures could not show."""
+    since_ns = span_of(case, len(case.attempts) - 1)[0]
+    places = case.grammar.places
+    for each in case.grammar.attempt[1:]:
+        if places[each] >= places[step]:
+            return None
+        seen = any(w.call.started_ns >= since_ns for w in case.step_calls(each))
+        if each in case.grammar.required and not seen and not coverage.would_show(each):
+            return each
+    return None
 
 
 def _what_was_left(case: Case, given_up: GaveUp, failed_reply: Call | None) -> str:
@@ -388,7 +406,7 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns, bool(ending.state))):
         ending.outcome = "stuck"
     ending.call = case.trace.calls[-1]
-    stopped = reply_that_stopped(case, case.attempts[-1].since_ns if case.attempts else 0)
+    stopped = reply_that_stopped(case, coverage, case.attempts[-1].since_ns if case.attempts else 0)
     if stopped is not None and ending.outcome == "stuck":
         ending.call, ending.how, ending.error = stopped.call, stopped.how, stopped.error
     return ending

@@ -101,10 +101,10 @@ class StepCoverage:
     def absent(self, step: str) -> str:
         """Return, in words, that this cloud lacks the service that *step* needs; '' where it may have it.
 
-        The requester itself is seen to ask the service behind it.
+        The requester itself is seen to ask the service behind it. Of packets that are cut nothing is claimed.
         """
         grammar = self._case.grammar
-        if step not in (grammar.portal_step, grammar.proxy_step):
+        if step not in (grammar.portal_step, grammar.proxy_step) or self._captures.cut_short():
             return ""
         request = [w.record for w in self._case.witnesses if not w.all_steps.isdisjoint(grammar.inward)]
         legs = [leg for leg in request if leg.caller in OUTSIDE and not leg.operation.startswith("CONNECT")]

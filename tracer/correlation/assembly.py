@@ -12,7 +12,7 @@ there: request id, then server id, then token, then time and address.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from tracer.correlation.call_store import CallStore
@@ -23,6 +23,7 @@ from tracer.correlation.requests import (
     Inserts,
     Pending,
     Request,
+    addresses_of,
     find_request_ids,
     find_server_by_insert,
     is_contested,
@@ -164,28 +165,7 @@ def _api_addresses(store: CallStore, request: Request) -> set[str]:
 
     The two differ where clients ask it itself on a plane of their own.
     """
-    return {address for leg in request.legs for address in _addresses_of(store, leg, request.calls)}
-
-
-def _addresses_of(store: CallStore, leg: Call, calls: Iterable[Call]) -> set[str]:
-    """Return the addresses of the service that took *leg*; *calls* are those of its request."""
-    found = {leg.connection.server.address}
-    if leg.front is not None or leg.back is not None or rest(leg).forwarded_for:
-        return found
-    if store.is_front(leg.connection.server):
-        return found
-    until_ns = leg.ended_ns or 1 << 62
-    for call in calls:
-        ends = call.connection
-        looks_up = (
-            isinstance(call.facts, RestFacts)
-            and ends.server_role in LOOKED_AT_BEFORE_QUOTA
-            and ends.client_role in ("", leg.connection.server_role)
-            and leg.started_ns <= call.started_ns <= until_ns
-        )
-        if looks_up or (store.is_seed(call) and getattr(call.facts, "published", False)):
-            found.add(ends.client.address)
-    return found
+    return {address for leg in request.legs for address in addresses_of(store, leg, request.calls)}
 
 
 def _quota_window(store: CallStore, request: Request) -> tuple[int, int | None]:
@@ -518,7 +498,7 @@ def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
         if store.is_leg(call):
             until_ns = call.ended_ns if call.ended_ns is not None else end_ns
             places += [
-                (address, call.started_ns, until_ns) for address in _addresses_of(store, call, trace.calls)
+                (address, call.started_ns, until_ns) for address in addresses_of(store, call, trace.calls)
             ]
         elif (
             isinstance(facts, RpcFacts)

@@ -30,11 +30,17 @@ class CallStore:
     *begins* comes from the grammar and states which calls begin a trace.
     """
 
-    def __init__(self, is_front: Callable[[Endpoint], bool], begins: Begins) -> None:
+    def __init__(
+        self,
+        is_front: Callable[[Endpoint], bool],
+        begins: Begins,
+        inner_addresses: Callable[[Endpoint], Collection[str]],
+    ) -> None:
         self.begins = begins
         self.creates = bool(begins("REST", CREATE_SERVER) - {PORTAL})
         """Whether the workflow creates servers; else it acts on an existing server, which its calls name."""
         self.is_front = is_front
+        self.inner_addresses = inner_addresses
         self.legs: list[Call] = []
         """Requests that begin a trace, every leg of each."""
         self.by_request = CallIndex()

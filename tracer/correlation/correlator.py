@@ -26,7 +26,7 @@ CLOSED_LEGS = 64
 """The latest answered creation requests, for reads that are known later than the answer."""
 MOST_LEGS = 64
 """The most open requests that one quota read is kept for."""
-EARLY_READS = 256
+EARLY_READS = 64
 """The latest quota reads, for a request that is known later than they are."""
 RETIRED = 200_000
 """The most ids of retired traces that are remembered, so that a late call opens no second trace."""
@@ -38,11 +38,17 @@ class Correlator:
     """Receives calls as they begin and change; returns the traces that they form.
 
     *is_front* comes from the topology and returns whether an endpoint is a proxy's. *begins* comes from the
-    grammar and states which calls begin a trace.
+    grammar and states which calls begin a trace. *inner_addresses* comes from the topology: from where the
+    service asks others that clients ask itself at an endpoint.
     """
 
-    def __init__(self, is_front: Callable[[Endpoint], bool], begins: Begins) -> None:
-        self._store = CallStore(is_front, begins)
+    def __init__(
+        self,
+        is_front: Callable[[Endpoint], bool],
+        begins: Begins,
+        inner_addresses: Callable[[Endpoint], Collection[str]],
+    ) -> None:
+        self._store = CallStore(is_front, begins, inner_addresses)
         self._newest = 0
         self._open_legs: dict[int, Call] = {}
         self._closed_legs: deque[Call] = deque(maxlen=CLOSED_LEGS)
@@ -108,6 +114,8 @@ class Correlator:
         uuids = {trace.server_id for trace in open_traces}
         serials = {call.serial for trace in open_traces for call in trace.calls}
         self._store.forget(before_ns, keys, serials, uuids)
+        while self._early_reads and self._early_reads[0][0].started_ns < before_ns:
+            self._early_reads.popleft()
 
     def calls_since(self, since_ns: int) -> list[Call]:
         """Return the calls that began at *since_ns* or later and may still turn out to belong to a trace."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from tracer.correlation.call_store import CallStore
 from tracer.model import Call, RestFacts, RpcFacts, SqlFacts
 from tracer.openstack.rpc import NAMES_NEW_SERVERS
+from tracer.openstack.services import LOOKED_AT_BEFORE_QUOTA
 from tracer.openstack.sql import FIRST_OF_A_SERVER
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "NothingPending",
     "Pending",
     "Request",
+    "addresses_of",
     "find_request_ids",
     "find_server_by_insert",
     "is_contested",
@@ -471,6 +473,31 @@ def seeded_by_rpc(store: CallStore, requests: list[Request]) -> list[Request]:
     return seeded
 
 
+def addresses_of(store: CallStore, leg: Call, calls: Iterable[Call]) -> set[str]:
+    """Return the addresses of the service that took *leg*; *calls* are those of its request."""
+    found = {leg.connection.server.address}
+    if leg.front is not None or leg.back is not None or rest(leg).forwarded_for:
+        return found
+    if store.is_front(leg.connection.server):
+        return found
+    until_ns = leg.ended_ns or 1 << 62
+    for call in calls:
+        ends = call.connection
+        looks_up = (
+            isinstance(call.facts, RestFacts)
+            and ends.server_role in LOOKED_AT_BEFORE_QUOTA
+            and ends.client_role in ("", leg.connection.server_role)
+            and leg.started_ns <= call.started_ns <= until_ns
+        )
+        if looks_up or (store.is_seed(call) and getattr(call.facts, "published", False)):
+            found.add(ends.client.address)
+    if len(found) == 1:
+        # It got no answer from any service that it asked. Of several nova-apis any may be the one.
+        inner = store.inner_addresses(leg.connection.server)
+        found.update(inner if len(inner) == 1 else ())
+    return found
+
+
 class Inserts:
     """The first INSERTs about each VM, by the address of the service that sent them."""
 
@@ -490,15 +517,21 @@ class Inserts:
         for written in self._at.values():
             written.sort()
 
-    def of(self, leg: Call) -> list[str]:
-        """Return the VMs for which the service of *leg* sent a first INSERT while *leg* was open."""
+    def of(self, leg: Call, addresses: Iterable[str]) -> list[str]:
+        """Return the VMs for which the service of *leg* sent a first INSERT while *leg* was open.
+
+        *addresses* are those of this service.
+        """
         if not self._uuids:
             self._gather()
-        written = self._at.get(leg.connection.server.address, [])
-        since = bisect_left(written, (leg.started_ns, -1, ""))
         until_ns = leg.ended_ns or 1 << 62
-        until = bisect_right(written, until_ns, key=lambda each: each[0])
-        return [self._uuids[place] for place in sorted({place for _, place, _ in written[since:until]})]
+        places: set[int] = set()
+        for address in addresses:
+            written = self._at.get(address, [])
+            since = bisect_left(written, (leg.started_ns, -1, ""))
+            until = bisect_right(written, until_ns, key=lambda each: each[0])
+            places.update(place for _, place, _ in written[since:until])
+        return [self._uuids[place] for place in sorted(places)]
 
 
 def _is_first(call: Call, uuid: str) -> bool:
@@ -521,7 +554,7 @@ def find_server_by_insert(store: CallStore, request: Request, owned: set[str], i
     leg = request.inner
     if leg is None or 400 <= rest(leg).status < 500:
         return
-    written = [uuid for uuid in inserts.of(leg) if uuid not in owned]
+    written = [uuid for uuid in inserts.of(leg, addresses_of(store, leg, request.calls)) if uuid not in owned]
     if len(written) > 1 and _others_open(store, leg):
         return
     for uuid in written:

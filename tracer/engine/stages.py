@@ -96,9 +96,9 @@ class Stages:
         roles = self.topology.roles
         self.calls = Calls(ports)
         self.coverage = Coverage(captures, roles.addresses, self.topology.plane_of, roles.serves)
-        self.correlator = Correlator(roles.is_front, self.workflows.begun_at)
+        self.correlator = Correlator(roles.is_front, self.workflows.begun_at, roles.inner_addresses)
         self._operations = (
-            Correlator(roles.is_front, self.workflows.operation_begun_at)
+            Correlator(roles.is_front, self.workflows.operation_begun_at, roles.inner_addresses)
             if self.workflows.operations
             else None
         )

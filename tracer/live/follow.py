@@ -243,6 +243,10 @@ class Follow:
             if f.open is not None and not f.open.is_done
         ]
 
+    def renew_checker(self) -> None:
+        """Check by the grammar that is chosen by now; no verdict was told by another one."""
+        self._checker = self._stages.checker()
+
     def resume(self, trace: Trace, number: int, steps: dict[str, str], announced: str) -> None:
         """Follow *trace*, which an earlier run opened under *number*; *announced* as in `OpenTrace`."""
         followed = self._followed[number] = _Followed(number, trace, steps=steps)
@@ -296,7 +300,7 @@ class Follow:
             return []
         self._checker = self._stages.checker()
         for followed in self._followed.values():
-            followed.is_dirty = followed.checker is None
+            followed.is_dirty |= followed.checker is None
         told = self.history.verdicts.total() + sum(f.checker is not None for f in self._followed.values())
         if not told:
             return []

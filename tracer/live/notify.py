@@ -34,7 +34,7 @@ LAST_TRY_S = 1.0
 """Time before the end of the wait at which the last attempt is made, when its pause would be longer."""
 # Statuses below 500 that a retry may change: request timeout, too early, too many requests.
 _TRY_AGAIN = frozenset({408, 425, 429})
-_BAD = frozenset({"rejected", "error", "stuck"})
+_BAD = frozenset({"rejected", "error", "stuck", "deleted"})
 
 Encode = Callable[[Event], bytes]
 

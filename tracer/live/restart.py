@@ -54,9 +54,12 @@ class Restart:
         places = {call.serial: place for place, call in enumerate(calls)}
         kept, connections = pack(calls)
         done = [trace.verdict for trace in self._follow.open() if trace.is_done]
+        workflows = self._stages.workflows
+        # What was only taken for want of a sign binds no later run.
+        grammar = self._stages.grammar.name if workflows.is_settled else workflows.names[-1]
         return State(
             SCHEMA,
-            self._stages.grammar.name,
+            grammar,
             [(capture.path, capture.plane) for capture in self._stages.captures],
             now_ns or self._until_ns,
             [capture.first_ns for capture in self._stages.captures],
@@ -130,7 +133,8 @@ class Restart:
         shown = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
         orders.look(shown, (state.until_ns, 0))
         found = stages.correlator.traces(orders)
-        stages.choose(found)
+        if stages.choose(found):
+            self._follow.renew_checker()
         for kept in state.traces:
             first = calls[kept.call]
             mine = [

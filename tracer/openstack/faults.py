@@ -57,14 +57,16 @@ _BLAMED = (
         r"|PortLimitExceeded|Maximum number of (ports|fixed IPs) exceeded"
         r"|NetworkNotFound|Network \S+ could not be found|PortNotFound|Port (id )?\S+ could not be found"
         r"|PortInUse|Port \S+ is still in use|PortNotUsable|Port \S+ not usable|UnableToAutoAllocateNetwork"
-        r"|ExternalNetworkAttachForbidden|[Nn]eutron",
+        r"|ExternalNetworkAttachForbidden|[Nn]eutron"
+        # An exception of keystoneauth1 names the URL alone.
+        r"|://\S{1,200}/v2\.0/(networks|ports|subnets|security-groups|floatingips|extensions)\b",
     ),
     (
         CINDER_API,
         r"VolumeNotCreated|did not finish being created|InvalidBDM|Block ?Device ?Mapping"
         r"|Failure prepping block device|VolumeNotFound|Volume \S+ could not be found|VolumeAttach\w*Failed"
         r"|[Ff]ailed to (get|attach|create) (the )?(volume|snapshot)|InvalidVolume|Invalid volume"
-        r"|CinderConnectionFailed|[Cc]inder",
+        r"|CinderConnectionFailed|[Cc]inder|://\S{1,200}/v[123](/\w{1,64})?/(volumes|attachments)\b",
     ),
 )
 _BLAME = tuple((role, re.compile(pattern)) for role, pattern in _BLAMED)

@@ -3,8 +3,9 @@
 Evidence, strongest first: the topology file; how a connection identifies itself (AMQP connection name,
 User-Agent, the queues it consumes); X-Forwarded-For and pairs of legs (proxies); the role of the address,
 when everything seen there is of one role; the request for which a call was made; what only one service
-does; and by elimination the SC (an unknown client of the proxy) and the administrator (an unknown client of
-the SC).
+does; what an unknown address does inside for requests that a service is asked on the external plane (the
+inner address of that service); and by elimination the SC (an unknown client of the proxy) and the
+administrator (an unknown client of the SC).
 """
 
 # A role given to an address is wrong wherever services share one: with such rules 0 of 24 creations of the
@@ -33,6 +34,7 @@ from tracer.openstack import rpc, sql
 from tracer.openstack.rest import role_of_path
 from tracer.openstack.services import (
     ADMIN,
+    APIS,
     BROKER,
     CALLS_OTHERS,
     DATABASE,
@@ -61,6 +63,15 @@ from tracer.topology.file import GivenTopology
 __all__ = ["Roles"]
 
 REMEMBERED = 100_000
+MOST_OPEN = 64
+"""Requests open on the external plane that are remembered, the newest ones."""
+MOST_INNER = 1_000
+"""Inner addresses that are remembered: each look for those of a service goes through all."""
+LONGEST_NS = 120_000_000_000
+"""How long a request on the external plane counts as open where no answer of it is seen."""
+
+_FEW = 4
+"""Of so many requests with a whole head one may be cut, and still nothing was forwarded."""
 
 
 class Roles:
@@ -74,6 +85,18 @@ class Roles:
         """Server of an API call on the external plane -> role of the service, which may be behind it"""
         self._presumed_at: dict[str, set[str]] = {}
         """address of these servers -> roles of the services"""
+        self._open_outside: OrderedDict[int, tuple[int, str]] = OrderedDict()
+        """serial -> (start, role of the server) of open requests on the external plane"""
+        self._inner: dict[str, set[str]] = {}
+        """address -> roles that did there what only they do, and name themselves nowhere"""
+        self._first_with: OrderedDict[str, str] = OrderedDict()
+        """request id -> address of the first unknown client that sent it"""
+        self._presumed_inner: dict[str, str] = {}
+        """unknown client -> role of which requests were open outside whenever this client asked an API"""
+        self._presumed_acting: Counter[str] = Counter()
+        """role -> clients that are presumed to be it"""
+        self._asks_anyway: OrderedDict[str, None] = OrderedDict()
+        """unknown clients that asked an API inside while nothing was open outside"""
         self._front_addresses: set[str] = set()
         self._serves: dict[str, dict[int, str]] = {}
         """address -> port -> role served there"""
@@ -92,7 +115,11 @@ class Roles:
         self._forwarded: set[str] = set()
         """roles of which a forwarded request was seen"""
         self._heads: Counter[str] = Counter()
-        """role -> requests to it with a whole head, less those whose head was cut"""
+        """role -> requests to it with a whole head"""
+        self._cut_heads: Counter[str] = Counter()
+        """role -> requests to it whose head was cut"""
+        self._is_rest_inside = False
+        """A service was seen to ask another one by REST."""
         self._acting: set[str] = set()
         """roles that were seen as clients, at any address"""
         self._portal_addresses: OrderedDict[str, None] = OrderedDict()
@@ -164,6 +191,9 @@ class Roles:
             self._serve(call.connection.server, DATABASE)
             if writer := sql.writer(facts.verb, facts.table, facts.quota):
                 self._acting.add(writer)
+                if writer == NOVA_API and not facts.quota and not call.connection.client_role:
+                    # nova-conductor reads the quota as well; only nova-api writes these rows.
+                    self._acts_inside(call.connection.client.address, writer)
         else:
             self.undecoded(call.connection)
 
@@ -189,6 +219,10 @@ class Roles:
             if facts.answered_id and facts.answered_id != facts.request_id:
                 self._owners.setdefault(facts.answered_id, call)
                 _trim(self._owners)
+                first = self._first_with.get(facts.answered_id)
+                if first is not None and (role := self._presumed.get(connection.server)):
+                    self._acts_inside(first, role)
+            self._open_outside.pop(call.serial, None)
             if call.back is not None:
                 self._front(connection.server, _behind(call.back))
             self._forget_token(call, facts)
@@ -201,6 +235,7 @@ class Roles:
             self._learn_front(connection, facts)
         elif role := role_of_user_agent(facts.user_agent):
             self._acts_as(connection, role)
+            self._is_rest_inside = True
             if is_of_vrm_driver(facts.user_agent):
                 self._drivers |= DRIVES_VRM
         else:
@@ -215,7 +250,7 @@ class Roles:
                 _trim(self._tools)
         if not connection.server_role:
             self._learn_server(connection, facts.path)
-        self._heads[connection.server_role] += -1 if facts.broken else 1
+        (self._cut_heads if facts.broken else self._heads)[connection.server_role] += 1
         if facts.subject_token:
             # X-Subject-Token of the validation is X-Auth-Token of the request for which it is made.
             call.parent = self._serving(facts.subject_token, connection)
@@ -254,8 +289,9 @@ class Roles:
         if outer is not None and outer != connection.server:
             self._front(outer, role_of_path(facts.path) or ROLE_OF_PORT.get(outer.port, ""))
 
-    def front_outside(self, connection: Connection) -> None:
+    def asked_outside(self, call: Call) -> None:
         """Record the server of an API call on the external plane: a proxy, unless the API stands alone."""
+        connection = call.connection
         server = connection.server
         role = connection.server_role
         if role in LISTENS and role != VRM and self._given.role(server.address, server.port) is None:
@@ -263,17 +299,85 @@ class Roles:
                 self._presumed[server] = role
                 self._presumed_at.setdefault(server.address, set()).add(role)
             self._serves.get(server.address, {}).pop(server.port, None)
+            if not call.closed:
+                self._open_outside[call.serial] = (call.started_ns, role)
+                if len(self._open_outside) > MOST_OPEN:
+                    self._open_outside.popitem(last=False)
+
+    def asked_inside(self, call: Call) -> None:
+        """Learn from a call on an inner plane, or an attempt of one, whose client is not known.
+
+        A service that clients ask itself has one address for them and another one inside. From there it asks
+        other APIs for the requests that are open outside, and sends the request id that it answers later.
+        """
+        connection = call.connection
+        address, server = connection.client.address, connection.server
+        if (
+            connection.client_role
+            or not self._presumed
+            or server in self._presumed
+            or address in self._inner
+            or getattr(call.facts, "forwarded_for", "")
+            or not self._is_unknown(address)
+        ):
+            return
+        if request_id := getattr(call.facts, "request_id", ""):
+            self._first_with.setdefault(request_id, address)
+            _trim(self._first_with)
+        asked = connection.server_role or ROLE_OF_PORT.get(server.port, "")
+        if asked not in APIS or address in self._asks_anyway:
+            return
+        open_ = self._open_outside
+        while open_ and next(iter(open_.values()))[0] < call.started_ns - LONGEST_NS:
+            open_.popitem(last=False)
+        roles = {role for _, role in open_.values()}
+        known = self._presumed_inner.get(address)
+        if not roles or asked in (known, *roles) or (known is not None and known not in roles):
+            # A portal or a probe asks whenever it likes, and no service asks its own API.
+            self._not_presumed(address)
+            self._asks_anyway[address] = None
+            _trim(self._asks_anyway)
+        elif len(roles) == 1 and known is None and len(self._presumed_inner) < MOST_INNER:
+            (role,) = roles
+            self._presumed_inner[address] = role
+            self._presumed_acting[role] += 1
+
+    def _acts_inside(self, address: str, role: str) -> None:
+        """Record that *address* does what only *role* does, for which *role* does not name itself."""
+        if address in self._inner or len(self._inner) < MOST_INNER:
+            self._inner.setdefault(address, set()).add(role)
+        self._acting.add(role)
+
+    def _not_presumed(self, address: str) -> None:
+        role = self._presumed_inner.pop(address, None)
+        if role is not None:
+            self._presumed_acting[role] -= 1
+
+    def _inside(self, address: str) -> str | None:
+        """Return the service whose inner address an address without a role is; None if unknown."""
+        roles = self._inner.get(address)
+        if roles:
+            return next(iter(roles)) if len(roles) == 1 else None
+        role = self._presumed_inner.get(address)
+        return role if role is not None and self.stands_alone(role) else None
 
     def stands_alone(self, role: str) -> bool:
         """Return whether no proxy is before the API of *role*: a client outside of the cloud asks it itself.
 
-        That is so where the services inside are seen, and no request to this API, or to any, was seen to be
-        forwarded. The proxy of the document is taken to be there where the inside is not captured, or hidden
-        within one host, or where most requests are cut before the header that a proxy adds.
+        That is so where the services inside are seen to ask each other, and no request to this API, or to
+        any, was seen to be forwarded. The proxy of the document is taken to be there where the inside is not
+        captured, or hidden within one host, or where many requests are cut before a proxy's header.
         """
-        if role in self._forwarded or role in self.fronts.values() or self._heads[role] < 0:
+        if role in self._forwarded or role in self.fronts.values() or not self._is_rest_inside:
             return False
-        return role in self._acting or (NOVA_API in self._acting and not self._forwarded and not self.fronts)
+        if self._cut_heads[role] * _FEW > self._heads[role]:
+            return False
+        return self._is_acting(role) or (
+            self._is_acting(NOVA_API) and not self._forwarded and not self.fronts
+        )
+
+    def _is_acting(self, role: str) -> bool:
+        return role in self._acting or self._presumed_acting[role] > 0
 
     def behind(self, endpoint: Endpoint) -> str | None:
         """Return the role of the service behind the proxy at *endpoint*, '' if unknown; None for no proxy."""
@@ -307,17 +411,24 @@ class Roles:
         an address with the proxy, has the proxy's virtual address.
         """
         address = connection.client.address
-        found = elsewhere = None
+        found = None
+        elsewhere: list[Call] = []
         for call in self._by_token.get(token, ()):
             at = call.connection.server
-            if call.closed or call.connection is connection or self.behind(at) is not None:
+            if call.closed or call.connection is connection or at in self.fronts:
                 continue
-            if at.address == address or self._is_front_address(address):
-                found = call
-            elif at in self._presumed:
+            if at in self._presumed and at.address != address:
                 # A service that clients ask itself has one address for them, and another one inside.
-                elsewhere = call
-        return found or elsewhere
+                if self._presumed[at] not in self._forwarded:
+                    elsewhere.append(call)
+            elif self.behind(at) is None and (at.address == address or self._is_front_address(address)):
+                found = call
+        if found is not None or not elsewhere:
+            return found
+        roles = {self._presumed[call.connection.server] for call in elsewhere}
+        if len(roles) == 1 and not connection.client_role and self._is_unknown(address):
+            self._acts_inside(address, *roles)
+        return elsewhere[-1]
 
     def _forget_token(self, call: Call, facts: RestFacts) -> None:
         waiting = self._by_token.get(facts.token)
@@ -344,6 +455,7 @@ class Roles:
         self._act(connection.client.address, role)
 
     def _act(self, address: str, role: str) -> None:
+        self._not_presumed(address)
         self._acts.setdefault(address, set()).add(role)
         self._acting.add(role)
 
@@ -386,9 +498,20 @@ class Roles:
                 if server.address in portals and client not in portals and server.port not in ROLE_OF_PORT
             }
         else:
+            found |= self._inside_of(role)
             alone = (e for e, its in self._presumed.items() if its == role and self.behind(e) is None)
             found |= {endpoint.address for endpoint in alone}
         return found
+
+    def inner_addresses(self, outer: Endpoint) -> set[str]:
+        """Return the addresses from which the service that clients ask at *outer* itself asks others."""
+        role = self._presumed.get(outer)
+        return self._inside_of(role) if role is not None and self.stands_alone(role) else set()
+
+    def _inside_of(self, role: str) -> set[str]:
+        """Return the addresses that nothing identifies but what *role* does inside."""
+        known = (*self._inner, *self._presumed_inner)
+        return {each for each in known if self._is_unknown(each) and self._inside(each) == role}
 
     def _askers(self) -> set[str]:
         """Return the addresses outside of the cloud that call its API."""
@@ -510,11 +633,16 @@ class Roles:
         """
         facts = call.facts
         if call.parent is not None and call.parent.callee is not None:
-            return self.callee(call.parent)
+            service = self.callee(call.parent)
+            if service != PROXY:
+                return service
         if isinstance(facts, RestFacts) and facts.request_id:
             owner = self._owners.get(facts.request_id)
             if owner is not None and self._works_on(owner, call, endpoint):
                 return self._service(owner)
+        inside = self._inside(endpoint.address)
+        if inside is not None and self._is_unknown(endpoint.address):
+            return inside
         if self._is_stranger(endpoint.address):
             if self._calls_api(call):
                 return ADMIN if self._is_client(endpoint.address) else PORTAL
@@ -553,6 +681,10 @@ class Roles:
 
     def _is_stranger(self, address: str) -> bool:
         """Return whether no evidence makes *address* a part of the cloud."""
+        return self._is_unknown(address) and address not in self._inner and self._inside(address) is None
+
+    def _is_unknown(self, address: str) -> bool:
+        """Return whether nothing serves at *address*, and nothing there identifies itself."""
         return (
             address not in self._acts
             and not self._is_front_address(address)

@@ -30,10 +30,12 @@ class Topology:
             return
         connection = call.connection
         self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
+        if isinstance(call.facts, RestFacts | ConnectFacts) and self.planes.given(connection) != EXTERNAL_API:
+            self.roles.asked_inside(call)
         if isinstance(call.facts, RestFacts):
             if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
                 # According to the document, APIs on the external plane are reached through the proxy.
-                self.roles.front_outside(connection)
+                self.roles.asked_outside(call)
             if connection.server_role == VRM:
                 self.planes.observe(connection, VRM)
             if call.facts.forwarded_for:

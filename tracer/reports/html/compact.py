@@ -134,7 +134,7 @@ class _Strings:
 
 
 def _step(step: StepResult, verdict: Verdict, position: Mapping[int, int]) -> list[Any]:
-    owed = verdict.outcome == "stuck" and step.step == verdict.stopped_at
+    owed = verdict.outcome in ("stuck", "deleted") and step.step == verdict.stopped_at
     status = "owed" if owed and step.status in ("missing", "not_reached") else step.status
     since = None if step.started_ns is None else _micro(step.started_ns - verdict.started_ns)
     return [
