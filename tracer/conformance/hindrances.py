@@ -30,7 +30,7 @@ def hinder(case: Case, broker: Broker, ending: Ending, addresses_of: Callable[[s
     found = (
         _unanswerable(case, broker, owner, step)
         or _untaken(case, broker)
-        or _blocked(case, broker, ending, owner, _addresses(case, owner, addresses_of))
+        or _blocked(case, broker, step, owner, _addresses(case, owner, addresses_of))
         or _restarted(case, broker, ending, owner, _addresses(case, owner, addresses_of))
     )
     if found is None or (ending.outcome == "rejected" and ending.proxy is None):
@@ -188,10 +188,9 @@ def _block_words(role: str, blocked: BrokerEvent, when: str) -> str:
 
 
 def _blocked(
-    case: Case, broker: Broker, ending: Ending, owner: str, addresses: frozenset[str]
+    case: Case, broker: Broker, step: str | None, owner: str, addresses: frozenset[str]
 ) -> Hindrance | None:
-    """Return that *owner*, who owes a message, cannot publish: the broker has blocked its connection."""
-    step = ending.stopped_at or (ending.between[1] if ending.between else None)
+    """Return that *owner*, who owes the message of *step*, cannot publish: its connection is blocked."""
     legs = case.grammar.legs(step) if step in case.grammar.places else ()
     if not any(leg.protocol == "RPC" for leg in legs[:1]):
         return None

@@ -13,7 +13,7 @@ step was seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tracer.conformance.blame import Blame, blame, reply_that_stopped, words_of
 from tracer.conformance.bodies import is_good_later, not_done, said_of
@@ -270,28 +270,24 @@ def _step_begun(case: Case, coverage: StepCoverage, begun: str) -> str:
     A required step before it that is not seen and would have been is where it is: nova-compute asks for the
     network in a thread of its own, and waits for that where it needs it.
     """
-    since_ns = span_of(case, len(case.attempts) - 1)[0]
-    places = case.grammar.places
-    for step in case.grammar.attempt[1:]:
-        if places[step] >= places[begun]:
-            return begun
-        calls = [w for w in case.step_calls(step) if w.call.started_ns >= since_ns]
-        if step in case.grammar.required and not calls and coverage.would_show(step):
-            return step
-    return begun
+    return next((step for step in _unseen_before(case, begun) if coverage.would_show(step)), begun)
 
 
 def _hidden_before(case: Case, coverage: StepCoverage, step: str) -> str | None:
     """Return the first required step of the last attempt before *step* that the captures could not show."""
+    return next((each for each in _unseen_before(case, step) if not coverage.would_show(each)), None)
+
+
+def _unseen_before(case: Case, step: str) -> Iterator[str]:
+    """Yield the required steps of the last attempt before *step* of which no call was seen."""
     since_ns = span_of(case, len(case.attempts) - 1)[0]
     places = case.grammar.places
     for each in case.grammar.attempt[1:]:
         if places[each] >= places[step]:
-            return None
+            return
         seen = any(w.call.started_ns >= since_ns for w in case.step_calls(each))
-        if each in case.grammar.required and not seen and not coverage.would_show(each):
-            return each
-    return None
+        if each in case.grammar.required and not seen:
+            yield each
 
 
 def _what_was_left(case: Case, given_up: GaveUp, failed_reply: Call | None) -> str:
