@@ -365,7 +365,7 @@ def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:
     if endless is not None:
         raise GrammarError(
             f"{source.place(name)}: terminal {name} may take forever on a long line: it has {endless};"
-            " write one repetition, as in /a+b/ for /(a+)+b/"
+            " write one repetition, as in /a+b/ for /(a+)+b/, or narrower ones, as in /[^/]*/ for /.*/"
         )
     return pattern
 
