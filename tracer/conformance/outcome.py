@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from tracer.conformance.blame import Blame, blame, reply_that_stopped, words_of
 from tracer.conformance.bodies import is_good_later, not_done, said_of
-from tracer.conformance.case import GOOD, Case, Ending, Witness
+from tracer.conformance.case import GOOD, Case, Ending, Said, Witness
 from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.told import GaveUp, begun_in, fault_of, gave_up, shown_in, span_of
@@ -249,12 +249,8 @@ def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: 
     if begun is None and (given_up is None or not given_up.asks_another):
         return False
     if begun is not None:
-        step = _step_begun(case, coverage, begun.begun)
-        ending.stopped_at, ending.state = step, begun.word
-        hidden = _hidden_before(case, coverage, step)
-        if hidden is not None:
-            # Its thread may have failed meanwhile, and the captures could not show it.
-            ending.stopped_at, ending.between = None, (hidden, step)
+        ending.state = begun.word
+        _at_begun(case, coverage, ending, begun)
     else:
         _first_absent(case, coverage, ending)
     if given_up is not None:
@@ -271,6 +267,19 @@ def _step_begun(case: Case, coverage: StepCoverage, begun: str) -> str:
     network in a thread of its own, and waits for that where it needs it.
     """
     return next((step for step in _unseen_before(case, begun) if coverage.would_show(step)), begun)
+
+
+def _at_begun(case: Case, coverage: StepCoverage, ending: Ending, begun: Said) -> None:
+    """Set where a host is, or stopped, whose last state says that it has begun a step."""
+    step = _step_begun(case, coverage, begun.begun)
+    ending.stopped_at, ending.between = step, None
+    hidden = _hidden_before(case, coverage, step)
+    last = case.grammar.attempt[-1]
+    if hidden is not None:
+        # Its thread may have failed meanwhile, and the captures could not show it.
+        ending.stopped_at, ending.between = None, (hidden, step)
+    elif step != last and coverage.may_lack_states(begun.call.started_ns, ending.time_ns):
+        ending.stopped_at, ending.between = None, (step, last)
 
 
 def _hidden_before(case: Case, coverage: StepCoverage, step: str) -> str | None:
@@ -392,7 +401,7 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
         # The host says where it is, unless a call of it waits for an answer.
         since_ns = case.attempts[-1].since_ns
         if _unanswered(case, coverage, since_ns) is None:
-            ending.stopped_at, ending.between = _step_begun(case, coverage, begun.begun), None
+            _at_begun(case, coverage, ending, begun)
         if ending.stopped_at == begun.begun:
             ending.state = begun.word
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
