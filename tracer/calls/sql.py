@@ -10,7 +10,9 @@ from tracer.calls.bodies import clean
 from tracer.calls.paths import uuids
 from tracer.model import (
     CLIENT,
+    CLOSED_UNANSWERED,
     SERVER,
+    TO_CLIENT,
     TO_SERVER,
     Call,
     Closed,
@@ -168,6 +170,9 @@ class SqlCalls:
         calls = list((self._open.pop(number, None) or {}).values())
         for call in calls:
             call.result = "none" if observed and not call.facts.broken else "?"  # type: ignore[union-attr]
+            if call.result == "none" and closed.direction == TO_CLIENT:
+                # Not that it died: a proxy before it closes as well, and the database closes what is idle.
+                call.error = CLOSED_UNANSWERED
             call.closed = True
         if closed.how != "fin":
             self._schemas.pop(number, None)

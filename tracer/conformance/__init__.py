@@ -5,6 +5,6 @@
 
 from tracer.conformance.checker import Checker
 from tracer.conformance.coverage import Coverage
-from tracer.conformance.sentences import owes
+from tracer.conformance.call_words import owes
 
 __all__ = ["Checker", "Coverage", "owes"]

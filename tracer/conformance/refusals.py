@@ -16,7 +16,7 @@ from tracer.model import Call, RestFacts, RpcFacts
 from tracer.openstack.rest import is_login
 from tracer.openstack.services import HOST_SERVICE, KEYSTONE, PROXY
 
-__all__ = ["failing_call", "failing_in_api", "refusal_of", "rejected", "step_of_failure", "waiting_in_api"]
+__all__ = ["failing_call", "failing_in_api", "hangs_in_api", "refusal_of", "rejected", "step_of_failure"]
 
 _FAILED = frozenset(("refused", "none", "error", "unroutable", "failure"))
 """Results of failed calls that are no HTTP status."""
@@ -102,7 +102,7 @@ def _hung(case: Case, coverage: StepCoverage, ending: Ending, refusal: Call) -> 
         return
     ending.proxy = refusal
     ending.call, ending.error = created, created.error
-    found = (failing_in_api(case, created), waiting_in_api(case, created))
+    found = (failing_in_api(case, created), _waiting_in_api(case, created))
     doing = max((call for call in found if call is not None), key=lambda call: call.started_ns, default=None)
     if doing is not None and not _worked_after(case, created, doing):
         ending.stopped_at = step_of_failure(case, doing)
@@ -123,7 +123,13 @@ def _hung(case: Case, coverage: StepCoverage, ending: Ending, refusal: Call) -> 
         ending.between = (inside[last], inside[-1])
 
 
-def waiting_in_api(case: Case, created: Call) -> Call | None:
+def hangs_in_api(case: Case, created: Call) -> Call | None:
+    """Return the call in which the service waits that has not answered *created*; None if it did more since."""
+    doing = _waiting_in_api(case, created)
+    return None if doing is None or _worked_after(case, created, doing) else doing
+
+
+def _waiting_in_api(case: Case, created: Call) -> Call | None:
     """Return the last call that the service made for *created* and that waits: for an answer or a confirm."""
     until_ns = created.ended_ns or (1 << 62)
     found = None

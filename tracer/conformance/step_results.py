@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tracer.conformance.case import GOOD, Case, Ending, Said
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.outcome import only_refused
-from tracer.conformance.sentences import stalled_in
+from tracer.conformance.stalls import stalled_in
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
 from tracer.conformance.told import begun_step, shown_in
