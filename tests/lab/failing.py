@@ -149,7 +149,14 @@ class FailingCloud(Cloud):
             made.close(at + took, by=1)
 
     def from_outside(  # as of Cloud
-        self, at: float, service: str, method: str, target: str, status: int | str, took: float, **options: Any
+        self,
+        at: float,
+        service: str,
+        method: str,
+        target: str,
+        status: int | str,
+        took: float,
+        **options: Any,
     ) -> None:
         if service != "nova-api" or method != "POST" or not isinstance(status, str):
             super().from_outside(at, service, method, target, status, took, **options)
@@ -214,11 +221,11 @@ class FailingCloud(Cloud):
         self.dead[role] = at
         if back:
             program = "nova-compute" if role.startswith("compute") else role
-            topic = {"nova-conductor": "conductor", "nova-scheduler": "scheduler"}.get(role, f"compute.{role}")
+            topic = {"nova-conductor": "conductor", "nova-scheduler": "scheduler"}.get(
+                role, f"compute.{role}"
+            )
             for queues in ((), (topic, f"reply_new_{role}")):
-                made = self.network.connection(
-                    self.address[role], self.address["rabbitmq"], 5672, at + back
-                )
+                made = self.network.connection(self.address[role], self.address["rabbitmq"], 5672, at + back)
                 amqp_set_up(made, at + back + 0.01, f"{program}:77", queues)
 
 
@@ -317,7 +324,10 @@ class _Failing(Creation):
 
     def met_in_api(self, fault: Fault) -> tuple[int | str, Any]:
         """How nova-api answers after it met *fault*."""
-        if fault.callee in ("nova-conductor", "rabbitmq") and fault.way not in ("nacked", "closes the channel"):
+        if fault.callee in ("nova-conductor", "rabbitmq") and fault.way not in (
+            "nacked",
+            "closes the channel",
+        ):
             if fault.callee == "nova-conductor" or fault.way == "unroutable":
                 self.poll_all(1, 11)
                 return 202, None
@@ -378,7 +388,9 @@ class _Failing(Creation):
             self.wait(2)
             raise Met
         if fault.way.isdigit():
-            super().sql(role, text, (int(fault.way), "Lock wait timeout exceeded; try restarting transaction"))
+            super().sql(
+                role, text, (int(fault.way), "Lock wait timeout exceeded; try restarting transaction")
+            )
             raise Met
         if role not in self._db:
             self._db[role] = self.cloud.database(role, self.now)
@@ -517,28 +529,80 @@ _BUILD, _SELECT, _CAST = "build_and_run_instance", "select_destinations", "sched
 ROWS = [
     Row("sc", "asked by the administrator", _asked("admin", "sc", "", *REST, *PROXY), flows=FLOWS[:1]),
     Row("lb", "asked for a server", _asked("sc", "lb", "", "hangs", "closes", "resets", "refused", *PROXY)),
-    Row("nova-api", "asked for a server", _asked("lb", "nova-api", "", "500", "bad", "hangs", "closes", "resets")),
+    Row(
+        "nova-api",
+        "asked for a server",
+        _asked("lb", "nova-api", "", "500", "bad", "hangs", "closes", "resets"),
+    ),
     Row("keystone", "asked by nova-api", _asked("nova-api", "keystone", "auth/tokens", *REST, *PROXY)),
     Row("quota in the database", "read by nova-api", _asked("nova-api", "db", "quota", "over", *SQL)),
-    Row("limits of keystone", "asked by nova-api", _asked("nova-api", "keystone", "/limits", "500", "hangs", "closes", "proxy 503")),
-    Row("usage in placement", "asked by nova-api", _asked("nova-api", "placement", "/usages", *REST, "proxy 503")),
+    Row(
+        "limits of keystone",
+        "asked by nova-api",
+        _asked("nova-api", "keystone", "/limits", "500", "hangs", "closes", "proxy 503"),
+    ),
+    Row(
+        "usage in placement",
+        "asked by nova-api",
+        _asked("nova-api", "placement", "/usages", *REST, "proxy 503"),
+    ),
     Row("glance-api", "asked by nova-api", _asked("nova-api", "glance-api", "", *REST, *PROXY)),
-    Row("neutron-server", "asked by nova-api", _asked("nova-api", "neutron-server", "networks", *REST, *PROXY)),
+    Row(
+        "neutron-server", "asked by nova-api", _asked("nova-api", "neutron-server", "networks", *REST, *PROXY)
+    ),
     Row("cinder-api", "asked by nova-api", _asked("nova-api", "cinder-api", "", *REST, *PROXY), volume=True),
     Row("db", "written by nova-api", _asked("nova-api", "db", "request_specs", *SQL)),
     Row("rabbitmq", "asked by nova-api", _asked("nova-api", "rabbitmq", _CAST, *BROKER)),
     Row("nova-conductor", "sent the task", _asked("nova-api", "nova-conductor", _CAST, *MESSAGE)),
-    Row("rabbitmq", "asked by nova-conductor, for the scheduler", _asked("nova-conductor", "rabbitmq", _SELECT, *BROKER)),
-    Row("nova-scheduler", "asked for a host", _asked("nova-conductor", "nova-scheduler", _SELECT, *MESSAGE, "refuses", "unsupported")),
-    Row("placement", "asked by nova-scheduler", _asked("nova-scheduler", "placement", "candidates", *REST, *PROXY)),
+    Row(
+        "rabbitmq",
+        "asked by nova-conductor, for the scheduler",
+        _asked("nova-conductor", "rabbitmq", _SELECT, *BROKER),
+    ),
+    Row(
+        "nova-scheduler",
+        "asked for a host",
+        _asked("nova-conductor", "nova-scheduler", _SELECT, *MESSAGE, "refuses", "unsupported"),
+    ),
+    Row(
+        "placement",
+        "asked by nova-scheduler",
+        _asked("nova-scheduler", "placement", "candidates", *REST, *PROXY),
+    ),
     Row("db", "written by nova-conductor", _asked("nova-conductor", "db", "INSERT INTO instances", *SQL)),
-    Row("rabbitmq", "asked by nova-conductor, for a host", _asked("nova-conductor", "rabbitmq", _BUILD, *BROKER)),
+    Row(
+        "rabbitmq",
+        "asked by nova-conductor, for a host",
+        _asked("nova-conductor", "rabbitmq", _BUILD, *BROKER),
+    ),
     Row("nova-compute", "sent the task", _asked("nova-conductor", "compute1", _BUILD, *MESSAGE)),
-    Row("nova-conductor", "asked by nova-compute", {way: {"7": f"reply {way}"} for way in ("late", "never", "RemoteError")}),
-    Row("cinder-api", "asked by nova-compute", _asked("compute1", "cinder-api", "GET", *REST, *PROXY), volume=True),
-    Row("neutron-server", "asked by nova-compute", _asked("compute1", "neutron-server", "POST", *REST, *PROXY)),
-    Row("vrm", "asked by nova-compute", _asked("compute1", "vrm", "/vms", "500", "hangs", "closes", "resets", "refused", *PROXY) | {"bad": {"8c": "task failed"}}, flows=FLOWS[:1]),
-    Row("libvirt", "on the host", {way: {"8c": way} for way in ("fails", "aborts", "hangs", "dies")}, flows=FLOWS[1:]),
+    Row(
+        "nova-conductor",
+        "asked by nova-compute",
+        {way: {"7": f"reply {way}"} for way in ("late", "never", "RemoteError")},
+    ),
+    Row(
+        "cinder-api",
+        "asked by nova-compute",
+        _asked("compute1", "cinder-api", "GET", *REST, *PROXY),
+        volume=True,
+    ),
+    Row(
+        "neutron-server", "asked by nova-compute", _asked("compute1", "neutron-server", "POST", *REST, *PROXY)
+    ),
+    Row(
+        "vrm",
+        "asked by nova-compute",
+        _asked("compute1", "vrm", "/vms", "500", "hangs", "closes", "resets", "refused", *PROXY)
+        | {"bad": {"8c": "task failed"}},
+        flows=FLOWS[:1],
+    ),
+    Row(
+        "libvirt",
+        "on the host",
+        {way: {"8c": way} for way in ("fails", "aborts", "hangs", "dies")},
+        flows=FLOWS[1:],
+    ),
 ]
 
 
@@ -551,9 +615,7 @@ def conversation(flow: str, row: Row, way: str) -> FailingCloud:
     kind = _Failing if is_documented else _FailingUpstream
     kind(cloud, GOOD_AT, name="good", volume=row.volume).run()
     fault = row.faults[way]
-    made = kind(
-        cloud, AT, volume=row.volume, hosts=({"compute1": fault if isinstance(fault, dict) else {}},)
-    )
+    made = kind(cloud, AT, volume=row.volume, hosts=({"compute1": fault if isinstance(fault, dict) else {}},))
     made.fault = None if isinstance(fault, dict) else fault
     made.run()
     cloud.background(0, UNTIL_S)

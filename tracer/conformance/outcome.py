@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tracer.conformance.blame import Blame, blame, reply_that_stopped, words_of
+from tracer.conformance.blame import Blame, blame, failed_meanwhile, reply_that_stopped, words_of
 from tracer.conformance.bodies import is_good_later, not_done, said_of
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import (
@@ -170,6 +170,8 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         steps = _reply_steps(case, facts.method) if isinstance(facts, RpcFacts) else ()
         ending.stopped_at = grammar.earliest(frozenset(steps))
         ending.call, ending.error = failed_reply, failed_reply.error
+        if (met := failed_meanwhile(case, failed_reply)) is not None:
+            ending.call, ending.how, ending.peer = met.call, met.how, met.peer
         return ending
     late = _answered_late(case)
     blamed = blame(case, coverage) if late is None or case.attempts else None
@@ -465,7 +467,11 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
         ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
         return
     would_be_told = is_silent and coverage.would_be_told(following.name)
-    if coverage.would_show(following.name) or coverage.owed_by_broker(following.name, ended_ns) or would_be_told:
+    if (
+        coverage.would_show(following.name)
+        or coverage.owed_by_broker(following.name, ended_ns)
+        or would_be_told
+    ):
         ending.stopped_at = following.name
         return
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)
@@ -540,10 +546,15 @@ def _unanswered_in_api(case: Case, coverage: StepCoverage, created: Call, ended_
         failed, step = doing, step_of_failure(case, doing)
     if failed is not None and step is not None:
         return _Waiting(step, failed)
-    leg = next((w for w in case.witnesses if w.call is created and _is_given_up(case, w)), None)
+    leg = next((w for w in case.witnesses if w.call is created), None)
     if leg is None or created.started_ns < last_ns:
         return None
-    # The proxy owes the step behind it. A service that made no call yet is at none of its own steps.
     hop = grammar.proxy_step if leg.record.callee == PROXY else None
-    step = hop or grammar.earliest(leg.failed)
+    if hop is not None and (
+        _is_given_up(case, leg) or (leg.record.result == "?" and coverage.would_show(hop))
+    ):
+        # The proxy owes the step behind it.
+        return _Waiting(hop, created)
+    # A service that made no call yet is at none of its own steps.
+    step = grammar.earliest(leg.failed) if _is_given_up(case, leg) else None
     return _Waiting(step, created) if step is not None else None

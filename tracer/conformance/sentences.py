@@ -117,7 +117,7 @@ def cause_of(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     if ending.proxy is not None and record is not None and ending.call is not ending.proxy:
         return _hung_words(case, ending, record)
-    if record is not None and record.result == "none" and record.error.startswith(CLOSED_UNANSWERED):
+    if record is not None and (record.answered_by or record.error.startswith(CLOSED_UNANSWERED)):
         return call_words(record)
     if ending.error and ending.error != REFUSED:
         return ending.error
@@ -144,7 +144,8 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     if ending.hindrance is not None:
         state = "; the VM was put in state error" if ending.call is case.trace.failed_call else ""
-        return f"{where}: {ending.hindrance.words}{state}{after_colon(ending.error)}"
+        how = f"{ending.how}: " if ending.how else ""
+        return f"{where}: {how}{ending.hindrance.words}{state}{after_colon(ending.error)}"
     if ending.how:
         return f"{where}: {ending.how}{after_colon(ending.error)}"
     if ending.peer and not ending.by_host:
@@ -342,5 +343,3 @@ def summary_words(
     if deviations:
         return f"{ending.outcome}{host} after {took}{tries}, but {deviations[0].message}{unseen}"
     return f"{ending.outcome}{host} after {took}{tries}{unseen}"
-
-

@@ -101,16 +101,20 @@ def _by_last_call(
 ) -> Stall:
     """Return what a stuck creation waits for, as its last call tells it."""
     role = case.grammar.caller(step)
+    if last is not None and last.result in ("undelivered", "unacked") and is_unconfirmed(case, last):
+        return Stall(head, f"{BROKER} never confirmed {last.operation} of {last.caller}", BROKER)
     asker = owed_by(case, step) or (last.caller if last is not None else "")
     # Where the callee owes the step itself, it owes the answer to its client: `call_words` says that.
     waits = last is not None and last.result == "?" and last.protocol != "RPC"
     if last is not None and waits and last.callee not in (asker, role):
-        head = f"step {step} has not ended in {time_words(quiet_ns)}"
+        verb = "has not ended" if _came(case, step) else "never came"
         owed = f"{last.callee} owes {asker} the answer to {last.operation}"
-        return Stall(head, owed, last.callee, f"{last.callee} never answered {last.operation}")
+        cause = f"{last.callee} never answered {last.operation}"
+        return Stall(f"step {step} {verb} in {time_words(quiet_ns)}", owed, last.callee, cause)
     if last is not None and last.result in ("none", "refused", "?", "error"):
-        words = with_error(call_words(last, is_silent=True), last.error)
-        return Stall(head, words + _last_of_api(case, last), last.callee if last.protocol != "RPC" else role)
+        words = with_error(call_words(last, is_silent=True), last.error) + _last_of_api(case, last)
+        is_message = last.protocol == "RPC" and not last.operation.startswith("CONNECT")
+        return Stall(head, words, role if is_message else last.callee)
     if message is not None and message.result == "ok" and _is_newest(case, message):
         fate = "was delivered, then silence" if _is_from_firehose(case, message) else FATES["ok"]
         return Stall(head, f"{message.operation} {fate}", role)

@@ -80,6 +80,9 @@ def _result(
         status, reason = "failed" if only_refused(asked, ending) else "seen", ""
     else:
         status, reason = _unseen(case, coverage, ending, step, passed)
+        if status == "not_reached" and taken and ending.stopped_at == step.name and ending.outcome == "stuck":
+            # Its only calls failed, and nobody tried again.
+            status = "failed"
         told = shown_in(case, len(case.attempts) - 1, step.name) if status == "unobserved" else None
         if told is not None and not coverage.has_callee(step.name):
             return _told(case, step, told)

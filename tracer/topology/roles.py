@@ -506,7 +506,10 @@ class Roles:
     def inner_addresses(self, outer: Endpoint) -> set[str]:
         """Return the addresses from which the service that clients ask at *outer* itself asks others."""
         role = self._presumed.get(outer)
-        return self._inside_of(role) if role is not None and self.stands_alone(role) else set()
+        if role is None or not self.stands_alone(role):
+            return set()
+        named = {address for address, roles in self._acts.items() if role in roles}
+        return (self._inside_of(role) | named) - {outer.address}
 
     def _inside_of(self, role: str) -> set[str]:
         """Return the addresses that nothing identifies but what *role* does inside."""
