@@ -502,12 +502,18 @@ class _FailingUpstream(_Failing, UpstreamCreation):
 class Row(NamedTuple):
     """A service that fails at one place, and the ways in which it does."""
 
-    service: str
+    role: str
+    """The role that fails, as reports name it."""
     place: str
+    steps: tuple[str, ...]
+    """The steps at which such a creation may stop: where it failed, or what is owed next."""
     faults: dict[str, Fault | dict[str, str]]
     """Way -> the fault; or the breaks of `Creation`."""
     volume: bool = False
     flows: tuple[str, ...] = FLOWS
+
+    def __str__(self) -> str:
+        return f"{self.role}, {self.place}"
 
 
 REST = ("500", "bad", "hangs", "closes", "resets", "refused")
@@ -521,101 +527,97 @@ def _asked(caller: str, callee: str, asks: str, *ways: str) -> dict[str, Fault |
     return {way: Fault(caller, callee, asks, way) for way in ways}
 
 
-def _broken(**ways: tuple[str, str]) -> dict[str, Fault | dict[str, str]]:
-    return {way: {step: how} for way, (step, how) in ways.items()}
+def _api(callee: str, asks: str, *ways: str) -> dict[str, Fault | dict[str, str]]:
+    return _asked("nova-api", callee, asks, *ways)
+
+
+def _conductor(callee: str, asks: str, *ways: str) -> dict[str, Fault | dict[str, str]]:
+    return _asked("nova-conductor", callee, asks, *ways)
+
+
+def _host(callee: str, asks: str, *ways: str) -> dict[str, Fault | dict[str, str]]:
+    return _asked("compute1", callee, asks, *ways)
 
 
 _BUILD, _SELECT, _CAST = "build_and_run_instance", "select_destinations", "schedule_and_build"
+_TO_API = "asked by nova-api"
+_REPLIES: dict[str, Fault | dict[str, str]] = {
+    way: {"7": f"reply {way}"} for way in ("late", "never", "RemoteError")
+}
+_LIBVIRT: dict[str, Fault | dict[str, str]] = {
+    way: {"8c": way} for way in ("fails", "aborts", "hangs", "dies")
+}
+_TASK: dict[str, Fault | dict[str, str]] = {"bad": {"8c": "task failed"}}
 ROWS = [
-    Row("sc", "asked by the administrator", _asked("admin", "sc", "", *REST, *PROXY), flows=FLOWS[:1]),
-    Row("lb", "asked for a server", _asked("sc", "lb", "", "hangs", "closes", "resets", "refused", *PROXY)),
     Row(
-        "nova-api",
-        "asked for a server",
-        _asked("lb", "nova-api", "", "500", "bad", "hangs", "closes", "resets"),
-    ),
-    Row("keystone", "asked by nova-api", _asked("nova-api", "keystone", "auth/tokens", *REST, *PROXY)),
-    Row("quota in the database", "read by nova-api", _asked("nova-api", "db", "quota", "over", *SQL)),
-    Row(
-        "limits of keystone",
-        "asked by nova-api",
-        _asked("nova-api", "keystone", "/limits", "500", "hangs", "closes", "proxy 503"),
-    ),
-    Row(
-        "usage in placement",
-        "asked by nova-api",
-        _asked("nova-api", "placement", "/usages", *REST, "proxy 503"),
-    ),
-    Row("glance-api", "asked by nova-api", _asked("nova-api", "glance-api", "", *REST, *PROXY)),
-    Row(
-        "neutron-server", "asked by nova-api", _asked("nova-api", "neutron-server", "networks", *REST, *PROXY)
-    ),
-    Row("cinder-api", "asked by nova-api", _asked("nova-api", "cinder-api", "", *REST, *PROXY), volume=True),
-    Row("db", "written by nova-api", _asked("nova-api", "db", "request_specs", *SQL)),
-    Row("rabbitmq", "asked by nova-api", _asked("nova-api", "rabbitmq", _CAST, *BROKER)),
-    Row("nova-conductor", "sent the task", _asked("nova-api", "nova-conductor", _CAST, *MESSAGE)),
-    Row(
-        "rabbitmq",
-        "asked by nova-conductor, for the scheduler",
-        _asked("nova-conductor", "rabbitmq", _SELECT, *BROKER),
-    ),
-    Row(
-        "nova-scheduler",
-        "asked for a host",
-        _asked("nova-conductor", "nova-scheduler", _SELECT, *MESSAGE, "refuses", "unsupported"),
-    ),
-    Row(
-        "placement",
-        "asked by nova-scheduler",
-        _asked("nova-scheduler", "placement", "candidates", *REST, *PROXY),
-    ),
-    Row("db", "written by nova-conductor", _asked("nova-conductor", "db", "INSERT INTO instances", *SQL)),
-    Row(
-        "rabbitmq",
-        "asked by nova-conductor, for a host",
-        _asked("nova-conductor", "rabbitmq", _BUILD, *BROKER),
-    ),
-    Row("nova-compute", "sent the task", _asked("nova-conductor", "compute1", _BUILD, *MESSAGE)),
-    Row(
-        "nova-conductor",
-        "asked by nova-compute",
-        {way: {"7": f"reply {way}"} for way in ("late", "never", "RemoteError")},
-    ),
-    Row(
-        "cinder-api",
-        "asked by nova-compute",
-        _asked("compute1", "cinder-api", "GET", *REST, *PROXY),
-        volume=True,
-    ),
-    Row(
-        "neutron-server", "asked by nova-compute", _asked("compute1", "neutron-server", "POST", *REST, *PROXY)
-    ),
-    Row(
-        "vrm",
-        "asked by nova-compute",
-        _asked("compute1", "vrm", "/vms", "500", "hangs", "closes", "resets", "refused", *PROXY)
-        | {"bad": {"8c": "task failed"}},
+        "sc", "asked by the administrator", ("1", "2"), _asked("admin", "sc", "", *REST, *PROXY),
         flows=FLOWS[:1],
     ),
     Row(
-        "libvirt",
-        "on the host",
-        {way: {"8c": way} for way in ("fails", "aborts", "hangs", "dies")},
-        flows=FLOWS[1:],
+        "lb", "asked for a server", ("2", "3"),
+        _asked("sc", "lb", "", "hangs", "closes", "resets", "refused", *PROXY),
     ),
-]
+    Row(
+        "nova-api", "asked for a server", ("4b", "4c"),
+        _asked("lb", "nova-api", "", "500", "bad", "hangs", "closes", "resets"),
+    ),
+    Row("keystone", f"{_TO_API} for the token", ("4a",), _api("keystone", "auth/tokens", *REST, *PROXY)),
+    Row("glance-api", _TO_API, ("4b",), _api("glance-api", "", *REST, *PROXY)),
+    Row("neutron-server", _TO_API, ("4b",), _api("neutron-server", "networks", *REST, *PROXY)),
+    Row("cinder-api", _TO_API, ("4b",), _api("cinder-api", "", *REST, *PROXY), volume=True),
+    Row("db", f"{_TO_API} for the quota", ("4c",), _api("db", "quota", "over", *SQL)),
+    Row(
+        "keystone", f"{_TO_API} for limits", ("4c",),
+        _api("keystone", "/limits", "500", "hangs", "closes", "proxy 503"),
+    ),
+    Row("placement", f"{_TO_API} for usage", ("4c",), _api("placement", "/usages", *REST, "proxy 503")),
+    Row("db", f"{_TO_API} to record the task", ("4d",), _api("db", "request_specs", *SQL)),
+    Row("rabbitmq", f"{_TO_API} for nova-conductor", ("4e",), _api("rabbitmq", _CAST, *BROKER)),
+    Row("nova-conductor", "sent the task", ("5",), _api("nova-conductor", _CAST, *MESSAGE)),
+    Row(
+        "rabbitmq", "asked by nova-conductor for nova-scheduler", ("5", "6"),
+        _conductor("rabbitmq", _SELECT, *BROKER),
+    ),
+    Row(
+        "nova-scheduler", "asked for a host", ("6",),
+        _conductor("nova-scheduler", _SELECT, *MESSAGE, "refuses", "unsupported"),
+    ),
+    Row(
+        "placement", "asked by nova-scheduler", ("6",),
+        _asked("nova-scheduler", "placement", "candidates", *REST, *PROXY),
+    ),
+    Row("db", "asked by nova-conductor", ("7",), _conductor("db", "INSERT INTO instances", *SQL)),
+    Row(
+        "rabbitmq", "asked by nova-conductor for nova-compute", ("7", "8b"),
+        _conductor("rabbitmq", _BUILD, *BROKER),
+    ),
+    Row("nova-compute", "sent the task", ("8b",), _conductor("compute1", _BUILD, *MESSAGE)),
+    Row("nova-conductor", "asked by nova-compute", ("8b",), _REPLIES),
+    Row(
+        "cinder-api", "asked by nova-compute", ("8a",), _host("cinder-api", "GET", *REST, *PROXY), volume=True
+    ),
+    Row("neutron-server", "asked by nova-compute", ("8b",), _host("neutron-server", "POST", *REST, *PROXY)),
+    Row(
+        "vrm", "asked by nova-compute", ("8c",),
+        _host("vrm", "/vms", "500", "hangs", "closes", "resets", "refused", *PROXY) | _TASK, flows=FLOWS[:1],
+    ),
+    Row("nova-compute", "whose hypervisor is libvirt", ("8c",), _LIBVIRT, flows=FLOWS[1:]),
+]  # fmt: skip
 
 
 def conversation(flow: str, row: Row, way: str) -> FailingCloud:
-    """The cloud of *flow* in which *row* fails in this *way*; a creation before it went well."""
+    """Return the cloud of *flow* in which *row* fails in this *way*; a creation before it went well."""
+    # The ids are those of the first cloud of a process: what is said of it is the same in each run.
+    Cloud._ids = 0
     is_documented = flow == FLOWS[0]
-    has_proxy = is_documented or row.service == "lb"
-    layout = FRONTED if way.startswith("proxy") and row.service not in ("sc", "lb", "vrm") else SPREAD
+    has_proxy = is_documented or row.role == "lb"
+    layout = FRONTED if way.startswith("proxy") and row.role not in ("sc", "lb", "vrm") else SPREAD
     cloud = FailingCloud(layout, portal=is_documented, proxy=has_proxy)
     kind = _Failing if is_documented else _FailingUpstream
     kind(cloud, GOOD_AT, name="good", volume=row.volume).run()
     fault = row.faults[way]
-    made = kind(cloud, AT, volume=row.volume, hosts=({"compute1": fault if isinstance(fault, dict) else {}},))
+    host = fault if isinstance(fault, dict) else {}
+    made = kind(cloud, AT, volume=row.volume, hosts=({"compute1": host},))
     made.fault = None if isinstance(fault, dict) else fault
     made.run()
     cloud.background(0, UNTIL_S)

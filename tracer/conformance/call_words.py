@@ -5,7 +5,7 @@ from __future__ import annotations
 from tracer.conformance.case import Case, Ending
 from tracer.grammar import Grammar
 from tracer.model import CLOSED_UNANSWERED, CallRecord, RpcFacts
-from tracer.openstack.services import HOST_SERVICE
+from tracer.openstack.services import BROKER, HOST_SERVICE
 
 __all__ = [
     "FATES",
@@ -81,10 +81,13 @@ def _message_words(record: CallRecord) -> str:
     operation = record.operation
     if record.result == "failure":
         return f"{record.caller} answered {operation.removeprefix('reply ')} with a failure"
+    if record.result == "unroutable":
+        to = f"from {record.caller} to {record.callee}"
+        return f"{BROKER} could not route {operation} {to}: no queue is bound for it"
     if record.result in FATES:
         return f"{operation} from {record.caller} to {record.callee} {FATES[record.result]}"
     if record.result == "error":
-        return f"{operation} from {record.caller} to {record.callee} was refused by the broker"
+        return f"{operation} from {record.caller} to {record.callee} was refused by {BROKER}"
     return f"{operation} from {record.caller} to {record.callee}: {record.result}"
 
 

@@ -254,7 +254,8 @@ def _restarted(
         if not opened and _has_another(broker.of_client(address), owner, lost):
             continue
         if not opened:
-            words = f"{did} {at}, and {'it' if not lost[0].by_broker else owner}{host} did not connect again"
+            who = f"{owner}{host}" if lost[0].by_broker else "it"
+            words = f"{did} {at}, and {who} did not connect again"
             return Hindrance(words, BROKER if lost[0].by_broker else owner)
         gap = time_words(opened[0].time_ns - lost[0].time_ns)
         if _is_another_process(before, [e for e in events if e.time_ns > lost[0].time_ns]):

@@ -75,10 +75,9 @@ def stall(case: Case, ending: Ending, coverage: StepCoverage) -> Stall:
         lasts = time_words(case.last_own_ns() + quiet_ns - began_ns)
         after = f"+{(began_ns - case.first_ns) / 1e9:.1f} s"
         saved = f"it saved the state {ending.state} at {after}, and none since"
-        cause = f"{role} saved no state after {ending.state}"
+        cause = f"no state after {ending.state}"
         return Stall(f"step {step} has not ended in {lasts}, owed by {owner}", saved, role, cause)
-    verb = "has not ended" if _came(case, step) else "never came"
-    head = f"step {step} {verb} in {time_words(quiet_ns)}, owed by {owner}"
+    head = f"step {step} {_verb(case, step)} in {time_words(quiet_ns)}, owed by {owner}"
     if ending.hindrance is not None:
         return Stall(head, ending.hindrance.words, ending.hindrance.peer)
     if ending.how:
@@ -91,7 +90,7 @@ def stall(case: Case, ending: Ending, coverage: StepCoverage) -> Stall:
     turned_away = [w.record for w in case.witnesses if step in w.failed and w.record.protocol == "RPC"]
     turned_away = [record for record in turned_away if not record.operation.startswith("CONNECT")]
     if turned_away:
-        head = f"step {step} did not get through, and nothing followed in {time_words(quiet_ns)}"
+        head = f"step {step} did not get through in {time_words(quiet_ns)}"
         return Stall(head, with_error(call_words(turned_away[-1]), _own_error(turned_away[-1])), BROKER)
     return _by_last_call(case, step, head, quiet_ns, last, message)
 
@@ -107,10 +106,9 @@ def _by_last_call(
     # Where the callee owes the step itself, it owes the answer to its client: `call_words` says that.
     waits = last is not None and last.result == "?" and last.protocol != "RPC"
     if last is not None and waits and last.callee not in (asker, role):
-        verb = "has not ended" if _came(case, step) else "never came"
         owed = f"{last.callee} owes {asker} the answer to {last.operation}"
         cause = f"{last.callee} never answered {last.operation}"
-        return Stall(f"step {step} {verb} in {time_words(quiet_ns)}", owed, last.callee, cause)
+        return Stall(f"step {step} {_verb(case, step)} in {time_words(quiet_ns)}", owed, last.callee, cause)
     if last is not None and last.result in ("none", "refused", "?", "error"):
         words = with_error(call_words(last, is_silent=True), last.error) + _last_of_api(case, last)
         is_message = last.protocol == "RPC" and not last.operation.startswith("CONNECT")
@@ -126,12 +124,13 @@ def _own_error(record: CallRecord) -> str:
     return record.error if record.result == "error" else ""
 
 
-def _came(case: Case, step: str) -> bool:
-    """Return whether calls of *step* were seen, of the last attempt where it is one of these."""
-    since_ns = case.attempts[-1].since_ns if case.attempts else 0
-    return any(
-        w.call.started_ns >= since_ns or step not in case.grammar.attempt for w in case.step_calls(step)
-    )
+def _verb(case: Case, step: str) -> str:
+    """Return what is to be said of *step*, of the last attempt where it is one of these."""
+    since_ns = case.attempts[-1].since_ns if case.attempts and step in case.grammar.attempt else 0
+    if any(w.call.started_ns >= since_ns for w in case.step_calls(step)):
+        return "has not ended"
+    tried = (w for w in case.witnesses if step in w.failed and w.call.started_ns >= since_ns)
+    return "did not get through" if step not in case.grammar.inward and any(tried) else "never came"
 
 
 def _last_of_api(case: Case, leg: CallRecord) -> str:

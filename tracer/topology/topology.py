@@ -106,6 +106,7 @@ class Topology:
             fate=tuple((self._captures[capture].path, number) for capture, number in call.fate),
             ahead_ns=ahead_ns,
             answered_by=PROXY if through and _lacks_service(call, callee) else "",
+            said=getattr(facts, "said", ""),
         )
 
     def caller(self, call: Call) -> str:
