@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from lab.agreement import disagreements
+from lab.agreement import disagreements, names
 from lab.failing import ROWS, Row, conversation
 from lab.judging import judge
 
@@ -153,7 +153,7 @@ def test_the_one_that_failed_is_named() -> None:
     wrong = {}
     for cell in told():
         peer, who = cell.verdict.deviations[0].peer, blamed(cell)
-        if peer != who or who not in cell.verdict.summary:
+        if peer != who or not names(cell.verdict.summary, who, cell.verdict.compute_host):
             wrong[cell.name] = f"{peer}, not {who}: {cell.verdict.summary}"
     assert wrong == {}
 

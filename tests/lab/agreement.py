@@ -6,7 +6,7 @@ import re
 
 from tracer.model import Verdict
 
-__all__ = ["disagreements"]
+__all__ = ["disagreements", "names"]
 
 
 def disagreements(verdict: Verdict) -> list[str]:
@@ -20,8 +20,7 @@ def disagreements(verdict: Verdict) -> list[str]:
             found.append(f"the finding is about {first.step}, the verdict about {verdict.stopped_at}")
         if verdict.outcome != "deleted" and first.message not in headline:
             found.append(f"the headline lacks the finding: {first.message}")
-        # What became of a message says enough of the broker.
-        if first.peer not in headline and first.peer != "rabbitmq":
+        if not names(headline, first.peer, verdict.compute_host):
             found.append(f"the headline lacks the peer: {first.peer}")
         # A stall is told in one sentence with who owes it: the cause is a sentence of its own there.
         if first.kind == "failed" and first.cause not in headline:
@@ -35,3 +34,12 @@ def disagreements(verdict: Verdict) -> list[str]:
         if failed != ([verdict.stopped_at] if verdict.stopped_at else []):
             found.append(f"stopped at {verdict.stopped_at}, and {failed} failed")
     return found
+
+
+def names(headline: str, peer: str, host: str | None) -> bool:
+    """Return whether *headline* names *peer*.
+
+    A host stands for its service, and what became of a message says enough of the broker.
+    """
+    is_host = peer == "nova-compute" and host is not None and host in headline
+    return peer in headline or is_host or (peer == "rabbitmq" and "could not be routed" in headline)

@@ -81,9 +81,6 @@ def _message_words(record: CallRecord) -> str:
     operation = record.operation
     if record.result == "failure":
         return f"{record.caller} answered {operation.removeprefix('reply ')} with a failure"
-    if record.result == "unroutable":
-        to = f"from {record.caller} to {record.callee}"
-        return f"{BROKER} could not route {operation} {to}: no queue is bound for it"
     if record.result in FATES:
         return f"{operation} from {record.caller} to {record.callee} {FATES[record.result]}"
     if record.result == "error":

@@ -160,7 +160,7 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
         how = "the VM was put in state error"
         if ending.state:
-            on = f" of {HOST_SERVICE} on {case.attempts[-1].host}" if case.attempts else ""
+            on = f" on {case.attempts[-1].host}" if case.attempts else ""
             how += f", after {ending.state}{on}"
             if not ending.error:
                 is_sure = not case.is_damaged() and not case.trace.curtailed

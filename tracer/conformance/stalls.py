@@ -86,7 +86,8 @@ def stall(case: Case, ending: Ending, coverage: StepCoverage) -> Stall:
     if message is not None and coverage.owed_by_broker(step):
         if is_unconfirmed(case, message):
             return Stall(head, f"{BROKER} never confirmed {message.operation} of {message.caller}", BROKER)
-        return Stall(head, f"{message.operation} {FATES.get(message.result, '')}", role)
+        fate = f"{message.operation} {FATES.get(message.result, '')}"
+        return Stall(head, fate, role, call_words(message))
     turned_away = [w.record for w in case.witnesses if step in w.failed and w.record.protocol == "RPC"]
     turned_away = [record for record in turned_away if not record.operation.startswith("CONNECT")]
     if turned_away:
@@ -115,7 +116,7 @@ def _by_last_call(
         return Stall(head, words, role if is_message else last.callee)
     if message is not None and message.result == "ok" and _is_newest(case, message):
         fate = "was delivered, then silence" if _is_from_firehose(case, message) else FATES["ok"]
-        return Stall(head, f"{message.operation} {fate}", role)
+        return Stall(head, f"{message.operation} {fate}", role, call_words(message))
     return Stall(head, "", role)
 
 
