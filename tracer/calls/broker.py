@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracer.calls.bodies import clean
+from tracer.calls.rpc_facts import reply_text
 from tracer.model import TO_CLIENT, AmqpMethod, BrokerEvent, BrokerEventKind, Closed, Connection, Returns
 
 __all__ = ["BrokerLog"]
@@ -74,7 +75,7 @@ class BrokerLog:
         elif name == "channel.close":
             words = f"{'the broker' if by_broker else 'its client'} closed the channel of the consumer"
             if by_broker or arguments.get("reply_code", 200) != 200:
-                words += f": {_reply(message)}"
+                words += f": {reply_text(message)}"
             for channel, tag in [*self._on.get(number, ())]:
                 if channel == message.channel:
                     self._goes((number, channel, tag), connection, message.time_ns, by_broker, words)
@@ -94,7 +95,7 @@ class BrokerLog:
         elif what == "unblocked":
             self._event("unblocked", connection, message.time_ns, by_broker=True)
         elif what == "close":
-            self._reasons[number] = message.direction == TO_CLIENT, _reply(message)
+            self._reasons[number] = message.direction == TO_CLIENT, reply_text(message)
             _trim(self._reasons)
 
     def delivers(self, connection: Connection, channel: int, tag: str, queue: str, time_ns: int) -> None:
@@ -198,10 +199,6 @@ class BrokerLog:
     def returns(self, queue: str) -> Returns | None:
         """Return the messages for *queue* that came back as unroutable; None if none did."""
         return self._returns.get(queue)
-
-
-def _reply(message: AmqpMethod) -> str:
-    return clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
 
 
 def _trim(table: dict[Any, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tracer.calls.bodies import clean
+from tracer.calls.rpc_facts import reply_text
 from tracer.model import (
     BOTH,
     CLIENT,
@@ -75,9 +75,8 @@ class Handshakes:
                 del self._waiting[next(iter(self._waiting))]
         elif message.name == _REFUSAL and message.direction == TO_CLIENT and number in self._waiting:
             before = self._waiting.pop(number)
-            arguments = message.arguments
-            said = clean(f"{arguments.get('reply_code', '')} {arguments.get('reply_text', '')}")
             self._finish(number)
+            said = reply_text(message)
             return [self._failed(before.connection, message.frames, "error", said, message.time_ns)]
         return []
 
