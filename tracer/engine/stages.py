@@ -42,7 +42,7 @@ from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.settings import Settings
 from tracer.topology import GivenTopology, Topology
-from tracer.topology.roles import Roles
+from tracer.topology.evidence import Evidence
 
 __all__ = ["Listeners", "Stages", "rare_collections", "trace_id"]
 
@@ -93,7 +93,7 @@ class Stages:
         self.workflows = Workflows([workflows]) if isinstance(workflows, Grammar) else workflows
         ports = {**PORTS, **given.ports}
         self.topology = Topology(captures, given)
-        roles = self.topology.roles
+        roles, evidence = self.topology.roles, self.topology.evidence
         self.calls = Calls(ports)
         self.coverage = Coverage(captures, roles.addresses, self.topology.plane_of, roles.serves)
         self.correlator = Correlator(roles.is_front, self.workflows.begun_at, roles.inner_addresses)
@@ -123,9 +123,9 @@ class Stages:
         self._hears_calls = listeners.calls
         # No bound methods of this object: a reference cycle would be freed late, by the garbage collector.
         own: dict[type, _See] = {
-            AmqpMethod: roles.method,
-            SqlLogin: roles.login,
-            Undecoded: partial(_undecoded, roles, self.coverage, captures),
+            AmqpMethod: evidence.method,
+            SqlLogin: evidence.login,
+            Undecoded: partial(_undecoded, evidence, self.coverage, captures),
         }
         heard = {kind: _both(see, own.get(kind)) for kind, see in listeners.messages.items()}
         self._sees = {**own, **heard}
@@ -194,7 +194,7 @@ class Stages:
         self.correlator.forget(before_ns, kept)
         self._failed.clear()
         self.calls.forget(before_ns, {call.serial for trace in kept for call in trace.calls})
-        self.topology.roles.forget(before_ns)
+        self.topology.evidence.forget(before_ns)
         oldest_ns = min((trace.calls[0].started_ns for trace in kept if trace.calls), default=before_ns)
         self.coverage.forget(min(before_ns, oldest_ns))
 
@@ -288,7 +288,7 @@ class Stages:
         """
         if self.workflows.is_settled:
             return False
-        sign = self.topology.roles.sign_of_vendor()
+        sign = self.topology.evidence.sign_of_vendor()
         if not sign and self.correlator.holds_order(traces):
             sign = f"an {PORTAL} took an order"
         return self.workflows.choose(sign)
@@ -373,7 +373,7 @@ class Stages:
             int(self.settings.stall_s * 1e9),
             (*self.given.allow, *self.settings.allow),
             self.calls.broker,
-            roles.works_with,
+            self.topology.evidence.works_with,
         )
 
     def internal_error_words(self) -> str:
@@ -397,9 +397,11 @@ class Stages:
         return tuple((what, count) for what, count in found.items() if count)
 
 
-def _undecoded(roles: Roles, coverage: Coverage, captures: Sequence[Capture], message: Undecoded) -> None:
+def _undecoded(
+    evidence: Evidence, coverage: Coverage, captures: Sequence[Capture], message: Undecoded
+) -> None:
     """Record a connection that cannot be decoded."""
-    roles.undecoded(message.connection)
+    evidence.undecoded(message.connection)
     coverage.undecoded(message.connection, message.reason)
     capture = captures[message.connection.captures[0]]
     capture.undecoded_streams += 1

@@ -109,15 +109,15 @@ def make_plan(
         if isinstance(message, AmqpMethod | AmqpContent) and message.connection.joined:
             joined[message.connection.number] = message.connection
         if isinstance(message, AmqpMethod):
-            topology.roles.method(message)
+            topology.evidence.method(message)
         elif isinstance(message, Undecoded):
-            topology.roles.undecoded(message.connection)
+            topology.evidence.undecoded(message.connection)
         learn(list(calls.receive(message)))
         if not count % TICK:
             # Memory is bounded by time: what is older than FORGET_NS is dropped.
             calls.numbering.advance(message.time_ns)
             calls.forget(message.time_ns - FORGET_NS, ())
-            topology.roles.forget(message.time_ns - FORGET_NS)
+            topology.evidence.forget(message.time_ns - FORGET_NS)
     learn(list(calls.flush()))
     plan.broker.finish(midstream=bool(joined))
     plan.first_ns = min(
@@ -140,7 +140,7 @@ def make_plan(
     for server in fronts:
         # A request through a proxy may be recorded twice. If both legs are there, the inner one is the
         # service's, and the outer one the proxy's.
-        behind = topology.roles.behind(server) or ""
+        behind = topology.evidence.fronts.behind(server) or ""
         plan.roles[server] = PROXY if not behind or behind in inner else topology.callee(samples[server])
     # A server without a complete call has no known role: it is named by its address.
     for server in plan.requests:
