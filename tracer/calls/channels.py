@@ -6,8 +6,11 @@ publishes, in order. The same methods serve both: their direction tells them apa
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from tracer.calls.rpc_facts import facts_of, reply_text, set_result
 from tracer.model import BOTH, TO_CLIENT, AmqpContent, AmqpMethod, Call, Connection
+from tracer.model.tables import trim
 
 __all__ = ["Channel", "Channels"]
 
@@ -33,14 +36,14 @@ class Channels:
         self._asks_no_ack: set[Channel] = set()
         """Channels that asked for no-ack without a known tag: by basic.consume, whose -ok names the tag, or
         by basic.get."""
-        self._unacked: dict[Channel, dict[int, Call]] = {}
+        self._unacked: dict[Channel, OrderedDict[int, Call]] = {}
         """Channel -> delivery tag -> call."""
-        self._early: dict[Channel, dict[int, AmqpMethod]] = {}
+        self._early: dict[Channel, OrderedDict[int, AmqpMethod]] = {}
         """Channel -> delivery tag -> acknowledgement that came before its delivery: a hole held up the
         delivery in reassembly, and the other direction went on."""
         self._outstanding: dict[Channel, list[Call]] = {}
         """Channel -> its latest publishes, to which a nack or an error of the broker may belong."""
-        self._confirming: dict[int, set[int]] = {}
+        self._confirming: OrderedDict[int, set[int]] = OrderedDict()
         """Connection number -> channels on which the broker confirms what is published."""
 
     # --- what a client publishes ---
@@ -66,8 +69,7 @@ class Channels:
         channels = self._confirming.get(channel[0])
         if channels is None:
             channels = self._confirming[channel[0]] = set()
-            if len(self._confirming) > CONFIRMING:
-                del self._confirming[next(iter(self._confirming))]
+            trim(self._confirming, CONFIRMING)
         if len(channels) < CHANNELS:
             channels.add(channel[1])
 
@@ -108,12 +110,14 @@ class Channels:
 
     def delivered(self, channel: Channel, tag: int, call: Call, time_ns: int) -> None:
         """Record that *call* was delivered at *time_ns*, and waits for the acknowledgement of *tag*."""
-        waiting = self._unacked.setdefault(channel, {})
+        waiting = self._unacked.get(channel)
+        if waiting is None:
+            waiting = self._unacked[channel] = OrderedDict()
         waiting[tag] = call
-        if len(waiting) > UNACKED_LIMIT:
-            # The consumer never acknowledges, or its acknowledgements are not captured.
-            del waiting[next(iter(waiting))]
-        early = self._early.get(channel, {}).pop(tag, None)
+        # It grows where the consumer acknowledges nothing, or its acknowledgements are not captured.
+        trim(waiting, UNACKED_LIMIT)
+        waits = self._early.get(channel)
+        early = waits.pop(tag, None) if waits else None
         # An older acknowledgement belongs to an earlier channel of this number: tags start again at 1.
         if early is not None and early.time_ns >= time_ns:
             self._acknowledged(channel, early)
@@ -155,18 +159,17 @@ class Channels:
 
     def _acknowledged(self, channel: Channel, message: AmqpMethod) -> list[Call]:
         """Return the calls whose deliveries a client acknowledges or rejects."""
-        waiting = self._unacked.get(channel, {})
         tag = message.arguments.get("delivery_tag")
         if not isinstance(tag, int):
             return []
+        waiting: OrderedDict[int, Call] = self._unacked.get(channel) or OrderedDict()
         # `multiple`: all deliveries up to this tag (AMQP 0-9-1 section 1.8.3.13).
         several = bool(message.arguments.get("multiple"))
         tags = [t for t in waiting if t <= tag] if several else [tag]
         if not several and tag not in waiting:
-            early = self._early.setdefault(channel, {})
+            early = self._early.setdefault(channel, OrderedDict())
             early[tag] = message
-            if len(early) > EARLY_LIMIT:
-                del early[next(iter(early))]
+            trim(early, EARLY_LIMIT)
         calls = [waiting.pop(t) for t in tags if t in waiting]
         for call in calls:
             facts = facts_of(call)

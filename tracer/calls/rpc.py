@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
-from typing import Any
 
 from tracer.calls import oslo
 from tracer.calls.broker import BrokerLog
@@ -30,6 +29,7 @@ from tracer.calls.channels import Channels
 from tracer.calls.handshakes import Handshakes
 from tracer.calls.rpc_facts import facts_of, read, reply_text, routing_key, set_result
 from tracer.model import CLIENT, TO_SERVER, AmqpContent, AmqpMethod, Call, Closed, End, RpcFacts
+from tracer.model.tables import forget, trim
 from tracer.openstack.rpc import SELECTS_HOSTS
 from tracer.openstack.services import FANOUT
 
@@ -116,15 +116,15 @@ class RpcCalls:
             self._by_unique[unique] = call
             # A message that is published again moves to the end: the table must stay in order of age.
             self._by_unique.move_to_end(unique)
-            _trim(self._by_unique)
+            trim(self._by_unique, REMEMBERED)
         else:
             self._unjoined.setdefault(likeness, deque(maxlen=ALIKE)).append(call)
-            _trim(self._unjoined)
+            trim(self._unjoined, REMEMBERED)
         facts = facts_of(call)
         if facts.msg_id and facts.mode == "call":
             self._by_msg[facts.msg_id] = call
             self._by_msg.move_to_end(facts.msg_id)
-            _trim(self._by_msg)
+            trim(self._by_msg, REMEMBERED)
 
     def restore(self, call: Call) -> None:
         """Expect the delivery, acknowledgement or reply of *call*, which began in an earlier run.
@@ -202,7 +202,7 @@ class RpcCalls:
         elif not facts.delivered:
             set_result(call, "undelivered")
             self._never_delivered[call.serial] = call
-            _trim(self._never_delivered)
+            trim(self._never_delivered, REMEMBERED)
 
     def _join_second_publish(self, call: Call, message: AmqpContent) -> list[Call]:
         """Join a publish of a message that is known already: its unique id is made for each message anew.
@@ -230,7 +230,7 @@ class RpcCalls:
             call.result = "undelivered"
             call.error = ""
             self._never_delivered[call.serial] = call
-            _trim(self._never_delivered)
+            trim(self._never_delivered, REMEMBERED)
         return [call]
 
     def _delivered(self, call: Call, facts: RpcFacts, message: AmqpContent) -> None:
@@ -323,7 +323,7 @@ class RpcCalls:
     def forget(self, before_ns: int, kept: Collection[int]) -> None:
         """Forget messages that began before *before_ns*, except those with the serials *kept*."""
         for table in (self._by_unique, self._by_msg, self._never_delivered):
-            _forget(table, before_ns, kept)
+            forget(table, before_ns, kept)
         # Calls that look alike are forgotten together, by the age of the youngest.
         for key in [
             key for key, calls in self._unjoined.items() if not calls or calls[-1].started_ns < before_ns
@@ -356,20 +356,3 @@ class RpcCalls:
                 calls.append(call)
         self._never_delivered.clear()
         return calls
-
-
-def _forget(table: OrderedDict[Any, Call], before_ns: int, kept: Collection[int]) -> None:
-    # The tables are in order of age, so the first young call ends the search.
-    old = []
-    for key, call in table.items():
-        if call.started_ns >= before_ns:
-            break
-        if call.serial not in kept:
-            old.append(key)
-    for key in old:
-        del table[key]
-
-
-def _trim(table: OrderedDict[Any, Any]) -> None:
-    while len(table) > REMEMBERED:
-        table.popitem(last=False)

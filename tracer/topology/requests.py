@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from tracer.model import Call, Connection, RestFacts
-from tracer.model.tables import trim
+from tracer.model.tables import forget, trim
 from tracer.topology.fronts import Fronts
 from tracer.topology.inner import InnerAddresses
 from tracer.topology.places import Places
@@ -86,13 +86,7 @@ class OpenRequests:
 
     def forget(self, before_ns: int) -> None:
         """Drop the owners of request ids, and the open requests of tokens, older than *before_ns*."""
-        old = []
-        for key, call in self._owners.items():
-            if call.started_ns >= before_ns:
-                break
-            old.append(key)
-        for key in old:
-            del self._owners[key]
+        forget(self._owners, before_ns)
         for token in [t for t, calls in self._by_token.items() if calls[-1].started_ns < before_ns]:
             del self._by_token[token]
 
