@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.conformance import Checker, Coverage
@@ -69,6 +69,15 @@ class Listeners:
     """Receives the calls that have begun or changed, before topology and correlation do."""
 
 
+class Traces(NamedTuple):
+    """The traces of a run."""
+
+    named: list[tuple[str, Trace]]
+    """Each with its id, unique in the run."""
+    nameless: int
+    """How many are left out, since the snap length cut their ids."""
+
+
 class Stages:
     """The joined stages from segments to traces, for the *captures* of one run.
 
@@ -109,8 +118,6 @@ class Stages:
         """Calls by protocol."""
         self.every_call: list[Call] | None = [] if every_statement else None
         self.errors = InternalErrors()
-        self.nameless = 0
-        """Traces that are left out since the snap length cut their ids."""
         self._failed: Counter[str] = Counter()
         """Failed connections that became calls, by the client's address; '' of all that are strangers."""
         self._failed_more = 0
@@ -297,10 +304,10 @@ class Stages:
         """Return why the grammar was chosen; empty where it was asked for."""
         return self.workflows.reason({plane for capture in self.captures for plane in capture.planes})
 
-    def traces(self) -> list[tuple[str, Trace]]:
+    def traces(self) -> Traces:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
-        self.nameless = 0
+        nameless = 0
         assembled = self.assembled()
         self.choose(assembled)
         if self._operations is not None:
@@ -312,11 +319,11 @@ class Stages:
             if not self.is_of_the_workflow(trace):
                 continue
             if self.is_nameless(trace):
-                self.nameless += 1
+                nameless += 1
                 continue
             key = trace_id(trace)
             found[key if key not in found else f"{key}#{trace.number}"] = trace
-        return list(found.items())
+        return Traces(list(found.items()), nameless)
 
     def assembled(self, pending: Pending | None = None) -> list[Trace]:
         """Return all that the correlator makes of the calls; *pending* decides on what still waits."""
