@@ -303,13 +303,13 @@ class StepCoverage:
         *closed* is False where no later step and no end was seen: the step may still come, and the time ends
         with the last activity of the trace.
         """
-        order = self._order(step)
+        order, places = self._order(step), self._case.grammar.places
         begun: dict[str, int] = {}
         until_ns = 0
         attempt = self._case.grammar.attempt if len(self._case.attempts) > 1 else ()
         for witness in self._case.witnesses:
             for seen in witness.steps:
-                at = self._order(seen)
+                at = places.get(seen, 0)
                 if at < order:
                     started_ns = witness.call.started_ns
                     is_earlier = (
