@@ -206,7 +206,7 @@ def test_what_is_seen_is_not_what_is_expected() -> None:
             continue
         grammar = load(cell.verdict.grammar)
         names = grammar.step(first.step).terminals
-        if any(grammar.terminals[name].fullmatch(first.call.matched) for name in names):
+        if any(grammar.terminals[name].matches(first.call.matched) for name in names):
             wrong[cell.name] = first.call.matched
     # The line of a call ends with `?` or `undelivered`, and the expected one with what is good.
     assert {name for name, line in wrong.items() if not line.endswith((" ?", " undelivered"))} == set()
