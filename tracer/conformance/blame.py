@@ -33,6 +33,9 @@ _WAITED_NS = 10_000_000_000
 """A pause of a host's calls at least this long before nova gave up is a wait: nothing else takes so long."""
 
 
+_WAITS = f"waits {time_words(REPLY_WITHIN_NS)} unless configured otherwise"
+
+
 class Blame(NamedTuple):
     """What failed a creation."""
 
@@ -204,10 +207,13 @@ def reply_that_stopped(case: Case, coverage: StepCoverage, since_ns: int) -> Bla
             how = f"{record.caller} answered {facts.method} of {record.callee} with a failure"
             return Blame(None, call, how, facts.failure, record.caller)
         if facts.mode == "call" and facts.msg_id and until_ns is not None:
-            late = None if coverage.may_lack_answer(call, until_ns) else _too_late(call, facts, until_ns)
+            waited_ns = _gave_up_after_ns(case, call, facts.msg_id)
+            is_unsure = coverage.may_lack_answer(call, until_ns)
+            late = None if is_unsure else _too_late(call, facts, until_ns, waited_ns or REPLY_WITHIN_NS)
             if late is not None:
                 asked = f"{record.callee} {late[0]} {facts.method} of {record.caller} {late[1]}"
-                how = f"{asked} (its caller waits {time_words(REPLY_WITHIN_NS)})"
+                waits = f"gave up after {time_words(waited_ns)}" if waited_ns else _WAITS
+                how = f"{asked} (its caller {waits})"
                 why, peer = _why_late(case, call, until_ns)
                 return Blame(None, call, f"{how}{why}", "", peer)
     return None
@@ -265,13 +271,23 @@ def failed_meanwhile(case: Case, reply: Call) -> Blame | None:
     return Blame(None, met, how, reply.error, shown.answered_by or shown.callee)
 
 
-def _too_late(call: Call, facts: RpcFacts, until_ns: int) -> tuple[str, str] | None:
-    """Return the verb, and what follows the call, for a reply that came too late or never; None in time."""
+def _gave_up_after_ns(case: Case, call: Call, msg_id: str) -> int:
+    """Return how long the caller of *call* waited, where nova's words name that message; else 0."""
+    polls = case.trace.polls
+    named = (each.time_ns for each in words_of(case) if msg_id in each.words and each.call not in polls)
+    return max(0, next(named, 0) - call.started_ns)
+
+
+def _too_late(call: Call, facts: RpcFacts, until_ns: int, waits_ns: int) -> tuple[str, str] | None:
+    """Return the verb, and what follows the call, for a reply that came too late or never; None in time.
+
+    *waits_ns* is how long its caller waits.
+    """
     if until_ns - call.started_ns <= REPLY_WITHIN_NS:
         return None
     if facts.answered_ns is not None:
         took_ns = facts.answered_ns - call.started_ns
-        return ("answered", f"too late, after {time_words(took_ns)}") if took_ns > REPLY_WITHIN_NS else None
+        return ("answered", f"too late, after {time_words(took_ns)}") if took_ns > waits_ns else None
     consumer = facts.consumer.connection if facts.consumer else None
     is_lost = call.connection.gaps or (consumer is not None and consumer.gaps)
     return None if is_lost else ("did not answer", "in time")
