@@ -118,7 +118,7 @@ def last_message(case: Case) -> CallRecord | None:
 
 def is_unconfirmed(case: Case, message: CallRecord) -> bool:
     """Return whether the broker never confirmed *message*: then no queue is known to hold it."""
-    call = next((w.call for w in case.witnesses if w.record is message), None)
+    call = next((call for call in case.trace.calls if case.records[call.serial] is message), None)
     if call is None or not isinstance(call.facts, RpcFacts):
         return False
     return call.facts.unconfirmed and not call.facts.delivered and not call.connection.gaps

@@ -29,7 +29,7 @@ def hinder(case: Case, broker: Broker, ending: Ending, addresses_of: Callable[[s
     owner = case.grammar.caller(step)
     found = (
         _unanswerable(case, broker, owner, step)
-        or _untaken(case, broker)
+        or _untaken(case, broker, owner)
         or _blocked(case, broker, step, owner, _addresses(case, owner, addresses_of))
         or _restarted(case, broker, ending, owner, _addresses(case, owner, addresses_of))
     )
@@ -114,19 +114,23 @@ def _is_made_by(case: Case, call: Call, role: str) -> bool:
 # --- a message that nobody takes ------------------------------------------------------------------
 
 
-def _last_message(case: Case) -> Call | None:
-    """Return the last RPC call or cast that is a step."""
+def _last_message(case: Case, owner: str) -> Call | None:
+    """Return the last RPC call or cast that is a step, or that *owner*, who owes the next step, sent."""
+    steps = {w.call.serial for w in case.witnesses if w.steps}
     found = [
-        w.call
-        for w in case.witnesses
-        if isinstance(w.call.facts, RpcFacts) and w.call.facts.mode in ("call", "cast") and w.steps
+        call
+        for call in case.trace.calls
+        if isinstance(call.facts, RpcFacts)
+        and call.facts.mode in ("call", "cast")
+        and (call.serial in steps or case.records[call.serial].caller == owner)
+        and call.serial not in case.trace.ambiguous
     ]
     return found[-1] if found else None
 
 
-def _untaken(case: Case, broker: Broker) -> Hindrance | None:
+def _untaken(case: Case, broker: Broker, owner: str) -> Hindrance | None:
     """Return why the last message was taken by nobody: its publisher is blocked, or its consumer is gone."""
-    call = _last_message(case)
+    call = _last_message(case, owner)
     if call is None or not isinstance(call.facts, RpcFacts) or call.result not in ("undelivered", "unacked"):
         return None
     record = case.records[call.serial]

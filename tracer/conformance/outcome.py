@@ -407,6 +407,9 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
         ending.stopped_at, ending.between = _step_begun(case, coverage, begun.begun), None
         if ending.stopped_at == begun.begun:
             ending.state = begun.word
+    left_open = _left_open(case) if waiting is None else None
+    if left_open is not None:
+        ending.stopped_at, ending.between, ending.state = case.grammar.earliest(left_open.all_steps), None, ""
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
     end_ns = coverage.captured_until_ns(owed, bool(ending.state))
     quiet = waiting is not None or coverage.quiet_is_known(owed, last_ns, bool(ending.state))
@@ -417,7 +420,19 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     if stopped is not None and ending.outcome == "stuck":
         ending.call, ending.how, ending.error = stopped.call, stopped.how, stopped.error
         ending.peer = stopped.peer
+    elif left_open is not None and ending.outcome == "stuck":
+        record = left_open.record
+        ending.call, ending.peer, ending.error = left_open.call, record.callee, said_of(left_open)
+        ending.how = f"{record.callee} answered {record.result} to {record.operation}"
     return ending
+
+
+def _left_open(case: Case) -> Witness | None:
+    """Return the last call of the last host, if its answer says that what was asked for is not done yet."""
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    made = [w for w in case.witnesses if w.call.started_ns >= since_ns and w.record.caller == HOST_SERVICE]
+    found = not_done(made)
+    return found if found is not None and found.call is made[-1].call else None
 
 
 def _last_own_call(case: Case) -> Call:

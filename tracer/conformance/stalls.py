@@ -18,7 +18,7 @@ from tracer.conformance.call_words import (
 from tracer.conformance.case import Case, Ending, Said
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
-from tracer.conformance.told import begun_in
+from tracer.conformance.told import begun_in, begun_step
 from tracer.model import CallRecord, RpcFacts
 from tracer.openstack.services import BROKER
 
@@ -150,6 +150,10 @@ def deletion_words(case: Case, ending: Ending) -> str:
     step = ending.stopped_at
     if step is None:
         return f"{who}, between steps {' and '.join(ending.between or ())}"
+    if (begun := begun_step(case, step)) is not None and open_call(case, ending) is None:
+        return (
+            f"{who}, while step {step} had not ended: {owed_by(case, step)} had saved the state {begun.word}"
+        )
     if not case.step_calls(step):
         by = owed_by(case, step)
         return f"{who}, before step {step}{f', owed by {by}' if by else ''}"
