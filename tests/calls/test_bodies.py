@@ -153,6 +153,14 @@ def test_the_words_of_a_fault(body: Any, text: str) -> None:
         "{'adminPass': 's3cret s3cret'}",
         "1064 You have an error in your SQL syntax near 'user_data=s3cret'",
         "1062 Duplicate entry 's3cret' for key 'token'",
+        "rabbit://nova:s3cret/s3cret@ctl1:5672/ is not reachable",
+        "rabbit://nova:s3@cret@ctl1:5672,nova:s3cret@ctl2:5672/",
+        "api_key=s3cret",
+        "X-Auth-Key: s3cret",
+        "the password is s3cret",
+        "ran openstack --os-password s3cret server list",
+        "ran mysql --password='s3cret s3cret' nova",
+        "pass\x1b[0mword=s3cret",
     ],
 )
 def test_words_without_secrets(text: str) -> None:
@@ -161,6 +169,24 @@ def test_words_without_secrets(text: str) -> None:
     assert TOKEN not in shown
     assert "s3cret" not in shown
     assert "0123456789abcdef" * 4 not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The password is too short",
+        "1062 for key 'uniq_instances0uuid'",
+        "KeyError: 'host'",
+        "Unable to establish connection to http://172.28.0.44:9696/v2.0/ports?name=a@b",
+        "Invalid key_name provided.",
+    ],
+)
+def test_words_that_are_no_secret(text: str) -> None:
+    assert clean(text) == text
+
+
+def test_words_reach_a_terminal_as_they_are_read() -> None:
+    assert clean("a\x1b[31mred\x1b[0m\x07 b\x9b2J") == "ared b2J"
 
 
 def test_words_are_one_short_line() -> None:

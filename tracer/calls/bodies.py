@@ -37,12 +37,19 @@ _TOKEN_LIKE = re.compile(
     gAAAA[\w\-=]{6,}                                          # a Fernet token of keystone
     | \b[0-9a-f]{64,}\b
     | \b(?:basic|bearer)\s+\S+
-    | (?<=://)[^/\s@]+@                                       # user and password of a URL
+    # User and password of a URL. A password may hold a slash; a port and a path with an @ in it are none.
+    | (?<=://)(?:[^/\s@:]+:(?![0-9]{1,5}(?:[/?\s]|$))\S*@ | [^/\s@]+@)
     | (?:pass|token|secret|user_?data|personality|credential)[\w.\-]*['"]?\s*(?:[=:]|\bwas\b)\s*
+      (?:'[^']*'?|"[^"]*"?|\S+)
+    | (?<![\w\-])(?:[\w\-]{0,40}[\-_])?key['"]?\s*[=:]\s*(?:'[^']*'?|"[^"]*"?|\S+)         # X-Auth-Key: …
+    | --[\w\-]{0,40}(?:pass|token|secret|key)[\w\-]{0,40}(?:\s*=\s*|\s+)(?:'[^']*'?|"[^"]*"?|\S+)  # a command line
+    | \bpass\w*\s+is\s+(?!(?:not|no|too|in\w*|un\w*|required|expired|missing|empty|wrong|null|none|a|an|the)\b)
       (?:'[^']*'?|"[^"]*"?|\S+)
     | (?<=duplicate[ ]entry[ ])'[^']*'? | (?<=near[ ])'[^']*'?  # MySQL's errors quote values
     """
 )
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[@-~]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+"""Sequences of a terminal, and other characters that are not shown."""
 _FIELD_VALUE = re.compile(
     r"(?is)(pass|token|secret|user_?data|personality|key|credential)(.{0,80}?\bvalue:).*"
 )
@@ -239,8 +246,10 @@ def fault_text(body: bytes, path: str = "") -> str:
 
 def clean(text: str) -> str:
     """Return *text* on one line, at most `TEXT_LIMIT` characters, without what looks like a secret."""
-    # Cut once before the patterns, which bounds their time, and once after.
-    text = _FIELD_VALUE.sub(r"\1\2 …", text[: 4 * TEXT_LIMIT])
+    # Cut once before the patterns, which bounds their time, and once after. Control characters would hide a
+    # secret from them, and reach a terminal.
+    text = _CONTROL.sub("", text[: 4 * TEXT_LIMIT])
+    text = _FIELD_VALUE.sub(r"\1\2 …", text)
     return " ".join(_TOKEN_LIKE.sub("…", text).split())[:TEXT_LIMIT]
 
 

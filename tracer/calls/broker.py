@@ -35,8 +35,8 @@ class BrokerLog:
         self._of_queue: OrderedDict[str, deque[BrokerEvent]] = OrderedDict()
         self._of_client: OrderedDict[str, deque[BrokerEvent]] = OrderedDict()
         self._returns: OrderedDict[str, Returns] = OrderedDict()
-        self._on: dict[int, dict[tuple[int, str], str]] = {}
-        """Connection -> (channel, tag) of a consumer -> queue."""
+        self._on: dict[int, dict[int, dict[str, str]]] = {}
+        """Connection -> channel -> tag of a consumer -> queue."""
         self._count = 0
         """Consumers that are remembered."""
         self._consumers: dict[str, set[_Consumer]] = {}
@@ -76,9 +76,8 @@ class BrokerLog:
             words = f"{'the broker' if by_broker else 'its client'} closed the channel of the consumer"
             if by_broker or arguments.get("reply_code", 200) != 200:
                 words += f": {reply_text(message)}"
-            for channel, tag in [*self._on.get(number, ())]:
-                if channel == message.channel:
-                    self._goes((number, channel, tag), connection, message.time_ns, by_broker, words)
+            for tag in [*self._on.get(number, {}).get(message.channel, ())]:
+                self._goes((number, message.channel, tag), connection, message.time_ns, by_broker, words)
 
     def _of_connection(self, what: str, message: AmqpMethod) -> None:
         connection, arguments, number = message.connection, message.arguments, message.connection.number
@@ -100,8 +99,8 @@ class BrokerLog:
 
     def delivers(self, connection: Connection, channel: int, tag: str, queue: str, time_ns: int) -> None:
         """Record that a delivery shows a consumer, whose beginning may not be in the capture."""
-        own = self._on.get(connection.number)
-        # A service has a few consumers on a connection. Of a client that has many, nothing more is learnt.
+        own = self._on.get(connection.number, {}).get(channel)
+        # A service has a few consumers on a channel. Of a client that has many, nothing more is learnt.
         if queue and (own is None or (len(own) < PER_CLIENT and queue not in own.values())):
             self._comes((connection.number, channel, tag), queue, connection, time_ns)
 
@@ -119,8 +118,9 @@ class BrokerLog:
         by_broker, said = self._reasons.pop(number, (closed.direction == TO_CLIENT, ""))
         if closed.how in ("idle", "end", "reused"):
             # Nothing was seen to end.
-            for (channel, tag), queue in self._on.pop(number, {}).items():
-                self._forget((number, channel, tag), queue)
+            for channel, tags in self._on.pop(number, {}).items():
+                for tag, queue in tags.items():
+                    self._forget((number, channel, tag), queue)
             return
         who = "the broker" if by_broker else "the client"
         words = f"{who} {'reset' if closed.how == 'reset' else 'closed'} the connection"
@@ -129,8 +129,9 @@ class BrokerLog:
         elif by_broker and connection.quiet_ns >= _SILENT_NS:
             seconds = connection.quiet_ns // 1_000_000_000
             words += f", of which it had heard nothing for {seconds} s (heartbeats missed)"
-        for channel, tag in [*self._on.get(number, ())]:
-            self._goes((number, channel, tag), connection, closed.time_ns, by_broker, words)
+        own = [(number, channel, tag) for channel, tags in self._on.get(number, {}).items() for tag in tags]
+        for consumer in own:
+            self._goes(consumer, connection, closed.time_ns, by_broker, words)
         events = self._of_client.get(connection.client.address, ())
         # Of a FIN from both ends the first one counts.
         if not any(e.kind == "lost" and e.connection is connection for e in events):
@@ -141,10 +142,10 @@ class BrokerLog:
     def _comes(self, consumer: _Consumer, queue: str, connection: Connection, time_ns: int) -> None:
         if self._count >= MOST_KEYS:
             return
-        own = self._on.setdefault(consumer[0], {})
-        if consumer[1:] in own:
+        own = self._on.setdefault(consumer[0], {}).setdefault(consumer[1], {})
+        if consumer[2] in own:
             return
-        own[consumer[1:]] = queue
+        own[consumer[2]] = queue
         self._count += 1
         self._consumers.setdefault(queue, set()).add(consumer)
         self._event("consuming", connection, time_ns, queue)
@@ -152,11 +153,14 @@ class BrokerLog:
     def _goes(
         self, consumer: _Consumer, connection: Connection, time_ns: int, by_broker: bool, words: str
     ) -> None:
-        own = self._on.get(consumer[0], {})
-        queue = own.pop(consumer[1:], None)
+        channels = self._on.get(consumer[0], {})
+        own = channels.get(consumer[1], {})
+        queue = own.pop(consumer[2], None)
         if queue is None:
             return
         if not own:
+            del channels[consumer[1]]
+        if not channels:
             del self._on[consumer[0]]
         left = self._forget(consumer, queue)
         self._event("gone", connection, time_ns, queue, by_broker, words, left)

@@ -21,7 +21,8 @@ EARLY_LIMIT = 256
 OUTSTANDING_LIMIT = 64
 """Publishes of one channel; without confirms nothing takes them off the list."""
 CONFIRMING, CHANNELS = 50_000, 64
-"""Connections on which the broker confirms, and channels of each, that are remembered."""
+"""Connections on which the broker confirms, or a client wants no acknowledgements, and channels of each, that
+are remembered."""
 
 Channel = tuple[int, int]
 """Connection number and channel."""
@@ -33,9 +34,9 @@ class Channels:
     def __init__(self) -> None:
         self._no_ack: dict[Channel, set[str]] = {}
         """Channel -> tags of its consumers that acknowledge nothing."""
-        self._asks_no_ack: set[Channel] = set()
-        """Channels that asked for no-ack without a known tag: by basic.consume, whose -ok names the tag, or
-        by basic.get."""
+        self._asks_no_ack: OrderedDict[int, set[int]] = OrderedDict()
+        """Connection number -> channels that asked for no-ack without a known tag: by basic.consume, whose
+        -ok names the tag, or by basic.get."""
         self._unacked: dict[Channel, OrderedDict[int, Call]] = {}
         """Channel -> delivery tag -> call."""
         self._early: dict[Channel, OrderedDict[int, AmqpMethod]] = {}
@@ -135,7 +136,7 @@ class Channels:
     def acknowledges_nothing(self, channel: Channel, message: AmqpContent) -> bool:
         """Return whether the consumer that gets *message* acknowledges nothing."""
         if message.name == "basic.get-ok":
-            return channel in self._asks_no_ack
+            return channel[1] in self._asks_no_ack.get(channel[0], ())
         return str(message.arguments.get("consumer_tag", "")) in self._no_ack.get(channel, ())
 
     def _consumes(self, channel: Channel, message: AmqpMethod) -> None:
@@ -143,12 +144,16 @@ class Channels:
         tag = str(message.arguments.get("consumer_tag", ""))
         # A client may leave the tag empty; then the server chooses one and names it in consume-ok.
         if message.name == "basic.consume-ok":
-            if channel not in self._asks_no_ack:
+            if channel[1] not in self._asks_no_ack.get(channel[0], ()):
                 return
-            self._asks_no_ack.discard(channel)
+            self._asks_no_ack[channel[0]].discard(channel[1])
         elif message.name == "basic.get" or not tag:
-            wanted = bool(message.arguments.get("no_ack"))
-            (self._asks_no_ack.add if wanted else self._asks_no_ack.discard)(channel)
+            asks = self._asks_no_ack.setdefault(channel[0], set())
+            trim(self._asks_no_ack, CONFIRMING)
+            if not message.arguments.get("no_ack"):
+                asks.discard(channel[1])
+            elif len(asks) < CHANNELS:
+                asks.add(channel[1])
             return
         elif not message.arguments.get("no_ack"):
             self._no_ack.get(channel, set()).discard(tag)
@@ -218,5 +223,5 @@ class Channels:
             for key in [key for key in table if key[0] == number]:
                 del table[key]
         self._confirming.pop(number, None)
-        self._asks_no_ack = {key for key in self._asks_no_ack if key[0] != number}
+        self._asks_no_ack.pop(number, None)
         return unseen

@@ -10,7 +10,9 @@ from tracer.calls.bodies import clean
 from tracer.calls.paths import uuids
 from tracer.model import (
     CLIENT,
+    CLOSED_UNANSWERED,
     SERVER,
+    TO_CLIENT,
     TO_SERVER,
     Call,
     Closed,
@@ -34,7 +36,8 @@ _VERB = re.compile(rb"\s*(\w{1,20})")
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _VM_STATE = re.compile(sql.VM_STATE.encode() + rb"\s*=\s*'(\w{1,32})'")
 _TASK_STATE = re.compile(sql.TASK_STATE.encode() + rb"\s*=\s*'(\w{1,32})'")
-_WHERE = re.compile(rb"(?i)\swhere\s")
+# A quoted value, or the word that ends what is set: a value may hold the word, too.
+_VALUE_OR_WHERE = re.compile(rb"(?is)'(?:[^'\\]+|\\.|'')*+'|\"(?:[^\"\\]+|\\.)*+\"|(\swhere\s)")
 _PROJECT = re.compile(sql.PROJECT.encode() + rb"\W{1,6}'?([0-9a-f]{32})")
 _QUOTA = tuple(mark.encode() for mark in sql.QUOTA_MARKS)
 _HINT, _OTHER_HINT = (hint.encode() for hint in sql.QUOTA_HINTS)
@@ -168,6 +171,9 @@ class SqlCalls:
         calls = list((self._open.pop(number, None) or {}).values())
         for call in calls:
             call.result = "none" if observed and not call.facts.broken else "?"  # type: ignore[union-attr]
+            if call.result == "none" and closed.direction == TO_CLIENT:
+                # Not that it died: a proxy before it closes as well, and the database closes what is idle.
+                call.error = CLOSED_UNANSWERED
             call.closed = True
         if closed.how != "fin":
             self._schemas.pop(number, None)
@@ -189,8 +195,7 @@ def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
 def _written_states(text: bytes) -> tuple[str, str]:
     """Return (vm_state, task_state) that an UPDATE sets; '' for one that it does not set, or sets to NULL."""
     # nova repeats the state that it expects in the condition, which is no news.
-    where = _WHERE.search(text)
-    end = where.start() if where else len(text)
+    end = next((m.start() for m in _VALUE_OR_WHERE.finditer(text) if m.group(1)), len(text))
     found = (pattern.search(text, 0, end) for pattern in (_VM_STATE, _TASK_STATE))
     vm_state, task_state = (match.group(1).decode() if match else "" for match in found)
     return vm_state, task_state

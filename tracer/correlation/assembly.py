@@ -487,8 +487,9 @@ def _at_work(spans: list[tuple[int, int, int]], calls: list[Call]) -> Iterator[t
 def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
     """Return (address, since, until) of each service that worked on this trace.
 
-    nova-api works from the request to its answer; nova-conductor, nova-scheduler and nova-compute work from
-    the message that they got to the end of the creation.
+    nova-api works from the request to its answer, and the portal while the order led to no request;
+    nova-conductor, nova-scheduler and nova-compute work from the message that they got to the end of the
+    creation.
     """
     places: list[tuple[str, int, int]] = []
     # No end was seen: the service may still be retrying a connection.
@@ -500,6 +501,8 @@ def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
             places += [
                 (address, call.started_ns, until_ns) for address in addresses_of(store, call, trace.calls)
             ]
+        elif trace.created is None and isinstance(facts, RestFacts) and facts.name:
+            places.append((call.connection.server.address, call.started_ns, call.ended_ns or end_ns))
         elif (
             isinstance(facts, RpcFacts)
             and facts.method in rpc.FORKS

@@ -50,7 +50,8 @@ class Restart:
                 continue
             traces.append((shown, trace, steps))
             calls += trace.calls + trace.polls
-        calls = whole(calls)
+        led = self._stages.correlator.orders_led()
+        calls = whole(calls + led)
         places = {call.serial: place for place, call in enumerate(calls)}
         kept, connections = pack(calls)
         done = [trace.verdict for trace in self._follow.open() if trace.is_done]
@@ -81,6 +82,7 @@ class Restart:
             connections,
             kept,
             sorted(self._follow.orders.known),
+            sorted(places[call.serial] for call in led),
         )
 
     def resume(self, state: State) -> None:
@@ -98,6 +100,7 @@ class Restart:
             capture.first_ns, capture.last_ns = first_ns, state.until_ns
         self._until_ns = state.until_ns
         self._repeat(calls)
+        stages.correlator.know_led(calls[place].serial for place in state.led)
         self._follow.history.verdicts.update(state.verdicts)
         self._follow.history.outcomes.update(state.outcomes)
         # A waiting order that the earlier run showed stays shown, whatever is known of the portal now.

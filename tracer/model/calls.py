@@ -10,6 +10,7 @@ from tracer.model.streams import Connection, Endpoint
 
 __all__ = [
     "CLIENT",
+    "CLOSED_UNANSWERED",
     "SERVER",
     "Call",
     "ConnectFacts",
@@ -37,6 +38,8 @@ class End(NamedTuple):
 
 CLIENT = 0
 SERVER = 1
+CLOSED_UNANSWERED = "closed the connection without an answer"
+"""How the error begins of a call whose server ended the connection instead."""
 
 
 class Event(NamedTuple):

@@ -138,7 +138,7 @@ def _endpoint(path: Path, role: str, text: object) -> tuple[str, int | None]:
     if address.count(":") == 1 or address.startswith("["):
         address, _, digits = address.rpartition(":")
         address = address.strip("[]")
-        port = int(digits) if digits.isdigit() else -1
+        port = int(digits) if digits.isdecimal() else -1
     try:
         address = str(ipaddress.ip_address(address))
     except ValueError:
@@ -155,7 +155,7 @@ def _read_ports(path: Path, ports: object, given: GivenTopology) -> None:
     if not isinstance(ports, dict):
         raise UsageError(f'{path}: [ports] must hold lines such as 7070 = "http"')
     for port, protocol in ports.items():
-        if not str(port).isdigit() or not 0 < int(port) < 65536:
+        if not str(port).isdecimal() or not 0 < int(port) < 65536:
             raise UsageError(f"{path}: [ports] {port!r} is no port number")
         if not isinstance(protocol, str) or protocol not in _PROTOCOLS:
             raise UsageError(

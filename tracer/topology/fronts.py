@@ -11,8 +11,11 @@ from tracer.openstack.services import NOVA_API, ROLE_OF_PORT
 
 __all__ = ["Fronts"]
 
+MOST_SEEN = 4_096
+"""Proxies that are remembered: a forged Host names one more with each request."""
 MOST_PRESUMED = 100_000
 """Servers on the external plane that are remembered."""
+_PORT = re.compile(r"[0-9]{1,5}")
 _FEW = 4
 """Of so many requests with a whole head one may be cut, and still nothing was forwarded."""
 
@@ -23,9 +26,12 @@ class Fronts:
     def __init__(self) -> None:
         self.seen: dict[Endpoint, str] = {}
         """Proxy's listening endpoint -> role of the service behind it ('' while unknown)."""
+        self._seen_roles: set[str] = set()
+        """The roles in `seen`: it is asked for them with each call."""
         self._addresses: set[str] = set()
         self.presumed: dict[Endpoint, str] = {}
         """Server of an API call on the external plane -> role of the service, which may be behind it"""
+        self._presumed_roles: set[str] = set()
         self._presumed_at: dict[str, set[str]] = {}
         """address of these servers -> roles of the services"""
         self.forwarded: set[str] = set()
@@ -45,14 +51,18 @@ class Fronts:
 
     def add(self, endpoint: Endpoint, role: str) -> None:
         """Record that a proxy listens at *endpoint*, with *role* behind it ('' while unknown)."""
+        if endpoint not in self.seen and len(self.seen) >= MOST_SEEN:
+            return
         if not self.seen.get(endpoint):
             self.seen[endpoint] = role
+            self._seen_roles.add(role)
         self._addresses.add(endpoint.address)
 
     def presume(self, server: Endpoint, role: str) -> None:
         """Record that clients outside of the cloud ask *server* for *role*: a proxy, or the API itself."""
         if server not in self.presumed and len(self.presumed) < MOST_PRESUMED:
             self.presumed[server] = role
+            self._presumed_roles.add(role)
             self._presumed_at.setdefault(server.address, set()).add(role)
 
     def forwards(self, connection: Connection, facts: RestFacts) -> Endpoint | None:
@@ -67,7 +77,7 @@ class Fronts:
         if not host:
             host, port = facts.host, str(connection.server.port)
         host = host.strip("[]")
-        outer = Endpoint(host, int(port)) if port.isdigit() and _is_address(host) else None
+        outer = Endpoint(host, int(port)) if _PORT.fullmatch(port) and _is_address(host) else None
         if outer is None or outer == connection.server:
             return None
         self.add(outer, role_of_path(facts.path) or ROLE_OF_PORT.get(outer.port, ""))
@@ -86,7 +96,7 @@ class Fronts:
         any, was seen to be forwarded. The proxy of the document is taken to be there where the inside is not
         captured, or hidden within one host, or where many requests are cut before a proxy's header.
         """
-        if role in self.forwarded or role in self.seen.values() or not self.is_rest_inside:
+        if role in self.forwarded or role in self._seen_roles or not self.is_rest_inside:
             return False
         if self._cut_heads[role] * _FEW > self._heads[role]:
             return False
@@ -107,6 +117,10 @@ class Fronts:
         """Return whether a proxy listens at *address*."""
         presumed = self._presumed_at.get(address, ())
         return address in self._addresses or any(not self.stands_alone(role) for role in presumed)
+
+    def is_asked_for(self, role: str) -> bool:
+        """Return whether a proxy before *role*, or an API that clients outside take for it, was seen."""
+        return role in self._seen_roles or role in self._presumed_roles
 
     def is_asked_outside(self, address: str) -> bool:
         """Return whether clients outside of the cloud ask a server at *address*."""

@@ -78,7 +78,8 @@ class Roles:
         role = self._fronts.presumed.get(outer)
         if role is None or not self._fronts.stands_alone(role):
             return set()
-        return self._seen.inner.of(role)
+        named = {address for address, roles in self._places.acts.items() if role in roles}
+        return (self._seen.inner.of(role) | named) - {outer.address}
 
     def fronts_of(self, role: str) -> set[str]:
         """Return the addresses of the proxies that forward to *role*."""
@@ -93,7 +94,7 @@ class Roles:
             # is not captured. Only a call to the endpoint shows that the outer leg is visible.
             asked = any(self._fronts.behind(server) == NOVA_API for _, server in self._seen.asked)
             return asked or PROXY in self._given.roles.values()
-        if role in self._fronts.seen.values() or role in self._fronts.presumed.values():
+        if self._fronts.is_asked_for(role):
             return True
         return any(role in ports.values() for ports in self._places.serves.values())
 

@@ -107,6 +107,8 @@ class Topology:
             queue=getattr(facts, "routing_key", ""),
             fate=tuple((self._captures[capture].path, number) for capture, number in call.fate),
             ahead_ns=ahead_ns,
+            answered_by=PROXY if through and _lacks_service(call, callee) else "",
+            said=getattr(facts, "said", ""),
         )
 
     def caller(self, call: Call) -> str:
@@ -123,3 +125,15 @@ class Topology:
         if callee in APIS and self.roles.is_stranger(call) and self.plane_of(call.connection) == EXTERNAL_API:
             return callee if self.evidence.fronts.stands_alone(callee) else PROXY
         return callee
+
+
+def _lacks_service(call: Call, callee: str) -> bool:
+    """Return whether a proxy answered *call* by itself, in place of *callee* behind it.
+
+    Nothing was passed on, and the answer lacks the request id that a service gives each of its own. That of
+    a missing login may lack it: glance checks the token before it gives one.
+    """
+    facts = call.facts
+    if not isinstance(facts, RestFacts) or callee not in APIS or call.back is not None:
+        return False
+    return facts.status >= 400 and facts.status != 401 and not facts.answered_id
