@@ -42,8 +42,10 @@ _TOKEN_LIKE = re.compile(
     | (?:pass|token|secret|user_?data|personality|credential)[\w.\-]*['"]?\s*(?:[=:]|\bwas\b)\s*
       (?:'[^']*'?|"[^"]*"?|\S+)
     | (?<![\w\-])(?:[\w\-]{0,40}[\-_])?key['"]?\s*[=:]\s*(?:'[^']*'?|"[^"]*"?|\S+)         # X-Auth-Key: …
-    | --[\w\-]{0,40}(?:pass|token|secret|key)[\w\-]{0,40}(?:\s*=\s*|\s+)(?:'[^']*'?|"[^"]*"?|\S+)  # a command line
-    | \bpass\w*\s+is\s+(?!(?:not|no|too|in\w*|un\w*|required|expired|missing|empty|wrong|null|none|a|an|the)\b)
+    | --[\w\-]{0,40}(?:pass|token|secret|key)[\w\-]{0,40}(?:\s*=\s*|\s+)                   # a command line
+      (?:'[^']*'?|"[^"]*"?|\S+)
+    | \bpass\w*\s+is\s+
+      (?!(?:not|no|too|in\w*|un\w*|required|expired|missing|empty|wrong|null|none|a|an|the)\b)
       (?:'[^']*'?|"[^"]*"?|\S+)
     | (?<=duplicate[ ]entry[ ])'[^']*'? | (?<=near[ ])'[^']*'?  # MySQL's errors quote values
     """

@@ -63,8 +63,8 @@ OWN: Path = ("instance", "uuid")
 REPLY_WITHIN_NS = 60_000_000_000
 """How long a caller waits for a reply: rpc_response_timeout, as oslo.messaging has it by default.
 
-No message carries it; `_timeout` is that of the heartbeats of a long call. Nova's words of a time-out name the
-message, which shows how long its caller waited.
+No message carries it; `_timeout` is that of the heartbeats of a long call. Nova's words of a time-out name
+the message, which shows how long its caller waited.
 """
 
 
