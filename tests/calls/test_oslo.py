@@ -322,36 +322,6 @@ def test_instances_of_a_cut_request(method: str, args: dict[str, Any], expected:
         assert found == expected[: len(found)]
 
 
-# --- selections -----------------------------------------------------------------------------------
-
-
-def selection(host: str) -> dict[str, Any]:
-    return obj("Selection", service_host=host, nodename=host, allocation_request='{"allocations": {}}')
-
-
-SELECTIONS = [
-    ([[selection("c1"), selection("c2")], [selection("c2")]], (("c1", "c2"), ("c2",))),
-    ([{"host": "c1", "nodename": "c1", "limits": {}}], (("c1",),)),
-    (None, ()),
-    ([], ()),
-    ({"host": "c1"}, ()),
-    ("c1", ()),
-]
-
-
-@pytest.mark.parametrize(("result", "expected"), SELECTIONS)
-def test_selected_hosts(result: Any, expected: tuple[tuple[str, ...], ...]) -> None:
-    """A reply of the scheduler names for each instance the chosen host, then the alternates."""
-    assert oslo.selected_hosts(envelope(reply(result))) == expected
-
-
-def test_selected_hosts_of_a_cut_reply() -> None:
-    """A cut reply gives the hosts that are still in it, by instance."""
-    body = envelope(reply([[selection("c1"), selection("c2")], [selection("c3")]]))
-    assert oslo.selected_hosts(body[:-60]) == (("c1", "c2"), ("c3",))
-    assert oslo.selected_hosts(body[: body.index(b"c2")]) == (("c1",),)
-
-
 # --- object actions -------------------------------------------------------------------------------
 
 
@@ -486,7 +456,6 @@ READERS: list[Callable[[bytes], object]] = [
     oslo.read,
     lambda body: oslo.read(body, True),
     oslo.object_action_facts,
-    oslo.selected_hosts,
     lambda body: oslo.instance_uuids("select_destinations", body),
     lambda body: oslo.instance_uuids("build_instances", body),
     lambda body: oslo.reason_given("build_instances", body),

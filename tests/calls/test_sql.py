@@ -32,7 +32,6 @@ def test_a_statement_and_its_result_are_one_call(joined: bool) -> None:
     assert isinstance(first.facts, SqlFacts) and isinstance(second.facts, SqlFacts)
     assert first.facts.ids == second.facts.ids == (VM,)
     assert second.facts.vm_state == "error"
-    assert first.facts.schema == ("" if joined else "nova_api")
 
 
 @pytest.mark.parametrize(

@@ -437,7 +437,7 @@ def test_that_of_other_sources_is_refused(tmp_path: Path) -> None:
 
 
 def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What has no room is counted, not written."""
+    """What has no room is counted, not written; the next run tells how many traces that are."""
     from tracer.live import restart as room
 
     monkeypatch.setattr(room, "MOST_CALLS", 300)
@@ -449,3 +449,11 @@ def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, t
     assert most.left_out > 0
     assert all(len(each.calls) < 1000 for each in states)
     assert all(checkpoint.unpack(each) for each in states if each.calls)
+    for source in sources:
+        os.unlink(source)
+    told: list[Event] = []
+    with pipes(tmp_path, files("ok-concurrent-20")) as sources:
+        run = open_watch(sources, Settings(), told.append)
+        run.resume(most)
+        run.run()
+    assert any(f"{most.left_out} more had no room in the checkpoint" in event.message for event in told)

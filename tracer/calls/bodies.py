@@ -42,7 +42,7 @@ _TOKEN_LIKE = re.compile(
     | (?:pass|token|secret|user_?data|personality|credential)[\w.\-]*['"]?\s*(?:[=:]|\bwas\b)\s*
       (?:'[^']*'?|"[^"]*"?|\S+)
     | (?<![\w\-])(?:[\w\-]{0,40}[\-_])?key['"]?\s*[=:]\s*(?:'[^']*'?|"[^"]*"?|\S+)         # X-Auth-Key: …
-    | --[\w\-]{0,40}(?:pass|token|secret|key)[\w\-]{0,40}(?:\s*=\s*|\s+)               # a command line
+    | --[\w\-]{0,40}(?:pass|token|secret|key)[\w\-]{0,40}(?:\s*=\s*|\s+)                   # a command line
       (?:'[^']*'?|"[^"]*"?|\S+)
     | \bpass\w*\s+is\s+
       (?!(?:not|no|too|in\w*|un\w*|required|expired|missing|empty|wrong|null|none|a|an|the)\b)
@@ -120,7 +120,7 @@ def _events(decoded: dict[str, object]) -> Iterator[Event]:
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
-    """Read action, name, count and boot volume from the JSON of a request."""
+    """Read action, name and boot volume from the JSON of a request."""
     # A POST to /action is one key, the action, with its arguments: {"os-stop": null}.
     if facts.path.endswith(rest.ACTION) and len(decoded) == 1:
         facts.action = next((key for key in decoded if _ACTION.fullmatch(key)), "")
@@ -132,10 +132,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
     name = inner.get("name")
     if isinstance(name, str):
         facts.name = name[:255]
-    counts = [inner.get(key) for key in rest.SERVER_COUNTS]
-    numbers = [c for c in counts if isinstance(c, int) and 0 < c <= 10_000]
     if facts.creates:
-        facts.count = max(numbers, default=1)
         facts.volume = _boots_from_volume(inner)
 
 

@@ -104,11 +104,11 @@ class BrokerLog:
         if queue and (own is None or (len(own) < PER_CLIENT and queue not in own.values())):
             self._comes((connection.number, channel, tag), queue, connection, time_ns)
 
-    def returned(self, queue: str, time_ns: int, text: str) -> None:
+    def returned(self, queue: str, time_ns: int) -> None:
         """Record that the broker returned a message for *queue*."""
         before = self._returns.get(queue)
         often, first_ns = (before.often, before.first_ns) if before else (0, time_ns)
-        self._returns[queue] = Returns(often + 1, first_ns, time_ns, text)
+        self._returns[queue] = Returns(often + 1, first_ns, time_ns)
         trim(self._returns, MOST_KEYS)
 
     def closed(self, closed: Closed) -> None:

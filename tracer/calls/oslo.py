@@ -41,7 +41,6 @@ from tracer.calls.oslo_facts import (
     notified,
     object_action_facts,
     reason_given,
-    selected_hosts,
 )
 
 __all__ = [
@@ -53,7 +52,6 @@ __all__ = [
     "object_action_facts",
     "read",
     "reason_given",
-    "selected_hosts",
 ]
 
 

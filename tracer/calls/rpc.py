@@ -30,7 +30,6 @@ from tracer.calls.handshakes import Handshakes
 from tracer.calls.rpc_facts import facts_of, read, reply_text, routing_key, set_result
 from tracer.model import CLIENT, TO_SERVER, AmqpContent, AmqpMethod, Call, Closed, End, RpcFacts
 from tracer.model.tables import forget, trim
-from tracer.openstack.rpc import SELECTS_HOSTS
 from tracer.openstack.services import FANOUT
 
 __all__ = ["RpcCalls"]
@@ -175,8 +174,6 @@ class RpcCalls:
         )
         facts.project_id = request_facts.project_id
         facts.object_method, facts.vm_state = request_facts.object_method, request_facts.vm_state
-        if request_facts.method in SELECTS_HOSTS and not facts.failure:
-            facts.hosts = tuple(hosts[0] for hosts in oslo.selected_hosts(message.body) if hosts)
         # A reply proves that the request was delivered, even if its delivery is not in the capture.
         if not request_facts.delivered:
             self._replied_keys.add((request_facts.exchange, request_facts.routing_key))
@@ -264,7 +261,6 @@ class RpcCalls:
         call.ended_ns = message.end_ns
         if from_firehose or self._channels.acknowledges_nothing(channel, message):
             # From the firehose it is unknown whether the consumer acknowledges.
-            facts.no_ack = not from_firehose
             set_result(call, "ok")
             call.closed = facts.mode != "call"
             return
@@ -294,7 +290,7 @@ class RpcCalls:
         call.ended_ns = message.end_ns
         call.frames.extend(message.frames)
         self._never_delivered.pop(call.serial, None)
-        self.log.returned(routing_key(message), message.time_ns, call.error)
+        self.log.returned(routing_key(message), message.time_ns)
         return [call]
 
     def _heartbeat(self, message: AmqpContent, envelope: oslo.OsloMessage) -> list[Call]:

@@ -18,7 +18,6 @@ from tracer.model import (
     Closed,
     End,
     SqlFacts,
-    SqlLogin,
     SqlResult,
     SqlStatement,
 )
@@ -86,15 +85,8 @@ class SqlCalls:
         self._serial = serial
         self._open: dict[int, dict[int, Call]] = {}
         """Connection number -> exchange -> call without a result."""
-        self._schemas: dict[int, str] = {}
-        """Connection number -> schema of its login."""
         self._asked: OrderedDict[tuple[str, int], Call] = OrderedDict()
         """(server's address, hash of the text) -> open call: a proxy there may pass it on."""
-
-    def login(self, message: SqlLogin) -> None:
-        """Remember the schema that the connection uses; it becomes a fact of its statements."""
-        if message.schema:
-            self._schemas[message.connection.number] = message.schema[:64]
 
     def statement(self, message: SqlStatement) -> Call:
         """Return the call that *message* begins."""
@@ -111,7 +103,6 @@ class SqlCalls:
             project.group(1).decode() if project else "",
             states[0],
             saved_word(*states) if table in sql.KEEPS_STATES else "",
-            self._schemas.get(message.connection.number, ""),
             verb == "SELECT" and is_quota(text),
             message.truncated,
             _fault(text) if table == sql.FAULTS else "",
@@ -175,8 +166,6 @@ class SqlCalls:
                 # Not that it died: a proxy before it closes as well, and the database closes what is idle.
                 call.error = CLOSED_UNANSWERED
             call.closed = True
-        if closed.how != "fin":
-            self._schemas.pop(number, None)
         return calls
 
 

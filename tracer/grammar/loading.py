@@ -13,7 +13,6 @@ import os
 import pickle
 import sys
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import tracer
@@ -61,7 +60,6 @@ def _cache_dir() -> Path | None:
     return Path(base) / "tracer" if os.path.isabs(base) else None
 
 
-@cache
 def _fingerprint(folder: Path) -> str:
     """Return a digest of all that a compiled grammar of *folder* depends on."""
     digest = hashlib.sha256(f"{tracer.__version__} {sys.version} {sys.byteorder}".encode())

@@ -23,6 +23,8 @@ class Restart:
         self._follow = follow
         self._until_ns = 0
         """Time up to which the earlier run processed packets; 0 without one, or after `close_gap`."""
+        self._left_out = 0
+        """Open traces of the earlier run for which its file had no room."""
         self._ends: dict[tuple[Endpoint, Endpoint], Connection] = {}
         """Connections of the earlier run with a known role at one end at least."""
 
@@ -98,7 +100,7 @@ class Restart:
         self._know_ends(calls)
         for capture, first_ns in zip(stages.captures, state.first_ns, strict=True):
             capture.first_ns, capture.last_ns = first_ns, state.until_ns
-        self._until_ns = state.until_ns
+        self._until_ns, self._left_out = state.until_ns, state.left_out
         self._repeat(calls)
         stages.correlator.know_led(calls[place].serial for place in state.led)
         self._follow.history.verdicts.update(state.verdicts)
@@ -164,6 +166,8 @@ class Restart:
         since_ns, self._until_ns = self._until_ns, 0
         count = len(self._follow.open())
         words = f"resumed with {count} open trace{'s' if count != 1 else ''}"
+        if self._left_out:
+            words += f"; {self._left_out:,} more had no room in the checkpoint"
         if first_ns > since_ns:
             span = f"nothing is known from {_moment(since_ns)} to {_moment(first_ns)} UTC"
             self._stages.coverage.interrupted(since_ns, first_ns, f"{span}, between two runs of the watch")

@@ -47,7 +47,6 @@ __all__ = [
     "SECRETS",
     "SERVER",
     "SERVERS",
-    "SERVER_COUNTS",
     "SHOWS_WHAT_A_CREATION_IS",
     "STARTS_VM",
     "STATUS",
@@ -269,8 +268,6 @@ SHOWS_WHAT_A_CREATION_IS = (
 """Paths whose answers to a GET are read: one server, task, volume or port; candidates, orders."""
 NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
-SERVER_COUNTS = ("min_count", "max_count", "count")
-"""Members that hold the number of servers that a request asks for."""
 DISKS = ("block_device_mapping_v2", "block_device_mapping")
 """Members of a request for a server that name its disks, the newer form first."""
 SERVER = "server"
