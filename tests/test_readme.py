@@ -178,7 +178,7 @@ def results() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "attr", "") == "result":
                 found.update(told(node.value))
-            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "_set_result":
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "set_result":
                 found.update(told(node.args[1]))
             elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Call":
                 found.update(told(node.args[3]))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import re
 from pathlib import Path
 
 import pytest
+from lab.agreement import disagreements
 from lab.judging import run
 
 import tracer.engine
@@ -63,34 +63,6 @@ BEFORE = [
     ("6", "silent"),
     ("6", "late"),
 ]
-
-
-def disagreements(verdict: Verdict) -> list[str]:
-    """What two parts of one verdict say differently."""
-    found = []
-    status = {step.step: step.status for step in verdict.steps}
-    first = verdict.deviations[0] if verdict.deviations else None
-    if first is not None and first.kind in ("failed", "stalled"):
-        headline = verdict.summary
-        if first.step != verdict.stopped_at:
-            found.append(f"the finding is about {first.step}, the verdict about {verdict.stopped_at}")
-        if verdict.outcome != "deleted" and first.message not in headline:
-            found.append(f"the headline lacks the finding: {first.message}")
-        # What became of a message says enough of the broker.
-        if first.peer not in headline and first.peer != "rabbitmq":
-            found.append(f"the headline lacks the peer: {first.peer}")
-        # A stall is told in one sentence with who owes it: the cause is a sentence of its own there.
-        if first.kind == "failed" and first.cause not in headline:
-            found.append(f"the headline lacks the cause: {first.cause}")
-    never = re.findall(r"step (\w+) never came", verdict.summary)
-    found += [f"{s} never came, and is {status[s]}" for s in never if status[s] in ("seen", "failed")]
-    failing = re.findall(r"step (\w+) failed", verdict.summary)
-    found += [f"{s} failed, and is {status[s]}" for s in failing if status[s] != "failed"]
-    if verdict.outcome in ("rejected", "error"):
-        failed = [step for step in status if status[step] == "failed"]
-        if failed != ([verdict.stopped_at] if verdict.stopped_at else []):
-            found.append(f"stopped at {verdict.stopped_at}, and {failed} failed")
-    return found
 
 
 @functools.cache

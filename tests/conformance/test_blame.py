@@ -214,3 +214,53 @@ def test_no_candidate_and_a_filter(how: str, words: str, tmp_path: Path) -> None
     """The two other answers of placement stay what they are."""
     verdict = only(run(tmp_path, breaks={"6": how}))
     assert words in verdict.summary and "claim" not in verdict.summary
+
+
+class _Slow(Creation):
+    """nova-conductor asks nova-scheduler, and gives up; the reply comes before that, or after it."""
+
+    waits, answered = 180.0, 75.0
+
+    def conduct(self) -> None:
+        msg_id = self.cloud.fresh_id().replace("-", "")
+        args = {"instance_uuids": self.server_ids, "spec_obj": {}}
+        ask = self.cloud.message("select_destinations", args, self.request_id, "nova-conductor", msg_id)
+        begun = self.wait()
+        self.cloud.rpc(begun, "nova-conductor", "nova-scheduler", "nova", "scheduler", ask)
+        if self.answered:
+            reply = self.cloud.reply(msg_id, [])
+            at = begun + self.answered
+            self.cloud.rpc(at, "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", reply)
+        self.now = begun + self.waits
+        self.put_in_error([0], f"no reply to message ID {msg_id}")
+
+
+@pytest.mark.parametrize(
+    "waits, answered, words",
+    [
+        (180, 0, "its caller gave up after 3.0 min"),
+        (90, 0, "its caller gave up after 90.0 s"),
+        (70, 0, "its caller gave up after 70.0 s"),
+    ],
+)
+def test_how_long_a_caller_waited_is_known_where_nova_says_it(
+    waits: float, answered: float, words: str, tmp_path: Path
+) -> None:
+    """The message of a time-out names the call; 60 s are only the default."""
+    cloud = Cloud()
+    cloud.background(0, 420)
+    made = _Slow(cloud)
+    made.waits, made.answered = waits, answered
+    made.run()
+    verdict = only(judge(cloud, tmp_path))
+    assert (verdict.outcome, verdict.stopped_at) == ("error", "6")
+    assert words in verdict.summary and "60 s" not in verdict.summary
+
+
+def test_a_reply_that_came_in_time_is_not_called_late(tmp_path: Path) -> None:
+    """After 75 s of 180 s that its caller waits."""
+    cloud = Cloud()
+    cloud.background(0, 420)
+    _Slow(cloud).run()
+    verdict = only(judge(cloud, tmp_path))
+    assert verdict.outcome == "error" and "too late" not in verdict.summary

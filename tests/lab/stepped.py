@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from tracer.capture.layers import Layers
 from tracer.engine import Stages
+from tracer.live.checkpoint import State
 from tracer.live.follow import Follow, Patience
 from tracer.live.hold_up import Queues
+from tracer.live.restart import Restart
 from tracer.model.events import Event
 
 SECOND_NS = 1_000_000_000
@@ -17,8 +19,10 @@ UNTIL_S = 260
 class Stepped:
     """A live run over *stages* that are fed by hand."""
 
-    def __init__(self, stages: Stages) -> None:
-        self.stages = stages
+    def __init__(self, stages: Stages, resumed: State | None = None) -> None:
+        self.stages, self.resumed = stages, resumed
+        self.restart: Restart | None = None
+        """Of the last run: it makes the state with which the next one goes on."""
 
     def events_of(
         self,
@@ -31,6 +35,9 @@ class Stepped:
         clock = iter(range(10_000_000)).__next__
         patience = patience or Patience(checks_s=0)
         follow = Follow(self.stages, Queues(), patience, lambda: float(clock()) / 1e6)
+        self.restart = Restart(self.stages, follow)
+        if self.resumed is not None:
+            self.restart.resume(self.resumed)
         due_ns = packets[0][0] // SECOND_NS * SECOND_NS
         until_ns = due_ns + UNTIL_S * SECOND_NS
         for number, (time_ns, capture, frame) in enumerate(packets, 1):

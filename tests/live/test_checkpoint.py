@@ -19,11 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.hearing import until
+from lab.stepped import Stepped
 from lab.streams import command, files, pipes, whole
 
 from tracer.capture import open_capture
-from tracer.engine import Settings
+from tracer.engine import Settings, Stages
 from tracer.errors import UsageError
+from tracer.grammar import load as grammar
 from tracer.live import checkpoint
 from tracer.live.checkpoint import SCHEMA, State, load, save
 from tracer.live.run import open_watch
@@ -33,6 +35,7 @@ from tracer.model.events import Event
 from tracer.testing.cloud import SPREAD, Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.packets import T0_NS, pcap
+from tracer.topology import GivenTopology
 
 HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 SECOND = 1_000_000_000
@@ -243,6 +246,34 @@ def test_what_orders_look_like_is_known_again(path: str, told: list[str], tmp_pa
     assert [kind for kind in found if kind == "trace_opened"] == told
 
 
+def test_an_order_whose_creation_is_over_is_no_trace_again() -> None:
+    """The portal answers it only when the run has ended that saw the creation, and badly."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 220, every=2)
+    Creation(cloud, at=20, breaks={"1": "left out"}).run()
+    Creation(cloud, at=150, breaks={"6": "stop"}, name="open").run()
+    order = {"name": "web-1"}
+    cloud.rest(19.9, "admin", "sc", "POST", "/sc/cloudhosts", 502, took=170, token="", body=order)
+    planes = cloud.network.packets()
+    packets = sorted(
+        (time_ns, n, frame) for n, plane in enumerate(sorted(planes)) for time_ns, frame in planes[plane]
+    )
+    cut_ns = T0_NS + 160 * SECOND
+
+    def run(part: list[tuple[int, int, bytes]], resumed: State | None) -> tuple[Stepped, list[Event]]:
+        captures = [Capture(n, f"{plane}.pcap", plane) for n, plane in enumerate(sorted(planes))]
+        stepped = Stepped(Stages(captures, GivenTopology(), Settings(), grammar("cloudvm_create")), resumed)
+        return stepped, stepped.events_of(part)
+
+    first, told = run([p for p in packets if p[0] < cut_ns], None)
+    assert [e.kind for e in told if e.verdict and e.verdict.name == "web-1"][-1:] == ["verdict"]
+    assert first.restart is not None
+    kept = first.restart.state(cut_ns)
+    assert [calls.operation for n, calls in enumerate(kept.calls) if n in kept.led] == ["POST /sc/cloudhosts"]
+    _, told = run([p for p in packets if p[0] >= cut_ns], kept)
+    assert [e.kind for e in told if e.verdict and e.verdict.name == "web-1"] == []
+
+
 def test_the_file_is_its_owners_and_holds_no_secret(tmp_path: Path) -> None:
     wire, kept = Wire(tmp_path, "ok-image"), tmp_path / "kept.json"
     process = command("watch", *wire.arguments, "--checkpoint", str(kept))
@@ -345,6 +376,12 @@ def test_what_is_damaged_or_foreign_is_refused(content: bytes, tmp_path: Path) -
         load(tmp_path / "c")
 
 
+def test_that_names_a_call_which_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c").write_bytes(msgspec.json.encode(GOOD | {"led": [99]}))
+    with pytest.raises(UsageError, match="damaged"):
+        load(tmp_path / "c")
+
+
 def test_that_of_a_version_that_kept_no_orders_is_read(tmp_path: Path) -> None:
     older = {key: value for key, value in GOOD.items() if key != "orders"}
     (tmp_path / "c").write_bytes(msgspec.json.encode(older))
@@ -400,7 +437,7 @@ def test_that_of_other_sources_is_refused(tmp_path: Path) -> None:
 
 
 def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What has no room is counted, not written."""
+    """What has no room is counted, not written; the next run tells how many traces that are."""
     from tracer.live import restart as room
 
     monkeypatch.setattr(room, "MOST_CALLS", 300)
@@ -412,3 +449,11 @@ def test_there_is_room_for_so_many_calls_only(monkeypatch: pytest.MonkeyPatch, t
     assert most.left_out > 0
     assert all(len(each.calls) < 1000 for each in states)
     assert all(checkpoint.unpack(each) for each in states if each.calls)
+    for source in sources:
+        os.unlink(source)
+    told: list[Event] = []
+    with pipes(tmp_path, files("ok-concurrent-20")) as sources:
+        run = open_watch(sources, Settings(), told.append)
+        run.resume(most)
+        run.run()
+    assert any(f"{most.left_out} more had no room in the checkpoint" in event.message for event in told)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tracer.calls.oslo import instance_uuids, object_action_facts, selected_hosts
+from tracer.calls.oslo import instance_uuids, object_action_facts
 from tracer.openstack import rpc
 from tracer.openstack.rpc import METHODS, Method, Path
 
@@ -69,7 +69,7 @@ def test_who_sends_what(method: str, sender: str) -> None:
 
 
 def test_the_messages_of_a_creation() -> None:
-    """Three of them fork it, one goes to the host that builds, and the reply to one names that host."""
+    """Three of them fork it, and one goes to the host that builds."""
     assert {
         "schedule_and_build_instances",
         "select_destinations",
@@ -77,7 +77,6 @@ def test_the_messages_of_a_creation() -> None:
     } == rpc.FORKS
     assert {"build_instances", "external_instance_event"} == rpc.NAMES_NEW_SERVERS - rpc.FORKS
     assert {"build_and_run_instance"} == rpc.ASKS_A_HOST_TO_BUILD
-    assert {"select_destinations"} == rpc.SELECTS_HOSTS
 
 
 def test_what_acts_on_a_server_makes_none() -> None:
@@ -90,14 +89,6 @@ def test_what_acts_on_a_server_makes_none() -> None:
         "reboot_instance",
         "resize_instance",
     } < rpc.ACTS_ON_A_SERVER
-
-
-@pytest.mark.parametrize(
-    "result", [[at(rpc.SELECTED_HOST, "host1")], [at(rpc.OLD_SELECTED_HOST, "host1")]], ids=["now", "old"]
-)
-def test_a_reply_names_the_selected_host_where_the_table_says(result: object) -> None:
-    message = json.dumps({"result": result, "failure": None, "ending": True, "_msg_id": "0" * 32})
-    assert selected_hosts(json.dumps({"oslo.message": message}).encode()) == (("host1",),)
 
 
 def test_a_saved_instance_says_its_state_in_the_fields_of_the_table() -> None:

@@ -751,6 +751,6 @@ def test_what_is_to_be_sent_again_comes_with_its_bytes() -> None:
         method(pika.spec.Basic.Qos(0, 7, False))[7:-1],
     )
     assert content.raw_header == payloads[7:-1]
-    assert b"nova" in content.raw_method and b"hidden" not in repr(talk.messages).encode()
+    assert b"hidden" not in repr(talk.messages).encode()
     [plain] = Talk().data(HEADER + wire + payloads + body(b"hello")).contents()
-    assert (plain.raw_method, plain.raw_header) == (b"", b"")
+    assert plain.raw_header == b""

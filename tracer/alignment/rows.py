@@ -82,10 +82,9 @@ class Step:
 class Row:
     """Least costs above the base, by state. A table holds one row per set of equal costs."""
 
-    __slots__ = ("closed", "costs", "end", "following", "table")
+    __slots__ = ("closed", "costs", "end", "following")
 
-    def __init__(self, table: Table, costs: dict[int, int]) -> None:
-        self.table = table
+    def __init__(self, costs: dict[int, int]) -> None:
         self.costs = costs
         self.following: dict[int, Step] = {}
         """Number of an event -> its effect."""
@@ -208,7 +207,7 @@ class Table:
         self.engine = engine
         self.weights = weights
         self.reach = reach
-        self.start = Row(self, {engine.automaton.start: 0})
+        self.start = Row({engine.automaton.start: 0})
         self.rows = {tuple(self.start.costs.items()): self.start}
 
     def forget(self) -> None:
@@ -280,7 +279,7 @@ class Table:
         known = self.rows.get(key)
         if known is None:
             self.engine.make_room(_ROW_CELLS + 3 * len(key))
-            known = self.rows[key] = Row(self, costs)
+            known = self.rows[key] = Row(costs)
         return known
 
     # --- reading a row ---

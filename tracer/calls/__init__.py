@@ -40,7 +40,6 @@ from tracer.model import (
     HttpResponse,
     Message,
     RpcFacts,
-    SqlLogin,
     SqlResult,
     SqlStatement,
     Undecoded,
@@ -99,9 +98,7 @@ class Calls:
         if kind is SqlResult:
             call = self._sql.result(message)  # type: ignore[arg-type]
             return (call,) if call is not None else ()
-        if kind is SqlLogin:
-            self._sql.login(message)  # type: ignore[arg-type]
-        elif kind is Undecoded:
+        if kind is Undecoded:
             self._rpc.handshakes.ignore(message.connection)
         elif kind is Closed:
             return self._closed(message)  # type: ignore[arg-type]

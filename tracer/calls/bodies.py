@@ -24,7 +24,6 @@ _MOST_EVENTS = 64
 FORM_BYTES = 65_536
 """How much of a form is looked at for a name: a field more than that many bytes long may hold a file."""
 _WANTED_GETS = re.compile("|".join(rest.SHOWS_WHAT_A_CREATION_IS))
-_SECRET_PATHS = re.compile("|".join(map(re.escape, rest.SECRETS)), re.IGNORECASE)
 _FAULT_FIELDS = faults.FIELDS
 _CONDITIONS = {row.resource: row for row in states.CONDITIONS}
 _CUT_FAULT = re.compile(rf'"(?:{"|".join(faults.CUT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.){{1,300}})')
@@ -38,12 +37,21 @@ _TOKEN_LIKE = re.compile(
     gAAAA[\w\-=]{6,}                                          # a Fernet token of keystone
     | \b[0-9a-f]{64,}\b
     | \b(?:basic|bearer)\s+\S+
-    | (?<=://)[^/\s@]+@                                       # user and password of a URL
+    # User and password of a URL. A password may hold a slash; a port and a path with an @ in it are none.
+    | (?<=://)(?:[^/\s@:]+:(?![0-9]{1,5}(?:[/?\s]|$))\S*@ | [^/\s@]+@)
     | (?:pass|token|secret|user_?data|personality|credential)[\w.\-]*['"]?\s*(?:[=:]|\bwas\b)\s*
+      (?:'[^']*'?|"[^"]*"?|\S+)
+    | (?<![\w\-])(?:[\w\-]{0,40}[\-_])?key['"]?\s*[=:]\s*(?:'[^']*'?|"[^"]*"?|\S+)         # X-Auth-Key: …
+    | --[\w\-]{0,40}(?:pass|token|secret|key)[\w\-]{0,40}(?:\s*=\s*|\s+)                   # a command line
+      (?:'[^']*'?|"[^"]*"?|\S+)
+    | \bpass\w*\s+is\s+
+      (?!(?:not|no|too|in\w*|un\w*|required|expired|missing|empty|wrong|null|none|a|an|the)\b)
       (?:'[^']*'?|"[^"]*"?|\S+)
     | (?<=duplicate[ ]entry[ ])'[^']*'? | (?<=near[ ])'[^']*'?  # MySQL's errors quote values
     """
 )
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[@-~]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+"""Sequences of a terminal, and other characters that are not shown."""
 _FIELD_VALUE = re.compile(
     r"(?is)(pass|token|secret|user_?data|personality|key|credential)(.{0,80}?\bvalue:).*"
 )
@@ -57,7 +65,7 @@ def wants_body(method: str, target: str, headers: dict[str, str], status: int) -
     """
     path, _ = split_target(target)
     # Before all other rules: not even the text of a refused login is read.
-    if _SECRET_PATHS.search(path):
+    if rest.is_secret(path):
         return False
     if status >= 400:
         return True
@@ -112,7 +120,7 @@ def _events(decoded: dict[str, object]) -> Iterator[Event]:
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
-    """Read action, name, count and boot volume from the JSON of a request."""
+    """Read action, name and boot volume from the JSON of a request."""
     # A POST to /action is one key, the action, with its arguments: {"os-stop": null}.
     if facts.path.endswith(rest.ACTION) and len(decoded) == 1:
         facts.action = next((key for key in decoded if _ACTION.fullmatch(key)), "")
@@ -124,10 +132,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
     name = inner.get("name")
     if isinstance(name, str):
         facts.name = name[:255]
-    counts = [inner.get(key) for key in rest.SERVER_COUNTS]
-    numbers = [c for c in counts if isinstance(c, int) and 0 < c <= 10_000]
     if facts.creates:
-        facts.count = max(numbers, default=1)
         facts.volume = _boots_from_volume(inner)
 
 
@@ -175,7 +180,7 @@ def _described(decoded: dict[str, object]) -> list[str]:
             texts += [item.get("id") if isinstance(item, dict) else item for item in value[:64]]
         elif key == "id" or key.lower().endswith("id"):
             texts.append(value)
-    return [text for text in texts if isinstance(text, str) and len(text) == 36 and UUID.fullmatch(text)]
+    return [text for text in texts if type(text) is str and len(text) == 36 and UUID.fullmatch(text)]
 
 
 def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:
@@ -240,8 +245,10 @@ def fault_text(body: bytes, path: str = "") -> str:
 
 def clean(text: str) -> str:
     """Return *text* on one line, at most `TEXT_LIMIT` characters, without what looks like a secret."""
-    # Cut once before the patterns, which bounds their time, and once after.
-    text = _FIELD_VALUE.sub(r"\1\2 …", text[: 4 * TEXT_LIMIT])
+    # Cut once before the patterns, which bounds their time, and once after. Control characters would hide a
+    # secret from them, and reach a terminal.
+    text = _CONTROL.sub("", text[: 4 * TEXT_LIMIT])
+    text = _FIELD_VALUE.sub(r"\1\2 …", text)
     return " ".join(_TOKEN_LIKE.sub("…", text).split())[:TEXT_LIMIT]
 
 

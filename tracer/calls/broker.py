@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Any
 
 from tracer.calls.bodies import clean
+from tracer.calls.rpc_facts import reply_text
 from tracer.model import TO_CLIENT, AmqpMethod, BrokerEvent, BrokerEventKind, Closed, Connection, Returns
+from tracer.model.tables import trim
 
 __all__ = ["BrokerLog"]
 
@@ -34,16 +35,16 @@ class BrokerLog:
         self._of_queue: OrderedDict[str, deque[BrokerEvent]] = OrderedDict()
         self._of_client: OrderedDict[str, deque[BrokerEvent]] = OrderedDict()
         self._returns: OrderedDict[str, Returns] = OrderedDict()
-        self._on: dict[int, dict[tuple[int, str], str]] = {}
-        """Connection -> (channel, tag) of a consumer -> queue."""
+        self._on: dict[int, dict[int, dict[str, str]]] = {}
+        """Connection -> channel -> tag of a consumer -> queue."""
         self._count = 0
         """Consumers that are remembered."""
         self._consumers: dict[str, set[_Consumer]] = {}
-        self._asked: dict[tuple[int, int], str] = {}
+        self._asked: OrderedDict[tuple[int, int], str] = OrderedDict()
         """(connection, channel) -> queue of a basic.consume without a tag, which the broker chooses."""
-        self._programs: dict[int, str] = {}
+        self._programs: OrderedDict[int, str] = OrderedDict()
         """Connection -> program and process, of handshakes that go on."""
-        self._reasons: dict[int, tuple[bool, str]] = {}
+        self._reasons: OrderedDict[int, tuple[bool, str]] = OrderedDict()
         """Connection -> (whether the broker closes it, its words), between connection.close and its end."""
 
     # --- what comes in ---
@@ -61,7 +62,7 @@ class BrokerLog:
                 self._comes((number, message.channel, tag), queue, connection, message.time_ns)
             else:
                 self._asked[number, message.channel] = queue
-                _trim(self._asked)
+                trim(self._asked, MOST_KEYS)
         elif name == "basic.consume-ok":
             asked = self._asked.pop((number, message.channel), "")
             if asked:
@@ -74,17 +75,16 @@ class BrokerLog:
         elif name == "channel.close":
             words = f"{'the broker' if by_broker else 'its client'} closed the channel of the consumer"
             if by_broker or arguments.get("reply_code", 200) != 200:
-                words += f": {_reply(message)}"
-            for channel, tag in [*self._on.get(number, ())]:
-                if channel == message.channel:
-                    self._goes((number, channel, tag), connection, message.time_ns, by_broker, words)
+                words += f": {reply_text(message)}"
+            for tag in [*self._on.get(number, {}).get(message.channel, ())]:
+                self._goes((number, message.channel, tag), connection, message.time_ns, by_broker, words)
 
     def _of_connection(self, what: str, message: AmqpMethod) -> None:
         connection, arguments, number = message.connection, message.arguments, message.connection.number
         if what == "start-ok":
             program, _, rest = str(arguments.get("connection_name", "")).partition(":")
             self._programs[number] = f"{program}:{rest.partition(':')[0]}"[:100]
-            _trim(self._programs)
+            trim(self._programs, MOST_KEYS)
         elif what == "open-ok":
             program = self._programs.pop(number, "")
             self._event("opened", connection, message.time_ns, words=program.strip(":"))
@@ -94,23 +94,22 @@ class BrokerLog:
         elif what == "unblocked":
             self._event("unblocked", connection, message.time_ns, by_broker=True)
         elif what == "close":
-            self._reasons[number] = message.direction == TO_CLIENT, _reply(message)
-            _trim(self._reasons)
+            self._reasons[number] = message.direction == TO_CLIENT, reply_text(message)
+            trim(self._reasons, MOST_KEYS)
 
     def delivers(self, connection: Connection, channel: int, tag: str, queue: str, time_ns: int) -> None:
         """Record that a delivery shows a consumer, whose beginning may not be in the capture."""
-        own = self._on.get(connection.number)
-        # A service has a few consumers on a connection. Of a client that has many, nothing more is learnt.
+        own = self._on.get(connection.number, {}).get(channel)
+        # A service has a few consumers on a channel. Of a client that has many, nothing more is learnt.
         if queue and (own is None or (len(own) < PER_CLIENT and queue not in own.values())):
             self._comes((connection.number, channel, tag), queue, connection, time_ns)
 
-    def returned(self, queue: str, time_ns: int, text: str) -> None:
+    def returned(self, queue: str, time_ns: int) -> None:
         """Record that the broker returned a message for *queue*."""
         before = self._returns.get(queue)
         often, first_ns = (before.often, before.first_ns) if before else (0, time_ns)
-        self._returns[queue] = Returns(often + 1, first_ns, time_ns, text)
-        if len(self._returns) > MOST_KEYS:
-            self._returns.popitem(last=False)
+        self._returns[queue] = Returns(often + 1, first_ns, time_ns)
+        trim(self._returns, MOST_KEYS)
 
     def closed(self, closed: Closed) -> None:
         """Record the end of a connection, and of its consumers."""
@@ -119,8 +118,9 @@ class BrokerLog:
         by_broker, said = self._reasons.pop(number, (closed.direction == TO_CLIENT, ""))
         if closed.how in ("idle", "end", "reused"):
             # Nothing was seen to end.
-            for (channel, tag), queue in self._on.pop(number, {}).items():
-                self._forget((number, channel, tag), queue)
+            for channel, tags in self._on.pop(number, {}).items():
+                for tag, queue in tags.items():
+                    self._forget((number, channel, tag), queue)
             return
         who = "the broker" if by_broker else "the client"
         words = f"{who} {'reset' if closed.how == 'reset' else 'closed'} the connection"
@@ -129,8 +129,9 @@ class BrokerLog:
         elif by_broker and connection.quiet_ns >= _SILENT_NS:
             seconds = connection.quiet_ns // 1_000_000_000
             words += f", of which it had heard nothing for {seconds} s (heartbeats missed)"
-        for channel, tag in [*self._on.get(number, ())]:
-            self._goes((number, channel, tag), connection, closed.time_ns, by_broker, words)
+        own = [(number, channel, tag) for channel, tags in self._on.get(number, {}).items() for tag in tags]
+        for consumer in own:
+            self._goes(consumer, connection, closed.time_ns, by_broker, words)
         events = self._of_client.get(connection.client.address, ())
         # Of a FIN from both ends the first one counts.
         if not any(e.kind == "lost" and e.connection is connection for e in events):
@@ -141,10 +142,10 @@ class BrokerLog:
     def _comes(self, consumer: _Consumer, queue: str, connection: Connection, time_ns: int) -> None:
         if self._count >= MOST_KEYS:
             return
-        own = self._on.setdefault(consumer[0], {})
-        if consumer[1:] in own:
+        own = self._on.setdefault(consumer[0], {}).setdefault(consumer[1], {})
+        if consumer[2] in own:
             return
-        own[consumer[1:]] = queue
+        own[consumer[2]] = queue
         self._count += 1
         self._consumers.setdefault(queue, set()).add(consumer)
         self._event("consuming", connection, time_ns, queue)
@@ -152,11 +153,14 @@ class BrokerLog:
     def _goes(
         self, consumer: _Consumer, connection: Connection, time_ns: int, by_broker: bool, words: str
     ) -> None:
-        own = self._on.get(consumer[0], {})
-        queue = own.pop(consumer[1:], None)
+        channels = self._on.get(consumer[0], {})
+        own = channels.get(consumer[1], {})
+        queue = own.pop(consumer[2], None)
         if queue is None:
             return
         if not own:
+            del channels[consumer[1]]
+        if not channels:
             del self._on[consumer[0]]
         left = self._forget(consumer, queue)
         self._event("gone", connection, time_ns, queue, by_broker, words, left)
@@ -200,22 +204,11 @@ class BrokerLog:
         return self._returns.get(queue)
 
 
-def _reply(message: AmqpMethod) -> str:
-    return clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
-
-
-def _trim(table: dict[Any, Any]) -> None:
-    """Drop the oldest entry of a table that is full."""
-    if len(table) > MOST_KEYS:
-        del table[next(iter(table))]
-
-
 def _keep(
     table: OrderedDict[str, deque[BrokerEvent]], key: str, event: BrokerEvent, most: int, keys: int
 ) -> None:
     events = table.get(key)
     if events is None:
         events = table[key] = deque(maxlen=most)
-        if len(table) > keys:
-            table.popitem(last=False)
+        trim(table, keys)
     events.append(event)

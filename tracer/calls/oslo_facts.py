@@ -20,7 +20,6 @@ __all__ = [
     "notified",
     "object_action_facts",
     "reason_given",
-    "selected_hosts",
 ]
 
 
@@ -147,36 +146,6 @@ def _instance_uuids_in_pieces(method: str, body: bytes) -> tuple[str, ...]:
     else:
         found = _INSTANCE_UUID.findall(body)
     return tuple(dict.fromkeys(uuid.decode() for uuid in found))
-
-
-_SERVICE_HOST = re.compile(
-    rb'"' + rpc.SELECTED_HOST[-1].encode() + rb'\\{0,9}": ?\\{0,9}"([\w.-]{1,255})\\{0,9}"'
-)
-# The reply is a list of lists, one for each instance.
-_NEXT_INSTANCE = re.compile(rb"\}\], ?\[\{")
-
-
-def selected_hosts(body: bytes) -> tuple[tuple[str, ...], ...]:
-    """Return for each instance the hosts in a reply to select_destinations, the selected one first.
-
-    The other hosts are alternates (since Queens). () for any other body, and for a failure.
-    """
-    body = plain(body)
-    inner = whole(body)
-    if inner is None:
-        parts = _NEXT_INSTANCE.split(body)
-        cut = (tuple(host.decode() for host in _SERVICE_HOST.findall(part)) for part in parts)
-        return tuple(hosts for hosts in cut if hosts)
-    result = inner.get("result")
-    if not isinstance(result, list):
-        return ()
-    chosen = []
-    for selections in result:
-        # Until Pike: one dict with host and nodename for each instance.
-        old = isinstance(selections, dict) and rpc.OLD_SELECTED_HOST[0] in selections
-        hosts = _follow(selections, rpc.OLD_SELECTED_HOST if old else rpc.SELECTED_HOST)
-        chosen.append(tuple(host for host in hosts if isinstance(host, str)))
-    return tuple(chosen) if any(chosen) else ()
 
 
 # --- object actions -------------------------------------------------------------------------------

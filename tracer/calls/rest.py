@@ -10,6 +10,7 @@ from tracer.calls.paths import UUID, operation_path, split_target, uuids
 from tracer.model import (
     BOTH,
     CLIENT,
+    CLOSED_UNANSWERED,
     SERVER,
     TO_CLIENT,
     TO_SERVER,
@@ -40,8 +41,6 @@ EARLY_LIMIT = 4_096
 """Responses that wait for their request."""
 MOST_OPEN = 1_024
 """Requests of one connection without an answer."""
-CLOSED_UNANSWERED = "closed the connection without an answer: it died or was restarted"
-"""The error of a call whose server ended the connection first: it died, or was restarted."""
 _REQUEST_ID_LENGTH = 40  # req- and a UUID
 _ANSWERED = (
     *("status", "answered_id", "answered_ids", "task_uri", "vm_uri", "status_text", "candidates"),
@@ -158,7 +157,7 @@ class RestCalls:
             call.result = "none" if observed and whole else "?"
             by_server = closed.how in ("fin", "reset") and closed.direction == TO_CLIENT
             if call.result == "none" and by_server and number not in self._given_up:
-                call.error = CLOSED_UNANSWERED
+                call.error = f"{CLOSED_UNANSWERED}: it died or was restarted"
             if observed:
                 call.ended_ns = closed.time_ns
                 call.frames.extend(closed.frames)

@@ -10,13 +10,14 @@ from tracer.calls.bodies import clean
 from tracer.calls.paths import uuids
 from tracer.model import (
     CLIENT,
+    CLOSED_UNANSWERED,
     SERVER,
+    TO_CLIENT,
     TO_SERVER,
     Call,
     Closed,
     End,
     SqlFacts,
-    SqlLogin,
     SqlResult,
     SqlStatement,
 )
@@ -34,7 +35,8 @@ _VERB = re.compile(rb"\s*(\w{1,20})")
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _VM_STATE = re.compile(sql.VM_STATE.encode() + rb"\s*=\s*'(\w{1,32})'")
 _TASK_STATE = re.compile(sql.TASK_STATE.encode() + rb"\s*=\s*'(\w{1,32})'")
-_WHERE = re.compile(rb"(?i)\swhere\s")
+# A quoted value, or the word that ends what is set: a value may hold the word, too.
+_VALUE_OR_WHERE = re.compile(rb"(?is)'(?:[^'\\]+|\\.|'')*+'|\"(?:[^\"\\]+|\\.)*+\"|(\swhere\s)")
 _PROJECT = re.compile(sql.PROJECT.encode() + rb"\W{1,6}'?([0-9a-f]{32})")
 _QUOTA = tuple(mark.encode() for mark in sql.QUOTA_MARKS)
 _HINT, _OTHER_HINT = (hint.encode() for hint in sql.QUOTA_HINTS)
@@ -83,15 +85,8 @@ class SqlCalls:
         self._serial = serial
         self._open: dict[int, dict[int, Call]] = {}
         """Connection number -> exchange -> call without a result."""
-        self._schemas: dict[int, str] = {}
-        """Connection number -> schema of its login."""
         self._asked: OrderedDict[tuple[str, int], Call] = OrderedDict()
         """(server's address, hash of the text) -> open call: a proxy there may pass it on."""
-
-    def login(self, message: SqlLogin) -> None:
-        """Remember the schema that the connection uses; it becomes a fact of its statements."""
-        if message.schema:
-            self._schemas[message.connection.number] = message.schema[:64]
 
     def statement(self, message: SqlStatement) -> Call:
         """Return the call that *message* begins."""
@@ -108,7 +103,6 @@ class SqlCalls:
             project.group(1).decode() if project else "",
             states[0],
             saved_word(*states) if table in sql.KEEPS_STATES else "",
-            self._schemas.get(message.connection.number, ""),
             verb == "SELECT" and is_quota(text),
             message.truncated,
             _fault(text) if table == sql.FAULTS else "",
@@ -168,9 +162,10 @@ class SqlCalls:
         calls = list((self._open.pop(number, None) or {}).values())
         for call in calls:
             call.result = "none" if observed and not call.facts.broken else "?"  # type: ignore[union-attr]
+            if call.result == "none" and closed.direction == TO_CLIENT:
+                # Not that it died: a proxy before it closes as well, and the database closes what is idle.
+                call.error = CLOSED_UNANSWERED
             call.closed = True
-        if closed.how != "fin":
-            self._schemas.pop(number, None)
         return calls
 
 
@@ -189,8 +184,7 @@ def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
 def _written_states(text: bytes) -> tuple[str, str]:
     """Return (vm_state, task_state) that an UPDATE sets; '' for one that it does not set, or sets to NULL."""
     # nova repeats the state that it expects in the condition, which is no news.
-    where = _WHERE.search(text)
-    end = where.start() if where else len(text)
+    end = next((m.start() for m in _VALUE_OR_WHERE.finditer(text) if m.group(1)), len(text))
     found = (pattern.search(text, 0, end) for pattern in (_VM_STATE, _TASK_STATE))
     vm_state, task_state = (match.group(1).decode() if match else "" for match in found)
     return vm_state, task_state

@@ -14,16 +14,17 @@ Source: reference, the x-openstack-request-id of answers; packets at two points 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import Any
 
 from tracer.model import Capture, SegmentFields, reverse_flow
 
 __all__ = ["AHEAD", "ClockEstimates", "read_ahead"]
 
-AHEAD = 2_048
+AHEAD = 512
 """Segments of each capture that are looked at before they are needed."""
 AT_FIRST = 16_384
 """And as long as nothing is known."""
@@ -36,7 +37,7 @@ _LEAST_PACKETS = 2
 _PAIRS = 4_096
 """Pairs of two captures that are kept: bounds of older times no longer matter."""
 _IDS = 20_000
-"""Requests and packets that may still be seen at another point."""
+"""Requests and packets that may still be seen at another point, at least; twice as many at most."""
 _ALL_PACKETS = 5_000
 """Segments of a capture all of which are compared; then one in 16."""
 _LEAP_NS = 2_000_000
@@ -111,11 +112,11 @@ class ClockEstimates:
         planes = [capture.plane for capture in captures if not capture.protocol]
         self._apart = None not in planes and len(set(planes)) == len(planes)
         self._requests = len({plane for plane in planes if plane}) > 1
-        self._asked: dict[int, OrderedDict[bytes, _Asked]] = {c.number: OrderedDict() for c in captures}
-        self._answered: OrderedDict[bytes, dict[int, _Span]] = OrderedDict()
-        self._mentioned: OrderedDict[bytes, dict[int, int]] = OrderedDict()
+        self._asked: dict[int, dict[bytes, _Asked]] = {c.number: {} for c in captures}
+        self._answered: dict[bytes, dict[int, _Span]] = {}
+        self._mentioned: dict[bytes, dict[int, int]] = {}
         """Id of a request -> when each capture first saw a call that carries it."""
-        self._packets: OrderedDict[tuple[bytes, int, int, int, int, int], dict[int, int]] = OrderedDict()
+        self._packets: dict[tuple[bytes, int, int, int, int, int], dict[int, int]] = {}
         self.version = 0
         """Grows when offsets change."""
 
@@ -139,8 +140,8 @@ class ClockEstimates:
         key = payload[at + 2 : at + 42] if at > 0 else b""
         if not payload.startswith(b"HTTP"):
             asked[flow] = time_ns, payload.find(b"orwarded-", 0, _HEAD_BYTES) > 0, payload[:4] == b"GET ", key
-            if len(asked) > _IDS:
-                asked.popitem(last=False)
+            if len(asked) > 2 * _IDS:
+                _halve(asked)
             if key:
                 self._mention(capture, key, time_ns)
             return
@@ -169,8 +170,8 @@ class ClockEstimates:
                 self._mention_within(other, mentioned_ns, capture, mine)
         elif capture in self._mentioned.get(key, {}):
             mine = seen[capture] = (*mine[:3], 0)
-        if len(self._answered) > _IDS:
-            self._answered.popitem(last=False)
+        if len(self._answered) > 2 * _IDS:
+            _halve(self._answered)
 
     def _are_planes(self, one: int, two: int) -> bool:
         """Return whether two captures are of two planes."""
@@ -182,8 +183,8 @@ class ClockEstimates:
         if capture in seen:
             return
         seen[capture] = time_ns
-        if len(self._mentioned) > _IDS:
-            self._mentioned.popitem(last=False)
+        if len(self._mentioned) > 2 * _IDS:
+            _halve(self._mentioned)
         for other, span in self._answered.get(key, {}).items():
             self._mention_within(capture, time_ns, other, span)
 
@@ -233,8 +234,8 @@ class ClockEstimates:
                 span, mine = (other_ns, other_ns, False, 0), (time_ns, time_ns, False, 0)
                 self._pair(other, span, capture, mine, PACKETS)
             seen[capture] = time_ns
-            if len(packets) > _IDS:
-                packets.popitem(last=False)
+            if len(packets) > 2 * _IDS:
+                _halve(packets)
 
     # --- answering ---
 
@@ -437,6 +438,12 @@ def read_ahead(
             yield held.popleft()
     while held:
         yield held.popleft()
+
+
+def _halve(known: dict[Any, Any]) -> None:
+    """Drop the older half of *known*. At once: taking the oldest of a dict again and again gets slow."""
+    for key in [*islice(known, len(known) // 2)]:
+        del known[key]
 
 
 def _since(piece: _Piece) -> int:

@@ -3,8 +3,8 @@
 `Checker` turns a trace into a verdict; `Coverage` answers what the captures could have shown.
 """
 
+from tracer.conformance.call_words import owes
 from tracer.conformance.checker import Checker
 from tracer.conformance.coverage import Coverage
-from tracer.conformance.sentences import owes
 
 __all__ = ["Checker", "Coverage", "owes"]

@@ -16,20 +16,24 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+from tracer.conformance.call_words import FATES, call_words, is_unconfirmed
 from tracer.conformance.case import Case
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.conformance.told import fault_of
-from tracer.model import Call, Event, RestFacts, RpcFacts
+from tracer.model import Call, CallRecord, Event, RestFacts, RpcFacts
 from tracer.openstack.faults import service_blamed, waited_for_callback
-from tracer.openstack.rest import PLUGGED, sender_of_event
+from tracer.openstack.rest import CLAIM, PLUGGED, sender_of_event
 from tracer.openstack.rpc import REPLY_WITHIN_NS
-from tracer.openstack.services import HOST_SERVICE
+from tracer.openstack.services import BROKER, HOST_SERVICE
 
-__all__ = ["Blame", "Words", "blame", "reply_that_stopped", "words_of"]
+__all__ = ["Blame", "Words", "blame", "failed_meanwhile", "reply_that_stopped", "words_of"]
 
 _WAITED_NS = 10_000_000_000
 """A pause of a host's calls at least this long before nova gave up is a wait: nothing else takes so long."""
+
+
+_WAITS = f"waits {time_words(REPLY_WITHIN_NS)} unless configured otherwise"
 
 
 class Blame(NamedTuple):
@@ -203,21 +207,87 @@ def reply_that_stopped(case: Case, coverage: StepCoverage, since_ns: int) -> Bla
             how = f"{record.caller} answered {facts.method} of {record.callee} with a failure"
             return Blame(None, call, how, facts.failure, record.caller)
         if facts.mode == "call" and facts.msg_id and until_ns is not None:
-            late = None if coverage.may_lack_answer(call, until_ns) else _too_late(call, facts, until_ns)
+            waited_ns = _gave_up_after_ns(case, call, facts.msg_id)
+            is_unsure = coverage.may_lack_answer(call, until_ns)
+            late = None if is_unsure else _too_late(call, facts, until_ns, waited_ns or REPLY_WITHIN_NS)
             if late is not None:
                 asked = f"{record.callee} {late[0]} {facts.method} of {record.caller} {late[1]}"
-                how = f"{asked} (its caller waits {time_words(REPLY_WITHIN_NS)})"
-                return Blame(None, call, how, "", record.callee)
+                waits = f"gave up after {time_words(waited_ns)}" if waited_ns else _WAITS
+                how = f"{asked} (its caller {waits})"
+                why, peer = _why_late(case, call, until_ns)
+                return Blame(None, call, f"{how}{why}", "", peer)
     return None
 
 
-def _too_late(call: Call, facts: RpcFacts, until_ns: int) -> tuple[str, str] | None:
-    """Return the verb, and what follows the call, for a reply that came too late or never; None in time."""
+def _why_late(case: Case, call: Call, until_ns: int) -> tuple[str, str]:
+    """Return why *call* has no answer, behind a colon, and who failed; ('', its callee) if unknown."""
+    record = case.records[call.serial]
+    if call.result in ("undelivered", "unacked"):
+        if is_unconfirmed(case, record):
+            return f": {BROKER} never confirmed the message", BROKER
+        return f": the message {FATES[call.result]}", record.callee
+    met = _met_meanwhile(case, record.callee, call.started_ns, until_ns)
+    if met is None:
+        return "", record.callee
+    shown = case.records[met.serial]
+    return f": {_met_words(shown)}", shown.answered_by or shown.callee
+
+
+def _met_meanwhile(case: Case, role: str, since_ns: int, until_ns: int) -> Call | None:
+    """Return the last call that *role* made for this creation in that time, if that failed or has no answer.
+
+    A claim that placement refused is none: that is an answer to a choice, and tells of itself.
+    """
+    found = None
+    for call in case.trace.calls:
+        if case.records[call.serial].caller != role or call.protocol == "RPC":
+            continue
+        if since_ns <= call.started_ns <= until_ns and call.serial not in case.trace.ambiguous:
+            found = call
+    if found is None or found.operation.startswith(CLAIM) or case.is_harmless(found):
+        return None
+    status = found.facts.status if isinstance(found.facts, RestFacts) else 0
+    is_broken = getattr(found.facts, "broken", False) or found.connection.gaps
+    has_failed = status >= 400 or found.result in ("none", "refused", "error", "?")
+    return found if has_failed and not is_broken else None
+
+
+def _met_words(met: CallRecord) -> str:
+    """Return what a service met, with the words of the other one."""
+    is_text = met.result.isdigit() and met.error
+    return call_words(met, is_silent=True) + (f" ({met.error})" if is_text else "")
+
+
+def failed_meanwhile(case: Case, reply: Call) -> Blame | None:
+    """Return what the service met that answered with the exception in *reply*; None where it met nothing."""
+    record, asked = case.records[reply.serial], reply.parent
+    if asked is None or not isinstance(reply.facts, RpcFacts):
+        return None
+    met = _met_meanwhile(case, record.caller, asked.started_ns, reply.started_ns)
+    if met is None:
+        return None
+    shown = case.records[met.serial]
+    how = f"{record.caller} answered {reply.facts.method} with a failure, after {_met_words(shown)}"
+    return Blame(None, met, how, reply.error, shown.answered_by or shown.callee)
+
+
+def _gave_up_after_ns(case: Case, call: Call, msg_id: str) -> int:
+    """Return how long the caller of *call* waited, where nova's words name that message; else 0."""
+    polls = case.trace.polls
+    named = (each.time_ns for each in words_of(case) if msg_id in each.words and each.call not in polls)
+    return max(0, next(named, 0) - call.started_ns)
+
+
+def _too_late(call: Call, facts: RpcFacts, until_ns: int, waits_ns: int) -> tuple[str, str] | None:
+    """Return the verb, and what follows the call, for a reply that came too late or never; None in time.
+
+    *waits_ns* is how long its caller waits.
+    """
     if until_ns - call.started_ns <= REPLY_WITHIN_NS:
         return None
     if facts.answered_ns is not None:
         took_ns = facts.answered_ns - call.started_ns
-        return ("answered", f"too late, after {time_words(took_ns)}") if took_ns > REPLY_WITHIN_NS else None
+        return ("answered", f"too late, after {time_words(took_ns)}") if took_ns > waits_ns else None
     consumer = facts.consumer.connection if facts.consumer else None
     is_lost = call.connection.gaps or (consumer is not None and consumer.gaps)
     return None if is_lost else ("did not answer", "in time")

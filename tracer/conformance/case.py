@@ -86,6 +86,11 @@ class Case:
         """Return the calls that fit *step* as they are."""
         return [w for w in self.witnesses if step in w.steps]
 
+    def is_harmless(self, call: Call) -> bool:
+        """Return whether *call* is a refusal that a healthy run contains."""
+        line = self.records[call.serial].line
+        return any(self.grammar.terminals[name].matches(line) for name in self.grammar.harmless)
+
     def is_damaged(self) -> bool:
         """Return whether the captures lack bytes of calls or connections that the grammar knows."""
         return any(w.call.connection.gaps or getattr(w.call.facts, "broken", False) for w in self.witnesses)

@@ -15,16 +15,14 @@ from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.sentences import (
     cause_of,
-    deletion_words,
     expected_words,
     failure_words,
     missing_words,
     order_words,
     peer_of,
     shown_for,
-    stall_words,
-    stalled_in,
 )
+from tracer.conformance.stalls import deletion_words, stall, stalled_in
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.conformance.told import rests_on_states
@@ -58,7 +56,7 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
     if ending.outcome in ("rejected", "error"):
         kind, words, shown = "failed", failure_words(case, ending), shown_for(case, ending)
     elif ending.outcome == "stuck":
-        kind, words = "stalled", stall_words(case, ending, coverage)
+        kind, words = "stalled", stall(case, ending, coverage).words
         begun = stalled_in(case, ending)
         shown = case.records.get(ending.call.serial) if ending.call is not None else None
         # What the host does after it has saved its state, in other threads, does not show where it is.
@@ -70,7 +68,7 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
         return
     step = ending.stopped_at or (ending.between[1] if ending.between else None)
     expected = expected_words(case.grammar, step, rests_on_states(case, coverage, step))
-    peer, cause = peer_of(case, ending), cause_of(case, ending)
+    peer, cause = peer_of(case, ending, coverage), cause_of(case, ending, coverage)
     hindrance = ending.hindrance.words if ending.hindrance is not None else ""
     yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause, hindrance)
 

@@ -14,6 +14,7 @@ from tracer.alignment.out_of_order import OutOfOrder, out_of_order
 from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.grammar import Grammar
+from tracer.model import ConnectFacts
 
 __all__ = ["Explanation", "Taken", "explain"]
 
@@ -132,6 +133,10 @@ def _event(case: Case, ending: Ending, witness: Witness) -> Sequence[Candidate]:
     A refusal of nova-api appears again on the outer legs and at the portal: that is one failure, not three.
     """
     symbols, inward = case.grammar.automaton.symbols, case.grammar.inward
+    if isinstance(witness.call.facts, ConnectFacts) and ending.stopped_at in witness.failed:
+        # One connection is for any of its steps: it failed for the one where the creation stopped.
+        own = [c for c in witness.candidates if symbols[c.symbol].step == ending.stopped_at]
+        witness = witness._replace(candidates=tuple(own) or witness.candidates)
     if ending.outcome not in ("rejected", "stuck", "deleted", "unfinished"):
         return witness.candidates
     return tuple(

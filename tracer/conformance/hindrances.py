@@ -29,7 +29,7 @@ def hinder(case: Case, broker: Broker, ending: Ending, addresses_of: Callable[[s
     owner = case.grammar.caller(step)
     found = (
         _unanswerable(case, broker, owner, step)
-        or _untaken(case, broker)
+        or _untaken(case, broker, owner)
         or _blocked(case, broker, step, owner, _addresses(case, owner, addresses_of))
         or _restarted(case, broker, ending, owner, _addresses(case, owner, addresses_of))
     )
@@ -45,6 +45,9 @@ def _has_failed_call(case: Case, ending: Ending) -> bool:
     """Return whether a call that failed explains the ending already."""
     call = ending.call
     if call is None or ending.outcome in ("stuck", "unfinished") or call is case.trace.failed_call:
+        return False
+    if ending.how and isinstance(call.facts, RpcFacts) and call.facts.mode == "call":
+        # A call whose reply came late, or never.
         return False
     return ending.proxy is None or (call is not case.trace.created and call.result != "undelivered")
 
@@ -111,19 +114,23 @@ def _is_made_by(case: Case, call: Call, role: str) -> bool:
 # --- a message that nobody takes ------------------------------------------------------------------
 
 
-def _last_message(case: Case) -> Call | None:
-    """Return the last RPC call or cast that is a step."""
+def _last_message(case: Case, owner: str) -> Call | None:
+    """Return the last RPC call or cast that is a step, or that *owner*, who owes the next step, sent."""
+    steps = {w.call.serial for w in case.witnesses if w.steps}
     found = [
-        w.call
-        for w in case.witnesses
-        if isinstance(w.call.facts, RpcFacts) and w.call.facts.mode in ("call", "cast") and w.steps
+        call
+        for call in case.trace.calls
+        if isinstance(call.facts, RpcFacts)
+        and call.facts.mode in ("call", "cast")
+        and (call.serial in steps or case.records[call.serial].caller == owner)
+        and call.serial not in case.trace.ambiguous
     ]
     return found[-1] if found else None
 
 
-def _untaken(case: Case, broker: Broker) -> Hindrance | None:
+def _untaken(case: Case, broker: Broker, owner: str) -> Hindrance | None:
     """Return why the last message was taken by nobody: its publisher is blocked, or its consumer is gone."""
-    call = _last_message(case)
+    call = _last_message(case, owner)
     if call is None or not isinstance(call.facts, RpcFacts) or call.result not in ("undelivered", "unacked"):
         return None
     record = case.records[call.serial]
@@ -133,6 +140,11 @@ def _untaken(case: Case, broker: Broker) -> Hindrance | None:
             when = _before(call.started_ns, blocked.time_ns)
             words = _block_words(record.caller, blocked, when)
             return Hindrance(f"{words}: {record.operation} was never confirmed", BROKER)
+        if (lost := _cut_off(broker, call)) is not None:
+            words = _ended_words(lost, record.caller)
+            after = time_words(lost.time_ns - call.started_ns)
+            words = f"{words} {after} after {record.operation}, and it was never confirmed"
+            return Hindrance(words, BROKER if lost.by_broker else record.caller)
     queue = call.facts.routing_key
     gone = _consumer_gone(broker.of_queue(queue), call)
     if gone is None:
@@ -143,6 +155,20 @@ def _untaken(case: Case, broker: Broker) -> Hindrance | None:
     did = did.replace("the client", record.callee).replace("the consumer", f"the consumer of queue {queue}")
     did = did.replace("the connection", f"the connection of the consumer of queue {queue}")
     return Hindrance(f"{record.operation} {fate}: {when}, {did}", BROKER if gone.by_broker else record.callee)
+
+
+def _cut_off(broker: Broker, call: Call) -> BrokerEvent | None:
+    """Return the end of the connection on which *call* was published, if it was not confirmed by then."""
+    events = broker.of_client(call.connection.client.address)
+    ends = (e for e in events if e.kind == "lost" and e.connection.number == call.connection.number)
+    return next((e for e in ends if call.started_ns <= e.time_ns <= call.started_ns + _SOON_NS), None)
+
+
+def _ended_words(lost: BrokerEvent, role: str) -> str:
+    """Return how a connection of *role* ended: 'rabbitmq reset the connection of nova-api'."""
+    own = "its connection" if not lost.by_broker else f"the connection of {role}"
+    words = lost.words.replace("the connection", own, 1)
+    return words.replace("the client", role).replace("the broker", BROKER)
 
 
 def _consumer_gone(events: Iterable[BrokerEvent], call: Call) -> BrokerEvent | None:
@@ -228,14 +254,12 @@ def _restarted(
         opened = [e for e in events if e.kind == "opened" and e.time_ns > lost[0].time_ns]
         host = f" on {case.attempts[-1].host}" if owner == HOST_SERVICE and case.attempts else ""
         at = f"{time_words(lost[0].time_ns - case.first_ns)} after the request"
-        did = lost[0].words.replace("the client", owner).replace("the broker", BROKER)
-        did = did.replace(
-            "the connection", "its connection" if lost[0].by_broker is False else f"the connection of {owner}"
-        )
+        did = _ended_words(lost[0], owner)
         if not opened and _has_another(broker.of_client(address), owner, lost):
             continue
         if not opened:
-            words = f"{did} {at}, and {owner}{host} did not connect again"
+            who = f"{owner}{host}" if lost[0].by_broker else "it"
+            words = f"{did} {at}, and {who} did not connect again"
             return Hindrance(words, BROKER if lost[0].by_broker else owner)
         gap = time_words(opened[0].time_ns - lost[0].time_ns)
         if _is_another_process(before, [e for e in events if e.time_ns > lost[0].time_ns]):

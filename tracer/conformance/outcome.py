@@ -14,16 +14,24 @@ step was seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from tracer.conformance.blame import Blame, blame, reply_that_stopped, words_of
+from tracer.conformance.blame import Blame, blame, failed_meanwhile, reply_that_stopped, words_of
 from tracer.conformance.bodies import is_good_later, not_done, said_of
 from tracer.conformance.case import GOOD, Case, Ending, Said, Witness
-from tracer.conformance.refusals import failing_call, failing_in_api, refusal_of, rejected, step_of_failure
+from tracer.conformance.refusals import (
+    failing_call,
+    failing_in_api,
+    hangs_in_api,
+    refusal_of,
+    rejected,
+    step_of_failure,
+)
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.told import GaveUp, begun_in, fault_of, gave_up, shown_in, span_of
 from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts
 from tracer.openstack.rpc import SAVES_SERVER
-from tracer.openstack.services import HOST_SERVICE
+from tracer.openstack.services import HOST_SERVICE, PROXY
 from tracer.openstack.states import BAD
 
 __all__ = ["failing_of_attempt", "host_unknown_after", "judge", "only_refused"]
@@ -162,6 +170,8 @@ def _error(case: Case, coverage: StepCoverage, failed_reply: Call | None) -> End
         steps = _reply_steps(case, facts.method) if isinstance(facts, RpcFacts) else ()
         ending.stopped_at = grammar.earliest(frozenset(steps))
         ending.call, ending.error = failed_reply, failed_reply.error
+        if (met := failed_meanwhile(case, failed_reply)) is not None:
+            ending.call, ending.how, ending.peer = met.call, met.how, met.peer
         return ending
     late = _answered_late(case)
     blamed = blame(case, coverage) if late is None or case.attempts else None
@@ -219,7 +229,8 @@ def _claim_no_more(case: Case, coverage: StepCoverage, ending: Ending) -> None:
     """
     grammar, step = case.grammar, ending.stopped_at
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
-    if step is None or coverage.owed_by_broker(step) or _unanswered(case, coverage, since_ns) == step:
+    waiting = _unanswered(case, coverage, since_ns)
+    if step is None or coverage.owed_by_broker(step) or (waiting is not None and waiting.step == step):
         return
     if any(_is_asked(case, method) for method in grammar.replies(step)):
         return
@@ -397,24 +408,48 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     ending = Ending("unfinished", time_ns=last_ns)
     begun = begun_in(case, len(case.attempts) - 1)
     _first_absent(case, coverage, ending, is_silent=True)
-    if begun is not None and case.attempts:
+    # A call that was captured and has no answer: its answer would have been captured as well.
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    waiting = _unanswered(case, coverage, since_ns)
+    if begun is not None and case.attempts and waiting is None:
         # The host says where it is, unless a call of it waits for an answer.
-        since_ns = case.attempts[-1].since_ns
-        if _unanswered(case, coverage, since_ns) is None:
-            _at_begun(case, coverage, ending, begun)
+        _at_begun(case, coverage, ending, begun)
         if ending.stopped_at == begun.begun:
             ending.state = begun.word
+    left_open = _left_open(case) if waiting is None else None
+    if left_open is not None:
+        ending.stopped_at, ending.between, ending.state = case.grammar.earliest(left_open.all_steps), None, ""
     owed = ending.stopped_at or (ending.between[1] if ending.between else None)
     end_ns = coverage.captured_until_ns(owed, bool(ending.state))
-    # A call that was captured and has no answer: its answer would have been captured as well.
-    waits = _unanswered(case, coverage, case.attempts[-1].since_ns if case.attempts else 0) is not None
-    if end_ns - last_ns >= stall_ns and (waits or coverage.quiet_is_known(owed, last_ns, bool(ending.state))):
+    quiet = waiting is not None or coverage.quiet_is_known(owed, last_ns, bool(ending.state))
+    if end_ns - last_ns >= stall_ns and quiet:
         ending.outcome = "stuck"
-    ending.call = case.trace.calls[-1]
-    stopped = reply_that_stopped(case, coverage, case.attempts[-1].since_ns if case.attempts else 0)
+    ending.call = waiting.call if waiting is not None else _last_own_call(case)
+    stopped = reply_that_stopped(case, coverage, since_ns)
     if stopped is not None and ending.outcome == "stuck":
         ending.call, ending.how, ending.error = stopped.call, stopped.how, stopped.error
+        ending.peer = stopped.peer
+    elif left_open is not None and ending.outcome == "stuck":
+        record = left_open.record
+        ending.call, ending.peer, ending.error = left_open.call, record.callee, said_of(left_open)
+        ending.how = f"{record.callee} answered {record.result} to {record.operation}"
     return ending
+
+
+def _left_open(case: Case) -> Witness | None:
+    """Return the last call of the last host, if its answer says that what was asked for is not done yet."""
+    since_ns = case.attempts[-1].since_ns if case.attempts else 0
+    made = [w for w in case.witnesses if w.call.started_ns >= since_ns and w.record.caller == HOST_SERVICE]
+    found = not_done(made)
+    return found if found is not None and found.call is made[-1].call else None
+
+
+def _last_own_call(case: Case) -> Call:
+    """Return the last call of a trace that waits for no call of its own; or the request, if that is open."""
+    created = case.trace.created
+    if created is None or case.attempts or _is_accepted(created) or not isinstance(created.facts, RestFacts):
+        return case.trace.calls[-1]
+    return case.trace.calls[-1] if created.facts.status else created
 
 
 def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent: bool = False) -> None:
@@ -427,7 +462,7 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
     steps = [s for s in case.grammar.steps if s.presence == "required"]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
     ended_ns = ending.time_ns if ending.outcome == "error" else 0
-    unanswered = _unanswered(case, coverage, since_ns, ended_ns)
+    waiting = _unanswered(case, coverage, since_ns, ended_ns)
     last_seen, absent = -1, list[str]()
     for i, step in enumerate(steps):
         # Each attempt repeats these steps: those of an earlier attempt do not count.
@@ -438,8 +473,8 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
             last_seen = i
         elif not case.trace.creates:
             absent.append(step.name)
-    if unanswered is not None:
-        ending.stopped_at = unanswered
+    if waiting is not None:
+        ending.stopped_at = waiting.step
         return
     # What a host saves comes beside the messages of an operation: the last step may be seen before another.
     earlier = next((step for step in absent if coverage.would_show(step)), None)
@@ -450,14 +485,18 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
         # All steps were seen and the VM is not active: the last step has not ended.
         ending.stopped_at = steps[-1].name
         return
-    waiting = steps[last_seen + 1]
-    if _may_be_refused(case, waiting.name):
+    following = steps[last_seen + 1]
+    if _may_be_refused(case, following.name):
         in_api = case.grammar.asked_by(case.grammar.api)
         ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
         return
-    would_be_told = is_silent and coverage.would_be_told(waiting.name)
-    if coverage.would_show(waiting.name) or coverage.owed_by_broker(waiting.name, ended_ns) or would_be_told:
-        ending.stopped_at = waiting.name
+    would_be_told = is_silent and coverage.would_be_told(following.name)
+    if (
+        coverage.would_show(following.name)
+        or coverage.owed_by_broker(following.name, ended_ns)
+        or would_be_told
+    ):
+        ending.stopped_at = following.name
         return
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)
     before = steps[last_seen].name if last_seen >= 0 else steps[0].name
@@ -484,22 +523,23 @@ def _is_accepted(created: Call) -> bool:
     return any(isinstance(facts, RestFacts) and 200 <= facts.status < 300 for facts in legs)
 
 
-def _unanswered(case: Case, coverage: StepCoverage, since_ns: int, ended_ns: int = 0) -> str | None:
-    """Return the step of the last call that waits for its answer: a call of the host's, or of the API's.
+class _Waiting(NamedTuple):
+    """A call that has no answer, and the step that it belongs to."""
+
+    step: str
+    call: Call
+
+
+def _unanswered(case: Case, coverage: StepCoverage, since_ns: int, ended_ns: int = 0) -> _Waiting | None:
+    """Return the last call that waits for its answer, of the host or of the API; None without one.
 
     *ended_ns* is when the workflow ended, 0 where it waits: until then the answer would have been captured.
     """
-    created, grammar = case.trace.created, case.grammar
+    created = case.trace.created
     if created is not None and not case.attempts and not _is_accepted(created):
-        # The API may hang in a call of its own (to the broker, say) and leave its client without an answer:
-        # the innermost call is the cause.
-        failed = failing_in_api(case, created)
-        last_ns = max((w.call.started_ns for w in case.witnesses if w.steps), default=0)
-        if failed is not None and failed.started_ns >= last_ns:
-            return step_of_failure(case, failed)
-        leg = next((w for w in case.witnesses if w.call is created and _is_given_up(case, w)), None)
-        if leg is not None and created.started_ns >= last_ns:
-            return grammar.earliest(leg.failed)
+        found = _unanswered_in_api(case, coverage, created, ended_ns)
+        if found is not None:
+            return found
     waiting = [
         w
         for w in case.witnesses
@@ -511,4 +551,34 @@ def _unanswered(case: Case, coverage: StepCoverage, since_ns: int, ended_ns: int
         and not w.call.connection.gaps
         and not coverage.may_lack_answer(w.call, ended_ns)
     ]
-    return grammar.earliest(waiting[-1].all_steps) if waiting else None
+    step = case.grammar.earliest(waiting[-1].all_steps) if waiting else None
+    return _Waiting(step, waiting[-1].call) if step is not None else None
+
+
+def _unanswered_in_api(case: Case, coverage: StepCoverage, created: Call, ended_ns: int) -> _Waiting | None:
+    """Return the call in which the API hangs, or failed, and leaves its client without an answer.
+
+    It may be a call to the broker, to the database or to another service: the innermost one is the cause.
+    """
+    grammar = case.grammar
+    failed, doing = failing_in_api(case, created), hangs_in_api(case, created)
+    last_ns = max((w.call.started_ns for w in case.witnesses if w.steps), default=0)
+    step = None
+    if failed is not None and failed.started_ns >= last_ns:
+        step = step_of_failure(case, failed)
+    elif doing is not None and not coverage.may_lack_answer(doing, ended_ns):
+        failed, step = doing, step_of_failure(case, doing)
+    if failed is not None and step is not None:
+        return _Waiting(step, failed)
+    leg = next((w for w in case.witnesses if w.call is created), None)
+    if leg is None or created.started_ns < last_ns:
+        return None
+    hop = grammar.proxy_step if leg.record.callee == PROXY else None
+    if hop is not None and (
+        _is_given_up(case, leg) or (leg.record.result == "?" and coverage.would_show(hop))
+    ):
+        # The proxy owes the step behind it.
+        return _Waiting(hop, created)
+    # A service that made no call yet is at none of its own steps.
+    step = grammar.earliest(leg.failed) if _is_given_up(case, leg) else None
+    return _Waiting(step, created) if step is not None else None

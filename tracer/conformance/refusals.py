@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from tracer.conformance.case import Case, Ending, Witness
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import Call, RestFacts, RpcFacts
+from tracer.model import Call, ConnectFacts, RestFacts, RpcFacts
 from tracer.openstack.rest import is_login
 from tracer.openstack.services import HOST_SERVICE, KEYSTONE, PROXY
 
-__all__ = ["failing_call", "failing_in_api", "refusal_of", "rejected", "step_of_failure", "waiting_in_api"]
+__all__ = ["failing_call", "failing_in_api", "hangs_in_api", "refusal_of", "rejected", "step_of_failure"]
 
 _FAILED = frozenset(("refused", "none", "error", "unroutable", "failure"))
 """Results of failed calls that are no HTTP status."""
@@ -31,6 +31,10 @@ def refusal_of(case: Case) -> Call | None:
             # The inner leg decides: what a proxy answers after nova-api accepted is no refusal.
             if not case.trace.creates or 200 <= leg.facts.status < 300:
                 return None
+    created = case.trace.created
+    if created is not None and case.trace.creates and created.result == "none":
+        # The portal refuses an order for which the cloud gave it no answer.
+        return next((c for c in case.trace.calls if _status(c) >= 400 and _is_order(case, c)), None)
     return None
 
 
@@ -65,6 +69,9 @@ def rejected(case: Case, coverage: StepCoverage, refusal: Call) -> Ending:
     if _gave_up(case, refusal):
         _hung(case, coverage, ending, refusal)
         return ending
+    if _is_unanswered_inside(case, refusal):
+        _died(case, coverage, ending)
+        return ending
     hop, cause = _refused_by_proxy(case, coverage, refusal), _cause(case, refusal)
     # A connection of the proxy that nova-api refused is more precise than the proxy's 503.
     if hop is not None and (cause is None or case.records[cause.serial].caller != PROXY):
@@ -72,12 +79,16 @@ def rejected(case: Case, coverage: StepCoverage, refusal: Call) -> Ending:
         return ending
     if cause is not None:
         ending.stopped_at = step_of_failure(case, cause)
-        ending.call, ending.error = cause, cause.error or refusal.error
+        # What the service says of a call that was not answered at all tells less than that.
+        said = "" if cause.result in ("none", "refused", "?") else refusal.error
+        ending.call, ending.error = cause, cause.error or said
         return ending
     steps = _steps_refusing(case, refusal)
     if len(steps) > 1:
         # The grammar allows several steps for such an answer.
         ending.between = (_before(case, steps[0]), steps[-1])
+    elif not steps and _failed_by_itself(case, refusal):
+        ending.between = (_last_seen(case), case.grammar.asked_by(case.grammar.api)[-1])
     else:
         ending.stopped_at = steps[0] if steps else _next_duty(case, refusal)
     return ending
@@ -95,6 +106,43 @@ def _gave_up(case: Case, refusal: Call) -> bool:
     return not _status(created) and created.result == "none" and not getattr(refusal.facts, "answered_id", "")
 
 
+def _is_unanswered_inside(case: Case, refusal: Call) -> bool:
+    """Return whether *refusal* is the portal's, and the cloud gave it no answer."""
+    created = case.trace.created
+    return case.trace.creates and created is not None and refusal not in (created, created.front)
+
+
+def _died(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+    """Set where the one was that took the request and ended the connection without an answer."""
+    created, grammar = case.trace.created, case.grammar
+    if created is None:
+        return
+    ending.call, ending.error = created, created.error
+    if case.records[created.serial].callee == grammar.api:
+        _at_next_in_api(case, coverage, ending)
+    else:
+        ending.stopped_at = grammar.proxy_step or grammar.request[-1]
+
+
+def _failed_by_itself(case: Case, refusal: Call) -> bool:
+    """Return whether the API answered that it failed, and no call of it shows at which of its steps."""
+    is_of_api = case.records[refusal.serial].callee == case.grammar.api
+    return case.trace.creates and is_of_api and _status(refusal) >= 500
+
+
+def _last_seen(case: Case) -> str:
+    """Return the last step of the API that was seen; without one the last by which the request came in."""
+    came = [step for step in case.grammar.request if any(step in w.all_steps for w in case.witnesses)]
+    return _last_in_api(case) or (came or list(case.grammar.request))[-1]
+
+
+def _last_in_api(case: Case) -> str | None:
+    """Return the last step of the API that was seen; None without one."""
+    inside = case.grammar.asked_by(case.grammar.api)
+    seen = [step for w in case.witnesses if not w.ambiguous for step in w.steps if step in inside]
+    return max(seen, key=inside.index, default=None)
+
+
 def _hung(case: Case, coverage: StepCoverage, ending: Ending, refusal: Call) -> None:
     """Set where the service was when the proxy gave it up: in a call of its own, else at its next step."""
     created = case.trace.created
@@ -102,28 +150,38 @@ def _hung(case: Case, coverage: StepCoverage, ending: Ending, refusal: Call) -> 
         return
     ending.proxy = refusal
     ending.call, ending.error = created, created.error
-    found = (failing_in_api(case, created), waiting_in_api(case, created))
+    found = (failing_in_api(case, created), _waiting_in_api(case, created))
     doing = max((call for call in found if call is not None), key=lambda call: call.started_ns, default=None)
     if doing is not None and not _worked_after(case, created, doing):
         ending.stopped_at = step_of_failure(case, doing)
         ending.call, ending.error = doing, doing.error
         return
-    grammar = case.grammar
-    inside = grammar.asked_by(grammar.api)
-    seen = [step for w in case.witnesses if not w.ambiguous for step in w.steps if step in inside]
-    last = max((inside.index(step) for step in seen), default=-1)
-    following = inside[last + 1] if last + 1 < len(inside) else inside[-1] if inside else None
-    hop = grammar.earliest(next((w.failed for w in case.witnesses if w.call is created), frozenset()))
-    if last < 0:
+    _at_next_in_api(case, coverage, ending)
+
+
+def _at_next_in_api(case: Case, coverage: StepCoverage, ending: Ending) -> None:
+    """Set where the API was after its last call: at its next step, as far as that is known."""
+    created, grammar = case.trace.created, case.grammar
+    inside, last = grammar.asked_by(grammar.api), _last_in_api(case)
+    at = inside.index(last) if last is not None else -1
+    following = inside[at + 1] if at + 1 < len(inside) else inside[-1] if inside else None
+    if last is None:
         # Not one call of the service: that it took the request is all that is known.
-        ending.stopped_at = hop
+        legs = (w.failed for w in case.witnesses if w.call is created)
+        ending.stopped_at = grammar.earliest(next(legs, frozenset()))
     elif following is not None and (coverage.would_show(following) or following in grammar.inferred):
         ending.stopped_at = following
     else:
-        ending.between = (inside[last], inside[-1])
+        ending.between = (last, inside[-1])
 
 
-def waiting_in_api(case: Case, created: Call) -> Call | None:
+def hangs_in_api(case: Case, created: Call) -> Call | None:
+    """Return the call in which the service of *created* waits; None if it made another one since."""
+    doing = _waiting_in_api(case, created)
+    return None if doing is None or _worked_after(case, created, doing) else doing
+
+
+def _waiting_in_api(case: Case, created: Call) -> Call | None:
     """Return the last call that the service made for *created* and that waits: for an answer or a confirm."""
     until_ns = created.ended_ns or (1 << 62)
     found = None
@@ -196,7 +254,7 @@ def _cause(case: Case, refusal: Call) -> Call | None:
     if _status(refusal) < 500:
         return None
     if case.trace.creates and case.trace.created is not None:
-        return failing_in_api(case, case.trace.created)
+        return failing_in_api(case, case.trace.created) or _refused_to_api(case, case.trace.created)
     witness = failing_call(case, caller=case.records[refusal.serial].callee)
     return witness.call if witness is not None else None
 
@@ -212,6 +270,12 @@ def failing_in_api(case: Case, created: Call) -> Call | None:
     return found
 
 
+def _refused_to_api(case: Case, created: Call) -> Call | None:
+    """Return the last call of nova-api while it worked on *created*, if that was refused; else None."""
+    made = [call for call in _made_by_api(case, created) if not case.is_harmless(call)]
+    return made[-1] if made and 400 <= _status(made[-1]) < 500 else None
+
+
 def failing_call(case: Case, caller: str | None = None) -> Witness | None:
     """Return the first call that failed and was not repeated with success; of *caller* only, if given."""
     for position, witness in enumerate(case.witnesses):
@@ -225,6 +289,8 @@ def failing_call(case: Case, caller: str | None = None) -> Witness | None:
 
 def step_of_failure(case: Case, call: Call) -> str | None:
     """Return the step that a failed call belongs to: by rule `refusals`, else as a near miss of a step."""
+    if isinstance(call.facts, ConnectFacts) and (step := _step_connecting(case, call)) is not None:
+        return step
     steps = case.grammar.steps_refusing(case.records[call.serial].line, call.error)
     if steps:
         return steps[0]
@@ -236,6 +302,20 @@ def step_of_failure(case: Case, call: Call) -> str | None:
     ends, grammar = (record.caller, record.callee), case.grammar
     asks = [s for s in grammar.places if any((leg.caller, leg.callee) == ends for leg in grammar.legs(s))]
     return grammar.earliest(asks)
+
+
+def _step_connecting(case: Case, call: Call) -> str | None:
+    """Return the first step for which the client of a failed connection had not asked its server before.
+
+    None where the ends do not fit, or where all such steps were seen.
+    """
+    record, grammar = case.records[call.serial], case.grammar
+    ends = record.caller, record.callee
+    asks = [
+        s for s in grammar.required if any((leg.caller, leg.callee) == ends for leg in grammar.legs(s)[:1])
+    ]
+    seen = {step for w in case.witnesses if w.call.started_ns < call.started_ns for step in w.steps}
+    return grammar.earliest([step for step in asks if step not in seen])
 
 
 def _steps_refusing(case: Case, refusal: Call) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tracer.conformance.case import GOOD, Case, Ending, Said
 from tracer.conformance.explanation import Explanation
 from tracer.conformance.outcome import only_refused
-from tracer.conformance.sentences import stalled_in
+from tracer.conformance.stalls import stalled_in
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
 from tracer.conformance.told import begun_step, shown_in
@@ -80,6 +80,9 @@ def _result(
         status, reason = "failed" if only_refused(asked, ending) else "seen", ""
     else:
         status, reason = _unseen(case, coverage, ending, step, passed)
+        if status == "not_reached" and taken and ending.stopped_at == step.name and ending.outcome == "stuck":
+            # Its only calls failed, and nobody tried again.
+            status = "failed"
         told = shown_in(case, len(case.attempts) - 1, step.name) if status == "unobserved" else None
         if told is not None and not coverage.has_callee(step.name):
             return _told(case, step, told)

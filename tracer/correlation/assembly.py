@@ -12,7 +12,7 @@ there: request id, then server id, then token, then time and address.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
 from tracer.correlation.call_store import CallStore
@@ -58,8 +58,11 @@ def assemble(store: CallStore, pending: Pending) -> list[Trace]:
     requests += seeded_by_rpc(store, requests)
     # Legs that `pair_legs` could not pair may turn out to have the same request id or VM.
     requests = merged(store, requests)
+    sharing: dict[str, list[Request]] = {}
     for request in requests:
-        _collect(store, request)
+        sharing.setdefault(request.request_id, []).append(request)
+    for request in requests:
+        _collect(store, request, sharing[request.request_id] if request.request_id else ())
     if store.creates:
         owned = {server_id for request in requests for server_id in request.server_ids}
         for request in requests:
@@ -108,18 +111,42 @@ def _may_lack(store: CallStore, trace: Trace) -> bool:
 # --- the calls of a request -----------------------------------------------------------------------
 
 
-def _collect(store: CallStore, request: Request) -> None:
-    """Add the legs, their token validations and the calls with the request id; learn VMs from the RPCs."""
+def _collect(store: CallStore, request: Request, sharing: Sequence[Request]) -> None:
+    """Add the legs, their token validations and the calls with the request id; learn VMs from the RPCs.
+
+    Of *sharing*, the requests that were answered with one id, each gets the calls that name its own VMs or
+    carry its token; those that tell nothing are ambiguous.
+    """
     request.add(request.legs)
     for leg in request.legs:
         request.add(store.validations.get(leg.serial, ()))
-    if request.request_id:
+    if request.request_id and len(sharing) > 1:
+        _collect_own(store, request, [each for each in sharing if each is not request])
+    elif request.request_id:
         request.add(store.by_request.get(request.request_id))
     # The answer of a request for N VMs names one of them. The RPCs before the fork carry the uuids of all.
     for call in request.calls if store.creates else ():
         facts = call.facts
         if isinstance(facts, RpcFacts) and facts.method in rpc.FORKS:
             request.server_ids += [i for i in facts.ids if i not in request.server_ids]
+
+
+def _collect_own(store: CallStore, request: Request, others: Sequence[Request]) -> None:
+    """Add those calls with the request's id that are not known to be those of *others* with the same id."""
+    own = {i for leg in request.legs for i in rest(leg).answered_ids}
+    theirs = {i for each in others for leg in each.legs for i in rest(leg).answered_ids}
+    tokens = {rest(leg).token for leg in request.legs} - {""}
+    their_tokens = {rest(leg).token for each in others for leg in each.legs} - tokens
+    their_legs = {leg.serial for each in others for leg in each.legs}
+    for call in store.by_request.get(request.request_id):
+        ids, token = set(getattr(call.facts, "ids", ())), getattr(call.facts, "token", "")
+        is_own = bool(ids & own) or token in tokens
+        if call.serial in their_legs or (not is_own and (ids & theirs or token in their_tokens)):
+            continue
+        request.add([call])
+        parent = call.parent.facts if call.parent is not None else None
+        if not is_own and not own & set(getattr(parent, "ids", ())):
+            request.ambiguous.add(call.serial)
 
 
 def _share_quota_reads(store: CallStore, requests: list[Request]) -> None:
@@ -489,8 +516,9 @@ def _at_work(spans: list[tuple[int, int, int]], calls: list[Call]) -> Iterator[t
 def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
     """Return (address, since, until) of each service that worked on this trace.
 
-    nova-api works from the request to its answer; nova-conductor, nova-scheduler and nova-compute work from
-    the message that they got to the end of the creation.
+    nova-api works from the request to its answer, and the portal while the order led to no request;
+    nova-conductor, nova-scheduler and nova-compute work from the message that they got to the end of the
+    creation.
     """
     places: list[tuple[str, int, int]] = []
     # No end was seen: the service may still be retrying a connection.
@@ -502,6 +530,8 @@ def _places(store: CallStore, trace: Trace) -> list[tuple[str, int, int]]:
             places += [
                 (address, call.started_ns, until_ns) for address in addresses_of(store, call, trace.calls)
             ]
+        elif trace.created is None and isinstance(facts, RestFacts) and facts.name:
+            places.append((call.connection.server.address, call.started_ns, call.ended_ns or end_ns))
         elif (
             isinstance(facts, RpcFacts)
             and facts.method in rpc.FORKS

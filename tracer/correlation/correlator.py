@@ -125,6 +125,14 @@ class Correlator:
         kept += [store.portal, store.logins, store.loose, [call for call, _ in store.quota]]
         return [call for calls in kept for call in calls if call.started_ns >= since_ns]
 
+    def orders_led(self) -> list[Call]:
+        """Return the kept orders at the portal that led to a trace which is over: none is a trace again."""
+        return [call for call in self._store.portal if call.serial in self._store.orders_led]
+
+    def know_led(self, serials: Iterable[int]) -> None:
+        """Remember that the orders with *serials* led to a trace which is over."""
+        self._store.orders_led.update(serials)
+
     def has_candidates(self) -> bool:
         """Return whether there is a call from which a trace can be built."""
         store = self._store

@@ -37,6 +37,8 @@ NEAR_NS = 50_000_000
 """Two legs without a readable id belong together when they begin within 50 ms."""
 SKEW_NS = 5_000_000
 """By how much calls of two capture points may seem out of order: records were up to 5 ms out of order."""
+MOST_SHARING = 64
+"""Requests that one id is known to be shared by; more of them are taken for one."""
 LONGEST_NS = 120_000_000_000
 """How long nova-api may work on a request before the first call that names the server."""
 
@@ -235,14 +237,17 @@ def _close_in_time(outer: Call, inner: Call) -> bool:
 def merged(store: CallStore, requests: list[Request]) -> list[Request]:
     """Return *requests* with those made one that share a request id or a new VM: legs not paired before.
 
-    An existing VM does not make two requests one: it may be asked for the same action twice.
+    An existing VM does not make two requests one: it may be asked for the same action twice. Nor does the id
+    of an answer: nova answered overlapping requests with that of the last one.
     """
     found: list[Request] = []
-    by_key: dict[str, Request] = {}
+    by_key: dict[str, list[Request]] = {}
     for request in requests:
         new_servers = request.server_ids if store.creates else ()
         keys = [key for key in (request.request_id, *new_servers) if key]
-        same = next((by_key[key] for key in keys if key in by_key), None)
+        known = (each for key in keys for each in by_key.get(key, ()))
+        full = (by_key[key][-1] for key in keys if len(by_key.get(key, ())) >= MOST_SHARING)
+        same = next((each for each in known if not _are_two(each, request)), next(full, None))
         if same is None:
             found.append(request)
             same = request
@@ -256,8 +261,23 @@ def merged(store: CallStore, requests: list[Request]) -> list[Request]:
             same.request_id = same.request_id or request.request_id
             same.server_ids += [i for i in request.server_ids if i not in same.server_ids]
             same.add(request.calls)
-        by_key.update(dict.fromkeys(keys, same))
+        for key in keys:
+            if same not in (sharing := by_key.setdefault(key, [])) and len(sharing) < MOST_SHARING:
+                sharing.append(same)
     return found
+
+
+def _are_two(some: Request, other: Request) -> bool:
+    """Return whether two requests that share an id are not one: one server got both, for different VMs."""
+    servers = {leg.connection.server for leg in some.legs} & {leg.connection.server for leg in other.legs}
+    if not servers:
+        return False
+    made = {i for leg in some.legs for i in _servers(leg)}, {i for leg in other.legs for i in _servers(leg)}
+    names = {rest(leg).name for leg in some.legs}, {rest(leg).name for leg in other.legs}
+    differ = (
+        all(each) and each[0].isdisjoint(each[1]) for each in (made, (names[0] - {""}, names[1] - {""}))
+    )
+    return any(differ)
 
 
 def join_by_elimination(requests: list[Request]) -> list[Request]:

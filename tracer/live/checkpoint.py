@@ -130,6 +130,8 @@ class State(msgspec.Struct):
     calls: list[KeptCall]
     orders: list[str] = []
     """Operations of portal orders that led to a creation; absent in files of earlier versions."""
+    led: list[int] = []
+    """Indices of the orders that led to a trace which is over; absent in files of earlier versions."""
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def load(path: Path) -> State | None:
         if schema != SCHEMA and schema.startswith("tracer.checkpoint/"):
             raise UsageError(f"--checkpoint {path}: {schema[:40]!a}, of another version of tracer: {way_out}")
         state = msgspec.json.decode(content, type=State)
-        if schema != SCHEMA:
+        if schema != SCHEMA or not all(0 <= place < len(state.calls) for place in state.led):
             raise ValueError
         unpack(state)
     except (msgspec.MsgspecError, ValueError, IndexError, RecursionError):

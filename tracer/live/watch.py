@@ -248,7 +248,6 @@ class Watch:
             self._sources.planes(now_s),
             self.queues.unwell(now_ns),
             history.verdicts + Counter(verdict.verdict for verdict in done),
-            history.outcomes + Counter(verdict.outcome for verdict in done),
             self._call_rate.of(self.stages.newest, now_s),
             Counter(self.stages.counts),
         )

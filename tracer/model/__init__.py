@@ -12,6 +12,7 @@ from __future__ import annotations
 from tracer.model.broker import NO_BROKER, Broker, BrokerEvent, BrokerEventKind, Returns
 from tracer.model.calls import (
     CLIENT,
+    CLOSED_UNANSWERED,
     SERVER,
     Call,
     ConnectFacts,
@@ -77,6 +78,7 @@ __all__ = [
     "BOTH",
     "CALLS_OVER",
     "CLIENT",
+    "CLOSED_UNANSWERED",
     "FIREHOSE",
     "NO_BROKER",
     "SERVER",

@@ -35,8 +35,6 @@ class Returns(NamedTuple):
     often: int
     first_ns: int
     last_ns: int
-    text: str
-    """Code and text of the latest basic.return: 312 NO_ROUTE."""
 
 
 class Broker(Protocol):

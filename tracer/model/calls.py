@@ -10,6 +10,7 @@ from tracer.model.streams import Connection, Endpoint
 
 __all__ = [
     "CLIENT",
+    "CLOSED_UNANSWERED",
     "SERVER",
     "Call",
     "ConnectFacts",
@@ -37,6 +38,8 @@ class End(NamedTuple):
 
 CLIENT = 0
 SERVER = 1
+CLOSED_UNANSWERED = "closed the connection without an answer"
+"""How the error begins of a call whose server ended the connection instead."""
 
 
 class Event(NamedTuple):
@@ -77,8 +80,6 @@ class RestFacts:
     """Digest of X-Subject-Token."""
     name: str = ""
     """A server's name in the body of the request."""
-    count: int = 1
-    """How many servers were asked for."""
     ids: tuple[str, ...] = ()
     """UUIDs (and other resource ids) in path, query and body of the request."""
     answered_ids: tuple[str, ...] = ()
@@ -126,8 +127,6 @@ class RpcFacts:
     project_id: str = ""
     ids: tuple[str, ...] = ()
     """Instance UUIDs, in order."""
-    hosts: tuple[str, ...] = ()
-    """Hosts in a reply of select_destinations: the selected ones, without alternates."""
     vm_state: str = ""
     """Instance.save: the new state."""
     task_state: str = ""
@@ -154,8 +153,6 @@ class RpcFacts:
     unconfirmed: bool = False
     """Its publisher waits for the broker's confirm, which was not seen."""
     broken: bool = False
-    no_ack: bool = False
-    """Its consumer acknowledges nothing: for the broker a delivered message is done."""
     answered_ns: int | None = None
     """Call: time at which its reply was published (or delivered, if the publish was not seen)."""
 
@@ -172,7 +169,6 @@ class SqlFacts:
     vm_state: str = ""
     action: str = ""
     """UPDATE instances: the state that it writes, as grammars match it."""
-    schema: str = ""
     quota: bool = False
     """It reads limits or usage that nova-api's quota check reads."""
     broken: bool = False

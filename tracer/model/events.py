@@ -110,7 +110,6 @@ class Picture:
     """Queues with a problem."""
     verdicts: Counter[str] = field(default_factory=Counter)
     """Verdicts of the traces that are done."""
-    outcomes: Counter[str] = field(default_factory=Counter)
     calls_per_second: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
     """Calls of the whole run, by protocol."""

@@ -126,8 +126,6 @@ class AmqpContent(NamedTuple):
     body_bytes: int
     """Its declared size."""
     truncated: bool
-    raw_method: bytes = b""
-    """The payload of its method frame; empty unless asked for."""
     raw_header: bytes = b""
     """The payload of its header frame, which holds the properties; empty unless asked for."""
 

@@ -65,7 +65,6 @@ class Connection:
     protocol: str | None = None
     """Name of its decoder, once known; or FIREHOSE."""
     gaps: int = 0
-    lost_bytes: int = 0
     client_role: str = ""
     """Role of the client by its own words (User-Agent, AMQP connection name)."""
     server_role: str = ""

@@ -82,6 +82,10 @@ class CallRecord:
     """RPC: (path, frame) of the consumer's acknowledgement. Not shown, since it has no content."""
     ahead_ns: int = 0
     """How far the clock of the capture is ahead of the one by which all is judged, `started_ns` too."""
+    answered_by: str = ""
+    """The proxy that answered by itself, in place of the callee."""
+    said: str = ""
+    """What the body of a good answer says is wrong with what was asked for."""
 
     @property
     def captured_ns(self) -> int:

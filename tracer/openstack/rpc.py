@@ -35,15 +35,12 @@ __all__ = [
     "OBJECT_CHANGES",
     "OBJECT_DATA",
     "OF_OBJECTS",
-    "OLD_SELECTED_HOST",
     "OWN",
     "REASONS",
     "REPLY_QUEUE",
     "REPLY_WITHIN_NS",
     "SAVE",
     "SAVES_SERVER",
-    "SELECTED_HOST",
-    "SELECTS_HOSTS",
     "SENDER",
     "SERVERS_IN",
     "SERVER_ID",
@@ -64,7 +61,11 @@ OWN: Path = ("instance", "uuid")
 
 
 REPLY_WITHIN_NS = 60_000_000_000
-"""How long a caller waits for a reply: rpc_response_timeout, as oslo.messaging has it by default."""
+"""How long a caller waits for a reply: rpc_response_timeout, as oslo.messaging has it by default.
+
+No message carries it; `_timeout` is that of the heartbeats of a long call. Nova's words of a time-out name
+the message, which shows how long its caller waited.
+"""
 
 
 class Method(NamedTuple):
@@ -81,8 +82,6 @@ class Method(NamedTuple):
     """It names all servers of one request: each of them gets a trace."""
     asks_a_host_to_build: bool = False
     """It is sent to the host on which the server will be built."""
-    selects_hosts: bool = False
-    """Its reply names a host for each server."""
     acts_on_a_server: bool = False
     """It asks for an operation on one existing server."""
     passed_on_by: str = ""
@@ -121,7 +120,6 @@ METHODS = (
         ),
         names_new_servers=True,
         forks=True,
-        selects_hosts=True,
     ),
     Method(
         "build_and_run_instance",
@@ -183,10 +181,6 @@ METHODS = (
 
 REPLY_QUEUE = "reply_"
 """Start of the name of the queue of a process for replies (oslo_messaging/_drivers/amqpdriver.py)."""
-# What the reply to a method that selects hosts names for each server: the host chosen and its alternates,
-# or until Pike the host alone (nova/scheduler/manager.py).
-SELECTED_HOST: Path = ("*", "service_host")
-OLD_SELECTED_HOST: Path = ("host",)
 
 # --- objects --------------------------------------------------------------------------------------
 # What object_action and its like are about. Sources: oslo.versionedobjects; nova/objects/base.py.
@@ -260,7 +254,6 @@ REASONS = {method.name: method.reasons for method in METHODS if method.reasons}
 """Method -> where its arguments say why the host that sends it gives up."""
 GIVES_UP = frozenset(REASONS)
 """Methods with which a host gives up, and another one is asked."""
-SELECTS_HOSTS = frozenset(method.name for method in METHODS if method.selects_hosts)
 ACTS_ON_A_SERVER = frozenset(method.name for method in METHODS if method.acts_on_a_server)
 OF_OBJECTS = frozenset(method.name for method in METHODS if method.of_objects)
 DELETES = frozenset(method.name for method in METHODS if method.deletes)

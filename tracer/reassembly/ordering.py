@@ -184,7 +184,6 @@ class Ordering:
         capture.gaps += 1
         capture.lost_bytes += size_bytes
         connection.gaps += 1
-        connection.lost_bytes += size_bytes
         since_ns = half.last_ns
         # The other end sent data while it lacked these bytes, so they arrived there later. The narrower
         # interval helps decoders to pair messages around the hole.

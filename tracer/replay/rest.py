@@ -375,9 +375,9 @@ def _unsendable(message: HttpRequest) -> str:
         return "CONNECT requests: what follows is no HTTP"
     if message.truncated:
         return CUT
-    if len(message.body) >= RAW_LIMIT or (declared.isdigit() and int(declared) > RAW_LIMIT):
+    if len(message.body) >= RAW_LIMIT or (declared.isdecimal() and int(declared) > RAW_LIMIT):
         return f"requests with a body of more than {RAW_LIMIT >> 20} MiB"
-    if declared.isdigit() and int(declared) != len(message.body):
+    if declared.isdecimal() and int(declared) != len(message.body):
         return CUT
     return ""
 

@@ -229,6 +229,7 @@ def _call(call: CallRecord, names: _Pseudonyms) -> CallRecord:
         operation=names.text(call.operation),
         evidence=tuple((names.path(path), frame) for path, frame in call.evidence),
         error=names.text(call.error),
+        said=names.text(call.said),
         caller_address=names.text(call.caller_address),
         callee_address=names.text(call.callee_address),
         message_id=names.text(call.message_id),

@@ -45,7 +45,7 @@ class Metrics:
     """
 
     def __init__(self, listen: str, grammar: str, posted: Posted = dict) -> None:
-        self._registry = registry = CollectorRegistry()
+        registry = CollectorRegistry()
         info = Info("tracer_build", "Version of tracer, and the grammar that it checks", registry=registry)
         info.info({"version": __version__, "grammar": grammar})
         ProcessCollector(registry=registry)

@@ -219,7 +219,7 @@ def deviations(page: Page, verdict: Verdict) -> None:
             text.append(f"  {plain(_untitled(_rest(message, step), title), 300)}")
         text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
         page.line(text, 2, hang=4)
-        lines = dict.fromkeys(each.call.matched for each in group if each.call)
+        lines = dict.fromkeys(_seen(each.call) for each in group if each.call)
         places = [each.call.evidence[0] for each in group if each.call and each.call.evidence]
         for number, line in enumerate(list(lines)[:1]):
             seen = Text.assemble(("seen     ", "dim"), plain(line, 300))
@@ -229,6 +229,11 @@ def deviations(page: Page, verdict: Verdict) -> None:
         for number, line in enumerate(group[0].expected[:4]):
             head = "      or " if number else "expected "
             page.line(Text.assemble((head, "dim"), plain(_without_title(line, title), 300)), 4, hang=9)
+
+
+def _seen(call: CallRecord) -> str:
+    """Return the line of *call*, with what a good answer says is wrong: else it would look as expected."""
+    return f"{call.matched}: {call.said}" if call.said else call.matched
 
 
 def _rest(message: str, step: str | None) -> str:

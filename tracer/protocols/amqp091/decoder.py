@@ -377,9 +377,7 @@ class Amqp091:
             if len(stream.contents) >= _MOST_PENDING:
                 # The oldest one; a dict keeps the order of insertion.
                 self._finish(stream, next(iter(stream.contents)), messages)
-            content = stream.contents[channel] = Content(method.name, arguments, mark)
-            if self._raw:
-                content.raw_method = payload
+            stream.contents[channel] = Content(method.name, arguments, mark)
             return
         if method.name == "connection.tune-ok":
             lowest, highest = _FRAME_MAX_BOUNDS
@@ -439,7 +437,6 @@ class Amqp091:
                 parts[0] if len(parts) == 1 else b"".join(parts),
                 max(content.body_bytes, 0),
                 content.truncated or content.received != content.body_bytes,
-                content.raw_method,
                 content.raw_header,
             )
         )

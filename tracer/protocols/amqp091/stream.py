@@ -48,7 +48,6 @@ class Content:
         "parts",
         "properties",
         "raw_header",
-        "raw_method",
         "received",
         "truncated",
     )
@@ -65,7 +64,7 @@ class Content:
         self.kept = 0
         self.parts: list[bytes] = []
         self.truncated = False
-        self.raw_method = self.raw_header = b""
+        self.raw_header = b""
 
     def add(self, part: bytes, limit: int) -> None:
         """Keep *part* of the body, up to *limit* bytes in all."""
