@@ -555,6 +555,15 @@ def _unanswered(case: Case, coverage: StepCoverage, since_ns: int, ended_ns: int
     return _Waiting(step, waiting[-1].call) if step is not None else None
 
 
+def _was_left(case: Case, doing: Call) -> bool:
+    """Return whether a step behind those of the API began after *doing*: it did not hang there."""
+    last = max((case.grammar.places[step] for step in case.grammar.asked_by(case.grammar.api)), default=0)
+    return any(
+        w.call.started_ns > doing.started_ns and any(case.grammar.places[step] > last for step in w.steps)
+        for w in case.witnesses
+    )
+
+
 def _unanswered_in_api(case: Case, coverage: StepCoverage, created: Call, ended_ns: int) -> _Waiting | None:
     """Return the call in which the API hangs, or failed, and leaves its client without an answer.
 
@@ -566,7 +575,7 @@ def _unanswered_in_api(case: Case, coverage: StepCoverage, created: Call, ended_
     step = None
     if failed is not None and failed.started_ns >= last_ns:
         step = step_of_failure(case, failed)
-    elif doing is not None and not coverage.may_lack_answer(doing, ended_ns):
+    elif doing is not None and not (coverage.may_lack_answer(doing, ended_ns) or _was_left(case, doing)):
         failed, step = doing, step_of_failure(case, doing)
     if failed is not None and step is not None:
         return _Waiting(step, failed)
