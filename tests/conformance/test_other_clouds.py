@@ -301,11 +301,22 @@ def test_a_vrm_that_was_seen_is_expected_to_be_asked(tmp_path: Path) -> None:
     assert not [note for note in found["after"].notes if note.kind == "absent"]
 
 
-@pytest.mark.parametrize("how", ["dies", "hangs"])
-def test_a_step_begun_by_a_state_has_its_time(how: str, tmp_path: Path) -> None:
-    verdict = judged(tmp_path, breaks={"8c": how})
+@pytest.mark.parametrize("how", ["", "dies", "hangs", "aborts", "fails"])
+def test_a_step_begun_by_a_state_begins_when_the_step_before_has_ended(how: str, tmp_path: Path) -> None:
+    """The state is saved while another thread still asks neutron."""
+    verdict = judged(tmp_path, "cloudvm_create", breaks={"8c": how} if how else {})
     (saved, *_) = [call for call in verdict.calls if call.action == "Instance.save spawning"]
-    assert [s.started_ns for s in verdict.steps if s.step == "8c"] == [saved.started_ns]
+    asked, started = (step for step in verdict.steps if step.step in ("8b", "8c"))
+    assert asked.started_ns is not None and asked.duration_ns is not None
+    assert started.started_ns == asked.started_ns + asked.duration_ns > saved.started_ns
+
+
+@pytest.mark.parametrize("step", ["8a", "8b"])
+def test_a_step_begun_by_a_state_has_its_time(step: str, tmp_path: Path) -> None:
+    verdict = judged(tmp_path, breaks={step: "hangs"}, volume=True)
+    state = {"8a": "block_device_mapping", "8b": "networking"}[step]
+    (saved, *_) = [call for call in verdict.calls if call.action == f"Instance.save {state}"]
+    assert [s.started_ns for s in verdict.steps if s.step == step] == [saved.started_ns]
 
 
 def test_an_error_without_a_reason_names_the_host_and_says_so(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_a_conforming_trace_is_one_line(build: SimpleNamespace) -> None:
     assert text_of(build.report(build.conforming())).splitlines() == [
         "✓ VM web-1 00000001…  active on compute1 after 11.4 s",
         "1 trace: 1 conforms  (1 active)",
+        "checked against cloudvm_create: asked for",
     ]
 
 

@@ -112,7 +112,7 @@ def _events(decoded: dict[str, object]) -> Iterator[Event]:
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
-    """Read action, name, count and boot volume from the JSON of a request."""
+    """Read action, name, count, boot volume and want of a network from the JSON of a request."""
     # A POST to /action is one key, the action, with its arguments: {"os-stop": null}.
     if facts.path.endswith(rest.ACTION) and len(decoded) == 1:
         facts.action = next((key for key in decoded if _ACTION.fullmatch(key)), "")
@@ -129,6 +129,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
     if facts.creates:
         facts.count = max(numbers, default=1)
         facts.volume = _boots_from_volume(inner)
+        facts.no_network = inner.get(rest.NETWORKS) == rest.NO_NETWORK
 
 
 def _boots_from_volume(server: dict[str, object]) -> bool:

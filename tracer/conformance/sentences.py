@@ -29,6 +29,7 @@ __all__ = [
     "deletion_words",
     "expected_words",
     "failure_words",
+    "granted_words",
     "host_words",
     "missing_words",
     "order_words",
@@ -170,6 +171,9 @@ def cause_of(case: Case, ending: Ending) -> str:
         return ending.error
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     message = _last_message(case)
+    if ending.state:
+        what = "no state" if ending.outcome == "stuck" else "error"
+        return f"{what} after {ending.state}"
     if message is not None and message.result in _UNFETCHED:
         record = message
     if record is None or (ending.call is case.trace.failed_call and record is not message):
@@ -342,6 +346,10 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
         w.call.started_ns >= since_ns or step not in case.grammar.attempt for w in case.step_calls(step)
     )
     verb = "has not ended" if came else "never came"
+    turned_away = [w.record for w in case.witnesses if step in w.failed and w.record.protocol == "RPC"]
+    is_sent = bool(turned_away) and not turned_away[-1].operation.startswith("CONNECT")
+    if is_sent and not came and ending.hindrance is None and not ending.how:
+        return f"step {step} did not get through in {time_words(quiet_ns)}: {call_words(turned_away[-1])}"
     text = f"step {step} {verb} in {time_words(quiet_ns)}, owed by {owed_by(case, step)}"
     if ending.hindrance is not None:
         return f"{text}: {ending.hindrance.words}"
@@ -351,7 +359,6 @@ def stall_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     waits = message is not None and coverage.owed_by_broker(step)
     if waits and message is not None:
         return f"{text}: {message.operation} {_BROKER.get(message.result, '')}"
-    turned_away = [w.record for w in case.witnesses if step in w.failed and w.record.protocol == "RPC"]
     if turned_away:
         return f"{text}: {call_words(turned_away[-1])}"
     last = case.records[ending.call.serial] if ending.call is not None else None
@@ -423,6 +430,24 @@ def expected_words(grammar: Grammar, step: str | None, by_state: bool = False) -
     return tuple(f"{line}: {found.title}" for line in lines)
 
 
+def granted_words(case: Case, ending: Ending, shown: CallRecord | None) -> tuple[str, ...]:
+    """Return the answer that was expected in place of the refusal *shown*; () where it is no such refusal.
+
+    A service that refuses by its own judgement has done the call of the step that stopped it, or makes none.
+    """
+    witness = next((w for w in case.witnesses if w.record is shown), None)
+    step = ending.stopped_at or (ending.between[1] if ending.between else None)
+    if ending.outcome != "rejected" or ending.proxy is not None or witness is None or step is None:
+        return ()
+    if step in witness.failed or witness.record.callee != case.grammar.caller(step):
+        return ()
+    terminals = (case.grammar.automaton.symbols[c.symbol].terminal for c in witness.candidates)
+    found = (expected_of(case.grammar.terminals[name].pattern) for name in terminals)
+    good = next(found).rpartition(" ")[2]
+    record, title = witness.record, case.grammar.step(step).title
+    return (f"{record.protocol} {record.caller} > {record.callee} {record.operation} {good}: {title}",)
+
+
 def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     """Return the message of a step that should have been seen."""
     later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
@@ -482,7 +507,7 @@ def summary_words(
         return f"stuck: {stall_words(case, ending, coverage)}"
     if ending.outcome == "deleted":
         return f"deleted after {took} {deletion_words(case, ending)}"
-    hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
+    hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.required]
     unseen = f"; {len(hidden)} of {len(steps)} steps cannot be seen in these captures" if hidden else ""
     if ending.outcome == "unfinished":
         where = f"before step {ending.stopped_at}"

@@ -38,6 +38,8 @@ __all__ = [
     "ID",
     "ID_WORDS",
     "NAMES",
+    "NETWORKS",
+    "NO_NETWORK",
     "OBJECTS_OF_VRM",
     "OLD_PROJECT",
     "PATHS",
@@ -262,6 +264,10 @@ SERVER_COUNTS = ("min_count", "max_count", "count")
 """Members that hold the number of servers that a request asks for."""
 DISKS = ("block_device_mapping_v2", "block_device_mapping")
 """Members of a request for a server that name its disks, the newer form first."""
+NETWORKS = "networks"
+"""Member of a request for a server that names its networks."""
+NO_NETWORK = "none"
+"""Its value for a server that shall have no network (compute API 2.37)."""
 SERVER = "server"
 """Member that holds a server."""
 STATUS = "status"

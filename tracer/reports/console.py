@@ -179,8 +179,8 @@ def _nothing(page: Page, report: Report) -> None:
 
 
 def _choice(page: Page, report: Report) -> None:
-    """Write which grammar was chosen, and why."""
-    if report.grammar_reason:
+    """Write which grammar the traces were checked against, and why."""
+    if report.verdicts:
         page.line(Text(choice_words(report), "dim"), hang=4)
 
 
