@@ -251,6 +251,7 @@ class Watch:
             history.outcomes + Counter(verdict.outcome for verdict in done),
             self._call_rate.of(self.stages.newest, now_s),
             Counter(self.stages.counts),
+            self.stages.grammar.name,
         )
 
     # --- the end ---
