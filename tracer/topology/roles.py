@@ -89,6 +89,8 @@ class Roles:
         """serial -> (start, role of the server) of open requests on the external plane"""
         self._inner: dict[str, set[str]] = {}
         """address -> roles that did there what only they do, and name themselves nowhere"""
+        self._asks_from: dict[Endpoint, set[str]] = {}
+        """server of an API call on the external plane -> addresses from which it asked others meanwhile"""
         self._first_with: OrderedDict[str, str] = OrderedDict()
         """request id -> address of the first unknown client that sent it"""
         self._presumed_inner: dict[str, str] = {}
@@ -222,6 +224,7 @@ class Roles:
                 first = self._first_with.get(facts.answered_id)
                 if first is not None and (role := self._presumed.get(connection.server)):
                     self._acts_inside(first, role)
+                    self._asks(first, connection.server)
             self._open_outside.pop(call.serial, None)
             if call.back is not None:
                 self._front(connection.server, _behind(call.back))
@@ -348,6 +351,11 @@ class Roles:
             self._inner.setdefault(address, set()).add(role)
         self._acting.add(role)
 
+    def _asks(self, address: str, outer: Endpoint) -> None:
+        """Record that *address* asked others for a request that was sent to *outer*, its other address."""
+        if outer in self._asks_from or len(self._asks_from) < MOST_INNER:
+            self._asks_from.setdefault(outer, set()).add(address)
+
     def _not_presumed(self, address: str) -> None:
         role = self._presumed_inner.pop(address, None)
         if role is not None:
@@ -428,6 +436,9 @@ class Roles:
         roles = {self._presumed[call.connection.server] for call in elsewhere}
         if len(roles) == 1 and not connection.client_role and self._is_unknown(address):
             self._acts_inside(address, *roles)
+        servers = {call.connection.server for call in elsewhere}
+        if len(servers) == 1:
+            self._asks(address, *servers)
         return elsewhere[-1]
 
     def _forget_token(self, call: Call, facts: RestFacts) -> None:
@@ -504,9 +515,17 @@ class Roles:
         return found
 
     def inner_addresses(self, outer: Endpoint) -> set[str]:
-        """Return the addresses from which the service that clients ask at *outer* itself asks others."""
+        """Return the addresses from which the service that clients ask at *outer* itself asks others.
+
+        Those that were seen to do so for *outer*; else all of this service but those of another such server.
+        """
         role = self._presumed.get(outer)
-        return self._inside_of(role) if role is not None and self.stands_alone(role) else set()
+        if role is None or not self.stands_alone(role):
+            return set()
+        if own := self._asks_from.get(outer):
+            return own
+        acting = {address for address, roles in self._acts.items() if role in roles}
+        return (acting | self._inside_of(role)).difference(*self._asks_from.values())
 
     def _inside_of(self, role: str) -> set[str]:
         """Return the addresses that nothing identifies but what *role* does inside."""
@@ -526,12 +545,12 @@ class Roles:
     def _is_client(self, address: str) -> bool:
         """Return whether *address*, outside of the cloud, asks its API for itself: it is no portal.
 
-        Nobody asks anything of it; and it names a tool of clients, or nothing shows a vendor's cloud, where a
-        portal may get its orders unseen.
+        Nobody asks anything of it; and it names a tool of clients, or hosts were seen and none that works
+        with a VRM. In a vendor's cloud a portal may get its orders unseen.
         """
         if address in self._portal_addresses:
             return False
-        return address in self._tools or not self.sign_of_vendor()
+        return address in self._tools or (NOVA_COMPUTE in self._acting and not self.sign_of_vendor())
 
     def fronts_of(self, role: str) -> set[str]:
         """Return the addresses of the proxies that forward to *role*."""
