@@ -6,7 +6,10 @@ errors names what, where and what to do, in one line; the command line prints it
 
 from __future__ import annotations
 
-__all__ = ["GrammarError", "InternalError", "SourceError", "TracerError", "UsageError", "reason"]
+from collections.abc import Iterable
+
+__all__ = ["GrammarError", "InternalError", "SourceError", "TracerError", "UsageError", "close_matches",
+           "reason"]  # fmt: skip
 
 
 class TracerError(Exception):
@@ -34,3 +37,14 @@ def reason(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "no permission: run as its owner"
     return error.strerror or str(error)
+
+
+def close_matches(word: str, known: Iterable[str], n: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return the *n* at most of *known* that are nearest to a misspelt *word*, for "did you mean".
+
+    *cutoff* is the least similarity, from 0 to 1.
+    """
+    # Imported here: a run without a mistake does without it.
+    from difflib import get_close_matches
+
+    return get_close_matches(word, [*known], n, cutoff)

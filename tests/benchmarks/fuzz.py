@@ -316,7 +316,7 @@ def _whole(parts: list[bytes]) -> None:
     stages.read([found])
     stages.finish()
     checker = stages.checker()
-    for _, trace in stages.traces():
+    for _, trace in stages.traces().named:
         stages.checked(checker, trace)
 
 

@@ -89,7 +89,6 @@ def failure(name: str = "NoValidHost", message: str = "No valid host was found. 
 CALL = OsloMessage(
     "request",
     "select_destinations",
-    "1.17",
     MSG_ID,
     UNIQUE,
     REQ,
@@ -116,7 +115,7 @@ FORMS = [envelope, compact, shuffled, unenveloped]
 
 @pytest.mark.parametrize("form", FORMS)
 def test_reads_a_call(form: Any) -> None:
-    """A call has its method, version, ids and context, in whatever form it is written."""
+    """A call has its method, ids and context, in whatever form it is written."""
     assert oslo.read(form(request("select_destinations", {"a": 1}))) == CALL
 
 
@@ -166,7 +165,7 @@ def test_failure_texts(sent: str, expected: str | None) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_reads_a_notification(form: Any) -> None:
-    """A notification has an event type and a publisher."""
+    """A notification has an event type."""
     sent: dict[str, Any] = {
         "message_id": "6b4d",
         "publisher_id": "nova-compute:compute1",
@@ -179,7 +178,6 @@ def test_reads_a_notification(form: Any) -> None:
         unique_id=UNIQUE,
         request_id=REQ,
         event_type="instance.create.end",
-        publisher_id="nova-compute:compute1",
     )
 
 
@@ -272,13 +270,13 @@ def test_a_cut_failure_keeps_its_class() -> None:
 def test_reads_through_compression(pack: Any) -> None:
     """zlib, gzip and bz2 bodies (kombu_compression) are read as others are."""
     body = pack(envelope(request("select_destinations", {"instance_uuids": [VM]})))
-    assert oslo.read(body) == CALL._replace(compressed=True)
+    assert oslo.read(body) == CALL
     assert oslo.instance_uuids("select_destinations", body) == (VM,)
 
 
 def test_a_compression_that_we_cannot_undo() -> None:
     """A zstd body is known to be compressed, and nothing else."""
-    assert oslo.read(b"\x28\xb5\x2f\xfd" + b"x" * 50) == OsloMessage("compressed", compressed=True)
+    assert oslo.read(b"\x28\xb5\x2f\xfd" + b"x" * 50) == OsloMessage("compressed")
 
 
 def test_a_bomb_is_cut() -> None:

@@ -24,7 +24,6 @@ _MOST_EVENTS = 64
 FORM_BYTES = 65_536
 """How much of a form is looked at for a name: a field more than that many bytes long may hold a file."""
 _WANTED_GETS = re.compile("|".join(rest.SHOWS_WHAT_A_CREATION_IS))
-_SECRET_PATHS = re.compile("|".join(map(re.escape, rest.SECRETS)), re.IGNORECASE)
 _FAULT_FIELDS = faults.FIELDS
 _CONDITIONS = {row.resource: row for row in states.CONDITIONS}
 _CUT_FAULT = re.compile(rf'"(?:{"|".join(faults.CUT_FIELDS)})"\s*:\s*"((?:[^"\\]|\\.){{1,300}})')
@@ -57,7 +56,7 @@ def wants_body(method: str, target: str, headers: dict[str, str], status: int) -
     """
     path, _ = split_target(target)
     # Before all other rules: not even the text of a refused login is read.
-    if _SECRET_PATHS.search(path):
+    if rest.is_secret(path):
         return False
     if status >= 400:
         return True
@@ -176,7 +175,7 @@ def _described(decoded: dict[str, object]) -> list[str]:
             texts += [item.get("id") if isinstance(item, dict) else item for item in value[:64]]
         elif key == "id" or key.lower().endswith("id"):
             texts.append(value)
-    return [text for text in texts if isinstance(text, str) and len(text) == 36 and UUID.fullmatch(text)]
+    return [text for text in texts if type(text) is str and len(text) == 36 and UUID.fullmatch(text)]
 
 
 def _read_states(facts: RestFacts, decoded: dict[str, object]) -> None:

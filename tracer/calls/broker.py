@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Any
 
 from tracer.calls.bodies import clean
+from tracer.calls.rpc_facts import reply_text
 from tracer.model import TO_CLIENT, AmqpMethod, BrokerEvent, BrokerEventKind, Closed, Connection, Returns
+from tracer.model.tables import trim
 
 __all__ = ["BrokerLog"]
 
@@ -39,11 +40,11 @@ class BrokerLog:
         self._count = 0
         """Consumers that are remembered."""
         self._consumers: dict[str, set[_Consumer]] = {}
-        self._asked: dict[tuple[int, int], str] = {}
+        self._asked: OrderedDict[tuple[int, int], str] = OrderedDict()
         """(connection, channel) -> queue of a basic.consume without a tag, which the broker chooses."""
-        self._programs: dict[int, str] = {}
+        self._programs: OrderedDict[int, str] = OrderedDict()
         """Connection -> program and process, of handshakes that go on."""
-        self._reasons: dict[int, tuple[bool, str]] = {}
+        self._reasons: OrderedDict[int, tuple[bool, str]] = OrderedDict()
         """Connection -> (whether the broker closes it, its words), between connection.close and its end."""
 
     # --- what comes in ---
@@ -61,7 +62,7 @@ class BrokerLog:
                 self._comes((number, message.channel, tag), queue, connection, message.time_ns)
             else:
                 self._asked[number, message.channel] = queue
-                _trim(self._asked)
+                trim(self._asked, MOST_KEYS)
         elif name == "basic.consume-ok":
             asked = self._asked.pop((number, message.channel), "")
             if asked:
@@ -74,7 +75,7 @@ class BrokerLog:
         elif name == "channel.close":
             words = f"{'the broker' if by_broker else 'its client'} closed the channel of the consumer"
             if by_broker or arguments.get("reply_code", 200) != 200:
-                words += f": {_reply(message)}"
+                words += f": {reply_text(message)}"
             for channel, tag in [*self._on.get(number, ())]:
                 if channel == message.channel:
                     self._goes((number, channel, tag), connection, message.time_ns, by_broker, words)
@@ -84,7 +85,7 @@ class BrokerLog:
         if what == "start-ok":
             program, _, rest = str(arguments.get("connection_name", "")).partition(":")
             self._programs[number] = f"{program}:{rest.partition(':')[0]}"[:100]
-            _trim(self._programs)
+            trim(self._programs, MOST_KEYS)
         elif what == "open-ok":
             program = self._programs.pop(number, "")
             self._event("opened", connection, message.time_ns, words=program.strip(":"))
@@ -94,8 +95,8 @@ class BrokerLog:
         elif what == "unblocked":
             self._event("unblocked", connection, message.time_ns, by_broker=True)
         elif what == "close":
-            self._reasons[number] = message.direction == TO_CLIENT, _reply(message)
-            _trim(self._reasons)
+            self._reasons[number] = message.direction == TO_CLIENT, reply_text(message)
+            trim(self._reasons, MOST_KEYS)
 
     def delivers(self, connection: Connection, channel: int, tag: str, queue: str, time_ns: int) -> None:
         """Record that a delivery shows a consumer, whose beginning may not be in the capture."""
@@ -109,8 +110,7 @@ class BrokerLog:
         before = self._returns.get(queue)
         often, first_ns = (before.often, before.first_ns) if before else (0, time_ns)
         self._returns[queue] = Returns(often + 1, first_ns, time_ns, text)
-        if len(self._returns) > MOST_KEYS:
-            self._returns.popitem(last=False)
+        trim(self._returns, MOST_KEYS)
 
     def closed(self, closed: Closed) -> None:
         """Record the end of a connection, and of its consumers."""
@@ -200,22 +200,11 @@ class BrokerLog:
         return self._returns.get(queue)
 
 
-def _reply(message: AmqpMethod) -> str:
-    return clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
-
-
-def _trim(table: dict[Any, Any]) -> None:
-    """Drop the oldest entry of a table that is full."""
-    if len(table) > MOST_KEYS:
-        del table[next(iter(table))]
-
-
 def _keep(
     table: OrderedDict[str, deque[BrokerEvent]], key: str, event: BrokerEvent, most: int, keys: int
 ) -> None:
     events = table.get(key)
     if events is None:
         events = table[key] = deque(maxlen=most)
-        if len(table) > keys:
-            table.popitem(last=False)
+        trim(table, keys)
     events.append(event)

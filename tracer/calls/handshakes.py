@@ -8,9 +8,10 @@ handshake off, too, but within milliseconds: only one that lasts counts.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
-from tracer.calls.bodies import clean
+from tracer.calls.rpc_facts import reply_text
 from tracer.model import (
     BOTH,
     CLIENT,
@@ -24,6 +25,7 @@ from tracer.model import (
     End,
     Frames,
 )
+from tracer.model.tables import trim
 
 __all__ = ["Handshakes"]
 
@@ -45,10 +47,10 @@ class Handshakes:
 
     def __init__(self, serial: Callable[[], int]) -> None:
         self._serial = serial
-        self._waiting: dict[int, AmqpMethod] = {}
+        self._waiting: OrderedDict[int, AmqpMethod] = OrderedDict()
         """Connection number -> latest method of its handshake, the one that waits longest first."""
         self._told: dict[int, Call] = {}
-        self._done: dict[int, None] = {}
+        self._done: OrderedDict[int, None] = OrderedDict()
         """Connections of which nothing more is claimed: they have talked, or their end was told."""
         self._all_done_to = -1
         """Highest number of a connection that was dropped from these."""
@@ -71,13 +73,11 @@ class Handshakes:
         if message.name in STEPS:
             self._waiting.pop(number, None)
             self._waiting[number] = message
-            if len(self._waiting) > MOST_OPEN:
-                del self._waiting[next(iter(self._waiting))]
+            trim(self._waiting, MOST_OPEN)
         elif message.name == _REFUSAL and message.direction == TO_CLIENT and number in self._waiting:
             before = self._waiting.pop(number)
-            arguments = message.arguments
-            said = clean(f"{arguments.get('reply_code', '')} {arguments.get('reply_text', '')}")
             self._finish(number)
+            said = reply_text(message)
             return [self._failed(before.connection, message.frames, "error", said, message.time_ns)]
         return []
 
@@ -127,8 +127,7 @@ class Handshakes:
         """Record that nothing more is claimed of a connection."""
         self._done[number] = None
         if len(self._done) > MOST_DONE:
-            oldest = next(iter(self._done))
-            del self._done[oldest]
+            oldest, _ = self._done.popitem(last=False)
             self._all_done_to = max(self._all_done_to, oldest)
 
     def _broken_off(self, connection: Connection, message: AmqpMethod, ended_ns: int | None) -> Call:

@@ -64,7 +64,6 @@ class OsloMessage(NamedTuple):
     """request · reply · notification · compressed (by a method that is not supported: no other field is
     set)."""
     method: str | None = None
-    version: str | None = None
     msg_id: str | None = None
     """A request has one if its caller waits for a reply; the reply carries the same one."""
     unique_id: str | None = None
@@ -77,8 +76,6 @@ class OsloMessage(NamedTuple):
     ending: bool | None = None
     """Set in replies; False for the heartbeat of a monitored call."""
     event_type: str | None = None
-    publisher_id: str | None = None
-    compressed: bool = False
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -90,14 +87,12 @@ _WORD = rb"[\w.:@/-]{1,255}"
 _NAME = rb"[A-Za-z_]\w{0,99}"
 _SHAPES = {
     "method": re.compile(_NAME.decode()),
-    "version": re.compile(r"[\w.]{1,20}"),
     "msg_id": re.compile(_HEX.decode()),
     "unique_id": re.compile(_HEX.decode()),
     "request_id": re.compile(REQUEST_ID.decode()),
     "global_request_id": re.compile(REQUEST_ID.decode()),
     "project_id": re.compile(_WORD.decode()),
     "event_type": re.compile(_WORD.decode()),
-    "publisher_id": re.compile(_WORD.decode()),
 }
 
 # --- patterns on the escaped bytes ----------------------------------------------------------------
@@ -117,7 +112,7 @@ _REPLY_END_BYTES = 220
 _UNIQUE_ID = b'\\"_unique_id\\"'
 _VERSION = b'\\"version\\"'
 _FROM_VERSION = re.compile(
-    rb'\\"version\\": ?\\"([\w.]{1,20})\\", ?'
+    rb'\\"version\\": ?\\"[\w.]{1,20}\\", ?'
     rb'(?:\\"_msg_id\\": ?\\"(' + _HEX + rb')\\", ?\\"_reply_q\\": ?\\"' + _WORD + rb'\\", ?'
     rb'(?:\\"_timeout\\": ?[\w.]{1,20}, ?)?)?\\"_unique_id\\": ?\\"(' + _HEX + rb')\\"'
 )
@@ -136,7 +131,6 @@ _ANY_DEPTH = {
         ("global_request_id", rb"_context_global_request_id", REQUEST_ID),
         ("project_id", rb"_context_project_id", _WORD),
         ("event_type", rb"event_type", _WORD),
-        ("publisher_id", rb"publisher_id", _WORD),
     )
 }
 _FAILURE = b'"failure'
@@ -169,9 +163,8 @@ def _read_packed(body: bytes, truncated: bool) -> OsloMessage | None:
     """Read a body that is compressed or begins with white space."""
     unpacked = plain(body)
     if unpacked[:1] == b"{":
-        message = read(unpacked, truncated or len(unpacked) >= LARGEST_BODY)
-        return message._replace(compressed=not body[:1].isspace()) if message else None
-    return OsloMessage("compressed", compressed=True) if body.startswith(COMPRESSIONS) else None
+        return read(unpacked, truncated or len(unpacked) >= LARGEST_BODY)
+    return OsloMessage("compressed") if body.startswith(COMPRESSIONS) else None
 
 
 def _request(body: bytes, method: bytes, at: int) -> OsloMessage | None:
@@ -186,11 +179,10 @@ def _request(body: bytes, method: bytes, at: int) -> OsloMessage | None:
     ids = _FROM_VERSION.match(body, version_at) if version_at >= 0 else None
     if ids is None:
         return None
-    version, msg_id, unique_id = ids.groups()
+    msg_id, unique_id = ids.groups()
     return OsloMessage(
         "request",
         method.decode(),
-        version.decode(),
         msg_id.decode() if msg_id else None,
         unique_id.decode(),
         _value(body, *_REQUEST, last),
@@ -230,14 +222,12 @@ class _Inner(msgspec.Struct):
     # Any, not str: a field of an unexpected type must not fail the whole message. `_shaped` checks each.
 
     method: Any = None
-    version: Any = None
     msg_id: Any = msgspec.field(name="_msg_id", default=None)
     unique_id: Any = msgspec.field(name="_unique_id", default=None)
     request_id: Any = msgspec.field(name="_context_request_id", default=None)
     global_request_id: Any = msgspec.field(name="_context_global_request_id", default=None)
     project_id: Any = msgspec.field(name="_context_project_id", default=None)
     event_type: Any = None
-    publisher_id: Any = None
     failure: Any = None
     ending: Any = None
 
@@ -282,7 +272,6 @@ def _message(
     return OsloMessage(
         kind,
         method=text["method"] if kind == "request" else None,
-        version=text.get("version"),
         msg_id=text["msg_id"],
         unique_id=text["unique_id"],
         request_id=text["request_id"],
@@ -291,7 +280,6 @@ def _message(
         failure=failure,
         ending=ending,
         event_type=text["event_type"] if kind == "notification" else None,
-        publisher_id=text["publisher_id"] if kind == "notification" else None,
     )
 
 
@@ -323,7 +311,7 @@ def _from_pieces(body: bytes) -> OsloMessage | None:
     """Read the ids in a body that cannot be decoded; None without any sign of oslo.messaging.
 
     Of several ids the last one is taken, because the message's own ids follow its arguments. Of several
-    methods, event types or publishers the first one is taken, because these precede the arguments.
+    methods or event types the first one is taken, because these precede the arguments.
     """
     text = {name: _piece(pattern, body, first=name in _FIRST) for name, pattern in _ANY_DEPTH.items()}
     head = _HEAD.match(body)
@@ -334,7 +322,7 @@ def _from_pieces(body: bytes) -> OsloMessage | None:
     return _message(kind, text, None) if kind else None
 
 
-_FIRST = frozenset(("method", "event_type", "publisher_id"))
+_FIRST = frozenset(("method", "event_type"))
 
 
 def _piece(pattern: re.Pattern[bytes], body: bytes, *, first: bool) -> str | None:

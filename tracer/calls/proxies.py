@@ -18,23 +18,23 @@ __all__ = ["ProxyLegs"]
 SKEW_NS = 5_000_000
 """Tolerance for legs that two capture points with different clocks have seen."""
 OPEN_LIMIT = 20_000
-"""Unanswered calls that are remembered."""
+"""Targets of unanswered calls that are remembered."""
+SAME_TARGET_LIMIT = 64
+"""Unanswered calls of one target that are remembered: with several candidates there is no pair anyway."""
 ANSWERED_LIMIT = 4_096
 """Answered calls that wait for the answer of their other leg."""
 
-_AT = "@"
-"""Before the address of a server, where a client's address could stand as well."""
-# Method, path, query; then an address (open calls) or the request id (answered ones).
-_Key = tuple[str, str, str, str]
+_Target = tuple[str, str, str]
+"""Method, path, query."""
 
 
 class ProxyLegs:
     """Sets `Call.front` and `Call.back` as calls begin and end."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[int, Call] = OrderedDict()
-        self._by_target: dict[_Key, list[Call]] = {}
-        self._answered: OrderedDict[_Key, Call] = OrderedDict()
+        self._open: OrderedDict[_Target, list[Call]] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str, str, str], Call] = OrderedDict()
+        """Target and request id -> the call that was answered so."""
 
     def receive(self, call: Call) -> None:
         """Look for the other leg of *call*, which has just begun or ended."""
@@ -56,40 +56,30 @@ class ProxyLegs:
             answered.popitem(last=False)
 
     def _begun(self, call: Call, facts: RestFacts) -> None:
-        if facts.forwarded_for:
-            # Each proxy appends the address that it received from, so the last one is this proxy's client.
-            client = facts.forwarded_for.rpartition(",")[2].strip()
-            waiting = self._by_target.get((facts.method, facts.path, facts.query, client), ())
-            outer = [leg for leg in waiting if leg.back is None and _facts(leg).name == facts.name]
-            # With several candidates the pairing would be a guess; the request ids decide later.
-            if len(outer) == 1 and _may_be_legs(outer[0], call):
-                _join(outer[0], call)
-        else:
-            waiting = self._by_target.get(
-                (facts.method, facts.path, facts.query, _AT + call.connection.client.address), ()
-            )
-            if waiting:
-                same = [leg for leg in waiting if leg.back is None and _is_same(_facts(leg), facts)]
-                if len(same) == 1 and _may_be_legs(same[0], call):
-                    _join(same[0], call)
-        for key in _open_keys(call, facts):
-            self._by_target.setdefault(key, []).append(call)
-        self._open[call.serial] = call
-        if len(self._open) > OPEN_LIMIT:
-            _, oldest = self._open.popitem(last=False)
-            self._drop(oldest, _facts(oldest))
+        target = (facts.method, facts.path, facts.query)
+        waiting = self._open.get(target)
+        if waiting is None:
+            self._open[target] = [call]
+            if len(self._open) > OPEN_LIMIT:
+                self._open.popitem(last=False)
+            return
+        outer = [leg for leg in waiting if leg.back is None and _is_outer(leg, call, facts)]
+        # With several candidates the pairing would be a guess; the request ids decide later.
+        if len(outer) == 1 and _may_be_legs(outer[0], call):
+            _join(outer[0], call)
+        waiting.append(call)
+        if len(waiting) > SAME_TARGET_LIMIT:
+            del waiting[0]
 
     def _forget_open(self, call: Call, facts: RestFacts) -> None:
-        if self._open.pop(call.serial, None) is not None:
-            self._drop(call, facts)
-
-    def _drop(self, call: Call, facts: RestFacts) -> None:
-        for key in _open_keys(call, facts):
-            waiting = self._by_target.get(key, [])
-            if call in waiting:
-                waiting.remove(call)
-            if not waiting:
-                self._by_target.pop(key, None)
+        target = (facts.method, facts.path, facts.query)
+        waiting = self._open.get(target)
+        if waiting is None:
+            return
+        if call in waiting:
+            waiting.remove(call)
+        if not waiting:
+            del self._open[target]
 
     def _ended(self, call: Call, facts: RestFacts) -> None:
         """Join *call* with the leg that was answered with the same request id, if it came before."""
@@ -109,10 +99,14 @@ class ProxyLegs:
             _join(other, call)
 
 
-def _open_keys(call: Call, facts: RestFacts) -> tuple[_Key, _Key]:
-    """Return the keys under which an inner leg finds *call*: by its client, and by the proxy's address."""
-    asked, connection = (facts.method, facts.path, facts.query), call.connection
-    return (*asked, connection.client.address), (*asked, _AT + connection.server.address)
+def _is_outer(leg: Call, call: Call, facts: RestFacts) -> bool:
+    """Return whether *leg*, an open call of the same target, may be the one towards the proxy of *call*."""
+    if facts.forwarded_for:
+        # Each proxy appends the address that it received from, so the last one is this proxy's client.
+        client = facts.forwarded_for.rpartition(",")[2].strip()
+        return leg.connection.client.address == client and _facts(leg).name == facts.name
+    # A proxy for TCP: the address that the other went to asks the same.
+    return leg.connection.server.address == call.connection.client.address and _is_same(_facts(leg), facts)
 
 
 def _is_same(a: RestFacts, b: RestFacts) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import socket
@@ -13,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from tracer.errors import SourceError, UsageError, reason
+from tracer.errors import SourceError, UsageError, close_matches, reason
 from tracer.model import place_of
 
 __all__ = [
@@ -130,7 +129,7 @@ def _split(argument: str, planes: Collection[str], option: str = "") -> tuple[st
         return None, argument
     place = f"{option} {argument}".lstrip()
     if plane not in planes:
-        near = difflib.get_close_matches(plane, list(planes), 1)
+        near = close_matches(plane, list(planes), 1)
         hint = f"did you mean {near[0]}?" if near else "a new one is named in a topology file"
         if not near and not option:
             hint += f", as [planes.{plane or 'NAME'}]"
@@ -225,7 +224,7 @@ def _missing(path: str) -> str:
         names = os.listdir(folder)
     except OSError:
         return f"{path}: no such file"
-    near = difflib.get_close_matches(os.path.basename(path), names, 3, _NEAR)
+    near = close_matches(os.path.basename(path), names, 3, _NEAR)
     # The file was compressed since, or its suffix was not given.
     near += [name for name in names if name.startswith(os.path.basename(path) + ".") and name not in near][:3]
     hint = f": did you mean {' or '.join(near[:3])}?" if near else f": is it in {os.path.abspath(folder)}?"
@@ -258,7 +257,7 @@ def example_path(argument: str) -> str:
     name = argument.removeprefix(EXAMPLE_PREFIX)
     names = example_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
+        near = close_matches(name, names, 1)
         known = f"known are {', '.join(names) or 'none'}"
         hint = f"did you mean {EXAMPLE_PREFIX}{near[0]}?" if near else known
         raise UsageError(f"{argument}: there is no such example; {hint}")
@@ -318,6 +317,6 @@ def _check_interface(name: str) -> None:
     known = _interfaces()
     if name == ANY or name in known:
         return
-    near = difflib.get_close_matches(name, known, 1)
+    near = close_matches(name, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
     raise UsageError(f"-i: no interface and no file '{name}': {hint}")

@@ -12,16 +12,17 @@ Source: reference, the x-openstack-request-id of answers; packets at two points 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import Any
 
 from tracer.model import Capture, SegmentFields, reverse_flow
 
 __all__ = ["AHEAD", "ClockEstimates", "read_ahead"]
 
-AHEAD = 2_048
+AHEAD = 512
 """Segments of each capture that are looked at before they are needed."""
 AT_FIRST = 16_384
 """And as long as nothing is known."""
@@ -34,7 +35,7 @@ _LEAST_PACKETS = 2
 _PAIRS = 4_096
 """Pairs of two captures that are kept: bounds of older times no longer matter."""
 _IDS = 20_000
-"""Requests and packets that may still be seen at another point."""
+"""Requests and packets that may still be seen at another point, at least; twice as many at most."""
 _ALL_PACKETS = 5_000
 """Segments of a capture all of which are compared; then one in 16."""
 _LEAP_NS = 2_000_000
@@ -99,11 +100,9 @@ class ClockEstimates:
         planes = [capture.plane for capture in captures if not capture.protocol]
         self._apart = None not in planes and len(set(planes)) == len(planes)
         self._requests = len({plane for plane in planes if plane}) > 1
-        self._asked: dict[int, OrderedDict[bytes, tuple[int, bool]]] = {
-            c.number: OrderedDict() for c in captures
-        }
-        self._answered: OrderedDict[bytes, dict[int, _Span]] = OrderedDict()
-        self._packets: OrderedDict[tuple[bytes, int, int, int, int, int], dict[int, int]] = OrderedDict()
+        self._asked: dict[int, dict[bytes, tuple[int, bool]]] = {c.number: {} for c in captures}
+        self._answered: dict[bytes, dict[int, _Span]] = {}
+        self._packets: dict[tuple[bytes, int, int, int, int, int], dict[int, int]] = {}
         self.version = 0
         """Grows when offsets change."""
 
@@ -125,14 +124,20 @@ class ClockEstimates:
         asked = self._asked[capture]
         if not payload.startswith(b"HTTP"):
             asked[flow] = time_ns, payload.find(b"orwarded-", 0, _HEAD_BYTES) > 0
-            if len(asked) > _IDS:
-                asked.popitem(last=False)
+            if len(asked) > 2 * _IDS:
+                _halve(asked)
             return
         at = payload.find(b": req-", 0, _HEAD_BYTES)
         request = asked.get(reverse_flow(flow)) if at > 0 else None
         if request is None:
             return
-        seen = self._answered.setdefault(payload[at + 2 : at + 42], {})
+        answered, request_id = self._answered, payload[at + 2 : at + 42]
+        seen = answered.get(request_id)
+        if seen is None:
+            answered[request_id] = {capture: (request[0], time_ns, request[1])}
+            if len(answered) > 2 * _IDS:
+                _halve(answered)
+            return
         known = seen.get(capture)
         if known is not None and request[0] >= known[0]:
             # A call made on the way carries the id as well: it lies within.
@@ -141,8 +146,6 @@ class ClockEstimates:
         for other, span in seen.items():
             if other != capture and self._captures[other].plane != self._captures[capture].plane:
                 self._pair(other, span, capture, mine, packets=False)
-        if len(self._answered) > _IDS:
-            self._answered.popitem(last=False)
 
     def _share(self, capture: int, batch: Sequence[SegmentFields]) -> None:
         read = self._read.get(capture, 0)
@@ -159,8 +162,8 @@ class ClockEstimates:
                     other, (other_ns, other_ns, False), capture, (time_ns, time_ns, False), packets=True
                 )
             seen[capture] = time_ns
-            if len(packets) > _IDS:
-                packets.popitem(last=False)
+            if len(packets) > 2 * _IDS:
+                _halve(packets)
 
     def _pair(self, one: int, span: _Span, two: int, other_span: _Span, *, packets: bool) -> None:
         if one > two:
@@ -385,6 +388,12 @@ def read_ahead(
             yield held.popleft()
     while held:
         yield held.popleft()
+
+
+def _halve(known: dict[Any, Any]) -> None:
+    """Drop the older half of *known*. At once: taking the oldest of a dict again and again gets slow."""
+    for key in [*islice(known, len(known) // 2)]:
+        del known[key]
 
 
 def _since(piece: _Piece) -> int:

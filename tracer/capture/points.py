@@ -8,10 +8,10 @@ The times of a point with a different clock are corrected, so that a cause stays
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 
@@ -31,15 +31,10 @@ CORRECT_NS = 400_000
 
 _TIME = itemgetter(0)
 """Key of a segment: its time."""
-_NEVER_NS = 1 << 80
-"""Later than every time."""
 _HALF, _MASK = 1 << 31, (1 << 32) - 1
 _ACK = 16
 _SEVERAL = 3
 _FAR_NS = 60_000_000_000
-
-_Head = tuple[int, int, list[SegmentFields], int, Iterator[list[SegmentFields]]]
-"""Corrected time, position, batch, where in it, what follows."""
 
 
 class Clocks:
@@ -214,82 +209,84 @@ def _is_set_back(earlier: Sequence[SegmentFields], later: Sequence[SegmentFields
     return votes > 0
 
 
+@dataclass(slots=True, eq=False)
+class _InHand:
+    """What was read of one capture and not yet handed on. Never empty."""
+
+    batch: list[SegmentFields]
+    at: int
+    rest: Iterator[list[SegmentFields]]
+    ahead_ns: int = 0
+    """How far its clock is ahead at `at`."""
+    end: int = 0
+    """Up to where in the batch that holds."""
+
+    def correct_by(self, clocks: ClockEstimates) -> None:
+        """Look up how far the clock is ahead from `at` on."""
+        first = self.batch[self.at]
+        self.ahead_ns, until_ns = clocks.ahead(_capture_of(first), first[0])
+        self.end = len(self.batch)
+        if self.batch[-1][0] >= until_ns:
+            # At least one segment, so that the merge moves on.
+            self.end = max(self.at + 1, bisect_right(self.batch, until_ns - 1, self.at, key=_TIME))
+
+    def last_ns(self) -> int:
+        """Return the corrected time up to which all is in hand."""
+        return self.batch[self.end - 1][0] - self.ahead_ns
+
+    def take(self, until_ns: int) -> list[SegmentFields]:
+        """Return the segments up to *until_ns* of corrected time. Their times are not corrected yet."""
+        batch, at, until_ns = self.batch, self.at, until_ns + self.ahead_ns
+        if batch[at][0] > until_ns:
+            return []
+        end = self.end
+        if batch[end - 1][0] > until_ns:
+            end = bisect_right(batch, until_ns, at, end, key=_TIME)
+        self.at = end
+        return batch[at:end] if end - at < len(batch) else batch
+
+    def reads_on(self) -> bool:
+        """Read the next batch once this one is used up; return False at the end of the capture."""
+        if self.at == len(self.batch):
+            self.batch, self.at = next(filter(None, self.rest), []), 0
+        self.end = len(self.batch)
+        return bool(self.batch)
+
+
 def merge(
     captures: Iterable[Iterator[list[SegmentFields]]], clocks: ClockEstimates | None = None
 ) -> Iterator[list[SegmentFields]]:
     """Yield the segments of all *captures* in time order; *clocks* corrects the times.
 
-    Each capture must be in time order by itself. Corrections are written into the clock of each capture.
+    Each capture must be in time order by itself. Corrections are written into the clock of each capture. Of
+    segments of one time those of the earlier capture come first.
     """
-    heads: list[_Head] = []
-    for position, iterator in enumerate(captures):
-        first = next(filter(None, iterator), None)
-        if first is not None:
-            heads.append((first[0][0], position, first, 0, iterator))
-    heapq.heapify(heads)
-    if clocks is not None and len(heads) > 1:
-        yield from _corrected(heads, clocks)
-        return
-    while heads:
-        _, position, batch, at, iterator = heapq.heappop(heads)
-        other_ns = heads[0][0] if heads else _NEVER_NS
-        while batch:
-            end = len(batch)
-            if batch[-1][0] > other_ns:
-                # At least one segment, so that the loop moves on.
-                end = max(at + 1, bisect_right(batch, other_ns, at, key=_TIME))
-            yield batch[at:end] if end - at < len(batch) else batch
-            if end == len(batch):
-                batch, at = next(filter(None, iterator), []), 0
-                end = 0
-            if batch and (end or batch[0][0] > other_ns):
-                heapq.heappush(heads, (batch[end][0], position, batch, end, iterator))
-                break
-
-
-def _corrected(heads: list[_Head], clocks: ClockEstimates) -> Iterator[list[SegmentFields]]:
-    """Yield what `merge` yields, in the times that *clocks* corrects."""
-    known: dict[int, tuple[int, int]] = {}
-    """Capture -> how far it is ahead, and until when: as long as nothing new is learnt."""
+    # Each round hands on all that no later batch can precede. Sorting does it, not a heap of single segments:
+    # on parts that are in order by themselves it only merges.
+    found = [_InHand([], 0, iter(capture)) for capture in captures]
+    hands = [hand for hand in found if hand.reads_on()]
+    if len(hands) < 2:
+        clocks = None
     version = -1
     reached_ns: dict[int, int] = {}
-    while heads:
-        if clocks.settled() != version:
-            # Which is earliest may be another one now. What the answers are made of is in hand.
-            version = clocks.version
-            known.clear()
-            heads = [
-                (b[at][0] - clocks.ahead(_capture_of(b[at]), b[at][0])[0], p, b, at, i)
-                for _, p, b, at, i in heads
-            ]
-            heapq.heapify(heads)
-        _, position, batch, at, iterator = heads[0]
-        time_ns = batch[at][0]
-        capture = _capture_of(batch[at])
-        ahead_ns, until_ns = known.get(capture, (0, -_NEVER_NS))
-        if time_ns >= until_ns:
-            ahead_ns, until_ns = known[capture] = clocks.ahead(capture, time_ns)
-        # The second earliest is one of the two below the first in the heap.
-        other_ns = heads[1][0] if len(heads) > 1 else _NEVER_NS
-        if len(heads) > 2 and heads[2][0] < other_ns:
-            other_ns = heads[2][0]
-        end = len(batch)
-        last_ns = batch[-1][0]
-        if last_ns - ahead_ns > other_ns or last_ns >= until_ns:
-            # At least one segment, so that the loop moves on: it was the earliest by the clock correction
-            # of the moment when it was pushed, which may have changed since.
-            end = max(at + 1, bisect_right(batch, min(other_ns + ahead_ns, until_ns - 1), at, key=_TIME))
-        part = batch[at:end] if end - at < len(batch) else batch
-        yield clocks.correct(capture, part, ahead_ns, reached_ns)
-        if end == len(batch):
-            batch, end = next(filter(None, iterator), []), 0
-        if batch:
-            next_ns = batch[end][0]
-            if next_ns >= until_ns:
-                ahead_ns, _ = clocks.ahead(_capture_of(batch[end]), next_ns)
-            heapq.heapreplace(heads, (next_ns - ahead_ns, position, batch, end, iterator))
-        else:
-            heapq.heappop(heads)
+    while hands:
+        if clocks is not None:
+            settled = clocks.settled()
+            for hand in hands:
+                # `end` is the whole batch where it is new, or where a correction ended before it.
+                if settled != version or hand.end == len(hand.batch):
+                    hand.correct_by(clocks)
+            version = settled
+        until_ns = min(hand.last_ns() for hand in hands)
+        parts = []
+        for hand in hands:
+            part = hand.take(until_ns)
+            if part:
+                if clocks is not None:
+                    part = clocks.correct(_capture_of(part[0]), part, hand.ahead_ns, reached_ns)
+                parts.append(part)
+        yield parts[0] if len(parts) == 1 else sorted(chain.from_iterable(parts), key=_TIME)
+        hands = [hand for hand in hands if hand.at < hand.end or hand.reads_on()]
 
 
 def _capture_of(segment: SegmentFields) -> int:

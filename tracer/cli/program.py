@@ -23,7 +23,7 @@ from tracer.cli.offline import baseline, calls, check, compare, extract, show
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, INTERRUPTED
 from tracer.cli.replay import replay
 from tracer.cli.watch import watch
-from tracer.errors import TracerError, UsageError
+from tracer.errors import TracerError, UsageError, close_matches
 
 __all__ = ["complete", "program", "run"]
 
@@ -192,9 +192,8 @@ def _no_such_command(name: str, rest: Sequence[str], known: Sequence[str]) -> st
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    import difflib
 
-    near = difflib.get_close_matches(word, known, n=1)
+    near = close_matches(word, known, n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 

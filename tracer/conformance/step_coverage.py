@@ -140,10 +140,8 @@ class StepCoverage:
 
     def _leg(self, step: str, leg: Leg, strict: bool) -> str | None:
         """Return why a call of *step* on *leg* could not have been seen, None if it would have been."""
-        # From what concerns all captures to what concerns one moment: the first reason is reported.
         callers, callees = self._ends(leg.caller), self._ends(leg.callee)
         coverage = self._captures
-        names = leg.caller, leg.callee
         if leg.protocol == "REST" and leg.caller not in (PORTAL, PROXY):
             # Services reach each other directly or through the proxy's internal address.
             fronts = self._fronts_of(leg.callee)
@@ -153,6 +151,18 @@ class StepCoverage:
             callees = callees | fronts
             if strict and coverage.is_elsewhere(leg.plane, leg.protocol, callees):
                 return f"{leg.callee} was never seen on {leg.plane}"
+        # From what concerns all captures to what concerns one moment: the first reason is reported.
+        return (
+            self._unheard(step, leg, callers, callees, strict)
+            or self._not_joined(step)
+            or self._out_of_time(step, leg, callers | callees)
+            or self._lost(step, leg, callers, callees, strict)
+            or self._elsewhere(step, leg)
+        )
+
+    def _unheard(self, step: str, leg: Leg, callers: set[str], callees: set[str], strict: bool) -> str | None:
+        """Return why the captures show no traffic between the two ends at all, None if they would."""
+        coverage, names = self._captures, (leg.caller, leg.callee)
         reason = coverage.unseen(leg.plane, leg.protocol, callers, callees, names, strict)
         if reason is not None:
             interruption = coverage.interruption(*self._window(step)[:2])
@@ -162,17 +172,26 @@ class StepCoverage:
                 and coverage.unseen(leg.plane, leg.protocol, callers, callees, names, False) is None
             )
             return interruption if may_be else reason
+        return None
+
+    def _not_joined(self, step: str) -> str | None:
+        """Return why a call of *step* would not be known as one of this trace, None if it would."""
         if not self._question_was_seen(step):
             return "a reply is only recognised by its call, which is not in the captures"
         if self._case.trace.creates and self._case.grammar.is_read(step) and not self._post_was_seen():
             # Quota reads carry no id in any release: they are joined to the request by its time and address.
             api = self._case.grammar.api
             return f"it carries no id and is only found by {api}'s POST, which is not in the captures"
+        return None
+
+    def _out_of_time(self, step: str, leg: Leg, ends: set[str]) -> str | None:
+        """Return why the time of *step* may lie outside of the captures, None if it is captured."""
+        coverage = self._captures
         path = coverage.without_times()
         if path is not None:
             return f"the packets of {path} have no times, so their order is not known"
         since_ns, until_ns, closed = self._window(step)
-        begin_ns, end_ns = coverage.span_ns(leg.plane, leg.protocol, callers | callees)
+        begin_ns, end_ns = coverage.span_ns(leg.plane, leg.protocol, ends)
         where = leg.plane if leg.plane != "*" else f"{leg.caller} > {leg.callee}"
         first_ns = self._case.first_ns
         first_step = self._first_step()
@@ -183,6 +202,12 @@ class StepCoverage:
             return f"the capture of {where} may have begun after it"
         if end_ns < (until_ns if closed else since_ns):
             return f"the capture of {where} may end before it"
+        return None
+
+    def _lost(self, step: str, leg: Leg, callers: set[str], callees: set[str], strict: bool) -> str | None:
+        """Return which bytes of that time are not in the captures, None if all are."""
+        coverage = self._captures
+        since_ns, until_ns, _ = self._window(step)
         if coverage.one_way(leg.protocol, callers, callees, since_ns, until_ns):
             return f"only one direction between {leg.caller} and {leg.callee} is captured"
         path = coverage.broke_off(leg.plane, until_ns)
@@ -198,6 +223,10 @@ class StepCoverage:
             return "packets of many connections are missing in the capture at that time"
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        return None
+
+    def _elsewhere(self, step: str, leg: Leg) -> str | None:
+        """Return what else may hide a call: it went past the capture points, or was dropped; or None."""
         if leg.caller == self._case.grammar.api and not self._api_is_known():
             return f"which {leg.caller} took the request is not in the captures"
         if self._is_passed_on(step):
@@ -274,13 +303,13 @@ class StepCoverage:
         *closed* is False where no later step and no end was seen: the step may still come, and the time ends
         with the last activity of the trace.
         """
-        order = self._order(step)
+        order, places = self._order(step), self._case.grammar.places
         begun: dict[str, int] = {}
         until_ns = 0
         attempt = self._case.grammar.attempt if len(self._case.attempts) > 1 else ()
         for witness in self._case.witnesses:
             for seen in witness.steps:
-                at = self._order(seen)
+                at = places.get(seen, 0)
                 if at < order:
                     started_ns = witness.call.started_ns
                     is_earlier = (

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist, median
 from typing import get_args
 
 import msgspec
@@ -234,6 +233,9 @@ def _times(steps: Iterable[StepPair]) -> Iterable[tuple[float, Change]]:
 
 
 def _steps(sides: tuple[list[_Trace], list[_Trace]]) -> list[StepPair]:
+    # Imported here: `check` imports this module, and compares nothing.
+    from statistics import median
+
     titles = {step.step: step.title for side in sides for trace in side for step in trace.steps}
     found = []
     for name, title in titles.items():
@@ -293,4 +295,5 @@ def _mann_whitney(before: Sequence[float], after: Sequence[float]) -> float:
     if variance <= 0:
         return 1.0
     distance = abs(ranks - n * (n + 1) / 2 - n * m / 2) - 0.5
-    return min(1.0, 2 * (1 - NormalDist().cdf(max(distance, 0.0) / math.sqrt(variance))))
+    # Both tails of the normal distribution.
+    return math.erfc(max(distance, 0.0) / math.sqrt(2 * variance))

@@ -20,7 +20,7 @@ def report(stages: Stages, *, partial: bool) -> Report:
     left_out: list[int] = []
     traces = stages.traces()
     checkers = {grammar.name: stages.checker(grammar) for grammar in stages.workflows.grammars}
-    for key, trace in traces:
+    for key, trace in traces.named:
         begun_ns = trace.calls[0].started_ns
         if not stages.is_selected(begun_ns):
             left_out.append(begun_ns)
@@ -29,13 +29,22 @@ def report(stages: Stages, *, partial: bool) -> Report:
         verdict = stages.checked(checkers[grammar.name], trace) if grammar is not None else None
         if verdict is not None:
             verdicts.append(replace(verdict, id=key))
-    return report_on(stages, verdicts, partial=partial, left_out=left_out)
+    return report_on(stages, verdicts, partial=partial, left_out=left_out, nameless=traces.nameless)
 
 
 def report_on(
-    stages: Stages, verdicts: Sequence[Verdict], *, partial: bool = False, left_out: Sequence[int] = ()
+    stages: Stages,
+    verdicts: Sequence[Verdict],
+    *,
+    partial: bool = False,
+    left_out: Sequence[int] = (),
+    nameless: int = 0,
 ) -> Report:
-    """Return the report of *verdicts*; *left_out* holds the start times of traces that were not selected."""
+    """Return the report of *verdicts*.
+
+    *left_out* holds the start times of traces that were not selected; *nameless* counts those whose ids were
+    cut.
+    """
     for capture in stages.captures:
         capture.planes |= _planes_of(stages, capture)
     misnamed = stages.topology.misnamed(stages.coverage.connections())
@@ -53,7 +62,7 @@ def report_on(
                     *stages.given.remarks,
                     misnamed,
                     *_clocks(stages.captures),
-                    _cut(stages),
+                    _cut(nameless),
                     stages.internal_error_words(),
                 ),
             )
@@ -122,11 +131,11 @@ def _offset(time_ns: int) -> str:
     return f"{time_ns / 1e6:,.1f} ms" if abs(time_ns) < 1_000_000_000 else f"{time_ns / 1e9:,.3f} s"
 
 
-def _cut(stages: Stages) -> str:
+def _cut(nameless: int) -> str:
     """Return what the snap length has cost in traces; empty when nothing."""
-    if not stages.nameless:
+    if not nameless:
         return ""
-    requests = "1 request is" if stages.nameless == 1 else f"{stages.nameless:,} requests are"
+    requests = "1 request is" if nameless == 1 else f"{nameless:,} requests are"
     why = "the packets are cut before their ids"
     return f"{requests} not in the report: {why}; capture whole packets (tcpdump -s 0)"
 
@@ -134,7 +143,7 @@ def _cut(stages: Stages) -> str:
 def records(stages: Stages) -> Iterator[CallRecord]:
     """Yield the records of all calls in the selected time, in order of their index."""
     ids: dict[int, list[str]] = {}
-    for key, trace in stages.traces():
+    for key, trace in stages.traces().named:
         for call in trace.calls:
             ids.setdefault(call.serial, []).append(key)
     for call in sorted(stages.every_call or (), key=lambda call: call.index):

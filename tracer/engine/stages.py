@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.conformance import Checker, Coverage
@@ -42,7 +42,7 @@ from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.settings import Settings
 from tracer.topology import GivenTopology, Topology
-from tracer.topology.roles import Roles
+from tracer.topology.evidence import Evidence
 
 __all__ = ["Listeners", "Stages", "rare_collections", "trace_id"]
 
@@ -69,6 +69,15 @@ class Listeners:
     """Receives the calls that have begun or changed, before topology and correlation do."""
 
 
+class Traces(NamedTuple):
+    """The traces of a run."""
+
+    named: list[tuple[str, Trace]]
+    """Each with its id, unique in the run."""
+    nameless: int
+    """How many are left out, since the snap length cut their ids."""
+
+
 class Stages:
     """The joined stages from segments to traces, for the *captures* of one run.
 
@@ -93,7 +102,7 @@ class Stages:
         self.workflows = Workflows([workflows]) if isinstance(workflows, Grammar) else workflows
         ports = {**PORTS, **given.ports}
         self.topology = Topology(captures, given)
-        roles = self.topology.roles
+        roles, evidence = self.topology.roles, self.topology.evidence
         self.calls = Calls(ports)
         self.coverage = Coverage(captures, roles.addresses, self.topology.plane_of, roles.serves)
         self.correlator = Correlator(roles.is_front, self.workflows.begun_at, roles.inner_addresses)
@@ -109,8 +118,6 @@ class Stages:
         """Calls by protocol."""
         self.every_call: list[Call] | None = [] if every_statement else None
         self.errors = InternalErrors()
-        self.nameless = 0
-        """Traces that are left out since the snap length cut their ids."""
         self._failed: Counter[str] = Counter()
         """Failed connections that became calls, by the client's address; '' of all that are strangers."""
         self._failed_more = 0
@@ -123,9 +130,9 @@ class Stages:
         self._hears_calls = listeners.calls
         # No bound methods of this object: a reference cycle would be freed late, by the garbage collector.
         own: dict[type, _See] = {
-            AmqpMethod: roles.method,
-            SqlLogin: roles.login,
-            Undecoded: partial(_undecoded, roles, self.coverage, captures),
+            AmqpMethod: evidence.method,
+            SqlLogin: evidence.login,
+            Undecoded: partial(_undecoded, evidence, self.coverage, captures),
         }
         heard = {kind: _both(see, own.get(kind)) for kind, see in listeners.messages.items()}
         self._sees = {**own, **heard}
@@ -194,7 +201,7 @@ class Stages:
         self.correlator.forget(before_ns, kept)
         self._failed.clear()
         self.calls.forget(before_ns, {call.serial for trace in kept for call in trace.calls})
-        self.topology.roles.forget(before_ns)
+        self.topology.evidence.forget(before_ns)
         oldest_ns = min((trace.calls[0].started_ns for trace in kept if trace.calls), default=before_ns)
         self.coverage.forget(min(before_ns, oldest_ns))
 
@@ -288,7 +295,7 @@ class Stages:
         """
         if self.workflows.is_settled:
             return False
-        sign = self.topology.roles.sign_of_vendor()
+        sign = self.topology.evidence.sign_of_vendor()
         if not sign and self.correlator.holds_order(traces):
             sign = f"an {PORTAL} took an order"
         return self.workflows.choose(sign)
@@ -297,10 +304,10 @@ class Stages:
         """Return why the grammar was chosen; empty where it was asked for."""
         return self.workflows.reason({plane for capture in self.captures for plane in capture.planes})
 
-    def traces(self) -> list[tuple[str, Trace]]:
+    def traces(self) -> Traces:
         """Return all traces with their ids, unique in the run."""
         found: dict[str, Trace] = {}
-        self.nameless = 0
+        nameless = 0
         assembled = self.assembled()
         self.choose(assembled)
         if self._operations is not None:
@@ -312,11 +319,11 @@ class Stages:
             if not self.is_of_the_workflow(trace):
                 continue
             if self.is_nameless(trace):
-                self.nameless += 1
+                nameless += 1
                 continue
             key = trace_id(trace)
             found[key if key not in found else f"{key}#{trace.number}"] = trace
-        return list(found.items())
+        return Traces(list(found.items()), nameless)
 
     def assembled(self, pending: Pending | None = None) -> list[Trace]:
         """Return all that the correlator makes of the calls; *pending* decides on what still waits."""
@@ -373,7 +380,7 @@ class Stages:
             int(self.settings.stall_s * 1e9),
             (*self.given.allow, *self.settings.allow),
             self.calls.broker,
-            roles.works_with,
+            self.topology.evidence.works_with,
         )
 
     def internal_error_words(self) -> str:
@@ -397,9 +404,11 @@ class Stages:
         return tuple((what, count) for what, count in found.items() if count)
 
 
-def _undecoded(roles: Roles, coverage: Coverage, captures: Sequence[Capture], message: Undecoded) -> None:
+def _undecoded(
+    evidence: Evidence, coverage: Coverage, captures: Sequence[Capture], message: Undecoded
+) -> None:
     """Record a connection that cannot be decoded."""
-    roles.undecoded(message.connection)
+    evidence.undecoded(message.connection)
     coverage.undecoded(message.connection, message.reason)
     capture = captures[message.connection.captures[0]]
     capture.undecoded_streams += 1
@@ -427,14 +436,16 @@ def trace_id(trace: Trace) -> str:
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Run the garbage collector a hundred times less often.
+    """Run the garbage collector a hundred times less often, and not on what was there before.
 
     Nearly all objects of a run are freed by reference counts, while each collection walks over all calls that
-    are kept: a fifth of the time of a large capture.
+    are kept: a fifth of the time of a large capture. Code and tables stay for good.
     """
     before = gc.get_threshold()
     gc.set_threshold(100_000, 20, 100)
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.set_threshold(*before)

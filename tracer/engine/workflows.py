@@ -7,7 +7,7 @@ as late as it can be: when the traces are asked for, live when the first verdict
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from tracer.errors import UsageError
 from tracer.grammar import Grammar, load, shipped
@@ -22,6 +22,8 @@ DOCUMENTED, UPSTREAM = "cloudvm_create", "openstack_create"
 """The grammars of a creation among which is chosen: the vendor's flow, and upstream's."""
 MOST_OPERATIONS = 10_000
 """The most distinct operations that are remembered; a real run has some hundreds."""
+
+_NONE: Mapping[str, frozenset[str]] = {}
 
 
 class Workflows:
@@ -40,8 +42,8 @@ class Workflows:
         """The grammar of a creation (the only one, of any workflow, where one was asked for)."""
         self._is_settled = is_asked_for
         self._sign = ""
-        self._begins: dict[tuple[str, str], frozenset[str]] = {}
-        self._begun: dict[tuple[str, str], frozenset[str]] = {}
+        self._begins: dict[str, dict[str, frozenset[str]]] = {}
+        self._begun: dict[str, dict[str, frozenset[str]]] = {}
 
     @property
     def name(self) -> str:
@@ -67,13 +69,14 @@ class Workflows:
 
     def begun_at(self, protocol: str, operation: str) -> frozenset[str]:
         """Return the callee roles with which such a call begins a creation by any grammar of one."""
-        if len(self.creations) == 1:
-            return self.chosen.begun_at(protocol, operation)
-        return _remembered(self._begins, self.creations, protocol, operation)
+        # Without a key of both, which would be made for each call.
+        found = self._begins.get(protocol, _NONE).get(operation)
+        return _begun_by(self._begins, self.creations, protocol, operation) if found is None else found
 
     def operation_begun_at(self, protocol: str, operation: str) -> frozenset[str]:
         """Return the callee roles with which such a call begins a trace of one of `operations`."""
-        return _remembered(self._begun, self.operations, protocol, operation)
+        found = self._begun.get(protocol, _NONE).get(operation)
+        return _begun_by(self._begun, self.operations, protocol, operation) if found is None else found
 
     def of(self, trace: Trace, record: Callable[[Call], CallRecord]) -> Grammar | None:
         """Return the grammar of *trace*: its first call that begins a workflow decides; None without one.
@@ -125,19 +128,18 @@ class Workflows:
         return f"no {VRM} and no {PORTAL} on {where}"
 
 
-def _remembered(
-    known: dict[tuple[str, str], frozenset[str]],
+def _begun_by(
+    known: dict[str, dict[str, frozenset[str]]],
     grammars: Sequence[Grammar],
     protocol: str,
     operation: str,
 ) -> frozenset[str]:
-    key = (protocol, operation)
-    found = known.get(key)
-    if found is None:
-        found = frozenset().union(*(grammar.begun_at(protocol, operation) for grammar in grammars))
-        if len(known) >= MOST_OPERATIONS:
-            known.clear()
-        known[key] = found
+    """Return what such a call begins by any of *grammars*, and remember it in *known*, by protocol."""
+    found = frozenset().union(*(grammar.begun_at(protocol, operation) for grammar in grammars))
+    operations = known.setdefault(protocol, {})
+    if len(operations) >= MOST_OPERATIONS:
+        operations.clear()
+    operations[operation] = found
     return found
 
 
@@ -151,7 +153,7 @@ def load_workflows(asked: str) -> Workflows:
     """
     if asked not in (AUTO, ALL):
         return Workflows([load(asked)])
-    creations = [load(name) for name in (DOCUMENTED, UPSTREAM) if name in shipped()]
+    creations = [load(name) for name in (DOCUMENTED, UPSTREAM)]
     operations = [*_operations()] if asked == ALL else []
     return Workflows(creations, operations, is_asked_for=False)
 

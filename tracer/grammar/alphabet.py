@@ -6,12 +6,11 @@ protocol (`mode`). It costs less than a missing symbol and an extra call togethe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from tracer.grammar.automaton import Symbol
-from tracer.grammar.patterns import Leg
+from tracer.grammar.patterns import Leg, LinePattern
 from tracer.openstack.services import BROKER
 
 __all__ = ["GOOD_RESULTS", "NEAR", "Alphabet", "Candidate", "Event", "remember"]
@@ -54,10 +53,10 @@ class Alphabet:
     def __init__(
         self,
         symbols: Sequence[Symbol],
-        terminals: Mapping[str, re.Pattern[str]],
+        terminals: Mapping[str, LinePattern],
         legs: Mapping[str, tuple[Leg, ...]],
         step_legs: Mapping[str, tuple[Leg, ...]],
-        harmless: Sequence[re.Pattern[str]],
+        harmless: Sequence[LinePattern],
     ) -> None:
         self._all = symbols
         self._terminals = terminals
@@ -108,11 +107,11 @@ class Alphabet:
         return tuple(
             symbol
             for symbol in self._all
-            if any(self._terminals[symbol.terminal].fullmatch(line) for line in lines)
+            if any(self._terminals[symbol.terminal].matches(line) for line in lines)
         )
 
     def _is_harmless(self, line: str) -> bool:
-        return any(pattern.fullmatch(line) for pattern in self._harmless)
+        return any(pattern.matches(line) for pattern in self._harmless)
 
     def _nearly(self, line: str) -> tuple[tuple[Symbol, str], ...]:
         words = line.split(" ")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
-from tracer.errors import GrammarError
+from tracer.errors import GrammarError, close_matches
 
 __all__ = ["EXTENSION", "find", "grammars_dir", "shipped"]
 
@@ -40,7 +39,7 @@ def find(name_or_path: str | Path) -> Path:
         return Path(text)
     path = grammars_dir() / (text + EXTENSION)
     if not path.is_file():
-        close = get_close_matches(text, shipped(), 1)
+        close = close_matches(text, shipped(), 1)
         hint = f". Did you mean {close[0]}?" if close else f"; a file's name ends in {EXTENSION}"
         raise GrammarError(f"no grammar '{text}' (known: {', '.join(shipped())}){hint}")
     return path

@@ -9,7 +9,6 @@ the callers and callees of its terminals.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 from tracer.grammar.alphabet import GOOD_RESULTS, Alphabet, Candidate, remember
 from tracer.grammar.automaton import Alt, Automaton, Rep, Seq, Shuffle, Symbol, Term, symbols_in
-from tracer.grammar.patterns import Leg, example_of, legs_of
+from tracer.grammar.patterns import Leg, LinePattern, example_of, legs_of
 from tracer.openstack.services import HOST_SERVICE, PORTAL, PROXY
 
 __all__ = ["Grammar", "Refusal", "Reserved", "State", "Step"]
@@ -83,7 +82,7 @@ class Grammar:
         path: Path,
         title: str,
         steps: tuple[Step, ...],
-        terminals: Mapping[str, re.Pattern[str]],
+        terminals: Mapping[str, LinePattern],
         reserved: Reserved,
         automaton: Automaton,
         term: Term,
@@ -105,6 +104,20 @@ class Grammar:
         self._repeated: set[str] = set()
         self._interleaved(term)
         self._step_of = {step.name: step for step in steps}
+        # Kept with the compiled grammar: to read them from the patterns takes long.
+        examples = {
+            step.name: [example_of(terminals[name].pattern).split() for name in step.terminals]
+            for step in steps
+        }
+        self._replies = {
+            name: frozenset(words[5] for words in lines if len(words) > 5 and words[4] == "reply")
+            for name, lines in examples.items()
+        }
+        self._reads = frozenset(
+            name
+            for name, lines in examples.items()
+            if lines and lines[0][:1] == ["SQL"] and lines[0][4:5] == ["SELECT"]
+        )
         self.places = {step.name: place for place, step in enumerate(steps)}
         """Name of a step -> its place in the document, from 0."""
         self.required = frozenset(step.name for step in steps if step.presence == "required")
@@ -192,15 +205,11 @@ class Grammar:
 
     def replies(self, step: str | None) -> frozenset[str]:
         """Return the methods whose replies are evidence of *step*; empty for a step that is no reply."""
-        names = self._step_of[step].terminals if step in self._step_of else ()
-        lines = (example_of(self.terminals[name].pattern).split() for name in names)
-        return frozenset(words[5] for words in lines if len(words) > 5 and words[4] == "reply")
+        return self._replies.get(step or "", frozenset())
 
     def is_read(self, step: str) -> bool:
         """Return whether *step* only reads the database: such a statement holds no id of the request."""
-        names = self.step(step).terminals[:1]
-        lines = (example_of(self.terminals[name].pattern).split() for name in names)
-        return any(words[:1] == ["SQL"] and words[4:5] == ["SELECT"] for words in lines)
+        return step in self._reads
 
     def _usual_attempt(self) -> tuple[str, ...]:
         """Return the steps of an attempt where no rule states them: asking a host, and what the host does."""
@@ -243,7 +252,7 @@ class Grammar:
         """Return whether the call of *line* begins a trace of this workflow, whatever its result."""
         words = line.rsplit(" ", 1)
         return any(
-            self.terminals[name].fullmatch(f"{words[0]} {result}")
+            self.terminals[name].matches(f"{words[0]} {result}")
             for name in self.begins
             for result in (words[-1], *GOOD_RESULTS)
         )
@@ -279,11 +288,13 @@ class Grammar:
         """Yield (terminal, leg) for those of *terminals* that such an operation matches on that leg."""
         for name in terminals:
             for leg in self._legs[name]:
+                if leg.protocol not in ("*", protocol):
+                    continue
                 plane, caller, callee = (
                     word if word != "*" else "?" for word in (leg.plane, leg.caller, leg.callee)
                 )
                 line = f"{plane} {protocol} {caller} > {callee} {operation}"
-                if any(self.terminals[name].fullmatch(f"{line} {result}") for result in GOOD_RESULTS):
+                if any(self.terminals[name].matches(f"{line} {result}") for result in GOOD_RESULTS):
                     yield name, leg
 
     def steps_refusing(self, line: str, fault: str, is_cut: bool = False) -> tuple[str, ...]:
@@ -296,7 +307,7 @@ class Grammar:
         if is_cut:
             texts.append(f"{line}: ?")
         for refusal in self.refusals:
-            if any(self.terminals[refusal.terminal].fullmatch(text) for text in texts):
+            if any(self.terminals[refusal.terminal].matches(text) for text in texts):
                 return refusal.steps
         return ()
 
@@ -304,7 +315,7 @@ class Grammar:
         """Return what a call of this line says of the steps, by the rule `states`. Remembered by line."""
         found = self._told.get(line)
         if found is None:
-            states = (state for state in self.states if self.terminals[state.terminal].fullmatch(line))
+            states = (state for state in self.states if self.terminals[state.terminal].matches(line))
             found = remember(self._told, line, tuple(states))
         return found
 

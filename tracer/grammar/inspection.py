@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
+from tracer.errors import close_matches
 from tracer.grammar.files import grammars_dir
 from tracer.grammar.grammar import Grammar
 from tracer.grammar.lark_files import GrammarSource, base_name
@@ -90,7 +90,7 @@ def _unknown_roles(grammar: Grammar, source: GrammarSource, roles: Collection[st
                 for role in (leg.caller, leg.callee):
                     if roles and role not in roles and role not in warned:
                         warned.add(role)
-                        close = get_close_matches(role[:80], roles, n=1, cutoff=0.8)
+                        close = close_matches(role[:80], roles, n=1, cutoff=0.8)
                         meant = f"did you mean {close[0]}? Else " if close else ""
                         yield (
                             f"{source.place(name)}: {name} names {role!r}, a role that is not known; {meant}"
@@ -116,7 +116,7 @@ def _misspelt(source: GrammarSource) -> Iterator[str]:
     for name, rule in source.rules.items():
         base = base_name(name)
         known = base in _MEANINGFUL or base.startswith("within_")
-        close = get_close_matches(base, _MEANINGFUL, 1, 0.8) if rule.parameters and not known else []
+        close = close_matches(base, _MEANINGFUL, 1, 0.8) if rule.parameters and not known else []
         if close:
             yield f"{source.place(name)}: the template {base} has no meaning here. Did you mean {close[0]}?"
 

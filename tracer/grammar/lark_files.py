@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from lark.lexer import Token
 from lark.load_grammar import load_grammar
 from lark.tree import Tree
 
-from tracer.errors import GrammarError, reason
+from tracer.errors import GrammarError, close_matches, reason
 from tracer.grammar.files import EXTENSION, grammars_dir, shipped
 
 __all__ = ["GrammarSource", "Rule", "base_name"]
@@ -129,7 +128,7 @@ class GrammarSource:
         if isinstance(error, FileNotFoundError):
             name = Path(str(error.filename)).stem
             known = self.importable()
-            close = get_close_matches(name, known, 1)
+            close = close_matches(name, known, 1)
             return (
                 f"{self.mention(name, '%import')}: no grammar file {name}{EXTENSION} to import;"
                 f" put it beside this file, or import a shipped one: {', '.join(known)}"
@@ -174,7 +173,7 @@ class GrammarSource:
         hint = next((hint for words, hint in _HINTS.items() if words in what), "see grammars/README.md")
         if "not defined" in what:
             defined = set(re.findall(r"^[?!]*(\w+)", "\n".join(self.texts.values()), re.MULTILINE))
-            close = get_close_matches(name, sorted(defined - {name}), 1)
+            close = close_matches(name, sorted(defined - {name}), 1)
             hint += f". Did you mean {close[0]}?" if close else ""
         return f"{place}: {what}; {hint}"
 
@@ -192,7 +191,7 @@ class GrammarSource:
                     re.findall(r"^(?:%override\s+|%extend\s+)?[?!]*(\w+)", "\n".join(texts), re.MULTILINE)
                 )
                 if texts and name not in defined:
-                    close = get_close_matches(name, sorted(defined), 1)
+                    close = close_matches(name, sorted(defined), 1)
                     hint = f". Did you mean {close[0]}?" if close else ""
                     return f"{path}:{number}: {stem}{EXTENSION} defines no {name}; correct the name{hint}"
         return ""

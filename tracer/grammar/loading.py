@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import tracer
@@ -34,7 +35,7 @@ def load(name_or_path: str | Path, most_states: int = MOST_STATES) -> Grammar:
     folder = _cache_dir()
     if folder is None:
         return _read(path, most_states)
-    kept = folder / f"{path.stem}-{_fingerprint()}.pickle"
+    kept = folder / f"{path.stem}-{_fingerprint(path.parent)}.pickle"
     grammar = _unpacked(kept)
     if grammar is None or grammar.path != path:
         grammar = _read(path, most_states)
@@ -60,15 +61,16 @@ def _cache_dir() -> Path | None:
     return Path(base) / "tracer" if os.path.isabs(base) else None
 
 
-def _fingerprint() -> str:
-    """Return a digest of all that a compiled grammar depends on."""
+@cache
+def _fingerprint(folder: Path) -> str:
+    """Return a digest of all that a compiled grammar of *folder* depends on."""
     digest = hashlib.sha256(f"{tracer.__version__} {sys.version} {sys.byteorder}".encode())
-    for path in sorted(grammars_dir().glob(f"*{EXTENSION}")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    # The code by size and time, not by content: it is read at each start.
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        about = path.stat()
-        digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\0".encode())
+    # By size and time, not by content: this is done at each start.
+    for place, ending in ((folder, EXTENSION), (Path(__file__).parent, ".py")):
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            if entry.name.endswith(ending):
+                about = entry.stat()
+                digest.update(f"{entry.name} {about.st_size} {about.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:32]
 
 

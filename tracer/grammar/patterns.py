@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from re import _parser  # how Python itself reads a pattern
 from typing import Any, NamedTuple
 
-__all__ = ["Leg", "endless_part", "example_of", "expected_of", "holds_text", "legs_of"]
+__all__ = ["Leg", "LinePattern", "endless_part", "example_of", "expected_of", "holds_text", "legs_of"]
 
 _RESULTS = re.compile(r" (?:\(\?:|\()?([^() ]+)\)*$")
 _NOT_EXPECTED = frozenset({"?", "undelivered", "unacked", "none"})
@@ -28,6 +29,28 @@ class Leg(NamedTuple):
     protocol: str
     caller: str
     callee: str
+
+
+class LinePattern:
+    """The regular expression of a terminal. It is compiled when a line is first compared with it.
+
+    A run needs few of them: of two grammars one is chosen, and refusals are rare.
+    """
+
+    __slots__ = ("_fullmatch", "pattern")
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self._fullmatch: Callable[[str], re.Match[str] | None] | None = None
+
+    def __reduce__(self) -> tuple[type[LinePattern], tuple[str]]:
+        return LinePattern, (self.pattern,)
+
+    def matches(self, line: str) -> bool:
+        """Return whether the whole of *line* is such a line."""
+        if self._fullmatch is None:
+            self._fullmatch = re.compile(self.pattern).fullmatch
+        return self._fullmatch(line) is not None
 
 
 def legs_of(pattern: str) -> tuple[Leg, ...]:

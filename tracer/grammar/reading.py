@@ -34,7 +34,7 @@ from tracer.grammar.automaton import (
 from tracer.grammar.files import shipped
 from tracer.grammar.grammar import Grammar, Refusal, Reserved, State, Step
 from tracer.grammar.lark_files import GrammarSource, base_name
-from tracer.grammar.patterns import endless_part, legs_of
+from tracer.grammar.patterns import LinePattern, endless_part, legs_of
 
 __all__ = ["RESERVED", "read"]
 
@@ -352,22 +352,23 @@ def _no_such_step(source: GrammarSource, rule: str, step: str, known: Sequence[s
 # --- terminals and steps ----------------------------------------------------------------------------
 
 
-def _pattern(source: GrammarSource, name: str) -> re.Pattern[str]:
+def _pattern(source: GrammarSource, name: str) -> LinePattern:
+    pattern = source.patterns[name]
     try:
-        pattern = re.compile(source.patterns[name])
+        re.compile(pattern)
     except re.error as error:
         place = source.place(name)
         raise GrammarError(
             f"{place}: terminal {name} is not a regular expression: {error}; correct it"
         ) from None
     # A path comes from outside: one that is long would hold up the check for ever.
-    endless = endless_part(pattern.pattern)
+    endless = endless_part(pattern)
     if endless is not None:
         raise GrammarError(
             f"{source.place(name)}: terminal {name} may take forever on a long line: it has {endless};"
             " write one repetition, as in /a+b/ for /(a+)+b/"
         )
-    return pattern
+    return LinePattern(pattern)
 
 
 def _step(source: GrammarSource, automaton: Automaton, name: str, found: _Found) -> Step:

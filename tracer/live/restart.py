@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from tracer.engine import Stages
 from tracer.errors import UsageError
 from tracer.live.checkpoint import MOST_CALLS, SCHEMA, KeptTrace, State, in_order, pack, unpack, whole
 from tracer.live.follow import Follow, order_of
-from tracer.model import Call, Connection, Endpoint, RpcFacts
+from tracer.model import Call, Connection, Endpoint, RpcFacts, Trace
 
 __all__ = ["Restart"]
 
@@ -88,12 +88,42 @@ class Restart:
 
         Raises UsageError when *state* is that of a run with another grammar or other sources.
         """
-        paths = [capture.path for capture in self._stages.captures]
+        self._must_be_ours(state)
+        calls = unpack(state)
+        stages, orders = self._stages, self._follow.orders
+        orders.know(state.orders)
+        stages.calls.restore(calls)
+        self._know_ends(calls)
+        for capture, first_ns in zip(stages.captures, state.first_ns, strict=True):
+            capture.first_ns, capture.last_ns = first_ns, state.until_ns
+        self._until_ns = state.until_ns
+        self._repeat(calls)
+        self._follow.history.verdicts.update(state.verdicts)
+        self._follow.history.outcomes.update(state.outcomes)
+        # A waiting order that the earlier run showed stays shown, whatever is known of the portal now.
+        shown = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
+        orders.look(shown, (state.until_ns, 0))
+        found = stages.correlator.traces(orders)
+        if stages.choose(found):
+            self._follow.renew_checker()
+        for kept in state.traces:
+            trace = _trace_of(kept, calls[kept.call], found)
+            if trace is not None:
+                found.remove(trace)
+                self._follow.resume(trace, kept.number, dict(kept.steps), kept.announced)
+        self._follow.count_from(state.opened)
+
+    def _must_be_ours(self, state: State) -> None:
+        """Raise UsageError for the state of another run; go by the grammar that the earlier run chose."""
         workflows = self._stages.workflows
         is_ours = state.grammar in workflows.names
         for what, theirs, ours in (
             ("grammar", state.grammar, state.grammar if is_ours else workflows.name),
-            ("sources", [path for path, _ in state.sources], paths),
+            (
+                "sources",
+                [path for path, _ in state.sources],
+                [capture.path for capture in self._stages.captures],
+            ),
         ):
             if theirs != ours:
                 raise UsageError(
@@ -102,17 +132,16 @@ class Restart:
                 )
         if state.grammar == workflows.names[0]:
             workflows.adopt(state.grammar, "the run before went by it")
-        calls = unpack(state)
-        stages, orders = self._stages, self._follow.orders
-        orders.know(state.orders)
-        stages.calls.restore(calls)
+
+    def _know_ends(self, calls: Iterable[Call]) -> None:
+        """Remember the connections of *calls* with a known role."""
         for call in calls:
             for end in (call.caller, call.callee, getattr(call.facts, "consumer", None)):
                 if end is not None and (end.connection.client_role or end.connection.server_role):
                     self._ends[end.connection.client, end.connection.server] = end.connection
-        for capture, first_ns in zip(self._stages.captures, state.first_ns, strict=True):
-            capture.first_ns, capture.last_ns = first_ns, state.until_ns
-        self._until_ns = state.until_ns
+
+    def _repeat(self, calls: Sequence[Call]) -> None:
+        """Pass *calls* through the stages as they happened; the earlier run has counted them."""
         happened = in_order(calls)
         answered = {call.serial for call in calls if call.closed}
         for call in calls:
@@ -121,32 +150,11 @@ class Restart:
             # The calls that a REST call causes happen while it is open, and correlation depends on that. So
             # it is replayed as open and closed at the time of its answer.
             call.closed = not begins
-            stages.receive((call,))
+            self._stages.receive((call,))
             call.closed = call.serial in answered and not (begins and call.protocol == "REST")
-        self._follow.history.verdicts.update(state.verdicts)
-        self._follow.history.outcomes.update(state.outcomes)
-        # The replayed calls were counted by the earlier run.
-        stages.counts.clear()
-        for capture in stages.captures:
+        self._stages.counts.clear()
+        for capture in self._stages.captures:
             capture.calls = 0
-        # A waiting order that the earlier run showed stays shown, whatever is known of the portal now.
-        shown = {calls[kept.call].serial for kept in state.traces if not kept.request_id}
-        orders.look(shown, (state.until_ns, 0))
-        found = stages.correlator.traces(orders)
-        if stages.choose(found):
-            self._follow.renew_checker()
-        for kept in state.traces:
-            first = calls[kept.call]
-            mine = [
-                trace
-                for trace in found
-                if (first in trace.calls or trace.request_id == kept.request_id != "")
-                and (not kept.server_id or trace.server_id in ("", kept.server_id))
-            ]
-            if mine:
-                found.remove(mine[0])
-                self._follow.resume(mine[0], kept.number, dict(kept.steps), kept.announced)
-        self._follow.count_from(state.opened)
 
     def close_gap(self, first_ns: int) -> str:
         """Record that nothing was captured between the runs, up to *first_ns*; return a message about it."""
@@ -177,6 +185,15 @@ class Restart:
         if known is not None:
             connection.client_role = connection.client_role or known.client_role
             connection.server_role = connection.server_role or known.server_role
+
+
+def _trace_of(kept: KeptTrace, first: Call, found: Iterable[Trace]) -> Trace | None:
+    """Return the trace of *found* that *kept* stands for; *first* is the call that it was kept with."""
+    for trace in found:
+        is_of_request = first in trace.calls or trace.request_id == kept.request_id != ""
+        if is_of_request and (not kept.server_id or trace.server_id in ("", kept.server_id)):
+            return trace
+    return None
 
 
 def _moment(time_ns: int) -> str:

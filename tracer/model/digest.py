@@ -7,11 +7,11 @@ run, so a digest is of no use outside of it.
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 
 __all__ = ["digest"]
 
-_KEY = secrets.token_bytes(16)
+_KEY = os.urandom(16)
 
 
 def digest(secret: str | bytes) -> str:

@@ -69,11 +69,11 @@ _BLAMED = (
         r"|CinderConnectionFailed|[Cc]inder|://\S{1,200}/v[123](/\w{1,64})?/(volumes|attachments)\b",
     ),
 )
-_BLAME = tuple((role, re.compile(pattern)) for role, pattern in _BLAMED)
-_CALLBACK = re.compile(
+_CALLBACK = (
     r"VirtualInterfaceCreateException|Virtual Interface creation failed"
     r"|Failed to allocate the network\(s\), not rescheduling"
 )
+# Patterns stay texts here: `re` compiles and remembers those that a run with failures needs.
 
 
 def service_blamed(words: str) -> str:
@@ -82,12 +82,12 @@ def service_blamed(words: str) -> str:
     >>> service_blamed("Build of instance 1 aborted: Volume 2 did not finish being created")
     'cinder-api'
     """
-    return next((role for role, pattern in _BLAME if pattern.search(words)), "")
+    return next((role for role, pattern in _BLAMED if re.search(pattern, words)), "")
 
 
 def waited_for_callback(words: str) -> bool:
     """Return whether nova says so when the report that a port is plugged failed, or never came."""
-    return _CALLBACK.search(words) is not None
+    return re.search(_CALLBACK, words) is not None
 
 
 # --- what exceptions of RPC mean --------------------------------------------------------------------
@@ -95,7 +95,7 @@ def waited_for_callback(words: str) -> bool:
 _MEANINGS = (
     (
         # oslo_messaging/rpc/dispatcher.py; oslo_versionedobjects/exception.py
-        re.compile(r"UnsupportedVersion|IncompatibleObjectVersion|UnsupportedRpc|NoSuchMethod"),
+        r"UnsupportedVersion|IncompatibleObjectVersion|UnsupportedRpc|NoSuchMethod",
         "UnsupportedVersion, IncompatibleObjectVersion and the like mean that the two services differ in"
         " version: an upgrade is not complete, or [upgrade_levels] is wrong",
     ),
@@ -104,4 +104,4 @@ _MEANINGS = (
 
 def meaning_of(failure: str) -> str:
     """Return what the failure in a reply, class and text, means for an operator, or nothing."""
-    return next((words for pattern, words in _MEANINGS if pattern.match(failure)), "")
+    return next((words for pattern, words in _MEANINGS if re.match(pattern, failure)), "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tracer.errors import UsageError
+from tracer.errors import UsageError, close_matches
 from tracer.settings import Settings
 
 __all__ = ["Asked", "locate", "of_item", "of_run", "several", "stall_seconds"]
@@ -50,7 +49,7 @@ def of_item(item: pytest.Item) -> Asked:
             raise UsageError("@pytest.mark.tracer takes names: @pytest.mark.tracer(captures=…, grammar=…)")
         for key in marker.kwargs:
             if key not in KEYS:
-                near = difflib.get_close_matches(key, KEYS, 1)
+                near = close_matches(key, KEYS, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise UsageError(f"@pytest.mark.tracer has no {key!r} (known: {', '.join(KEYS)}){hint}")
         asked = _with(asked, marker.kwargs, (item.path.parent, item.config.rootpath))

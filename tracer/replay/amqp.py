@@ -253,48 +253,17 @@ class OntoBroker:
             self._sessions.consume(message.connection, message.channel, tag, queue_name, waiting)
 
     def _do(self, message: AmqpMethod, method: Any) -> None:
+        """Repeat what a client asked of the broker; replies that hold a name are waited for."""
         channel = self._sessions.channel(message.connection, message.channel)
         at = message.connection.number, message.channel
+        match message.name.partition(".")[0]:
+            case "exchange":
+                self._of_exchange(message.name, method, channel)
+                return
+            case "queue":
+                self._of_queue(message, method, channel)
+                return
         match message.name:
-            case "exchange.declare":
-                if method.passive:
-                    channel.exchange_declare(method.exchange, passive=True)
-                    return
-                kind = Exchange(
-                    method.type, method.durable, method.auto_delete, method.internal, method.arguments
-                )
-                _declare_exchange(channel, method.exchange, kind)
-            case "exchange.delete":
-                if self._may_delete("exchange", method.exchange):
-                    channel.exchange_delete(method.exchange, method.if_unused)
-            case "exchange.bind":
-                channel.exchange_bind(method.destination, method.source, method.routing_key, method.arguments)
-            case "exchange.unbind":
-                channel.exchange_unbind(
-                    method.destination, method.source, method.routing_key, method.arguments
-                )
-            case "queue.declare" if not method.queue:
-                # The broker chose the name: declared when the recorded reply shows it.
-                self._deferred[(*at, "queue.declare-ok")] = method
-            case "queue.declare":
-                if method.passive:
-                    channel.queue_declare(live_name(method.queue), passive=True)
-                    return
-                queue = Queue(method.durable, method.exclusive, method.auto_delete, method.arguments)
-                _declare_queue(channel, method.queue, queue)
-            case "queue.bind":
-                queue_name = live_name(self._seen.queue_meant(message))
-                channel.queue_bind(queue_name, method.exchange, method.routing_key, method.arguments)
-            case "queue.unbind":
-                queue_name = live_name(self._seen.queue_meant(message))
-                channel.queue_unbind(queue_name, method.exchange, method.routing_key, method.arguments)
-            case "queue.purge":
-                if self._may_delete("queue", live_name(self._seen.queue_meant(message))):
-                    channel.queue_purge(live_name(self._seen.queue_meant(message)))
-            case "queue.delete":
-                if self._may_delete("queue", live_name(self._seen.queue_meant(message))):
-                    name = live_name(self._seen.queue_meant(message))
-                    channel.queue_delete(name, method.if_unused, method.if_empty)
             case "basic.qos":
                 channel.basic_qos(method.prefetch_size, method.prefetch_count, method.global_qos)
             case "basic.consume" if not method.consumer_tag:
@@ -315,6 +284,50 @@ class OntoBroker:
             case "tx.select":
                 # A channel cannot have both confirms, which keep the order, and transactions.
                 self._left_out["transactions: their messages are sent at once"] += 1
+
+    def _of_exchange(self, name: str, method: Any, channel: BlockingChannel) -> None:
+        match name:
+            case "exchange.declare" if method.passive:
+                channel.exchange_declare(method.exchange, passive=True)
+            case "exchange.declare":
+                kind = Exchange(
+                    method.type, method.durable, method.auto_delete, method.internal, method.arguments
+                )
+                _declare_exchange(channel, method.exchange, kind)
+            case "exchange.delete":
+                if self._may_delete("exchange", method.exchange):
+                    channel.exchange_delete(method.exchange, method.if_unused)
+            case "exchange.bind":
+                channel.exchange_bind(method.destination, method.source, method.routing_key, method.arguments)
+            case "exchange.unbind":
+                channel.exchange_unbind(
+                    method.destination, method.source, method.routing_key, method.arguments
+                )
+
+    def _of_queue(self, message: AmqpMethod, method: Any, channel: BlockingChannel) -> None:
+        if message.name == "queue.declare":
+            if not method.queue:
+                # The broker chose the name: declared when the recorded reply shows it.
+                at = message.connection.number, message.channel
+                self._deferred[(*at, "queue.declare-ok")] = method
+            elif method.passive:
+                channel.queue_declare(live_name(method.queue), passive=True)
+            else:
+                queue = Queue(method.durable, method.exclusive, method.auto_delete, method.arguments)
+                _declare_queue(channel, method.queue, queue)
+            return
+        name = live_name(self._seen.queue_meant(message))
+        match message.name:
+            case "queue.bind":
+                channel.queue_bind(name, method.exchange, method.routing_key, method.arguments)
+            case "queue.unbind":
+                channel.queue_unbind(name, method.exchange, method.routing_key, method.arguments)
+            case "queue.purge":
+                if self._may_delete("queue", name):
+                    channel.queue_purge(name)
+            case "queue.delete":
+                if self._may_delete("queue", name):
+                    channel.queue_delete(name, method.if_unused, method.if_empty)
 
     def _may_delete(self, kind: str, name: str) -> bool:
         if self._own is not None and self._own.is_own(kind, name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tracer.calls import Calls, wants_body
@@ -85,67 +85,96 @@ def make_plan(
     plan = Plan()
     ports = {**PORTS, **given.ports}
     reading = read(arguments, ports, wants_body)
-    topology = Topology(reading.captures, given)
-    calls = Calls(ports)
-    samples: dict[Endpoint, Call] = {}
-    joined: dict[int, Connection] = {}
-    senders: dict[int, Call] = {}
-    newest = 0
-
-    def learn(changed: Sequence[Call]) -> None:
-        nonlocal newest
-        for call in changed:
-            topology.observe(call, call.serial > newest)
-            newest = max(newest, call.serial)
-            if isinstance(call.facts, RestFacts) and call.facts.method != "?":
-                samples[call.connection.server] = call
-            elif isinstance(call.facts, RpcFacts) and call.caller and call.caller.connection.joined:
-                senders[call.caller.connection.number] = call
-
+    ends = _Ends(Calls(ports), Topology(reading.captures, given))
     for count, message in enumerate(reading.messages):
         if stopped():
             break
         _take(plan, message)
-        if isinstance(message, AmqpMethod | AmqpContent) and message.connection.joined:
-            joined[message.connection.number] = message.connection
-        if isinstance(message, AmqpMethod):
-            topology.roles.method(message)
-        elif isinstance(message, Undecoded):
-            topology.roles.undecoded(message.connection)
-        learn(list(calls.receive(message)))
+        ends.learn(message)
         if not count % TICK:
-            # Memory is bounded by time: what is older than FORGET_NS is dropped.
-            calls.numbering.advance(message.time_ns)
-            calls.forget(message.time_ns - FORGET_NS, ())
-            topology.roles.forget(message.time_ns - FORGET_NS)
-    learn(list(calls.flush()))
-    plan.broker.finish(midstream=bool(joined))
+            ends.forget(message.time_ns)
+    ends.finish()
+    plan.broker.finish(midstream=bool(ends.joined))
     plan.first_ns = min(
         (c.corrected_first_ns for c in reading.captures if c.corrected_first_ns is not None), default=0
     )
     plan.last_ns = max(
         (c.corrected_last_ns for c in reading.captures if c.corrected_last_ns is not None), default=0
     )
-    fronts = [server for server in samples if topology.roles.is_front(server)]
-    for number, connection in joined.items():
-        # The form of oslo.messaging (program:pid:id), from which a capture of the replay infers roles.
-        sent = senders.get(number)
-        role = connection.client_role or (topology.caller(sent) if sent is not None else "")
-        if role in ROLE_OF_PROGRAM:
-            plan.names[number] = f"{role}:0:replayed"
-    for server, call in samples.items():
-        if server not in fronts:
-            plan.roles[server] = topology.callee(call)
-    inner = set(plan.roles.values())
-    for server in fronts:
-        # A request through a proxy may be recorded twice. If both legs are there, the inner one is the
-        # service's, and the outer one the proxy's.
-        behind = topology.roles.behind(server) or ""
-        plan.roles[server] = PROXY if not behind or behind in inner else topology.callee(samples[server])
+    plan.names = ends.names()
+    plan.roles = ends.roles()
     # A server without a complete call has no known role: it is named by its address.
     for server in plan.requests:
         plan.roles.setdefault(server, str(server))
     return plan
+
+
+class _Ends:
+    """Learns who is at the ends of connections."""
+
+    def __init__(self, calls: Calls, topology: Topology) -> None:
+        self._calls = calls
+        self._topology = topology
+        self._samples: dict[Endpoint, Call] = {}
+        """Server of HTTP requests -> its latest call."""
+        self.joined: dict[int, Connection] = {}
+        """Connections to a broker that began before the capture."""
+        self._senders: dict[int, Call] = {}
+        """Connection of these -> its latest call."""
+        self._newest = 0
+
+    def learn(self, message: Message | Closed) -> None:
+        """Learn from *message*, and from the calls that it begins or completes."""
+        if isinstance(message, AmqpMethod | AmqpContent) and message.connection.joined:
+            self.joined[message.connection.number] = message.connection
+        if isinstance(message, AmqpMethod):
+            self._topology.evidence.method(message)
+        elif isinstance(message, Undecoded):
+            self._topology.evidence.undecoded(message.connection)
+        self._observe(self._calls.receive(message))
+
+    def finish(self) -> None:
+        """Learn from what is left at the end."""
+        self._observe(self._calls.flush())
+
+    def _observe(self, changed: Iterable[Call]) -> None:
+        for call in changed:
+            self._topology.observe(call, call.serial > self._newest)
+            self._newest = max(self._newest, call.serial)
+            if isinstance(call.facts, RestFacts) and call.facts.method != "?":
+                self._samples[call.connection.server] = call
+            elif isinstance(call.facts, RpcFacts) and call.caller and call.caller.connection.joined:
+                self._senders[call.caller.connection.number] = call
+
+    def forget(self, time_ns: int) -> None:
+        """Drop what is older than FORGET_NS at *time_ns*: this bounds the memory."""
+        self._calls.numbering.advance(time_ns)
+        self._calls.forget(time_ns - FORGET_NS, ())
+        self._topology.evidence.forget(time_ns - FORGET_NS)
+
+    def names(self) -> dict[int, str]:
+        """Return connection -> a name that shows its role, of those whose name is not in the capture."""
+        found = {}
+        for number, connection in self.joined.items():
+            sent = self._senders.get(number)
+            role = connection.client_role or (self._topology.caller(sent) if sent is not None else "")
+            if role in ROLE_OF_PROGRAM:
+                # The form of oslo.messaging (program:pid:id): a capture of the replay shows roles by it.
+                found[number] = f"{role}:0:replayed"
+        return found
+
+    def roles(self) -> dict[Endpoint, str]:
+        """Return the role of each server of HTTP requests."""
+        samples, topology = self._samples, self._topology
+        fronts = [server for server in samples if topology.roles.is_front(server)]
+        found = {server: topology.callee(call) for server, call in samples.items() if server not in fronts}
+        inner = set(found.values())
+        for server in fronts:
+            # A request through a proxy may be recorded twice. If both legs are there, the inner one is the
+            # service's, and the outer one the proxy's.
+            behind = topology.evidence.fronts.behind(server) or ""
+            found[server] = PROXY if not behind or behind in inner else topology.callee(samples[server])
+        return found
 
 
 def _take(plan: Plan, message: Message | Closed) -> None:

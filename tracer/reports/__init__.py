@@ -7,7 +7,6 @@ hold terminal escapes, line feeds, rich markup or a megabyte.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 import unicodedata
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import get_args
 
-from tracer.errors import UsageError
+from tracer.errors import UsageError, close_matches
 from tracer.model import CallRecord, Capture, Conformance, Outcome, Report, StepResult, Verdict
 from tracer.openstack.services import SERVICES
 
@@ -398,7 +397,7 @@ def selection(conditions: Sequence[str]) -> Callable[[Verdict], bool]:
 
 
 def _perhaps(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = close_matches(word, list(known), n=1)
     return f". Did you mean {near[0]}?" if near else ""
 
 
@@ -424,7 +423,7 @@ def chosen(verdicts: Sequence[Verdict], wanted: str | None) -> list[Verdict]:
         raise UsageError(f"--trace {wanted!r} fits {len(begins)} traces; {_some(begins)}")
     # Names are cut: one may be a megabyte, and the comparison takes quadratic time.
     known = dict.fromkeys(key[:80] for verdict in verdicts for key in _names(verdict))
-    near = difflib.get_close_matches(wanted[:80], known, n=3, cutoff=0.7)
+    near = close_matches(wanted[:80], known, n=3, cutoff=0.7)
     hint = f"near it: {', '.join(plain(key, 60) for key in near)}" if near else _some(verdicts)
     raise UsageError(f"no trace {plain(wanted, 60)!r}; {hint}")
 

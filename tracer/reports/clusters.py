@@ -18,8 +18,7 @@ __all__ = ["Cluster", "clusters", "normalised"]
 
 _CAUSE_LIMIT = 240
 _UNSEEN = " could not be seen: "
-_VOLATILE = re.compile(
-    r"""(?xi)
+_VOLATILE = r"""(?xi)
       (?P<request> \breq-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)
     | (?P<id> \b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b | \b[0-9a-f]{32}\b | \b0x[0-9a-f]{4,}\b)
     | (?P<time> \b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)
@@ -28,7 +27,6 @@ _VOLATILE = re.compile(
                  | (?<![\w:])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{1,4}(?![\w:]))
     | (?P<n> (?<![\w.])\d+(?:\.\d+)?(?=(?:[mun]?s|m|h|[kmgt]i?b)\b|\b)(?!\.\d))
     """
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +110,4 @@ def normalised(text: str, verdict: Verdict | None = None) -> str:
             for word in dict.fromkeys(words):
                 if len(word) > 2:
                     text = re.sub(rf"(?<![\w.-]){re.escape(word)}(?![\w.-])", placeholder, text)
-    return plain(_VOLATILE.sub(lambda match: f"{{{match.lastgroup}}}", text), _CAUSE_LIMIT)
+    return plain(re.sub(_VOLATILE, lambda match: f"{{{match.lastgroup}}}", text), _CAUSE_LIMIT)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from statistics import median
 
 from rich.console import Console
 from rich.text import Text
@@ -73,13 +72,12 @@ def _conforming(page: Page, verdicts: Sequence[Verdict]) -> None:
             page.line(heading(page, verdict))
         return
     spans = sorted(verdict.ended_ns - verdict.started_ns for verdict in verdicts)
+    median_ns = (spans[(len(spans) - 1) // 2] + spans[len(spans) // 2]) // 2
     words = (
         f"{plural(len(verdicts), 'VM')} conform; they took {duration(spans[0])} to {duration(spans[-1])}, "
     )
     page.line(
-        mark(page, "conforms")
-        + f" {words}half of them less than {duration(round(median(spans)))}"
-        + "; -v lists them"
+        mark(page, "conforms") + f" {words}half of them less than {duration(median_ns)}" + "; -v lists them"
     )
 
 

@@ -425,71 +425,67 @@ class Building:
             return ""
         if how.startswith("told "):
             return self.tell(number, host, how.removeprefix("told "))
-        plane, site, task = self.on.get("8c"), SITE, f"{SITE}/tasks/{100 + number * 10 + len(server_id)}"
-
-        def vrm(
-            method: str, target: str, status: int | str, answer: Any, body: Any = None, token: str = ""
-        ) -> None:
-            self.cloud.rest(
-                self.wait(),
-                host,
-                "vrm",
-                method,
-                target,
-                status,
-                took=0.005,
-                body=body,
-                answer=answer,
-                plane=plane,
-                token=token or SECRETS["session of the VRM"],
-                headers={"X-Auth-User": "gesysman", "X-Auth-Key": SECRETS["key of the VRM"]}
-                if "session" in target
-                else {},
-                answer_headers={"X-Auth-Token": SECRETS["session of the VRM"]} if "session" in target else {},
-            )
-            self.wait(0.01)
-
         if how == "refused":
-            vrm("POST", f"{site}/vms", "refused", None)
+            self.vrm(host, "POST", f"{SITE}/vms", "refused", None)
             return "reschedule"
-        vrm("POST", "/service/session", 200, {"userName": "gesysman"})
+        self.vrm(host, "POST", "/service/session", 200, {"userName": "gesysman"})
         task, vm = f"{SITE}/tasks/{self.next_number()}", f"{SITE}/vms/i-{self.next_number():08X}"
-        made = {"taskUri": task, "uri": vm}
         body = {
             "name": "instance-00000039",
             "uuid": server_id,
             "location": f"urn:sites:43BC08E8:hosts:{host}",
         }
         if how == "401":
-            vrm("POST", f"{site}/vms", 401, {"errorDes": "session expired"}, body)
-            vrm("POST", "/service/session", 200, {"userName": "gesysman"})
+            self.vrm(host, "POST", f"{SITE}/vms", 401, {"errorDes": "session expired"}, body)
+            self.vrm(host, "POST", "/service/session", 200, {"userName": "gesysman"})
         elif how and how not in ("task failed", "task running", "start fails", "start unknown"):
-            vrm(
-                "POST",
-                f"{site}/vms",
-                self.status(how, 202),
-                {"errorCode": "1", "errorDes": "the VRM is unwell"},
-                body,
-            )
+            unwell = {"errorCode": "1", "errorDes": "the VRM is unwell"}
+            self.vrm(host, "POST", f"{SITE}/vms", self.status(how, 202), unwell, body)
             return "stop" if how == "silent" else "reschedule"
-        vrm("POST", f"{site}/vms", 202, made, body)
-        vrm("GET", task, 200, {"status": "running", "progress": 50})
+        self.vrm(host, "POST", f"{SITE}/vms", 202, {"taskUri": task, "uri": vm}, body)
+        return self.do_tasks(host, how, task, vm)
+
+    def do_tasks(self, host: str, how: str, task: str, vm: str) -> str:
+        """Write the tasks of the VRM that make and start *vm*; return what comes of it, as step 8c does."""
+        self.vrm(host, "GET", task, 200, {"status": "running", "progress": 50})
         self.wait(0.5)
         if how == "task failed":
-            vrm("GET", task, 200, {"status": "failed", "reasonDes": "the datastore is full"})
+            self.vrm(host, "GET", task, 200, {"status": "failed", "reasonDes": "the datastore is full"})
             return "reschedule"
         if how == "task running":
-            vrm("GET", task, 200, {"status": "running", "progress": 50})
+            self.vrm(host, "GET", task, 200, {"status": "running", "progress": 50})
             return "abort"
-        vrm("GET", task, 200, {"status": "success", "progress": 100})
-        start = {"taskUri": f"{SITE}/tasks/{self.next_number()}", "uri": vm}
-        vrm("POST", f"{vm}/action/start", 200, start, {})
+        self.vrm(host, "GET", task, 200, {"status": "success", "progress": 100})
+        start = f"{SITE}/tasks/{self.next_number()}"
+        self.vrm(host, "POST", f"{vm}/action/start", 200, {"taskUri": start, "uri": vm}, {})
         if how == "start fails":
-            vrm("GET", start["taskUri"], 200, {"status": "failed", "reasonDes": "no host has the memory"})
+            self.vrm(host, "GET", start, 200, {"status": "failed", "reasonDes": "no host has the memory"})
             return "reschedule"
         if how != "start unknown":
-            vrm("GET", start["taskUri"], 200, {"status": "success", "progress": 100})
+            self.vrm(host, "GET", start, 200, {"status": "success", "progress": 100})
         return ""
+
+    def vrm(
+        self, host: str, method: str, target: str, status: int | str, answer: Any, body: Any = None
+    ) -> None:
+        """Write a call of *host* to the VRM, and its log-in with its headers."""
+        logs_in = "session" in target
+        self.cloud.rest(
+            self.wait(),
+            host,
+            "vrm",
+            method,
+            target,
+            status,
+            took=0.005,
+            body=body,
+            answer=answer,
+            plane=self.on.get("8c"),
+            token=SECRETS["session of the VRM"],
+            headers={"X-Auth-User": "gesysman", "X-Auth-Key": SECRETS["key of the VRM"]} if logs_in else {},
+            answer_headers={"X-Auth-Token": SECRETS["session of the VRM"]} if logs_in else {},
+        )
+        self.wait(0.01)
 
     _numbers = 100
 

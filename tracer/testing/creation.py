@@ -135,23 +135,7 @@ class Creation(Building):
         Breaks: 3: 503 (the proxy answers itself). 2, 3: left out (that leg).
         """
         cloud, begun = self.cloud, self.wait()
-        server: dict[str, Any] = {
-            "name": self.name,
-            "flavorRef": FLAVOR,
-            "networks": [{"uuid": NETWORK}],
-            "imageRef": IMAGE,
-            "adminPass": SECRETS["admin password"],
-            "user_data": SECRETS["user data"],
-        }
-        if self.volume:
-            disk = {"boot_index": 0, "uuid": VOLUME, "source_type": "volume", "destination_type": "volume"}
-            server = {key: value for key, value in server.items() if key != "imageRef"}
-            server["block_device_mapping_v2"] = [disk]
-        if len(self.server_ids) > 1:
-            server |= {"min_count": len(self.server_ids), "max_count": len(self.server_ids)}
-        if self.reservation:
-            server["return_reservation_id"] = True
-        how = self.broken("3")
+        server, how = self.server_asked_for(), self.broken("3")
         if how in ("503", "504"):
             took = 0.01 if how == "503" else 50.0
             cloud.from_outside(
@@ -169,15 +153,7 @@ class Creation(Building):
             return how
         status, fault = self.step_4(begun)
         self.outer_ends = max(self.outer_ends, self.now)
-        answered = {"X-OpenStack-Request-ID": self.request_id, "X-Compute-Request-ID": self.request_id}
-        answer: Any = fault
-        if status == 202:
-            first = self.server_ids[0]
-            answered["Location"] = f"http://10.10.0.20:8774/v2.1/servers/{first}"
-            answer = {"server": {"id": first, "adminPass": SECRETS["admin password"]}}
-            if self.reservation:
-                del answered["Location"]
-                answer = {"reservation_id": "r-3fhpjulh"}
+        answer, answered = self.answer_of_the_api(status, fault)
         took = self.ended - begun
         legs = "both"
         if self.broken("2") == "left out":
@@ -200,6 +176,37 @@ class Creation(Building):
             api=self.api,
         )
         return "" if status == 202 else str(status)
+
+    def server_asked_for(self) -> dict[str, Any]:
+        """Return the server in the body of the request."""
+        server: dict[str, Any] = {
+            "name": self.name,
+            "flavorRef": FLAVOR,
+            "networks": [{"uuid": NETWORK}],
+            "imageRef": IMAGE,
+            "adminPass": SECRETS["admin password"],
+            "user_data": SECRETS["user data"],
+        }
+        if self.volume:
+            disk = {"boot_index": 0, "uuid": VOLUME, "source_type": "volume", "destination_type": "volume"}
+            server = {key: value for key, value in server.items() if key != "imageRef"}
+            server["block_device_mapping_v2"] = [disk]
+        if len(self.server_ids) > 1:
+            server |= {"min_count": len(self.server_ids), "max_count": len(self.server_ids)}
+        if self.reservation:
+            server["return_reservation_id"] = True
+        return server
+
+    def answer_of_the_api(self, status: int | str, fault: Any) -> tuple[Any, dict[str, str]]:
+        """Return body and headers of the answer to the request; *fault* is the body of a refusal."""
+        headers = {"X-OpenStack-Request-ID": self.request_id, "X-Compute-Request-ID": self.request_id}
+        if status != 202:
+            return fault, headers
+        if self.reservation:
+            return {"reservation_id": "r-3fhpjulh"}, headers
+        first = self.server_ids[0]
+        headers["Location"] = f"http://10.10.0.20:8774/v2.1/servers/{first}"
+        return {"server": {"id": first, "adminPass": SECRETS["admin password"]}}, headers
 
     # --- 4 ---
 
@@ -389,43 +396,46 @@ class Creation(Building):
         filtered (placement has two, the filters leave none); silent; late (the reply comes 3 s after the
         time-out); stop; left out.
         """
-        cloud, five, six = self.cloud, self.broken("5"), self.broken("6")
+        five, six = self.broken("5"), self.broken("6")
         if five == "stop":
             self.poll_all(1, 11)
             return
-        msg_id = cloud.fresh_id().replace("-", "")
+        msg_id = self.cloud.fresh_id().replace("-", "")
+        fate = five.removesuffix(" stop") or "ok"
+        if five != "left out":
+            self.ask_for_hosts(msg_id, fate if fate in ("undelivered", "unacked", "unroutable") else "ok")
+        if five.endswith("stop") or six == "stop":
+            self.poll_all(1, 11)
+        elif (fate != "ok" and five != "left out") or six in ("silent", "late"):
+            self.get_no_hosts(msg_id, is_late=six == "late")
+        elif self.get_hosts(msg_id, six):
+            self.build_all()
+
+    def ask_for_hosts(self, msg_id: str, fate: str) -> None:
+        """Write step 5; *fate* is what the broker does with the message."""
         args = {
             "instance_uuids": self.server_ids,
             "spec_obj": nova_object("RequestSpec", instance_uuid=self.server_ids[0]),
         }
-        fate = five.removesuffix(" stop") or "ok"
-        if five != "left out":
-            ask = cloud.message("select_destinations", args, self.request_id, "nova-conductor", msg_id)
-            cloud.rpc(
-                self.wait(0.01),
-                "nova-conductor",
-                "nova-scheduler",
-                "nova",
-                "scheduler",
-                ask,
-                fate if fate in ("undelivered", "unacked", "unroutable") else "ok",
-            )
-        if five.endswith("stop") or six == "stop":
-            self.poll_all(1, 11)
-            return
-        if (fate != "ok" and five != "left out") or six in ("silent", "late"):
-            self.wait(15)
-            self.put_in_error(range(len(self.server_ids)), f"no reply to message ID {msg_id}")
-            if six == "late":
-                reply = cloud.reply(msg_id, [[nova_object("Selection", service_host="compute1")]])
-                cloud.rpc(self.wait(3), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", reply)
-            return
-        failed = six in ("failure", "filtered")
+        ask = self.cloud.message("select_destinations", args, self.request_id, "nova-conductor", msg_id)
+        self.cloud.rpc(self.wait(0.01), "nova-conductor", "nova-scheduler", "nova", "scheduler", ask, fate)
+
+    def get_no_hosts(self, msg_id: str, is_late: bool) -> None:
+        """Write the time-out of step 5, and its reply if it comes late."""
+        self.wait(15)
+        self.put_in_error(range(len(self.server_ids)), f"no reply to message ID {msg_id}")
+        if is_late:
+            late = [[nova_object("Selection", service_host="compute1")]]
+            self.answer_with_hosts(msg_id, late, seconds=3)
+
+    def get_hosts(self, msg_id: str, six: str) -> bool:
+        """Write the work of the scheduler and step 6; return whether there are hosts."""
+        is_failed = six in ("failure", "filtered")
         candidates: dict[str, Any] = {
             "allocation_requests": [] if six == "failure" else [{}, {}],
             "provider_summaries": {},
         }
-        cloud.rest(
+        self.cloud.rest(
             self.wait(),
             "nova-scheduler",
             "placement",
@@ -437,16 +447,25 @@ class Creation(Building):
             answer=candidates,
         )
         self.wait(0.02)
-        if six != "left out":
-            failure = json.dumps(
-                {"class": "NoValidHost_Remote", "module": "nova.exception", "message": NO_HOST}
-            )
-            chosen = [[nova_object("Selection", service_host=host) for host in tried] for tried in self.hosts]
-            reply = cloud.reply(msg_id, None if failed else chosen, failure if failed else None)
-            cloud.rpc(self.wait(), "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", reply)
-        if failed:
+        if is_failed:
+            failure = {"class": "NoValidHost_Remote", "module": "nova.exception", "message": NO_HOST}
+            self.answer_with_hosts(msg_id, None, json.dumps(failure))
             self.put_in_error(range(len(self.server_ids)), NO_HOST)
-            return
+        elif six != "left out":
+            chosen = [[nova_object("Selection", service_host=host) for host in tried] for tried in self.hosts]
+            self.answer_with_hosts(msg_id, chosen)
+        return not is_failed
+
+    def answer_with_hosts(
+        self, msg_id: str, hosts: Any, failure: str | None = None, seconds: float = 0.01
+    ) -> None:
+        """Write step 6, *seconds* from now."""
+        reply = self.cloud.reply(msg_id, hosts, failure)
+        sent_at = self.wait(seconds)
+        self.cloud.rpc(sent_at, "nova-scheduler", "nova-conductor", "", "reply_nova-conductor", reply)
+
+    def build_all(self) -> None:
+        """Write the builds of all VMs, side by side."""
         begun, ends = self.now, []
         for number in range(len(self.server_ids)):
             self.now = begun + 0.003 * number

@@ -10,7 +10,6 @@ This module does not import pytest: the fixture `tracer` returns these values; o
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from tracer import engine
-from tracer.errors import UsageError
+from tracer.errors import UsageError, close_matches
 from tracer.model import CallRecord, Report, Verdict
 from tracer.reports import failure, lead, plain
 from tracer.settings import AUTO, Settings
@@ -240,7 +239,7 @@ class CheckedTrace:
             if step.name == name:
                 return step
         known = [step.name for step in self.steps]
-        near = difflib.get_close_matches(name, known, 1, 0.5)
+        near = close_matches(name, known, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"no step {name!r} in {self.traffic.report.grammar}: {', '.join(known)}{hint}")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import digits
 
-from tracer.errors import UsageError, reason
+from tracer.errors import UsageError, close_matches, reason
 from tracer.openstack.services import PROTOCOL_OF_PORT, ROLES
 
 __all__ = ["GivenTopology", "load_topology"]
@@ -57,6 +55,9 @@ def load_topology(path: Path) -> GivenTopology:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        # Imported here: most runs have no such file.
+        import tomllib
+
         table = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {reason(error)}") from None
@@ -124,7 +125,7 @@ def _slips(path: Path, roles: dict[str, object]) -> list[str]:
     """Return a remark on each role that looks like a known one misspelt; grammars would not know it."""
     found = []
     for role in roles:
-        known = difflib.get_close_matches(role[:80].lower().replace("_", "-"), ROLES, n=1, cutoff=0.8)
+        known = close_matches(role[:80].lower().replace("_", "-"), ROLES, n=1, cutoff=0.8)
         if known and role not in ROLES:
             found.append(f"{path}: [roles] {role[:80]!r} is a role of your own; did you mean {known[0]}?")
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tracer.model import Call, CallRecord, Capture, ConnectFacts, Connection, RestFacts
 from tracer.openstack.services import APIS, CALLS_OTHERS, OUTSIDE, PROXY, VRM
+from tracer.topology.evidence import Evidence
 from tracer.topology.file import GivenTopology
 from tracer.topology.misnamed import misnamed
 from tracer.topology.planes import EXTERNAL_API, INTERNAL_BASE, Planes
@@ -21,21 +22,22 @@ class Topology:
         self.given = given or GivenTopology()
         self._captures = captures
         self.planes = Planes(captures, self.given)
-        self.roles = Roles(self.given)
+        self.evidence = Evidence(self.given)
+        self.roles = Roles(self.given, self.evidence)
 
     def observe(self, call: Call, new: bool = True) -> None:
         """Learn from *call*, which has begun (*new*) or changed."""
-        self.roles.observe(call)
+        self.evidence.observe(call)
         if not new and call.back is None:
             return
         connection = call.connection
         self.planes.observe(connection, call.protocol if not isinstance(call.facts, ConnectFacts) else "?")
         if isinstance(call.facts, RestFacts | ConnectFacts) and self.planes.given(connection) != EXTERNAL_API:
-            self.roles.asked_inside(call)
+            self.evidence.inner.asks(call)
         if isinstance(call.facts, RestFacts):
             if not call.facts.forwarded_for and self.planes.given(connection) == EXTERNAL_API:
                 # According to the document, APIs on the external plane are reached through the proxy.
-                self.roles.asked_outside(call)
+                self.evidence.asked_outside(call)
             if connection.server_role == VRM:
                 self.planes.observe(connection, VRM)
             if call.facts.forwarded_for:
@@ -71,7 +73,7 @@ class Topology:
         *step* is the step that it is taken for; *ambiguous* says that it may belong to another trace.
         """
         caller, callee = self.caller(call), self.callee(call)
-        through = self.roles.behind(call.connection.server) is not None and callee != PROXY
+        through = self.evidence.fronts.behind(call.connection.server) is not None and callee != PROXY
         frames = call.frames
         if through and call.back is not None:
             # Both legs are one call between services: its evidence is the frames of both.
@@ -119,5 +121,5 @@ class Topology:
         """
         callee = self.roles.callee(call)
         if callee in APIS and self.roles.is_stranger(call) and self.plane_of(call.connection) == EXTERNAL_API:
-            return callee if self.roles.stands_alone(callee) else PROXY
+            return callee if self.evidence.fronts.stands_alone(callee) else PROXY
         return callee

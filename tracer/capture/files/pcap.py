@@ -80,6 +80,8 @@ class PcapReader:
         buffer, offset, trusted = self._buffer, 0, -1
         # Before the first record, so that its time is checked by `_odd_time`.
         last_ns = -2 * _DAY_NS
+        # What is computed once a second: the time of its begin, and the latest time that is not odd.
+        second, second_ns, most_ns = -1, 0, 0
         try:
             while True:
                 size, begin, counted, truncated = len(buffer), offset, number, 0
@@ -100,8 +102,10 @@ class PcapReader:
                     if end > size:
                         wanted = end - offset
                         break
-                    time_ns = seconds * 1_000_000_000 + fraction * unit_ns
-                    if not last_ns <= time_ns <= last_ns + _DAY_NS:
+                    if seconds != second:
+                        second, second_ns, most_ns = seconds, seconds * 1_000_000_000, last_ns + _DAY_NS
+                    time_ns = second_ns + fraction * unit_ns
+                    if not last_ns <= time_ns <= most_ns:
                         if not seconds and not wire and offset != trusted:
                             # Zeros: this part of the file was never written.
                             strange = True

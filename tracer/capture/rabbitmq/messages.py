@@ -33,6 +33,7 @@ from tracer.model import (
     Frames,
     Heard,
 )
+from tracer.model.tables import trim
 
 __all__ = ["EVENTS", "OWN", "TRACE", "Delivery", "Firehose"]
 
@@ -149,7 +150,7 @@ class Firehose:
             seen=BOTH,
         )
         self._connections[name] = known
-        _trim(self._connections)
+        trim(self._connections, REMEMBERED)
         return known
 
     def _ends(self, name: str) -> tuple[Endpoint, Endpoint]:
@@ -176,7 +177,7 @@ class Firehose:
                 re.sub(r" \(\d+\)$", "", str(headers["name"])), delivery[0]
             )
             self._channels[str(headers["pid"])] = (connection, int(headers["number"]))
-            _trim(self._channels)
+            trim(self._channels, REMEMBERED)
         elif kind == "channel.closed":
             known = self._channels.pop(str(headers["pid"]), None)
             if known is not None:
@@ -201,7 +202,7 @@ class Firehose:
             if address:
                 connection.client = Endpoint(address, int(headers.get("peer_port", 0)))
         self._by_pid[str(headers.get("pid", ""))] = connection
-        _trim(self._by_pid)
+        trim(self._by_pid, REMEMBERED)
         given_name = str(headers.get("user_provided_name") or "")
         if given_name:
             heard.append(
@@ -228,8 +229,3 @@ def _address(text: str) -> str | None:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:
         return None
-
-
-def _trim(table: OrderedDict[str, Any]) -> None:
-    while len(table) > REMEMBERED:
-        table.popitem(last=False)

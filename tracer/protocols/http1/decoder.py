@@ -62,13 +62,23 @@ HEAD_LIMIT = 65_536
 BODY_LIMIT = 256 << 10
 """Bytes of a body that are kept, before decompression."""
 
-# A bare LF ends a line, too (RFC 9112 §2.2).
-_HEAD_END = re.compile(rb"\n\r?\n")
 # Method and the start of a target in origin, asterisk, absolute or authority form (RFC 9112 §3.2).
 _REQUEST = re.compile(rb"(?:" + b"|".join(METHODS) + rb") (?:/|\*|https?://|[\w.\-]+:\d+ HTTP/1)")
 _RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r\n]")
 _METHOD_STARTS = tuple(method + b" " for method in METHODS)
 _RESPONSE_STARTS = (b"HTTP/1.",)
+
+
+def _end_of_head(data: bytes | bytearray, start: int, limit: int) -> int:
+    """Return the offset behind the empty line that ends a head, searched from *start* to *limit*; 0 without.
+
+    A bare LF ends a line, too (RFC 9112 §2.2).
+    """
+    usual = data.find(b"\n\r\n", start, limit)
+    bare = data.find(b"\n\n", start, usual + 1 if usual >= 0 else limit)
+    if bare >= 0:
+        return bare + 2
+    return usual + 3 if usual >= 0 else 0
 
 
 class Http1:
@@ -203,19 +213,18 @@ class Http1:
             if stream.start is None:
                 stream.start = stream.mark
             # A head within one segment, which is usual, is parsed without a copy into the buffer.
-            found = _HEAD_END.search(payload, at, at + HEAD_LIMIT)
-            if found is not None:
-                end = found.end()
+            end = _end_of_head(payload, at, at + HEAD_LIMIT)
+            if end:
                 if self._begin(stream, payload[at:end]):
                     return payload, end
                 return self._garbage(stream, payload[at:])
         buffer += payload[at:]
         # The end has up to three bytes, so the last two that were searched before may be its beginning.
-        found = _HEAD_END.search(buffer, max(0, stream.scanned - 2), HEAD_LIMIT)
-        if found is not None:
+        end = _end_of_head(buffer, max(0, stream.scanned - 2), HEAD_LIMIT)
+        if end:
             # The head was incomplete before, so all bytes behind its end came with this Data.
-            rest = bytes(buffer[found.end() :])
-            head = bytes(buffer[: found.end()])
+            rest = bytes(buffer[end:])
+            head = bytes(buffer[:end])
             buffer.clear()
             stream.scanned, stream.checked = 0, False
             if self._begin(stream, head):

@@ -50,8 +50,9 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_PARAMETER = re.compile(r"token|secret|passw|signature|credential|^(?:temp_url_)?sig$", re.IGNORECASE)
 _NESTED_SECRET = re.compile(r"(?:token|secret|passw\w*|signature)=", re.IGNORECASE)
-_MAYBE_SECRET = re.compile(r"token|secret|passw|sig|credential|%", re.IGNORECASE)
-"""A query without any of these holds no secret. Most queries are done with that."""
+_MAYBE_SECRET = ("token", "secret", "passw", "sig", "credential", "%")
+"""A query without any of these holds no secret. Most queries are done with that: `in` is many times faster
+than an expression that ignores case."""
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*://)[^/?#]*@")
 _TOKEN_IN_PATH = re.compile(rf"({re.escape(TOKEN_IN_PATH)})([^/?]+)")
 _LINKS = frozenset(("location", "content-location", "referer"))
@@ -74,7 +75,10 @@ def _without_secrets(target: str) -> str:
         # Keystone's v2 API has the token that is validated in the path.
         target = _TOKEN_IN_PATH.sub(lambda found: found[1] + digest(found[2]), target)
     path, mark, query = target.partition("?")
-    if not mark or "=" not in query or not _MAYBE_SECRET.search(query):
+    if not mark or "=" not in query:
+        return target
+    lower = query.lower()
+    if not any(word in lower for word in _MAYBE_SECRET):
         return target
     return path + "?" + re.sub(r"([^=&;?#]*)=([^&;#]*)", _parameter, query)
 

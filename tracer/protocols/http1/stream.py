@@ -31,6 +31,9 @@ class Mark(NamedTuple):
 _NOWHERE = Mark(0, ())
 
 
+_NO_BODY = Body(LENGTH, 0, 0)
+
+
 class MessageUnderWay:
     """A message whose head is known, while its body arrives."""
 
@@ -45,7 +48,7 @@ class MessageUnderWay:
         self.request_method = request_method
         """A response: the method of its request, '' if unknown. A request: its own method."""
         # Replaced once the framing is known.
-        self.body = Body(LENGTH, 0, 0)
+        self.body = _NO_BODY
         self.keep = 0
         self.emitted = False
         self.truncated = False

@@ -154,66 +154,78 @@ class MySql:
             answers.receive(data, out)
             data[0].deaf = answers.deaf and self._between
             return out
-        connection, _, time_ns, payload, _ = data
         if self._unread_bytes:
-            # The rest of a statement that is not wanted is counted, not read.
-            self._unread_bytes -= len(payload)
-            if self._unread_bytes > 0:
+            rest = self._past_unread(data)
+            if rest is None:
                 return ()
-            # `_unread_bytes` is 0 or negative now: the statement ends at this offset of the payload.
-            past = self._unread_bytes + len(payload)
-            self._unread_bytes, self._between = 0, True
-            if past == len(payload):
-                return ()
-            payload = payload[past:]
-            data = data._replace(payload=payload)
+            data = rest
+        payload = data[3]
         if self._between and len(payload) > 5:
             size, code = _HEAD(payload)
-            # Fast path: the payload is exactly one query, which is the usual case. A byte below 9 (TAB)
-            # cannot begin SQL; it begins query attributes.
-            if code == QUERY and size == len(payload) - 4 and payload[5] > 8:
-                text = payload[5:]
-                wanted = self._wanted
-                self._lost = False
-                if wanted is not None and not wanted(text):
+            # A byte below 9 (TAB) cannot begin SQL; it begins query attributes.
+            if code == QUERY and payload[5] > 8:
+                # Fast path: the payload is exactly one query, which is the usual case. Mostly it is not
+                # wanted, and nothing is awaited: then its answer does not matter either.
+                if size == len(payload) - 4:
+                    text = payload[5:]
+                    self._lost = False
+                    is_wanted = self._wanted is None or self._wanted(text)
+                    if is_wanted or self._answers.awaits:
+                        return self._query(data, text, is_wanted)
                     self._exchange += 1
-                    self._skipped(time_ns, data[4])
-                    # Nothing is awaited, so the answer to this command does not matter either.
-                    if not self._answers.awaits:
-                        return ()
-                    out = []
-                    self._answers.expect(Awaited(0, time_ns, QUERY, b""), out)
-                    connection.deaf = self._answers.deaf
-                    return out
-                out = self._out = []
-                mark = (time_ns, data[4])
-                self._emit_statement(QUERY, text, mark, mark, False, True)
-                connection.deaf = self._answers.deaf
-                return out
-            if (
-                code == QUERY
-                and ENOUGH_BYTES < len(payload) - 4 < (size & 0xFFFFFF) < LARGEST
-                and size < 1 << 24
-                and payload[5] > 8
-                and not self._lost
-                and self._wanted is not None
-                and not self._answers.awaits
-                and not self._wanted(payload[5:])
-            ):
-                # The beginning of a long query shows that it is not wanted, so its rest is not buffered. The
-                # query must end with this packet (size below LARGEST), and no earlier command may await its
-                # answer.
-                self._exchange += 1
-                self._skipped(time_ns, data[4])
-                self._lost = self._between = False
-                self._unread_bytes = size - (len(payload) - 4)
-                return ()
+                    self._skipped(data[2], data[4])
+                    return ()
+                if self._is_start_of_unwanted(size, payload):
+                    self._exchange += 1
+                    self._skipped(data[2], data[4])
+                    self._between = False
+                    self._unread_bytes = size - (len(payload) - 4)
+                    return ()
         if self._opaque:
             return ()
         out = self._out = []
         self._read(data)
-        connection.deaf = self._answers.deaf and (self._between or self._opaque)
+        data[0].deaf = self._answers.deaf and (self._between or self._opaque)
         return out
+
+    def _past_unread(self, data: Data) -> Data | None:
+        """Return what of *data* follows the statement that is not wanted: its rest is counted, not read."""
+        payload = data.payload
+        self._unread_bytes -= len(payload)
+        if self._unread_bytes > 0:
+            return None
+        # `_unread_bytes` is 0 or negative now: the statement ends at this offset of the payload.
+        past = self._unread_bytes + len(payload)
+        self._unread_bytes, self._between = 0, True
+        return data._replace(payload=payload[past:]) if past < len(payload) else None
+
+    def _query(self, data: Data, text: bytes, is_wanted: bool) -> Iterable[Message]:
+        """Return the messages that a whole query makes: it is wanted, or an earlier answer is awaited."""
+        connection, _, time_ns, _, frames = data
+        out = self._out = []
+        if is_wanted:
+            mark = (time_ns, frames)
+            self._emit_statement(QUERY, text, mark, mark, False, True)
+        else:
+            self._exchange += 1
+            self._skipped(time_ns, frames)
+            self._answers.expect(Awaited(0, time_ns, QUERY, b""), out)
+        connection.deaf = self._answers.deaf
+        return out
+
+    def _is_start_of_unwanted(self, size: int, payload: bytes) -> bool:
+        """Return whether the beginning of a long query shows that it is not wanted.
+
+        Its rest is then not buffered. The query must end with this packet (size below LARGEST, sequence
+        number 0), and no earlier command may await its answer.
+        """
+        return (
+            ENOUGH_BYTES < len(payload) - 4 < size < LARGEST
+            and not self._lost
+            and self._wanted is not None
+            and not self._answers.awaits
+            and not self._wanted(payload[5:])
+        )
 
     def gap(self, gap: Gap) -> Iterable[Message]:
         """Return the statement or result that the hole in a direction ends."""
