@@ -239,23 +239,33 @@ def test_a_refusal_by_neutron_comes_before_the_state(grammar: str, tmp_path: Pat
 # --- a request that is never answered -------------------------------------------------------------
 
 
+UNANSWERED = {
+    "RabbitMQ is down": {"4e": "refused silent"},
+    "RabbitMQ is down, token in cache": {"4a": "cached", "4e": "refused silent"},
+    "neutron hangs": {"4b": "neutron silent"},
+    "neutron hangs, token in cache": {"4a": "cached", "4b": "neutron silent"},
+}
+
+
 @pytest.mark.parametrize("arranged", ARRANGED)
 @pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("why", UNANSWERED)
 def test_what_nova_api_asked_others_names_a_request_without_an_answer(
-    others: int, arranged: str, tmp_path: Path
+    why: str, others: int, arranged: str, tmp_path: Path
 ) -> None:
-    """RabbitMQ is down: the only request id is the one that nova-api sent to glance and neutron."""
+    """The only request id is the one that nova-api sent to glance and neutron."""
     cloud = Cloud(SPREAD, **ARRANGED[arranged])
     cloud.background(0, 200)
     made = [
         UpstreamCreation(
-            cloud, at=100 + 0.05 * n, name=f"vm-{n}", breaks={"4e": "refused silent"}, token=f"gAAAAAB{n:060}"
+            cloud, at=100 + 0.05 * n, name=f"vm-{n}", breaks=UNANSWERED[why], token=f"gAAAAAB{n:060}"
         ).run()
         for n in range(1 + others)
     ]
     verdicts = check(cloud.network.write(tmp_path), Settings(grammar="openstack_create")).verdicts
     assert {v.name: v.request_id for v in verdicts} == {each.name: each.request_id for each in made}
-    assert {(v.outcome, v.stopped_at) for v in verdicts} == {("stuck", "4e")}
+    step = list(UNANSWERED[why])[-1]
+    assert {(v.outcome, v.stopped_at) for v in verdicts} == {("stuck", step)}
 
 
 # --- what is shown of a failure that only nova's states tell --------------------------------------
