@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pika.spec
 import pytest
@@ -21,7 +22,7 @@ POLLS = 20
 class _Asks(Creation):
     """A host that asks again and again for what is never done, until the capture shows no more of it."""
 
-    breaks_known = {**OF_A_CREATION, "8a": ("creating for ever",), "8c": ("running for ever",)}
+    breaks_known: ClassVar = {**OF_A_CREATION, "8a": ("creating for ever",), "8c": ("running for ever",)}
 
     def step_8a(self, number: int, host: str) -> str:
         if self.broken("8a") != "creating for ever":
@@ -73,7 +74,7 @@ def test_the_answer_that_leaves_it_open_is_what_is_waited_for(
 class _Blocked(Creation):
     """A host whose broker connection is blocked: its first message of the build is never confirmed."""
 
-    breaks_known = {**OF_A_CREATION, "7": ("blocked", "silent")}
+    breaks_known: ClassVar = {**OF_A_CREATION, "7": ("blocked", "silent")}
 
     def attempt(self, number: int, host: str) -> str:
         cloud, server_id = self.cloud, self.server_ids[number]

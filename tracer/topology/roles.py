@@ -79,8 +79,7 @@ class Roles:
         role = self._fronts.presumed.get(outer)
         if role is None or not self._fronts.stands_alone(role):
             return set()
-        named = {address for address, roles in self._places.acts.items() if role in roles}
-        return (self._seen.inner.of_server(outer, role) | named) - {outer.address}
+        return self._seen.inner.of_server(outer, role) - {outer.address}
 
     def fronts_of(self, role: str) -> set[str]:
         """Return the addresses of the proxies that forward to *role*."""
