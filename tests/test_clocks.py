@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -190,6 +192,21 @@ def test_a_given_offset_is_taken_as_true(tmp_path: Path) -> None:
     assert told(report) == undamaged("ok-image")
     assert report.remarks == ("External_api's clock is corrected by -50.0 ms, as given",)
     assert report.captures[0].clock.range_ahead_ns == (0, 0)
+
+
+@pytest.mark.parametrize(("offset", "words"), [("-50us", "-50 µs"), ("+1.2ms", "1.2 ms"), ("+2s", "2.000 s")])
+def test_a_given_offset_is_told_in_its_unit(offset: str, words: str) -> None:
+    folder = CAPTURES / "fail-400"
+    external = next(folder.glob("External_api*"))
+    report = check([f"External_api={external}@{offset}"], Settings())
+    assert f"External_api's clock is corrected by {words}, as given" in report.remarks
+
+
+def test_the_help_says_how_to_give_an_offset() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "tracer", "check", "--help"], capture_output=True, check=True
+    )
+    assert b"PLANE=FILE@OFFSET" in told.stdout and b"@-50us" in told.stdout
 
 
 def test_clocks_that_agree_are_not_told() -> None:

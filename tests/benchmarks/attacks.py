@@ -285,7 +285,16 @@ def run(name: str, scale: float, tree: Path = REPOSITORY) -> Cost:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         out = Path(folder) / "out"
         told = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", LAUNCHER, str(0.5 * attack.interrupts), str(out), *command],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                LAUNCHER,
+                "1" if attack.interrupts else "",
+                str(out),
+                *command,
+            ],
             env=environment | {"PYTHONPATH": str(tree)},
             cwd=folder,
             capture_output=True,
@@ -302,9 +311,21 @@ import os, signal, sys, time
 to = [(os.POSIX_SPAWN_OPEN, 1, sys.argv[2], os.O_WRONLY | os.O_CREAT, 0o600)]
 to += [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
 child = os.posix_spawn(sys.argv[3], sys.argv[3:], os.environ, file_actions=to, setsigdef=[signal.SIGINT])
-ended = 0
-if float(sys.argv[1]):
-    time.sleep(float(sys.argv[1]))
+ended, capture = 0, sys.argv[-1]
+def is_reading():
+    try:
+        for number in os.listdir(f"/proc/{child}/fd"):
+            if os.readlink(f"/proc/{child}/fd/{number}") == capture:
+                with open(f"/proc/{child}/fdinfo/{number}") as info:
+                    return int(info.readline().split()[1]) > 100_000
+    except OSError:
+        pass
+    return False
+if sys.argv[1]:
+    # However busy the machine is: once it is in the middle of the file.
+    until = time.monotonic() + 60
+    while not is_reading() and time.monotonic() < until:
+        time.sleep(0.02)
     ended = time.monotonic()
     os.kill(child, signal.SIGINT)
 _, status, usage = os.wait4(child, 0)

@@ -195,3 +195,62 @@ def test_late_packets_are_no_step() -> None:
     found = [s for batch in in_time_order(batches(late, 300), clock=clock) for s in batch]
     assert [s[2] for s in found] == [10 * n for n in range(1000)]
     assert clock.steps_back == 0 and clock.is_right
+
+
+# --- requests, and the calls that carry their ids -------------------------------------------------
+
+
+def asked(number: int, begin_ns: int, end_ns: int, method: bytes, status: bytes) -> list[Segment]:
+    """A client's request to the API itself: its answer names the id."""
+    request, answer = leg(OUTER, number, begin_ns, end_ns, 0)
+    return [
+        request._replace(payload=request.payload.replace(b"GET", method)),
+        answer._replace(payload=answer.payload.replace(b"200", status)),
+    ]
+
+
+def made_for(number: int, at_ns: int) -> list[Segment]:
+    """A call of the API behind it: it carries the id of the request, and is answered with another one."""
+    request, answer = leg(INNER, 500 + number, at_ns, at_ns + MS, 1)
+    carried = b"x-openstack-request-id: req-%036d\r\n\r\n" % number
+    return [request._replace(payload=request.payload[:-2] + carried), answer]
+
+
+def without_proxy(by_ns: int, method: bytes = b"GET", status: bytes = b"200") -> tuple[Clock, list[Segment]]:
+    """Ten requests of 40 ms, with a call 10 ms after each begin; the outer clock is ahead."""
+    outer, inner = [], []
+    for number in range(10):
+        at_ns = START_NS + number * 100 * MS
+        outer += asked(number, at_ns + by_ns, at_ns + by_ns + 40 * MS, method, status)
+        inner += made_for(number, at_ns + 10 * MS)
+    found, captures = merged(outer, inner)
+    return captures[0].clock, found
+
+
+@pytest.mark.parametrize("by_ns", [ns for ns in OFFSETS if abs(ns) >= 50 * MS])
+def test_without_a_proxy_the_calls_made_for_a_request_tell_the_offset(by_ns: int) -> None:
+    """They carry its id. What is only read is over with the answer, so both ends bound the offset."""
+    clock, _ = without_proxy(by_ns)
+    least_ns, most_ns = clock.range_ahead_ns
+    assert by_ns - 10 * MS <= least_ns <= most_ns <= by_ns + 30 * MS
+    assert clock.is_bounded and clock.uncertain_ns == 20 * MS and clock.pairs == 10
+
+
+def test_of_what_goes_on_after_its_answer_only_the_begin_is_a_bound() -> None:
+    """202: accepted. Calls before their request show that a clock is off, later ones show nothing."""
+    late, _ = without_proxy(-5 * S, b"POST", b"202")
+    assert (late.range_ahead_ns, late.is_bounded) == ((0, 0), False)
+    early, found = without_proxy(5 * S, b"POST", b"202")
+    assert early.range_ahead_ns[1] == 5 * S - 10 * MS + MS // 10 and not early.is_bounded
+    assert [s.ip_id for s in found][:2] == [0, 500]
+
+
+def test_an_id_that_a_service_gives_back_bounds_nothing() -> None:
+    """The client made it, and sends it with each of its requests."""
+    request, answer = leg(INNER, 7, START_NS, START_NS + 10 * MS, 1)
+    carried = b"x-openstack-request-id: req-%036d\r\n\r\n" % 7
+    echo = [request._replace(payload=request.payload[:-2] + carried), answer]
+    first, _ = leg(OUTER, 1, START_NS - 5 * S, START_NS, 0)
+    other = [first._replace(payload=first.payload[:-2] + carried)]
+    _, captures = merged(other, echo)
+    assert captures[0].clock.reference is None and captures[1].clock.reference is None

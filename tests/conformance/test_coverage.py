@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from lab.judging import judge, only, run, statuses
 
-from tracer.conformance.coverage import BURST_NS, SECOND_NS, Coverage
+from tracer.conformance.coverage import BURST_NS, LONGEST_WAIT_NS, SECOND_NS, Coverage
+from tracer.conformance.losses import MAX_TIMES, QUIET_NS, Losses, Silences
 from tracer.engine import Settings, check
 from tracer.model import (
     BOTH,
@@ -252,3 +253,74 @@ def test_a_burst_of_one_plane_says_nothing_of_another() -> None:
     assert known.is_in_burst(AT_NS, AT_NS, [0], "Internal_base")
     assert not known.is_in_burst(AT_NS, AT_NS, [1])
     assert not known.is_in_burst(AT_NS, AT_NS, (), "External_api")
+
+
+# --- losses and silences of a capture -------------------------------------------------------------
+
+
+def test_one_hole_tells_that_the_capture_point_lost_packets_then() -> None:
+    """Of a connection of which all packets were lost at that time, nothing else tells."""
+    known = coverage()
+    known.gap(Gap(connection(capture=1), TO_SERVER, AT_NS, 10, AT_NS - SECOND_NS))
+    assert known.lost_packets(AT_NS - 2 * SECOND_NS, AT_NS - SECOND_NS, "Internal_base")
+    assert known.lost_packets(AT_NS, AT_NS + SECOND_NS, "*")
+    assert not known.lost_packets(AT_NS + 1, AT_NS + SECOND_NS, "Internal_base")
+    assert not known.lost_packets(AT_NS - SECOND_NS, AT_NS, "External_api")
+    long = coverage()
+    long.gap(Gap(connection(), TO_SERVER, AT_NS, 10, AT_NS - LONGEST_WAIT_NS - 1))
+    assert not long.lost_packets(AT_NS - SECOND_NS, AT_NS, "*")
+
+
+def test_losses_that_meet_are_one_and_their_number_is_bounded() -> None:
+    """In whatever order they come; with too many of them the last one grows."""
+    losses = Losses()
+    for since, until in ((50, 60), (10, 20), (15, 30), (55, 58), (58, 70)):
+        losses.add((0,), since, until)
+    assert [at for at in range(0, 80, 5) if losses.captures_in(at, at)] == [
+        10,
+        15,
+        20,
+        25,
+        30,
+        *range(50, 75, 5),
+    ]
+    losses.forget(40)
+    assert (losses.captures_in(0, 40), losses.captures_in(0, 50)) == ([], [0])
+    for number in range(MAX_TIMES + 50):
+        losses.add((1,), number * 10, number * 10 + 1)
+    assert losses.captures_in(5, 5) == [] and losses.captures_in(MAX_TIMES * 10 + 5, MAX_TIMES * 10 + 5) == [
+        1
+    ]
+
+
+def test_a_capture_is_silent_where_no_call_began_in_nearly_all_of_a_time() -> None:
+    silences = Silences()
+    for time_ns in (0, QUIET_NS, 4 * QUIET_NS, 4 * QUIET_NS + 1):
+        silences.heard(0, time_ns)
+    assert silences.covers(0, QUIET_NS, 4 * QUIET_NS)
+    assert silences.covers(0, QUIET_NS, 4 * QUIET_NS + QUIET_NS // 2)
+    # Half of that time, the time before it, a time that is short, and another capture.
+    assert not silences.covers(0, 0, 6 * QUIET_NS)
+    assert not silences.covers(0, 0, QUIET_NS)
+    assert not silences.covers(0, 2 * QUIET_NS, 2 * QUIET_NS + 1)
+    assert not silences.covers(1, QUIET_NS, 4 * QUIET_NS)
+    silences.forget(5 * QUIET_NS)
+    assert not silences.covers(0, QUIET_NS, 4 * QUIET_NS)
+
+
+@pytest.mark.parametrize(
+    "reference, bounded, steps, error",
+    [(1, True, 0, True), (1, False, 0, False), (None, True, 0, False), (1, True, 1, False)],
+)
+def test_how_far_clocks_may_differ_is_known_where_they_are_compared(
+    reference: int | None, bounded: bool, steps: int, error: bool
+) -> None:
+    """Not where pairs say one side only, nor across the silence in which a clock was set back."""
+    captures = [Capture(n, f"{n}.pcap", plane) for n, plane in enumerate(("External_api", "Internal_base"))]
+    for capture in captures:
+        capture.packets = 1
+    clock = captures[0].clock
+    clock.reference, clock.is_bounded, clock.steps_back = reference, bounded, steps
+    known = Coverage(captures, lambda role: set(), lambda made: "Internal_base", lambda role: True)
+    assert (known.clock_error_on("Internal_base", {0}) is not None) is error
+    assert known.clock_error_on("Internal_base", {1}) == 0

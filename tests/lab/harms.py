@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lab import damage as D
 
-__all__ = ["ENDS_A_FILE", "ROWS", "SAME_EACH_TIME", "Files", "Harmed", "Row", "read"]
+__all__ = ["BURSTS", "ENDS_A_FILE", "ROWS", "SAME_EACH_TIME", "Files", "Harmed", "Row", "read"]
 
 Files = dict[str, tuple[int, D.Packets]]
 """Name of the file up to its first dot -> link type, packets."""
@@ -33,6 +33,16 @@ class Harmed:
     files: Files
     kept: Mapping[str, float] = field(default_factory=dict)
     """Name of a file -> the share of its bytes that is written; the others are whole."""
+
+    def ends_earlier(self, files: Files) -> bool:
+        """Return whether the last packet of one of *files*, which it was made of, is not in it.
+
+        A hole at the end of a file cannot be told from its end.
+        """
+        return any(
+            name in self.files and bool(packets) and self.files[name][1][-1:] != packets[-1:]
+            for name, (_, packets) in files.items()
+        )
 
     def write(self, folder: Path) -> None:
         """Write the files as pcap in nanoseconds."""
@@ -290,5 +300,7 @@ ROWS: dict[str, Row] = {
 """Name -> what is done; in the order of the table."""
 ENDS_A_FILE = ("ends-earlier", "cut", "window-ends", "window")
 """Rows in which a creation is rightly told as unfinished, wherever that is."""
+BURSTS = tuple(name for name in ROWS if name.startswith("burst"))
+"""Rows of which those variants are like that too that hide the end of a file."""
 SAME_EACH_TIME = ("none", "no-direction", "no-file", *(name for name in ROWS if name.startswith("snap-")))
 """Rows without chance in them."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tracer.engine.workflows
-from lab.harms import ENDS_A_FILE, ROWS, Files, Harmed, read
+from lab.harms import BURSTS, ENDS_A_FILE, ROWS, Files, Harmed, read
 from tracer.engine import Settings
 from tracer.model import Verdict
 
@@ -195,7 +195,8 @@ class Scenario:
             except Exception as error:  # A benchmark counts what ends a run, and goes on.
                 wrongs = [Wrong("crash", "", repr(error))]
             else:
-                wrongs = list(judged(self.creates, verdicts, self.undamaged, row in ENDS_A_FILE))
+                ends = row in ENDS_A_FILE or (row in BURSTS and harmed.ends_earlier(self.files))
+                wrongs = list(judged(self.creates, verdicts, self.undamaged, ends))
             found.wrong += (
                 Wrong(w.kind, w.creation, w.said, self.name, row, seed, harmed.what) for w in wrongs
             )

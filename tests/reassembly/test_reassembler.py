@@ -13,7 +13,7 @@ from lab.long import examples
 from tracer.model import TO_CLIENT, TO_SERVER, Capture, Closed, Connection, Data, Gap, Segment
 from tracer.reassembly import connections, ordering, reassembler
 from tracer.reassembly.halves import HOLE_NS, Event
-from tracer.reassembly.ordering import HOLE_PACKETS, PENDING_BYTES
+from tracer.reassembly.ordering import HOLE_PACKETS, LATE_NS, PENDING_BYTES
 from tracer.reassembly.reassembler import UNANSWERED_NS, Reassembler
 
 CLIENT, SERVER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
@@ -295,7 +295,7 @@ def test_a_hole_is_lost_after_48_later_packets_of_its_connection() -> None:
     """The 48th packet behind the hole declares it, not the 47th; the gap has the hole's size."""
     talk = Talk().hello().send(">", 1, b"ab").send(">", 7, b"g")
     for i in range(HOLE_PACKETS - 2):
-        talk.send(">", 8 + i, b"h")
+        talk.send(">", 8 + i, b"h", after_ns=0 if i else LATE_NS)
     assert talk.stream(">") == b"ab"
     talk.send(">", 8 + HOLE_PACKETS - 2, b"z")
     assert talk.stream(">") == b"ab....g" + b"h" * (HOLE_PACKETS - 2) + b"z"
@@ -303,11 +303,21 @@ def test_a_hole_is_lost_after_48_later_packets_of_its_connection() -> None:
     assert talk.connections[0].gaps == 1
 
 
+def test_however_many_packets_come_a_hole_stays_open_for_as_long_as_one_may_be_late() -> None:
+    """A busy connection sends 48 packets within a millisecond."""
+    talk = Talk().hello().send(">", 3, b"c")
+    for i in range(4 * HOLE_PACKETS):
+        talk.send(">", 4 + i, b"d")
+    talk.send(">", 1, b"ab", after_ns=LATE_NS // 2).end()
+    assert talk.stream(">") == b"abc" + b"d" * 4 * HOLE_PACKETS
+    assert talk.capture.gaps == 0
+
+
 def test_packets_of_the_other_direction_count_too() -> None:
     """A question that was lost is known to be lost when the answers have gone on for 48 packets."""
     talk = Talk().hello().send(">", 5, b"efg")
     for i in range(HOLE_PACKETS):
-        talk.send("<", 1 + i, b"x")
+        talk.send("<", 1 + i, b"x", after_ns=1000 if i else LATE_NS)
     assert talk.stream(">") == b"....efg"
     assert talk.stream("<") == b"x" * HOLE_PACKETS
 
@@ -357,7 +367,7 @@ def test_holes_do_not_queue() -> None:
     longest = 0
     for i in range(400):
         if i % 10 != 5:
-            talk.send(">", 1 + i, b"x")
+            talk.send(">", 1 + i, b"x", after_ns=LATE_NS // 40)
         longest = max(longest, 1 + i - len(talk.stream(">")))
     assert longest <= HOLE_PACKETS + 12
     talk.end()
@@ -378,7 +388,7 @@ def test_holes_of_both_directions_are_given_up_in_the_order_of_what_came(how: st
         talk.send(">", 21, b"", after_ns=2 * HOLE_NS)
     else:
         for _ in range(HOLE_PACKETS + 8):
-            talk.send(">", 21, b"")
+            talk.send(">", 21, b"", after_ns=LATE_NS // 40)
     said = [event[1] for event in talk.told() if len(event) > 1 and isinstance(event[1], bytes)]
     assert said == [b"q0", b"a0", b"q1", b"a1", b"q2", b"a2", b"q3", b"a3"]
 
@@ -389,6 +399,103 @@ def test_a_hole_begins_behind_the_data_that_show_that_nothing_of_it_had_come() -
     [answered_ns] = [e.time_ns for e in talk.events if isinstance(e, Data) and e.payload == b"a0"]
     [gap] = [event for event in talk.events if isinstance(event, Gap) and event.direction == TO_SERVER]
     assert gap.since_ns == answered_ns
+
+
+# --- packets that were captured late ---------------------------------------------------------------
+
+
+def payloads(talk: Talk) -> list[tuple[str, bytes]]:
+    """The data in the order of the events."""
+    return [
+        ("<" if event.direction == TO_CLIENT else ">", event.payload)
+        for event in talk.events
+        if isinstance(event, Data)
+    ]
+
+
+def test_an_answer_waits_for_the_question_that_it_acknowledges() -> None:
+    """The question was captured after its answer: it is handed on before it, with an earlier time."""
+    talk = Talk().hello().send(">", 1, b"q1").send("<", 1, b"a1", ack=3)
+    talk.send("<", 3, b"a2", ack=5).send(">", 3, b"q2", ack=3, after_ns=LATE_NS // 2)
+    talk.send(">", 5, b"q3", ack=5).send("<", 5, b"a3", ack=7).end()
+    said = [(">", b"q1"), ("<", b"a1"), (">", b"q2"), ("<", b"a2"), (">", b"q3"), ("<", b"a3")]
+    assert payloads(talk) == said
+    times = [event.time_ns for event in talk.events if isinstance(event, Data)]
+    assert times == sorted(times) and len(set(times)) == len(times)
+    assert (talk.capture.gaps, talk.capture.reordered_segments) == (0, 1)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2), (3, 0, 2, 1), (2, 3, 0, 1)])
+def test_a_conversation_is_the_same_in_whatever_order_it_is_captured(order: tuple[int, ...]) -> None:
+    """Of two questions and their answers."""
+    sent = [(">", 1, b"q1", 1), ("<", 1, b"a1", 3), (">", 3, b"q2", 3), ("<", 3, b"a2", 5)]
+    talk = Talk().hello()
+    for place in order:
+        way, seq, payload, ack = sent[place]
+        talk.send(way, seq, payload, ack=ack)
+    talk.end()
+    assert payloads(talk) == [(way, payload) for way, _, payload, _ in sent]
+    assert talk.capture.gaps == 0
+
+
+def test_of_a_question_that_never_comes_the_answer_waits_for_a_second() -> None:
+    """What comes behind the question tells that it is lost; answers to it wait no more."""
+    talk = Talk().hello().send(">", 1, b"q1").send("<", 1, b"a1", ack=3).send("<", 3, b"a2", ack=13)
+    assert payloads(talk) == [(">", b"q1"), ("<", b"a1")]
+    talk.send("<", 5, b"a3", ack=13, after_ns=HOLE_NS + SECOND).send("<", 7, b"a4", ack=13)
+    assert talk.told()[2:] == [("<", b"a2"), ("<", b"a3"), ("<", b"a4")]
+    talk.send(">", 13, b"q3", ack=9).end()
+    assert talk.stream(">") == b"q1" + b"." * 10 + b"q3"
+
+
+@pytest.mark.parametrize("ack", [9_000, 200_000_000, -1_000_000_000])
+def test_a_damaged_acknowledgement_costs_no_byte(ack: int) -> None:
+    """It names bytes that the other end never sent, or sent long ago."""
+    talk = Talk().hello()
+    talk.send(">", 1, b"q", ack=ack).send("<", 1, b"a", ack=9_000)
+    talk.send(">", 2, b"r", ack=2, after_ns=HOLE_NS + SECOND)
+    for number in range(200):
+        talk.send("<", 2 + number, b"b", ack=3)
+    assert (talk.stream(">"), talk.stream("<")) == (b"qr", b"a" + b"b" * 200)
+
+
+def test_the_number_of_a_fin_is_no_byte_to_wait_for() -> None:
+    """The server answers after the client's FIN, which was captured late."""
+    talk = Talk().hello().send(">", 1, b"q").send("<", 1, b"a", ack=3).send(">", 2, flags="FA", ack=2)
+    assert payloads(talk) == [(">", b"q"), ("<", b"a")]
+    assert talk.end().capture.gaps == 0
+
+
+def test_the_begin_of_a_message_that_came_late_has_the_time_of_its_rest_at_the_latest() -> None:
+    """Its head was captured 60 ms after its body; both were sent when the body came."""
+    talk = Talk().hello().send(">", 5, b"body")
+    body_ns = talk.now_ns
+    talk.send(">", 1, b"head", after_ns=60_000_000)
+    assert [(e.payload, e.time_ns) for e in talk.events if isinstance(e, Data)] == [
+        (b"head", body_ns - 1),
+        (b"body", body_ns),
+    ]
+
+
+def test_what_lies_before_the_first_byte_of_a_joined_connection_is_missing_and_no_duplicate() -> None:
+    """It was captured late. The stream was begun behind it, so it is not read; that it is lost is known."""
+    talk = Talk().send(">", 5, b"efg")
+    first_ns = talk.now_ns
+    talk.send(">", 1, b"abcd", after_ns=LATE_NS // 2).send(">", 1, b"abcd").send(">", 8, b"h")
+    assert talk.told() == [(">", b"efg"), ("> gap", 4), (">", b"h")]
+    gap = talk.events[1]
+    assert isinstance(gap, Gap) and gap.passed and gap.since_ns == first_ns
+    assert (talk.capture.gaps, talk.capture.lost_bytes, talk.capture.duplicate_segments) == (1, 4, 1)
+    # Much later it is sent again, and of a connection whose begin was seen all of it was seen.
+    talk.send(">", -3, b"wxyz", after_ns=HOLE_NS)
+    begun = Talk().hello().send(">", 1, b"abc").send(">", 1, b"abc")
+    assert (talk.capture.gaps, begun.capture.gaps) == (1, 0)
+
+
+def test_a_reset_tells_what_it_acknowledges() -> None:
+    """The client has the answer that the capture lacks, and ends the connection by a reset."""
+    talk = Talk().hello().send(">", 1, b"q").send(">", 2, flags="RA", ack=12)
+    assert talk.told() == [(">", b"q"), ("< gap", 11), ("reset", ">")]
 
 
 def test_what_waits_is_bounded() -> None:

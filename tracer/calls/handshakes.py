@@ -71,6 +71,9 @@ class Handshakes:
                 told.result, told.ended_ns, told.error = "ok", message.time_ns, ""
             return [told] if told is not None else []
         if message.name in STEPS:
+            if number in self._done:
+                # A packet that was captured late: what comes after it was seen before.
+                return []
             self._waiting.pop(number, None)
             self._waiting[number] = message
             trim(self._waiting, MOST_OPEN)
@@ -89,7 +92,11 @@ class Handshakes:
             if now_ns - message.time_ns < PATIENCE_NS:
                 break
             del self._waiting[number]
-            calls.append(self._broken_off(message.connection, message, None))
+            if message.connection.gaps or message.connection.seen != BOTH:
+                # The rest of it may be what the capture lacks.
+                self._finish(number)
+            else:
+                calls.append(self._broken_off(message.connection, message, None))
         return calls
 
     def closed(self, closed: Closed) -> list[Call]:
@@ -104,6 +111,8 @@ class Handshakes:
         if told is not None:
             self._finish(number)
             told.ended_ns = closed.time_ns if closed.how != "end" else None
+            if connection.gaps:
+                told.result, told.error = "?", ""
             return [told]
         was_done = number in self._done or number <= self._all_done_to
         self._finish(number)

@@ -1,10 +1,12 @@
 """How far the clocks of several captures are apart, learnt from the traffic that they hold.
 
-Two things are seen at two points. A packet: the same at both, within the time of its way. A request through
+Three things are seen at two points. A packet: the same at both, within the time of its way. A request through
 a proxy: the leg towards the proxy begins before the leg behind it and ends after it, and the answers of
-both carry the id that the service gave it. Each such pair bounds the offset of one clock against the other.
-What all bounds allow is kept: no offset as long as none is needed, else the least that is. Where no
-offset satisfies all, a clock drifts or was set: from there on another one counts.
+both carry the id that the service gave it. A request and the calls made for it, which carry that id: they
+come after its begin, and the first one before its end if it only reads or is refused. Each such pair bounds
+the offset of one clock against the other. What all bounds allow is kept: no offset as long as none is needed,
+else the least that is. Where no offset satisfies all, a clock drifts or was set: from there on another one
+counts.
 
 Source: reference, the x-openstack-request-id of answers; packets at two points as in points.py.
 """
@@ -53,8 +55,15 @@ _SYN_OR_FIN = 3
 
 _TOLD = 1_000
 
-_Span = tuple[int, int, bool]
-"""Begin and end of a request, and whether a proxy has handed it on."""
+LEGS, PACKETS = range(2)
+"""What lies within each other: the legs of a request at a proxy, a request and the calls made for it. And
+copies of a packet, which say more."""
+
+_Span = tuple[int, int, bool, int]
+"""Begin and end of a request, whether a proxy has handed it on, and until when calls are first made for it: 0
+where its id does not tell."""
+_Asked = tuple[int, bool, bool, bytes]
+"""Begin of a request, whether a proxy has handed it on, whether it only reads, and the id that it carries."""
 _Pair = tuple[int, int, int, int]
 """Begin and end here, begin and end there: here the capture with the smaller number."""
 
@@ -63,11 +72,14 @@ _Pair = tuple[int, int, int, int]
 class _Link:
     """Two captures that saw the same."""
 
-    packets: bool
+    rank: int
+    """Of what its pairs are: `LEGS`, or `PACKETS` instead."""
     pairs: deque[_Pair] = field(default_factory=lambda: deque(maxlen=_PAIRS))
     new: list[_Pair] = field(default_factory=list)
     """Those that nothing was concluded from."""
     count: int = 0
+    mentions: int = 0
+    """Calls made for a request, which are not among the pairs that are counted."""
     there_outer: int = 0
     """Of how many pairs the outer leg is there, less the others. The proxy's own word counts most."""
 
@@ -100,8 +112,10 @@ class ClockEstimates:
         planes = [capture.plane for capture in captures if not capture.protocol]
         self._apart = None not in planes and len(set(planes)) == len(planes)
         self._requests = len({plane for plane in planes if plane}) > 1
-        self._asked: dict[int, dict[bytes, tuple[int, bool]]] = {c.number: {} for c in captures}
+        self._asked: dict[int, dict[bytes, _Asked]] = {c.number: {} for c in captures}
         self._answered: dict[bytes, dict[int, _Span]] = {}
+        self._mentioned: dict[bytes, dict[int, int]] = {}
+        """Id of a request -> when each capture first saw a call that carries it."""
         self._packets: dict[tuple[bytes, int, int, int, int, int], dict[int, int]] = {}
         self.version = 0
         """Grows when offsets change."""
@@ -122,30 +136,89 @@ class ClockEstimates:
     def _message(self, capture: int, segment: SegmentFields) -> None:
         time_ns, flow, payload = segment[0], segment[1], segment[5]
         asked = self._asked[capture]
+        at = payload.find(b": req-", 0, _HEAD_BYTES)
+        key = payload[at + 2 : at + 42] if at > 0 else b""
         if not payload.startswith(b"HTTP"):
-            asked[flow] = time_ns, payload.find(b"orwarded-", 0, _HEAD_BYTES) > 0
+            asked[flow] = time_ns, payload.find(b"orwarded-", 0, _HEAD_BYTES) > 0, payload[:4] == b"GET ", key
             if len(asked) > 2 * _IDS:
                 _halve(asked)
+            if key:
+                self._mention(capture, key, time_ns)
             return
-        at = payload.find(b": req-", 0, _HEAD_BYTES)
-        request = asked.get(reverse_flow(flow)) if at > 0 else None
-        if request is None:
-            return
-        answered, request_id = self._answered, payload[at + 2 : at + 42]
-        seen = answered.get(request_id)
-        if seen is None:
-            answered[request_id] = {capture: (request[0], time_ns, request[1])}
-            if len(answered) > 2 * _IDS:
-                _halve(answered)
-            return
+        request = asked.get(reverse_flow(flow)) if key else None
+        if request is not None:
+            self._answer(capture, key, segment, request)
+
+    def _answer(self, capture: int, key: bytes, segment: SegmentFields, request: _Asked) -> None:
+        """Take note of the answer to *request*, which holds the id *key*."""
+        begin_ns, was_handed_on, reads, carried = request
+        seen = self._answered.setdefault(key, {})
         known = seen.get(capture)
-        if known is not None and request[0] >= known[0]:
+        if known is not None and begin_ns >= known[0]:
             # A call made on the way carries the id as well: it lies within.
             return
-        mine = seen[capture] = request[0], time_ns, request[1]
+        time_ns = segment[0]
+        # What is only read, or refused, is over with its answer.
+        is_over = reads or segment[5][9:12] >= b"400"
+        mine = seen[capture] = begin_ns, time_ns, was_handed_on, time_ns if is_over else _NEVER_NS
         for other, span in seen.items():
-            if other != capture and self._captures[other].plane != self._captures[capture].plane:
-                self._pair(other, span, capture, mine, packets=False)
+            if self._are_planes(other, capture):
+                self._pair(other, span, capture, mine, LEGS)
+        if carried != key:
+            # The service made this id. Some give back the one that they are asked with.
+            for other, mentioned_ns in self._mentioned.get(key, {}).items():
+                self._mention_within(other, mentioned_ns, capture, mine)
+        elif capture in self._mentioned.get(key, {}):
+            mine = seen[capture] = (*mine[:3], 0)
+        if len(self._answered) > 2 * _IDS:
+            _halve(self._answered)
+
+    def _are_planes(self, one: int, two: int) -> bool:
+        """Return whether two captures are of two planes."""
+        return one != two and self._captures[one].plane != self._captures[two].plane
+
+    def _mention(self, capture: int, key: bytes, time_ns: int) -> None:
+        """Take note of a call that carries the id of the request for which it is made."""
+        seen = self._mentioned.setdefault(key, {})
+        if capture in seen:
+            return
+        seen[capture] = time_ns
+        if len(self._mentioned) > 2 * _IDS:
+            _halve(self._mentioned)
+        for other, span in self._answered.get(key, {}).items():
+            self._mention_within(capture, time_ns, other, span)
+
+    def _mention_within(self, capture: int, time_ns: int, other: int, span: _Span) -> None:
+        """Conclude that a call, made for a request that *other* saw, lies within that."""
+        begin_ns, _, _, until_ns = span
+        if until_ns and self._are_planes(other, capture):
+            self._pair(capture, (time_ns, time_ns, True, 0), other, (begin_ns, until_ns, False, 0), LEGS)
+
+    def _pair(self, one: int, span: _Span, two: int, other_span: _Span, rank: int) -> None:
+        """Add what two captures saw, to be concluded from."""
+        if one > two:
+            one, span, two, other_span = two, other_span, one, span
+        key = one, two
+        link = self._links.get(key)
+        if link is None or link.rank < rank:
+            link = self._links[key] = _Link(rank)
+            self._linked.update(key)
+        elif link.rank > rank:
+            return
+        pair = (*span[:2], *other_span[:2])
+        link.pairs.append(pair)
+        link.new.append(pair)
+        if rank == LEGS and (pair[0] == pair[1] or pair[2] == pair[3]):
+            link.mentions += 1
+        else:
+            link.count += 1
+        if rank != PACKETS:
+            longer = other_span[1] - other_span[0] >= span[1] - span[0]
+            if span[2] is other_span[2]:
+                link.there_outer += 1 if longer else -1
+            else:
+                link.there_outer += _TOLD if span[2] else -_TOLD
+        self._stale.add(key)
 
     def _share(self, capture: int, batch: Sequence[SegmentFields]) -> None:
         read = self._read.get(capture, 0)
@@ -158,36 +231,11 @@ class ClockEstimates:
             if capture in seen:
                 continue
             for other, other_ns in seen.items():
-                self._pair(
-                    other, (other_ns, other_ns, False), capture, (time_ns, time_ns, False), packets=True
-                )
+                span, mine = (other_ns, other_ns, False, 0), (time_ns, time_ns, False, 0)
+                self._pair(other, span, capture, mine, PACKETS)
             seen[capture] = time_ns
             if len(packets) > 2 * _IDS:
                 _halve(packets)
-
-    def _pair(self, one: int, span: _Span, two: int, other_span: _Span, *, packets: bool) -> None:
-        if one > two:
-            one, span, two, other_span = two, other_span, one, span
-        key = one, two
-        link = self._links.get(key)
-        if link is None:
-            link = self._links[key] = _Link(packets)
-            self._linked.update(key)
-        if link.packets and not packets:
-            return
-        if packets and not link.packets:
-            link = self._links[key] = _Link(packets)
-        pair = (*span[:2], *other_span[:2])
-        link.pairs.append(pair)
-        link.new.append(pair)
-        link.count += 1
-        if not packets:
-            longer = other_span[1] - other_span[0] >= span[1] - span[0]
-            if span[2] is other_span[2]:
-                link.there_outer += 1 if longer else -1
-            else:
-                link.there_outer += _TOLD if span[2] else -_TOLD
-        self._stale.add(key)
 
     # --- answering ---
 
@@ -241,11 +289,12 @@ class ClockEstimates:
                 continue
             clock = self._captures[number].clock
             link = self._links[min(number, parent), max(number, parent)]
-            clock.reference, clock.pairs = parent, link.count
+            clock.reference, clock.pairs = parent, link.count or link.mentions
             pieces = self._fit(number, (min(number, parent), max(number, parent)))
             bounded = (p for p in pieces if p.low_ns > -_OPEN_NS and p.high_ns < _OPEN_NS)
             widths = [piece.high_ns - piece.low_ns for piece in bounded]
             clock.uncertain_ns = max(widths, default=0) // 2
+            clock.is_bounded = bool(widths)
 
     # --- estimating ---
 
@@ -271,7 +320,7 @@ class ClockEstimates:
             self._parents.update(dict.fromkeys(given))
         while True:
             found = [
-                (link.count, child, parent)
+                (link.count or link.mentions, child, parent)
                 for (one, two), link in self._links.items()
                 for child, parent in ((one, two), (two, one))
                 if child not in self._parents and parent in self._parents
@@ -283,7 +332,8 @@ class ClockEstimates:
             free = [number for key in self._links for number in key if number not in self._parents]
             if not free:
                 return
-            weight = {n: sum(link.count for key, link in self._links.items() if n in key) for n in free}
+            links = self._links.items()
+            weight = {n: sum(link.count + link.mentions for key, link in links if n in key) for n in free}
             seen = {n: self._captures[n].packets for n in free}
             self._parents[max(free, key=lambda n: (weight[n], seen[n], -n))] = None
 
@@ -301,7 +351,7 @@ class ClockEstimates:
         """Return (since when by its own clock, the least, the most) that *child* is ahead of its parent."""
         link = self._links[key]
         is_there = child == key[1]
-        if link.packets:
+        if link.rank == PACKETS:
             shared = ((p[2], p[2] - p[0]) if is_there else (p[0], p[0] - p[2]) for p in pairs)
             return sorted((at_ns, ahead_ns - WAY_NS, ahead_ns + WAY_NS) for at_ns, ahead_ns in shared)
         is_outer = (link.there_outer >= 0) is is_there
@@ -325,7 +375,7 @@ class ClockEstimates:
 
     def _fit(self, child: int, key: tuple[int, int]) -> list[_Piece]:
         link = self._links[key]
-        bounds, packets = self._bounds(child, key, link.pairs), link.packets
+        bounds, packets = self._bounds(child, key, link.pairs), link.rank == PACKETS
         if packets and len(bounds) < _LEAST_PACKETS:
             return []
         pieces = [_Piece(-_NEVER_NS, 0, -_NEVER_NS, _NEVER_NS)]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from tracer.conformance.answers import answers, redelivered
 from tracer.conformance.attempts import attempt_details, hosts_asked
 from tracer.conformance.case import GOOD, Case, Ending, lay_out
-from tracer.conformance.coverage import Visibility
 from tracer.conformance.deviations import findings
 from tracer.conformance.explanation import explain
 from tracer.conformance.hindrances import hinder
@@ -22,6 +21,7 @@ from tracer.conformance.sentences import host_words, retry_words, summary_words
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.step_results import step_results
 from tracer.conformance.told import begun_step, rests_on_states
+from tracer.conformance.visibility import Visibility
 from tracer.grammar.grammar import Grammar
 from tracer.model import (
     NO_BROKER,

@@ -12,8 +12,8 @@ from which the reader sees what to capture next time.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Protocol
 
+from tracer.conformance.losses import Losses, Silences
 from tracer.model import (
     BOTH,
     CALLS_OVER,
@@ -28,12 +28,12 @@ from tracer.model import (
 )
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
-__all__ = ["Coverage", "Visibility"]
+__all__ = ["CLOCK_NS", "Coverage"]
 
 SECOND_NS = 1_000_000_000
 MAX_PAIRS = 100_000
-CLOCK_NS = 50_000_000
-"""So far the clocks of two capture points may be apart beyond what bounds them: late records, a drift."""
+CLOCK_NS = 120_000_000
+"""So far two capture points may be apart beyond what bounds their clocks: packets captured late, a drift."""
 _NEVER_NS = 1 << 80
 BURST_NS = 10_000_000_000
 """A gap that took longer to show says little of when its bytes were lost."""
@@ -42,81 +42,6 @@ BURST_CONNECTIONS = 3
 connection, also of one of which no packet was captured."""
 LONGEST_WAIT_NS = 60_000_000_000
 """How long before its answer a request may have been sent: the usual time-out of a proxy or client."""
-
-
-class Visibility(Protocol):
-    """What the checker asks about the captures; `Coverage` implements it. Ends are given as addresses."""
-
-    def planes(self) -> set[str]:
-        """Return the planes that are captured."""
-
-    def span_ns(self, plane: str, protocol: str = "", ends: Sequence[str] | set[str] = ()) -> tuple[int, int]:
-        """Return when the capture of *plane* begins and ends; (0, 0) without packets."""
-
-    def spoke(
-        self, protocol: str, caller: Sequence[str] | set[str], callee: Sequence[str] | set[str]
-    ) -> bool:
-        """Return whether any call between these ends is captured."""
-
-    def is_elsewhere(self, plane: str, protocol: str, servers: Sequence[str] | set[str]) -> bool:
-        """Return whether calls to *servers* are captured on other planes alone."""
-
-    def one_way(
-        self,
-        protocol: str,
-        caller: Sequence[str] | set[str],
-        callee: Sequence[str] | set[str],
-        since_ns: int,
-        until_ns: int,
-    ) -> bool:
-        """Return whether in that time only one direction of a connection between these ends is captured."""
-
-    def without_times(self) -> str | None:
-        """Return the path of a capture whose packets have no times that make sense; None without one."""
-
-    def clock_error_ns(self, some: Collection[int], others: Collection[int]) -> int | None:
-        """Return how far the clocks of two groups of captures may differ; None where it is not known."""
-
-    def plane_is_given(self, connection: Connection) -> bool:
-        """Return whether the plane of *connection* is known from the name of its capture."""
-
-    def unseen(
-        self,
-        plane: str,
-        protocol: str,
-        caller: Sequence[str] | set[str],
-        callee: Sequence[str] | set[str],
-        names: tuple[str, str],
-        strict: bool = True,
-    ) -> str | None:
-        """Return why a message from *caller* to *callee* could not have been seen, None if it would have."""
-
-    def damaged(
-        self,
-        protocol: str,
-        caller: Sequence[str] | set[str],
-        callee: Sequence[str] | set[str],
-        since_ns: int,
-        until_ns: int,
-    ) -> bool:
-        """Return whether bytes between these ends are missing in that time."""
-
-    def is_in_burst(
-        self, since_ns: int, until_ns: int, captures: Collection[int] = (), plane: str = "*"
-    ) -> bool:
-        """Return whether in that time a capture point lost packets of many connections at once.
-
-        One of *captures*, all without them, that may show *plane*.
-        """
-
-    def interruption(self, since_ns: int, until_ns: int) -> str | None:
-        """Return, in words, a time in it of which nothing is known; None without one."""
-
-    def cut_short(self) -> bool:
-        """Return whether a snap length has cut so many packets that any message may be unreadable."""
-
-    def broke_off(self, plane: str, until_ns: int) -> str | None:
-        """Return the path of a capture of *plane* that was cut off before *until_ns*, None without one."""
 
 
 class Coverage:
@@ -145,6 +70,8 @@ class Coverage:
         """(protocol, client, server) -> seconds in which bytes of it are missing"""
         self._bursts: dict[tuple[int, int], set[int]] = {}
         """(capture, second) -> connections of which bytes are missing then, as far as `BURST_CONNECTIONS`"""
+        self._losses = Losses()
+        self._silences = Silences()
         self._half_seen: dict[tuple[str, str, str], tuple[int, int]] = {}
         """(protocol, client, server) of connections captured in one direction -> when the first one began and
         the last one ended; which end is which may be guessed"""
@@ -164,6 +91,8 @@ class Coverage:
     def observe(self, call: Call) -> None:
         """Record which addresses spoke with each other."""
         connection = call.connection
+        for capture in connection.captures:
+            self._silences.heard(capture, call.started_ns)
         self._pair(call.protocol, connection, speaks=not isinstance(call.facts, ConnectFacts))
         facts = call.facts
         # A message has two legs, and its delivery shows the consumer's leg.
@@ -174,6 +103,8 @@ class Coverage:
             # connection is new to the capture, that may be before its first packet.
             since_ns = connection.first_ns if connection.certain else call.started_ns - LONGEST_WAIT_NS
             self._hole(call.protocol, connection, since_ns, call.started_ns)
+            if not connection.joined:
+                self._losses.add(connection.captures, since_ns, call.started_ns)
 
     def _pair(self, protocol: str, connection: Connection, speaks: bool = True) -> None:
         key = (protocol, connection.client.address, connection.server.address)
@@ -207,6 +138,8 @@ class Coverage:
                     hit = self._bursts.setdefault((capture, second), set())
                     if len(hit) < BURST_CONNECTIONS:
                         hit.add(connection.number)
+        if gap.time_ns - since_ns <= LONGEST_WAIT_NS:
+            self._losses.add(connection.captures, since_ns, gap.time_ns)
 
     def closed(self, closed: Closed) -> None:
         """Record whether both directions were captured of a connection that ended, or was open at the end."""
@@ -256,6 +189,8 @@ class Coverage:
                 del self._holes[key]
         self._half_seen = {key: at for key, at in self._half_seen.items() if at[1] >= before_ns}
         self._bursts = {key: hit for key, hit in self._bursts.items() if key[1] >= before}
+        self._losses.forget(before_ns)
+        self._silences.forget(before_ns)
         self._drops = [drop for drop in self._drops if drop[2] >= before_ns]
         self._interruptions = [each for each in self._interruptions if each[1] >= before_ns]
 
@@ -430,9 +365,28 @@ class Coverage:
         compared = {c.clock.reference for c in self._captures} | {
             c.number for c in self._captures if c.clock.reference is not None
         }
-        if not both <= compared:
+        if not both <= compared or not all(clock.is_bounded for clock in clocks):
             return None
         return CLOCK_NS + sum(clock.uncertain_ns for clock in clocks)
+
+    def clock_error_on(
+        self, plane: str, captures: Collection[int], servers: Collection[str] = ()
+    ) -> int | None:
+        """Return how far the clock of *plane* may differ from those of *captures*; None where unknown.
+
+        0 where one of them may show *plane* itself. '*' is where *servers* were called.
+        """
+        of_plane = {c.number for c in self._captures if c.packets and c.plane in (None, plane)}
+        if plane == "*":
+            called = (c for (_, _, server), c in self._pairs.items() if server in servers)
+            of_plane = {number for connection in called for number in connection.captures}
+        if not of_plane or not of_plane.isdisjoint(captures):
+            return 0
+        if any(self._captures[number].clock.steps_back for number in (*of_plane, *captures)):
+            # How long it was silent then is not known.
+            return None
+        known = [self.clock_error_ns((number,), captures) for number in of_plane]
+        return min((error_ns for error_ns in known if error_ns is not None), default=None)
 
     def plane_is_given(self, connection: Connection) -> bool:
         """Return whether a capture's name states the plane of *connection*; an inferred plane is a guess."""
@@ -468,6 +422,20 @@ class Coverage:
             and (plane == "*" or self._captures[capture].plane in (None, plane))
             for (capture, second), hit in self._bursts.items()
         )
+
+    def lost_packets(self, since_ns: int, until_ns: int, plane: str) -> bool:
+        """Return whether a capture point of *plane* may have lost any packet in that time."""
+        # Where one is lost, others may be, of connections that show no hole: all of whose packets were lost,
+        # or that begin in the middle after it.
+        return any(
+            plane == "*" or self._captures[capture].plane in (None, plane)
+            for capture in self._losses.captures_in(since_ns, until_ns)
+        )
+
+    def fell_silent(self, since_ns: int, until_ns: int, plane: str) -> bool:
+        """Return whether no capture point that may show *plane* saw a call in nearly all of that time."""
+        seen = [c.number for c in self._captures if c.packets and (plane == "*" or c.plane in (None, plane))]
+        return bool(seen) and all(self._silences.covers(number, since_ns, until_ns) for number in seen)
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
         """Return the words of an interruption that overlaps that time; None without one."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tracer.conformance.blame import Blame, blame, failed_meanwhile, reply_that_stopped, words_of
 from tracer.conformance.bodies import is_good_later, not_done, said_of
-from tracer.conformance.case import GOOD, Case, Ending, Witness
+from tracer.conformance.case import GOOD, Case, Ending, Said, Witness
 from tracer.conformance.refusals import (
     failing_call,
     failing_in_api,
@@ -260,12 +260,8 @@ def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: 
     if begun is None and (given_up is None or not given_up.asks_another):
         return False
     if begun is not None:
-        step = _step_begun(case, coverage, begun.begun)
-        ending.stopped_at, ending.state = step, begun.word
-        hidden = _hidden_before(case, coverage, step)
-        if hidden is not None:
-            # Its thread may have failed meanwhile, and the captures could not show it.
-            ending.stopped_at, ending.between = None, (hidden, step)
+        ending.state = begun.word
+        _at_begun(case, coverage, ending, begun)
     else:
         _first_absent(case, coverage, ending)
         _claim_no_more(case, coverage, ending)
@@ -283,6 +279,19 @@ def _step_begun(case: Case, coverage: StepCoverage, begun: str) -> str:
     network in a thread of its own, and waits for that where it needs it.
     """
     return next((step for step in _unseen_before(case, begun) if coverage.would_show(step)), begun)
+
+
+def _at_begun(case: Case, coverage: StepCoverage, ending: Ending, begun: Said) -> None:
+    """Set where a host is, or stopped, whose last state says that it has begun a step."""
+    step = _step_begun(case, coverage, begun.begun)
+    ending.stopped_at, ending.between = step, None
+    hidden = _hidden_before(case, coverage, step)
+    last = case.grammar.attempt[-1]
+    if hidden is not None:
+        # Its thread may have failed meanwhile, and the captures could not show it.
+        ending.stopped_at, ending.between = None, (hidden, step)
+    elif step != last and coverage.may_lack_states(begun.call.started_ns, ending.time_ns):
+        ending.stopped_at, ending.between = None, (step, last)
 
 
 def _hidden_before(case: Case, coverage: StepCoverage, step: str) -> str | None:
@@ -405,7 +414,7 @@ def _silent(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     waiting = _unanswered(case, coverage, since_ns)
     if begun is not None and case.attempts and waiting is None:
         # The host says where it is, unless a call of it waits for an answer.
-        ending.stopped_at, ending.between = _step_begun(case, coverage, begun.begun), None
+        _at_begun(case, coverage, ending, begun)
         if ending.stopped_at == begun.begun:
             ending.state = begun.word
     left_open = _left_open(case) if waiting is None else None

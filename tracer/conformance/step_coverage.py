@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracer.conformance.case import Case
-from tracer.conformance.coverage import CLOCK_NS, Visibility
+from tracer.conformance.coverage import CLOCK_NS
+from tracer.conformance.hidden import clocks_hide, lacks_answer, taken_ns
+from tracer.conformance.visibility import Visibility
 from tracer.grammar import Leg
 from tracer.model import Call, Connection, RpcFacts
 from tracer.openstack.services import ADMIN, HOST_SERVICE, OUTSIDE, PORTAL, PROXY
@@ -97,6 +99,14 @@ class StepCoverage:
         grammar = self._case.grammar
         legs = grammar.state_legs if by_state else grammar.telling(step)
         return any(self._leg(step, leg, strict=True) is None for leg in legs)
+
+    def may_lack_states(self, since_ns: int, until_ns: int) -> bool:
+        """Return whether a state that the last host saved in that time may lie in a hole of the captures."""
+        return any(
+            self._captures.is_in_burst(since_ns, until_ns, (), leg.plane)
+            or self._captures.damaged(leg.protocol, self._ends(leg.caller), (), since_ns, until_ns)
+            for leg in self._case.grammar.state_legs
+        )
 
     def absent(self, step: str) -> str:
         """Return, in words, that this cloud lacks the service that *step* needs; '' where it may have it.
@@ -207,6 +217,8 @@ class StepCoverage:
     def _lost(self, step: str, leg: Leg, callers: set[str], callees: set[str], strict: bool) -> str | None:
         """Return which bytes of that time are not in the captures, None if all are."""
         coverage = self._captures
+        if clocks_hide(self._case, coverage, step, leg.plane, callees):
+            return "the clocks of the captures cannot be compared well enough"
         since_ns, until_ns, _ = self._window(step)
         if coverage.one_way(leg.protocol, callers, callees, since_ns, until_ns):
             return f"only one direction between {leg.caller} and {leg.callee} is captured"
@@ -223,6 +235,13 @@ class StepCoverage:
             return "packets of many connections are missing in the capture at that time"
         if coverage.damaged(leg.protocol, callers, callees, since_ns, until_ns):
             return f"bytes between {leg.caller} and {leg.callee} are missing in the capture at that time"
+        if strict and (
+            coverage.lost_packets(since_ns, until_ns, leg.plane)
+            or lacks_answer(self._case, leg.plane, since_ns, until_ns)
+        ):
+            return "packets are missing in the capture at that time"
+        if strict and self._was_passed(step) and coverage.fell_silent(since_ns, until_ns, leg.plane):
+            return "the capture is silent at that time, and a later step was seen after it"
         return None
 
     def _elsewhere(self, step: str, leg: Leg) -> str | None:
@@ -234,6 +253,11 @@ class StepCoverage:
         if self._case.trace.curtailed:
             return "calls of that time were dropped for lack of room"
         return None
+
+    def _was_passed(self, step: str) -> bool:
+        """Return whether a later step was seen."""
+        order = self._order(step)
+        return any(self._order(seen) > order for w in self._case.witnesses for seen in w.steps)
 
     def _api_is_known(self) -> bool:
         """Return whether the request was seen to reach one of the services that may have taken it."""
@@ -321,7 +345,7 @@ class StepCoverage:
                     until_ns = witness.call.started_ns
         # A step before it may have calls after it as well: its first one counts, unless that may be hidden.
         since_ns = max(
-            (ns for seen, ns in begun.items() if not self._may_have_begun_before(seen)),
+            (ns for seen, ns in begun.items() if not self._may_have_begun_before(seen, ns)),
             default=self._case.first_ns,
         )
         trace = self._case.trace
@@ -335,11 +359,17 @@ class StepCoverage:
             until_ns = last_ns
         return min(since_ns, until_ns), until_ns, closed
 
-    def _may_have_begun_before(self, step: str) -> bool:
-        """Return whether calls of *step*, which may be repeated, may lie before the begin of the capture."""
-        grammar, first_ns = self._case.grammar, self._case.first_ns
+    def _may_have_begun_before(self, step: str, seen_ns: int) -> bool:
+        """Return whether calls of *step*, which may be repeated, may be hidden before the first one seen.
+
+        Before the begin of the capture, or where packets are missing.
+        """
+        grammar, first_ns, captures = self._case.grammar, self._case.first_ns, self._captures
         return grammar.repeats(step) and any(
-            self._captures.span_ns(leg.plane)[0] > first_ns for leg in grammar.legs(step)[:1]
+            captures.span_ns(leg.plane)[0] > first_ns
+            or captures.lost_packets(first_ns, seen_ns, leg.plane)
+            or lacks_answer(self._case, leg.plane, first_ns, seen_ns)
+            for leg in grammar.legs(step)[:1]
         )
 
     def captured_until_ns(self, step: str | None, by_state: bool = False) -> int:
@@ -435,7 +465,7 @@ class StepCoverage:
         call, taker = last[-1].call, last[-1].record.callee
         if call.result not in ("undelivered", "unacked"):
             return call.result == "unroutable"
-        if self._until(call) < ended_ns:
+        if self._until(call) < ended_ns or (call.result == "undelivered" and taken_ns(self._case, last[-1])):
             return False
         # Its delivery comes at once, or is not seen because it was lost.
         since_ns, until_ns = call.started_ns, call.started_ns + SECOND_NS

@@ -319,6 +319,8 @@ def _complete(store: CallStore, request: Request, trace: Trace) -> None:
     for call in trace.calls:
         if call.back is not None:
             _enclose(call, call.back)
+    if request.outer is not None and request.inner is not None:
+        _enclose(request.outer, request.inner)
     trace.calls.sort(key=lambda call: (call.started_ns, call.serial))
     projects = [getattr(call.facts, "project_id", "") for call in trace.calls]
     trace.project_id = next((project for project in projects if project), "")

@@ -106,10 +106,11 @@ def _clocks(captures: Sequence[Capture]) -> Iterator[str]:
         far = _offset(abs(mean_ns))
         if most_ns - least_ns > MATTERS_NS:
             far = f"up to {far}"
+        sure = f"± {clock.uncertain_ns / 1e6:.1f} ms" if clock.is_bounded else "at least"
         yield (
             f"{name}'s clock is {far} {ahead} {other.plane or place_of(other.path)}'s"
             f"{' as corrected' if given else ''} (from {clock.pairs:,}"
-            f" pair{'s' if clock.pairs != 1 else ''}, ± {clock.uncertain_ns / 1e6:.1f} ms):"
+            f" pair{'s' if clock.pairs != 1 else ''}, {sure}):"
             f" {'is the given offset right? ' if given else ''}order is judged in corrected time"
         )
 

@@ -18,6 +18,8 @@ __all__ = ["GOOD_RESULTS", "NEAR", "Alphabet", "Candidate", "Event", "remember"]
 GOOD_RESULTS = ("?", "ok", "200", "201", "202", "204", "302")
 """Results that are tried in place of a failing one: if the line then fits, it is a near miss."""
 FAILED_RESULTS = frozenset(("failure", "error", "refused", "unroutable", "none"))
+LONGEST_LINE = 2_048
+"""A longer line is no call of a workflow: its path comes from outside, and patterns may take long over it."""
 MOST_LINES = 100_000
 """The most distinct lines that are remembered; a real run has some hundreds."""
 NEAR = {"failed": 20, "plane": 20, "mode": 20}
@@ -100,7 +102,7 @@ class Alphabet:
         return found
 
     def _match(self, line: str) -> tuple[Symbol, ...]:
-        if self._is_harmless(line):
+        if len(line) > LONGEST_LINE or self._is_harmless(line):
             return ()
         plane, _, rest = line.partition(" ")
         lines = [f"{known} {rest}" for known in self._planes] if plane == "?" and self._planes else [line]
@@ -115,7 +117,12 @@ class Alphabet:
 
     def _nearly(self, line: str) -> tuple[tuple[Symbol, str], ...]:
         words = line.split(" ")
-        if len(words) < 7 or self._is_harmless(line) or any(s.role == "step" for s in self.symbols(line)):
+        if (
+            len(words) < 7
+            or len(line) > LONGEST_LINE
+            or self._is_harmless(line)
+            or any(s.role == "step" for s in self.symbols(line))
+        ):
             return ()
         found: dict[Symbol, str] = {}
         for kind, symbols in (
@@ -131,6 +138,9 @@ class Alphabet:
     def _failed(self, words: Sequence[str]) -> Iterator[Symbol]:
         _, protocol, caller, _, callee, operation, *_, result = words
         if operation == "CONNECT":
+            if result in ("ok", "?"):
+                # It took long, or how it ended is not known.
+                return
             for symbol in self._all:
                 for leg in self._legs[symbol.terminal]:
                     # The callee of a message is a service, but its connection is one to the broker.

@@ -22,6 +22,14 @@ _MANY = 16
 """So many repetitions of what can be split in two ways take 2**16 trials."""
 
 
+_SHARED = 2
+"""So many repetitions in a row may share a text: with a third, a line of 2,000 characters takes minutes."""
+
+
+_WORD = 3
+"""So many characters are a word."""
+
+
 class Leg(NamedTuple):
     """Plane, protocol, caller and callee of a call; `*` stands for anything."""
 
@@ -152,12 +160,17 @@ def _plainest(nodes: Any) -> str:
 
 
 def endless_part(pattern: str) -> str | None:
-    """Return, in words, why matching *pattern* may take exponential time; None where nothing shows that.
+    """Return, in words, why matching *pattern* may take far too long; None where nothing shows that.
 
     A repetition is safe if each turn of it begins or ends with a character that its own optional and repeated
-    parts cannot take: then a text can be split into turns in one way only.
+    parts cannot take: then a text can be split into turns in one way only. Repetitions one after the other
+    share a text in n**2 ways if they are two, and n**3 if they are three.
     """
-    return _endless(_parser.parse(pattern))
+    parsed = _parser.parse(pattern)
+    found = _endless(parsed)
+    if found is None and _shared(parsed, _NOTHING).most > _SHARED:
+        found = f"more than {_SHARED} repetitions one after the other that can take the same characters"
+    return found
 
 
 def _endless(nodes: Any) -> str | None:
@@ -179,6 +192,60 @@ def _endless(nodes: Any) -> str | None:
         if found is not None:
             return found
     return None
+
+
+class _Row(NamedTuple):
+    """Repetitions in a row that can share a text: each can take over what the ones beside it take."""
+
+    often: int
+    shared: frozenset[str]
+    """What all of them can take."""
+    between: tuple[frozenset[str], ...]
+    """What stands behind the last one, and could be taken by it."""
+    most: int
+    """The longest row so far."""
+
+
+_NOTHING = _Row(0, frozenset(), (), 0)
+
+
+def _shared(nodes: Any, row: _Row) -> _Row:
+    """Return the row of repetitions at the end of *nodes*, which come behind *row*."""
+    for kind, value in _flat(nodes):
+        name = str(kind)
+        if name in _REPEATS and int(value[1]) > _MANY:
+            row = _behind(row, _characters(value[2]))
+            row = row._replace(most=max(row.most, _shared(value[2], _NOTHING).most))
+        elif name in _REPEATS:
+            # Optional, or some turns: each may hold repetitions.
+            after = row
+            for _ in range(min(int(value[1]), _SHARED + 1)):
+                after = _shared(value[2], after)
+            row = after if value[0] else max(row._replace(most=after.most), after, key=_length)
+        elif name == "BRANCH":
+            rows = [_shared(branch, row) for branch in value[1]]
+            row = max(rows, key=_length)._replace(most=max(each.most for each in rows))
+        elif name not in ("AT", "ASSERT", "ASSERT_NOT"):
+            one = frozenset(_characters([(kind, value)]))
+            row = (
+                row._replace(between=(*row.between, one))
+                if one & row.shared
+                else _NOTHING._replace(most=row.most)
+            )
+    return row
+
+
+def _behind(row: _Row, taken: set[str]) -> _Row:
+    """Return *row* with a repetition that can take *taken* behind it."""
+    kept = row.shared & taken
+    # A word between them is not found in every place: there are few ways to share a text then.
+    is_next = kept and len(row.between) < _WORD and all(one & kept for one in row.between)
+    count, shared = (row.often + 1, kept) if is_next else (1, frozenset(taken))
+    return _Row(count, shared, (), max(row.most, count))
+
+
+def _length(row: _Row) -> int:
+    return row.often
 
 
 def _splits(body: Any) -> bool:

@@ -366,7 +366,7 @@ def _pattern(source: GrammarSource, name: str) -> LinePattern:
     if endless is not None:
         raise GrammarError(
             f"{source.place(name)}: terminal {name} may take forever on a long line: it has {endless};"
-            " write one repetition, as in /a+b/ for /(a+)+b/"
+            " write one repetition, as in /a+b/ for /(a+)+b/, or narrower ones, as in /[^/]*/ for /.*/"
         )
     return LinePattern(pattern)
 

@@ -15,7 +15,7 @@ from threading import Lock
 
 from tracer.capture.clocks import ClockEstimates
 from tracer.capture.layers import Layers
-from tracer.capture.live import Arrivals, LiveSource, Reader, hear, wall_ns
+from tracer.capture.live import Arrivals, LiveSource, Reader, hear, monotonic_s, wall_ns
 from tracer.capture.points import Clocks, Sightings
 from tracer.model import Capture, Heard, PacketFields, SegmentFields
 
@@ -29,6 +29,8 @@ LAG_NS = 250_000_000
 """Live packets older than this are not held back for a slower source."""
 BEHIND = 4
 """Waiting batches; with more of them the run counts as behind. A burst leaves fewer."""
+LEARN_S = 3.0
+"""So long nothing may come before recorded sources are given out whose clocks could not be compared yet."""
 AHEAD = 20_000
 """Segments of one recorded source that may be read ahead of the others."""
 
@@ -60,6 +62,8 @@ class Feed:
         # With one capture per named plane no packet can be in two of them, so nothing is compared.
         self._sightings = None if apart or len(named) < 2 else Sightings(Clocks())
         self._newest_ns = 0
+        self._heard_s = monotonic_s()
+        """When something came last, in monotonic time."""
         self.ended = False
         """True when all sources have ended and every item was given out."""
 
@@ -123,7 +127,9 @@ class Feed:
             ):
                 self._take(reader)
                 watermark_ns = self._watermark()
-        if before < len(self._pending) < AHEAD and self._may_learn():
+        if before < len(self._pending):
+            self._heard_s = monotonic_s()
+        if len(self._pending) < AHEAD and self._may_learn():
             return []
         self._pending.sort(key=itemgetter(0))
         ready = self._split(watermark_ns)
@@ -186,18 +192,31 @@ class Feed:
             segments = [item for item in batch if not isinstance(item, Heard)]
             estimates.see(capture.number, segments)
             ahead_ns, _ = estimates.ahead(capture.number, segments[0][0])
-            batch = [*estimates.correct(capture.number, segments, ahead_ns, self._reached_ns)]
             if estimates.version != self._version:
                 self._version = estimates.version
-                self._pending = [self._corrected(item) for item in self._pending]
+                self._correct_pending()
+            batch = [*estimates.correct(capture.number, segments, ahead_ns, self._reached_ns)]
         self._pending += batch
+
+    def _correct_pending(self) -> None:
+        """Correct what is pending by what is known of the clocks now, and how far each capture has come."""
+        self._pending = [self._corrected(item) for item in self._pending]
+        # What was given out stays as it is. Nothing of it is later than `_newest_ns`.
+        for number, reached_ns in self._reached_ns.items():
+            self._reached_ns[number] = min(reached_ns, self._newest_ns)
+        for item in self._pending:
+            if not isinstance(item, Heard):
+                number = item[8][0][0]
+                self._reached_ns[number] = max(self._reached_ns.get(number, 0), item[0])
 
     def _may_learn(self) -> bool:
         """Return whether recorded sources, of which more comes, are still to tell how their clocks differ."""
+        # Not that nothing came just now: what writes into a pipe may have to wait for a busy machine.
         return (
             self._estimates is not None
             and not self._newest_ns
             and not self.is_live
+            and monotonic_s() - self._heard_s < LEARN_S
             and not any(self._estimates.has_pairs(number) for number in self._captures)
             and not all(r.ended for r in self._readers)
         )

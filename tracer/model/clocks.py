@@ -25,6 +25,8 @@ class Clock:
     """Calls or packets, seen here and there, that bound the offset."""
     uncertain_ns: int = 0
     """Half of the width that the pairs leave, where it is widest."""
+    is_bounded: bool = True
+    """Whether the pairs say both how far it is ahead at least, and at most."""
     steps_back: int = 0
     """How often it was set back within the capture."""
     begun_ns: int | None = None

@@ -107,6 +107,9 @@ class Gap(NamedTuple):
     """Time of the last byte before the hole, or of later data of the other end that acknowledges no more than
     that byte."""
     frames: Frames = ()
+    passed: bool = False
+    """These bytes came late: they lie before the first byte that was handed on, of a connection that began
+    before the capture. The next Data follows where the last one ended."""
 
 
 class Closed(NamedTuple):

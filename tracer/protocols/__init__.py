@@ -111,7 +111,7 @@ class Decoders:
         if type(event) is Data:
             return self._begin(event) if decoder is None else decoder.receive(event)
         if type(event) is Gap:
-            return () if decoder is None else decoder.gap(event)
+            return () if decoder is None or event.passed else decoder.gap(event)
         return self._close(decoder, event)  # type: ignore[arg-type]
 
     def give_up(self, connection: Connection) -> None:

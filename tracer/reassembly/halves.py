@@ -18,6 +18,7 @@ __all__ = [
     "Half",
     "Opening",
     "ahead",
+    "awaits",
     "endpoints",
 ]
 
@@ -48,9 +49,11 @@ class Half:
         "acked",
         "connection",
         "direction",
+        "excused",
         "fin",
         "fin_frames",
         "finished",
+        "first_seq",
         "lacked_ns",
         "lacked_seq",
         "last_ns",
@@ -74,6 +77,8 @@ class Half:
         """Sequence number of the next expected byte; -1 before the first packet."""
         self.start = -1
         """Sequence number of the first byte, from the SYN or the SYN-ACK; -1 while neither was seen."""
+        self.first_seq = -1
+        """Sequence number of the first packet of a direction that was joined in the middle; -1 for others."""
         self.probed = False
         """`next_seq` is a guess from the first packet of a connection that began before the capture.
         That packet may be a keep-alive probe, whose number is one too low."""
@@ -81,6 +86,8 @@ class Half:
         """`next_seq` before the last absurd jump; -1 if there was none."""
         self.acked = -1
         """Latest acknowledgement number that the other end sent for this direction."""
+        self.excused = -1
+        """Up to this number the other end's data waits for no bytes any more: it has waited in vain."""
         self.lacked_seq, self.lacked_ns = -1, 0
         """Acknowledgement number and time of the other end's last data that acknowledged exactly the
         bytes seen here. Bytes from this number on reached the other end after this time."""
@@ -165,6 +172,14 @@ def ahead(a: int, b: int) -> int:
     """
     distance = (a - b) & MASK
     return distance - (MASK + 1) if distance >= _WRAP else distance
+
+
+def awaits(ack: int, peer: Half) -> bool:
+    """Return whether data that acknowledges *ack* comes after bytes of *peer* that were not handed on yet."""
+    # A distance of 1 is mostly the number of a FIN, not a byte.
+    if peer.next_seq < 0 or peer.finished or not 1 < ahead(ack, peer.next_seq) < ABSURD_BYTES:
+        return False
+    return peer.excused < 0 or ahead(ack, peer.excused) > 0
 
 
 def endpoints(flow: bytes) -> tuple[Endpoint, Endpoint]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from tracer.model import Capture, Closed, Data, Frames, Gap, Segment
-from tracer.reassembly.halves import ABSURD_BYTES, ACK, HOLE_NS, MASK, Event, Half, ahead
+from tracer.reassembly.halves import ABSURD_BYTES, ACK, HOLE_NS, MASK, Event, Half, ahead, awaits
 
 __all__ = ["Ordering"]
 
 HOLE_PACKETS = 48
-"""A hole is lost after this many later packets of its connection (Arkime gives up after 256)."""
+"""A hole is lost after this many later packets of its connection (Arkime gives up after 256)..."""
+LATE_NS = 100_000_000
+"""... but not before this time: so late a packet may be captured."""
+LOOK_AHEAD = 64
+"""So many segments that wait are asked whether they come after one that came late."""
 PENDING_BYTES = 4 << 20
 """Limit of the bytes that wait behind holes of one direction. A receive window is rarely larger."""
 PENDING_TOTAL_BYTES = 64 << 20
@@ -42,21 +47,29 @@ class Ordering:
             half.next_seq, by = segment.seq, 0
         counters = self._captures[segment.frames[0][0]]
         if by + size <= 0:
+            if half.start < 0 and _is_before_all(segment, half):
+                return [self._passed(segment, half, size)]
             # One byte behind is a keep-alive probe (RFC 9293 §3.8.4), not a retransmission.
             if not (size == 1 and by == -1):
                 counters.duplicate_segments += 1
             return []
-        if by > 0:
+        if by > 0 or _awaits(segment, half):
             self._hold(segment, half)
             # Over the limit, the hole of the direction that grew is given up, not the oldest of all.
             if half.pending_bytes > PENDING_BYTES or self._pending_total > PENDING_TOTAL_BYTES:
                 return self._give_up(half, segment.time_ns)
             return []
-        if half in self.holes:
+        if half in self.holes or (half.peer.pending and _awaits(half.peer.pending[0][1], half.peer)):
             counters.reordered_segments += 1
         events = self._deliver(segment, half)
         events += self._drain(half)
         return events
+
+    def _passed(self, segment: Segment, half: Half, size_bytes: int) -> Gap:
+        """Return a gap for the bytes of *segment*, which came too late: what follows was handed on before."""
+        half.first_seq = segment.seq
+        gap = self._gap(half, size_bytes, segment.time_ns, segment.frames)
+        return gap._replace(since_ns=half.connection.first_ns, passed=True)
 
     def _stray(self, segment: Segment, half: Half) -> list[Event]:
         """Continue a stream at a far-off sequence number, with a gap of unknown size.
@@ -97,7 +110,9 @@ class Ordering:
         if segment.flags & ACK and segment.ack == half.peer.next_seq:
             half.peer.lacked_seq, half.peer.lacked_ns = segment.ack, segment.time_ns
         if payload:
-            events.append(Data(half.connection, half.direction, segment.time_ns, payload, segment.frames))
+            waits = half.pending or half.peer.pending
+            time_ns = _sent_ns(segment, half) if waits else segment.time_ns
+            events.append(Data(half.connection, half.direction, time_ns, payload, segment.frames))
         if missing > 0:
             events.append(self._gap(half, missing, segment.time_ns, segment.frames))
         half.next_seq = (segment.seq + len(segment.payload) + segment.missing_bytes) & MASK
@@ -126,25 +141,41 @@ class Ordering:
             half.since_ns, half.since_packets, half.later_packets = time_ns, 0, 0
 
     def _drain(self, half: Half) -> list[Event]:
-        """Return the waiting data that is next now."""
+        """Return the waiting data that is next now; either direction may have waited for the other."""
+        events: list[Event] = []
+        side, stuck = half, 0
+        while stuck < 2:
+            found = self._drain_one(side)
+            events += found
+            side, stuck = side.peer, 0 if found else stuck + 1
+        return events
+
+    def _drain_one(self, half: Half) -> list[Event]:
+        """Return the waiting data of *half* that is next now."""
         events: list[Event] = []
         pending = half.pending
-        while pending and ahead(pending[0][0], half.next_seq) <= 0:
-            seq, segment, _ = pending.pop(0)
-            size = len(segment.payload) + segment.missing_bytes
-            half.pending_bytes -= size
-            self._pending_total -= size
-            if ahead(seq, half.next_seq) + size > 0:
-                events += self._deliver(segment, half)
-            else:
-                self._captures[segment.frames[0][0]].duplicate_segments += 1
+        if not pending and half not in self.holes:
+            return events
+        while pending and ahead(pending[0][0], half.next_seq) <= 0 and not _awaits(pending[0][1], half):
+            events += self._take_first(half)
         if pending:
             # The age of the next hole counts from the first segment that came behind it.
             half.since_ns = min(segment.time_ns for _, segment, _ in pending)
             half.since_packets = min(later_packets for _, _, later_packets in pending)
         elif half.fin < 0 or half.fin == half.next_seq:
             self.holes.pop(half, None)
-        return events
+        return events + self.finish(half, events[-1].time_ns) if events else events
+
+    def _take_first(self, half: Half) -> list[Event]:
+        """Return the events of the first segment that waits, which is next now."""
+        seq, segment, _ = half.pending.pop(0)
+        size = len(segment.payload) + segment.missing_bytes
+        half.pending_bytes -= size
+        self._pending_total -= size
+        if ahead(seq, half.next_seq) + size > 0:
+            return self._deliver(segment, half)
+        self._captures[segment.frames[0][0]].duplicate_segments += 1
+        return []
 
     def _gap(self, half: Half, size_bytes: int, time_ns: int, frames: Frames = ()) -> Gap:
         """Return a gap at the expected byte, and count it; *size_bytes* 0 is an unknown size."""
@@ -169,8 +200,8 @@ class Ordering:
         for side in (half, half.peer):
             if side in self.holes:
                 side.later_packets += 1
-                is_due = is_due or _has_waited(side)
-        return self.give_up_all(half, time_ns, _has_waited) if is_due else []
+                is_due = is_due or _has_waited(side, time_ns)
+        return self.give_up_all(half, time_ns, lambda side: _has_waited(side, time_ns)) if is_due else []
 
     def give_up_old(self, time_ns: int) -> list[Event]:
         """Return the events of the holes that are due at *time_ns* by the time alone."""
@@ -194,8 +225,12 @@ class Ordering:
         events: list[Event] = []
         if half.pending:
             seq, segment, _ = half.pending[0]
-            events.append(self._gap(half, ahead(seq, half.next_seq), time_ns, segment.frames))
-            half.next_seq = seq
+            if ahead(seq, half.next_seq) > 0:
+                events.append(self._gap(half, ahead(seq, half.next_seq), time_ns, segment.frames))
+                half.next_seq = seq
+            else:
+                # It has waited for bytes of the other end. What follows those tells whether they are lost.
+                half.peer.excused = segment.ack
             events += self._drain(half)
         else:
             # Only the FIN showed this hole: nothing waits behind it.
@@ -229,11 +264,43 @@ class Ordering:
         return []
 
 
+def _is_before_all(segment: Segment, half: Half) -> bool:
+    """Return whether *segment*, of a connection joined in the middle, lies before all that was seen of it.
+
+    So a packet that was captured late shows. Much later it is a retransmission of what nobody has read.
+    """
+    return (
+        half.first_seq >= 0
+        and ahead(segment.seq, half.first_seq) < 0
+        and len(segment.payload) + segment.missing_bytes > 1
+        and segment.time_ns - half.connection.first_ns < HOLE_NS
+    )
+
+
+def _sent_ns(segment: Segment, half: Half) -> int:
+    """Return when *segment* was sent at the latest, by what was captured before it and comes after it.
+
+    That is what waits behind it, and what acknowledges it. Then it was captured late, or it is a copy of one
+    that was lost on its way; its own time would put a question behind its answer.
+    """
+    end = (segment.seq + len(segment.payload) + segment.missing_bytes) & MASK
+    later = [s.time_ns for _, s, _ in islice(half.pending, LOOK_AHEAD)]
+    later += [s.time_ns for _, s, _ in islice(half.peer.pending, LOOK_AHEAD) if ahead(s.ack, end) >= 0]
+    return min(segment.time_ns, min(later, default=segment.time_ns + 1) - 1)
+
+
+def _awaits(segment: Segment, half: Half) -> bool:
+    """Return whether *segment* comes after bytes of the other end that were not handed on yet."""
+    return segment.flags & ACK != 0 and awaits(segment.ack, half.peer)
+
+
 def _behind_hole_ns(half: Half) -> int:
     """Return the capture time of the data behind the first hole of *half*."""
     return half.pending[0][1].time_ns if half.pending else half.since_ns
 
 
-def _has_waited(half: Half) -> bool:
+def _has_waited(half: Half, time_ns: int) -> bool:
     """Return whether a hole of *half* is due by the packets since, or by the bytes that wait behind it."""
-    return half.later_packets - half.since_packets >= HOLE_PACKETS or half.pending_bytes > PENDING_BYTES
+    if half.pending_bytes > PENDING_BYTES:
+        return True
+    return half.later_packets - half.since_packets >= HOLE_PACKETS and time_ns - half.since_ns >= LATE_NS

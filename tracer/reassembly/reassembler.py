@@ -22,7 +22,19 @@ from tracer.model import (
     SegmentFields,
 )
 from tracer.reassembly.connections import Attempts, Connections, note_capture
-from tracer.reassembly.halves import ACK, FIN, HOLE_NS, MASK, RST, SYN, Event, Half, Opening, endpoints
+from tracer.reassembly.halves import (
+    ACK,
+    FIN,
+    HOLE_NS,
+    MASK,
+    RST,
+    SYN,
+    Event,
+    Half,
+    Opening,
+    awaits,
+    endpoints,
+)
 from tracer.reassembly.ordering import Ordering
 
 __all__ = ["Reassembler"]
@@ -89,11 +101,16 @@ class Reassembler:
                 and not half.finished
             ):
                 if half.next_seq == seq:
-                    half.peer.acked = ack
+                    peer = half.peer
+                    peer.acked = ack
                     half.last_ns = time_ns
                     if openings:
                         openings.pop(half.connection.number, None)
                     if not payload:
+                        continue
+                    # It acknowledges what the capture has not shown yet: that was captured late, or lost.
+                    if ack != peer.next_seq and awaits(ack, peer):
+                        yield from self._receive_slowly(Segment._make(segment), half)
                         continue
                     half.next_seq = (seq + len(payload)) & MASK
                     connection = half.connection
@@ -163,7 +180,7 @@ class Reassembler:
             half.peer.acked = segment.ack
             self._connections.openings.pop(half.connection.number, None)
         if half.next_seq < 0:
-            half.next_seq = segment.seq
+            half.next_seq = half.first_seq = segment.seq
             half.probed = half.connection.joined
         if size_bytes:
             events += ordering.late(segment, half) if half.finished else ordering.accept(segment, half)
@@ -246,6 +263,9 @@ class Reassembler:
         opening = self._connections.openings.pop(connection.number, None)
         if half.finished and half.peer.finished:
             return []
+        if segment.flags & ACK:
+            # It may acknowledge what the capture lacks, such as the answer.
+            half.peer.acked = segment.ack
         # If data waits behind a hole, the server did answer, but its SYN-ACK is not in the capture.
         if opening is not None and half.direction == TO_CLIENT and not opening.half.pending:
             half.finished = half.peer.finished = True

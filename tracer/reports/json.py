@@ -130,7 +130,7 @@ def _clock(capture: Capture, captures: Sequence[Capture]) -> dict[str, Any]:
         "reference": _text(captures[clock.reference].path) if clock.reference is not None else None,
         "ahead_ms": [least_ns / 1e6, most_ns / 1e6] if compared else None,
         "pairs": clock.pairs if compared else None,
-        "uncertain_ms": clock.uncertain_ns / 1e6 if compared else None,
+        "uncertain_ms": clock.uncertain_ns / 1e6 if compared and clock.is_bounded else None,
         "steps_back": clock.steps_back,
     }
 

@@ -260,7 +260,16 @@ class _AllSeen:
     def clock_error_ns(self, some: object, others: object) -> int | None:
         return None
 
+    def clock_error_on(self, plane: str, captures: object, servers: object = ()) -> int | None:
+        return 0
+
     def is_in_burst(self, since_ns: int, until_ns: int, captures: object = (), plane: str = "*") -> bool:
+        return False
+
+    def lost_packets(self, since_ns: int, until_ns: int, plane: str) -> bool:
+        return False
+
+    def fell_silent(self, since_ns: int, until_ns: int, plane: str) -> bool:
         return False
 
     def interruption(self, since_ns: int, until_ns: int) -> str | None:
