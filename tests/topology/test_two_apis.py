@@ -66,7 +66,7 @@ def test_what_was_refused_to_one_is_not_told_of_the_other(callee: str, before: i
 def test_where_nothing_was_seen_before_nothing_is_said_of_a_connection(
     callee: str, step: str | None, tmp_path: Path
 ) -> None:
-    """Either of them may be the one that was refused. The answer names keystone; of glance it says nothing."""
+    """Either may be the one that was refused. The answer names keystone; of glance it says nothing."""
     breaks, _ = REFUSED[callee]
     found = judged(tmp_path, 0, breaks)
     for api in INSIDE:
