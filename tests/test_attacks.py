@@ -64,7 +64,7 @@ def test_a_flood_hides_no_failed_connection_of_a_service(
                 99.0 + number / 1000, f"10.9.{number // 250}.{number % 250 + 1}", "172.28.0.11", 8774
             )
 
-    for what in ({}, {"5": "refused"}, {"8b": "refused"}):
+    for what in ({}, {"4b": "glance refused"}, {"8b": "refused"}):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         quiet = run(folder, breaks=what)

@@ -77,6 +77,12 @@ class Newton(Pike):
         return ""
 
 
+class OsAttach(UpstreamCreation):
+    """A release of today whose volumes are attached by the older API of cinder."""
+
+    step_8a = Newton.step_8a
+
+
 class UnifiedLimits(UpstreamCreation):
     """The quota is keystone's, the usage placement's (nova/limit/placement.py)."""
 
@@ -124,6 +130,7 @@ RELEASES: dict[str, tuple[type[UpstreamCreation], type[Cloud]]] = {
     "newton": (Newton, Cloud),
     "pike": (Pike, Cloud),
     "zed": (UpstreamCreation, Cloud),
+    "os-attach": (OsAttach, Cloud),
     "queue manager": (UpstreamCreation, ManagedCloud),
     "unified limits": (UnifiedLimits, Cloud),
     "compute-alt": (UpstreamCreation, AltCloud),

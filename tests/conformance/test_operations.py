@@ -14,6 +14,8 @@ from tracer.settings import ALL
 from tracer.testing.actions import KINDS, Action
 from tracer.testing.cloud import COLOCATED, SPREAD, Cloud, Layout
 from tracer.testing.creation import Creation
+from tracer.testing.operations import Operation
+from tracer.testing.upstream import UpstreamCreation
 
 CLOUDS: dict[str, tuple[Layout, bool, bool]] = {
     # layout, VRM, portal
@@ -178,3 +180,66 @@ def test_all_of_them_on_one_server_are_told_apart(layout: Layout, tmp_path: Path
     report = judge(cloud, tmp_path, Settings(grammar=ALL))
     assert [(v.grammar, v.request_id) for v in report.verdicts[1:]] == made
     assert {v.verdict for v in report.verdicts} == {"conforms"}, [v.summary for v in report.verdicts]
+
+
+# --- a cloud without a portal, a proxy and a VRM ---------------------------------------------------
+
+
+@pytest.mark.parametrize("proxy", [False, True], ids=["no proxy", "a proxy"])
+def test_all_of_them_are_done_on_a_plain_cloud(proxy: bool, tmp_path: Path) -> None:
+    """The client asks nova-api, and the hypervisor is on its host: from a creation to the deletion."""
+    cloud = Cloud(SPREAD, portal=False, proxy=proxy)
+    cloud.background(0, 400)
+    (server_id,) = UpstreamCreation(cloud, at=10).run().server_ids
+    made = [
+        (
+            f"server_{kind}",
+            Action(cloud, kind, server_id, at=30 + 15 * n, has_vrm=False, has_portal=False).run(),
+        )
+        for n, kind in enumerate(KINDS)
+    ]
+    found: list[tuple[str, str]] = [(name, each.request_id) for name, each in made]
+    for name, stops, at in (("server_stop", True, 300), ("server_delete", False, 320)):
+        found.append((name, Operation(cloud, server_id, at=at, stops=stops, has_vrm=False).run().request_id))
+    report = judge(cloud, tmp_path, Settings(grammar=ALL))
+    assert [(v.grammar, v.request_id) for v in report.verdicts[1:]] == found
+    assert report.verdicts[0].grammar == "openstack_create"
+    assert {v.verdict for v in report.verdicts} == {"conforms"}, [v.summary for v in report.verdicts]
+
+
+OF_THE_HYPERVISOR = {"stop": "6", "delete": "6a"}
+
+
+@pytest.mark.parametrize("kind", OF_THE_HYPERVISOR)
+def test_where_there_is_no_vrm_nova_says_that_the_vm_is_stopped_or_gone(kind: str, tmp_path: Path) -> None:
+    cloud = Cloud(SPREAD, portal=False)
+    cloud.background(0, 200)
+    Operation(cloud, cloud.fresh_id(), stops=kind == "stop", has_vrm=False).run()
+    verdict = only(judge(cloud, tmp_path, settings(kind)))
+    assert (verdict.verdict, verdict.outcome) == ("conforms", "done"), verdict.summary
+    step = OF_THE_HYPERVISOR[kind]
+    assert statuses(verdict)[step] == "inferred"
+    (note,) = [note for note in verdict.notes if (note.kind, note.step) == ("absent", step)]
+    assert note.message.startswith("no vrm in these captures: nova-compute saved Instance.save ")
+
+
+@pytest.mark.parametrize("kind", OF_THE_HYPERVISOR)
+def test_a_vrm_that_was_seen_is_owed_the_request(kind: str, tmp_path: Path) -> None:
+    """Nova's own word does not stand in for it."""
+    cloud = Cloud(SPREAD)
+    cloud.background(0, 200)
+    Creation(cloud, at=30, name="before").run()
+    Operation(cloud, cloud.fresh_id(), stops=kind == "stop", has_vrm=False).run()
+    verdict = only(judge(cloud, tmp_path, settings(kind)))
+    assert (verdict.verdict, statuses(verdict)[OF_THE_HYPERVISOR[kind]]) == ("deviates", "missing")
+
+
+@pytest.mark.parametrize("breaks", [{"5": "undelivered"}, {"6": "silent"}])
+@pytest.mark.parametrize("kind", OF_THE_HYPERVISOR)
+def test_a_hypervisor_that_does_not_end_is_owed(kind: str, breaks: dict[str, str], tmp_path: Path) -> None:
+    cloud = Cloud(SPREAD, portal=False)
+    cloud.background(0, 260)
+    Operation(cloud, cloud.fresh_id(), breaks=breaks, stops=kind == "stop", has_vrm=False).run()
+    verdict = only(judge(cloud, tmp_path, settings(kind)))
+    assert (verdict.outcome, verdict.stopped_at) == ("stuck", OF_THE_HYPERVISOR[kind]), verdict.summary
+    assert "owed by nova-compute on compute1" in verdict.summary

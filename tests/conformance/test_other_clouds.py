@@ -239,23 +239,33 @@ def test_a_refusal_by_neutron_comes_before_the_state(grammar: str, tmp_path: Pat
 # --- a request that is never answered -------------------------------------------------------------
 
 
+UNANSWERED = {
+    "RabbitMQ is down": {"4e": "refused silent"},
+    "RabbitMQ is down, token in cache": {"4a": "cached", "4e": "refused silent"},
+    "neutron hangs": {"4b": "neutron silent"},
+    "neutron hangs, token in cache": {"4a": "cached", "4b": "neutron silent"},
+}
+
+
 @pytest.mark.parametrize("arranged", ARRANGED)
 @pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("why", UNANSWERED)
 def test_what_nova_api_asked_others_names_a_request_without_an_answer(
-    others: int, arranged: str, tmp_path: Path
+    why: str, others: int, arranged: str, tmp_path: Path
 ) -> None:
-    """RabbitMQ is down: the only request id is the one that nova-api sent to glance and neutron."""
+    """The only request id is the one that nova-api sent to glance and neutron."""
     cloud = Cloud(SPREAD, **ARRANGED[arranged])
     cloud.background(0, 200)
     made = [
         UpstreamCreation(
-            cloud, at=100 + 0.05 * n, name=f"vm-{n}", breaks={"4e": "refused silent"}, token=f"gAAAAAB{n:060}"
+            cloud, at=100 + 0.05 * n, name=f"vm-{n}", breaks=UNANSWERED[why], token=f"gAAAAAB{n:060}"
         ).run()
         for n in range(1 + others)
     ]
     verdicts = check(cloud.network.write(tmp_path), Settings(grammar="openstack_create")).verdicts
     assert {v.name: v.request_id for v in verdicts} == {each.name: each.request_id for each in made}
-    assert {(v.outcome, v.stopped_at) for v in verdicts} == {("stuck", "4e")}
+    step = list(UNANSWERED[why])[-1]
+    assert {(v.outcome, v.stopped_at) for v in verdicts} == {("stuck", step)}
 
 
 # --- what is shown of a failure that only nova's states tell --------------------------------------
@@ -301,11 +311,22 @@ def test_a_vrm_that_was_seen_is_expected_to_be_asked(tmp_path: Path) -> None:
     assert not [note for note in found["after"].notes if note.kind == "absent"]
 
 
-@pytest.mark.parametrize("how", ["dies", "hangs"])
-def test_a_step_begun_by_a_state_has_its_time(how: str, tmp_path: Path) -> None:
-    verdict = judged(tmp_path, breaks={"8c": how})
+@pytest.mark.parametrize("how", ["", "dies", "hangs", "aborts", "fails"])
+def test_a_step_begun_by_a_state_begins_when_the_step_before_has_ended(how: str, tmp_path: Path) -> None:
+    """The state is saved while another thread still asks neutron."""
+    verdict = judged(tmp_path, "cloudvm_create", breaks={"8c": how} if how else {})
     (saved, *_) = [call for call in verdict.calls if call.action == "Instance.save spawning"]
-    assert [s.started_ns for s in verdict.steps if s.step == "8c"] == [saved.started_ns]
+    asked, started = (step for step in verdict.steps if step.step in ("8b", "8c"))
+    assert asked.started_ns is not None and asked.duration_ns is not None
+    assert started.started_ns == asked.started_ns + asked.duration_ns > saved.started_ns
+
+
+@pytest.mark.parametrize("step", ["8a", "8b"])
+def test_a_step_begun_by_a_state_has_its_time(step: str, tmp_path: Path) -> None:
+    verdict = judged(tmp_path, breaks={step: "hangs"}, volume=True)
+    state = {"8a": "block_device_mapping", "8b": "networking"}[step]
+    (saved, *_) = [call for call in verdict.calls if call.action == f"Instance.save {state}"]
+    assert [s.started_ns for s in verdict.steps if s.step == step] == [saved.started_ns]
 
 
 def test_an_error_without_a_reason_names_the_host_and_says_so(tmp_path: Path) -> None:

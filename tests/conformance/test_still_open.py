@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pika.spec
 import pytest
 from lab.agreement import disagreements
 from lab.judging import judge, only
 
+from tracer.testing.breaks import OF_A_CREATION
 from tracer.testing.cloud import PROJECT, SITE, SPREAD, Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.messages import method, nova_object, publish
@@ -19,6 +21,8 @@ POLLS = 20
 
 class _Asks(Creation):
     """A host that asks again and again for what is never done, until the capture shows no more of it."""
+
+    breaks_known: ClassVar = {**OF_A_CREATION, "8a": ("creating for ever",), "8c": ("running for ever",)}
 
     def step_8a(self, number: int, host: str) -> str:
         if self.broken("8a") != "creating for ever":
@@ -69,6 +73,8 @@ def test_the_answer_that_leaves_it_open_is_what_is_waited_for(
 
 class _Blocked(Creation):
     """A host whose broker connection is blocked: its first message of the build is never confirmed."""
+
+    breaks_known: ClassVar = {**OF_A_CREATION, "7": ("blocked", "silent")}
 
     def attempt(self, number: int, host: str) -> str:
         cloud, server_id = self.cloud, self.server_ids[number]

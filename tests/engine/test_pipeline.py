@@ -42,7 +42,7 @@ FAILURES = {
     "the SC refuses": Case({"1": "403"}, "rejected", "1"),
     "the SC gets no token": Case({"1": "login 503"}, "rejected", "2"),
     "the SC never answers": Case(
-        {"1": "silent"}, "stuck", "2", "owed by sc: sc's answer to POST /sc/cloudhosts"
+        {"1": "silent"}, "stuck", "2", "owed by sc: sc never answered POST /sc/cloudhosts"
     ),
     "the SC's login is never answered": Case(
         {"1": "login silent"}, "stuck", "2", "lb owes sc the answer to POST /v3/auth/tokens"

@@ -24,6 +24,7 @@ from tracer.engine import Settings, check
 from tracer.errors import UsageError
 from tracer.model.events import BrokerQueue, Event, OpenTrace, Picture, Plane
 from tracer.reports.metrics import Metrics, address
+from tracer.testing import SPREAD, Cloud, Creation, UpstreamCreation
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -65,6 +66,27 @@ def test_the_numbers_are_those_of_the_report(tmp_path: Path) -> None:
     assert total(samples, "process_resident_memory_bytes") > 1e6
     # It was recorded long ago: how far behind the wall it is tells nothing.
     assert total(samples, "tracer_verdict_lag_seconds_count") == 0
+
+
+@pytest.mark.parametrize(
+    ("made_by", "grammar"), [(Creation, "cloudvm_create"), (UpstreamCreation, "openstack_create")]
+)
+def test_the_grammar_is_the_one_that_was_chosen(
+    made_by: type[Creation], grammar: str, tmp_path: Path
+) -> None:
+    cloud = Cloud(SPREAD, portal=grammar == "cloudvm_create")
+    made_by(cloud, at=20).run()
+    (tmp_path / "made").mkdir()
+    cloud.network.write(tmp_path / "made")
+    with Metrics("0", "auto") as metrics:
+        assert total(scrape(metrics.url), "tracer_build_info", grammar="auto") == 1
+        with pipes(tmp_path, sorted((tmp_path / "made").iterdir())) as sources:
+            run, report = watch(sources, metrics.tell)
+        metrics.show(run.picture())
+        samples = scrape(metrics.url)
+    assert report.grammar == grammar
+    assert total(samples, "tracer_build_info", grammar=grammar) == 1
+    assert total(samples, "tracer_build_info") == 1
 
 
 def test_what_stalls_is_there_while_it_does(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_a_conforming_trace_is_one_line(build: SimpleNamespace) -> None:
     assert text_of(build.report(build.conforming())).splitlines() == [
         "✓ VM web-1 00000001…  active on compute1 after 11.4 s",
         "1 trace: 1 conforms  (1 active)",
+        "checked against cloudvm_create: asked for",
     ]
 
 
@@ -301,3 +302,7 @@ def test_a_baseline_of_too_few_is_compared_with_nothing(
 ) -> None:
     text = text_of(build.report(build.conforming(), baseline=("usual.json", runs)))
     assert f"{words} usual.json" in text
+
+
+def test_no_trace_of_any_workflow_is_told_as_such(build: SimpleNamespace) -> None:
+    assert "No trace of any workflow found" in text_of(replace(build.report(), grammar="all"))

@@ -22,6 +22,7 @@ from tracer.testing.messages import (
     sql_ok,
 )
 from tracer.testing.packets import Network
+from tracer.testing.upstream import UpstreamCreation
 
 VM = "145c135d-63cb-41ba-98cd-3235a30c2e27"
 
@@ -255,3 +256,22 @@ def test_taps_see_what_crosses_the_wire(tmp_path: Path) -> None:
     found = hops(list(only(judge(cloud, tmp_path)).calls))
     assert found["cast build_and_run_instance"] == {"nova-conductor > nova-compute"}
     assert found["POST /v2.0/ports"] == {"nova-compute > neutron-server"}
+
+
+# --- a client that names no tool ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proxy", [True, False])
+@pytest.mark.parametrize("agent", ["python-requests/2.28.1", "curl/8.5.0", "Go-http-client/1.1", ""])
+def test_a_client_of_a_cloud_without_a_vendor_is_no_portal(agent: str, proxy: bool, tmp_path: Path) -> None:
+    """Nobody asks anything of it, and nothing shows a VRM: it asks for itself, whatever its library."""
+    cloud = Cloud(SPREAD, portal=False, proxy=proxy)
+    UpstreamCreation(cloud, at=20).run()
+    named = b"openstacksdk/0.101.0 keystoneauth1/5.0.0 python-requests/2.28.1 CPython/3.11.2"
+    cloud.network.events = [
+        (at, made, side, flags, data.replace(named, agent.encode()), lost)
+        for at, made, side, flags, data, lost in cloud.network.events
+    ]
+    verdict = only(judge(cloud, tmp_path, Settings()))
+    assert verdict.verdict == "conforms"
+    assert {call.caller for call in verdict.calls if call.step == "2"} == {"admin"}

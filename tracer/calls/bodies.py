@@ -120,7 +120,7 @@ def _events(decoded: dict[str, object]) -> Iterator[Event]:
 
 
 def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
-    """Read action, name and boot volume from the JSON of a request."""
+    """Read action, name, boot volume and want of a network from the JSON of a request."""
     # A POST to /action is one key, the action, with its arguments: {"os-stop": null}.
     if facts.path.endswith(rest.ACTION) and len(decoded) == 1:
         facts.action = next((key for key in decoded if _ACTION.fullmatch(key)), "")
@@ -134,6 +134,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
         facts.name = name[:255]
     if facts.creates:
         facts.volume = _boots_from_volume(inner)
+        facts.no_network = inner.get(rest.NETWORKS) == rest.NO_NETWORK
 
 
 def _boots_from_volume(server: dict[str, object]) -> bool:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracer.conformance.bodies import said_of
-from tracer.conformance.case import GOOD, Case, Ending, Tried
+from tracer.conformance.case import GOOD, Case, Ending, Said, Tried
 from tracer.conformance.outcome import failing_of_attempt
 from tracer.conformance.times import times_of
-from tracer.conformance.told import begun_in, gave_up
+from tracer.conformance.told import begun_in, begun_ns, gave_up
 from tracer.model import Attempt, Call, ConnectFacts, RpcFacts, StepResult, StepStatus
 from tracer.openstack.services import HOST_SERVICE
 
@@ -129,18 +129,24 @@ def attempt_details(case: Case, ending: Ending) -> tuple[Attempt, ...]:
             error = (error or ending.error) if ending.outcome == "error" else ""
         end_ns = until_ns or ending.time_ns or case.last_own_ns()
         said = given_up.call if given_up is not None and failing is None else None
-        steps = _steps(case, tried.since_ns, until_ns, stopped, said) if len(attempts) > 1 else ()
+        steps = _steps(case, tried.since_ns, until_ns, stopped, said, begun) if len(attempts) > 1 else ()
         duration_ns = end_ns - tried.since_ns if end_ns >= tried.since_ns else None
         details.append(Attempt(tried.host, stopped, error, tried.since_ns, duration_ns, steps, built))
     return tuple(details)
 
 
 def _steps(
-    case: Case, since_ns: int, until_ns: int | None, stopped: str | None, said: Call | None
+    case: Case,
+    since_ns: int,
+    until_ns: int | None,
+    stopped: str | None,
+    said: Call | None,
+    begun: Said | None,
 ) -> tuple[StepResult, ...]:
     """Return the results of the steps of one attempt; *until_ns* is None for the last one.
 
-    *said* is the message with which the host gave up: the evidence of a step that failed without a call.
+    *said* is the message with which the host gave up: the evidence of a step that failed without a call. Its
+    time is that from *begun*, the last state of the host.
     """
     # By time and not by the alignment: the alignment takes the calls of all attempts for one word.
     results = []
@@ -164,5 +170,8 @@ def _steps(
         calls = tuple(w.record for w in witnesses)
         if status == "failed" and not calls and said is not None:
             calls = (case.records[said.serial],)
+            if begun is not None and begun.begun == name:
+                started_ns = begun_ns(case, begun, name, said.started_ns)
+                duration_ns = said.started_ns - started_ns
         results.append(StepResult(name, step.title, status, started_ns, duration_ns, calls))
     return tuple(results)

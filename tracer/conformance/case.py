@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from tracer.grammar import Candidate, Grammar
 from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Trace
-from tracer.openstack.services import PORTAL
+from tracer.openstack.services import HOST_SERVICE, NEUTRON_SERVER, PORTAL
 from tracer.openstack.states import BAD
 
 __all__ = ["GOOD", "Case", "Ending", "Hindrance", "Said", "Tried", "Witness", "lay_out"]
@@ -67,7 +68,7 @@ class Tried(NamedTuple):
     since_ns: int
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Case:
     """Everything about one trace that the rules look at."""
 
@@ -90,6 +91,20 @@ class Case:
         """Return whether *call* is a refusal that a healthy run contains."""
         line = self.records[call.serial].line
         return any(self.grammar.terminals[name].matches(line) for name in self.grammar.harmless)
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The steps that must happen: those of the grammar, without what the request does not ask for."""
+        return frozenset(step for step in self.grammar.required if not self.not_asked_for(step))
+
+    def not_asked_for(self, step: str) -> str:
+        """Return, in words, that the request asks for nothing of *step*; '' where it does, or may."""
+        created = self.trace.created
+        facts = created.facts if created is not None else None
+        if not isinstance(facts, RestFacts) or not facts.no_network:
+            return ""
+        ends = {(leg.caller, leg.callee) for leg in self.grammar.legs(step)}
+        return "the request asks for no network" if ends == {(HOST_SERVICE, NEUTRON_SERVER)} else ""
 
     def is_damaged(self) -> bool:
         """Return whether the captures lack bytes of calls or connections that the grammar knows."""

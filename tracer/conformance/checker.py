@@ -7,7 +7,7 @@ lay out the calls (case) -> outcome (outcome, refusals) -> align the calls (expl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tracer.conformance.answers import answers, redelivered
@@ -115,10 +115,7 @@ class Checker:
             steps,
             tuple(deviations),
             (*notes, *accepted),
-            tuple(
-                replace(record, step=explanation.step_of[serial]) if serial in explanation.step_of else record
-                for serial, record in case.records.items()
-            ),
+            _with_steps(case, explanation.step_of, steps),
             _log_ids(case),
             ending.time_ns if ending.outcome not in ("stuck", "unfinished") else None,
             self.grammar.name,
@@ -170,7 +167,7 @@ def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[
     for step in steps:
         if step.status == "skipped" and (words := coverage.absent(step.step)):
             notes.append(Note("absent", step.step, words))
-        elif step.status == "inferred" and step.step in case.grammar.required:
+        elif step.status == "inferred" and step.step in case.required:
             for saved in step.calls[:1]:
                 words = f"no {coverage.callee(step.step)} in these captures: {_saved(saved)}"
                 notes.append(Note("absent", step.step, words, saved))
@@ -181,6 +178,18 @@ def _absent(case: Case, coverage: StepCoverage, ending: Ending, steps: Sequence[
             words = f"no {coverage.callee(step.step)} in these captures: {seen}"
             notes.append(Note("absent", step.step, words, shown))
     return notes
+
+
+def _with_steps(
+    case: Case, step_of: Mapping[int, str], steps: Sequence[StepResult]
+) -> tuple[CallRecord, ...]:
+    """Return the calls of the trace, each with the step that it was taken for, or that it alone shows."""
+    shows = {call.index: step.step for step in reversed(steps) for call in step.calls}
+    return tuple(
+        record if step is None else replace(record, step=step)
+        for serial, record in case.records.items()
+        for step in [step_of.get(serial) or shows.get(record.index)]
+    )
 
 
 def _saved(record: CallRecord) -> str:

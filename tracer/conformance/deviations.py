@@ -17,6 +17,7 @@ from tracer.conformance.sentences import (
     cause_of,
     expected_words,
     failure_words,
+    granted_words,
     missing_words,
     order_words,
     peer_of,
@@ -67,7 +68,8 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
     else:
         return
     step = ending.stopped_at or (ending.between[1] if ending.between else None)
-    expected = expected_words(case.grammar, step, rests_on_states(case, coverage, step))
+    expected = granted_words(case, ending, shown)
+    expected = expected or expected_words(case.grammar, step, rests_on_states(case, coverage, step))
     peer, cause = peer_of(case, ending, coverage), cause_of(case, ending, coverage)
     hindrance = ending.hindrance.words if ending.hindrance is not None else ""
     yield Deviation(kind, ending.stopped_at, words, shown, expected, peer, cause, hindrance)
@@ -91,7 +93,7 @@ def _incomplete(
     """
     if len(case.attempts) > 1 or case.is_damaged():
         return
-    seen = {s.step: s for s in steps if s.status == "seen" and s.step in case.grammar.required}
+    seen = {s.step: s for s in steps if s.status == "seen" and s.step in case.required}
     # Without the extra calls the edits are a word of the grammar: a missing symbol right before a call of the
     # same step is that step's earlier call.
     word = [edit for edit in explanation.edits if not isinstance(edit, Extra)]

@@ -48,7 +48,7 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
     """
     grammar = case.grammar
     costs = {
-        step.name: MISSING if step.name in grammar.required and coverage.would_show(step.name) else UNOBSERVED
+        step.name: MISSING if step.name in case.required and coverage.would_show(step.name) else UNOBSERVED
         for step in grammar.steps
     }
     # Symbols of no step are those of a reschedule. Without this cost a repeated call could be explained by a

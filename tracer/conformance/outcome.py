@@ -72,7 +72,7 @@ def _of_operation(case: Case, coverage: StepCoverage, stall_ns: int) -> Ending:
     last, failing = _last_call(case, coverage), failing_call(case)
     # The last step alone proves no success: nova records a failure with the same statement. So a failing call
     # of a required step comes first.
-    is_needed = failing is not None and not case.grammar.required.isdisjoint(failing.failed)
+    is_needed = failing is not None and not case.required.isdisjoint(failing.failed)
     if case.trace.failed_ns is not None or is_needed or (failing is not None and last is None):
         return _operation_failed(case, coverage, failing, stall_ns)
     if last is not None and last.result not in LOST and not _is_at_work(case):
@@ -234,7 +234,7 @@ def _claim_no_more(case: Case, coverage: StepCoverage, ending: Ending) -> None:
         return
     if any(_is_asked(case, method) for method in grammar.replies(step)):
         return
-    required = [s.name for s in grammar.steps if s.presence == "required"]
+    required = [s.name for s in grammar.steps if s.name in case.required]
     at = required.index(step) if step in required else 0
     # Where all steps were seen, any of the attempt may have failed.
     seen = bool(case.step_calls(step)) and bool(grammar.attempt)
@@ -264,6 +264,7 @@ def _said_by_host(case: Case, coverage: StepCoverage, ending: Ending, given_up: 
         _at_begun(case, coverage, ending, begun)
     else:
         _first_absent(case, coverage, ending)
+        _claim_no_more(case, coverage, ending)
     if given_up is not None:
         ending.call, ending.error, ending.by_host = given_up.call, given_up.reason, True
     elif ending.call is not None:
@@ -306,7 +307,7 @@ def _unseen_before(case: Case, step: str) -> Iterator[str]:
         if places[each] >= places[step]:
             return
         seen = any(w.call.started_ns >= since_ns for w in case.step_calls(each))
-        if each in case.grammar.required and not seen:
+        if each in case.required and not seen:
             yield each
 
 
@@ -448,8 +449,23 @@ def _last_own_call(case: Case) -> Call:
     """Return the last call of a trace that waits for no call of its own; or the request, if that is open."""
     created = case.trace.created
     if created is None or case.attempts or _is_accepted(created) or not isinstance(created.facts, RestFacts):
-        return case.trace.calls[-1]
-    return case.trace.calls[-1] if created.facts.status else created
+        return _last_sign(case)
+    return _last_sign(case) if created.facts.status else created
+
+
+def _last_sign(case: Case) -> Call:
+    """Return the last call of a trace that tells how far it came.
+
+    A look-up that is refused, as of an extension that the cloud lacks, tells nothing.
+    """
+    known = {w.call.serial for w in case.witnesses}
+    told = (c for c in reversed(case.trace.calls) if c.serial in known or not _is_turned_down(c))
+    return next(told, case.trace.calls[-1])
+
+
+def _is_turned_down(call: Call) -> bool:
+    """Return whether a service refused *call* by its own judgement."""
+    return isinstance(call.facts, RestFacts) and 400 <= call.facts.status < 500
 
 
 def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent: bool = False) -> None:
@@ -459,7 +475,7 @@ def _first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent:
     seen and the first one that would have been. With *is_silent* (it has not failed) it is enough that nova
     would have said that the step is done.
     """
-    steps = [s for s in case.grammar.steps if s.presence == "required"]
+    steps = [s for s in case.grammar.steps if s.name in case.required]
     since_ns = case.attempts[-1].since_ns if case.attempts else 0
     ended_ns = ending.time_ns if ending.outcome == "error" else 0
     waiting = _unanswered(case, coverage, since_ns, ended_ns)

@@ -44,6 +44,7 @@ __all__ = [
     "cause_of",
     "expected_words",
     "failure_words",
+    "granted_words",
     "host_words",
     "missing_words",
     "order_words",
@@ -122,6 +123,8 @@ def cause_of(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if ending.error and ending.error != REFUSED:
         return ending.error
     message = last_message(case)
+    if ending.state:
+        return f"state error, after {ending.state}"
     if message is not None and message.result in _UNFETCHED:
         record = message
     if record is None or (ending.call is case.trace.failed_call and record is not message):
@@ -269,6 +272,24 @@ def expected_words(grammar: Grammar, step: str | None, by_state: bool = False) -
     return tuple(f"{line}: {found.title}" for line in lines)
 
 
+def granted_words(case: Case, ending: Ending, shown: CallRecord | None) -> tuple[str, ...]:
+    """Return the answer that was expected in place of the refusal *shown*; () where it is no such refusal.
+
+    A service that refuses by its own judgement has done the call of the step that stopped it, or makes none.
+    """
+    witness = next((w for w in case.witnesses if w.record is shown), None)
+    step = ending.stopped_at or (ending.between[1] if ending.between else None)
+    if ending.outcome != "rejected" or ending.proxy is not None or witness is None or step is None:
+        return ()
+    if step in witness.failed or witness.record.callee != case.grammar.caller(step):
+        return ()
+    terminals = (case.grammar.automaton.symbols[c.symbol].terminal for c in witness.candidates)
+    found = (expected_of(case.grammar.terminals[name].pattern) for name in terminals)
+    good = next(found).rpartition(" ")[2]
+    record, title = witness.record, case.grammar.step(step).title
+    return (f"{record.protocol} {record.caller} > {record.callee} {record.operation} {good}: {title}",)
+
+
 def missing_words(step: StepResult, steps: Sequence[StepResult]) -> str:
     """Return the message of a step that should have been seen."""
     later = [s.step for s in steps[[s.step for s in steps].index(step.step) + 1 :] if s.status == "seen"]
@@ -328,7 +349,7 @@ def summary_words(
         return f"stuck: {stall(case, ending, coverage).words}"
     if ending.outcome == "deleted":
         return f"deleted after {took} {deletion_words(case, ending)}"
-    hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.grammar.required]
+    hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.required]
     unseen = f"; {len(hidden)} of {len(steps)} steps cannot be seen in these captures" if hidden else ""
     if ending.outcome == "unfinished":
         where = f"before step {ending.stopped_at}"

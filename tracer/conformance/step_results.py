@@ -11,7 +11,7 @@ from tracer.conformance.outcome import only_refused
 from tracer.conformance.stalls import stalled_in
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
-from tracer.conformance.told import begun_step, shown_in
+from tracer.conformance.told import begun_ns, begun_step, shown_in
 from tracer.grammar.grammar import Step
 from tracer.model import RestFacts, StepResult, StepStatus
 from tracer.openstack.services import CINDER_API
@@ -67,7 +67,7 @@ def _result(
         begun = begun_step(case, step.name) if ending.by_host or ending.state else None
         if begun is None:
             return StepResult(step.name, step.title, "failed", calls=evidence)
-        since_ns = begun.call.started_ns
+        since_ns = begun_ns(case, begun, step.name, ending.call.started_ns)
         took_ns = ending.call.started_ns - since_ns
         return StepResult(step.name, step.title, "failed", since_ns, took_ns, evidence)
     status: StepStatus
@@ -89,7 +89,7 @@ def _result(
     calls = tuple(replace(case.records[w.call.serial], step=step.name) for w, _ in taken)
     started_ns, duration_ns = times_of([w for w, _ in taken])
     if not taken and ending.stopped_at == step.name and (begun := stalled_in(case, ending)) is not None:
-        started_ns = begun.call.started_ns
+        started_ns = begun_ns(case, begun, step.name, case.last_own_ns())
     return StepResult(step.name, step.title, status, started_ns, duration_ns, calls, reason)
 
 
@@ -99,8 +99,9 @@ def _told(case: Case, step: Step, told: Said) -> StepResult:
     Its time is that from the state with which it began to that with which it was done.
     """
     begun = [s for s in case.said if s.begun == step.name and s.call.started_ns < told.call.started_ns]
-    since_ns = max((s.call.started_ns for s in begun), default=told.call.started_ns)
-    took_ns = told.call.started_ns - since_ns or None
+    told_ns = told.call.started_ns
+    since_ns = begun_ns(case, begun[-1], step.name, told_ns) if begun else told_ns
+    took_ns = told_ns - since_ns or None
     calls = (replace(told.record, step=step.name),)
     return StepResult(step.name, step.title, "inferred", since_ns, took_ns, calls)
 
@@ -110,7 +111,7 @@ def _unseen(
 ) -> tuple[StepStatus, str]:
     """Return the status of a step of which no call was seen, and the reason where it is unobserved."""
     # An optional step whose service was never seen was not needed, unless the request shows that it was.
-    needed = step.presence == "required" or _needs_storage(case, step.name)
+    needed = step.name in case.required or _needs_storage(case, step.name)
     is_over = passed.surely if needed else passed.documented
     if not is_over and not _may_have_come(case, ending, step):
         return "not_reached", ""
@@ -118,6 +119,8 @@ def _unseen(
         return "inferred", ""
     if is_over and coverage.absent(step.name):
         return "skipped", ""
+    if is_over and (unasked := case.not_asked_for(step.name)):
+        return "skipped", unasked
     reason = coverage.why_not(step.name, strict=needed) or ""
     if reason:
         return "unobserved", reason

@@ -19,6 +19,7 @@ from tracer.openstack.rpc import GIVES_UP
 __all__ = [
     "GaveUp",
     "begun_in",
+    "begun_ns",
     "begun_step",
     "fault_of",
     "gave_up",
@@ -62,6 +63,22 @@ def begun_in(case: Case, number: int) -> Said | None:
             is_same = last is not None and (last.begun, last.word) == (said.begun, said.word)
             last = last if is_same else said if said.begun else None if said.is_shown else last
     return last
+
+
+def begun_ns(case: Case, begun: Said, step: str, until_ns: int) -> int:
+    """Return since when a host is at *step*: since it said so in *begun*, and the step before has ended.
+
+    It says so while another thread of its own still does the step before; that one may end until *until_ns*.
+    """
+    places, since_ns = case.grammar.places, begun.call.started_ns
+    ends = [
+        w.call.ended_ns or w.call.started_ns
+        for w in case.witnesses
+        if w.call.started_ns >= since_ns
+        and not w.ambiguous
+        and any(places.get(own, 0) < places[step] and own in case.grammar.attempt for own in w.steps)
+    ]
+    return max((end_ns for end_ns in ends if end_ns <= until_ns), default=since_ns)
 
 
 def begun_step(case: Case, step: str | None) -> Said | None:

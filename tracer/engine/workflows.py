@@ -125,10 +125,7 @@ class Workflows:
         if self._is_settled:
             return ""
         where = " and ".join(sorted(planes)) or "the captures"
-        none = f"no {VRM} and no {PORTAL} was seen; captured: {where}"
-        if self.chosen.name != UPSTREAM:
-            return none
-        return f"{none}; where a {VRM} is out of their sight, ask for {DOCUMENTED}"
+        return f"no {VRM} and no {PORTAL} on {where}"
 
 
 def _begun_by(

@@ -250,6 +250,7 @@ class Watch:
             history.verdicts + Counter(verdict.verdict for verdict in done),
             self._call_rate.of(self.stages.newest, now_s),
             Counter(self.stages.counts),
+            self.stages.grammar.name,
         )
 
     # --- the end ---

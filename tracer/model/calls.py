@@ -105,6 +105,8 @@ class RestFacts:
     """Placement: how many allocation candidates the answer holds."""
     volume: bool = False
     """The request of a server boots it from a volume."""
+    no_network: bool = False
+    """The request of a server wants no network."""
     events: tuple[Event, ...] = ()
     """POST /os-server-external-events: what it tells, each of one server."""
     broken: bool = False

@@ -113,3 +113,5 @@ class Picture:
     calls_per_second: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
     """Calls of the whole run, by protocol."""
+    grammar: str = ""
+    """The grammar that is checked, as chosen by now."""

@@ -38,6 +38,8 @@ __all__ = [
     "ID",
     "ID_WORDS",
     "NAMES",
+    "NETWORKS",
+    "NO_NETWORK",
     "OBJECTS_OF_VRM",
     "OLD_PROJECT",
     "PATHS",
@@ -84,22 +86,24 @@ class Path(NamedTuple):
 
     role: str
     pattern: str
-    """An expression for the beginning of the path, up to the end of a word."""
+    """An expression for the beginning of the path, up to the end of a word. One server for several services
+    tells them apart by a prefix."""
 
 
 PATHS = (
     Path(VRM, r"/service/(session|sites)"),
     Path(KEYSTONE, r"(/identity)?/v3/(auth|users|projects|domains|limits)"),
-    Path(KEYSTONE, r"/v2\.0/tokens"),
+    Path(KEYSTONE, r"(/identity)?/v2\.0/tokens"),
     Path(
         NEUTRON_SERVER,
-        r"/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)",
+        r"(/network(ing)?)?/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)",
     ),
-    Path(GLANCE_API, r"/v2/(images|schemas)"),
+    Path(GLANCE_API, r"(/image)?/v2/(images|schemas)"),
     Path(
-        PLACEMENT, r"/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)"
+        PLACEMENT,
+        r"(/placement)?/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)",
     ),
-    Path(CINDER_API, r"/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)"),
+    Path(CINDER_API, r"(/volume)?/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)"),
     Path(NOVA_API, r"(/compute)?/v2(\.\d+)?(/[0-9a-f]{32})?/(servers|os-[\w-]+|flavors)"),
 )
 """The first row that fits counts."""
@@ -270,6 +274,10 @@ NAMES = ("name", "vmName", "hostname")
 """Members, and fields of a form, that hold the name of a server."""
 DISKS = ("block_device_mapping_v2", "block_device_mapping")
 """Members of a request for a server that name its disks, the newer form first."""
+NETWORKS = "networks"
+"""Member of a request for a server that names its networks."""
+NO_NETWORK = "none"
+"""Its value for a server that shall have no network (compute API 2.37)."""
 SERVER = "server"
 """Member that holds a server."""
 STATUS = "status"

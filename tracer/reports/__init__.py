@@ -20,6 +20,7 @@ from tracer.model import CallRecord, Capture, Conformance, Outcome, Report, Step
 from tracer.openstack.services import SERVICES
 
 __all__ = [
+    "asked_words",
     "call_words",
     "choice_words",
     "chosen",
@@ -37,6 +38,7 @@ __all__ = [
     "refused",
     "seen_instead",
     "selection",
+    "shown_status",
     "starts_words",
     "timestamp",
     "witnesses",
@@ -226,6 +228,13 @@ def call_words(call: CallRecord, limit: int = 400) -> str:
     return f"> {callee} {operation}"[: max(limit - len(result) - 2, 1)] + f"… {result}"
 
 
+def asked_words(call: CallRecord) -> str:
+    """Return what a call asks, for a label: its operation, and the state that it saves."""
+    if not call.action or call.protocol == "REST":
+        return call.operation
+    return call.action if call.protocol == "RPC" else f"{call.operation} {call.action}"
+
+
 _NO = frozenset({"failure", "error", "unroutable", "undelivered", "unacked", "refused", "none"})
 
 
@@ -257,6 +266,28 @@ def _alike(call: CallRecord) -> tuple[str, ...]:
     return call.caller, call.callee, call.operation, call.action, call.result
 
 
+_HELD = frozenset({"undelivered", "unacked"})
+
+
+def shown_status(step: StepResult, verdict: Verdict) -> str:
+    """Return the status of a step for a reader; more than its own where the end of the creation tells more.
+
+    owed: it never came, and the creation waits for it. retrying: it failed, and may be tried again. refused:
+    it was done, and its answer passes on the failure of another step. sent: the broker has its message, and
+    its consumer has not dealt with it.
+    """
+    if verdict.outcome in ("stuck", "deleted") and step.step == verdict.stopped_at:
+        return "owed" if step.status in ("missing", "not_reached") else step.status
+    if step.status == "failed" and verdict.outcome == "unfinished":
+        return "retrying"
+    if step.status == "seen" and step.calls:
+        if all(call.protocol == "RPC" and call.result in _HELD for call in step.calls):
+            return "sent"
+        if verdict.outcome == "rejected" and all(refused(call) for call in step.calls):
+            return "refused"
+    return step.status
+
+
 def losses(capture: Capture) -> str:
     """Return what was lost of a capture or could not be read, as text; '' for nothing."""
     gaps = plural(capture.gaps, "gap")
@@ -284,10 +315,8 @@ def losses(capture: Capture) -> str:
 
 
 def choice_words(report: Report) -> str:
-    """Return which grammar was chosen for *report* and why, on one line; empty where it was asked for."""
-    if not report.grammar_reason:
-        return ""
-    return f"checked against {plain(report.grammar, 80)}: {plain(report.grammar_reason, 300)}"
+    """Return which grammar *report* was checked against and why, on one line."""
+    return f"checked against {plain(report.grammar, 80)}: {plain(report.grammar_reason, 300) or 'asked for'}"
 
 
 def seen_instead(report: Report) -> str:

@@ -26,6 +26,7 @@ from tracer.reports import (
 from tracer.reports.clusters import Cluster, clusters
 from tracer.reports.page import Page
 from tracer.reports.trace import STYLES, heading, mark
+from tracer.settings import ALL
 
 __all__ = ["render"]
 
@@ -153,6 +154,11 @@ def _place(cluster: Cluster) -> str:
     return cluster.step or "–".join(cluster.between or ()) or "?"
 
 
+def _asked_for(report: Report) -> str:
+    """Return the workflow of which there is no trace, in words."""
+    return "any workflow" if report.grammar == ALL else plain(report.grammar, 80)
+
+
 def _nothing(page: Page, report: Report) -> None:
     packets = sum(capture.packets for capture in report.captures)
     what = "message" if all(capture.protocol for capture in report.captures) else "packet"
@@ -160,11 +166,11 @@ def _nothing(page: Page, report: Report) -> None:
     if report.left_out:
         count = len(report.left_out)
         words = "The one trace" if count == 1 else f"None of {count} traces"
-        words += f" of {plain(report.grammar, 80)} in {where} {'does not start' if count == 1 else 'starts'}"
+        words += f" of {_asked_for(report)} in {where} {'does not start' if count == 1 else 'starts'}"
         words += " at the time asked for:"
         page.line(Text(f"{words} {starts_words(report.left_out)}.", "bold yellow"))
         return
-    page.line(Text(f"No trace of {plain(report.grammar, 80)} found in {where}.", "bold yellow"))
+    page.line(Text(f"No trace of {_asked_for(report)} found in {where}.", "bold yellow"))
     if report.seen:
         page.line("seen instead:", 2)
     else:
@@ -177,8 +183,8 @@ def _nothing(page: Page, report: Report) -> None:
 
 
 def _choice(page: Page, report: Report) -> None:
-    """Write which grammar was chosen, and why."""
-    if report.grammar_reason:
+    """Write which grammar the traces were checked against, and why."""
+    if report.verdicts:
         page.line(Text(choice_words(report), "dim"), hang=4)
 
 

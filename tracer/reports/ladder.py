@@ -15,8 +15,9 @@ from rich.text import Text
 
 from tracer.model import CallRecord, Report, StepResult, Verdict
 from tracer.openstack.services import FLOW, SERVICES
-from tracer.reports import duration, fragment, offset, plain, plural, refused
+from tracer.reports import asked_words, duration, fragment, offset, plain, plural, refused
 from tracer.reports.page import Page, step_status
+from tracer.reports.sequence import attempt_words, look
 from tracer.reports.trace import answers, deviations, faults, heading, identity
 
 __all__ = ["render"]
@@ -89,7 +90,7 @@ def render(verdict: Verdict, report: Report, console: Console, verbose: int = 0)
     page.line("")
     # Without a call of any step the other calls are all there is to show.
     shown = [call for call in verdict.calls if call.step or verbose] or list(verdict.calls)
-    rows = _folded(shown)
+    rows = _folded(shown, verdict)
     sheet = _sheet(page, rows)
     _header(sheet)
     _rungs(sheet, verdict, rows)
@@ -105,18 +106,14 @@ def render(verdict: Verdict, report: Report, console: Console, verbose: int = 0)
     page.line("")
 
 
-def _folded(calls: Sequence[CallRecord]) -> list[_Row]:
+def _folded(calls: Sequence[CallRecord], verdict: Verdict) -> list[_Row]:
     rows: list[_Row] = []
     for call in calls:
-        if rows and _look(rows[-1].call) == _look(call):
+        if rows and look(rows[-1].call, verdict) == look(call, verdict):
             rows[-1].count += 1
         else:
             rows.append(_Row(call))
     return rows
-
-
-def _look(call: CallRecord) -> tuple[str | None, ...]:
-    return call.step, call.caller, call.callee, call.operation, call.result
 
 
 # --- the sheet --------------------------------------------------------------------------------------
@@ -171,8 +168,8 @@ def _rungs(sheet: _Sheet, verdict: Verdict, rows: Sequence[_Row]) -> None:
     for row in rows:
         call = row.call
         while attempts and call.started_ns >= attempts[0][1].started_ns:
-            number, attempt = attempts.pop(0)
-            _band(sheet, "", f"attempt {number} on {plain(attempt.host, 60)}", "bold")
+            number, _ = attempts.pop(0)
+            _band(sheet, "", attempt_words(number, verdict.attempt_details), "bold")
         due = [step for step in absent if call.step and order.get(call.step, -1) > order[step.step]]
         absent = absent[len(due) :]
         _absences(sheet, due, verdict)
@@ -182,12 +179,15 @@ def _rungs(sheet: _Sheet, verdict: Verdict, rows: Sequence[_Row]) -> None:
 
 
 def _is_absent(step: StepResult, verdict: Verdict) -> bool:
+    """Return whether *step* needs a row of its own: no arrow shows it, or none that it failed."""
     status, _ = step_status(step, verdict)
+    if status == "FAILED":
+        return not any(call.step == step.step and refused(call) for call in verdict.calls)
     return not step.calls and status in ("unobserved", "MISSING", "OWED")
 
 
 def _absences(sheet: _Sheet, steps: Sequence[StepResult], verdict: Verdict) -> None:
-    """Return rows for missing and unobserved steps; steps with the same reason share a row."""
+    """Write rows for missing, failed and unobserved steps; unobserved ones with one reason share a row."""
     unseen: dict[str, list[str]] = {}
     for step in steps:
         if step.status == "unobserved":
@@ -204,7 +204,8 @@ def _absences(sheet: _Sheet, steps: Sequence[StepResult], verdict: Verdict) -> N
         if step.status != "unobserved":
             why = plain(step.reason, 200)
             words = why if why.startswith(status.lower()) else f"{status}{': ' + why if why else ''}"
-            _band(sheet, step.step, f"? {plain(step.title, 60)} – {words}", style)
+            sign = "✗" if status == "FAILED" else "?"
+            _band(sheet, step.step, f"{sign} {plain(step.title, 60)} – {words}", style)
 
 
 def _band(sheet: _Sheet, step: str, words: str, style: str) -> None:
@@ -279,7 +280,7 @@ def _label(sheet: _Sheet, row: _Row, low: int, high: int, towards_right: bool) -
 def _labels(row: _Row) -> Iterator[str]:
     """Return the forms of the label: in full, then without its duration."""
     call = row.call
-    short = f"{_narrow(plain(call.operation, 80))} {_end(row)}"
+    short = f"{_narrow(plain(asked_words(call), 80))} {_end(row)}"
     took = duration(call.duration_ns) if call.duration_ns and call.duration_ns >= 100_000_000 else ""
     if took and row.count == 1:
         yield f"{short} · {took}"
@@ -288,7 +289,7 @@ def _labels(row: _Row) -> Iterator[str]:
 
 def _cut(row: _Row, room: int) -> str:
     end = _end(row)
-    return f"{_narrow(plain(row.call.operation, 80))[: max(room - len(end) - 2, 0)]}… {end}"
+    return f"{_narrow(plain(asked_words(row.call), 80))[: max(room - len(end) - 2, 0)]}… {end}"
 
 
 def _end(row: _Row) -> str:

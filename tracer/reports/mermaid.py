@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from tracer.model import Report, Verdict
-from tracer.reports import duration, plain, refused
+from tracer.reports import asked_words, duration, plain, refused
 from tracer.reports.sequence import Mark, Row, arrives, entries, in_flow_order
 
 __all__ = ["pieces"]
@@ -65,7 +65,7 @@ def _row(row: Row, step: str, ids: dict[str, str]) -> Iterator[str]:
     arrow = ("-)" if call.protocol == "RPC" else "->>") if arrives(call) else "-x"
     times = f" ×{row.count}" if row.count > 1 else ""
     took = row.count == 1 and call.duration_ns is not None and call.duration_ns >= 100_000_000
-    words = f"{_text(call.operation)} {_text(call.result, 40)}{times}"
+    words = f"{_text(asked_words(call))} {_text(call.result, 40)}{times}"
     words = f"{step} · {words}" if step else words
     words += f" ({duration(call.duration_ns)})" if took else ""
     line = f"{ids[call.caller]}{arrow}{ids[call.callee]}: {words}"

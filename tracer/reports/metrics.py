@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from tracer import __version__
@@ -41,13 +41,12 @@ def address(text: str) -> tuple[str, int]:
 class Metrics:
     """Receives events and pictures of a live run, and answers scrapes in a separate thread.
 
-    *listen* is an argument of `address`. Raises UsageError when the port cannot be bound.
+    *listen* is an argument of `address`; *grammar* is told until a picture names the one that was chosen.
+    Raises UsageError when the port cannot be bound.
     """
 
     def __init__(self, listen: str, grammar: str, posted: Posted = dict) -> None:
-        registry = CollectorRegistry()
-        info = Info("tracer_build", "Version of tracer, and the grammar that it checks", registry=registry)
-        info.info({"version": __version__, "grammar": grammar})
+        self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._opened = Counter("tracer_traces_opened", "Creations that were begun", registry=registry)
         self._told = Counter(
@@ -71,7 +70,7 @@ class Metrics:
         )
         self._troubles = Counter("tracer_troubles", "Troubles of the run itself", registry=registry)
         registry.register(_State(self))
-        self.picture = Picture()
+        self.picture = Picture(grammar=grammar)
         self.posted = posted
         host, port = address(listen)
         try:
@@ -128,8 +127,13 @@ class _State(Collector):
         # Without this method the registry would call `collect` to learn the names.
         return []
 
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily]:
         picture = self._metrics.picture
+        yield InfoMetricFamily(
+            "tracer_build",
+            "Version of tracer, and the grammar that it checks",
+            {"version": __version__, "grammar": picture.grammar},
+        )
         yield from self._sources(picture)
         calls = CounterMetricFamily("tracer_calls", "REST, RPC and SQL calls", labels=["protocol"])
         for protocol in ("REST", "RPC", "SQL"):

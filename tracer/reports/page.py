@@ -17,6 +17,7 @@ from tracer.reports import (
     offset,
     plain,
     refused,
+    shown_status,
     witnesses,
 )
 
@@ -39,6 +40,7 @@ STATUSES = {
     "owed": ("OWED", "bold red"),
     "retrying": ("retrying", "bold yellow"),
     "refused": ("refused", "green"),
+    "sent": ("sent", "yellow"),
 }
 """Status of a step -> its text and style."""
 
@@ -177,20 +179,7 @@ def _frames(page: Page, group: Sequence[CallRecord], width: int) -> str:
 
 def step_status(step: StepResult, verdict: Verdict) -> tuple[str, str]:
     """Return the text of a step's status, and its style."""
-    status: str = step.status
-    stopped = verdict.outcome in ("stuck", "deleted") and step.step == verdict.stopped_at
-    if stopped and status in ("missing", "not_reached"):
-        status = "owed"
-    elif status == "failed" and verdict.outcome == "unfinished":
-        status = "retrying"
-    elif status == "seen" and verdict.outcome == "rejected" and _turned_away(step):
-        status = "refused"
-    return STATUSES[status]
-
-
-def _turned_away(step: StepResult) -> bool:
-    """Return whether the step itself succeeded and its answer passes on the failure of another step."""
-    return bool(step.calls) and all(refused(call) for call in step.calls)
+    return STATUSES[shown_status(step, verdict)]
 
 
 def _witness_words(step: StepResult, group: Sequence[CallRecord], room: int, titled: bool) -> Text:
@@ -198,9 +187,10 @@ def _witness_words(step: StepResult, group: Sequence[CallRecord], room: int, tit
         words = plain(step.reason, 200) if step.status != "unobserved" else ""
         return Text(words or ("" if titled else plain(step.title, 80)), "dim" if not words else "")
     more = f" ×{len(group)}" if len(group) > 1 else ""
-    others = sum(call not in group for call in step.calls)
-    more += f" (+{others})" if others else ""
+    others = [call for call in step.calls if call not in group]
+    failed = sum(map(refused, others)) if not refused(group[0]) else 0
+    more += f" (+{len(others)}{f', {failed} failed' if failed else ''})" if others else ""
     more += " shared" if step.calls and all(call.ambiguous for call in step.calls) else ""
     bad = refused(group[0])
     words = call_words(group[0], room - len(more))
-    return Text.assemble((words, "red" if bad else ""), (more, "bold" if bad else "dim"))
+    return Text.assemble((words, "red" if bad else ""), (more, "bold" if bad or failed else "dim"))

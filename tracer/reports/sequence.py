@@ -6,14 +6,15 @@ HTML, SVG and Mermaid draw the same sequence, so all formats show the same rows.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tracer.model import CallRecord, Deviation, StepResult, Verdict
+from tracer.model import Attempt, CallRecord, Deviation, StepResult, Verdict
 from tracer.openstack.services import FLOW
 from tracer.reports import plain
 
-__all__ = ["Mark", "Row", "arrives", "entries", "in_flow_order", "marks", "rows"]
+__all__ = ["Mark", "Row", "arrives", "attempt_words", "entries", "in_flow_order", "look", "marks", "rows"]
 
 _ENDS = re.compile(r"(?:^| )([^\s>]+) > ([^\s:]+)")
 _NEVER_ARRIVED = frozenset({"refused", "none", "unroutable", "undelivered"})
@@ -58,7 +59,10 @@ def arrives(call: CallRecord) -> bool:
 
 
 def rows(verdict: Verdict, *, every: bool = False) -> list[Row]:
-    """Return the calls of the documented steps, or *every* call; consecutive calls of a kind share a row."""
+    """Return the calls of the documented steps, or *every* call.
+
+    Consecutive calls of a kind share a row, unless another host is asked between them.
+    """
     # Without a call of any step the other calls are all there is to show.
     every = every or not any(call.step for call in verdict.calls)
     found: list[Row] = []
@@ -66,7 +70,7 @@ def rows(verdict: Verdict, *, every: bool = False) -> list[Row]:
         if not (call.step or every):
             continue
         ended_ns = call.started_ns + (call.duration_ns or 0)
-        if found and _look(found[-1].call) == _look(call):
+        if found and look(found[-1].call, verdict) == look(call, verdict):
             found[-1].count += 1
             found[-1].ended_ns = max(found[-1].ended_ns, ended_ns)
         else:
@@ -74,8 +78,20 @@ def rows(verdict: Verdict, *, every: bool = False) -> list[Row]:
     return found
 
 
-def _look(call: CallRecord) -> tuple[str | None, ...]:
-    return call.step, call.caller, call.callee, call.operation, call.result
+def look(call: CallRecord, verdict: Verdict) -> tuple[str | int | None, ...]:
+    """Return what calls that share a row have in common; the attempt is part of it."""
+    begun = [attempt.started_ns for attempt in verdict.attempt_details]
+    attempt = max(bisect_right(begun, call.started_ns), 1)
+    return attempt, call.step, call.caller, call.callee, call.operation, call.action, call.result
+
+
+def attempt_words(number: int, attempts: Sequence[Attempt]) -> str:
+    """Return the host of attempt *number*, from 2 on, and how the attempt before it ended."""
+    before = attempts[number - 2]
+    ended = f"stopped at {before.stopped_at}" if before.stopped_at else "gave up"
+    why = f": {plain(before.error, 200)}" if before.error else ""
+    hosts = (plain(attempts[number - 1].host, 60), plain(before.host, 60))
+    return f"attempt {number} on {hosts[0]} ({hosts[1]} {ended}{why})"
 
 
 def entries(verdict: Verdict, *, every: bool = False) -> Iterator[Row | Mark]:
@@ -100,7 +116,7 @@ def _attempts(verdict: Verdict) -> Iterator[Mark]:
         if number > 1:
             times = enumerate(call.started_ns for call in verdict.calls)
             before = next((n for n, time_ns in times if time_ns >= attempt.started_ns), len(verdict.calls))
-            yield Mark(before, "attempt", "", f"attempt {number} on {plain(attempt.host, 60)}")
+            yield Mark(before, "attempt", "", attempt_words(number, verdict.attempt_details))
 
 
 def _deviations(verdict: Verdict) -> Iterator[Mark]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from tracer.model import Report, Verdict
-from tracer.reports import duration, offset, plain, refused
+from tracer.reports import asked_words, duration, offset, plain, refused
 from tracer.reports.sequence import Mark, Row, arrives, entries, in_flow_order, rows
 
 __all__ = ["pieces"]
@@ -199,7 +199,7 @@ class _Picture:
             end += f" {duration(call.duration_ns)}"
         low, high = sorted((self._x[call.caller], self._x[call.callee]))
         most = int((self._right - self._left) / _CHARACTER) - len(end)
-        operation = plain(call.operation, max(most, 8))
+        operation = plain(asked_words(call), max(most, 8))
         size = (len(operation) + len(end)) * _CHARACTER
         if size <= high - low - 12:
             x, anchor = (low + high) / 2, "middle"
@@ -264,7 +264,7 @@ class _Picture:
             x = _MARGIN + _LABEL + (call.started_ns - first) * scale
             long = max(2.0, (row.ended_ns - call.started_ns) * scale)
             times = f" ×{row.count}" if row.count > 1 else ""
-            words = f"{plain(call.caller, 20)} > {plain(call.callee, 20)} {plain(call.operation, 60)}"
+            words = f"{plain(call.caller, 20)} > {plain(call.callee, 20)} {plain(asked_words(call), 60)}"
             words = plain(words, 42 - len(times)) + times
             self._sheet.text(_MARGIN + 30, self._y + 13, words, fill=_QUIET, **{"class": "g"})
             self._sheet.put("rect", x=x, y=self._y + 4, width=long, height=11, rx=2, fill=ink, opacity=0.8)

@@ -225,6 +225,8 @@ def deviations(page: Page, verdict: Verdict) -> None:
             seen = Text.assemble(("seen     ", "dim"), plain(line, 300))
             for place in places[:3] if not number else ():
                 seen.append(f"  {fragment(place, page.names)}", "cyan")
+            if kind == "stalled" and group[0].call:
+                seen.append(f"  at {offset(group[0].call.started_ns, verdict.started_ns)}", "dim")
             page.line(seen, 4, hang=9)
         for number, line in enumerate(group[0].expected[:4]):
             head = "      or " if number else "expected "

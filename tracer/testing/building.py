@@ -6,18 +6,19 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from tracer.errors import UsageError
+from tracer.testing.breaks import OF_A_CREATION, check_breaks
 from tracer.testing.cloud import NETWORK, PROJECT, SECRETS, SITE, TOKEN, VOLUME, Cloud
 from tracer.testing.messages import nova_object, query, sql_error, sql_ok, sql_rows
 from tracer.testing.packets import Connection
 
 __all__ = ["Building"]
 
-STEPS = ("1", "2", "3", "4a", "4b", "4c", "4d", "4e", "5", "6", "7", "8a", "8b", "8c")
-
 
 class Building:
     """The second half of a `Creation`, whose docstring explains the arguments."""
+
+    breaks_known: Mapping[str, tuple[str, ...]] = OF_A_CREATION
+    """Step -> what can go wrong there."""
 
     def __init__(
         self,
@@ -36,13 +37,10 @@ class Building:
         path: str = "/v2.1/servers",
         reservation: bool = False,
     ) -> None:
-        for step in (
-            *(breaks or ()),
-            *(on or ()),
-            *(s for vm in hosts for host in vm.values() for s in host),
-        ):
-            if step not in STEPS:
-                raise UsageError(f"there is no step {step!r} to break: {', '.join(STEPS)}")
+        each_host = [pair for vm in hosts for host in vm.values() for pair in host.items()]
+        check_breaks(
+            self.breaks_known, [*(breaks or {}).items(), *((step, "") for step in on or ()), *each_host]
+        )
         self.cloud, self.now, self.name, self.token = cloud, at, name, token
         self.breaks, self.on = dict(breaks or {}), dict(on or {})
         self.hosts = hosts

@@ -13,6 +13,7 @@ class Operation:
     """The traffic of one request to delete or to stop a server.
 
     *breaks*: step -> what goes wrong there, documented in the method of the step. *vm*: its name at the VRM.
+    *has_vrm*: without one, the hypervisor is on the host. In a cloud without a portal a client asks itself.
     """
 
     def __init__(
@@ -27,8 +28,9 @@ class Operation:
         vm: str = "i-00000042",
         api: str = "nova-api",
         token: str = TOKEN,
+        has_vrm: bool = True,
     ) -> None:
-        self.cloud, self.server_id, self.now = cloud, server_id, at
+        self.cloud, self.server_id, self.now, self.has_vrm = cloud, server_id, at, has_vrm
         self.breaks = dict(breaks or {})
         self.stops, self.host, self.vm, self.api, self.token = stops, host, vm, api, token
         self.request_id = cloud.fresh_id("req-")
@@ -55,6 +57,8 @@ class Operation:
             status = int(how)
         else:
             status = self.ask()
+        if not cloud.portal:
+            return self
         cloud.rest(
             begun, "admin", "sc", self.method, f"/sc/cloudhosts/{self.server_id}{self.tail}", status,
             took=self.answered + 0.02 - begun if not how else 0.05, token="", body=self.body,
@@ -145,7 +149,8 @@ class Operation:
     def at_compute(self) -> None:
         """Write what nova-compute does.
 
-        Breaks: 6: 500, refused, unanswered, silent (the VRM). 6b: 503 (neutron). 7: left out.
+        Breaks: 6: 500, refused, unanswered, silent (VRM, or the hypervisor of the host). 6b: 503 (neutron).
+        7: left out.
         """
         cloud, how = self.cloud, self.breaks.get("6", "")
         task = f"{SITE}/tasks/{int(self.now * 1000)}"
@@ -153,16 +158,17 @@ class Operation:
         status = good if not how else int(how) if how.isdigit() else how
         path = f"{SITE}/vms/{self.vm}"
         made = {"taskUri": task} if status == 200 else {"errorDes": "the VRM is unwell"}
-        if self.stops:
+        if self.has_vrm and self.stops:
             self.vrm("POST", f"{path}/action/stop", status, made)
-        else:
+        elif self.has_vrm:
             self.vrm("DELETE", path, status, made)
         if status == "silent":
             return
         if status != 200:
             self.fail()
             return
-        self.vrm("GET", task, 200, {"status": "success", "progress": 100})
+        if self.has_vrm:
+            self.vrm("GET", task, 200, {"status": "success", "progress": 100})
         if not self.stops:
             freed = 503 if self.breaks.get("6b") == "503" else 204
             cloud.rest(
@@ -184,10 +190,21 @@ class Operation:
         self.record("error")
 
     def record(self, state: str) -> None:
-        """Write the UPDATE of the server's vm_state to *state*."""
+        """Write what the host saves of the server, and the UPDATE of its vm_state to *state*."""
+        self.save(state)
         made = self.cloud.database("nova-conductor", self.wait())
         made.say(
             self.wait(),
             query(f"UPDATE instances SET vm_state='{state}' WHERE instances.uuid = '{self.server_id}'"),
         )
         made.hear(self.wait(), sql_ok())
+
+    def save(self, state: str) -> None:
+        """Write Instance.save of the host: its message to nova-conductor, and the reply."""
+        cloud, msg_id = self.cloud, self.cloud.fresh_id().replace("-", "")
+        data = {"uuid": self.server_id, "host": self.host, "vm_state": state, "task_state": None}
+        instance = nova_object("Instance", **data) | {"nova_object.changes": ["vm_state", "task_state"]}
+        args = {"objinst": instance, "objmethod": "save", "args": [], "kwargs": {}}
+        message = cloud.message("object_action", args, self.request_id, call=self.host, msg_id=msg_id)
+        cloud.rpc(self.wait(), self.host, "nova-conductor", "nova", "conductor", message)
+        cloud.rpc(self.wait(), "nova-conductor", self.host, "", f"reply_{self.host}", cloud.reply(msg_id))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from tracer.testing.breaks import OF_A_HOST
 from tracer.testing.cloud import Cloud
 from tracer.testing.creation import Creation
 from tracer.testing.messages import nova_object
@@ -35,8 +36,10 @@ class UpstreamCreation(Creation):
     *reason*, another one is asked, and *left* is recorded where there is none); aborts (the host records
     *reason* as the fault, and the state error); dies (the state error alone). Of 7, beside those of
     `Building.attempt`: late (the host refuses before it touches anything: it records *reason*, and asks for
-    another host). What `Building` knows of 8a and 8b (a status) may be broken, too.
+    another host). Of 1 to 8b, most of what a `Creation` knows; breaks.py lists all.
     """
+
+    breaks_known = OF_A_HOST
 
     def __init__(
         self,
@@ -53,11 +56,13 @@ class UpstreamCreation(Creation):
     def attempt(self, number: int, host: str) -> str:
         """Build on one host; return the result, as `Building.attempt` does."""
         how = self.broken("7")
-        if how not in ("", "late"):
+        if how not in ("", "late", "redelivered", "left out"):
             return super().attempt(number, host)
-        instance = nova_object("Instance", uuid=self.server_ids[number])
-        body = self.cloud.message("build_and_run_instance", {"instance": instance}, self.request_id)
-        self.cloud.rpc(self.wait(), "nova-conductor", host, "nova", f"compute.{host}", body)
+        if how != "left out":
+            fate = "redelivered" if how == "redelivered" else "ok"
+            instance = nova_object("Instance", uuid=self.server_ids[number])
+            body = self.cloud.message("build_and_run_instance", {"instance": instance}, self.request_id)
+            self.cloud.rpc(self.wait(), "nova-conductor", host, "nova", f"compute.{host}", body, fate)
         self.wait(0.05)
         self.save(host, number, "building")
         if how == "late":

@@ -51,6 +51,8 @@ class Evidence:
         self.places = Places(self.fronts)
         self.inner = InnerAddresses(self.fronts, self.places)
         self.requests = OpenRequests(self.fronts, self.inner, self.places)
+        self.by_prefix: set[Endpoint] = set()
+        """servers that were asked for paths of several services"""
         self._by_path: OrderedDict[Endpoint, str] = OrderedDict()
         """server -> role according to the paths that it is asked for"""
         self.hosts: dict[str, str] = {}
@@ -152,7 +154,7 @@ class Evidence:
             if facts.answered_id and facts.answered_id != facts.request_id:
                 self.requests.answered(call, facts.answered_id)
                 if role := self.fronts.presumed.get(connection.server):
-                    self.inner.answers(facts.answered_id, role)
+                    self.inner.answers(facts.answered_id, role, connection.server)
             self.inner.ended_outside(call)
             if call.back is not None:
                 self._listens(connection.server, _behind(call.back))
@@ -180,15 +182,23 @@ class Evidence:
             if is_client_tool(facts.user_agent):
                 self.tools[client] = None
                 trim(self.tools, REMEMBERED)
-        if not connection.server_role:
+        if not connection.server_role or connection.server in self.by_prefix:
             self._learn_server(connection, facts.path)
         self.fronts.head(connection.server_role, facts.broken)
         self.requests.begun(call, facts)
 
     def _learn_server(self, connection: Connection, path: str) -> None:
-        """Learn a server's role from the first path that only one service has; else from its port."""
+        """Learn a server's role from the first path that only one service has; else from its port.
+
+        A port of no service may be that of several, told apart by their paths: then each request counts.
+        """
         server = connection.server
         role = self._by_path.get(server)
+        if role is not None and server.port not in ROLE_OF_PORT:
+            own = role_of_path(path)
+            if own not in ("", role) and len(self.by_prefix) < REMEMBERED:
+                self.by_prefix.add(server)
+            role = own or role
         if role is None:
             role = role_of_path(path)
             if role:

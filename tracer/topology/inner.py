@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tracer.model import Call
+from tracer.model import Call, Endpoint
 from tracer.model.tables import trim
 from tracer.openstack.services import APIS, ROLE_OF_PORT
 from tracer.topology.fronts import Fronts
@@ -38,6 +38,8 @@ class InnerAddresses:
         """address -> roles that did there what only they do, and name themselves nowhere"""
         self._first_with: OrderedDict[str, str] = OrderedDict()
         """request id -> address of the first unknown client that sent it"""
+        self._asked_from: dict[Endpoint, set[str]] = {}
+        """server on the external plane -> addresses from which it asked others meanwhile"""
         self._presumed: dict[str, str] = {}
         """unknown client -> role of which requests were open outside whenever this client asked an API"""
         self._asks_anyway: OrderedDict[str, None] = OrderedDict()
@@ -58,11 +60,17 @@ class InnerAddresses:
         """Record that *call* is open no more."""
         self._open.pop(call.serial, None)
 
-    def answers(self, request_id: str, role: str) -> None:
-        """Record that *role* answered with *request_id*: who sent it first is that service."""
+    def answers(self, request_id: str, role: str, server: Endpoint) -> None:
+        """Record that *role*, at *server*, answered with *request_id*: who sent it first is that service."""
         first = self._first_with.get(request_id)
         if first is not None:
             self.acts(first, role)
+            self.works_for(first, server)
+
+    def works_for(self, address: str, server: Endpoint) -> None:
+        """Record that *address* asked others for a request that was sent to *server*, its other address."""
+        if server in self._asked_from or len(self._asked_from) < MOST_INNER:
+            self._asked_from.setdefault(server, set()).add(address)
 
     def asks(self, call: Call) -> None:
         """Learn from a call on an inner plane, or an attempt of one, whose client is not known."""
@@ -121,6 +129,16 @@ class InnerAddresses:
             return next(iter(roles)) if len(roles) == 1 else None
         role = self._presumed.get(address)
         return role if role is not None and self._fronts.stands_alone(role) else None
+
+    def of_server(self, server: Endpoint, role: str) -> set[str]:
+        """Return the addresses from which the service *role* that clients ask at *server* asks others.
+
+        Those that were seen to do so for *server*; else all of this service but those of another such server.
+        """
+        if own := self._asked_from.get(server):
+            return own
+        acting = {address for address, roles in self._places.acts.items() if role in roles}
+        return (acting | self.of(role)).difference(*self._asked_from.values())
 
     def of(self, role: str) -> set[str]:
         """Return the addresses that nothing identifies but what *role* does inside."""

@@ -4,7 +4,7 @@ calls the portal, or the API for itself."""
 from __future__ import annotations
 
 from tracer.model import Endpoint
-from tracer.openstack.services import ROLE_OF_PORT
+from tracer.openstack.services import APIS, NOVA_COMPUTE, ROLE_OF_PORT
 from tracer.topology.evidence import Evidence
 
 __all__ = ["Outsiders"]
@@ -38,14 +38,21 @@ class Outsiders:
     def is_client(self, address: str) -> bool:
         """Return whether *address*, outside of the cloud, asks its API for itself: it is no portal.
 
-        It names a tool of clients, and nobody asks anything of it.
+        Nobody asks anything of it; and it names a tool of clients, or hosts were seen and none that works
+        with a VRM. In a vendor's cloud a portal may get its orders unseen.
         """
-        return address in self._evidence.tools and address not in self._evidence.portal_addresses
+        seen = self._evidence
+        if address in seen.portal_addresses:
+            return False
+        return address in seen.tools or (NOVA_COMPUTE in seen.fronts.acting and not seen.sign_of_vendor())
 
     def is_api(self, server: Endpoint) -> bool:
         """Return whether *server* is an API of the cloud or a proxy of one."""
-        fronts = self._evidence.fronts
-        return server in fronts.seen or server in fronts.presumed or server.port in ROLE_OF_PORT
+        fronts, served = self._evidence.fronts, self._evidence.places.serves.get(server.address, {})
+        if server in fronts.seen or server in fronts.presumed or server.port in ROLE_OF_PORT:
+            return True
+        # By its paths, where the port is another one than usual.
+        return served.get(server.port) in APIS
 
     def is_portal(self, server: Endpoint) -> bool:
         """Return whether *server* is outside of the cloud and on none of its ports: then it is the portal."""

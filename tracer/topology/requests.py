@@ -82,6 +82,9 @@ class OpenRequests:
         roles = {fronts.presumed[call.connection.server] for call in elsewhere}
         if len(roles) == 1 and not connection.client_role and self._places.is_unknown(address):
             self._inner.acts(address, *roles)
+        servers = {call.connection.server for call in elsewhere}
+        if len(servers) == 1:
+            self._inner.works_for(address, *servers)
         return elsewhere[-1]
 
     def forget(self, before_ns: int) -> None:

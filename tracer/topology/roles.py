@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts
 from tracer.openstack import rpc, sql
+from tracer.openstack.rest import role_of_path
 from tracer.openstack.services import (
     ADMIN,
     BROKER,
@@ -78,8 +79,7 @@ class Roles:
         role = self._fronts.presumed.get(outer)
         if role is None or not self._fronts.stands_alone(role):
             return set()
-        named = {address for address, roles in self._places.acts.items() if role in roles}
-        return (self._seen.inner.of(role) | named) - {outer.address}
+        return self._seen.inner.of_server(outer, role) - {outer.address}
 
     def fronts_of(self, role: str) -> set[str]:
         """Return the addresses of the proxies that forward to *role*."""
@@ -209,14 +209,16 @@ class Roles:
             return role
         if isinstance(facts, SqlFacts):
             return DATABASE
-        behind = self._fronts.behind(endpoint)
+        behind, own = self._fronts.behind(endpoint), call.connection.server_role
+        if endpoint in self._seen.by_prefix and isinstance(facts, RestFacts):
+            own = role_of_path(facts.path) or own
         if behind is not None:
-            behind = call.connection.server_role or behind
+            behind = own or behind
             # Internal HTTP goes through the proxy as well. There the document names the service as the
             # callee; only a client from outside calls the proxy.
             return behind if behind and self.caller(call) in CALLS_OTHERS else PROXY
         served = self._places.serves.get(endpoint.address, {})
-        role = call.connection.server_role or served.get(endpoint.port) or ROLE_OF_PORT.get(endpoint.port)
+        role = own or served.get(endpoint.port) or ROLE_OF_PORT.get(endpoint.port)
         if role:
             return role
         return PORTAL if self._outsiders.is_portal(endpoint) else endpoint.address

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from tracer.model import Attempt, CallRecord, Deviation, Report, StepResult, Verdict
-from tracer.reports import file_names, plain, refused, timestamp
+from tracer.reports import asked_words, file_names, plain, refused, shown_status, timestamp
 from tracer.reports.sequence import arrives, marks
 
 __all__ = ["Packer"]
@@ -100,7 +100,7 @@ class Packer:
         return found
 
     def _shape(self, call: CallRecord) -> int:
-        key = (call.plane, call.protocol, call.caller, call.callee, call.operation, call.result)
+        key = (call.plane, call.protocol, call.caller, call.callee, asked_words(call), call.result)
         number = self._shape_numbers.get(key)
         if number is None:
             number = self._shape_numbers[key] = len(self.shapes)
@@ -134,13 +134,11 @@ class _Strings:
 
 
 def _step(step: StepResult, verdict: Verdict, position: Mapping[int, int]) -> list[Any]:
-    owed = verdict.outcome in ("stuck", "deleted") and step.step == verdict.stopped_at
-    status = "owed" if owed and step.status in ("missing", "not_reached") else step.status
     since = None if step.started_ns is None else _micro(step.started_ns - verdict.started_ns)
     return [
         step.step,
         plain(step.title, 200),
-        status,
+        shown_status(step, verdict),
         since,
         _micro(step.duration_ns),
         [position[call.index] for call in step.calls if call.index in position],

@@ -38,15 +38,18 @@ function evidence(flat) {
   return found;
 }
 
-// Calls to draw: of the documented steps, or every one. Alike ones that follow each other are one row.
+// Calls to draw: of the documented steps, or every one. Alike ones that follow each other are one row, unless another
+// host is asked between them.
 function rowsOf(trace, every) {
   const found = [];
   const all = every || !trace.calls.some((call) => call.step >= 0);
+  const attempts = trace.marks.filter((mark) => mark.kind === "attempt").map((mark) => mark.before);
+  const attemptOf = (call) => attempts.filter((before) => before <= call.position).length;
   for (const call of trace.calls) {
     if (!all && call.step < 0) continue;
     const last = found[found.length - 1];
     const end = call.started + (call.took || 0);
-    if (last && last.call.shape === call.shape && last.call.step === call.step) {
+    if (last && last.call.shape === call.shape && last.call.step === call.step && attemptOf(last.call) === attemptOf(call)) {
       last.count += 1;
       last.end = Math.max(last.end, end);
     } else found.push({ call, count: 1, end });
