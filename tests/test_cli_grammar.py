@@ -83,7 +83,7 @@ def test_show_tells_attempts_and_refusals(mine: Path) -> None:
     """The steps of one attempt, and those to which a refusal belongs, in the order of the rule."""
     shown = tracer("show", "cloudvm_create").stdout
     assert "\nattempt      7, 8a, 8b, 8c\n" in shown
-    assert "\nrefusals     4a: UNAUTHORIZED, AUTHENTICATE_FAILED\n" in shown
+    assert "\nrefusals     4a: UNAUTHORIZED, NOT_VALIDATED, AUTHENTICATE_FAILED\n" in shown
     assert "\n             4b or 4c: FORBIDDEN\n" in shown
     assert "refusals" not in tracer("show", "mine.lark", cwd=mine).stdout
 
