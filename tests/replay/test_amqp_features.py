@@ -114,13 +114,13 @@ def one_at_a_time(channel: BlockingChannel, other: BlockingChannel) -> None:
 @pytest.mark.parametrize(
     ("session", "expected"),
     [
-        (direct_and_headers, {"published": 5, "delivered": 4, "undelivered": {}}),
-        (server_named, {"published": 1, "delivered": 1, "undelivered": {}}),
+        (direct_and_headers, {"published": 5, "delivered": 4, "acknowledged": 4, "undelivered": {}}),
+        (server_named, {"published": 1, "delivered": 1, "acknowledged": 0, "undelivered": {}}),
         (returned, {"published": 2, "returned": 1, "returned_recorded": 1, "undelivered": {}}),
         (channel_error, {"channel_errors": 1, "channel_errors_recorded": 1, "undelivered": {"after": 1}}),
-        (fetched, {"published": 3, "delivered": 3, "undelivered": {"box": 1}}),
+        (fetched, {"published": 3, "delivered": 3, "acknowledged": 3, "undelivered": {"box": 1}}),
         # At the end the consumer goes, and what it never acknowledged is in the queue again.
-        (one_at_a_time, {"published": 2, "delivered": 1, "undelivered": {"slow": 2}}),
+        (one_at_a_time, {"published": 2, "delivered": 1, "acknowledged": 0, "undelivered": {"slow": 2}}),
     ],
 )
 def test_a_session_is_replayed_as_it_was(

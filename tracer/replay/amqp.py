@@ -453,6 +453,7 @@ class OntoBroker:
             channel, live_tag, _ = known.pop(each)
             if not channel.is_open:
                 continue
+            self._summary.acknowledged += 1
             if message.name == "basic.ack":
                 channel.basic_ack(live_tag)
             elif message.name == "basic.reject":

@@ -21,6 +21,7 @@ class AmqpSummary:
     published_recorded: int = 0
     delivered: int = 0
     delivered_recorded: int = 0
+    acknowledged: int = 0
     returned: int = 0
     returned_recorded: int = 0
     undelivered: dict[str, int] = field(default_factory=dict)
