@@ -44,6 +44,7 @@ ONCE_WRONG = [
     ("fail-vrm-500-reschedule", "burst-50ms", 7),
     ("fail-vrm-500-reschedule", "burst-2x2s", 12),
     ("fail-no-valid-host", "burst-3x200ms", 2),
+    ("fail-no-valid-host", "burst-3x200ms", 4),
     ("fail-no-valid-host", "burst-3x200ms", 16),
     ("fail-no-valid-host", "reordered-20-100ms", 2),
     ("fail-no-valid-host", "reordered-20-100ms", 10),

@@ -552,7 +552,9 @@ def _unanswered(case: Case, coverage: StepCoverage, since_ns: int, ended_ns: int
     *ended_ns* is when the workflow ended, 0 where it waits: until then the answer would have been captured.
     """
     created = case.trace.created
-    if created is not None and not case.attempts and not _is_accepted(created):
+    # A VM in state error was left to the services behind the API: it did not hang.
+    is_left = bool(case.attempts or ended_ns)
+    if created is not None and not is_left and not _is_accepted(created):
         found = _unanswered_in_api(case, coverage, created, ended_ns)
         if found is not None:
             return found
