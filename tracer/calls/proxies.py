@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from tracer.model import Call, RestFacts
+from tracer.model.tables import trim
 
 __all__ = ["ProxyLegs"]
 
@@ -60,8 +61,7 @@ class ProxyLegs:
         waiting = self._open.get(target)
         if waiting is None:
             self._open[target] = [call]
-            if len(self._open) > OPEN_LIMIT:
-                self._open.popitem(last=False)
+            trim(self._open, OPEN_LIMIT)
             return
         outer = [leg for leg in waiting if leg.back is None and _is_outer(leg, call, facts)]
         # With several candidates the pairing would be a guess; the request ids decide later.
@@ -88,8 +88,7 @@ class ProxyLegs:
         if other is None or not _may_be_legs(other, call):
             self._answered[key] = call
             self._answered.move_to_end(key)
-            if len(self._answered) > ANSWERED_LIMIT:
-                self._answered.popitem(last=False)
+            trim(self._answered, ANSWERED_LIMIT)
             return
         # Within the tolerance each leg may enclose the other. Then the leg with X-Forwarded-For is the inner
         # one: the proxy added the header.

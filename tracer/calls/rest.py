@@ -24,6 +24,7 @@ from tracer.model import (
     HttpResponse,
     RestFacts,
 )
+from tracer.model.tables import trim
 from tracer.openstack.rest import (
     COMPUTE_REQUEST_ID,
     REQUEST_ID,
@@ -116,8 +117,7 @@ class RestCalls:
             call = self._begin(connection, facts, message.time_ns, [])
             call.operation = "? ?"
             self._early[connection.number, message.exchange] = call
-            while len(self._early) > EARLY_LIMIT:
-                self._early.popitem(last=False)
+            trim(self._early, EARLY_LIMIT)
         facts = call.facts  # type: ignore[assignment]
         headers = message.headers
         facts.status = message.status

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from tracer.model import Call, Endpoint, RestFacts, RpcFacts, Trace
+from tracer.model.tables import trim
 from tracer.openstack.rest import CREATE_SERVER
 from tracer.openstack.services import PORTAL
 
@@ -72,8 +73,7 @@ class CallStore:
     def seeded(self, request_id: str) -> None:
         """Record that a message that only this workflow sends carries *request_id*."""
         self.seeds[request_id] = None
-        while len(self.seeds) > MOST_SEEDS:
-            self.seeds.popitem(last=False)
+        trim(self.seeds, MOST_SEEDS)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
         """Record that *call*, a poll, showed *status*; only the first poll of each status is kept."""
@@ -85,8 +85,7 @@ class CallStore:
         calls = self.changes.setdefault(server_id, [])
         if len(calls) < MOST_CHANGES:
             calls.append(call)
-        if len(self.changes) > MOST_NAMES:
-            self.changes.popitem(last=False)
+        trim(self.changes, MOST_NAMES)
 
     def named(self, server_id: str, name: str) -> None:
         """Record the name that a server was created with."""

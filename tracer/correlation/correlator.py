@@ -14,6 +14,7 @@ from tracer.correlation.assembly import assemble
 from tracer.correlation.call_store import Begins, CallStore
 from tracer.correlation.requests import NothingPending, Pending, rest
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
+from tracer.model.tables import trim
 from tracer.openstack.rest import CREATED, deletes_server, is_login, is_vrm, names_vrm_object
 from tracer.openstack.rpc import DELETES
 from tracer.openstack.services import NOVA_API, PORTAL
@@ -99,8 +100,7 @@ class Correlator:
         """Drop *traces*, which are all traces of one request and have their verdicts."""
         keys = self._store.retire(traces)
         self._retired.update(dict.fromkeys(keys))
-        while len(self._retired) > RETIRED:
-            self._retired.popitem(last=False)
+        trim(self._retired, RETIRED)
         for trace in traces:
             for call in trace.calls:
                 self._open_legs.pop(call.serial, None)
@@ -244,8 +244,7 @@ class Correlator:
             for uri in (facts.task_uri, facts.vm_uri):
                 if uri:
                     self._vrm_uris[uri] = owner
-            while len(self._vrm_uris) > LOOSE:
-                self._vrm_uris.popitem(last=False)
+            trim(self._vrm_uris, LOOSE)
 
     # --- RPC and SQL ---
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from tracer.grammar import Grammar
 from tracer.model import TO_CLIENT, AmqpMethod, Call, CallRecord, Closed, RpcFacts, Trace, Verdict
 from tracer.model.events import BrokerQueue, OpenTrace
+from tracer.model.tables import trim
 
 __all__ = ["Queues", "stall_words", "why_held_up"]
 
@@ -75,8 +76,7 @@ class Queues:
         # A fanout or a notification without a consumer is normal: only calls and casts count as waiting.
         if call.result == "undelivered" and facts.mode in ("call", "cast"):
             self._waiting[call.serial] = call
-            if len(self._waiting) > MOST_WAITING:
-                self._waiting.popitem(last=False)
+            trim(self._waiting, MOST_WAITING)
             return
         self._waiting.pop(call.serial, None)
         if facts.consumer is not None and facts.mode in ("call", "cast") and facts.routing_key:

@@ -21,6 +21,7 @@ from tracer import __version__
 from tracer.capture.live import monotonic_s
 from tracer.errors import UsageError
 from tracer.model.events import Event
+from tracer.model.tables import trim
 
 __all__ = ["Notifier"]
 
@@ -100,8 +101,7 @@ class Notifier:
             event.kind == "verdict" and (verdict.verdict == "deviates" or verdict.outcome in _BAD)
         ):
             self._known[number] = None
-            if len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
+            trim(self._known, MOST_KNOWN)
             return True
         if event.kind in ("verdict", "resumed", "withdrawn") and known:
             # It was reported as stuck or failed before: the recovery is reported too.

@@ -19,6 +19,7 @@ from tracer.capture.layers import Layers
 from tracer.engine import reopen
 from tracer.errors import UsageError
 from tracer.model import CallRecord, Capture, PacketFields, Verdict
+from tracer.model.tables import trim
 from tracer.recording.pcapng_writer import (
     Described,
     interface_block,
@@ -154,8 +155,7 @@ def _taken(
                 # Payload, or FIN, SYN or RST: a bare acknowledgement shows nothing of a message.
                 if words and (segment[5] or segment[4] & 7):
                     comments[frame] = "; ".join(words)
-        while len(fragments) > _MOST_FRAGMENTS:
-            fragments.popitem(last=False)
+        trim(fragments, _MOST_FRAGMENTS)
         ready = fed if redactor is None else redactor.receive(fed)
         yield from _commented(ready, comments)
     if redactor is not None:

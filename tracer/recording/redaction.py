@@ -25,6 +25,7 @@ from itertools import count
 
 from tracer.capture.layers import Layers
 from tracer.model import PacketFields, SegmentFields
+from tracer.model.tables import trim
 from tracer.openstack.services import DATABASE, ports_of
 from tracer.recording.patterns import (
     FRAMING,
@@ -134,8 +135,7 @@ class Redactor:
         if stream is None or flags & 2 or abs(_ahead(segment[2], stream.next_seq)) > 1 << 28:
             stream = self._streams[flow] = Stream(segment[2], self._port(segment))
             self._streams.move_to_end(flow)
-            if len(self._streams) > MOST_STREAMS:
-                self._streams.popitem(last=False)
+            trim(self._streams, MOST_STREAMS)
         held.stream = stream
         self._place(stream, segment, held)
 
@@ -325,8 +325,7 @@ class Redactor:
             probe = secret[:PROBE_BYTES]
             if probe not in self._known:
                 self._known[probe] = [secret]
-                if len(self._known) > MOST_KNOWN:
-                    self._known.popitem(last=False)
+                trim(self._known, MOST_KNOWN)
                 self._probe = re.compile(b"|".join(re.escape(p) for p in self._known))
             elif secret not in self._known[probe] and len(self._known[probe]) < 16:
                 self._known[probe].append(secret)

@@ -22,6 +22,7 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from tracer.capture.live import monotonic_s
 from tracer.errors import SourceError
 from tracer.model import TO_SERVER, AmqpContent, AmqpMethod, Closed
+from tracer.model.tables import trim
 from tracer.replay.broker import (
     REMEMBERED,
     Broker,
@@ -380,8 +381,7 @@ class OntoBroker:
 
     def _remember(self, key: bytes) -> None:
         self._published[key] = self._published.pop(key, 0) + 1
-        if len(self._published) > REMEMBERED:
-            self._published.popitem(last=False)
+        trim(self._published, REMEMBERED)
 
     def _supply(self, message: AmqpContent) -> None:
         """Publish a message of which the recording shows only the delivery."""

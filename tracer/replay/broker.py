@@ -28,6 +28,7 @@ from pika import spec
 from pika.exceptions import AMQPError
 
 from tracer.model import TO_SERVER, AmqpContent, AmqpMethod
+from tracer.model.tables import trim
 from tracer.openstack.services import FANOUT
 
 __all__ = ["REMEMBERED", "Broker", "Exchange", "Queue", "decoded", "digest", "digest_of", "live_name"]
@@ -183,8 +184,7 @@ class Broker:
             self._published[exchange, key] = None
             self._count += 1
             self._sent[digest_of(message)] = self._count
-            if len(self._sent) > REMEMBERED:
-                self._sent.popitem(last=False)
+            trim(self._sent, REMEMBERED)
         elif message.name == "basic.return":
             self._arrived.add((exchange, key))
         elif message.name == "basic.deliver":

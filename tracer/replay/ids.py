@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from tracer.model.tables import trim
+
 __all__ = ["Ids", "candidates", "ids_of_answer"]
 
 MOST = 100_000
@@ -63,8 +65,7 @@ class Ids:
 
     def _put(self, recorded: str, live: str) -> None:
         self._live.setdefault(recorded, live)
-        while len(self._live) > MOST:
-            self._live.popitem(last=False)
+        trim(self._live, MOST)
 
     def learn_json(self, recorded: bytes, live: bytes) -> None:
         """Learn from two bodies; bodies that are not JSON are ignored."""
