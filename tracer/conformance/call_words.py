@@ -9,6 +9,7 @@ from tracer.openstack.services import BROKER, HOST_SERVICE
 
 __all__ = [
     "FATES",
+    "NOT_TAKEN",
     "REFUSED",
     "after_colon",
     "between_words",
@@ -27,6 +28,8 @@ FATES = {
     "ok": "was delivered and acknowledged, then silence",
 }
 """Result of a message -> what the broker did with it."""
+NOT_TAKEN = ("undelivered", "unacked", "unroutable")
+"""Results of a message that its consumer has not dealt with."""
 REFUSED = "Connection refused"
 """The error of a refused connection. It is no text of a service, so it is not quoted as a cause."""
 

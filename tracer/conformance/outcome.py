@@ -555,7 +555,7 @@ def _unanswered(case: Case, coverage: StepCoverage, since_ns: int, ended_ns: int
     # A VM in state error was left to the services behind the API: it did not hang.
     is_left = bool(case.attempts or ended_ns)
     if created is not None and not is_left and not _is_accepted(created):
-        found = _unanswered_in_api(case, coverage, created, ended_ns)
+        found = _unanswered_in_api(case, coverage, created)
         if found is not None:
             return found
     waiting = [
@@ -582,7 +582,7 @@ def _was_left(case: Case, doing: Call) -> bool:
     )
 
 
-def _unanswered_in_api(case: Case, coverage: StepCoverage, created: Call, ended_ns: int) -> _Waiting | None:
+def _unanswered_in_api(case: Case, coverage: StepCoverage, created: Call) -> _Waiting | None:
     """Return the call in which the API hangs, or failed, and leaves its client without an answer.
 
     It may be a call to the broker, to the database or to another service: the innermost one is the cause.
@@ -593,7 +593,7 @@ def _unanswered_in_api(case: Case, coverage: StepCoverage, created: Call, ended_
     step = None
     if failed is not None and failed.started_ns >= last_ns:
         step = step_of_failure(case, failed)
-    elif doing is not None and not (coverage.may_lack_answer(doing, ended_ns) or _was_left(case, doing)):
+    elif doing is not None and not (coverage.may_lack_answer(doing) or _was_left(case, doing)):
         failed, step = doing, step_of_failure(case, doing)
     if failed is not None and step is not None:
         return _Waiting(step, failed)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tracer.alignment.out_of_order import OutOfOrder
 from tracer.conformance.answers import candidates_offered, claim_refused, claim_words, selects_host
 from tracer.conformance.call_words import (
+    NOT_TAKEN,
     REFUSED,
     after_colon,
     between_words,
@@ -53,8 +54,6 @@ __all__ = [
     "shown_for",
     "summary_words",
 ]
-
-_UNFETCHED = ("undelivered", "unacked", "unroutable")
 
 
 def peer_of(case: Case, ending: Ending, coverage: StepCoverage) -> str:
@@ -125,7 +124,7 @@ def cause_of(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     message = last_message(case)
     if ending.state:
         return f"state error, after {ending.state}"
-    if message is not None and message.result in _UNFETCHED:
+    if message is not None and message.result in NOT_TAKEN:
         record = message
     if record is None or (ending.call is case.trace.failed_call and record is not message):
         return ""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tracer.conformance.bodies import not_done, said_of
 from tracer.conformance.call_words import (
     FATES,
+    NOT_TAKEN,
     after_colon,
     between_words,
     call_words,
@@ -24,7 +25,6 @@ from tracer.openstack.services import BROKER
 
 __all__ = ["Stall", "deletion_words", "open_call", "so_far", "stall", "stalled_in"]
 
-_NOT_TAKEN = ("undelivered", "unacked", "unroutable")
 _QUIET_NS = 5_000_000_000
 """An unfinished creation reports a silence of at least this length."""
 
@@ -206,7 +206,7 @@ def so_far(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if quiet_ns < _QUIET_NS or not coverage.quiet_is_known(step, case.last_own_ns(), by_state):
         return ""
     message = last_message(case)
-    if message is not None and message.result in _NOT_TAKEN and coverage.owed_by_broker(step):
+    if message is not None and message.result in NOT_TAKEN and coverage.owed_by_broker(step):
         does = f"{message.callee} has not taken the message"
         if is_unconfirmed(case, message):
             does = f"{BROKER} has not confirmed the message to {message.callee}"

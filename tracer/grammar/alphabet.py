@@ -102,7 +102,7 @@ class Alphabet:
         return found
 
     def _match(self, line: str) -> tuple[Symbol, ...]:
-        if len(line) > LONGEST_LINE or self._is_harmless(line):
+        if len(line) > LONGEST_LINE or self.is_harmless(line):
             return ()
         plane, _, rest = line.partition(" ")
         lines = [f"{known} {rest}" for known in self._planes] if plane == "?" and self._planes else [line]
@@ -112,7 +112,8 @@ class Alphabet:
             if any(self._terminals[symbol.terminal].matches(line) for line in lines)
         )
 
-    def _is_harmless(self, line: str) -> bool:
+    def is_harmless(self, line: str) -> bool:
+        """Return whether *line* is a refusal that a healthy run contains."""
         return any(pattern.matches(line) for pattern in self._harmless)
 
     def _nearly(self, line: str) -> tuple[tuple[Symbol, str], ...]:
@@ -120,7 +121,7 @@ class Alphabet:
         if (
             len(words) < 7
             or len(line) > LONGEST_LINE
-            or self._is_harmless(line)
+            or self.is_harmless(line)
             or any(s.role == "step" for s in self.symbols(line))
         ):
             return ()

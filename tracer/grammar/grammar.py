@@ -9,7 +9,7 @@ the callers and callees of its terminals.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -105,19 +105,7 @@ class Grammar:
         self._interleaved(term)
         self._step_of = {step.name: step for step in steps}
         # Kept with the compiled grammar: to read them from the patterns takes long.
-        examples = {
-            step.name: [example_of(terminals[name].pattern).split() for name in step.terminals]
-            for step in steps
-        }
-        self._replies = {
-            name: frozenset(words[5] for words in lines if len(words) > 5 and words[4] == "reply")
-            for name, lines in examples.items()
-        }
-        self._reads = frozenset(
-            name
-            for name, lines in examples.items()
-            if lines and lines[0][:1] == ["SQL"] and lines[0][4:5] == ["SELECT"]
-        )
+        self._replies, self._reads = _replies_and_reads(steps, terminals)
         self.places = {step.name: place for place, step in enumerate(steps)}
         """Name of a step -> its place in the document, from 0."""
         self.required = frozenset(step.name for step in steps if step.presence == "required")
@@ -347,3 +335,16 @@ class Grammar:
     def terminal_legs(self, name: str) -> tuple[Leg, ...]:
         """Return the legs that the pattern of a terminal can match."""
         return self._legs[name]
+
+
+def _replies_and_reads(
+    steps: Iterable[Step], terminals: Mapping[str, LinePattern]
+) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+    """Return step -> the methods whose replies are evidence of it, and the steps that only read data."""
+    replies, reads = {}, []
+    for step in steps:
+        lines = [example_of(terminals[name].pattern).split() for name in step.terminals]
+        replies[step.name] = frozenset(words[5] for words in lines if len(words) > 5 and words[4] == "reply")
+        if lines and lines[0][:1] == ["SQL"] and lines[0][4:5] == ["SELECT"]:
+            reads.append(step.name)
+    return replies, frozenset(reads)
