@@ -136,14 +136,12 @@ class FailingCloud(Cloud):
 
     def _leg(self, at: float, client: str, server: str, port: int, *args: Any) -> None:
         method, target, status, took, headers, body = args[:6]
-        if status not in ("closes", "resets", "given up"):
+        if status not in ("closes", "resets"):
             super()._leg(at, client, server, port, *args)
             return
         made = self.network.connection(client, server, port, at - 0.0003)
         made.say(at, request_of(method, target, server, port, headers, body))
-        if status == "given up":
-            made.close(at + took, by=0)
-        elif status == "resets":
+        if status == "resets":
             made.close(at + took, RST | ACK, by=1)
         else:
             made.close(at + took, by=1)
@@ -169,7 +167,7 @@ class FailingCloud(Cloud):
         waits = GIVES_UP_S if outer == 504 else took
         options = {key: each for key, each in options.items() if key not in ("answer", "answer_headers")}
         super().from_outside(at, service, method, target, outer, waits, **options | {"legs": "outer"})
-        inner = "given up" if outer == 504 else status
+        inner = "unanswered" if outer == 504 else status
         super().from_outside(at, service, method, target, inner, waits - 0.002, **options | {"legs": "inner"})
 
     def rpc(  # as of Cloud
