@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from tracer.conformance.case import GOOD, Case, Ending, Said
 from tracer.conformance.explanation import Explanation
-from tracer.conformance.outcome import only_refused
 from tracer.conformance.stalls import stalled_in
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of, with_waits
 from tracer.conformance.told import begun_ns, begun_step, shown_in
+from tracer.conformance.waiting import only_refused
 from tracer.grammar.grammar import Step
 from tracer.model import RestFacts, StepResult, StepStatus
 from tracer.openstack.services import CINDER_API
