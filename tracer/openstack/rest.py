@@ -44,6 +44,7 @@ __all__ = [
     "OLD_PROJECT",
     "PATHS",
     "PLUGGED",
+    "PREFIXES",
     "PROJECT",
     "REQUEST_ID",
     "SECRETS",
@@ -70,6 +71,7 @@ __all__ = [
     "leaves_hosts_out",
     "names_vrm_object",
     "role_of_path",
+    "role_of_prefix",
     "sender_of_event",
     "server_named",
     "validates_token",
@@ -86,29 +88,45 @@ class Path(NamedTuple):
 
     role: str
     pattern: str
-    """An expression for the beginning of the path, up to the end of a word. One server for several services
-    tells them apart by a prefix."""
+    """An expression for the beginning of the path, after the prefix of the service if there is one, up to the
+    end of a word."""
 
 
+PREFIXES = {
+    "identity": KEYSTONE,
+    "compute": NOVA_API,
+    "image": GLANCE_API,
+    "network": NEUTRON_SERVER,
+    "networking": NEUTRON_SERVER,
+    "placement": PLACEMENT,
+    "volume": CINDER_API,
+}
+"""First part of the path -> role, where one server stands for several services (devstack/lib: uwsgi)."""
 PATHS = (
     Path(VRM, r"/service/(session|sites)"),
-    Path(KEYSTONE, r"(/identity)?/v3/(auth|users|projects|domains|limits)"),
-    Path(KEYSTONE, r"(/identity)?/v2\.0/tokens"),
+    Path(KEYSTONE, r"/v3/(auth|users|projects|domains|limits)"),
+    Path(KEYSTONE, r"/v2\.0/tokens"),
     Path(
         NEUTRON_SERVER,
-        r"(/network(ing)?)?/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)",
+        r"/v2\.0/(networks|ports|subnets|extensions|quotas|floatingips|routers|security-groups)",
     ),
-    Path(GLANCE_API, r"(/image)?/v2/(images|schemas)"),
+    Path(GLANCE_API, r"/v2/(images|schemas)"),
     Path(
         PLACEMENT,
-        r"(/placement)?/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)",
+        r"/(allocation_candidates|allocations|resource_providers|resource_classes|traits|usages)",
     ),
-    Path(CINDER_API, r"(/volume)?/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)"),
-    Path(NOVA_API, r"(/compute)?/v2(\.\d+)?(/[0-9a-f]{32})?/(servers|os-[\w-]+|flavors)"),
+    Path(CINDER_API, r"/v3/[0-9a-f]{32}/(volumes|attachments|snapshots|types)"),
+    Path(NOVA_API, r"/v2(\.\d+)?(/[0-9a-f]{32})?/(servers|os-[\w-]+|flavors)"),
 )
 """The first row that fits counts."""
 
-_PATHS = tuple((re.compile(rf"(?:{path.pattern})\b"), path.role) for path in PATHS)
+
+def _prefix(role: str) -> str:
+    words = [word for word, its in PREFIXES.items() if its == role]
+    return rf"(?:/(?:{'|'.join(words)}))?" if words else ""
+
+
+_PATHS = tuple((re.compile(rf"{_prefix(path.role)}(?:{path.pattern})\b"), path.role) for path in PATHS)
 
 
 @lru_cache(maxsize=1024)
@@ -119,6 +137,17 @@ def role_of_path(path: str) -> str:
     'neutron-server'
     """
     return next((role for pattern, role in _PATHS if pattern.match(path)), "")
+
+
+def role_of_prefix(path: str) -> str:
+    """Return the role whose prefix *path* begins with, or nothing.
+
+    Only a server of several services has prefixes: elsewhere the word means nothing.
+
+    >>> role_of_prefix("/image")
+    'glance-api'
+    """
+    return PREFIXES.get(path[1:].partition("/")[0], "")
 
 
 # --- servers --------------------------------------------------------------------------------------

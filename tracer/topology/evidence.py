@@ -11,7 +11,7 @@ from collections import OrderedDict
 from tracer.model import AmqpMethod, Call, Connection, Endpoint, RestFacts, RpcFacts, SqlFacts, SqlLogin
 from tracer.model.tables import trim
 from tracer.openstack import rpc, sql
-from tracer.openstack.rest import role_of_path
+from tracer.openstack.rest import role_of_path, role_of_prefix
 from tracer.openstack.services import (
     BROKER,
     DATABASE,
@@ -164,7 +164,7 @@ class Evidence:
             # Before the User-Agent: a proxy passes on the one of its client.
             connection.client_role = PROXY
             self.places.proxied.add(connection.client.address)
-            outer = self.fronts.forwards(connection, facts)
+            outer = self.fronts.forwards(connection, facts, self._by_path)
             if outer is not None:
                 self.places.unserve(outer)
         elif role := role_of_user_agent(facts.user_agent):
@@ -190,21 +190,23 @@ class Evidence:
     def _learn_server(self, connection: Connection, path: str) -> None:
         """Learn a server's role from the first path that only one service has; else from its port.
 
-        A port of no service may be that of several, told apart by their paths: then each request counts.
+        A port of no service may be that of several, told apart by their paths: then each request counts. That
+        is so where several were asked for, or one with its prefix.
         """
         server = connection.server
-        role = self._by_path.get(server)
-        if role is not None and server.port not in ROLE_OF_PORT:
+        first = self._by_path.get(server, "")
+        role = first or role_of_path(path)
+        if role and not first:
+            self._asks_vrm |= role == VRM
+            self._by_path[server] = role
+            trim(self._by_path, REMEMBERED)
+        if server.port not in ROLE_OF_PORT:
             own = role_of_path(path)
-            if own not in ("", role) and len(self.by_prefix) < REMEMBERED:
+            of_prefix = role_of_prefix(path)
+            is_one_of_several = own not in ("", first or own) or own == of_prefix != ""
+            if is_one_of_several and len(self.by_prefix) < REMEMBERED:
                 self.by_prefix.add(server)
-            role = own or role
-        if role is None:
-            role = role_of_path(path)
-            if role:
-                self._asks_vrm |= role == VRM
-                self._by_path[server] = role
-                trim(self._by_path, REMEMBERED)
+            role = own or (of_prefix if server in self.by_prefix else "") or role
         connection.server_role = role or ROLE_OF_PORT.get(server.port, "")
         if connection.server_role and server not in self.fronts.seen:
             self.places.serve(server, connection.server_role)

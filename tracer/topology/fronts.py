@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 
 from tracer.model import Connection, Endpoint, RestFacts
 from tracer.openstack.rest import role_of_path
@@ -15,6 +16,8 @@ MOST_SEEN = 4_096
 """Proxies that are remembered: a forged Host names one more with each request."""
 MOST_PRESUMED = 100_000
 """Servers on the external plane that are remembered."""
+DEFAULT_PORTS = (443, 80)
+"""Those of https and http, which Host leaves out."""
 _PORT = re.compile(r"[0-9]{1,5}")
 _FEW = 4
 """Of so many requests with a whole head one may be cut, and still nothing was forwarded."""
@@ -65,10 +68,13 @@ class Fronts:
             self._presumed_roles.add(role)
             self._presumed_at.setdefault(server.address, set()).add(role)
 
-    def forwards(self, connection: Connection, facts: RestFacts) -> Endpoint | None:
+    def forwards(
+        self, connection: Connection, facts: RestFacts, asked: Collection[Endpoint] = ()
+    ) -> Endpoint | None:
         """Learn from a forwarded request; return the proxy's outer endpoint, if the request names it.
 
-        Host is where the client sent the request.
+        Host is where the client sent the request. Without a port it is the scheme's (RFC 9110, 7.2), unless
+        the proxy left out another one: of those, the one that is in *asked*, the servers that are known.
         """
         # "Serves two or more APIs" was tried as the mark of a proxy and fails: where the SC brings its own
         # token, nothing but nova-api's port is asked at the proxy.
@@ -76,6 +82,8 @@ class Fronts:
         host, _, port = facts.host.rpartition(":")
         if not host:
             host, port = facts.host, str(connection.server.port)
+            for usual in DEFAULT_PORTS:
+                port = str(usual) if Endpoint(host.strip("[]"), usual) in asked else port
         host = host.strip("[]")
         outer = Endpoint(host, int(port)) if _PORT.fullmatch(port) and _is_address(host) else None
         if outer is None or outer == connection.server:

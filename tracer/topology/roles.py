@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts
 from tracer.openstack import rpc, sql
-from tracer.openstack.rest import role_of_path
+from tracer.openstack.rest import role_of_path, role_of_prefix
 from tracer.openstack.services import (
     ADMIN,
     BROKER,
@@ -211,7 +211,10 @@ class Roles:
             return DATABASE
         behind, own = self._fronts.behind(endpoint), call.connection.server_role
         if endpoint in self._seen.by_prefix and isinstance(facts, RestFacts):
-            own = role_of_path(facts.path) or own
+            # A path of no known service tells nothing, nor do those that were asked for before it.
+            own = role_of_path(facts.path) or role_of_prefix(facts.path)
+            if not own:
+                return PROXY if behind is not None else endpoint.address
         if behind is not None:
             behind = own or behind
             # Internal HTTP goes through the proxy as well. There the document names the service as the
