@@ -27,7 +27,16 @@ from tracer.calls import oslo
 from tracer.calls.broker import BrokerLog
 from tracer.calls.channels import Channels
 from tracer.calls.handshakes import Handshakes
-from tracer.calls.rpc_facts import facts_of, read, reply_text, routing_key, set_result
+from tracer.calls.rpc_facts import (
+    death_of,
+    deliveries_before,
+    facts_of,
+    is_dead_letter,
+    read,
+    reply_text,
+    routing_key,
+    set_result,
+)
 from tracer.model import CLIENT, TO_SERVER, AmqpContent, AmqpMethod, Call, Closed, End, RpcFacts
 from tracer.model.tables import forget, trim
 from tracer.openstack.services import FANOUT
@@ -91,6 +100,10 @@ class RpcCalls:
         facts = facts_of(call)
         if message.name == "basic.publish":
             self._published(call, facts, message)
+        elif is_dead_letter(message, facts):
+            # Whoever reads the dead letters does not do what the message asks for.
+            facts.dead = death_of(message)
+            call.frames.extend(message.frames)
         else:
             self._delivered(call, facts, message)
         return [call]
@@ -241,14 +254,16 @@ class RpcCalls:
             facts.consumer = None
         channel = (message.connection.number, message.channel)
         facts.delivered = True
-        facts.redelivered = facts.redelivered or bool(message.arguments.get("redelivered"))
         self._never_delivered.pop(call.serial, None)
         if not facts.exchange.endswith(FANOUT):
             name, queue = str(message.arguments.get("consumer_tag", "")), routing_key(message)
             self.log.delivers(message.connection, message.channel, name, queue, message.time_ns)
         consumer = End(message.connection, CLIENT)
         tag = message.arguments.get("delivery_tag")
-        if facts.consumer is None or self._channels.is_passed_on(channel, call, tag):
+        is_passed_on = self._channels.is_passed_on(channel, call, tag)
+        if message.arguments.get("redelivered"):
+            facts.redelivered = deliveries_before(message, facts.redelivered, is_passed_on or from_firehose)
+        if facts.consumer is None or is_passed_on:
             facts.consumer = consumer
             call.callee = consumer
         if not facts.routing_key:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from tracer.calls import oslo
 from tracer.calls.bodies import clean
-from tracer.model import AmqpContent, AmqpMethod, Call, RpcFacts
+from tracer.model import DEATH_REASON, DELIVERY_COUNT, AmqpContent, AmqpMethod, Call, RpcFacts
 from tracer.openstack.rpc import ABOUT_SERVERS, ACTION_EVENT, FAULT, GIVES_UP, INSTANCE, OF_OBJECTS, SAVE
 from tracer.openstack.services import FANOUT
 from tracer.openstack.states import saved_word
 
-__all__ = ["facts_of", "read", "reply_text", "routing_key", "set_result"]
+__all__ = [
+    "death_of",
+    "deliveries_before",
+    "facts_of",
+    "is_dead_letter",
+    "read",
+    "reply_text",
+    "routing_key",
+    "set_result",
+]
 
 
 def read(message: AmqpContent, envelope: oslo.OsloMessage | None) -> RpcFacts:
@@ -103,3 +112,29 @@ def routing_key(message: AmqpContent) -> str:
 def reply_text(message: AmqpContent | AmqpMethod) -> str:
     """Return code and text with which a peer returns a message or closes a channel or connection."""
     return clean(f"{message.arguments.get('reply_code', '')} {message.arguments.get('reply_text', '')}")
+
+
+def is_dead_letter(message: AmqpContent, facts: RpcFacts) -> bool:
+    """Return whether *message* is a dead letter, and not delivered from a queue that it was sent to.
+
+    A queue for retries sends it to its exchange again: then it is a delivery like others.
+    """
+    if DEATH_REASON not in message.properties:
+        return False
+    return not facts.published or message.arguments.get("exchange") != facts.exchange
+
+
+def deliveries_before(message: AmqpContent, known: int, is_copy: bool) -> int:
+    """Return how often *message*, which comes again, was delivered before; *known* is what was seen of that.
+
+    A quorum queue counts itself. Elsewhere a copy (the other side of a proxy, the firehose) counts once.
+    """
+    counted = message.properties.get(DELIVERY_COUNT)
+    if isinstance(counted, int):
+        return max(known, counted, 1)
+    return max(known, 1) if is_copy else known + 1
+
+
+def death_of(message: AmqpContent) -> str:
+    """Return why the broker made a dead letter of *message*."""
+    return clean(str(message.properties.get(DEATH_REASON, "")))

@@ -17,7 +17,7 @@ from tracer.conformance.case import GOOD, Case, Ending
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.conformance.told import fault_of
-from tracer.model import Call, Note, RestFacts, RpcFacts
+from tracer.model import Call, CallRecord, Note, RestFacts, RpcFacts
 from tracer.openstack.faults import meaning_of
 from tracer.openstack.rest import CANDIDATES, CLAIM, asks_for_resources, leaves_hosts_out
 from tracer.openstack.services import NOVA_SCHEDULER
@@ -232,7 +232,7 @@ def _messages(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
         if not isinstance(facts, RpcFacts) or facts.mode not in ("call", "cast") or facts.answered_ns:
             continue
         record = case.records[call.serial]
-        if ending.hindrance is not None and record.result == "undelivered":
+        if ending.hindrance is not None and record.result == "undelivered" and not facts.dead:
             # The headline says what became of it.
             continue
         fate = _FATES.get("unconfirmed" if facts.unconfirmed and not facts.delivered else record.result)
@@ -247,7 +247,10 @@ def _messages(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
             # broker returns only messages that were published with the flag `mandatory`.
             words = words.removesuffix(", the broker returned it")
         seen_ns = coverage.seen_for_ns(record.plane, call.started_ns)
-        if record.result in ("undelivered", "unacked") and seen_ns < coverage.stall_ns:
+        if facts.dead:
+            words = words.replace("waits in", "was in")
+            words += f", and the broker made a dead letter of it ({facts.dead})"
+        elif record.result in ("undelivered", "unacked") and seen_ns < coverage.stall_ns:
             words += f" in the {time_words(seen_ns)} captured"
         notes.append(Note("broker", step, f"{call.operation} of {record.caller} {words}", record))
     return notes[-_MOST:]
@@ -256,10 +259,15 @@ def _messages(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
 def redelivered(case: Case) -> list[Note]:
     """Return notes on the messages that the broker delivered more than once, whatever the outcome."""
     return [
-        Note("redelivered", case.grammar.earliest(w.steps), f"{w.record.operation} was delivered again")
+        Note("redelivered", case.grammar.earliest(w.steps), _again_words(w.record, w.call.facts.redelivered))
         for w in case.witnesses
         if isinstance(w.call.facts, RpcFacts) and w.call.facts.redelivered
     ]
+
+
+def _again_words(message: CallRecord, times: int) -> str:
+    often = f" {times} times" if times > 1 else ""
+    return f"{message.operation} was delivered again{often}"
 
 
 def faults_recorded(case: Case) -> list[Call]:

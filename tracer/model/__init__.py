@@ -25,6 +25,9 @@ from tracer.model.calls import (
 )
 from tracer.model.clocks import Clock
 from tracer.model.messages import (
+    BROKER_HEADERS,
+    DEATH_REASON,
+    DELIVERY_COUNT,
     AmqpContent,
     AmqpMethod,
     Heard,
@@ -76,9 +79,12 @@ from tracer.model.verdicts import (
 
 __all__ = [
     "BOTH",
+    "BROKER_HEADERS",
     "CALLS_OVER",
     "CLIENT",
     "CLOSED_UNANSWERED",
+    "DEATH_REASON",
+    "DELIVERY_COUNT",
     "FIREHOSE",
     "NO_BROKER",
     "SERVER",

@@ -151,7 +151,10 @@ class RpcFacts:
     delivered: bool = False
     consumer: End | None = None
     """The connection it was delivered on."""
-    redelivered: bool = False
+    redelivered: int = 0
+    """How often it was delivered after the first time, as far as is seen."""
+    dead: str = ""
+    """Why the broker took it from its queue and passed it on as a dead letter: expired, delivery_limit …"""
     unconfirmed: bool = False
     """Its publisher waits for the broker's confirm, which was not seen."""
     broken: bool = False

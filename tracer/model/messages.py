@@ -8,6 +8,9 @@ from tracer.model.packets import Frames
 from tracer.model.streams import TO_SERVER, Closed, Connection
 
 __all__ = [
+    "BROKER_HEADERS",
+    "DEATH_REASON",
+    "DELIVERY_COUNT",
     "AmqpContent",
     "AmqpMethod",
     "Heard",
@@ -103,6 +106,14 @@ class AmqpMethod(NamedTuple):
         return f"AmqpMethod({self.name}, channel {self.channel}, {_place(self.frames)})"
 
 
+DELIVERY_COUNT = "x-delivery-count"
+"""Header: how often a quorum queue has delivered the message before (rabbitmq.com/docs/quorum-queues)."""
+DEATH_REASON = "x-first-death-reason"
+"""Header of a dead letter: rejected, expired, maxlen, delivery_limit (rabbitmq.com/docs/dlx)."""
+BROKER_HEADERS = (DELIVERY_COUNT, DEATH_REASON)
+"""What RabbitMQ adds to a message, as far as it is read."""
+
+
 class AmqpContent(NamedTuple):
     """One AMQP message: method, properties and body."""
 
@@ -119,8 +130,8 @@ class AmqpContent(NamedTuple):
     arguments: dict[str, str | int | bool]
     """exchange, routing_key, delivery_tag, consumer_tag, redelivered, mandatory, reply_code, reply_text."""
     properties: dict[str, str | int]
-    """content_type, correlation_id, reply_to, expiration, message_id, ...; of the headers only
-    'compression' is decoded."""
+    """content_type, correlation_id, reply_to, expiration, message_id, ...; of the headers only 'compression'
+    and `BROKER_HEADERS`."""
     body: bytes
     """The captured bytes, at most as many as the decoder's limit."""
     body_bytes: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pika.frame
@@ -83,9 +83,11 @@ def method(spec: Any, channel: int = 1) -> bytes:
     return bytes(pika.frame.Method(channel, spec).marshal())
 
 
-def content(spec: Any, body: bytes, channel: int = 1) -> bytes:
+def content(spec: Any, body: bytes, channel: int = 1, headers: Mapping[str, Any] | None = None) -> bytes:
     """Return a method with content: its frame, header and body frames of at most 128 KB."""
-    properties = pika.spec.BasicProperties(content_type="application/json", content_encoding="utf-8")
+    properties = pika.spec.BasicProperties(
+        content_type="application/json", content_encoding="utf-8", headers=headers or None
+    )
     parts = [method(spec, channel), pika.frame.Header(channel, len(body), properties).marshal()]
     parts += [
         pika.frame.Body(channel, body[at : at + 131_064]).marshal() for at in range(0, len(body), 131_064)
@@ -123,8 +125,19 @@ def pid_of(program: str) -> int:
     return zlib.crc32(program.encode()) % 9000
 
 
-def amqp_set_up(made: Connection, at: float, program: str, queues: Sequence[str] = ()) -> None:
-    """Write handshake, one channel, and its consumers of *queues*; without queues, confirm.select."""
+def amqp_set_up(
+    made: Connection,
+    at: float,
+    program: str,
+    queues: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    *,
+    confirms: bool = True,
+) -> None:
+    """Write handshake, one channel, and its consumers of *queues*; without queues, confirm.select.
+
+    With a mapping, queue -> arguments, each queue is declared with them, and a stream is read from its end.
+    """
+    declared = queues if isinstance(queues, Mapping) else {}
     spec = pika.spec
     step = iter(at + 0.0001 * n for n in range(100))
     made.say(next(step), b"AMQP\x00\x00\x09\x01")
@@ -140,11 +153,18 @@ def amqp_set_up(made: Connection, at: float, program: str, queues: Sequence[str]
     made.hear(next(step), method(spec.Connection.OpenOk(), 0))
     made.say(next(step), method(spec.Channel.Open()))
     made.hear(next(step), method(spec.Channel.OpenOk()))
-    if not queues:
+    if not queues and confirms:
         made.say(next(step), method(spec.Confirm.Select()))
         made.hear(next(step), method(spec.Confirm.SelectOk()))
     for queue in queues:
-        made.say(next(step), method(spec.Basic.Consume(queue=queue, consumer_tag=queue)))
+        offset = {}
+        if queue in declared:
+            arguments = dict(declared[queue])
+            made.say(next(step), method(spec.Queue.Declare(queue=queue, durable=True, arguments=arguments)))
+            made.hear(next(step), method(spec.Queue.DeclareOk(queue, 0, 0)))
+            offset = {"x-stream-offset": "last"} if arguments.get("x-queue-type") == "stream" else {}
+        consume = spec.Basic.Consume(queue=queue, consumer_tag=queue, arguments=offset)
+        made.say(next(step), method(consume))
         made.hear(next(step), method(spec.Basic.ConsumeOk(queue)))
 
 

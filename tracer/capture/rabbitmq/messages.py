@@ -21,6 +21,7 @@ from typing import Any
 
 from tracer.model import (
     BOTH,
+    BROKER_HEADERS,
     FIREHOSE,
     TO_CLIENT,
     TO_SERVER,
@@ -218,10 +219,13 @@ class Firehose:
 
 
 def _properties(given: object) -> dict[str, str | int]:
-    """Return the properties of a message without its headers."""
+    """Return the properties of a message, and of its headers those that a stage needs."""
     if not isinstance(given, dict):
         return {}
-    return {str(k): v for k, v in given.items() if isinstance(v, str | int)}
+    headers = given.get("headers")
+    of_broker = headers if isinstance(headers, dict) else {}
+    read = given | {name: of_broker[name] for name in BROKER_HEADERS if name in of_broker}
+    return {str(k): v for k, v in read.items() if isinstance(v, str | int)}
 
 
 def _address(text: str) -> str | None:

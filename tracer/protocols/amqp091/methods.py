@@ -18,6 +18,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from tracer.model import DEATH_REASON, DELIVERY_COUNT
+
 __all__ = ["CLIENT", "EITHER", "METHODS", "METHOD_HEAD", "SERVER", "Arguments", "Method", "properties_of"]
 
 CLIENT, SERVER, EITHER = "client", "server", "either"
@@ -336,7 +338,7 @@ any binary data, and the reader would wait for a frame that never ends.
 
 # --- content properties ---------------------------------------------------------------------------
 
-# Bit 15 first (section 4.2.6.1). None: skipped. user_id is an account's name; of headers one key is read.
+# Bit 15 first (section 4.2.6.1). None: skipped. user_id is an account's name; of headers few keys are read.
 _PROPERTIES: tuple[tuple[str | None, str], ...] = (
     ("content_type", "shortstr"),
     ("content_encoding", "shortstr"),
@@ -353,8 +355,14 @@ _PROPERTIES: tuple[tuple[str | None, str], ...] = (
     ("app_id", "shortstr"),
     (None, "shortstr"),
 )
-# kombu names its body compression in this header (kombu.compression).
-_COMPRESSION = b"\x0bcompressionS"
+# kombu names its body compression in a header (kombu.compression). The length octet of the name and the type
+# are part of each pattern, so it cannot match inside a value by accident.
+_COMPRESSION = "compression"
+_TEXTS = {name: b"%c%bS" % (len(name), name.encode()) for name in (_COMPRESSION, DEATH_REASON)}
+_OF_BROKER = b"x-"
+_COUNT = re.compile(b"%c%b([bBsuIilL])" % (len(DELIVERY_COUNT), DELIVERY_COUNT.encode()))
+_INTEGERS = {kind: struct.Struct(">" + code) for kind, code in zip("bBsuIilL", "bBhHiIqQ", strict=True)}
+"""Types of integers in a table as RabbitMQ writes them (rabbitmq.com/amqp-0-9-1-errata)."""
 
 
 @lru_cache(maxsize=256)
@@ -400,7 +408,7 @@ def _properties(payload: bytes) -> dict[str, str | int]:
             if at + 4 > end:
                 break
             stop = at + 4 + _LONG.unpack_from(payload, at)[0]
-            _look_for_compression(payload, at + 4, stop, found)
+            _look_at_headers(payload, at + 4, min(stop, end), found)
             at = stop
         else:
             number = _NUMBERS[kind]
@@ -418,14 +426,19 @@ _SHORT = 200
 _seen_before = lru_cache(maxsize=256)(_properties)
 
 
-def _look_for_compression(payload: bytes, at: int, stop: int, found: dict[str, str | int]) -> None:
-    """Add the header `compression`, if the table in payload[at:stop] has it; the table is not decoded."""
+def _look_at_headers(payload: bytes, at: int, stop: int, found: dict[str, str | int]) -> None:
+    """Add those headers in payload[at:stop] that a stage needs; the table is not decoded."""
     if stop - at < len(_COMPRESSION) + 4:
         return
-    # The length octet of the name and the type 'S' are part of the pattern, so it cannot match inside a value
-    # by accident of the word alone.
-    key = payload.find(_COMPRESSION, at, stop)
-    value = key + len(_COMPRESSION) + 4
-    if key >= 0 and value <= len(payload):
-        size = min(_LONG.unpack_from(payload, value - 4)[0], stop - value, _LONGEST_STRING)
-        found["compression"] = payload[value : value + size].decode("utf-8", "replace")
+    is_of_broker = payload.find(_OF_BROKER, at, stop) >= 0
+    for name, pattern in _TEXTS.items() if is_of_broker else ((_COMPRESSION, _TEXTS[_COMPRESSION]),):
+        key = payload.find(pattern, at, stop)
+        value = key + len(pattern) + 4
+        if key >= 0 and value <= stop:
+            size = min(_LONG.unpack_from(payload, value - 4)[0], stop - value, _LONGEST_STRING)
+            found[name] = payload[value : value + size].decode("utf-8", "replace")
+    count = _COUNT.search(payload, at, stop) if is_of_broker else None
+    if count is not None:
+        number = _INTEGERS[count[1].decode()]
+        if count.end() + number.size <= stop:
+            found[DELIVERY_COUNT] = number.unpack_from(payload, count.end())[0]
