@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tracer.calls.bodies import clean
 from tracer.calls.paths import uuids
+from tracer.calls.rows import Row, row_of, set_host
 from tracer.model import (
     CLIENT,
     CLOSED_UNANSWERED,
@@ -52,6 +53,7 @@ _FAULT = re.compile(
 _VALUE = re.compile(rb"\s*(?:'((?:[^'\\]|\\.|'')*)'|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL)
 _FAULT_TEXT, _NO_REPLY = sql.FAULT_TEXT.encode(), faults.NO_REPLY.encode()
 _MESSAGE_ID = re.compile(_NO_REPLY + rb" ([0-9a-f]{32})")
+_NO_ROW = Row()
 MOST_ASKED = 4_096
 """Statements that wait for their copy behind a proxy, which follows within a millisecond."""
 _LOOK_AT = 65536
@@ -93,7 +95,8 @@ class SqlCalls:
         text = message.text[:_LOOK_AT]
         verb, table = _verb_and_table(message.command, text)
         request_id = _REQUEST_ID.search(text)
-        states = _written_states(text) if verb == "UPDATE" else ("", "")
+        states, host = _written(text) if verb == "UPDATE" else (("", ""), "")
+        row = row_of(text, table) if verb == "INSERT" else _NO_ROW
         project = _PROJECT.search(text)
         facts = SqlFacts(
             verb,
@@ -101,11 +104,15 @@ class SqlCalls:
             uuids(text.decode("latin-1")),
             request_id.group().decode() if request_id else "",
             project.group(1).decode() if project else "",
-            states[0],
+            states[0] or row.vm_state,
             saved_word(*states) if table in sql.KEEPS_STATES else "",
             verb == "SELECT" and is_quota(text),
             message.truncated,
             _fault(text) if table == sql.FAULTS else "",
+            row.server_id,
+            row.name,
+            row.purpose,
+            host if table in sql.KEEPS_STATES else "",
         )
         connection = message.connection
         call = Call(
@@ -181,13 +188,13 @@ def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
     return (word.group(1).decode("latin-1").upper() if word else "?"), ""
 
 
-def _written_states(text: bytes) -> tuple[str, str]:
-    """Return (vm_state, task_state) that an UPDATE sets; '' for one that it does not set, or sets to NULL."""
+def _written(text: bytes) -> tuple[tuple[str, str], str]:
+    """Return (vm_state, task_state) and host that an UPDATE sets; '' for one not set, or set to NULL."""
     # nova repeats the state that it expects in the condition, which is no news.
     end = next((m.start() for m in _VALUE_OR_WHERE.finditer(text) if m.group(1)), len(text))
     found = (pattern.search(text, 0, end) for pattern in (_VM_STATE, _TASK_STATE))
     vm_state, task_state = (match.group(1).decode() if match else "" for match in found)
-    return vm_state, task_state
+    return (vm_state, task_state), set_host(text, end)
 
 
 def _fault(text: bytes) -> str:

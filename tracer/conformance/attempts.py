@@ -16,7 +16,7 @@ from tracer.conformance.case import GOOD, Case, Ending, Said, Tried
 from tracer.conformance.outcome import failing_of_attempt
 from tracer.conformance.times import times_of
 from tracer.conformance.told import begun_in, begun_ns, gave_up
-from tracer.model import Attempt, Call, ConnectFacts, RpcFacts, StepResult, StepStatus
+from tracer.model import Attempt, Call, ConnectFacts, RpcFacts, SqlFacts, StepResult, StepStatus
 from tracer.openstack.services import HOST_SERVICE
 
 __all__ = ["attempt_details", "hosts_asked"]
@@ -46,7 +46,7 @@ def hosts_asked(case: Case, host_of: HostOf) -> list[Tried]:
         last = tried[-1] if tried else None
         if last is None or last.host != found.host or call.started_ns - last.since_ns >= SAME_ATTEMPT_NS:
             tried.append(found)
-    return _with_unasked_hosts(case, tried, host_of)
+    return _with_recorded_hosts(case, _with_unasked_hosts(case, tried, host_of))
 
 
 def _begins_attempt(case: Case, call: Call) -> bool:
@@ -99,6 +99,32 @@ def _with_unasked_hosts(case: Case, tried: list[Tried], host_of: HostOf) -> list
         if host and host not in known and not any(address in t.addresses for t in tried):
             known.add(host)
             tried.append(Tried(host, None, frozenset([address]), witness.call.started_ns))
+    return sorted(tried, key=lambda t: t.since_ns)
+
+
+def _with_recorded_hosts(case: Case, tried: list[Tried]) -> list[Tried]:
+    """Add hosts that took the VM by the database alone: the messages to them could not be read."""
+    known = {t.host for t in tried}
+    recorded: list[tuple[str, int]] = []
+    for call in case.trace.calls:
+        host = call.facts.host if isinstance(call.facts, SqlFacts) else ""
+        if host and host not in known and (not recorded or recorded[-1][0] != host):
+            recorded.append((host, call.started_ns))
+    for i, (host, since_ns) in enumerate(recorded):
+        until_ns = recorded[i + 1][1] if i + 1 < len(recorded) else 1 << 62
+        # A statement names the host, and not its address: its own calls show that.
+        addresses = frozenset(
+            w.record.caller_address
+            for w in case.witnesses
+            if w.record.caller == HOST_SERVICE
+            and w.record.protocol == "REST"
+            and since_ns <= w.call.started_ns < until_ns
+            and not w.ambiguous
+        )
+        shown = next((t for t in tried if addresses and t.addresses == addresses), None)
+        if shown is not None:
+            tried.remove(shown)
+        tried.append(Tried(host, None, addresses, min(since_ns, shown.since_ns) if shown else since_ns))
     return sorted(tried, key=lambda t: t.since_ns)
 
 

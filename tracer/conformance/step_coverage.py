@@ -138,7 +138,7 @@ class StepCoverage:
         """Return the addresses of *role* in this trace, else in all captures."""
         # Of many hosts and API workers only those of this trace matter: another one may be captured.
         case = self._case
-        if role == HOST_SERVICE and case.attempts:
+        if role == HOST_SERVICE and case.attempts and (case.attempts[-1].addresses or case.attempts[-1].call):
             return set(case.attempts[-1].addresses)
         if role == case.grammar.api and case.trace.created is not None:
             record = case.records.get(case.trace.created.serial)

@@ -18,6 +18,7 @@ from heapq import heappop, heappush
 from tracer.correlation.call_store import CallStore
 from tracer.correlation.existing_server import add_by_place, add_by_server, find_failure
 from tracer.correlation.portal import find_portal_calls, refused_at_portal
+from tracer.correlation.records import name_in_records, recorded
 from tracer.correlation.requests import (
     SKEW_NS,
     Inserts,
@@ -70,6 +71,7 @@ def assemble(store: CallStore, pending: Pending) -> list[Trace]:
                 find_server_by_insert(store, request, owned, inserts)
         # Once more: the INSERTs may have shown that two requests made the same VM.
         requests = merged(store, requests)
+        requests += _of_the_database(store, requests)
         if not pending.more_to_come:
             requests = join_by_elimination(requests)
         _share_quota_reads(store, requests)
@@ -106,6 +108,15 @@ def _may_lack(store: CallStore, trace: Trace) -> bool:
         # The request to the portal comes first: if it was dropped, the trace seems to begin later.
         or store.portal.may_lack(since_ns - PORTAL_NS)
     )
+
+
+def _of_the_database(store: CallStore, requests: list[Request]) -> list[Request]:
+    """Return the requests that only the database tells of, with the calls of their request ids."""
+    found = recorded(store, requests)
+    for request in found:
+        if request.request_id:
+            request.add(store.by_request.get(request.request_id))
+    return found
 
 
 # --- the calls of a request -----------------------------------------------------------------------
@@ -312,6 +323,7 @@ def _complete(store: CallStore, request: Request, trace: Trace) -> None:
     trace.name = next((rest(call).name for call in named if call is not None and rest(call).name), "")
     if store.creates:
         _add_of_the_new(store, trace)
+        trace.name = trace.name or name_in_records(trace.calls, trace.server_id)
     else:
         trace.name = trace.name or store.names.get(trace.server_id, "")
         add_by_server(store, trace)

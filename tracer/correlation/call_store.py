@@ -36,8 +36,10 @@ class CallStore:
         is_front: Callable[[Endpoint], bool],
         begins: Begins,
         inner_addresses: Callable[[Endpoint], Collection[str]],
+        may_hide_requests: Callable[[], bool] = lambda: False,
     ) -> None:
         self.begins = begins
+        self.may_hide_requests = may_hide_requests
         self.creates = bool(begins("REST", CREATE_SERVER) - {PORTAL})
         """Whether the workflow creates servers; else it acts on an existing server, which its calls name."""
         self.is_front = is_front
@@ -48,6 +50,10 @@ class CallStore:
         self.seeds: OrderedDict[str, None] = OrderedDict()
         """Request ids of messages that only this workflow sends."""
         self.by_uuid = CallIndex(max_calls=1_000)
+        self.records: OrderedDict[str, Call] = OrderedDict()
+        """server id -> first statement that records this new server (the grammar's `begins`)"""
+        self.reads_requests = False
+        """Whether any request to the service that takes the requests of this workflow was read."""
         self.validations: dict[int, list[Call]] = {}
         """serial of a leg -> token validations made for it"""
         self.quota: list[tuple[Call, list[Call]]] = []
@@ -74,6 +80,11 @@ class CallStore:
         """Record that a message that only this workflow sends carries *request_id*."""
         self.seeds[request_id] = None
         trim(self.seeds, MOST_SEEDS)
+
+    def recorded(self, server_id: str, call: Call) -> None:
+        """Record that *call*, a statement, is the record of the new server *server_id*."""
+        self.records.setdefault(server_id, call)
+        trim(self.records, MOST_SEEDS)
 
     def state(self, server_id: str, status: str, call: Call) -> None:
         """Record that *call*, a poll, showed *status*; only the first poll of each status is kept."""
@@ -132,6 +143,7 @@ class CallStore:
             self.by_request.discard(key)
             self.by_uuid.discard(key)
             self.seeds.pop(key, None)
+            self.records.pop(key, None)
             self.states.pop(key, None)
         for serial in legs:
             self.validations.pop(serial, None)
@@ -167,6 +179,10 @@ class CallStore:
         _forget_keys(self.by_uuid, before_ns, uuids)
         for key in [key for key in self.seeds if not self.by_request.get(key)]:
             del self.seeds[key]
+        for server_id in [
+            s for s, call in self.records.items() if s not in uuids and _is_old(call, before_ns)
+        ]:
+            del self.records[server_id]
         for server_id in [s for s in self.changes if s not in uuids]:
             if all(_is_old(call, before_ns) for call in self.changes[server_id]):
                 del self.changes[server_id]

@@ -12,6 +12,7 @@ from itertools import islice
 
 from tracer.correlation.assembly import assemble
 from tracer.correlation.call_store import Begins, CallStore
+from tracer.correlation.records import is_new_server
 from tracer.correlation.requests import NothingPending, Pending, rest
 from tracer.model import Call, ConnectFacts, Endpoint, RestFacts, RpcFacts, SqlFacts, Trace
 from tracer.model.tables import trim
@@ -40,7 +41,8 @@ class Correlator:
 
     *is_front* comes from the topology and returns whether an endpoint is a proxy's. *begins* comes from the
     grammar and states which calls begin a trace. *inner_addresses* comes from the topology: from where the
-    service asks others that clients ask itself at an endpoint.
+    service asks others that clients ask itself at an endpoint. *may_hide_requests* comes from the coverage:
+    whether requests may have been made that cannot be read.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Correlator:
         is_front: Callable[[Endpoint], bool],
         begins: Begins,
         inner_addresses: Callable[[Endpoint], Collection[str]],
+        may_hide_requests: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._store = CallStore(is_front, begins, inner_addresses)
+        self._store = CallStore(is_front, begins, inner_addresses, may_hide_requests)
         self._newest = 0
         self._open_legs: dict[int, Call] = {}
         self._closed_legs: deque[Call] = deque(maxlen=CLOSED_LEGS)
@@ -92,7 +95,7 @@ class Correlator:
 
     def open_count(self) -> int:
         """Return how many requests that begin a trace were seen so far, for a progress line."""
-        return len(self._store.legs)
+        return len(self._store.legs) or len(self._store.records)
 
     # --- for live runs, which have no end ---
 
@@ -136,7 +139,7 @@ class Correlator:
     def has_candidates(self) -> bool:
         """Return whether there is a call from which a trace can be built."""
         store = self._store
-        return bool(store.legs or store.seeds or store.portal)
+        return bool(store.legs or store.seeds or store.portal or store.records)
 
     def forgotten(self) -> dict[str, int]:
         """Return kind of call -> how many were dropped for lack of room."""
@@ -157,6 +160,8 @@ class Correlator:
             self._rest_begun(call, facts)
         if not call.closed:
             return
+        if not store.reads_requests and NOVA_API in call.connection.server_role:
+            store.reads_requests = True
         if call.serial in self._open_legs:
             self._closed_legs.append(self._open_legs.pop(call.serial))
         elif store.begins("REST", call.asked) - {PORTAL}:
@@ -283,8 +288,14 @@ class Correlator:
             if candidates:
                 self._store.quota.append((call, candidates))
             self._early_reads.append((call, candidates))
+        if is_new_server(facts) and facts.server_id not in self._retired and self._begins_trace(call):
+            self._store.recorded(facts.server_id, call)
         for uuid in facts.ids[:16]:
             self._store.by_uuid.add(uuid, call)
+
+    def _begins_trace(self, call: Call) -> bool:
+        """Return whether *call*, a statement, begins a trace of this workflow by its operation."""
+        return bool(self._store.begins("SQL", call.operation))
 
     def _take_early_reads(self, leg: Call) -> None:
         """Make *leg* a candidate of the quota reads that came before it, although it may have begun earlier.

@@ -105,7 +105,9 @@ class Stages:
         roles, evidence = self.topology.roles, self.topology.evidence
         self.calls = Calls(ports)
         self.coverage = Coverage(captures, roles.addresses, self.topology.plane_of, roles.serves)
-        self.correlator = Correlator(roles.is_front, self.workflows.begun_at, roles.inner_addresses)
+        self.correlator = Correlator(
+            roles.is_front, self.workflows.begun_at, roles.inner_addresses, evidence.may_hide_requests
+        )
         self._operations = (
             Correlator(roles.is_front, self.workflows.operation_begun_at, roles.inner_addresses)
             if self.workflows.operations

@@ -179,6 +179,14 @@ class SqlFacts:
     broken: bool = False
     fault: str = ""
     """INSERT instance_faults: nova's text of why the VM is in error."""
+    server_id: str = ""
+    """INSERT: the server of the row, of tables that tell of one."""
+    name: str = ""
+    """INSERT: the name of this server."""
+    purpose: str = ""
+    """INSERT instance_actions: what the request is for: create, reboot …"""
+    host: str = ""
+    """UPDATE instances: the host that it writes, which has taken the server."""
 
 
 @dataclass(slots=True, eq=False)

@@ -12,14 +12,22 @@ from typing import NamedTuple
 from tracer.openstack.services import NOVA_API, NOVA_CONDUCTOR
 
 __all__ = [
+    "BEFORE_A_HOST",
+    "CREATES",
     "FAULTS",
     "FAULT_TEXT",
     "FIRST_OF_A_SERVER",
+    "HOST",
     "KEEPS_STATES",
+    "NAME",
+    "OBJECTS",
     "PROJECT",
+    "PURPOSE",
     "QUOTA_HEAD_BYTES",
     "QUOTA_HINTS",
     "QUOTA_MARKS",
+    "ROWS",
+    "SERVER_COLUMN",
     "TABLES",
     "TASK_STATE",
     "VM_STATE",
@@ -47,14 +55,31 @@ class Table(NamedTuple):
     """It holds the states of a server."""
     says_faults: bool = False
     """It holds the text with which nova records why a server is in error."""
+    server_column: str = ""
+    """An INSERT into it tells of the server in this column, and of what is in `columns`."""
+    columns: tuple[str, ...] = ()
+    holds_object: bool = False
+    """A column of it holds the server as an object in JSON, its name included."""
 
+
+# Columns.
+VM_STATE, TASK_STATE = "vm_state", "task_state"
+PROJECT = "project_id"
+FAULT_TEXT = "message"
+"""Column of the faults' table with the text. Of a time-out it is the bare class; `details` holds the rest."""
+NAME, HOST, PURPOSE = "display_name", "host", "action"
+"""Of a server: its name, the host that builds it (or has it); of a request: what it is for."""
+CREATES = "create"
+"""The purpose of the request that makes a server (nova/compute/instance_actions.py)."""
+BEFORE_A_HOST = frozenset(("building", "scheduling", "error"))
+"""vm_state of the row of a server that is being made; one that moves to another cell has another one."""
 
 TABLES = (
     Table("request_specs", _API, first_of_a_server=True, ends_quota_check=True),
-    Table("build_requests", _API, first_of_a_server=True),
+    Table("build_requests", _API, first_of_a_server=True, server_column="instance_uuid", holds_object=True),
     Table("instance_mappings", _API),
-    Table("instances", _CELL, keeps_states=True),
-    Table("instance_actions", _CELL),
+    Table("instances", _CELL, keeps_states=True, server_column="uuid", columns=(VM_STATE, NAME)),
+    Table("instance_actions", _CELL, server_column="instance_uuid", columns=(PURPOSE,)),
     Table("instance_faults", _CELL, says_faults=True),
     Table("instance_*", _CELL),
     Table("block_device_mapping", _CELL),
@@ -68,12 +93,6 @@ TABLES = (
     Table("reservations", _QUOTA),
 )
 """The first row that matches is used."""
-
-# Columns.
-VM_STATE, TASK_STATE = "vm_state", "task_state"
-PROJECT = "project_id"
-FAULT_TEXT = "message"
-"""Column of the faults' table with the text. Of a time-out it is the bare class; `details` holds the rest."""
 
 # The SELECTs of the quota check (step 4c of the document) are separated from neutron's by these names, which
 # are among the first columns.
@@ -93,6 +112,10 @@ QUOTA_HEAD_BYTES = 600
 
 FIRST_OF_A_SERVER = frozenset(table.name for table in TABLES if table.first_of_a_server)
 KEEPS_STATES = frozenset(table.name for table in TABLES if table.keeps_states)
+SERVER_COLUMN = {table.name: table.server_column for table in TABLES if table.server_column}
+ROWS = {table.name: (table.server_column, *table.columns) for table in TABLES if table.server_column}
+"""Table -> the columns that are read of a row that is added."""
+OBJECTS = next(table.name for table in TABLES if table.holds_object)
 FAULTS = next(table.name for table in TABLES if table.says_faults)
 
 _API_TABLES = frozenset(table.name for table in TABLES if table.database == _API)

@@ -66,6 +66,8 @@ class Evidence:
         self.asked: OrderedDict[tuple[str, Endpoint], None] = OrderedDict()
         """(client's address, server) of HTTP requests whose client does not identify itself"""
         self._drivers: set[str] = set()
+        self._hides_requests = False
+        """A connection to the service that takes the requests, or that may be, cannot be read."""
         """Programs that were seen whose virtualisation is a VRM's"""
         self._asks_vrm = False
         """Whether a path of the VRM was asked for"""
@@ -130,9 +132,16 @@ class Evidence:
                     # nova-conductor reads the quota as well; only nova-api writes these rows.
                     self.inner.acts(call.connection.client.address, writer)
         else:
-            self.undecoded(call.connection)
+            self.failed(call.connection)
 
     def undecoded(self, connection: Connection) -> None:
+        """Learn from a connection that cannot be decoded what its port tells; it may hide requests."""
+        self.failed(connection)
+        role = self._given.role(connection.server.address, connection.server.port)
+        role = role or ROLE_OF_PORT.get(connection.server.port, NOVA_API)
+        self._hides_requests |= role in (NOVA_API, PROXY)
+
+    def failed(self, connection: Connection) -> None:
         """Learn a server's role from its port alone: it refused the connection, or cannot be decoded."""
         role = ROLE_OF_PORT.get(connection.server.port)
         if role and connection.server not in self.fronts.seen:
@@ -275,6 +284,10 @@ class Evidence:
         if self._drivers:
             return f"{min(self._drivers)} was seen, which works with a {VRM}"
         return ""
+
+    def may_hide_requests(self) -> bool:
+        """Return whether requests for a server may have been made that cannot be read."""
+        return self._hides_requests
 
     def works_with(self, role: str) -> bool:
         """Return whether something was seen that works with *role*: a program with a driver for the VRM."""
