@@ -138,7 +138,7 @@ def test_a_bug_says_that_it_is_one(flags: list[str], traceback: bool, pipeline: 
     pipeline.error = KeyError("x\ny")
     result = run("check", "x.pcap", *flags)
     assert result.exit_code == 2
-    assert "tracer: internal error: KeyError: " in result.stderr
+    assert "tracer: internal error: KeyError in " in result.stderr
     assert "(this is a bug; run with --debug for the traceback)" in result.stderr.splitlines()[-1]
     assert ("Traceback" in result.stderr) is traceback
 

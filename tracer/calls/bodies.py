@@ -39,8 +39,10 @@ _TOKEN_LIKE = re.compile(
     | \b(?:basic|bearer)\s+\S+
     # User and password of a URL. A password may hold a slash; a port and a path with an @ in it are none.
     | (?<=://)(?:[^/\s@:]+:(?![0-9]{1,5}(?:[/?\s]|$))\S*@ | [^/\s@]+@)
-    | (?:pass|token|secret|user_?data|personality|credential)[\w.\-]*['"]?\s*(?:[=:]|\bwas\b)\s*
-      (?:'[^']*'?|"[^"]*"?|\S+)
+    # The class of an exception is told before its text: InstancePasswordSetFailed: no agent.
+    | (?:pass|token|secret|user_?data|personality|credential)
+      (?!\w*(?:failed|error|exception|notfound|exists):)
+      [\w.\-]*['"]?(?:\s*(?:[=:]|\bwas\b)\s*(?:'[^']*'?|"[^"]*"?|\S+) | (?<=\w)\s+(?:'[^']+'|"[^"]+"))
     | (?<![\w\-])(?:[\w\-]{0,40}[\-_])?key['"]?\s*[=:]\s*(?:'[^']*'?|"[^"]*"?|\S+)         # X-Auth-Key: …
     | --[\w\-]{0,40}(?:pass|token|secret|key)[\w\-]{0,40}(?:\s*=\s*|\s+)                   # a command line
       (?:'[^']*'?|"[^"]*"?|\S+)
@@ -50,6 +52,8 @@ _TOKEN_LIKE = re.compile(
     | (?<=duplicate[ ]entry[ ])'[^']*'? | (?<=near[ ])'[^']*'?  # MySQL's errors quote values
     """
 )
+_IN_A_NAME = re.compile(r"(?i)gAAAA[\w\-=]{6,}|(?:pass\w{0,8}|token|secret)[=:]\S+|(?<=://)[^/\s@]+@")
+"""What is surely a secret, since the rest of a name is what its user looks for."""
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[@-~]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 """Sequences of a terminal, and other characters that are not shown."""
 _FIELD_VALUE = re.compile(
@@ -99,11 +103,16 @@ def read_request(facts: RestFacts, body: bytes) -> None:
         if facts.path.endswith(rest.EXTERNAL_EVENTS):
             facts.events = tuple(_events(decoded))
     elif match := _NAME.search(body):
-        facts.name = _text(match.group(1))
+        facts.name = _named(_text(match.group(1)))
     elif b"=" in body[:200] and b"{" not in body[:1]:
         # A form (application/x-www-form-urlencoded), as portals send.
         fields = parse_qs(_text(body[:FORM_BYTES]))
-        facts.name = next((fields[key][0] for key in rest.NAMES if key in fields), "")[:255]
+        facts.name = _named(next((fields[key][0] for key in rest.NAMES if key in fields), ""))
+
+
+def _named(name: str) -> str:
+    """Return a name that a user gave, at most 255 characters, without a token or a password in it."""
+    return _IN_A_NAME.sub("…", name[:255])
 
 
 def _events(decoded: dict[str, object]) -> Iterator[Event]:
@@ -131,7 +140,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
         inner = next((value for value in nested if isinstance(value.get("name"), str)), decoded)
     name = inner.get("name")
     if isinstance(name, str):
-        facts.name = name[:255]
+        facts.name = _named(name)
     if facts.creates:
         facts.volume = _boots_from_volume(inner)
         facts.no_network = inner.get(rest.NETWORKS) == rest.NO_NETWORK

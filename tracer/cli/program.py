@@ -150,7 +150,9 @@ def _fail(message: str) -> int:
 
 
 def _bug(error: Exception) -> int:
-    what = output.plain(f"{type(error).__name__}: {error}", 500)
+    from tracer.engine.internal_errors import type_and_place
+
+    what = type_and_place(error)
     output.write_line(f"internal error: {what} (this is a bug; run with --debug for the traceback)")
     return COULD_NOT_RUN
 

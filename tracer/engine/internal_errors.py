@@ -13,7 +13,7 @@ from types import TracebackType
 
 from tracer.errors import TracerError
 
-__all__ = ["InternalErrors"]
+__all__ = ["InternalErrors", "type_and_place"]
 
 _HOUSE = Path(__file__).parents[1]
 
@@ -32,11 +32,16 @@ class InternalErrors:
         """Count *error*; raise it again when it is our caller's mistake, or the system's refusal."""
         if self.is_strict or isinstance(error, TracerError | OSError):
             raise error
-        self.counts[f"{type(error).__name__} in {_place(error.__traceback__)}"] += 1
+        self.counts[type_and_place(error)] += 1
 
     def found(self) -> tuple[tuple[str, int], ...]:
         """Return (type and place, how often), the most frequent first."""
         return tuple(self.counts.most_common())
+
+
+def type_and_place(error: BaseException) -> str:
+    """Return what is told of a bug, as in `ValueError in calls/bodies.py:83`; its text may quote traffic."""
+    return f"{type(error).__name__} in {_place(error.__traceback__)}"
 
 
 def _place(traceback: TracebackType | None) -> str:

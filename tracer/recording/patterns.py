@@ -14,14 +14,19 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tracer.openstack.rest import TOKEN_IN_PATH
+
 __all__ = [
     "FRAMING",
     "Start",
     "end_of",
     "inserted",
+    "is_mysql_error",
     "mysql_login_secret",
     "mysql_packets",
     "mysql_row",
+    "mysql_values",
+    "secrets_in",
     "starts",
 ]
 
@@ -33,7 +38,8 @@ _NAME = (
 """End of the name of a JSON member that holds a secret."""
 _WORDS = (
     b"pass", b"token", b"secret", b"user_data", b"userdata", b"_key", b"-key", b"_blob", b"contents",
-    b"signature", b"_sig", b"authorization", b"cookie", b"gaaaaa", b"plain\0\0",
+    b"signature", b"_sig", b"authorization", b"cookie", b"gaaaaa", b"plain\0\0", b"@",
+    b'["/', b'[\\"/', b'[\\\\\\"/',
 )  # fmt: skip
 """Every match of _STARTS holds one of these in lower case. A search for them is cheaper than the pattern."""
 _STARTS = re.compile(
@@ -43,22 +49,35 @@ _STARTS = re.compile(
     rb"|`?\b(?:user_data|password|password_hash|admin_pass)`?\s*=\s*(?P<sql>')"
     rb"|(?P<query>[?&](?:token|password|secret|signature|temp_url_sig)=)"
     rb"|(?P<fernet>\bgAAAAA)"
-    rb"|(?P<plain>(?:\x05|\x08AMQ)PLAIN\0\0..)",
+    rb"|(?P<plain>(?:\x05|\x08AMQ)PLAIN\0\0..)"
+    rb"|(?P<table>\x08passwordS....)"  # in a field table of AMQP
+    # What a text quotes: password=x, X-Auth-Token: x. In JSON a quote stands before the colon.
+    rb"|(?P<text>(?:pass\w{0,12}|token|secret)(?:=|\s?[:=]\s|\s(?=\\*['\"]))\\*['\"]?)"
+    rb"|(?P<user>://[^/\s@:\"'\\]{1,64}:(?=[^\s@/\"'\\]{1,128}@))"
+    rb"|(?P<path>" + re.escape(TOKEN_IN_PATH.encode()) + rb")"
+    # The content behind the path of a file that a server is given: ["/etc/motd", "…"].
+    rb'|\[\\*"/[^"\\]{1,255}\\*",\s*(?P<file>\\*)"',
     re.IGNORECASE | re.DOTALL,
 )
 _INSERT = re.compile(rb"INSERT\s+INTO\s+`?\w+`?\s*\(([^)]*)\)\s*VALUES\s*\(", re.IGNORECASE)
-_COLUMNS = frozenset((b"user_data", b"password", b"password_hash", b"admin_pass", b"encrypted_blob"))
+_COLUMNS = frozenset(
+    b"user_data password password_hash admin_pass admin_password encrypted_blob private_key auth_password"
+    b" secret secret_hash token".split()
+)
 _VALUE = re.compile(rb"\s*('(?:[^'\\]|\\.|'')*'|[^,')(]*(?:\([^)]*\))?)\s*", re.DOTALL)
 _ENDS = {
     "header": re.compile(rb"[\r\n]"),
     "fernet": re.compile(rb"[^\w=-]"),
     "query": re.compile(rb"[&\s]"),
+    "text": re.compile(rb"[\s'\"\\,;)&<]"),
+    "user": re.compile(rb"[@\s/\"'\\]"),
+    "path": re.compile(rb"[/?\s]"),
 }
 _SQL_END = re.compile(rb"(?:[^'\\]|\\.|'')*?'(?!')", re.DOTALL)
 FRAMING = re.compile(rb"\xce[\x01-\x03\x08].{6}|\r\n[0-9A-Fa-f]+(?:;[^\r\n]*)?\r\n", re.DOTALL)
 """Framing that may lie inside a secret: end of an AMQP frame and the next header; a chunk size of HTTP."""
 _OK, _EOF, _ERROR, _GREETING = 0x00, 0xFE, 0xFF, 0x0A
-_CHANGE_USER = 0x11
+_CHANGE_USER, _EXECUTE, _LONG_DATA = 0x11, 0x17, 0x18
 _LAST_ANSWER, _ANSWER_BYTES = 8, 1_024
 """Highest sequence number and largest size of a client's packet that is taken for an answer in a login."""
 _OK_BYTES = 16
@@ -71,7 +90,7 @@ class Start(NamedTuple):
     at: int
     """Index of its first byte."""
     kind: str
-    """The group of _STARTS that matched: header, json, sql, query, fernet or plain."""
+    """The group of _STARTS that matched (header, sql, query …); json for a JSON string."""
     depth: int = 0
     """json: number of backslashes before the closing quote. plain: length in bytes."""
 
@@ -87,12 +106,12 @@ def starts(data: bytes | bytearray, at: int) -> Start | None:
     kind = found.lastgroup or ""
     if kind == "fernet":
         return Start(found.start(), kind)
-    if kind == "open":
-        return Start(found.end(), "json", len(found["open"]))
+    if kind in ("open", "file"):
+        return Start(found.end(), "json", len(found[kind]))
     if kind == "id":
         return Start(found.end(), "json")
-    if kind == "plain":
-        return Start(found.end(), kind, int.from_bytes(data[found.end() - 4 : found.end()], "big"))
+    if kind in ("plain", "table"):
+        return Start(found.end(), "plain", int.from_bytes(data[found.end() - 4 : found.end()], "big"))
     return Start(found.end(), kind)
 
 
@@ -112,6 +131,16 @@ def end_of(start: Start, data: bytes | bytearray, begin: int, seen: int) -> int:
         return found.end() - 1 if found else -1
     ending = _ENDS[start.kind].search(data, max(begin, seen))
     return ending.start() if ending else -1
+
+
+def secrets_in(data: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of each secret in data[at:end], which is a whole text."""
+    text = bytes(data[at:end])
+    position = 0
+    while (start := starts(text, position)) is not None:
+        stop = end_of(start, text, start.at, start.at)
+        position = len(text) if stop < 0 else max(stop, start.at + 1)
+        yield at + start.at, at + min(position, len(text))
 
 
 def _closing_quote(data: bytes | bytearray, at: int, depth: int) -> int:
@@ -158,6 +187,11 @@ def mysql_packets(data: bytes | bytearray, at: int) -> Iterator[tuple[int, int]]
         at = end
 
 
+def is_mysql_error(data: bytes | bytearray, begin: int, end: int) -> bool:
+    """Return whether a server's packet data[begin:end] is an error, whose text may quote what was sent."""
+    return end - begin > 3 and data[begin] == _ERROR
+
+
 def mysql_row(data: bytes | bytearray, begin: int, end: int) -> int:
     """Return the index from which a server's packet data[begin:end] holds row data; *end* if it is no row."""
     length = end - begin
@@ -170,6 +204,17 @@ def mysql_row(data: bytes | bytearray, begin: int, end: int) -> int:
     if first == _OK:
         return end if length <= _OK_BYTES else begin + _KEPT_BYTES
     return begin + 1
+
+
+def mysql_values(data: bytes | bytearray, begin: int, end: int) -> int:
+    """Return where the values of a prepared statement begin in a client's packet; *end* if it has none.
+
+    They follow its number, flags and an iteration count. No stage of tracer reads them.
+    Source: MySQL client/server protocol, "COM_STMT_EXECUTE"; "COM_STMT_SEND_LONG_DATA".
+    """
+    if data[begin - 1] or begin >= end or data[begin] not in (_EXECUTE, _LONG_DATA):
+        return end
+    return min(end, begin + (10 if data[begin] == _EXECUTE else 7))
 
 
 def mysql_login_secret(data: bytes | bytearray, begin: int, end: int) -> tuple[int, int] | None:

@@ -31,9 +31,12 @@ from tracer.recording.patterns import (
     FRAMING,
     end_of,
     inserted,
+    is_mysql_error,
     mysql_login_secret,
     mysql_packets,
     mysql_row,
+    mysql_values,
+    secrets_in,
     starts,
 )
 from tracer.recording.streams import MOST_PATCHES, TAIL_BYTES, Fragment, Held, Stream
@@ -253,7 +256,7 @@ class Redactor:
             stream.base = begin
 
     def _scan_database(self, stream: Stream) -> None:
-        """Overwrite rows, authentication responses, and values of secret columns in INSERT statements."""
+        """Overwrite rows, authentication responses, values of prepared statements and of secret columns."""
         data, base = stream.data, stream.base
         if stream.row < 0:
             # After a hole the packet boundaries are unknown; most packets begin with a segment.
@@ -266,6 +269,10 @@ class Redactor:
         for begin, end in mysql_packets(data, at):
             if stream.port < 0:
                 self._overwrite(stream, mysql_row(data, begin, end), end)
+                for quoted in secrets_in(data, begin, end) if is_mysql_error(data, begin, end) else ():
+                    self._secret(stream, *quoted)
+            elif (values_at := mysql_values(data, begin, end)) < end:
+                self._overwrite(stream, values_at, end)
             elif found := mysql_login_secret(data, begin, end):
                 self._overwrite(stream, *found)
             else:

@@ -54,6 +54,7 @@ _MAYBE_SECRET = ("token", "secret", "passw", "sig", "credential", "%")
 """A query without any of these holds no secret. Most queries are done with that: `in` is many times faster
 than an expression that ignores case."""
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*://)[^/?#]*@")
+_NESTED_USERINFO = re.compile(r"(?<=://)[^/?#&;\s]*@")
 _TOKEN_IN_PATH = re.compile(rf"({re.escape(TOKEN_IN_PATH)})([^/?]+)")
 _LINKS = frozenset(("location", "content-location", "referer"))
 """Headers whose value is a URL."""
@@ -77,6 +78,9 @@ def _without_secrets(target: str) -> str:
     path, mark, query = target.partition("?")
     if not mark or "=" not in query:
         return target
+    if "@" in query:
+        query = _NESTED_USERINFO.sub("", query)
+        target = f"{path}?{query}"
     lower = query.lower()
     if not any(word in lower for word in _MAYBE_SECRET):
         return target
