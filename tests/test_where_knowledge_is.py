@@ -33,7 +33,6 @@ NAMED_DECODERS = {
     ("live/hold_up.py", FIREHOSE): "whose closing ends consumers",
     ("recording/run.py", "mysql"): "rows are redacted by its framing",
     ("replay/run.py", "amqp091"): "what is replayed onto a broker",
-    ("replay/run.py", "http1"): "what is replayed onto endpoints",
     ("reports/otlp.py", "mysql"): "OpenTelemetry's name of the database",
 }
 """Decoders that a module names because its work is about that protocol alone."""

@@ -94,7 +94,7 @@ class RestCalls:
         if early is not None:
             return (_completed(early, facts, message),)
         call = self._begin(message.connection, facts, message.time_ns, list(message.frames))
-        call.operation = f"{message.method} {operation_path(path)}"
+        call.operation = _operation(message.method, path)
         waiting = self._open.setdefault(message.connection.number, {})
         waiting[message.exchange] = call
         if len(waiting) <= MOST_OPEN:
@@ -130,7 +130,7 @@ class RestCalls:
             call.error = fault_text(message.body) or (message.reason if message.status >= 400 else facts.said)
         elif facts.condition == BAD:
             call.error = facts.said
-        call.result = str(message.status)
+        call.result = str(message.status) if message.status else "?"
         call.ended_ns = message.end_ns
         call.frames.extend(message.frames)
         call.closed = True
@@ -193,10 +193,14 @@ def _completed(call: Call, request: RestFacts, message: HttpRequest) -> Call:
         # Whose answer it was could not be known.
         request.condition, request.said = BAD, call.error
     call.facts = request
-    call.operation = f"{message.method} {operation_path(request.path)}"
+    call.operation = _operation(message.method, request.path)
     call.started_ns = min(call.started_ns, message.time_ns)
     call.frames[:0] = message.frames
     return call
+
+
+def _operation(method: str, path: str) -> str:
+    return f"{method} {operation_path(path) or '?'}"
 
 
 def _request_id(text: str) -> str:

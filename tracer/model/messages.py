@@ -36,9 +36,9 @@ def _place(frames: Frames) -> str:
 
 
 class HttpRequest(NamedTuple):
-    """One HTTP/1.x request.
+    """One HTTP request.
 
-    Emitted with its body if the body is small or wanted, else at the end of its head.
+    Emitted with its body if the body is wanted, or small and of HTTP/1.x, else at the end of its head.
     """
 
     connection: Connection
@@ -48,10 +48,12 @@ class HttpRequest(NamedTuple):
     """First byte."""
     end_ns: int
     frames: Frames
-    """The last frame, where Wireshark shows the message, then the first one."""
+    """The frame on which Wireshark shows the message, then the other end of it. HTTP/1.x is shown on its last
+    frame, HTTP/2 on that of its headers."""
     method: str
+    """'?' if only an unknown entry of the header table of HTTP/2 tells it."""
     target: str
-    """As sent: path and query, or absolute form."""
+    """As sent: path and query, or absolute form; '' if it is not known, as the method."""
     headers: dict[str, str]
     """Names in lower case; secrets are digests; values of a repeated header joined by ', '."""
     body: bytes
@@ -68,7 +70,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """One final HTTP/1.x response. Of the interim responses (1xx), only 101 is emitted."""
+    """One final HTTP response. Of the interim responses (1xx), only 101 is emitted."""
 
     connection: Connection
     exchange: int
@@ -76,6 +78,7 @@ class HttpResponse(NamedTuple):
     end_ns: int
     frames: Frames
     status: int
+    """0 if only an unknown entry of the header table of HTTP/2 tells it."""
     reason: str
     headers: dict[str, str]
     body: bytes
@@ -193,7 +196,7 @@ class Undecoded(NamedTuple):
     connection: Connection
     time_ns: int
     reason: str
-    """tls · compressed · http2 · websocket · unknown protocol · garbage …"""
+    """tls · compressed · websocket · unknown protocol · garbage · http2 headers unknown …"""
     frames: Frames
 
 

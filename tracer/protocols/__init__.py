@@ -1,7 +1,7 @@
 """Protocol decoders: bytes of a connection in, messages out. Each protocol is a package.
 
 A decoder is made for one connection. It does no I/O and reads no clock. `Decoder` lists what it must offer.
-A new protocol is one package, beside `http1/`, `amqp091/` and `mysql/`, and one name in `BUILTIN`.
+A new protocol is one package, beside `http1/`, `http2/`, `amqp091/` and `mysql/`, and one name in `BUILTIN`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tracer.model import (
 from tracer.openstack.services import PROTOCOL_OF_PORT
 from tracer.protocols.amqp091 import Amqp091
 from tracer.protocols.http1 import Http1
+from tracer.protocols.http2 import Http2
 from tracer.protocols.mysql import MySql
 
 __all__ = ["BUILTIN", "PORTS", "RAW_LIMIT", "Decoder", "Decoders", "Options"]
@@ -56,7 +57,7 @@ class Decoder(Protocol):
 
 
 # In the order in which they are tried on an unknown port.
-BUILTIN: tuple[type[Decoder], ...] = (Http1, Amqp091, MySql)
+BUILTIN: tuple[type[Decoder], ...] = (Http1, Http2, Amqp091, MySql)
 
 PORTS: dict[int, str] = PROTOCOL_OF_PORT
 """Server port -> protocol, by the default ports of a cloud's services; a topology file adds to it."""
@@ -153,7 +154,17 @@ class Decoders:
         self._tries.pop(connection.number, None)
         connection.protocol = kind.name
         decoder = self._decoders[connection.number] = self._make(kind, connection)
+        if kind is Http1 and connection.joined and kind.recognises(data.payload, direction) is None:
+            self._decoders[connection.number] = _ByPort(decoder, self._by_bytes)
         return decoder.receive(data)
+
+    def _by_bytes(self, decoder: Decoder, data: Data) -> Decoder:
+        """Return what decodes *data* and what follows, where *decoder* was chosen by the port alone."""
+        if Http2.recognises(data.payload, data.direction) is not None:
+            data.connection.protocol = Http2.name
+            decoder = self._make(Http2, data.connection)
+        self._decoders[data.connection.number] = decoder
+        return decoder
 
     def _recognise(self, data: Data) -> tuple[type[Decoder] | None, int]:
         """Return the decoder for *data* and the direction in which it travels; the port's own comes first."""
@@ -172,17 +183,58 @@ class Decoders:
 
     def _make(self, kind: type[Decoder], connection: Connection) -> Decoder:
         if kind is Http1:
-            return Http1(connection, wants_body=self._options.wants_body, **self._raw)
+            return Http1(
+                connection, wants_body=self._options.wants_body, upgrade=self._upgraded, **self._raw
+            )
+        if kind is Http2:
+            return Http2(connection, wants_body=self._options.wants_body, **self._raw)
         if kind is Amqp091:
             return Amqp091(connection, **self._raw)
         if kind is MySql:
             return MySql(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
         return kind(connection)  # type: ignore[call-arg]
 
+    def _upgraded(self, connection: Connection, request: tuple[int, str, str] | None) -> Decoder:
+        """Return the decoder of a connection that changes from HTTP/1.1 to HTTP/2."""
+        connection.protocol = Http2.name
+        return Http2(connection, wants_body=self._options.wants_body, upgraded=request, **self._raw)
+
     def _ignore(self, connection: Connection, time_ns: int, reason: str, frames: Frames) -> Iterable[Message]:
         self._ignored.add(connection.number)
         self._tries.pop(connection.number, None)
         return (Undecoded(connection, time_ns, reason, frames),)
+
+
+class _ByPort:
+    """Stands in for a decoder that the port alone chose, until it finds a message.
+
+    The first bytes of a connection that began before the capture may be the inside of a long frame of HTTP/2;
+    then a later piece of data begins with one.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init__(self, decoder: Decoder, choose: Callable[[Decoder, Data], Decoder]) -> None:
+        self._decoder = decoder
+        self._choose = choose
+
+    @staticmethod
+    def recognises(payload: bytes, direction: int) -> int | None:
+        return None
+
+    def receive(self, data: Data) -> Iterable[Message]:
+        if Http2.recognises(data.payload, data.direction) is not None:
+            return self._choose(self._decoder, data).receive(data)
+        found = list(self._decoder.receive(data))
+        if found:
+            self._choose(self._decoder, data)
+        return found
+
+    def gap(self, gap: Gap) -> Iterable[Message]:
+        return self._decoder.gap(gap)
+
+    def closed(self, closed: Closed) -> Iterable[Message]:
+        return self._decoder.closed(closed)
 
 
 def _is_tls(payload: bytes) -> bool:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from tracer.capture.live import monotonic_s
 from tracer.errors import UsageError
-from tracer.model import AmqpContent, AmqpMethod, Closed, Endpoint, HttpRequest, HttpResponse, Message
+from tracer.model import (
+    CALLS_OVER,
+    AmqpContent,
+    AmqpMethod,
+    Closed,
+    Endpoint,
+    HttpRequest,
+    HttpResponse,
+    Message,
+)
 from tracer.protocols import PORTS
 from tracer.replay.amqp import OntoBroker
 from tracer.replay.plan import Plan, make_plan
@@ -159,7 +168,7 @@ class Onward:
         elif isinstance(message, Closed):
             if onto is not None and message.connection.protocol == "amqp091":
                 onto.receive(message)
-            elif rest is not None and message.connection.protocol == "http1":
+            elif rest is not None and CALLS_OVER.get(message.connection.protocol or "") == "REST":
                 rest.receive(message)
 
 

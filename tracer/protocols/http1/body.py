@@ -69,6 +69,11 @@ class Body:
         """Whether all content was seen, even if the end of the trailer was not."""
         return self.complete or self._state == _TRAILER
 
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes are kept so far."""
+        return self._kept
+
     def feed(self, payload: bytes, at: int) -> int:
         """Consume *payload* from offset *at* on; return the offset behind the last consumed byte."""
         size = len(payload)

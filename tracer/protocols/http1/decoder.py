@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from tracer.model import (
     TO_CLIENT,
@@ -39,7 +39,7 @@ from tracer.protocols.http1.body import (
     request_framing,
     response_framing,
 )
-from tracer.protocols.http1.exchanges import Exchanges
+from tracer.protocols.http1.exchanges import Exchanges, Open
 from tracer.protocols.http1.head import (
     H2_PREFACE,
     METHODS,
@@ -57,6 +57,20 @@ __all__ = ["Http1", "WantsBody"]
 WantsBody = Callable[[str, str, dict[str, str], int], bool]
 """(method, target, headers, status; 0 for the request) -> keep the body?"""
 
+
+class _Next(Protocol):
+    """The decoder of what follows an upgrade."""
+
+    def receive(self, data: Data) -> Iterable[Message]: ...
+
+    def gap(self, gap: Gap) -> Iterable[Message]: ...
+
+    def closed(self, closed: Closed) -> Iterable[Message]: ...
+
+
+Upgrade = Callable[[Connection, tuple[int, str, str] | None], _Next]
+"""(connection; exchange, method and target of the request that asked for HTTP/2, or None) -> its decoder."""
+
 HEAD_LIMIT = 65_536
 """More than servers accept by default: Apache 8 KiB a line and 100 lines, nginx 32 KiB, Node.js 16 KiB."""
 BODY_LIMIT = 256 << 10
@@ -67,6 +81,12 @@ _REQUEST = re.compile(rb"(?:" + b"|".join(METHODS) + rb") (?:/|\*|https?://|[\w.
 _RESPONSE = re.compile(rb"HTTP/1\.[01] [1-5]\d\d[ \r\n]")
 _METHOD_STARTS = tuple(method + b" " for method in METHODS)
 _RESPONSE_STARTS = (b"HTTP/1.",)
+_H2C = "h2c"
+"""Of the header Upgrade: HTTP/2 without TLS (RFC 7540 §3.2)."""
+
+
+def _is_http2(head: Head) -> bool:
+    return head.headers.get("upgrade", "").lower() == _H2C
 
 
 def _end_of_head(data: bytes | bytearray, start: int, limit: int) -> int:
@@ -86,7 +106,8 @@ class Http1:
 
     *wants_body* decides whose body is kept (None: all), up to *body_limit* bytes before decompression. For a
     response it gets method and target of the request, or '' if the request is unknown. With *raw*, messages
-    hold their heads as they were sent, and requests their bodies without decompression.
+    hold their heads as they were sent, and requests their bodies without decompression. *upgrade* makes the
+    decoder that goes on when the connection changes to HTTP/2; without it, that is reported as undecoded.
 
     A response can be emitted before its request, if a lost segment held up the request's direction; both have
     the same `exchange`. A response that comes before the end of the request's body is emitted behind the
@@ -97,14 +118,9 @@ class Http1:
 
     @staticmethod
     def recognises(payload: bytes, direction: int) -> int | None:
-        """Return the direction in which *payload*, the first bytes of a stream, travels; None if not HTTP.
-
-        The HTTP/2 preface is accepted, too: the decoder reports it and stops.
-        """
+        """Return the direction in which *payload*, the first bytes of a stream, travels; None if not HTTP."""
         if _RESPONSE.match(payload):
             return TO_CLIENT
-        if payload.startswith(H2_PREFACE):
-            return TO_SERVER
         if _REQUEST.match(payload):
             line, newline, _ = payload.partition(b"\n")
             # A request line without its end (longer than the segment) is accepted without a check.
@@ -119,6 +135,7 @@ class Http1:
         wants_body: WantsBody | None = None,
         body_limit: int = BODY_LIMIT,
         raw: bool = False,
+        upgrade: Upgrade | None = None,
     ) -> None:
         # A gap before the first recognised bytes has the same effect as a late start of the capture.
         joined = connection.joined or connection.gaps > 0
@@ -126,6 +143,9 @@ class Http1:
         self._wants_body = wants_body
         self._body_limit = body_limit
         self._raw = raw
+        self._upgrade = upgrade
+        self._next: _Next | None = None
+        """The decoder that goes on behind an upgrade."""
         self._streams = (Stream(TO_SERVER, joined), Stream(TO_CLIENT, joined))
         self._exchanges = Exchanges(joined)
         self._opaque = False
@@ -142,7 +162,7 @@ class Http1:
     def receive(self, data: Data) -> Iterable[Message]:
         """Return the messages that *data*, the next bytes of its direction, completes."""
         if self._opaque:
-            return ()
+            return () if self._next is None else self._next.receive(data)
         out = self._out = []
         stream = self._streams[data.direction]
         stream.mark = Mark(data.time_ns, data.frames)
@@ -157,12 +177,14 @@ class Http1:
                 payload, at = self._search(stream, payload, at)
             else:
                 payload, at = self._peek(stream, payload, at)
+        if self._next is not None and at < len(payload):
+            out += self._next.receive(data._replace(payload=payload[at:]))
         return out
 
     def gap(self, gap: Gap) -> Iterable[Message]:
         """Return the message that the hole ends; a body of known length goes on behind the hole."""
         if self._opaque:
-            return ()
+            return () if self._next is None else self._next.gap(gap)
         out = self._out = []
         stream = self._streams[gap.direction]
         self._settle_peek(stream)
@@ -185,7 +207,7 @@ class Http1:
     def closed(self, closed: Closed) -> Iterable[Message]:
         """Return the messages that the end of one direction (fin) or of both completes."""
         if self._opaque:
-            return ()
+            return () if self._next is None else self._next.closed(closed)
         out = self._out = []
         for stream in self._streams:
             if closed.how == "fin" and stream.direction != closed.direction:
@@ -252,6 +274,11 @@ class Http1:
     def _garbage(self, stream: Stream, rest: bytes) -> tuple[bytes, int]:
         """Report that *rest* is not HTTP/1; search a start line in it, unless it is another protocol."""
         # Only the first bytes of a direction identify a protocol: later ones may be a part of anything.
+        if self._upgrade is not None and rest.startswith(H2_PREFACE):
+            # The answer that agrees to HTTP/2 is missing, or comes late.
+            late = None if stream.fresh else self._exchanges.response(stream.mark.time_ns)
+            self._go_on(self._upgrade, late)
+            return rest, 0
         reason = foreign(rest) if stream.fresh else None
         if reason is not None:
             self._stop(stream, reason)
@@ -290,6 +317,10 @@ class Http1:
                 return True
             answered = self._exchanges.response(start.time_ns)
             self._answer_early(stream, answered.exchange)
+            if head.status == 101 and self._upgrade is not None and _is_http2(head):
+                # The answer to the request itself follows in HTTP/2.
+                self._go_on(self._upgrade, answered)
+                return True
             message = MessageUnderWay(head, start, stream.mark, answered.exchange, answered.method)
             self._frame(message, answered.target)
         stream.message = message
@@ -478,7 +509,7 @@ class Http1:
         )
         if head.status == 101:
             protocol = head.headers.get("upgrade", "").lower()
-            self._stop(stream, {"websocket": "websocket", "h2c": "http2"}.get(protocol, "upgraded"))
+            self._stop(stream, {"websocket": "websocket", _H2C: "http2"}.get(protocol, "upgraded"))
         elif message.request_method == "CONNECT" and 200 <= head.status < 300:
             self._stop(stream, "tunnel")
 
@@ -507,11 +538,19 @@ class Http1:
 
     def _stop(self, stream: Stream, reason: str) -> None:
         """Stop decoding: no later byte of this connection is HTTP/1."""
-        mark = stream.mark
+        self._leave()
+        self._out.append(Undecoded(self._connection, stream.mark.time_ns, reason, stream.mark.frames))
+
+    def _go_on(self, upgrade: Upgrade, request: Open | None) -> None:
+        """Hand the connection over to the decoder of HTTP/2, whose first stream answers *request*."""
+        self._leave()
+        asked = (request.exchange, request.method, request.target) if request is not None else None
+        self._next = upgrade(self._connection, asked)
+
+    def _leave(self) -> None:
         for side in self._streams:
             if side.message is not None and side.message.is_request:
                 self._cut_request(side, side.message)
-        self._out.append(Undecoded(self._connection, mark.time_ns, reason, mark.frames))
         self._opaque = True
         for side in self._streams:
             side.reset(LOST)

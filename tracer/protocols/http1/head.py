@@ -10,6 +10,7 @@ Source: RFC 9112 §2-5; RFC 9110 §5, §9.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -26,6 +27,8 @@ __all__ = [
     "foreign",
     "parse_head",
     "parse_start",
+    "read_fields",
+    "without_secrets",
 ]
 
 H2_PREFACE = b"PRI * HTTP/2.0\r\n"
@@ -68,7 +71,7 @@ def _is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
-def _without_secrets(target: str) -> str:
+def without_secrets(target: str) -> str:
     """Return *target* with digests in place of secret parameters, and without user and password."""
     if "@" in target:
         target = _USERINFO.sub(r"\1", target)
@@ -142,7 +145,7 @@ def parse_start(line: bytes) -> tuple[str, str, int, str] | None:
         return None
     if _METHOD.fullmatch(method) is None:
         return None
-    return method.decode("latin-1"), _without_secrets(target.strip().decode("latin-1")), 0, ""
+    return method.decode("latin-1"), without_secrets(target.strip().decode("latin-1")), 0, ""
 
 
 def parse_head(head: bytes) -> Head | None:
@@ -183,12 +186,36 @@ def parse_head(head: bytes) -> Head | None:
                 private.append(known)
         elif len(raw[name]) < VALUE_LIMIT:
             raw[name] = f"{raw[name]}, {value.strip()}"
+    return Head(*start, _kept(raw, private, len(rest)))
+
+
+def read_fields(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the headers of HTTP/2 *fields* as `parse_head` does: joined, limited, secrets as digests.
+
+    Source: RFC 9113 §8.2; §8.2.3 (a cookie may be split).
+    """
+    raw: dict[str, str] = {}
+    private: list[tuple[str, int]] = []
+    size = 0
+    for written, value in fields:
+        known = _KNOWN.get(written) or _learn(written)
+        name, kind = known
+        size += len(value)
+        if name not in raw:
+            raw[name] = value.strip()
+            if kind:
+                private.append(known)
+        elif len(raw[name]) < VALUE_LIMIT:
+            raw[name] = f"{raw[name]}{'; ' if name == 'cookie' else ', '}{value.strip()}"
+    return _kept(raw, private, size)
+
+
+def _kept(raw: dict[str, str], private: list[tuple[str, int]], size: int) -> dict[str, str]:
+    """Return *raw*, the headers of a head of *size* characters, with digests and limited values."""
     # Digests last, since a repeated or folded header is complete only here.
     for name, kind in private:
-        raw[name] = digest(raw[name]) if kind == _SECRET else _without_secrets(raw[name])
-    if len(rest) > VALUE_LIMIT:
-        raw = {name: value[:VALUE_LIMIT] for name, value in raw.items()}
-    return Head(*start, raw)
+        raw[name] = digest(raw[name]) if kind == _SECRET else without_secrets(raw[name])
+    return raw if size <= VALUE_LIMIT else {name: value[:VALUE_LIMIT] for name, value in raw.items()}
 
 
 _SECRET, _LINK = 1, 2
