@@ -16,6 +16,7 @@ LEVELS = (
     {"cli", "pytest_plugin"},
     {"live", "recording", "replay", "testing"},
     {"engine"},
+    {"second"},
     {
         "alignment",
         "calls",

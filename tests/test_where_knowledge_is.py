@@ -27,7 +27,7 @@ OTHER_MEANINGS = {
     ("reports/trace.py", "placement"): "a kind of note",
 }
 """Words of our own that are spelt like one of the cloud's."""
-KNOW_DECODERS = ("model", "openstack", "protocols", "testing")
+KNOW_DECODERS = ("model", "openstack", "protocols", "second", "testing")
 NAMED_DECODERS = {
     ("live/hold_up.py", "amqp091"): "whose closing ends consumers",
     ("live/hold_up.py", FIREHOSE): "whose closing ends consumers",

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ALL", "AUTO", "Settings"]
+__all__ = ["ALL", "AUTO", "ENGINES", "TSHARK", "Settings"]
 
 AUTO, ALL = "auto", "all"
 """In place of a grammar: the one of a creation that fits what is seen; each operation against its own."""
+
+TSHARK = "tshark"
+ENGINES = ("tracer", TSHARK)
+"""Who decodes captures: our own stages, or tshark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +32,5 @@ class Settings:
     """Steps that a selection names: the grammar must know them."""
     baseline: Path | None = None
     """Times of good creations, to compare with (`tracer.engine.learn`)."""
+    engine: str = ENGINES[0]
+    """Who decodes: one of ENGINES."""

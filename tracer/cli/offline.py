@@ -29,6 +29,7 @@ __all__ = ["baseline", "calls", "check", "compare", "extract", "show"]
 @click.command(short_help="Check every creation against its documented steps.")
 @options.captures
 @options.grammar
+@options.engine
 @options.topology
 @options.report_form
 @options.anonymize
@@ -40,6 +41,7 @@ __all__ = ["baseline", "calls", "check", "compare", "extract", "show"]
 @options.where
 @options.allow
 @options.baseline
+@options.cross_check
 @common_options
 @click.pass_obj
 @options.settings
@@ -52,6 +54,7 @@ def check(
     anonymize: bool,
     otlp: str | None,
     target: Path | None,
+    cross_check: bool,
 ) -> int:
     """Checks every VM creation in the captures against its documented steps.
 
@@ -60,6 +63,8 @@ def check(
       tracer check External_api.pcap Internal_base.pcap.zst
       tracer check incident/ --where outcome=stuck --where 'name=web-*' -v
       tracer check incident/ --format json -o report.json --allow unobserved:1
+      tracer check capture.snoop --engine tshark   a format that only tshark reads
+      tracer check incident/ --cross-check         where tshark decodes otherwise
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of
     them, - for standard input, or example:NAME for one that comes with tracer.
@@ -75,17 +80,23 @@ def check(
         if collector is not None:
             collector.endpoint(otlp)
         report = _report(captures, settings, common)
+        if cross_check:
+            report = _cross_checked(report, captures, settings, common, anonymize)
         found = len(report.verdicts)
         report = where.of(report)
         report = _mailable(report) if anonymize else report
         if form != "text":
             output.write_report(form, report, file)
             _warn(report, common)
-        elif report.verdicts or not found:
+        elif report.verdicts or not found or cross_check:
             from tracer.reports import console
 
             console.render(report, output.console(file, common), common.verbose)
     _remark(report, common)
+    if report.cross_check is not None:
+        from tracer.reports.cross_check import summary
+
+        output.say(summary(report.cross_check), common)
     if collector is not None:
         output.say(f"sent {collector.send(report, otlp)} spans to {collector.shown(otlp)}", common)
     if not report.verdicts:
@@ -96,6 +107,7 @@ def check(
 @click.command(short_help="Print every call that the captures hold.")
 @options.captures
 @options.grammar
+@options.engine
 @options.topology
 @options.form(
     "text",
@@ -154,6 +166,7 @@ def calls(
 @options.captures
 @options.trace
 @options.grammar
+@options.engine
 @options.topology
 @options.report_form
 @options.anonymize
@@ -407,6 +420,18 @@ def _report(captures: Sequence[str], settings: Settings, common: CommonOptions) 
 
     with progress(common) as shown:
         return engine.check(captures, settings, shown)
+
+
+def _cross_checked(
+    report: Report, captures: Sequence[str], settings: Settings, common: CommonOptions, anonymize: bool
+) -> Report:
+    """Return *report* with what tshark decodes otherwise."""
+    if anonymize:
+        raise UsageError("--cross-check quotes calls as they are: leave --anonymize out")
+    from tracer.engine.cross_check import cross_check
+
+    with progress(common) as shown:
+        return dataclasses.replace(report, cross_check=cross_check(captures, settings, shown))
 
 
 def _remark(report: Report, common: CommonOptions) -> None:

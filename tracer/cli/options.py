@@ -17,7 +17,7 @@ import click
 from tracer.cli.common import Function
 from tracer.cli.formats import FORMATS
 from tracer.errors import UsageError
-from tracer.settings import Settings
+from tracer.settings import ENGINES, Settings
 
 if TYPE_CHECKING:
     from tracer.model import Report, Verdict
@@ -34,6 +34,8 @@ __all__ = [
     "calls_until",
     "captures",
     "checkpoint",
+    "cross_check",
+    "engine",
     "every",
     "form",
     "grammar",
@@ -119,6 +121,19 @@ def path(_: click.Context, __: click.Parameter, value: str | None) -> Path | Non
     return None if value is None else Path(value)
 
 
+cross_check = click.option(
+    "--cross-check",
+    is_flag=True,
+    help="Decode with tshark too, and report each call that only one saw, or that differs.",
+)
+engine = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    metavar="|".join(ENGINES),
+    default=_DEFAULTS.engine,
+    show_default=True,
+    help="Who decodes; tshark reads more formats, slowly (needs tshark).",
+)
 topology = click.option(
     "--topology",
     "-t",

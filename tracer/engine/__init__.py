@@ -7,6 +7,7 @@ results       traces -> report; the list of all calls
 run           the three together: `check` and `calls`
 baseline      step times of good creations: learning and comparing
 comparison    the differences between two reports
+second_opinion, cross_check   captures decoded by tshark; both decoders compared
 """
 
 from tracer.engine.baseline import learn

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tracer.capture import CaptureArgument, Resolved, open_capture, resolve
 from tracer.capture.arguments import example_path
@@ -20,6 +20,9 @@ from tracer.engine.internal_errors import InternalErrors
 from tracer.model import Capture, PacketFields, SegmentFields
 from tracer.topology import GivenTopology
 from tracer.topology.planes import KNOWN_PLANES
+
+if TYPE_CHECKING:
+    from tracer.engine.stages import Stages
 
 __all__ = [
     "OpenCaptures",
@@ -53,6 +56,10 @@ class OpenCaptures:
     """The captures; counts of what was read are kept in them."""
     packets: list[Iterator[list[PacketFields]]]
     """The packets of each capture, in batches."""
+
+    def feed(self, stages: Stages, tick: Callable[[int], None]) -> None:
+        """Pass all packets to *stages*."""
+        stages.read(self.segments(stages.errors), tick)
 
     def segments(self, errors: InternalErrors | None = None) -> Iterator[list[SegmentFields]]:
         """Return the TCP segments of all captures in time order, in batches, each packet once.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from tracer.engine.baseline import load as load_baseline
 from tracer.engine.captures import OpenCaptures, Progress, open_captures
@@ -13,8 +13,11 @@ from tracer.engine.stages import Stages, rare_collections
 from tracer.engine.workflows import Workflows, load_workflows, one_workflow
 from tracer.errors import UsageError
 from tracer.model import CallRecord, DeviationKind, Report
-from tracer.settings import Settings
+from tracer.settings import TSHARK, Settings
 from tracer.topology import GivenTopology, load_topology
+
+if TYPE_CHECKING:
+    from tracer.engine.second_opinion import TsharkCaptures
 
 __all__ = ["calls", "check", "given_topology", "read", "require_known_allowances", "require_known_steps"]
 
@@ -76,7 +79,7 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
         workflows.adopt(usual.grammar, "the baseline was learnt under it")
     require_known_steps(workflows, settings.steps)
     given = given_topology(settings)
-    opened = open_captures(arguments, given, progress)
+    opened = _open(arguments, given, settings, progress)
     stages = Stages(opened.captures, given, settings, workflows)
     require_known_allowances(workflows, settings, given)
     found = report(stages, partial=read(stages, opened, progress))
@@ -95,7 +98,7 @@ def calls(
     """
     workflows = load_workflows(settings.grammar)
     given = given_topology(settings)
-    opened = open_captures(arguments, given, progress)
+    opened = _open(arguments, given, settings, progress)
     stages = Stages(opened.captures, given, settings, workflows, every_statement=True)
     partial = read(stages, opened, progress)
     return _then_interrupted(records(stages)) if partial else records(stages)
@@ -107,7 +110,18 @@ def _then_interrupted(records: Iterator[CallRecord]) -> Iterator[CallRecord]:
     raise KeyboardInterrupt
 
 
-def read(stages: Stages, opened: OpenCaptures, progress: Progress | None = None) -> bool:
+def _open(
+    arguments: Sequence[str], given: GivenTopology, settings: Settings, progress: Progress | None
+) -> OpenCaptures | TsharkCaptures:
+    if settings.engine != TSHARK:
+        return open_captures(arguments, given, progress)
+    # Imported here: nearly all runs do without.
+    from tracer.engine.second_opinion import open_for_tshark
+
+    return open_for_tshark(arguments, given, progress)
+
+
+def read(stages: Stages, opened: OpenCaptures | TsharkCaptures, progress: Progress | None = None) -> bool:
     """Read all of *opened*, the captures of *stages*; return True when the user interrupted."""
 
     def tick(time_ns: int) -> None:
@@ -120,7 +134,7 @@ def read(stages: Stages, opened: OpenCaptures, progress: Progress | None = None)
     partial = False
     with rare_collections():
         try:
-            stages.read(opened.segments(stages.errors), tick)
+            opened.feed(stages, tick)
         except KeyboardInterrupt:
             partial = True
         for capture in opened.captures:

@@ -125,8 +125,9 @@ class Stages:
         self._failed_more = 0
         self._reassembler = Reassembler(captures, ports)
         statements = None if every_statement else wants_statement
-        options = Options(wants_body, statements, self.calls.numbering.skipped)
-        self._decoders = Decoders(ports, options, self._reassembler.turn)
+        self.options = Options(wants_body, statements, self.calls.numbering.skipped)
+        """What the stages behind them need of decoders."""
+        self._decoders = Decoders(ports, self.options, self._reassembler.turn)
         listeners = listeners or Listeners()
         self._hears_closed = listeners.closed
         self._hears_calls = listeners.calls
@@ -179,9 +180,9 @@ class Stages:
         self.coverage.undecoded(event.connection, "internal error")
 
     def hear(self, heard: Iterable[Heard]) -> None:
-        """Process what a broker itself reports: messages, and connections that end."""
+        """Process what was decoded elsewhere, by a broker or by tshark: messages, holes, and ends."""
         for _, _, message in heard:
-            if isinstance(message, Closed):
+            if isinstance(message, Closed | Gap):
                 self._hole_or_end(message)
             else:
                 self._message(message)

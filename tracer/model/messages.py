@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tracer.model.packets import Frames
-from tracer.model.streams import TO_SERVER, Closed, Connection
+from tracer.model.streams import TO_SERVER, Closed, Connection, Gap
 
 __all__ = [
     "BROKER_HEADERS",
@@ -206,7 +206,7 @@ Message = (
 
 
 class Heard(NamedTuple):
-    """A message that a broker itself reports.
+    """A message that was decoded elsewhere: reported by a broker, or shown by tshark.
 
     The time is the first field, as in the segments that it is merged with.
     """
@@ -214,4 +214,4 @@ class Heard(NamedTuple):
     time_ns: int
     """Time of the report."""
     capture: int
-    message: AmqpMethod | AmqpContent | Closed
+    message: Message | Closed | Gap

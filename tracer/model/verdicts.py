@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tracer.model.packets import Capture
+
+if TYPE_CHECKING:
+    from tracer.model.second import CrossCheck
 
 __all__ = [
     "Attempt",
@@ -263,3 +266,5 @@ class Report:
     """Start times in ns of the traces outside of the requested time."""
     grammar_reason: str = ""
     """Why this grammar of a creation was chosen; empty where the user asked for it."""
+    cross_check: CrossCheck | None = None
+    """What tshark decodes otherwise, where that was asked for."""

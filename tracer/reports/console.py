@@ -16,6 +16,7 @@ from tracer.model import Report, Verdict
 from tracer.reports import (
     choice_words,
     clock,
+    cross_check,
     duration,
     losses,
     plain,
@@ -58,6 +59,9 @@ def render(report: Report, console: Console, verbose: int = 0) -> None:
     _totals(page, report, len(others) - len(in_full))
     _choice(page, report)
     _captures(page, report)
+    if report.cross_check is not None:
+        for line in cross_check.text(report.cross_check, page.names):
+            page.line(line, hang=6)
 
 
 # --- which traces, and how much of each -------------------------------------------------------------

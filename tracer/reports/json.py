@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from tracer.model import Attempt, CallRecord, Capture, Deviation, Note, Report, StepResult, Verdict
-from tracer.reports import timestamp
+from tracer.model.second import CrossCheck
+from tracer.reports import cross_check, timestamp
 from tracer.reports.clusters import Cluster, clusters
 
 __all__ = ["SCHEMA", "call_members", "encoded", "pieces", "render"]
@@ -76,10 +77,21 @@ def _head(report: Report) -> dict[str, Any]:
     head["seen"] = [{"what": _text(words), "count": count} for words, count in report.seen]
     if report.internal_errors:
         head["internal_errors"] = {_text(what): count for what, count in report.internal_errors}
+    if report.cross_check is not None:
+        head["cross_check"] = _cross_check(report.cross_check)
     head["forgotten"] = {_text(what): count for what, count in report.forgotten}
     if report.remarks:
         head["remarks"] = [_text(words) for words in report.remarks]
     head["advice"] = [_text(words) for words in report.advice]
+    return head
+
+
+def _cross_check(found: CrossCheck) -> dict[str, Any]:
+    head = cross_check.members(found)
+    for each in head["differences"]:
+        for example in each["examples"]:
+            for who, call in example.items():
+                example[who] = call_members(call) if call is not None else None
     return head
 
 

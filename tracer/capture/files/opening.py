@@ -27,9 +27,22 @@ _OTHERS = [
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
     (b"\x1f\x8b", "packed twice: unpack it once"),
     (b"\x28\xb5\x2f\xfd", "packed twice: unpack it once"),
-    (b"snoop\0\0\0", "a snoop capture: convert it with 'editcap -F pcap'"),
     (b"\x7fELF", "a program"),
     (b"%PDF", "a PDF document"),
+]
+# Source: the magic numbers of Wireshark's wiretap.
+_READ_BY_TSHARK = [
+    (b"snoop\0\0\0", "snoop"),
+    (b"\x54\x52\x00", "HP-UX nettl"),
+    (b"LOGG", "BLF"),
+    (b"XCP\0", "NetXRay"),
+    (b"RTSS", "Network Monitor"),
+    (b"GMBU", "Network Monitor"),
+    (b"TRSNIFF data    \x1a", "Sniffer"),
+    (b"\x7fver", "EtherPeek"),
+    (b"iptrace ", "AIX iptrace"),
+    (b"5VIEW", "5Views"),
+    (b"VIEWS", "5Views"),
 ]
 
 
@@ -83,6 +96,12 @@ def _reader(stream: ByteStream, path: str, capture: Capture) -> PcapReader | Pca
     if not head:
         inside = f" ({stream.packing} of nothing)" if stream.packing else ""
         raise SourceError(f"{name}: empty, 0 bytes{inside}: did the capture end before its first packet?")
+    for magic, format_name in _READ_BY_TSHARK:
+        if head.startswith(magic):
+            raise SourceError(
+                f"{name}: a capture of another format ({format_name}): --engine tshark may read it"
+                " (tracer check, calls and show), or convert it with 'editcap -F pcap'"
+            )
     packed = f"{stream.packing} of " if stream.packing else ""
     raise SourceError(f"{name}: not a capture ({_FORMATS}), but {packed}{_looks_like(head)}")
 
