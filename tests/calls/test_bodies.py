@@ -197,6 +197,8 @@ def test_words_are_one_short_line() -> None:
         ("GET", "/allocation_candidates?limit=1", 200, True),
         ("GET", "/v2.0/networks", 200, False),
         ("GET", "/v2.0/networks", 503, True),
+        ("GET", "/v2.0/networks?shared=True", 200, True),
+        ("GET", "/v2.0/networks?id=x&shared=True", 200, False),
         ("POST", "/v3/auth/tokens", 0, False),
         ("POST", "/v3/auth/tokens", 201, False),
         ("POST", "/v3/auth/tokens", 401, False),

@@ -11,6 +11,7 @@ from tracer.engine import check
 from tracer.model import Verdict
 from tracer.settings import Settings
 from tracer.testing import SPREAD, Cloud, UpstreamCreation
+from tracer.testing.cloud import PROJECT, VOLUME
 
 REASON = "the hypervisor is unwell"
 
@@ -24,7 +25,8 @@ class AskingCloud(Cloud):
         self, at: float, service: str, method: str, target: str, *more: Any, **named: Any
     ) -> None:
         if method == "POST" and service == "nova-api":
-            named["body"] = {"server": named["body"]["server"] | self.asks}
+            server = named["body"]["server"] | self.asks
+            named["body"] = {"server": {key: value for key, value in server.items() if value is not None}}
         super().from_outside(at, service, method, target, *more, **named)
 
 
@@ -37,7 +39,7 @@ class OneState(UpstreamCreation):
 
 
 class WithoutPorts(UpstreamCreation):
-    """The host asks neutron for nothing."""
+    """The host asks neutron for nothing; or for the networks of a project, and for nothing more."""
 
     def step_8b(self, number: int, host: str) -> str:
         return ""
@@ -157,6 +159,67 @@ def test_a_server_without_a_network_owes_no_port(grammar: str, tmp_path: Path) -
 def test_any_other_server_owes_its_port(networks: Any, tmp_path: Path) -> None:
     verdict = judged(tmp_path, WithoutPorts, {"networks": networks})
     assert (verdict.verdict, {s.step: s.status for s in verdict.steps}["8b"]) == ("deviates", "missing")
+
+
+def lists(own: int | None, shared: int | None) -> type[UpstreamCreation]:
+    """A host that asks neutron which networks it may use, and is told so many; None: it does not ask."""
+
+    class Listed(UpstreamCreation):
+        def step_8b(self, number: int, host: str) -> str:
+            for count, query in ((own, f"tenant_id={PROJECT}&shared=False"), (shared, "shared=True")):
+                if count is not None:
+                    networks = [{"id": self.cloud.fresh_id(), "name": "private"}] * count
+                    target = f"/v2.0/networks?{query}"
+                    answer = {"networks": networks}
+                    self.compute_call(host, "neutron-server", "GET", target, 200, answer)
+            return ""
+
+    return Listed
+
+
+UNNAMED: dict[str, Any] = {"networks": None}
+
+
+@pytest.mark.parametrize("asks", [UNNAMED, {"networks": []}], ids=["absent", "empty"])
+@pytest.mark.parametrize("grammar", ["openstack_create", "cloudvm_create"])
+def test_a_project_without_a_network_owes_no_port(grammar: str, asks: dict[str, Any], tmp_path: Path) -> None:
+    verdict = judged(tmp_path, lists(0, 0), asks, grammar)
+    assert (verdict.verdict, verdict.outcome) == ("conforms", "active")
+    (step,) = [each for each in verdict.steps if each.step == "8b"]
+    assert (step.status, step.reason) == ("skipped", "the request names no network, and the project has none")
+
+
+@pytest.mark.parametrize("networks", [(1, 0), (0, 1), (None, 1)])
+def test_a_project_with_a_network_owes_its_port(networks: tuple[int, int], tmp_path: Path) -> None:
+    verdict = judged(tmp_path, lists(*networks), UNNAMED)
+    assert (verdict.verdict, {s.step: s.status for s in verdict.steps}["8b"]) == ("deviates", "missing")
+
+
+@pytest.mark.parametrize("networks", [(None, None), (0, None), (None, 0)])
+def test_without_both_lists_nobody_can_say_whether_a_port_is_owed(
+    networks: tuple[int | None, int | None], tmp_path: Path
+) -> None:
+    verdict = judged(tmp_path, lists(*networks), UNNAMED)
+    (step,) = [each for each in verdict.steps if each.step == "8b"]
+    assert (verdict.verdict, verdict.deviations, step.status) == ("inconclusive", (), "unobserved")
+    assert "whether the project has one" in step.reason
+
+
+@pytest.mark.parametrize("asks", [{"networks": "auto"}, {"networks": [{"uuid": VOLUME}]}])
+def test_empty_lists_excuse_no_request_for_a_network(asks: dict[str, Any], tmp_path: Path) -> None:
+    verdict = judged(tmp_path, lists(0, 0), asks)
+    assert {s.step: s.status for s in verdict.steps}["8b"] == "missing"
+
+
+def test_a_port_that_was_made_is_seen_whatever_the_request_says(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, UpstreamCreation, UNNAMED)
+    assert (verdict.verdict, {s.step: s.status for s in verdict.steps}["8b"]) == ("conforms", "seen")
+
+
+@pytest.mark.parametrize(("how", "step"), [("hangs", "8c"), ("dies", "8c"), ("aborts", "8c")])
+def test_a_project_without_a_network_fails_where_its_host_says(how: str, step: str, tmp_path: Path) -> None:
+    verdict = judged(tmp_path, lists(0, 0), UNNAMED, breaks={"8c": how})
+    assert verdict.stopped_at == step
 
 
 @pytest.mark.parametrize(("how", "outcome"), [("hangs", "stuck"), ("dies", "error"), ("aborts", "error")])

@@ -67,7 +67,7 @@ def wants_body(method: str, target: str, headers: dict[str, str], status: int) -
 
     Bodies that hold credentials are never read.
     """
-    path, _ = split_target(target)
+    path, query = split_target(target)
     # Before all other rules: not even the text of a refused login is read.
     if rest.is_secret(path):
         return False
@@ -77,7 +77,9 @@ def wants_body(method: str, target: str, headers: dict[str, str], status: int) -
         kind = headers.get("content-type", "")
         # Not images and other binary uploads.
         return not kind or "json" in kind or "form-urlencoded" in kind or "text" in kind
-    return method == "GET" and status == 200 and _WANTED_GETS.search(path) is not None
+    if method != "GET" or status != 200:
+        return False
+    return _WANTED_GETS.search(path) is not None or rest.networks_listed(path, query) != ""
 
 
 def _decode(body: bytes) -> object:
@@ -143,7 +145,13 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
         facts.name = _named(name)
     if facts.creates:
         facts.volume = _boots_from_volume(inner)
-        facts.no_network = inner.get(rest.NETWORKS) == rest.NO_NETWORK
+        facts.networks = _networks_said(inner.get(rest.NETWORKS))
+
+
+def _networks_said(networks: object) -> str:
+    if networks == rest.NO_NETWORK:
+        return rest.NO_NETWORK
+    return "" if networks else rest.UNNAMED
 
 
 def _boots_from_volume(server: dict[str, object]) -> bool:
@@ -164,6 +172,10 @@ def read_answer(facts: RestFacts, body: bytes, headers: dict[str, str]) -> None:
         return
     ids = list(uuids(headers.get("location", "")))
     decoded = _decode(body) if body else None
+    if facts.method == "GET" and rest.networks_listed(facts.path, facts.query):
+        listed = decoded.get(rest.NETWORKS) if isinstance(decoded, dict) else None
+        facts.listed = len(listed) if isinstance(listed, list) else None
+        return
     if isinstance(decoded, dict):
         ids += _described(decoded)
         _read_states(facts, decoded)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tracer.grammar import Candidate, Grammar
 from tracer.model import Call, CallRecord, ConnectFacts, Outcome, RestFacts, Trace
+from tracer.openstack.rest import NO_NETWORK, UNNAMED, networks_listed
 from tracer.openstack.services import HOST_SERVICE, NEUTRON_SERVER, PORTAL
 from tracer.openstack.states import BAD
 
@@ -98,12 +99,48 @@ class Case:
 
     def not_asked_for(self, step: str) -> str:
         """Return, in words, that the request asks for nothing of *step*; '' where it does, or may."""
-        created = self.trace.created
-        facts = created.facts if created is not None else None
-        if not isinstance(facts, RestFacts) or not facts.no_network:
+        if self._networks_said == NO_NETWORK:
+            words = "the request asks for no network"
+        elif self._networks_said == UNNAMED and self._has_networks is False:
+            words = "the request names no network, and the project has none"
+        else:
             return ""
+        return words if self._is_of_network(step) else ""
+
+    def may_not_be_asked_for(self, step: str) -> str:
+        """Return, in words, why nobody can say whether the request asks for *step*; '' where one can."""
+        if self._networks_said != UNNAMED or self._has_networks is not None:
+            return ""
+        words = "the request names no network; whether the project has one is not in the captures"
+        return words if self._is_of_network(step) else ""
+
+    def _is_of_network(self, step: str) -> bool:
         ends = {(leg.caller, leg.callee) for leg in self.grammar.legs(step)}
-        return "the request asks for no network" if ends == {(HOST_SERVICE, NEUTRON_SERVER)} else ""
+        return ends == {(HOST_SERVICE, NEUTRON_SERVER)}
+
+    @cached_property
+    def _networks_said(self) -> str:
+        """What the request says of networks, as `RestFacts.networks`."""
+        created = self.trace.created
+        return created.facts.networks if created is not None and isinstance(created.facts, RestFacts) else ""
+
+    @cached_property
+    def _has_networks(self) -> bool | None:
+        """Whether the project may use a network, by neutron's last answers to its host; None where unknown.
+
+        It has none only if both lists are empty, that of its own and that of the shared ones.
+        """
+        listed: dict[str, int | None] = {}
+        for call in self.trace.calls:
+            facts = call.facts
+            if not isinstance(facts, RestFacts) or facts.method != "GET":
+                continue
+            which = networks_listed(facts.path, facts.query)
+            if which and self.records[call.serial].caller == HOST_SERVICE:
+                listed[which] = facts.listed
+        if any(listed.values()):
+            return True
+        return False if listed.get("own") == listed.get("shared") == 0 else None
 
     def is_damaged(self) -> bool:
         """Return whether the captures lack bytes of calls or connections that the grammar knows."""

@@ -41,6 +41,10 @@ class Explanation:
         return [witness for witness, _ in self.taken.get(step, ())]
 
 
+def _is_owed(case: Case, step: str) -> bool:
+    return step in case.required and not case.may_not_be_asked_for(step)
+
+
 def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
     """Return the cheapest explanation of the calls of *case* by its grammar.
 
@@ -48,7 +52,7 @@ def explain(case: Case, coverage: StepCoverage, ending: Ending) -> Explanation:
     """
     grammar = case.grammar
     costs = {
-        step.name: MISSING if step.name in case.required and coverage.would_show(step.name) else UNOBSERVED
+        step.name: MISSING if _is_owed(case, step.name) and coverage.would_show(step.name) else UNOBSERVED
         for step in grammar.steps
     }
     # Symbols of no step are those of a reschedule. Without this cost a repeated call could be explained by a

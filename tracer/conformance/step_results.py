@@ -121,6 +121,8 @@ def _unseen(
         return "skipped", ""
     if is_over and (unasked := case.not_asked_for(step.name)):
         return "skipped", unasked
+    if is_over and (unclear := case.may_not_be_asked_for(step.name)):
+        return "unobserved", unclear
     reason = coverage.why_not(step.name, strict=needed) or ""
     if reason:
         return "unobserved", reason

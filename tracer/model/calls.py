@@ -105,8 +105,11 @@ class RestFacts:
     """Placement: how many allocation candidates the answer holds."""
     volume: bool = False
     """The request of a server boots it from a volume."""
-    no_network: bool = False
-    """The request of a server wants no network."""
+    networks: str = ""
+    """What the request of a server says of networks: none (it wants none), unnamed (it leaves them to the
+    cloud); empty where it names some or asks for one, or is not read."""
+    listed: int | None = None
+    """How many networks the answer lists, to the question for those that a project may use."""
     events: tuple[Event, ...] = ()
     """POST /os-server-external-events: what it tells, each of one server."""
     broken: bool = False

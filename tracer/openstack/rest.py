@@ -58,6 +58,7 @@ __all__ = [
     "TOKEN",
     "TOKENS",
     "TOKEN_IN_PATH",
+    "UNNAMED",
     "UUID",
     "VM_URI",
     "VRM_PATHS",
@@ -70,6 +71,7 @@ __all__ = [
     "is_vrm",
     "leaves_hosts_out",
     "names_vrm_object",
+    "networks_listed",
     "role_of_path",
     "role_of_prefix",
     "sender_of_event",
@@ -307,6 +309,31 @@ NETWORKS = "networks"
 """Member of a request for a server that names its networks."""
 NO_NETWORK = "none"
 """Its value for a server that shall have no network (compute API 2.37)."""
+UNNAMED = "unnamed"
+"""Not a value of nova's: the request leaves its networks to the cloud."""
+_LIST_OF_NETWORKS = re.compile(r"(?:/network(?:ing)?)?/v2\.0/networks(?:\.json)?")
+_LONGEST_QUERY = 1_000
+
+
+def networks_listed(path: str, query: str) -> str:
+    """Return which networks a request lists, of those that a project may use: own, shared, or nothing.
+
+    nova asks for both where a server names none, and for those that it names by id
+    (nova/network/neutron.py, _get_available_networks).
+
+    >>> networks_listed("/v2.0/networks", "tenant_id=e114495f4b7d49c18a052454413cd3db&shared=False")
+    'own'
+    """
+    if not _LIST_OF_NETWORKS.fullmatch(path):
+        return ""
+    fields = dict(part.partition("=")[::2] for part in query[:_LONGEST_QUERY].split("&"))
+    if "id" in fields:
+        return ""
+    if fields.get("shared", "").lower() == "true":
+        return "shared"
+    return "own" if {PROJECT, OLD_PROJECT} & fields.keys() else ""
+
+
 SERVER = "server"
 """Member that holds a server."""
 STATUS = "status"
