@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tracer.engine import check
 from tracer.model import Verdict
 from tracer.settings import Settings
 from tracer.testing import SPREAD, Cloud, UpstreamCreation
-from tracer.testing.cloud import PROJECT, VOLUME
+from tracer.testing.cloud import PROJECT, VOLUME, Layout
 
 REASON = "the hypervisor is unwell"
 
@@ -226,3 +227,21 @@ def test_a_project_without_a_network_fails_where_its_host_says(how: str, step: s
 def test_a_server_without_a_network_fails_where_its_host_says(how: str, outcome: str, tmp_path: Path) -> None:
     verdict = judged(tmp_path, WithoutPorts, {"networks": "none"}, breaks={"8c": how})
     assert (verdict.outcome, verdict.stopped_at) == (outcome, "8c")
+
+
+# --- why a step could not have been seen ----------------------------------------------------------
+
+
+class _OnePoint(Layout):
+    def points(self, a: str, b: str) -> Sequence[str]:
+        return ("somewhere",)
+
+
+def test_two_addresses_are_not_said_to_be_one_host(tmp_path: Path) -> None:
+    """A capture point of no plane saw them both, and nothing between them."""
+    cloud = Cloud(_OnePoint(SPREAD.address), portal=False)
+    UpstreamCreation(cloud, at=100, reason=REASON, breaks={"7": "late"}).run()
+    (verdict,) = check(cloud.network.write(tmp_path), Settings(grammar="openstack_create")).verdicts
+    (step,) = [each for each in verdict.steps if each.step == "8b"]
+    words = "no capture point is known to see traffic between nova-compute and neutron-server"
+    assert (step.status, step.reason) == ("unobserved", words)

@@ -272,12 +272,14 @@ class Coverage:
             # A message passes the broker: one of its two legs is enough to see it.
             brokers = self._addresses_of(BROKER)
             legs = [self._passes(callers, brokers, protocol), self._passes(callees, brokers, protocol)]
-            return None if any(legs) else self._hidden_words(callers | callees, names)
+            return None if any(legs) else self._hidden_words(callers | callees, brokers, names)
         if protocol == "SQL":
             callees = self._addresses_of(DATABASE)
         if not callers or not callees or (protocol == "REST" and not self._serves(names[1])):
             return f"{names[0]} > {names[1]} was never seen in the captures"
-        return None if self._passes(callers, callees, protocol) else self._hidden_words(callers, names)
+        return (
+            None if self._passes(callers, callees, protocol) else self._hidden_words(callers, callees, names)
+        )
 
     def _unreadable(
         self, protocol: str, callers: set[str], callees: set[str], names: tuple[str, str]
@@ -293,11 +295,13 @@ class Coverage:
             return None
         return f"the traffic of {medium or names[1]} is not decoded: {reasons[0]}"
 
-    def _hidden_words(self, ends: set[str], names: tuple[str, str]) -> str:
-        """Return the reason for two ends whose packets pass no capture point."""
-        if not ends:
+    def _hidden_words(self, some: set[str], others: set[str], names: tuple[str, str]) -> str:
+        """Return the reason for two ends whose packets pass no capture point, or none that is known to."""
+        if not some:
             return f"{names[0]} and {names[1]} were never seen: their host is not captured"
-        return f"{names[0]} and {names[1]} are on one host: no capture point sees traffic within it"
+        if some & others:
+            return f"{names[0]} and {names[1]} are on one host: no capture point sees traffic within it"
+        return f"no capture point is known to see traffic between {names[0]} and {names[1]}"
 
     def _passes(self, some: set[str], others: set[str], protocol: str) -> bool:
         """Return whether packets between any of these addresses pass a capture point."""
