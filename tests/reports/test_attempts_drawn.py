@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from tracer.engine import check
 from tracer.model import Report
-from tracer.reports import html, ladder, shown_status
+from tracer.reports import html, ladder, shown_status, svg
 from tracer.reports import json as json_report
 from tracer.reports.sequence import Mark, entries, rows
 from tracer.settings import Settings
@@ -60,7 +61,16 @@ def test_the_page_draws_it_too(tmp_path: Path) -> None:
         labels = opened_page.locator(".arrow-row text").all_text_contents()
         assert labels.count(f"{BUILD} ok") == 2
         (mark,) = opened_page.locator(".mark-row.attempt text").all_text_contents()
+        steps = opened_page.locator("svg text.step").all_text_contents()
+        assert steps.count("7") == 2
         assert f"compute1 stopped at 8b: {REASON}" in mark
+
+
+def test_a_drawing_names_the_step_again_in_each_attempt(tmp_path: Path) -> None:
+    """The host before called nobody. Once more it is the heading of its rows in the waterfall."""
+    hosts = [{"compute1": {"8b": "fails"}, "compute2": {}}]
+    drawn = b"".join(svg.pieces(judged(tmp_path, hosts=hosts))).decode()
+    assert len(re.findall(r">7</text>", drawn)) == 3
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,8 @@ class _Picture:
         for entry in entries(self._verdict):
             if isinstance(entry, Mark):
                 self._band(entry)
+                # Behind a band the step is named again: that of the next attempt may be the same.
+                step = ""
                 continue
             call = entry.call
             self._row(entry, "" if call.step == step else call.step or "", before)

@@ -137,6 +137,8 @@ function drawMark(sheet, mark) {
     made.push(svg("path", { d: `M${ends[0]} ${y}H${ends[1] - way * 2}m${-way * 8} -4l${way * 8} 4l${-way * 8} 4` }));
   } else if (mark.kind === "missing") made.push(svg("path", { d: `M0 ${top + high}H${across}` }));
   sheet.right.append(svg("g", { class: `mark-row ${mark.kind}` }, made));
+  // Behind a mark the step is named again: that of the next attempt may be the same.
+  sheet.step = "";
   if (mark.step) sheet.left.append(svg("text", { x: sheet.narrow ? 6 : 10, y: top + 17, class: mark.kind === "unobserved" || mark.kind === "rest" ? "step" : "step bad" }, mark.step));
   sheet.y = top + high + (sheet.time ? 0 : 1);
 }
