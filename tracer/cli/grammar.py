@@ -71,7 +71,10 @@ def grammar(context: click.Context) -> int:
 @common_options
 @click.pass_obj
 def list_(common: CommonOptions) -> int:
-    """Names the grammars that come with tracer: their steps, and what begins them."""
+    """Names the grammars that come with tracer: how many steps they have, and what they check.
+
+    With -v the terminals of the calls that begin a trace as well.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -79,18 +82,14 @@ def list_(common: CommonOptions) -> int:
 
     with output.destination(None, ()) as file:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("grammar", "steps", "begins with", "title"):
+        headings = ("grammar", "steps", "title", *(("begins with",) if common.verbose else ()))
+        for heading in headings:
             table.add_column(heading, overflow="fold", justify="right" if heading == "steps" else "left")
         for name in shipped():
             known = load(name)
-            first = known.begins[0] if known.begins else ""
-            more = f" (+{len(known.begins) - 1})" if len(known.begins) > 1 else ""
-            table.add_row(
-                Text(name, "bold"),
-                str(len(known.steps)),
-                Text(first + more),
-                Text(output.plain(known.title, 200)),
-            )
+            title = output.plain(known.title, 200)
+            cells = (Text(name, "bold"), str(len(known.steps)), title, ", ".join(known.begins))
+            table.add_row(*cells[: len(headings)])
         _print(output.console(file, common), table)
     return CONFORMS
 
