@@ -32,6 +32,7 @@ COMMANDS = {
     "capture",
     "check",
     "compare",
+    "explain",
     "extract",
     "grammar",
     "replay",

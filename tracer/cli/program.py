@@ -18,6 +18,7 @@ from tracer.cli.common import (
     common_options,
     version,
 )
+from tracer.cli.explain import explain
 from tracer.cli.grammar import grammar
 from tracer.cli.offline import baseline, calls, check, compare, extract, show
 from tracer.cli.output import CONFORMS, COULD_NOT_RUN, INTERRUPTED
@@ -77,7 +78,7 @@ def program(context: click.Context) -> int:
     return COULD_NOT_RUN
 
 
-for command in (check, calls, show, watch, capture, replay, baseline, extract, compare, grammar):
+for command in (check, calls, show, watch, capture, replay, baseline, extract, compare, grammar, explain):
     program.add_command(command)
 
 

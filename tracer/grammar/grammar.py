@@ -40,6 +40,8 @@ class Step:
     """Terminals that are evidence of it."""
     deadline_ns: int | None = None
     """From `within_60s{…}`: the most time from the call before it to the end of its own last call."""
+    breaks: str = ""
+    """What usually breaks it: the comment `//: …` above its rule; '' without one."""
 
 
 class Refusal(NamedTuple):

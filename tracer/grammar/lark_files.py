@@ -27,6 +27,8 @@ _HINTS = {
     "Symbol already defined": "import it once",
 }
 """Part of Lark's message -> what to do."""
+_REMARK = "//:"
+"""Begins a comment above the rule of a step that says what usually breaks the step."""
 
 
 class Rule(NamedTuple):
@@ -117,6 +119,15 @@ class GrammarSource:
             for number, line in enumerate(self.texts[path].splitlines(), 1):
                 if pattern.match(line):
                     yield path, number, line.partition("//")[2].strip()
+
+    def remark(self, path: str, number: int) -> str:
+        """Return the text of the lines `//: …` directly above line *number* of a file, joined; '' without."""
+        found: list[str] = []
+        for line in reversed(self.texts[path].splitlines()[: number - 1]):
+            if not line.startswith(_REMARK):
+                break
+            found.insert(0, line.removeprefix(_REMARK).strip())
+        return " ".join(found)
 
     def place(self, name: str) -> str:
         """Return `file:line` of a rule or terminal."""
