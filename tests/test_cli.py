@@ -158,7 +158,7 @@ MISTAKES = [
     (
         ["nope"],
         "no command 'nope'; there are check, calls, show, watch, capture, replay, baseline, extract, compare,"
-        " grammar, explain, completion",
+        " grammar, doctor, explain, completion",
     ),
     (["example:ok-image", "-v"], "to check captures, write `tracer check example:ok-image -v`"),
     (["check", "x", "--formt", "json"], "tracer check has no option --formt; did you mean --format?"),
@@ -544,6 +544,7 @@ def test_a_shell_gets_its_completion_script(shell: str, pipeline: Pipeline) -> N
                 "extract",
                 "compare",
                 "grammar",
+                "doctor",
                 "explain",
                 "completion",
             ],

@@ -32,6 +32,7 @@ COMMANDS = {
     "capture",
     "check",
     "compare",
+    "doctor",
     "explain",
     "extract",
     "grammar",

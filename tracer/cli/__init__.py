@@ -6,6 +6,7 @@ watch     tracer watch, and the live view of a replay
 capture   tracer capture
 replay    tracer replay
 grammar   tracer grammar
+doctor    tracer doctor
 explain   tracer explain
 options   options of the commands, and the parsing of their values
 formats   the formats of a report

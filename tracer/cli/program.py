@@ -18,6 +18,7 @@ from tracer.cli.common import (
     common_options,
     version,
 )
+from tracer.cli.doctor import doctor
 from tracer.cli.explain import explain
 from tracer.cli.grammar import grammar
 from tracer.cli.offline import baseline, calls, check, compare, extract, show
@@ -78,7 +79,20 @@ def program(context: click.Context) -> int:
     return COULD_NOT_RUN
 
 
-for command in (check, calls, show, watch, capture, replay, baseline, extract, compare, grammar, explain):
+for command in (
+    check,
+    calls,
+    show,
+    watch,
+    capture,
+    replay,
+    baseline,
+    extract,
+    compare,
+    grammar,
+    doctor,
+    explain,
+):
     program.add_command(command)
 
 
