@@ -30,6 +30,8 @@ class Settings:
     """KIND or KIND:STEP, accepted as a note."""
     steps: tuple[str, ...] = ()
     """Steps that a selection names: the grammar must know them."""
+    keylog: Path | None = None
+    """TLS secrets (NSS key log format)."""
     baseline: Path | None = None
     """Times of good creations, to compare with (`tracer.engine.learn`)."""
     engine: str = ENGINES[0]

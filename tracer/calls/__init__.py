@@ -99,7 +99,7 @@ class Calls:
             call = self._sql.result(message)  # type: ignore[arg-type]
             return (call,) if call is not None else ()
         if kind is Undecoded:
-            self._rpc.handshakes.ignore(message.connection)
+            self._rpc.undecoded(message)  # type: ignore[arg-type]
         elif kind is Closed:
             return self._closed(message)  # type: ignore[arg-type]
         return ()

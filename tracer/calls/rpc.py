@@ -37,7 +37,18 @@ from tracer.calls.rpc_facts import (
     routing_key,
     set_result,
 )
-from tracer.model import CLIENT, TO_SERVER, AmqpContent, AmqpMethod, Call, Closed, End, RpcFacts
+from tracer.model import (
+    CALLS_OVER,
+    CLIENT,
+    TO_SERVER,
+    AmqpContent,
+    AmqpMethod,
+    Call,
+    Closed,
+    End,
+    RpcFacts,
+    Undecoded,
+)
 from tracer.model.tables import forget, trim
 from tracer.openstack.services import FANOUT
 
@@ -71,6 +82,8 @@ class RpcCalls:
         self._replied_keys: set[tuple[str, str]] = set()
         """(exchange, routing key) of calls that were answered although no delivery was seen: the capture does
         not show the consumer's connection, so a missing delivery means nothing."""
+        self._dark: set[str] = set()
+        """Addresses of brokers with an encrypted connection that is not opened."""
         self._never_delivered: OrderedDict[int, Call] = OrderedDict()
         self._channels = Channels()
         self.handshakes = Handshakes(serial)
@@ -357,12 +370,22 @@ class RpcCalls:
                 call.result = "?"
         return calls
 
+    def undecoded(self, message: Undecoded) -> None:
+        """Follow a connection no more. Where it is encrypted, it may carry any delivery of its broker."""
+        self.handshakes.ignore(message.connection)
+        connection = message.connection
+        is_rpc = CALLS_OVER.get(connection.protocol or "") == "RPC"
+        if is_rpc and message.reason.startswith("tls") and len(self._dark) < REMEMBERED:
+            self._dark.add(connection.server.address)
+
     def flush(self) -> list[Call]:
         """Change *undelivered* to `?` where the capture does not show the deliveries to that consumer."""
         calls = []
         for call in self._never_delivered.values():
             facts = facts_of(call)
-            if call.result == "undelivered" and (facts.exchange, facts.routing_key) in self._replied_keys:
+            is_hidden = call.connection.server.address in self._dark
+            is_hidden = is_hidden or (facts.exchange, facts.routing_key) in self._replied_keys
+            if call.result == "undelivered" and is_hidden:
                 call.result = "?"
                 calls.append(call)
         self._never_delivered.clear()

@@ -31,6 +31,7 @@ __all__ = ["baseline", "calls", "check", "compare", "extract", "show"]
 @options.grammar
 @options.engine
 @options.topology
+@options.keylog
 @options.report_form
 @options.anonymize
 @options.otlp
@@ -109,6 +110,7 @@ def check(
 @options.grammar
 @options.engine
 @options.topology
+@options.keylog
 @options.form(
     "text",
     "jsonl",
@@ -168,6 +170,7 @@ def calls(
 @options.grammar
 @options.engine
 @options.topology
+@options.keylog
 @options.report_form
 @options.anonymize
 @options.target
@@ -222,6 +225,7 @@ def show(
 @options.captures
 @options.grammar
 @options.topology
+@options.keylog
 @options.target
 @options.stall
 @options.since
@@ -280,6 +284,7 @@ def baseline(
 @click.option("--raw", is_flag=True, help="Leave tokens, passwords and user data in the packets.")
 @options.grammar
 @options.topology
+@options.keylog
 @options.since
 @options.until
 @common_options

@@ -40,6 +40,7 @@ __all__ = [
     "form",
     "grammar",
     "interfaces",
+    "keylog",
     "metrics",
     "most_files",
     "notify",
@@ -143,6 +144,14 @@ topology = click.option(
     help="Planes, roles and ports (TOML); else inferred.",
 )
 
+
+keylog = click.option(
+    "--keylog",
+    metavar="FILE",
+    type=click.Path(),
+    callback=path,
+    help="TLS secrets (NSS key log): encrypted connections are read as well.",
+)
 
 MOST = 1_000_000_000
 """Limit of seconds, megabytes and speeds: more cannot be meant, and overflows."""

@@ -36,6 +36,7 @@ __all__ = ["follow", "watch"]
 @options.autostop
 @options.grammar
 @options.topology
+@options.keylog
 @options.form("auto", "view", "text", "jsonl", description="auto: view on a terminal, jsonl on a pipe.")
 @options.stall
 @options.allow
@@ -85,6 +86,8 @@ def watch(
         privileges.drop()
         return run
 
+    if settings.keylog is not None and not settings.keylog.exists():
+        output.say(f"warning: --keylog {settings.keylog} is not there yet: it is read once it is", common)
     side_outputs = _SideOutputs(metrics, notify, settings.grammar, checkpoint)
     return output.exit_code(follow(begin, form, packets, duration_s, common, side_outputs, announced=True))
 

@@ -20,6 +20,7 @@ from tracer.engine.captures import (
     reopen,
     resolve_captures,
 )
+from tracer.engine.keys import require_key_log
 from tracer.engine.results import report_on
 from tracer.engine.run import calls, check, given_topology, read, require_known_allowances
 from tracer.engine.stages import Listeners, Stages, rare_collections, trace_id
@@ -46,6 +47,7 @@ __all__ = [
     "read",
     "reopen",
     "report_on",
+    "require_key_log",
     "require_known_allowances",
     "resolve_captures",
     "trace_id",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from tracer.capture import CaptureArgument, Resolved, open_capture, resolve
@@ -56,6 +56,8 @@ class OpenCaptures:
     """The captures; counts of what was read are kept in them."""
     packets: list[Iterator[list[PacketFields]]]
     """The packets of each capture, in batches."""
+    ignored: list[str] = field(default_factory=list)
+    """Entries of the given folders that are not captures by their name."""
 
     def feed(self, stages: Stages, tick: Callable[[int], None]) -> None:
         """Pass all packets to *stages*."""
@@ -115,7 +117,7 @@ def open_captures(
     if progress is not None:
         for path in resolved.ignored:
             progress.ignored(path, "not a capture by its name")
-    return open_resolved(resolved.captures, progress)
+    return replace(open_resolved(resolved.captures, progress), ignored=resolved.ignored)
 
 
 def open_resolved(arguments: Sequence[CaptureArgument], progress: Progress | None = None) -> OpenCaptures:

@@ -63,6 +63,7 @@ def report_on(
                     misnamed,
                     *_clocks(stages.captures),
                     _cut(nameless),
+                    stages.keys.remark(),
                     stages.internal_error_words(),
                 ),
             )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from tracer.engine.baseline import load as load_baseline
 from tracer.engine.captures import OpenCaptures, Progress, open_captures
+from tracer.engine.keys import key_log_beside, require_key_log
 from tracer.engine.results import records, report
 from tracer.engine.stages import Stages, rare_collections
 from tracer.engine.workflows import Workflows, load_workflows, one_workflow
@@ -78,15 +79,27 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     if usual is not None:
         workflows.adopt(usual.grammar, "the baseline was learnt under it")
     require_known_steps(workflows, settings.steps)
+    require_key_log(settings.keylog)
     given = given_topology(settings)
     opened = _open(arguments, given, settings, progress)
     stages = Stages(opened.captures, given, settings, workflows)
     require_known_allowances(workflows, settings, given)
     found = report(stages, partial=read(stages, opened, progress))
+    if hint := _key_log_hint(opened, settings):
+        found = replace(found, remarks=(*found.remarks, hint))
     if usual is None:
         return found
     verdicts = [usual.compare(verdict) for verdict in found.verdicts]
     return replace(found, verdicts=verdicts, baseline=(usual.path, usual.traces))
+
+
+def _key_log_hint(opened: OpenCaptures | TsharkCaptures, settings: Settings) -> str:
+    """Return that a key log lies beside captures with encrypted connections; empty if none does."""
+    reasons = (why for capture in opened.captures for why in capture.undecoded)
+    if settings.keylog is not None or not isinstance(opened, OpenCaptures):
+        return ""
+    path = key_log_beside(opened.ignored) if any(why.startswith("tls") for why in reasons) else None
+    return f"encrypted connections are read as well with --keylog {path}" if path else ""
 
 
 def calls(
@@ -98,6 +111,7 @@ def calls(
     """
     workflows = load_workflows(settings.grammar)
     given = given_topology(settings)
+    require_key_log(settings.keylog)
     opened = _open(arguments, given, settings, progress)
     stages = Stages(opened.captures, given, settings, workflows, every_statement=True)
     partial = read(stages, opened, progress)
@@ -115,6 +129,8 @@ def _open(
 ) -> OpenCaptures | TsharkCaptures:
     if settings.engine != TSHARK:
         return open_captures(arguments, given, progress)
+    if settings.keylog is not None:
+        raise UsageError("--keylog: tracer's own engine opens TLS; leave --engine tshark out")
     # Imported here: nearly all runs do without.
     from tracer.engine.second_opinion import open_for_tshark
 

@@ -20,6 +20,7 @@ from tracer.calls import Calls, wants_body, wants_statement
 from tracer.conformance import Checker, Coverage
 from tracer.correlation import Correlator, Pending
 from tracer.engine.internal_errors import InternalErrors
+from tracer.engine.keys import KeySource
 from tracer.engine.workflows import Workflows
 from tracer.grammar import Grammar
 from tracer.model import (
@@ -38,7 +39,7 @@ from tracer.model import (
     Verdict,
 )
 from tracer.openstack.services import PORTAL
-from tracer.protocols import PORTS, Decoders, Options
+from tracer.protocols import PORTS, SERVER_PORTS, Decoders, Options
 from tracer.reassembly import Event, Reassembler
 from tracer.settings import Settings
 from tracer.topology import GivenTopology, Topology
@@ -123,9 +124,10 @@ class Stages:
         self._failed: Counter[str] = Counter()
         """Failed connections that became calls, by the client's address; '' of all that are strangers."""
         self._failed_more = 0
-        self._reassembler = Reassembler(captures, ports)
+        self._reassembler = Reassembler(captures, SERVER_PORTS | ports.keys())
         statements = None if every_statement else wants_statement
-        self.options = Options(wants_body, statements, self.calls.numbering.skipped)
+        self.keys = KeySource(settings.keylog, captures)
+        self.options = Options(wants_body, statements, self.calls.numbering.skipped, self.keys.log)
         """What the stages behind them need of decoders."""
         self._decoders = Decoders(ports, self.options, self._reassembler.turn)
         listeners = listeners or Listeners()

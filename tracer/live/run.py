@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tracer.capture.arguments import resolve_live
 from tracer.capture.interface import default_filter
@@ -15,6 +15,7 @@ from tracer.engine import (
     known_planes,
     load_workflows,
     one_workflow,
+    require_key_log,
     require_known_allowances,
     resolve_captures,
 )
@@ -22,7 +23,7 @@ from tracer.errors import UsageError
 from tracer.live.follow import Patience
 from tracer.live.watch import Watch
 from tracer.model.events import Event
-from tracer.openstack.services import NOVA_API
+from tracer.openstack.services import NOVA_API, PROTOCOL_WITHIN_TLS
 from tracer.protocols import PORTS
 from tracer.topology import GivenTopology
 
@@ -45,6 +46,7 @@ def open_watch(
     each event. Raises UsageError, GrammarError or SourceError.
     """
     given = given_topology(settings)
+    require_key_log(settings.keylog, may_come=True)
     workflows = _workflows(settings)
     arguments = resolve_live(interfaces, known_planes(given))
     if not arguments and not brokers:
@@ -52,7 +54,8 @@ def open_watch(
             "no source given: use -i PLANE=INTERFACE, -i PLANE=FIFO, -i PLANE=- (standard input)"
             " or --amqp URL"
         )
-    wanted = proposed_filter(given) if bpf is None else bpf
+    encrypted = PROTOCOL_WITHIN_TLS if settings.keylog else {}
+    wanted = proposed_filter(given, encrypted) if bpf is None else bpf
     sources = [*interface_sources(arguments, wanted), *broker_sources(brokers, len(arguments))]
     return _opened(sources, given, settings, workflows, tell, patience)
 
@@ -95,10 +98,10 @@ def _workflows(settings: Settings) -> Workflows:
     return load_workflows(settings.grammar)
 
 
-def proposed_filter(given: GivenTopology) -> str:
-    """Return the default capture filter for interfaces: the ports of the protocols.
+def proposed_filter(given: GivenTopology, encrypted: Mapping[int, str] | None = None) -> str:
+    """Return the default capture filter for interfaces: the ports of the protocols, and those *encrypted*.
 
     When *given* has addresses of nova-api, SQL is captured for these addresses only.
     """
     apis = {address for (address, _), role in given.roles.items() if role == NOVA_API}
-    return default_filter({**PORTS, **given.ports}, tuple(sorted(apis)))
+    return default_filter({**PORTS, **(encrypted or {}), **given.ports}, tuple(sorted(apis)))

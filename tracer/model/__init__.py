@@ -37,6 +37,7 @@ from tracer.model.messages import (
     SqlLogin,
     SqlResult,
     SqlStatement,
+    TlsHello,
     Undecoded,
 )
 from tracer.model.packets import (
@@ -134,6 +135,7 @@ __all__ = [
     "SqlStatement",
     "StepResult",
     "StepStatus",
+    "TlsHello",
     "Trace",
     "Undecoded",
     "Verdict",

@@ -20,6 +20,7 @@ __all__ = [
     "SqlLogin",
     "SqlResult",
     "SqlStatement",
+    "TlsHello",
     "Undecoded",
 ]
 
@@ -200,8 +201,37 @@ class Undecoded(NamedTuple):
     frames: Frames
 
 
+class TlsHello(NamedTuple):
+    """What the two ends of a TLS connection have said before they encrypted; one for a connection.
+
+    Keys are not needed for it. Of a connection that began before the capture there is none.
+    """
+
+    connection: Connection
+    time_ns: int
+    """When the server had said what it says openly, or the connection ended."""
+    frames: Frames
+    """The frame that completes the server's hello, else the client's."""
+    server_name: str
+    """The name that the client asks for (SNI); empty without one."""
+    alpn: tuple[str, ...]
+    """Application protocols ('h2', 'http/1.1'): the chosen one where told openly, else those offered."""
+    version: str
+    """'1.2', '1.3' …; empty if the server has not answered."""
+    certificate_names: tuple[str, ...] = ()
+    """Names of the server's certificate. TLS 1.3 encrypts it, and a session that goes on has none."""
+
+
 Message = (
-    HttpRequest | HttpResponse | AmqpMethod | AmqpContent | SqlLogin | SqlStatement | SqlResult | Undecoded
+    HttpRequest
+    | HttpResponse
+    | AmqpMethod
+    | AmqpContent
+    | SqlLogin
+    | SqlStatement
+    | SqlResult
+    | TlsHello
+    | Undecoded
 )
 
 

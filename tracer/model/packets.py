@@ -66,6 +66,8 @@ class Capture:
     undecoded_streams: int = 0
     undecoded: Counter[str] = field(default_factory=Counter)
     """Reason why streams of this capture were not decoded -> number of streams."""
+    secrets: list[bytes] = field(default_factory=list, repr=False)
+    """pcapng: TLS secrets in it, key logs (NSS format), until the decoders take them."""
     protocol: str = ""
     """The only protocol that it can show: RPC for a broker's firehose, whose `packets` are messages. Empty:
     all protocols."""

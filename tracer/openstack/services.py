@@ -44,6 +44,7 @@ __all__ = [
     "PORTAL",
     "PROJECTS",
     "PROTOCOL_OF_PORT",
+    "PROTOCOL_WITHIN_TLS",
     "PROXY",
     "ROLES",
     "ROLE_OF_PORT",
@@ -226,7 +227,7 @@ SERVICES = (
         narrow="comp",
     ),
     Service(VRM, _BEHIND, ((7443, ""), (7070, _HTTP))),
-    Service(BROKER, _MEDIUM, ((5672, _AMQP),)),
+    Service(BROKER, _MEDIUM, ((5672, _AMQP), (5671, ""))),
 )
 """In the order in which a creation meets them; the broker, which is an end of no step, comes last."""
 
@@ -263,6 +264,8 @@ PROTOCOL_OF_PORT = {
     if decoder
 }
 """Server port -> name of the decoder of its traffic."""
+PROTOCOL_WITHIN_TLS = {5671: _AMQP, 7443: _HTTP, 443: _HTTP, 8443: _HTTP, 15671: _HTTP}
+"""Server port -> name of the decoder of what is encrypted there. An API may encrypt on its own port."""
 ROLE_OF_PROGRAM = {name: service.role for service in SERVICES for name in service.programs}
 ROLE_OF_TOPIC = {topic: service.role for service in SERVICES for topic in service.topics}
 RUNS_PROGRAM = frozenset(ROLE_OF_PROGRAM.values())

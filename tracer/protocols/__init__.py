@@ -21,13 +21,14 @@ from tracer.model import (
     Message,
     Undecoded,
 )
-from tracer.openstack.services import PROTOCOL_OF_PORT
+from tracer.openstack.services import PROTOCOL_OF_PORT, PROTOCOL_WITHIN_TLS
 from tracer.protocols.amqp091 import Amqp091
 from tracer.protocols.http1 import Http1
 from tracer.protocols.http2 import Http2
 from tracer.protocols.mysql import MySql
+from tracer.protocols.tls import KeyLog, Tls
 
-__all__ = ["BUILTIN", "PORTS", "RAW_LIMIT", "Decoder", "Decoders", "Options"]
+__all__ = ["BUILTIN", "PORTS", "RAW_LIMIT", "SERVER_PORTS", "Decoder", "Decoders", "Options"]
 
 
 class Decoder(Protocol):
@@ -64,6 +65,8 @@ PORTS: dict[int, str] = PROTOCOL_OF_PORT
 
 RAW_LIMIT = 16 << 20
 """Bytes of a body that are kept for `tracer replay`, which sends it again."""
+SERVER_PORTS = frozenset((*PORTS, *PROTOCOL_WITHIN_TLS))
+"""Default ports of servers, those of encrypted protocols as well."""
 UNKNOWN_AFTER = 12
 """A connection is given up when this many pieces of data show no known protocol."""
 
@@ -78,6 +81,8 @@ class Options:
     """Text of an SQL statement -> make a message of it? None: of all."""
     skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None
     """Called with time and frames of each statement that was not wanted."""
+    keys: KeyLog | None = None
+    """The secrets that open TLS connections."""
     raw: bool = False
     """Keep messages as they were sent, with their secrets, so that they can be sent again."""
 
@@ -93,6 +98,8 @@ class Decoders:
         self, ports: Mapping[int, str], options: Options, turn: Callable[[Connection], None] | None = None
     ) -> None:
         self._by_name = {decoder.name: decoder for decoder in BUILTIN}
+        # What the user states of a port holds for what is within TLS, too.
+        self._within_tls = {**PROTOCOL_WITHIN_TLS, **ports}
         self._ports = dict(ports)
         self._options = options
         self._raw: dict[str, Any] = {"raw": True, "body_limit": RAW_LIMIT} if options.raw else {}
@@ -137,22 +144,17 @@ class Decoders:
         connection = data.connection
         if connection.number in self._ignored:
             return ()
-        kind, direction = self._recognise(data)
+        kind, direction = self._recognise(data, self._name_of(connection, self._ports))
         if kind is None:
-            if _is_tls(data.payload):
-                return self._ignore(connection, data.time_ns, "tls", data.frames)
-            tries = self._tries[connection.number] = self._tries.get(connection.number, 0) + 1
-            # A connection that began before the capture may start in the middle of a message: more data
-            # may show its protocol.
-            if tries < UNKNOWN_AFTER:
-                return ()
-            return self._ignore(connection, data.time_ns, "unknown protocol", data.frames)
+            return self._unknown(data, "unknown protocol")
         if direction != data.direction and not connection.certain and self._turn is not None:
             self._turn(connection)
             # This piece was labelled before the turn; the following ones have the new directions.
             data = data._replace(direction=TO_CLIENT if data.direction == TO_SERVER else TO_SERVER)
         self._tries.pop(connection.number, None)
-        connection.protocol = kind.name
+        # Of an encrypted connection the port says what is in it.
+        is_tls = kind is Tls
+        connection.protocol = self._name_of(connection, self._within_tls) if is_tls else kind.name
         decoder = self._decoders[connection.number] = self._make(kind, connection)
         if kind is Http1 and connection.joined and kind.recognises(data.payload, direction) is None:
             self._decoders[connection.number] = _ByPort(decoder, self._by_bytes)
@@ -166,14 +168,37 @@ class Decoders:
         self._decoders[data.connection.number] = decoder
         return decoder
 
-    def _recognise(self, data: Data) -> tuple[type[Decoder] | None, int]:
-        """Return the decoder for *data* and the direction in which it travels; the port's own comes first."""
-        name = self._ports.get(data.connection.server.port)
-        # While the server is a guess, the port of the service may be the client's.
-        if name is None and not data.connection.certain:
-            name = self._ports.get(data.connection.client.port)
+    def _begin_within(self, data: Data) -> tuple[Decoder | None, Iterable[Message]]:
+        """Choose the decoder of what is within a TLS connection by *data*, the first of it."""
+        connection = data.connection
+        kind, _ = self._recognise(data, self._name_of(connection, self._within_tls), encrypted=True)
+        if kind is None:
+            return None, self._unknown(data, "tls: unknown protocol within")
+        self._tries.pop(connection.number, None)
+        connection.protocol = kind.name
+        return self._make(kind, connection), ()
+
+    def _unknown(self, data: Data, reason: str) -> Iterable[Message]:
+        """Count a piece of data that no decoder recognises; after some of them the connection is given up."""
+        connection = data.connection
+        tries = self._tries[connection.number] = self._tries.get(connection.number, 0) + 1
+        # A connection that began before the capture may start in the middle of a message: more data may show
+        # its protocol.
+        if tries < UNKNOWN_AFTER:
+            return ()
+        return self._ignore(connection, data.time_ns, reason, data.frames)
+
+    def _recognise(
+        self, data: Data, name: str | None, encrypted: bool = False
+    ) -> tuple[type[Decoder] | None, int]:
+        """Return the decoder for *data* and the direction in which it travels.
+
+        That of the port, *name*, comes first. TLS is one unless *data* was *encrypted* itself.
+        """
         expected = self._by_name.get(name) if name else None
+        candidates: list[type[Decoder] | None]
         candidates = [expected, *(d for d in BUILTIN if d is not expected)] if expected else list(BUILTIN)
+        candidates += [] if encrypted else [Tls]
         for decoder in candidates:
             direction = decoder.recognises(data.payload, data.direction) if decoder else None
             if direction is not None:
@@ -181,17 +206,25 @@ class Decoders:
         # Nothing recognised: trust a known port. Its decoder can find the next message by itself.
         return expected, data.direction
 
+    def _name_of(self, connection: Connection, ports: Mapping[int, str]) -> str | None:
+        """Return the decoder that the port of *connection* names."""
+        name = ports.get(connection.server.port)
+        # While the server is a guess, the port of the service may be the client's.
+        if name is None and not connection.certain:
+            name = ports.get(connection.client.port)
+        return name
+
     def _make(self, kind: type[Decoder], connection: Connection) -> Decoder:
         if kind is Http1:
-            return Http1(
-                connection, wants_body=self._options.wants_body, upgrade=self._upgraded, **self._raw
-            )
+            return Http1(connection, wants_body=self._options.wants_body, upgrade=self._upgraded, **self._raw)
         if kind is Http2:
             return Http2(connection, wants_body=self._options.wants_body, **self._raw)
         if kind is Amqp091:
             return Amqp091(connection, **self._raw)
         if kind is MySql:
             return MySql(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
+        if kind is Tls:
+            return Tls(connection, self._options.keys, self._begin_within, self._turn)
         return kind(connection)  # type: ignore[call-arg]
 
     def _upgraded(self, connection: Connection, request: tuple[int, str, str] | None) -> Decoder:
@@ -235,9 +268,3 @@ class _ByPort:
 
     def closed(self, closed: Closed) -> Iterable[Message]:
         return self._decoder.closed(closed)
-
-
-def _is_tls(payload: bytes) -> bool:
-    """Return whether *payload* begins with a TLS record (RFC 8446 §5.1)."""
-    # Types 20 to 23, and a legacy version from 3.0 (SSL 3) to 3.4.
-    return len(payload) > 5 and 20 <= payload[0] <= 23 and payload[1] == 3 and payload[2] <= 4

@@ -25,6 +25,8 @@ SECTION_HEADER = b"\x0a\x0d\x0d\x0a"
 _ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 # Block types.
 _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _STATISTICS, _PACKET = 0x0A0D0D0A, 1, 2, 3, 5, 6
+_SECRETS, _TLS_KEY_LOG = 10, 0x544C534B
+"""Decryption secrets block, and its type of secrets in NSS key log format."""
 _KNOWN_TYPES = frozenset((_SECTION, *range(1, 11), 0xBAD, 0x40000BAD))
 # Options: if_name, if_description, if_tsresol, if_tsoffset; shb_userappl, isb_endtime, isb_ifdrop,
 # isb_osdrop, isb_usrdeliv.
@@ -38,6 +40,7 @@ _LONGEST_BLOCK_BYTES = (16 << 20) + (64 << 10)
 _SEARCH_BYTES = 1 << 20
 """Distance within which the next undamaged block is searched."""
 _MOST_INTERFACES = 65_536
+_MOST_SECRETS_BYTES = 16 << 20
 _END_OF_TIME_NS = 1 << 63
 """In the year 2262; later times are damage."""
 
@@ -129,6 +132,7 @@ class PcapngReader:
             _SIMPLE_PACKET: self._simple_packet,
             _OLD_PACKET: self._old_packet,
             _STATISTICS: self._statistics,
+            _SECRETS: self._secrets,
         }
 
     def batches(self) -> Iterator[list[PacketFields]]:
@@ -332,6 +336,16 @@ class PcapngReader:
             self._ended_ns = min(ended_ns, self._ended_ns)
             self._delivered += struct.unpack(self._structs.order + "Q", delivered)[0]
             self._capture.ended_ns = self._ended_ns if self._delivered == self._counts.number else None
+        return None
+
+    def _secrets(self, buffer: bytes, offset: int, end: int) -> PacketFields | None:
+        """Keep the TLS secrets of a decryption secrets block (section 4.7), for the decoders."""
+        if end - offset < 8:
+            return None
+        kind, size = self._structs.block.unpack_from(buffer, offset)
+        secrets = self._capture.secrets
+        if kind == _TLS_KEY_LOG and sum(map(len, secrets)) < _MOST_SECRETS_BYTES:
+            secrets.append(buffer[offset + 8 : min(offset + 8 + size, end)])
         return None
 
     def _time_ns(self, identifier: int, stamp: bytes) -> int:
