@@ -10,10 +10,12 @@ that rule works on an existing server, on one host.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tracer.conformance.bodies import said_of
 from tracer.conformance.case import GOOD, Case, Ending, Said, Tried
 from tracer.conformance.outcome import failing_of_attempt
+from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import times_of
 from tracer.conformance.told import begun_in, begun_ns, gave_up
 from tracer.model import Attempt, Call, ConnectFacts, RpcFacts, SqlFacts, StepResult, StepStatus
@@ -131,7 +133,7 @@ def _with_recorded_hosts(case: Case, tried: list[Tried]) -> list[Tried]:
 # --- how far they came ----------------------------------------------------------------------------
 
 
-def attempt_details(case: Case, ending: Ending) -> tuple[Attempt, ...]:
+def attempt_details(case: Case, coverage: StepCoverage, ending: Ending) -> tuple[Attempt, ...]:
     """Return the attempts in order of time, with the steps of each where there were several.
 
     The last attempt stopped where the creation stopped; each earlier one where its own call failed.
@@ -157,8 +159,18 @@ def attempt_details(case: Case, ending: Ending) -> tuple[Attempt, ...]:
         said = given_up.call if given_up is not None and failing is None else None
         steps = _steps(case, tried.since_ns, until_ns, stopped, said, begun) if len(attempts) > 1 else ()
         duration_ns = end_ns - tried.since_ns if end_ns >= tried.since_ns else None
+        if not last or built:
+            steps = tuple(_unless_hidden(case, coverage, step) for step in steps)
         details.append(Attempt(tried.host, stopped, error, tried.since_ns, duration_ns, steps, built))
     return tuple(details)
+
+
+def _unless_hidden(case: Case, coverage: StepCoverage, step: StepResult) -> StepResult:
+    """Return the result of a step of an attempt that is over: unobserved if it could not have been seen."""
+    if step.status not in ("not_reached", "skipped"):
+        return step
+    reason = coverage.why_not(step.step, strict=step.step in case.required)
+    return replace(step, status="unobserved", reason=reason) if reason else step
 
 
 def _steps(

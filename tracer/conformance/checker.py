@@ -81,7 +81,7 @@ class Checker:
         steps = step_results(case, coverage, ending, explanation)
         deviations, notes = findings(case, coverage, ending, explanation, steps)
         hosts = tuple(tried.host for tried in case.attempts)
-        attempts = attempt_details(case, ending)
+        attempts = attempt_details(case, coverage, ending)
         host_unknown = host_unknown_after(case, ending, coverage)
         first = next(iter(self.grammar.attempt), None)
         # A creation that succeeds on another host conforms: the reschedule is nova's design, hence a note.

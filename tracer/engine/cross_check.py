@@ -14,9 +14,7 @@ from tracer.settings import ENGINES, TSHARK, Settings
 __all__ = ["cross_check"]
 
 
-def cross_check(
-    arguments: Sequence[str], settings: Settings, progress: Progress | None = None
-) -> CrossCheck:
+def cross_check(arguments: Sequence[str], settings: Settings, progress: Progress | None = None) -> CrossCheck:
     """Read the captures that *arguments* name twice, and return how the calls differ.
 
     All calls of both runs are held at once, as `tracer calls` holds those of one. Raises as `calls` does.

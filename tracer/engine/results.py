@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from tracer.engine.stages import Stages
 from tracer.errors import InternalError
-from tracer.model import CallRecord, Capture, Report, Verdict
+from tracer.model import CallRecord, Capture, Dark, Report, Verdict
 from tracer.model.packets import place_of
 from tracer.openstack.rest import CREATE_SERVER
+from tracer.openstack.services import BROKER
 
 __all__ = ["records", "report", "report_on"]
 
@@ -47,6 +48,7 @@ def report_on(
     """
     for capture in stages.captures:
         capture.planes |= _planes_of(stages, capture)
+    dark = stages.darkness.groups(stages.topology, stages.given, stages.grammar, verdicts)
     misnamed = stages.topology.misnamed(stages.coverage.connections())
     return Report(
         stages.workflows.name,
@@ -54,7 +56,7 @@ def report_on(
         verdicts,
         partial,
         () if verdicts else _seen(stages, len(left_out)),
-        _advice(verdicts),
+        (*_ways_out(dark), *_advice(verdicts)),
         remarks=tuple(
             filter(
                 None,
@@ -72,6 +74,7 @@ def report_on(
         left_out=tuple(sorted(left_out)),
         internal_errors=stages.errors.found(),
         grammar_reason=stages.grammar_reason(),
+        dark=dark,
     )
 
 
@@ -185,12 +188,23 @@ def _seen(stages: Stages, traces: int) -> tuple[tuple[str, int], ...]:
     return tuple(counts)
 
 
+def _ways_out(dark: Sequence[Dark]) -> Iterator[str]:
+    """Yield what makes readable what TLS hides."""
+    if not dark:
+        return
+    yield "read TLS with its keys: --keylog FILE, or as Decryption Secrets Blocks in the pcapng"
+    yield "capture behind the point where TLS ends"
+    if any(group.callee == BROKER for group in dark):
+        yield "watch the messages at the broker itself: tracer watch --amqp URL"
+
+
 # Keyed by a part of the reasons that conformance/coverage.py and conformance/step_coverage.py give.
 _ADVICE = (
     ("snap length", "capture whole packets: tcpdump -s 0"),
     ("are missing in the capture", "capture without loss: a larger buffer (tcpdump -B 65536), fewer ports"),
     ("no capture point sees traffic within it", "capture on the controller too: tcpdump -i any"),
     ("host is not captured", "capture on the controller too: tcpdump -i any"),
+    ("not decoded: tls", ""),
     ("not decoded", "capture where the traffic is plain: behind the TLS end, or at the broker's firehose"),
 )
 
@@ -214,4 +228,5 @@ def _advised(reason: str) -> list[str]:
         return [f"capture {words[1]} too: do not filter its port"]
     if reason.startswith("nothing is known from"):
         return [f"{reason}: let `tracer capture` run beside it"]
-    return [advice for part, advice in _ADVICE if part in reason][:1]
+    found = [advice for part, advice in _ADVICE if part in reason][:1]
+    return [advice for advice in found if advice]

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from tracer.calls import Calls, wants_body, wants_statement
 from tracer.conformance import Checker, Coverage
 from tracer.correlation import Correlator, Pending
+from tracer.engine.darkness import Darkness
 from tracer.engine.internal_errors import InternalErrors
 from tracer.engine.keys import KeySource
 from tracer.engine.workflows import Workflows
@@ -115,6 +116,7 @@ class Stages:
             else None
         )
         """The calls of operations on servers that are there, where these are checked beside creations."""
+        self.darkness = Darkness()
         self.newest = 0
         """Highest serial of a call so far."""
         self.counts: Counter[str] = Counter()
@@ -137,7 +139,7 @@ class Stages:
         own: dict[type, _See] = {
             AmqpMethod: evidence.method,
             SqlLogin: evidence.login,
-            Undecoded: partial(_undecoded, evidence, self.coverage, captures),
+            Undecoded: partial(_undecoded, evidence, self.coverage, self.darkness, captures),
         }
         heard = {kind: _both(see, own.get(kind)) for kind, see in listeners.messages.items()}
         self._sees = {**own, **heard}
@@ -307,7 +309,8 @@ class Stages:
 
     def grammar_reason(self) -> str:
         """Return why the grammar was chosen; empty where it was asked for."""
-        return self.workflows.reason({plane for capture in self.captures for plane in capture.planes})
+        planes = {plane for capture in self.captures for plane in capture.planes}
+        return self.workflows.reason(planes, self.darkness.count)
 
     def traces(self) -> Traces:
         """Return all traces with their ids, unique in the run."""
@@ -410,11 +413,16 @@ class Stages:
 
 
 def _undecoded(
-    evidence: Evidence, coverage: Coverage, captures: Sequence[Capture], message: Undecoded
+    evidence: Evidence,
+    coverage: Coverage,
+    darkness: Darkness,
+    captures: Sequence[Capture],
+    message: Undecoded,
 ) -> None:
     """Record a connection that cannot be decoded."""
     evidence.undecoded(message.connection)
     coverage.undecoded(message.connection, message.reason)
+    darkness.receive(message)
     capture = captures[message.connection.captures[0]]
     capture.undecoded_streams += 1
     capture.undecoded[f"{message.reason} on port {message.connection.server.port}"] += 1

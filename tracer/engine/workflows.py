@@ -114,18 +114,23 @@ class Workflows:
         self._sign, self._is_settled = sign, bool(sign)
         return self.chosen is not before
 
-    def reason(self, planes: Collection[str]) -> str:
-        """Return why this grammar of a creation was chosen, of captures of *planes*; empty when asked for."""
-        why = self._why(planes)
+    def reason(self, planes: Collection[str], dark: int = 0) -> str:
+        """Return why this grammar of a creation was chosen, of captures of *planes*; empty when asked for.
+
+        *dark* connections in them cannot be read.
+        """
+        why = self._why(planes, dark)
         return f"creations against {self.chosen.name}, as {why}" if why and self.operations else why
 
-    def _why(self, planes: Collection[str]) -> str:
+    def _why(self, planes: Collection[str], dark: int) -> str:
         if self._sign:
             return self._sign
         if self._is_settled:
             return ""
         where = " and ".join(sorted(planes)) or "the captures"
-        return f"no {VRM} and no {PORTAL} on {where}"
+        hidden = "1 connection" if dark == 1 else f"{dark:,} connections"
+        may_be = f"; {hidden} there cannot be read (TLS) and may be theirs" if dark else ""
+        return f"no {VRM} and no {PORTAL} on {where}{may_be}"
 
 
 def _begun_by(

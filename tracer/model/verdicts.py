@@ -15,6 +15,7 @@ __all__ = [
     "Attempt",
     "CallRecord",
     "Conformance",
+    "Dark",
     "Deviation",
     "DeviationKind",
     "Note",
@@ -238,6 +239,22 @@ def _captured(time_ns: int, calls: Sequence[CallRecord]) -> int:
     return time_ns if first is None else time_ns + first.ahead_ns
 
 
+@dataclass(frozen=True, slots=True)
+class Dark:
+    """Connections between two roles on one plane that are TLS without keys."""
+
+    plane: str
+    """Empty for the rest, of any planes, for which there was no room."""
+    caller: str
+    """A role, or `?`."""
+    callee: str
+    port: int
+    """That of the server; 0 for the rest."""
+    connections: int
+    steps: tuple[str, ...]
+    """The steps that they hide, of those that could not be seen."""
+
+
 @dataclass(slots=True, frozen=True)
 class Report:
     """One run of `tracer check`."""
@@ -268,3 +285,5 @@ class Report:
     """Why this grammar of a creation was chosen; empty where the user asked for it."""
     cross_check: CrossCheck | None = None
     """What tshark decodes otherwise, where that was asked for."""
+    dark: tuple[Dark, ...] = ()
+    """The connections that cannot be read because they are TLS, those that hide steps first."""

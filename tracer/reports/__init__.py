@@ -25,6 +25,7 @@ __all__ = [
     "choice_words",
     "chosen",
     "clock",
+    "dark_words",
     "duration",
     "file_names",
     "fragment",
@@ -312,6 +313,23 @@ def losses(capture: Capture) -> str:
         for what, count in capture.anomalies.most_common(5)
     ]
     return "; ".join(found)
+
+
+def dark_words(report: Report) -> list[str]:
+    """Return what TLS hides, a line for each plane and pair of roles."""
+    lines = []
+    for group in report.dark:
+        connections = plural(group.connections, "connection")
+        if not group.plane:
+            lines.append(f"{connections} more")
+            continue
+        steps = ", ".join(plain(step, 20) for step in group.steps)
+        lines.append(
+            f"{plain(group.plane, 40)} {plain(group.caller, 40)} > {plain(group.callee, 40)} :{group.port}"
+            f"  {connections}"
+            + (f", hides {'steps' if len(group.steps) > 1 else 'step'} {steps}" if steps else "")
+        )
+    return lines
 
 
 def choice_words(report: Report) -> str:

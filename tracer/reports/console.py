@@ -17,6 +17,7 @@ from tracer.reports import (
     choice_words,
     clock,
     cross_check,
+    dark_words,
     duration,
     losses,
     plain,
@@ -223,6 +224,10 @@ def _captures(page: Page, report: Report) -> None:
         if few:
             words = f"nothing was compared with {where}: {runs}, {_LEAST} are needed"
         page.line(Text(words, "yellow" if few else "dim"))
+    if dark := dark_words(report):
+        page.line(Text("TLS without keys, not read:", "yellow"))
+        for words in dark:
+            page.line(Text(f"  {words}", "yellow"), hang=4)
     for words in report.advice:
         page.line(Text.assemble(("advice: ", "bold"), plain(words, 400)), hang=8)
 

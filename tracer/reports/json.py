@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tracer.model import Attempt, CallRecord, Capture, Deviation, Note, Report, StepResult, Verdict
+from tracer.model import Attempt, CallRecord, Capture, Dark, Deviation, Note, Report, StepResult, Verdict
 from tracer.model.second import CrossCheck
 from tracer.reports import cross_check, timestamp
 from tracer.reports.clusters import Cluster, clusters
@@ -82,6 +82,8 @@ def _head(report: Report) -> dict[str, Any]:
     head["forgotten"] = {_text(what): count for what, count in report.forgotten}
     if report.remarks:
         head["remarks"] = [_text(words) for words in report.remarks]
+    if report.dark:
+        head["dark"] = [_dark(group) for group in report.dark]
     head["advice"] = [_text(words) for words in report.advice]
     return head
 
@@ -93,6 +95,17 @@ def _cross_check(found: CrossCheck) -> dict[str, Any]:
             for who, call in example.items():
                 example[who] = call_members(call) if call is not None else None
     return head
+
+
+def _dark(group: Dark) -> dict[str, Any]:
+    return {
+        "plane": _or_null(group.plane),
+        "caller": _or_null(group.caller.removesuffix("?")),
+        "callee": _or_null(group.callee.removesuffix("?")),
+        "port": group.port or None,
+        "connections": group.connections,
+        "steps": list(group.steps),
+    }
 
 
 def _cluster(cluster: Cluster) -> dict[str, Any]:

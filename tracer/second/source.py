@@ -94,5 +94,3 @@ def _undecoded(connection: Connection, links: Connections, link: Link, frame: Fr
     if "undecoded" not in link.state:
         link.state["undecoded"] = True
         yield frame.time_ns, Undecoded(connection, frame.time_ns, "tls", links.at(frame))
-
-

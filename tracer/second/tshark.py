@@ -25,7 +25,9 @@ OLDEST = (3, 6)
 """Older ones show several messages of one frame as one."""
 BROKEN_FROM = (3, 14)
 """Python whose asyncio has no child watchers any more, which pyshark 0.6 sets."""
-GET_IT = "install it: apt install tshark, dnf install wireshark-cli, or https://www.wireshark.org/download.html"
+GET_IT = (
+    "install it: apt install tshark, dnf install wireshark-cli, or https://www.wireshark.org/download.html"
+)
 KEYLOG = "tls.keylog_file"
 SHOWN = "frame vlan ip ipv6 tcp tcp.segments tcp.segment http http2 amqp mysql"
 """The protocols whose fields are written."""

@@ -66,6 +66,8 @@ class Evidence:
         self.asked: OrderedDict[tuple[str, Endpoint], None] = OrderedDict()
         """(client's address, server) of HTTP requests whose client does not identify itself"""
         self._drivers: set[str] = set()
+        self._of_broker: OrderedDict[str, None] = OrderedDict()
+        """Addresses of clients of the broker whose connections to it cannot be read."""
         self._hides_requests = False
         """A connection to the service that takes the requests, or that may be, cannot be read."""
         """Programs that were seen whose virtualisation is a VRM's"""
@@ -140,6 +142,9 @@ class Evidence:
         role = self._given.role(connection.server.address, connection.server.port)
         role = role or ROLE_OF_PORT.get(connection.server.port, NOVA_API)
         self._hides_requests |= role in (NOVA_API, PROXY)
+        if role == BROKER:
+            self._of_broker[connection.client.address] = None
+            trim(self._of_broker, REMEMBERED)
 
     def failed(self, connection: Connection) -> None:
         """Learn a server's role from its port alone: it refused the connection, or cannot be decoded."""
@@ -281,6 +286,9 @@ class Evidence:
             return f"a {VRM} was called"
         if any(NOVA_COMPUTE in self.places.acts.get(address, ()) for address in self._tried_vrm):
             return f"{NOVA_COMPUTE} called the port of a {VRM}"
+        if any(address in self._of_broker for address in self._tried_vrm):
+            # What it says to the broker cannot be read, so which service it is.
+            return f"a client of {BROKER} called the port of a {VRM}"
         if self._drivers:
             return f"{min(self._drivers)} was seen, which works with a {VRM}"
         return ""

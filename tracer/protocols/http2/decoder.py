@@ -286,9 +286,7 @@ class Http2:
             self._response(side, block, pseudo, headers)
         side.highest = max(side.highest, block.stream)
 
-    def _request(
-        self, side: Side, block: Block, pseudo: dict[str, str], headers: dict[str, str]
-    ) -> None:
+    def _request(self, side: Side, block: Block, pseudo: dict[str, str], headers: dict[str, str]) -> None:
         exchange = self._streams.get(block.stream)
         if (exchange is not None and exchange.asked) or (
             # Trailers of a request that was not seen; the streams of requests count upwards (§5.1.1).
@@ -321,9 +319,7 @@ class Http2:
         elif not message.keep:
             self._emit_request(exchange, message)
 
-    def _response(
-        self, side: Side, block: Block, pseudo: dict[str, str], headers: dict[str, str]
-    ) -> None:
+    def _response(self, side: Side, block: Block, pseudo: dict[str, str], headers: dict[str, str]) -> None:
         exchange = self._streams.get(block.stream)
         written = pseudo.get(":status", "")
         status = int(written) if len(written) == 3 and written.isascii() and written.isdigit() else 0

@@ -28,7 +28,7 @@ from markupsafe import Markup
 from tracer import __version__
 from tracer.model import Capture, Report, Verdict
 from tracer.openstack.services import FLOW
-from tracer.reports import choice_words, clock, duration, lead, losses, plain, plural, timestamp
+from tracer.reports import choice_words, clock, dark_words, duration, lead, losses, plain, plural, timestamp
 from tracer.reports.html import overview
 from tracer.reports.html.compact import Packer
 
@@ -69,6 +69,7 @@ def pieces(report: Report) -> Iterator[bytes]:
             hosts=sorted({host for verdict in report.verdicts for host in _hosts(verdict)}),
             captures=[_capture(capture) for capture in report.captures],
             anonymized=report.anonymized,
+            dark=dark_words(report),
             advice=[plain(words, 200) for words in report.advice],
             seen=[(plain(words, 80), count) for words, count in report.seen],
             shared=_json(
