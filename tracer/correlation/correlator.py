@@ -158,10 +158,10 @@ class Correlator:
         store = self._store
         if new:
             self._rest_begun(call, facts)
+        if not store.reads_requests and call.connection.server_role == NOVA_API:
+            store.reads_requests = True
         if not call.closed:
             return
-        if not store.reads_requests and NOVA_API in call.connection.server_role:
-            store.reads_requests = True
         if call.serial in self._open_legs:
             self._closed_legs.append(self._open_legs.pop(call.serial))
         elif store.begins("REST", call.asked) - {PORTAL}:
