@@ -53,7 +53,7 @@ def test_nothing_is_remembered_of_a_connection_that_is_over(ends: str) -> None:
         given.receive(Data(one, TO_SERVER, 1, payload, FRAMES))
         for direction, how in enumerate(ends.split()):
             given.receive(Closed(one, 2, how, direction))
-    kept = (given._decoders, given._ignored, given._tries, given._half_closed)
+    kept = (given._decoders, given._ignored, given._tries, given._half_closed, given._short)
     assert not any(kept)
 
 
@@ -89,3 +89,21 @@ def test_a_guess_is_turned_by_the_bytes() -> None:
     (request,) = given.receive(Data(guessed, TO_CLIENT, 1, GET, FRAMES))
     assert turned == [guessed]
     assert isinstance(request, HttpRequest) and request.direction == TO_SERVER
+
+
+def test_a_request_that_comes_in_small_pieces_is_read_whole() -> None:
+    """What is too short to say anything waits, and keeps its time and frame."""
+    given, one = decoders(), connection(8774)
+    told: list[object] = []
+    for at in range(0, len(GET), 3):
+        told += given.receive(Data(one, TO_SERVER, at, GET[at : at + 3], ((0, at),)))
+    (request,) = (m for m in told if isinstance(m, HttpRequest))
+    assert (request.target, request.time_ns, request.truncated) == ("/v3", 0, False)
+
+
+def test_a_few_bytes_take_no_decoder() -> None:
+    """Of a flood of connections that say nothing, nearly nothing is kept."""
+    given, one = decoders(), connection(8774)
+    assert not list(given.receive(Data(one, TO_SERVER, 1, b"GET /v", FRAMES)))
+    assert not given._decoders and not list(given.receive(Closed(one, 2, "reset", TO_SERVER)))
+    assert not given._short

@@ -67,6 +67,9 @@ RAW_LIMIT = 16 << 20
 """Bytes of a body that are kept for `tracer replay`, which sends it again."""
 SERVER_PORTS = frozenset((*PORTS, *PROTOCOL_WITHIN_TLS))
 """Default ports of servers, those of encrypted protocols as well."""
+SHORT_BYTES, SHORT_PIECES = 8, 2
+"""So many first pieces of a connection that are shorter wait for the next one: no message of HTTP fits into
+them. Floods and scans send no more."""
 UNKNOWN_AFTER = 12
 """A connection is given up when this many pieces of data show no known protocol."""
 
@@ -107,6 +110,8 @@ class Decoders:
         self._decoders: dict[int, Decoder] = {}
         self._tries: dict[int, int] = {}
         """Connection number -> pieces of data that no decoder recognised."""
+        self._short: dict[int, list[Data]] = {}
+        """Connection number -> its first pieces, which are too short to be a message."""
         self._ignored: set[int] = set()
         """Numbers of the connections that were given up."""
         self._half_closed: set[int] = set()
@@ -119,6 +124,8 @@ class Decoders:
         if type(event) is Data:
             return self._begin(event) if decoder is None else decoder.receive(event)
         if type(event) is Gap:
+            if event.connection.number in self._short:
+                return [*self._begin_at_last(event.connection), *self.receive(event)]
             return () if decoder is None or event.passed else decoder.gap(event)
         return self._close(decoder, event)  # type: ignore[arg-type]
 
@@ -137,13 +144,22 @@ class Decoders:
             self._ignored.discard(number)
             self._tries.pop(number, None)
             self._decoders.pop(number, None)
+            self._short.pop(number, None)
         return () if decoder is None else decoder.closed(closed)
 
     def _begin(self, data: Data) -> Iterable[Message]:
         """Choose the decoder of a connection by *data*, and return what it decodes."""
         connection = data.connection
-        if connection.number in self._ignored:
+        number = connection.number
+        if number in self._ignored:
             return ()
+        if len(data.payload) < SHORT_BYTES and self._may_wait(connection):
+            held = self._short.setdefault(number, [])
+            if len(held) < SHORT_PIECES:
+                held.append(data)
+                return ()
+        if number in self._short:
+            return [*self._begin_at_last(connection), *self.receive(data)]
         kind, direction = self._recognise(data, self._name_of(connection, self._ports))
         if kind is None:
             return self._unknown(data, "unknown protocol")
@@ -167,6 +183,17 @@ class Decoders:
             decoder = self._make(Http2, data.connection)
         self._decoders[data.connection.number] = decoder
         return decoder
+
+    def _may_wait(self, connection: Connection) -> bool:
+        """Return whether few first bytes say nothing yet: on a port of HTTP, or of no known protocol."""
+        name = self._name_of(connection, self._ports)
+        return name in (None, Http1.name) and connection.number not in self._tries
+
+    def _begin_at_last(self, connection: Connection) -> Iterable[Message]:
+        """Return what the pieces hold that waited for more of *connection*."""
+        self._tries[connection.number] = self._tries.get(connection.number, 0)
+        for data in self._short.pop(connection.number):
+            yield from self.receive(data)
 
     def _begin_within(self, data: Data) -> tuple[Decoder | None, Iterable[Message]]:
         """Choose the decoder of what is within a TLS connection by *data*, the first of it."""
