@@ -58,9 +58,9 @@ class Darkness:
         found: Counter[tuple[str, str, str, int]] = Counter()
         for connection, count in self._pairs.values():
             plane = topology.plane_of(connection)
-            callee = _server(connection, plane, given)
+            callee = _server(connection, plane, topology, given)
             caller = connection.client_role or topology.roles.alone(connection.client.address) or UNKNOWN
-            if caller == callee and connection.client.address != connection.server.address:
+            if caller == callee != UNKNOWN and connection.client.address != connection.server.address:
                 # No service calls its own API on another address: a proxy on its host does.
                 caller = PROXY
             found[plane, caller, callee, connection.server.port] += count
@@ -84,11 +84,12 @@ class Darkness:
         return (*groups[:MOST_GROUPS], *rest)
 
 
-def _server(connection: Connection, plane: str, given: GivenTopology) -> str:
-    """Return the role of the server: given, else by what else was seen of it, else by its port."""
+def _server(connection: Connection, plane: str, topology: Topology, given: GivenTopology) -> str:
+    """Return the role of the server: given, else by what else was seen of it, its port, its names in TLS."""
     server = connection.server
     own = given.role(server.address, server.port)
-    role = own or connection.server_role or ROLE_OF_PORT.get(server.port, UNKNOWN)
+    role = own or connection.server_role or ROLE_OF_PORT.get(server.port)
+    role = role or topology.evidence.named.get(server, UNKNOWN)
     # By the document, APIs on the external plane are reached through the proxy.
     return PROXY if own is None and plane == EXTERNAL_API and role in APIS else role
 

@@ -35,6 +35,7 @@ from tracer.model import (
     Message,
     SegmentFields,
     SqlLogin,
+    TlsHello,
     Trace,
     Undecoded,
     Verdict,
@@ -139,6 +140,7 @@ class Stages:
         own: dict[type, _See] = {
             AmqpMethod: evidence.method,
             SqlLogin: evidence.login,
+            TlsHello: evidence.hello,
             Undecoded: partial(_undecoded, evidence, self.coverage, self.darkness, captures),
         }
         heard = {kind: _both(see, own.get(kind)) for kind, see in listeners.messages.items()}

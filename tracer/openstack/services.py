@@ -60,6 +60,7 @@ __all__ = [
     "is_of_vrm_driver",
     "is_same_project",
     "ports_of",
+    "role_of_host_name",
     "role_of_user_agent",
 ]
 
@@ -297,9 +298,29 @@ _CLIENT_TOOLS = (
 """What User-Agent begins with where a client outside of the cloud asks an API: the command line, libraries
 (gophercloud is that of Terraform and Kubernetes). Services use novaclient, too."""
 
+_NUMBER = re.compile(r"[-_]?\d{1,4}$")
+_ROLE_OF_LABEL = {
+    label: service.role
+    for service in SERVICES
+    if service.ports
+    for label in (service.role, service.short, *service.programs)
+    if label
+}
+"""First part of the name of a host -> role, of services that listen."""
 _USER_AGENT = re.compile(r"([a-z][\w-]+)(?:/[\w.]+)? (?:keystoneauth1|keystonemiddleware)")
 """PROGRAM keystoneauth1/VERSION …: keystoneauth1/session.py, keystonemiddleware/auth_token."""
 _MARKS_OF_VRM = tuple(DRIVES_VRM)
+
+
+@lru_cache(maxsize=1024)
+def role_of_host_name(name: str) -> str:
+    """Return the role that the first part of a host name is, its number left out; '' for any other name.
+
+    >>> role_of_host_name("keystone-1.cloud.example")
+    'keystone'
+    """
+    label = _NUMBER.sub("", name.partition(".")[0].lower())
+    return _ROLE_OF_LABEL.get(label, "")
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tracer.model import AmqpMethod, Call, Connection, Endpoint, RestFacts, RpcFacts, SqlFacts, SqlLogin
+from tracer.model import (
+    AmqpMethod,
+    Call,
+    Connection,
+    Endpoint,
+    RestFacts,
+    RpcFacts,
+    SqlFacts,
+    SqlLogin,
+    TlsHello,
+)
 from tracer.model.tables import trim
 from tracer.openstack import rpc, sql
 from tracer.openstack.rest import role_of_path, role_of_prefix
@@ -29,6 +39,7 @@ from tracer.openstack.services import (
     VRM,
     is_client_tool,
     is_of_vrm_driver,
+    role_of_host_name,
     role_of_user_agent,
 )
 from tracer.topology.file import GivenTopology
@@ -68,6 +79,8 @@ class Evidence:
         self._drivers: set[str] = set()
         self._of_broker: OrderedDict[str, None] = OrderedDict()
         """Addresses of clients of the broker whose connections to it cannot be read."""
+        self.named: OrderedDict[Endpoint, str] = OrderedDict()
+        """Server under TLS -> the role that its name is."""
         self._hides_requests = False
         """A connection to the service that takes the requests, or that may be, cannot be read."""
         """Programs that were seen whose virtualisation is a VRM's"""
@@ -136,11 +149,30 @@ class Evidence:
         else:
             self.failed(call.connection)
 
+    def hello(self, message: TlsHello) -> None:
+        """Learn the names of a server under TLS: the one that its client asks for, else its certificate's.
+
+        A certificate with the names of several services is a proxy's, or that of a host: it tells nothing.
+        """
+        role = role_of_host_name(message.server_name)
+        if not role:
+            roles = {role_of_host_name(name) for name in message.certificate_names} - {""}
+            role = roles.pop() if len(roles) == 1 else ""
+        if role:
+            self.named[message.connection.server] = role
+            trim(self.named, REMEMBERED)
+
     def undecoded(self, connection: Connection) -> None:
-        """Learn from a connection that cannot be decoded what its port tells; it may hide requests."""
+        """Learn from a connection that cannot be decoded what its port tells; it may hide requests.
+
+        A name is weaker: it counts where the port is that of no service.
+        """
         self.failed(connection)
+        named = self.named.get(connection.server)
+        if named and connection.server.port not in ROLE_OF_PORT and connection.server not in self.fronts.seen:
+            self.places.serve(connection.server, named)
         role = self._given.role(connection.server.address, connection.server.port)
-        role = role or ROLE_OF_PORT.get(connection.server.port, NOVA_API)
+        role = role or ROLE_OF_PORT.get(connection.server.port, named or NOVA_API)
         self._hides_requests |= role in (NOVA_API, PROXY)
         if role == BROKER:
             self._of_broker[connection.client.address] = None
