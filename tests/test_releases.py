@@ -1,11 +1,12 @@
 """Older and newer releases of OpenStack: a creation of each conforms, and its failures are told.
 
-grammars/README.md has the table of releases and shapes. The shapes are those of the source of each release;
-only Zed was run. What is made here is a fixture of the messages that differ.
+grammars/README.md has the table of releases, of what was run, and of shapes. These are those of the source
+of each release; only Zed was run. What is made here is a fixture of the messages that differ.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,28 @@ RELEASES: dict[str, tuple[type[UpstreamCreation], type[Cloud]]] = {
     "unified limits": (UnifiedLimits, Cloud),
     "compute-alt": (UpstreamCreation, AltCloud),
 }
+
+
+def table() -> list[list[str]]:
+    """The rows of the table of releases in grammars/README.md, without its heading."""
+    text = (Path(__file__).parents[1] / "grammars" / "README.md").read_text(encoding="utf-8")
+    lines = text.partition("**Releases of OpenStack.**")[2].partition("**Larger clouds.**")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return rows[2:]
+
+
+def test_the_table_names_each_conversation() -> None:
+    """And no other one."""
+    run = " ".join(row[1] for row in table())
+    named = {name for name in re.findall(r"`([^`]+)`", run) if "*" not in name}
+    assert named == set(RELEASES)
+
+
+def test_the_table_names_a_test_in_each_row() -> None:
+    root = Path(__file__).parents[1]
+    for releases, _, _, test in table():
+        names = re.findall(r"`([^`]+)`", test)
+        assert names and all((root / name).is_file() for name in names), releases
 
 
 def judged(folder: Path, release: str, **options: Any) -> Verdict:
