@@ -101,9 +101,8 @@ class ProxyLegs:
 def _is_outer(leg: Call, call: Call, facts: RestFacts) -> bool:
     """Return whether *leg*, an open call of the same target, may be the one towards the proxy of *call*."""
     if facts.forwarded_for:
-        # Each proxy appends the address that it received from, so the last one is this proxy's client.
-        client = facts.forwarded_for.rpartition(",")[2].strip()
-        return leg.connection.client.address == client and _facts(leg).name == facts.name
+        is_client = leg.connection.client.address == facts.forwarded_from
+        return is_client and _facts(leg).name == facts.name
     # A proxy for TCP: the address that the other went to asks the same.
     return leg.connection.server.address == call.connection.client.address and _is_same(_facts(leg), facts)
 

@@ -70,6 +70,7 @@ class RestFacts:
     """The Host header."""
     user_agent: str = ""
     forwarded_for: str = ""
+    """The X-Forwarded-For header."""
     request_id: str = ""
     """X-OpenStack-Request-ID of the request: the caller's request."""
     answered_id: str = ""
@@ -114,6 +115,14 @@ class RestFacts:
     """POST /os-server-external-events: what it tells, each of one server."""
     broken: bool = False
     """Bytes of the request or of the answer are not in the capture."""
+
+    @property
+    def forwarded_from(self) -> str:
+        """The address that the last proxy had the request from; empty without one.
+
+        Each proxy appends to X-Forwarded-For whom it received from; what is before that comes from outside.
+        """
+        return self.forwarded_for.rpartition(",")[2].strip()
 
 
 @dataclass(slots=True, eq=False)

@@ -152,9 +152,7 @@ class Roles:
 
     def _behind_proxy(self, call: Call, facts: RestFacts) -> str | None:
         """Return the client of a proxy whose outer leg was not captured, when it is a service."""
-        # The last entry of X-Forwarded-For is the one that this proxy added; earlier ones come from outside.
-        client = facts.forwarded_for.rpartition(",")[2].strip()
-        role = role_of_user_agent(facts.user_agent) or self.alone(client)
+        role = role_of_user_agent(facts.user_agent) or self.alone(facts.forwarded_from)
         return role if role in RUNS_PROGRAM else None
 
     def _rest_caller(self, call: Call, endpoint: Endpoint) -> str:
