@@ -9,7 +9,7 @@ from tracer.calls.sql import is_quota, wants_statement
 from tracer.model import SqlFacts
 from tracer.testing.cloud import PROJECT, QUOTA_READS
 from tracer.testing.messages import mysql_login, query, sql_error, sql_ok, sql_rows
-from tracer.testing.packets import Network
+from tracer.testing.packets import ACK, RST, Network
 
 API, DB = "172.28.0.11", "172.28.0.51"
 VM = "145c135d-63cb-41ba-98cd-3235a30c2e27"
@@ -125,6 +125,29 @@ def test_no_result(closes: bool, result: str) -> None:
     if closes:
         made.close(2)
     assert told(built(network)) == [f"INSERT a {result}"]
+
+
+def test_a_result_that_could_not_be_seen_is_not_told_to_be_absent() -> None:
+    """Only what the client sends is captured: the result may have come."""
+    network = Network()
+    made = network.connection(API, DB, 3306)
+    made.say(1, query("INSERT INTO a VALUES (1)"))
+    made.close(3, RST | ACK, by=0)
+    made.hear(2, b"", lost=True)
+    (call,) = built(network)
+    assert call.result == "?"
+
+
+def test_the_end_of_the_connection_is_evidence_of_no_result() -> None:
+    network = Network()
+    made = network.connection(API, DB, 3306, 0)
+    mysql_login(made, 0.1, "nova_api")
+    made.say(1, query("INSERT INTO a VALUES (1)"))
+    made.close(3)
+    (call,) = built(network)
+    assert (call.result, call.error) == ("none", "closed the connection without an answer")
+    assert call.ended_ns is not None and call.ended_ns - call.started_ns > 1_900_000_000
+    assert len(call.frames) > 1
 
 
 def test_repr_of_a_call_holds_no_text() -> None:

@@ -6,14 +6,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.calls.bodies import fault_text, read_answer, read_request
+from tracer.calls.endings import end_unanswered, is_half_close
 from tracer.calls.paths import UUID, operation_path, split_target, uuids
 from tracer.model import (
-    BOTH,
     CLIENT,
     CLOSED_UNANSWERED,
     SERVER,
     TO_CLIENT,
-    TO_SERVER,
     Call,
     Closed,
     Connection,
@@ -142,27 +141,17 @@ class RestCalls:
         Their result is `none` if the capture shows that no answer came, else `?`.
         """
         number = closed.connection.number
-        if closed.how == "fin" and closed.direction == TO_SERVER:
-            # A half-close: the client sends no more but may still read the answer (RFC 9293 section 3.6).
+        if is_half_close(closed):
             if self._open.get(number):
                 self._given_up.add(number)
             return []
-        # The end of the capture shows nothing, unless the client had closed its side by then.
-        observed = closed.how in ("fin", "reset") or (closed.how == "end" and number in self._given_up)
-        calls = []
-        for call in (self._open.pop(number, None) or {}).values():
-            # That the server sent no answer is known only if both directions were captured without a gap.
-            both = closed.connection.seen == BOTH
-            whole = both and not closed.connection.gaps and not call.facts.broken  # type: ignore[union-attr]
-            call.result = "none" if observed and whole else "?"
-            by_server = closed.how in ("fin", "reset") and closed.direction == TO_CLIENT
-            if call.result == "none" and by_server and number not in self._given_up:
+        has_given_up = number in self._given_up
+        by_server = closed.how in ("fin", "reset") and closed.direction == TO_CLIENT
+        calls = list((self._open.pop(number, None) or {}).values())
+        for call in calls:
+            end_unanswered(call, closed, has_given_up)
+            if call.result == "none" and by_server and not has_given_up:
                 call.error = f"{CLOSED_UNANSWERED}: it died or was restarted"
-            if observed:
-                call.ended_ns = closed.time_ns
-                call.frames.extend(closed.frames)
-            call.closed = True
-            calls.append(call)
         self._given_up.discard(number)
         return calls
 

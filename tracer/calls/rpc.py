@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection
 from tracer.calls import oslo
 from tracer.calls.broker import BrokerLog
 from tracer.calls.channels import Channels
+from tracer.calls.endings import is_half_close
 from tracer.calls.handshakes import Handshakes
 from tracer.calls.rpc_facts import (
     death_of,
@@ -40,7 +41,6 @@ from tracer.calls.rpc_facts import (
 from tracer.model import (
     CALLS_OVER,
     CLIENT,
-    TO_SERVER,
     AmqpContent,
     AmqpMethod,
     Call,
@@ -339,8 +339,8 @@ class RpcCalls:
         """
         self.log.closed(closed)
         failed = self.handshakes.closed(closed)
-        # A half-close: the broker's direction may still carry deliveries.
-        if closed.how == "fin" and closed.direction == TO_SERVER:
+        # The broker's direction may still carry deliveries.
+        if is_half_close(closed):
             return failed
         return failed + self._channels.closed(closed.connection)
 

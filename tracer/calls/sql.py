@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from tracer.calls.bodies import clean
+from tracer.calls.endings import end_unanswered, is_half_close
 from tracer.calls.paths import uuids
 from tracer.calls.rows import Row, row_of, set_host
 from tracer.model import (
@@ -14,7 +15,6 @@ from tracer.model import (
     CLOSED_UNANSWERED,
     SERVER,
     TO_CLIENT,
-    TO_SERVER,
     Call,
     Closed,
     End,
@@ -161,18 +161,14 @@ class SqlCalls:
 
         Their result is `none` if the capture shows that no answer came, else `?`.
         """
-        number = closed.connection.number
-        # A half-close: the results may still come.
-        if closed.how == "fin" and closed.direction == TO_SERVER:
+        if is_half_close(closed):
             return []
-        observed = closed.how in ("fin", "reset") and not closed.connection.gaps
-        calls = list((self._open.pop(number, None) or {}).values())
+        calls = list((self._open.pop(closed.connection.number, None) or {}).values())
         for call in calls:
-            call.result = "none" if observed and not call.facts.broken else "?"  # type: ignore[union-attr]
+            end_unanswered(call, closed)
             if call.result == "none" and closed.direction == TO_CLIENT:
                 # Not that it died: a proxy before it closes as well, and the database closes what is idle.
                 call.error = CLOSED_UNANSWERED
-            call.closed = True
         return calls
 
 
