@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,39 +157,42 @@ def test_exceptions_are_used(pair: tuple[str, str]) -> None:
     assert any((package_of(each.importer), package_of(each.imported)) == pair for each in imports())
 
 
+# --- within a package -------------------------------------------------------------------------------
+
+
+def _cycle(module: str, *, with_local: bool) -> list[str]:
+    """Return a cycle of imports among the modules whose names begin with *module*; empty without one."""
+    edges: dict[str, set[str]] = {}
+    for each in imports():
+        if (with_local or not each.is_local) and each.importer.startswith(module):
+            edges.setdefault(each.importer, set())
+            if each.imported.startswith(module):
+                edges[each.importer].add(each.imported)
+    try:
+        list(TopologicalSorter(edges).static_order())
+    except CycleError as cycle:
+        return list(reversed(cycle.args[1]))
+    return []
+
+
 def test_no_module_imports_itself_by_others() -> None:
     """No cycle of imports at the top of modules: each can be imported first, and read by itself."""
-    assert [sorted(cycle) for cycle in _cycles()] == []
+    assert _cycle("tracer", with_local=False) == []
 
 
-def _cycles() -> list[frozenset[str]]:
-    """Return the strongly connected components of more than one module (Tarjan's algorithm)."""
-    edges: dict[str, list[str]] = {module: [] for module in modules()}
-    for each in imports():
-        if not each.is_local:
-            edges[each.importer].append(each.imported)
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[frozenset[str]] = []
+@pytest.mark.parametrize("package", sorted({package for level in LEVELS for package in level}))
+def test_no_module_of_a_package_imports_itself_by_others(package: str) -> None:
+    """Inside of functions neither."""
+    assert _cycle(f"tracer.{package}", with_local=True) == []
 
-    def visit(module: str) -> None:
-        index[module] = low[module] = len(index)
-        stack.append(module)
-        for other in edges[module]:
-            if other not in index:
-                visit(other)
-                low[module] = min(low[module], low[other])
-            elif other in stack:
-                low[module] = min(low[module], index[other])
-        if low[module] == index[module]:
-            members = set()
-            while module not in members:
-                members.add(stack.pop())
-            if len(members) > 1:
-                found.append(frozenset(members))
 
-    for module in edges:
-        if module not in index:
-            visit(module)
-    return found
+def test_what_commands_share_imports_no_other_module_of_the_command_line() -> None:
+    shared = [each.imported for each in imports() if each.importer == "tracer.cli.common"]
+    assert [name for name in shared if package_of(name) == "cli"] == []
+
+
+def test_the_package_of_the_command_line_loads_none_of_its_modules() -> None:
+    """The entry point loads the program when it is called: a module of the package can be imported alone."""
+    program = "import sys, tracer.cli; print(*sorted(name for name in sys.modules if name[:6] == 'tracer'))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == ["tracer", "tracer.cli"]

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -153,6 +154,30 @@ def test_the_architecture_names_modules_that_exist() -> None:
     assert named
     sources = {path: (ROOT / "tracer" / path).read_text(encoding="utf-8") for path, _ in named}
     assert [name for path, name in named if not re.search(rf"\b{name}\b", sources[path])] == []
+
+
+DOCUMENTS = ("tracer/README.md", "grammars/README.md", ".github/CONTRIBUTING.md")
+
+
+@cache
+def words_of_the_code() -> frozenset[str]:
+    """Every name, and every other word, in the sources, the tests and the grammars."""
+    kinds = (("tracer", "*.py"), ("tracer", "*.js"), ("tests", "*.py"), ("grammars", "*.lark"))
+    paths = [path for top, ending in kinds for path in (ROOT / top).rglob(ending)]
+    texts = [path.read_text(encoding="utf-8") for path in paths if path != Path(__file__)]
+    return frozenset(re.findall(r"\w+", "\n".join([*texts, (ROOT / "pyproject.toml").read_text("utf-8")])))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_code_that_exists(document: str) -> None:
+    """Files and folders; and what looks like a name of the code, by a capital letter or `_`."""
+    text = re.sub(r"(?s)```.*?```", "", (ROOT / document).read_text(encoding="utf-8"))
+    spans = re.findall(r"`([^`\n]+)`", text)
+    files = {span for span in spans if re.fullmatch(r"[\w./-]+(\.py|/)", span)}
+    assert [file for file in files if not any((ROOT / top / file).exists() for top in ("", "tracer"))] == []
+    names = {span.partition("(")[0] for span in spans if re.fullmatch(r"\w+(\.\w+)*(\([\w, ]*\))?", span)}
+    parts = {part for name in names for part in name.split(".") if "_" in part or re.search(r"[A-Z]", part)}
+    assert sorted(parts - words_of_the_code()) == []
 
 
 def test_links_lead_somewhere() -> None:
