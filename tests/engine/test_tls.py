@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from lab.captures import SHARED, needs_shared
-from lab.tls import Talk, talk
+from lab.tls import packets, talk
 
 from tracer import engine
 from tracer.engine.keys import KeySource
@@ -19,26 +19,13 @@ from tracer.errors import UsageError
 from tracer.model import TO_CLIENT, TO_SERVER, Capture, Report
 from tracer.reports import json as json_report
 from tracer.settings import Settings
-from tracer.testing.packets import Network, pcap
+from tracer.testing.packets import pcap
 
 SAID = [
     (TO_SERVER, b"GET /v3/auth/tokens HTTP/1.1\r\nHost: keystone\r\nUser-Agent: nova\r\n\r\n"),
     (TO_CLIENT, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
 ]
 CALL = "keystone GET /v3/auth/tokens 200"
-
-
-def packets(*talks: Talk) -> list[tuple[int, bytes]]:
-    """The packets of these conversations, one connection after the other."""
-    network = Network()
-    for number, each in enumerate(talks):
-        at = 1.0 + number
-        connection = network.connection("10.0.0.1", "10.0.0.2", 5000, at)
-        for direction, payload in each.segments():
-            at += 0.001
-            (connection.say if direction == TO_SERVER else connection.hear)(at, payload)
-        connection.close(at + 0.001)
-    return network.packets()["all"]
 
 
 def with_secrets(frames: list[tuple[int, bytes]], keys: str) -> bytes:

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tracer.model import BOTH, TO_CLIENT, TO_SERVER, Closed, Connection, Data, Endpoint, Gap, Message
 from tracer.protocols import PORTS, Decoders, Options
 from tracer.protocols.tls import KeyLog
+from tracer.testing.packets import Network
 
-__all__ = ["NAME", "Talk", "connection", "decoded", "key_log", "talk"]
+__all__ = ["NAME", "Talk", "connection", "decoded", "key_log", "packets", "talk"]
 
 NAME = "keystone.cloud.example"
 
@@ -145,6 +146,19 @@ def _drain(tls: ssl.SSLObject) -> None:
             pass
     except ssl.SSLWantReadError:
         pass
+
+
+def packets(*talks: Talk) -> list[tuple[int, bytes]]:
+    """The packets of these conversations, one connection after the other."""
+    network = Network()
+    for number, each in enumerate(talks):
+        at = 1.0 + number
+        connection = network.connection("10.0.0.1", "10.0.0.2", 5000, at)
+        for direction, payload in each.segments():
+            at += 0.001
+            (connection.say if direction == TO_SERVER else connection.hear)(at, payload)
+        connection.close(at + 0.001)
+    return network.packets()["all"]
 
 
 # --- decoding -------------------------------------------------------------------------------------

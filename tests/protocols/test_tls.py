@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.tls import NAME, Talk, connection, decoded, key_log, talk
@@ -180,6 +183,33 @@ def test_hellos_may_come_in_any_order() -> None:
     assert sorted(said(told)) == sorted(WHOLE)
 
 
+def test_a_key_that_is_updated_is_followed() -> None:
+    """KeyUpdate (RFC 8446 §4.6.3). No end that Python has sends one, so it is made here."""
+    sent = talk(SAID[:1] * 3)
+    found = re.search(r"CLIENT_TRAFFIC_SECRET_0 \S+ (\S+)", sent.keys)
+    assert found is not None
+    secret = bytes.fromhex(found[1])
+    update = sealed(secret, 3, b"\x18\0\0\x01\0" + b"\x16")
+    renewed = expanded(secret, b"traffic upd", len(secret))
+    sent.flights += [(TO_SERVER, update), (TO_SERVER, sealed(renewed, 0, GET + b"\x17"))]
+    told = decoded([*sent.segments()], key_log(sent.keys))
+    assert said(told) == [("GET /v3/auth/tokens", b"")] * 4
+
+
+def expanded(secret: bytes, label: bytes, size: int) -> bytes:
+    """HKDF-Expand-Label, as the library has it."""
+    label = b"tls13 " + label
+    info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
+    return HKDFExpand(hashes.SHA384(), size, info).derive(secret)
+
+
+def sealed(secret: bytes, number: int, inner: bytes) -> bytes:
+    """A record of TLS 1.3 with AES-256-GCM."""
+    head = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2, "big")
+    nonce = int.from_bytes(expanded(secret, b"iv", 12), "big") ^ number
+    return head + AESGCM(expanded(secret, b"key", 32)).encrypt(nonce.to_bytes(12, "big"), inner, head)
+
+
 # --- what began before the capture ----------------------------------------------------------------
 
 
@@ -209,6 +239,24 @@ def test_tls_1_3_without_its_key_stays_dark() -> None:
     sent = talk(SAID)
     told = joined(sent, len(sent.flights) - 4, talk(SAID[:1]).keys)
     assert (said(told), reasons(told)) == ([], ["tls: began before the capture, and no key fits"])
+
+
+def test_a_capture_may_begin_within_a_record() -> None:
+    """On the port of an API, where its bytes look like a part of a body."""
+    sent = talk(SAID)
+    first, *rest = Talk(sent.flights[-3:]).segments()
+    segments = [(first[0], first[1][7:]), *rest]
+    told = decoded(segments, key_log(sent.keys), connection(joined=True))
+    assert said(told)[-2:] == WHOLE[-2:]
+
+
+def test_a_lost_hello_is_not_an_early_beginning() -> None:
+    """Of TLS 1.2 the connection stays dark; the reason is another one."""
+    sent = talk(SAID, version="1.2")
+    segments: list[tuple[int, bytes | None]] = [*sent.segments()]
+    server = next(at for at, (direction, _) in enumerate(segments) if direction == TO_CLIENT)
+    segments[server] = TO_CLIENT, None
+    assert reasons(decoded(segments, key_log(sent.keys))) == ["tls 1.2: its hellos are not in the capture"]
 
 
 def test_the_search_for_a_key_has_an_end() -> None:

@@ -178,7 +178,9 @@ class Decoders:
 
     def _by_bytes(self, decoder: Decoder, data: Data) -> Decoder:
         """Return what decodes *data* and what follows, where *decoder* was chosen by the port alone."""
-        if Http2.recognises(data.payload, data.direction) is not None:
+        if Tls.recognises(data.payload, data.direction) is not None:
+            decoder = self._make(Tls, data.connection)
+        elif Http2.recognises(data.payload, data.direction) is not None:
             data.connection.protocol = Http2.name
             decoder = self._make(Http2, data.connection)
         self._decoders[data.connection.number] = decoder
@@ -268,8 +270,8 @@ class Decoders:
 class _ByPort:
     """Stands in for a decoder that the port alone chose, until it finds a message.
 
-    The first bytes of a connection that began before the capture may be the inside of a long frame of HTTP/2;
-    then a later piece of data begins with one.
+    The first bytes of a connection that began before the capture may be the inside of a long frame of HTTP/2
+    or of a TLS record; then a later piece of data begins with one.
     """
 
     name: ClassVar[str] = ""
@@ -283,7 +285,8 @@ class _ByPort:
         return None
 
     def receive(self, data: Data) -> Iterable[Message]:
-        if Http2.recognises(data.payload, data.direction) is not None:
+        payload, direction = data.payload, data.direction
+        if any(kind.recognises(payload, direction) is not None for kind in (Tls, Http2)):
             return self._choose(self._decoder, data).receive(data)
         found = list(self._decoder.receive(data))
         if found:

@@ -236,7 +236,7 @@ class Tls:
             # Imported here: the library is needed only where there are keys.
             from tracer.protocols.tls.opening import Opening
 
-            self._opening = Opening(self._keys, self._greeting)
+            self._opening = Opening(self._keys, self._greeting, self._connection.joined)
         opening, greeting = self._opening, self._greeting
         if greeting.client is not None and greeting.server is not None:
             self._sides[:] = opening.by_hellos(greeting.client, greeting.server)

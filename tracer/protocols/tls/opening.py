@@ -24,9 +24,6 @@ from tracer.protocols.tls.suites import CHACHA, OF_SECRET, SUITES, Suite
 __all__ = ["NO_KEY", "Opening"]
 
 NO_KEY = "tls: no key"
-BEGAN_BEFORE = "tls: began before the capture, and no key fits"
-BEGAN_BEFORE_1_2 = "tls 1.2: began before the capture"
-GIVEN_UP = "tls: began before the capture, and the search for its key was given up"
 _SHALLOW, _DEEP = range(0, NUMBERS, NUMBERS), range(NUMBERS, 16 * NUMBERS, NUMBERS)
 """First record numbers of what is tried: of all secrets the small ones, then the others."""
 _CHACHA_NUMBERS = 512
@@ -42,9 +39,10 @@ _MOST_PROBES_OF_ONE = 64
 class Opening:
     """The keys of the connection of *greeting*, as far as *keys* hold them."""
 
-    def __init__(self, keys: KeyLog, greeting: Greeting) -> None:
+    def __init__(self, keys: KeyLog, greeting: Greeting, joined: bool) -> None:
         self._keys = keys
         self._greeting = greeting
+        self._began = "began before the capture" if joined else "its hellos are not in the capture"
         self.random = b""
         """The client's random, by its hello or by trial."""
         self.reason = ""
@@ -128,7 +126,7 @@ class Opening:
             waiting.append((record, before))
             begun.append(record.body[:8])
         if _counts(begun):
-            self.reason = BEGAN_BEFORE_1_2
+            self.reason = f"tls 1.2: {self._began}"
             return None
         is_known = bool(self._known_random())
         if len(begun) < 2 and not is_known and not is_last:
@@ -154,7 +152,7 @@ class Opening:
                 for first in firsts:
                     keys.left -= count * (_CHACHA_COST if is_chacha else 1)
                     if keys.left < 0:
-                        self.reason = GIVEN_UP
+                        self.reason = f"tls: {self._began}, and the search for its key was given up"
                         return None
                     number = cipher.find(record, first, count)
                     if number is not None:
@@ -180,7 +178,7 @@ class Opening:
         """Return why it is not opened, as far as it is known now."""
         if self.reason or self._greeting.client is not None:
             return self.reason or NO_KEY
-        return BEGAN_BEFORE
+        return f"tls: {self._began}, and no key fits"
 
 
 def _order(
