@@ -26,13 +26,13 @@ def told(verdict: Verdict, kind: str) -> list[Note]:
             "failure",
             "placement offered no host with VCPU 5000, MEMORY_MB 512:"
             " nova-scheduler's filters are not the cause",
-            "(placement offered no host)",
+            "placement offered no host with VCPU 5000",
         ),
         (
             "filtered",
             "placement offered 2 hosts with VCPU 5000, MEMORY_MB 512:"
             " nova-scheduler's filters refused, or claiming failed",
-            "(placement offered 2 hosts, and the scheduler refused them all)",
+            "512 and nova-scheduler refused them all",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_what_nova_recorded(tmp_path: Path) -> None:
     verdict = only(run(tmp_path, breaks={"6": "silent"}))
     [note] = told(verdict, "fault")
     assert note.message.startswith("nova recorded: Timed out: no reply to message ID ")
-    assert note.message.removeprefix("nova recorded: ") in verdict.summary
+    assert note.message.removeprefix("nova recorded: ") in verdict.deviations[0].message
     assert verdict.deviations[0].cause == note.message.removeprefix("nova recorded: ")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.agreement import is_told
 from lab.judging import judge, only, run, statuses
 
 from tracer.model import Verdict
@@ -24,7 +25,7 @@ def agrees(verdict: Verdict, step: str | None, peer: str) -> None:
     """The headline, the finding, the table and the peer name one step and one service."""
     found = verdict.deviations[0]
     assert (verdict.stopped_at, found.step, found.peer) == (step, step, peer)
-    assert found.message in verdict.summary
+    assert is_told(found.message, verdict.summary)
     if step is not None:
         assert statuses(verdict)[step] == "failed"
 
@@ -41,7 +42,7 @@ REPORTS = [
     ("event 207", "nova-api", ["answered 404 to", "network-vif-plugged"]),
     ("event unanswered", "nova-api", ["never answered", "network-vif-plugged"]),
     ("event failed", "neutron-server", ["network-vif-plugged with status failed"]),
-    ("event never", "neutron-server", ["never sent network-vif-plugged", "gave up after 5.0 min"]),
+    ("event never", "neutron-server", ["not seen to send network-vif-plugged", "gave up after 5.0 min"]),
     ("event freed", "neutron-server", ["never sent network-vif-plugged"]),
     ("event late", "neutron-server", ["network-vif-plugged only after 5.2 min", "given up after 5.0 min"]),
 ]
@@ -54,7 +55,21 @@ def test_a_bad_report_of_neutron(how: str, who: str, words: list[str], tmp_path:
     assert verdict.outcome == "error"
     agrees(verdict, "8b", who)
     assert statuses(verdict)["8c"] == "seen"
-    assert [word for word in words if word not in verdict.summary] == []
+    assert [word for word in words if word not in verdict.deviations[0].message] == []
+
+
+@pytest.mark.parametrize("how", ["event 404", "event never", "event failed"])
+def test_the_report_is_what_was_expected(how: str, tmp_path: Path) -> None:
+    """Not the call of nova-compute that was answered well."""
+    (expected,) = judged(tmp_path, {"8b": how}).deviations[0].expected
+    assert expected.startswith("REST neutron-server > nova-api POST ")
+    assert expected.endswith("/os-server-external-events 2xx: network-vif-plugged")
+
+
+def test_a_leg_that_was_never_seen_proves_no_silence(tmp_path: Path) -> None:
+    """No report of neutron-server was ever captured: it may have come on another way."""
+    summary = judged(tmp_path, {"8b": "event never"}).summary
+    assert "neutron-server was not seen to send network-vif-plugged" in summary and "never" not in summary
 
 
 @pytest.mark.parametrize("how", ["", "event ok", "event again"])
@@ -89,20 +104,18 @@ NO_ADDRESS = "NoMoreFixedIps: No fixed IP addresses available for network: 7"
 
 @pytest.mark.parametrize("way", ["versioned", "legacy", "sql", "poll"])
 @pytest.mark.parametrize(
-    "words, step, who",
-    [
-        (BINDING, "8b", "neutron-server"),
-        (NO_ADDRESS, "8b", "neutron-server"),
-        (NO_VOLUME, "8a", "cinder-api"),
-        (NO_DEVICE, "8a", "cinder-api"),
-    ],
+    "words, step", [(BINDING, "8b"), (NO_ADDRESS, "8b"), (NO_VOLUME, "8a"), (NO_DEVICE, "8a")]
 )
-def test_nova_says_who_failed(way: str, words: str, step: str, who: str, tmp_path: Path) -> None:
-    """However its words travel, they name the step; no VRM call was made, and 8c is not blamed."""
+def test_nova_says_who_failed(way: str, words: str, step: str, tmp_path: Path) -> None:
+    """However its words travel, they name the step; no VRM call was made, and 8c is not blamed.
+
+    Nor is the service that the words name: no call of it is seen to have failed.
+    """
     verdict = judged(tmp_path, {"8c": f"told {way}: {words}"})
     assert verdict.outcome == "error"
-    agrees(verdict, step, who)
-    assert words.partition(": ")[2] in verdict.summary
+    agrees(verdict, step, "nova-compute")
+    assert "because of" not in verdict.summary
+    assert words.partition(": ")[2] in verdict.deviations[0].message
     assert statuses(verdict)["8c"] == "not_reached"
 
 
@@ -202,18 +215,28 @@ def test_a_claim_that_placement_refused(status: int, words: str, tmp_path: Path)
     change(cloud)
     verdict = only(judge(cloud, tmp_path))
     assert (verdict.outcome, verdict.stopped_at) == ("error", "6")
-    assert f"(placement offered 2 hosts, and refused the claim with {status}: {words})" in verdict.summary
+    asked = "with VCPU 5000, MEMORY_MB 512"
+    found = f"step 6 failed: placement offered 2 hosts {asked} and refused the claim with {status}: {words}"
+    assert verdict.deviations[0].message.startswith(found)
     (note,) = [n for n in verdict.notes if n.kind == "placement"]
     assert "no filter is the cause" in note.message
 
 
 @pytest.mark.parametrize(
-    "how, words", [("filtered", "and the scheduler refused them all"), ("failure", "no host")]
+    "how, words", [("filtered", "and nova-scheduler refused them all"), ("failure", "no host")]
 )
 def test_no_candidate_and_a_filter(how: str, words: str, tmp_path: Path) -> None:
     """The two other answers of placement stay what they are."""
     verdict = only(run(tmp_path, breaks={"6": how}))
     assert words in verdict.summary and "claim" not in verdict.summary
+
+
+def test_a_reply_after_which_its_caller_says_that_it_timed_out(tmp_path: Path) -> None:
+    """How long it waits is not known; it names the message, and so the reply came too late for it."""
+    verdict = judged(tmp_path, {"7": "reply late told"})
+    agrees(verdict, None, "nova-conductor")
+    said = "nova-conductor answered object_action of nova-compute only after 75 s"
+    assert f"{said}, and nova-compute timed out waiting for it" in verdict.summary
 
 
 class _Slow(Creation):

@@ -21,6 +21,7 @@ from lab.judging import judge
 from tracer.grammar import load
 from tracer.model import Verdict
 from tracer.openstack.services import SERVICES
+from tracer.reports import shown_status
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "failures.txt"
 WORDS = {"seen": "ok", "failed": "FAILED", "missing": "MISSING", "not_reached": "not reached"}
@@ -137,6 +138,39 @@ def test_headline_finding_and_table_agree() -> None:
     assert found == {}
 
 
+def test_the_step_of_the_headline_is_never_ok_in_the_table() -> None:
+    """It failed, or never came, or has not ended."""
+    wrong = {}
+    for cell in told():
+        verdict = cell.verdict
+        shown = {step.step: shown_status(step, verdict) for step in verdict.steps}
+        named = {
+            *re.findall(r"step (\w+) (?:failed|never came|has not ended|had not ended)", verdict.summary)
+        }
+        if ok := [step for step in {*named, verdict.stopped_at} if shown.get(step or "") in ("seen", "sent")]:
+            wrong[cell.name] = ok
+    assert wrong == {}
+
+
+def test_a_row_says_refused_only_if_an_answer_was_seen() -> None:
+    wrong = [
+        cell.name
+        for cell in told()
+        for step in cell.verdict.steps
+        if shown_status(step, cell.verdict) == "refused"
+        and not any(call.result.isdigit() for call in step.calls)
+    ]
+    assert wrong == []
+
+
+def test_headlines_are_bounded_and_nothing_is_lost() -> None:
+    """A long one is cut, and says so; the finding has it in full, and begins as the headline does."""
+    for cell in told():
+        summary, message = cell.verdict.summary, cell.verdict.deviations[0].message
+        assert len(summary) < 215, summary
+        assert ("…" in summary) == (message not in summary), cell.name
+
+
 def blamed(cell: Cell) -> str:
     """Who is to be named."""
     if cell.way.startswith("proxy") and cell.row.role not in ("sc", "vrm"):
@@ -186,9 +220,9 @@ def test_nobody_else_is_blamed() -> None:
             # A message that waits for its reply is told with what its receiver waits for.
             if is_shown or call.operation in verdict.summary:
                 known |= {call.caller, call.callee}
-        words = re.sub(r"no \S+ answered behind it|\(placement offered", "", verdict.summary)
+        words = re.sub(r"and no \S+ is seen behind it|in place of \S+|placement offered", "", verdict.summary)
         named = {role for role in ROLES if re.search(rf"(?<![\w-]){role}(?![\w-])", words)}
-        if others := named - known - {"rabbitmq"} - ({"lb"} if "by itself" in verdict.summary else set()):
+        if others := named - known - {"rabbitmq"} - ({"lb"} if "by itself" in first.message else set()):
             wrong[cell.name] = f"{others}: {verdict.summary}"
     assert wrong == {}
 

@@ -96,7 +96,7 @@ class _Blocked(Creation):
 @pytest.mark.parametrize(
     "how, words",
     [
-        ("blocked", "rabbitmq blocked the publishers of nova-compute 3.0 s before (low on disk)"),
+        ("blocked", "rabbitmq blocked the publishers of nova-compute 3.0 s before the call (low on disk)"),
         ("silent", "rabbitmq never confirmed call object_action of nova-compute"),
     ],
 )

@@ -6,7 +6,7 @@ import re
 
 from tracer.model import Verdict
 
-__all__ = ["disagreements", "names"]
+__all__ = ["disagreements", "is_told", "names"]
 
 
 def disagreements(verdict: Verdict) -> list[str]:
@@ -18,13 +18,13 @@ def disagreements(verdict: Verdict) -> list[str]:
         headline = verdict.summary
         if first.step != verdict.stopped_at:
             found.append(f"the finding is about {first.step}, the verdict about {verdict.stopped_at}")
-        if verdict.outcome != "deleted" and first.message not in headline:
+        if verdict.outcome != "deleted" and not is_told(first.message, headline):
             found.append(f"the headline lacks the finding: {first.message}")
         if not names(headline, first.peer, verdict.compute_host):
             found.append(f"the headline lacks the peer: {first.peer}")
         # A stall is told in one sentence with who owes it: the cause is a sentence of its own there.
-        if first.kind == "failed" and first.cause not in headline:
-            found.append(f"the headline lacks the cause: {first.cause}")
+        if first.kind == "failed" and first.cause not in first.message:
+            found.append(f"the finding lacks the cause: {first.cause}")
     never = re.findall(r"step (\w+) never came", verdict.summary)
     found += [f"{s} never came, and is {status[s]}" for s in never if status[s] in ("seen", "failed")]
     failing = re.findall(r"step (\w+) failed", verdict.summary)
@@ -34,6 +34,12 @@ def disagreements(verdict: Verdict) -> list[str]:
         if failed != ([verdict.stopped_at] if verdict.stopped_at else []):
             found.append(f"stopped at {verdict.stopped_at}, and {failed} failed")
     return found
+
+
+def is_told(message: str, headline: str) -> bool:
+    """Return whether *headline* has *message*, or its beginning where it is long."""
+    told, cut, _ = headline.partition("…")
+    return message in headline or (bool(cut) and message.startswith(told.removeprefix("stuck: ")))
 
 
 def names(headline: str, peer: str, host: str | None) -> bool:

@@ -540,7 +540,7 @@ def _host(callee: str, asks: str, *ways: str) -> dict[str, Fault | dict[str, str
 _BUILD, _SELECT, _CAST = "build_and_run_instance", "select_destinations", "schedule_and_build"
 _TO_API = "asked by nova-api"
 _REPLIES: dict[str, Fault | dict[str, str]] = {
-    way: {"7": f"reply {way}"} for way in ("late", "never", "RemoteError")
+    way: {"7": f"reply {way}"} for way in ("late", "late told", "never", "RemoteError")
 }
 _LIBVIRT: dict[str, Fault | dict[str, str]] = {
     way: {"8c": way} for way in ("fails", "aborts", "hangs", "dies")

@@ -46,12 +46,20 @@ class Channels:
         """Channel -> its latest publishes, to which a nack or an error of the broker may belong."""
         self._confirming: OrderedDict[int, set[int]] = OrderedDict()
         """Connection number -> channels on which the broker confirms what is published."""
+        self._known: dict[int, set[Channel]] = {}
+        """Connection number -> its channels in these tables."""
+
+    def _remember(self, channel: Channel) -> None:
+        self._known.setdefault(channel[0], set()).add(channel)
 
     # --- what a client publishes ---
 
     def published(self, channel: Channel, call: Call) -> None:
         """Record that a client has published *call* on *channel*."""
-        outstanding = self._outstanding.setdefault(channel, [])
+        outstanding = self._outstanding.get(channel)
+        if outstanding is None:
+            outstanding = self._outstanding[channel] = []
+            self._remember(channel)
         outstanding.append(call)
         if len(outstanding) > OUTSTANDING_LIMIT:
             facts_of(outstanding.pop(0)).unconfirmed = False
@@ -114,6 +122,7 @@ class Channels:
         waiting = self._unacked.get(channel)
         if waiting is None:
             waiting = self._unacked[channel] = OrderedDict()
+            self._remember(channel)
         waiting[tag] = call
         # It grows where the consumer acknowledges nothing, or its acknowledgements are not captured.
         trim(waiting, UNACKED_LIMIT)
@@ -158,7 +167,10 @@ class Channels:
         elif not message.arguments.get("no_ack"):
             self._no_ack.get(channel, set()).discard(tag)
             return
-        tags = self._no_ack.setdefault(channel, set())
+        tags = self._no_ack.get(channel)
+        if tags is None:
+            tags = self._no_ack[channel] = set()
+            self._remember(channel)
         if len(tags) < UNACKED_LIMIT:
             tags.add(tag)
 
@@ -172,7 +184,10 @@ class Channels:
         several = bool(message.arguments.get("multiple"))
         tags = [t for t in waiting if t <= tag] if several else [tag]
         if not several and tag not in waiting:
-            early = self._early.setdefault(channel, OrderedDict())
+            early = self._early.get(channel)
+            if early is None:
+                early = self._early[channel] = OrderedDict()
+                self._remember(channel)
             early[tag] = message
             trim(early, EARLY_LIMIT)
         calls = [waiting.pop(t) for t in tags if t in waiting]
@@ -213,15 +228,16 @@ class Channels:
         so *unacked* becomes `?`. Other results stay.
         """
         number = connection.number
+        own = sorted(self._known.pop(number, ()))
         unseen: list[Call] = []
         if connection.seen != BOTH:
-            waiting = [calls for key, calls in self._unacked.items() if key[0] == number]
+            waiting = [self._unacked[channel] for channel in own if channel in self._unacked]
             unseen = [call for calls in waiting for call in calls.values() if call.result == "unacked"]
             for call in unseen:
                 call.result = "?"
         for table in (self._unacked, self._early, self._outstanding, self._no_ack):
-            for key in [key for key in table if key[0] == number]:
-                del table[key]
+            for channel in own:
+                table.pop(channel, None)
         self._confirming.pop(number, None)
         self._asks_no_ack.pop(number, None)
         return unseen

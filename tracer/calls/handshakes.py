@@ -15,6 +15,7 @@ from tracer.calls.rpc_facts import reply_text
 from tracer.model import (
     BOTH,
     CLIENT,
+    CLIENT_SILENT,
     SERVER,
     TO_CLIENT,
     AmqpMethod,
@@ -141,6 +142,8 @@ class Handshakes:
 
     def _broken_off(self, connection: Connection, message: AmqpMethod, ended_ns: int | None) -> Call:
         words = f"{_BROKEN_OFF} {message.name}"
+        if message.direction == TO_CLIENT:
+            words = f"{CLIENT_SILENT} {message.name}"
         call = self._failed(connection, message.frames, "none", words, ended_ns)
         if ended_ns is None:
             self._told[connection.number] = call

@@ -29,6 +29,7 @@ __all__ = [
     "claim_words",
     "faults_recorded",
     "redelivered",
+    "resources_wanted",
     "selects_host",
 ]
 
@@ -108,7 +109,7 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
         return [Note("placement", step, why, case.records[asked[-1].serial] if asked else None)]
     # The query is shown, because what was asked for (a trait, an aggregate, a large flavor) explains an
     # empty answer.
-    count, wanted = offer.facts.candidates, _wanted(offer.facts.query)
+    count, wanted = offer.facts.candidates, resources_wanted(offer.facts.query)
     if not count:
         why = f"placement offered no host{wanted}: nova-scheduler's filters are not the cause"
     elif ending.call is not None and ending.call.result == "failure":
@@ -122,8 +123,8 @@ def _placement(case: Case, ending: Ending) -> list[Note]:
     return [Note("placement", step, why, case.records[offer.serial])]
 
 
-def _wanted(query: str) -> str:
-    """Return what was asked for, as in ' with VCPU 5000, MEMORY_MB 1024'."""
+def resources_wanted(query: str) -> str:
+    """Return what was asked for, as in ' with VCPU 5000, MEMORY_MB 1024'; '' where it is not known."""
     fields = parse_qsl(query[:_QUERY_LIMIT])
     parts = [
         part.replace(":", " ", 1)
@@ -181,10 +182,11 @@ def _replies(case: Case, ending: Ending, coverage: StepCoverage) -> list[Note]:
 def _meanings(case: Case, ending: Ending) -> list[Note]:
     """Return what the exception means with which a creation ended, where it is one that asks for more."""
     facts = ending.call.facts if ending.call is not None else None
-    words = meaning_of(facts.failure) if isinstance(facts, RpcFacts) else ""
-    if not words or ending.call is None:
+    if not isinstance(facts, RpcFacts) or ending.call is None:
         return []
-    return [Note("reply", ending.stopped_at, words, case.records[ending.call.serial])]
+    record = case.records[ending.call.serial]
+    words = meaning_of(facts.failure, asker=record.callee, answerer=record.caller)
+    return [Note("reply", ending.stopped_at, words, record)] if words else []
 
 
 def _lost(call: Call) -> bool:

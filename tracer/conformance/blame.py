@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from tracer.conformance.call_words import FATES, call_words, is_unconfirmed
+from tracer.conformance.call_words import FATES, call_words, failing_end, is_unconfirmed
 from tracer.conformance.case import Case
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.times import time_words
 from tracer.conformance.told import fault_of
 from tracer.model import Call, CallRecord, Event, RestFacts, RpcFacts
 from tracer.openstack.faults import service_blamed, waited_for_callback
-from tracer.openstack.rest import CLAIM, PLUGGED, sender_of_event
+from tracer.openstack.rest import CLAIM, EXTERNAL_EVENTS, PLUGGED, sender_of_event
 from tracer.openstack.rpc import REPLY_WITHIN_NS
 from tracer.openstack.services import BROKER, HOST_SERVICE
 
@@ -49,6 +49,8 @@ class Blame(NamedTuple):
     """The text of the fault."""
     peer: str
     """The role that failed."""
+    expected: str = ""
+    """The line of the call that would have been good, where it is none of the step's own."""
 
 
 class Words(NamedTuple):
@@ -87,7 +89,11 @@ def blame(case: Case, coverage: StepCoverage) -> Blame | None:
     if step is None:
         return reply_that_stopped(case, coverage, since_ns)
     missing = _never_plugged(case, coverage, words, since_ns) if role == sender_of_event(PLUGGED) else ""
-    return Blame(step, None if missing else first.call, missing, first.words, role)
+    # The words name the step. Who failed there is known only where a call of the other service shows it.
+    if missing:
+        report = _report_of(role, case.grammar.api, f"POST {EXTERNAL_EVENTS}", PLUGGED)
+        return Blame(step, None, missing, first.words, role, report)
+    return Blame(step, first.call, "", first.words, HOST_SERVICE)
 
 
 def _given_up_ns(case: Case, since_ns: int, words: list[Words]) -> int:
@@ -137,21 +143,27 @@ def _bad_report(case: Case, since_ns: int, until_ns: int) -> tuple[str, Blame] |
         status = event.code if event.code >= 400 else facts.status
         step = _step_asking(case, sender)
         key = (event.name, event.tag)
+        good = _report_of(record.caller, record.callee, record.operation, event.name)
         if step is None or call.started_ns > until_ns:
             continue
         if status >= 400:
             how = f"{record.callee} answered {status} to {record.operation} of {record.caller} ({event.name})"
-            left[key] = sender, Blame(step, call, how, call.error, record.callee)
+            left[key] = sender, Blame(step, call, how, call.error, record.callee, good)
         elif record.result == "none":
             how = f"{record.callee} never answered {record.operation} of {record.caller} ({event.name})"
-            left[key] = sender, Blame(step, call, how, "", record.callee)
+            left[key] = sender, Blame(step, call, how, "", record.callee, good)
         elif event.status == "failed":
             how = f"{record.caller} reported {event.name} with status failed to {record.callee}"
-            left[key] = sender, Blame(step, call, how, "", record.caller)
+            left[key] = sender, Blame(step, call, how, "", record.caller, good)
         else:
             left[key] = None
     found = [each for each in left.values() if each is not None]
     return found[-1] if found else None
+
+
+def _report_of(sender: str, api: str, operation: str, event: str) -> str:
+    """Return the line of a good report of *event*."""
+    return f"REST {sender} > {api} {operation} 2xx: {event}"
 
 
 def _never_plugged(case: Case, coverage: StepCoverage, words: list[Words], since_ns: int) -> str:
@@ -179,7 +191,9 @@ def _never_plugged(case: Case, coverage: StepCoverage, words: list[Words], since
     plane = case.records[paused[1].serial].plane
     if not coverage.would_show_call(plane, sender, api, paused[1].started_ns):
         return ""
-    return f"{sender} never sent {PLUGGED} to {api}, and {HOST_SERVICE} gave up after {waited}"
+    # Where nothing was ever seen on its way, it may have travelled on another one.
+    did = "never sent" if coverage.has_shown_call(sender, api) else "was not seen to send"
+    return f"{sender} {did} {PLUGGED} to {api}, and {HOST_SERVICE} gave up after {waited}"
 
 
 def _is_of_host(case: Case, call: Call) -> bool:
@@ -208,29 +222,35 @@ def reply_that_stopped(case: Case, coverage: StepCoverage, since_ns: int) -> Bla
             return Blame(None, call, how, facts.failure, record.caller)
         if facts.mode == "call" and facts.msg_id and until_ns is not None:
             waited_ns = _gave_up_after_ns(case, call, facts.msg_id)
+            if facts.answered_ns is not None and 0 < facts.answered_ns - call.started_ns <= waited_ns:
+                how = (
+                    f"{record.callee} answered {facts.method} of {record.caller} only after"
+                    f" {time_words(facts.answered_ns - call.started_ns)}, and {record.caller} timed out"
+                    " waiting for it"
+                )
+                return Blame(None, call, how, "", record.callee)
             is_unsure = coverage.may_lack_answer(call, until_ns)
             late = None if is_unsure else _too_late(call, facts, until_ns, waited_ns or REPLY_WITHIN_NS)
             if late is not None:
                 asked = f"{record.callee} {late[0]} {facts.method} of {record.caller} {late[1]}"
                 waits = f"gave up after {time_words(waited_ns)}" if waited_ns else _WAITS
-                how = f"{asked} (its caller {waits})"
                 why, peer = _why_late(case, call, until_ns)
-                return Blame(None, call, f"{how}{why}", "", peer)
+                return Blame(None, call, f"{why}{asked} (its caller {waits})", "", peer)
     return None
 
 
 def _why_late(case: Case, call: Call, until_ns: int) -> tuple[str, str]:
-    """Return why *call* has no answer, behind a colon, and who failed; ('', its callee) if unknown."""
+    """Return why *call* has no answer, before a semicolon, and who failed; ('', its callee) if unknown."""
     record = case.records[call.serial]
     if call.result in ("undelivered", "unacked"):
         if is_unconfirmed(case, record):
-            return f": {BROKER} never confirmed the message", BROKER
-        return f": the message {FATES[call.result]}", record.callee
+            return f"{BROKER} never confirmed {record.operation}; ", BROKER
+        return f"{record.operation} {FATES[call.result]}; ", record.callee
     met = _met_meanwhile(case, record.callee, call.started_ns, until_ns)
     if met is None:
         return "", record.callee
     shown = case.records[met.serial]
-    return f": {_met_words(shown)}", shown.answered_by or shown.callee
+    return f"{_met_words(shown)}; ", failing_end(shown)
 
 
 def _met_meanwhile(case: Case, role: str, since_ns: int, until_ns: int) -> Call | None:
@@ -267,8 +287,8 @@ def failed_meanwhile(case: Case, reply: Call) -> Blame | None:
     if met is None:
         return None
     shown = case.records[met.serial]
-    how = f"{record.caller} answered {reply.facts.method} with a failure, after {_met_words(shown)}"
-    return Blame(None, met, how, reply.error, shown.answered_by or shown.callee)
+    how = f"{_met_words(shown)}; {record.caller} answered {reply.facts.method} with a failure"
+    return Blame(None, met, how, reply.error, failing_end(shown))
 
 
 def _gave_up_after_ns(case: Case, call: Call, msg_id: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tracer.conformance.case import Case, Ending
 from tracer.grammar import Grammar
-from tracer.model import CLOSED_UNANSWERED, CallRecord, RpcFacts
+from tracer.model import CLIENT_SILENT, CLOSED_UNANSWERED, CallRecord, RpcFacts
 from tracer.openstack.services import BROKER, HOST_SERVICE
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "REFUSED",
     "after_colon",
     "between_words",
+    "brief",
     "call_words",
+    "failing_end",
     "is_unconfirmed",
     "last_message",
     "owed_by",
@@ -30,6 +32,10 @@ FATES = {
 """Result of a message -> what the broker did with it."""
 NOT_TAKEN = ("undelivered", "unacked", "unroutable")
 """Results of a message that its consumer has not dealt with."""
+_MOST, _MOST_BEHIND_A_STALL = 160, 135
+"""Characters of a headline behind the step, and behind the step and who owes it: below 200 with these."""
+_CLAUSE = 25
+"""So many of them may be given up to end with a clause."""
 REFUSED = "Connection refused"
 """The error of a refused connection. It is no text of a service, so it is not quoted as a cause."""
 
@@ -37,6 +43,21 @@ REFUSED = "Connection refused"
 def after_colon(text: str) -> str:
     """Return *text* behind a colon; '' for no text."""
     return f": {text}" if text else ""
+
+
+def brief(message: str) -> str:
+    """Return *message* for a headline: what is behind its first colon is cut at a clause or word, marked so.
+
+    How much is left does not depend on the names of steps, which stand before the colon.
+    """
+    head, colon, rest = message.partition(": ")
+    most = _MOST_BEHIND_A_STALL if ", owed by " in head else _MOST
+    if len(rest) <= most:
+        return message
+    words = rest[: most + 1].rpartition(" ")[0] or rest[:most]
+    clause = max(words.rfind(end) for end in ("; ", ": ", ". "))
+    words = words[:clause] if clause > most - _CLAUSE else words
+    return f"{head}{colon}{words.rstrip(' .,;:([')}…"
 
 
 def with_error(words: str, error: str) -> str:
@@ -62,9 +83,16 @@ def call_words(record: CallRecord, is_silent: bool = False) -> str:
         return f"{record.callee}'s answer to {operation} of {record.caller} is not in the capture"
     if record.answered_by:
         by_itself = f"{record.answered_by} answered {record.result} by itself to {operation}"
-        return f"{by_itself} of {record.caller}, no {record.callee} answered behind it"
+        return f"{by_itself} of {record.caller} in place of {record.callee}"
     answered = "an error" if record.result == "error" else record.result
     return f"{record.callee} answered {answered} to {operation}"
+
+
+def failing_end(record: CallRecord) -> str:
+    """Return the role that failed in a REST call, a statement or a connection."""
+    if record.operation.startswith("CONNECT") and record.error.startswith(CLIENT_SILENT):
+        return record.caller
+    return record.answered_by or record.callee
 
 
 def _connection_words(record: CallRecord) -> str:
@@ -73,6 +101,9 @@ def _connection_words(record: CallRecord) -> str:
     verb = "refused the connection of" if refused else "never answered the connection attempt of"
     port = record.operation.removeprefix("CONNECT ")
     callee = f"{record.callee} ({record.callee_address}{port})"
+    if record.error.startswith(CLIENT_SILENT):
+        what = record.error.removeprefix(CLIENT_SILENT).strip()
+        return f"{record.caller} ({record.caller_address}) never answered {what} of {callee}"
     if record.error and record.error != REFUSED and not refused:
         verb = "never finished connecting with" if record.result == "none" else "refused the client"
         return f"{callee} {verb} {record.caller} ({record.caller_address}): {record.error}"

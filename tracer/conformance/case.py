@@ -212,6 +212,8 @@ class Ending:
     """The host that was asked last said so: `call` is its message, or its last state."""
     state: str = ""
     """The state in which the host stopped, as nova names it."""
+    expected: str = ""
+    """The line of the call that would have been good, where it is none of the step's own."""
     left: str = ""
     """What was left after the last host gave up: that no other one was there."""
 

@@ -55,7 +55,7 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
     kind: DeviationKind
     shown: CallRecord | None
     if ending.outcome in ("rejected", "error"):
-        kind, words, shown = "failed", failure_words(case, ending), shown_for(case, ending)
+        kind, words, shown = "failed", failure_words(case, ending, coverage), shown_for(case, ending)
     elif ending.outcome == "stuck":
         kind, words = "stalled", stall(case, ending, coverage).words
         begun = stalled_in(case, ending)
@@ -68,7 +68,7 @@ def _ended_badly(case: Case, coverage: StepCoverage, ending: Ending) -> Iterator
     else:
         return
     step = ending.stopped_at or (ending.between[1] if ending.between else None)
-    expected = granted_words(case, ending, shown)
+    expected = (ending.expected,) if ending.expected else granted_words(case, ending, shown)
     expected = expected or expected_words(case.grammar, step, rests_on_states(case, coverage, step))
     peer, cause = peer_of(case, ending, coverage), cause_of(case, ending, coverage)
     hindrance = ending.hindrance.words if ending.hindrance is not None else ""

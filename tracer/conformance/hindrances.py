@@ -96,12 +96,11 @@ def _unanswerable(case: Case, broker: Broker, owner: str, step: str | None) -> H
         count, first_ns, until_ns = known.often, known.first_ns, known.last_ns
     often = "once" if count == 1 else f"{count} times in {time_words(max(0, until_ns - first_ns))}"
     if first_ns < case.first_ns:
-        often += f", first {time_words(case.first_ns - first_ns)} before this request"
+        often += f", first {_from_beginning(case, first_ns)}"
     what = record.operation.removeprefix("reply ")
-    who = "it" if waiter == owner else waiter
     words = (
-        f"{who} waits for the reply of {record.caller} to {what}, which {BROKER} cannot"
-        f" deliver: {last.error}, there is no queue {queue} (returned {often})"
+        f"{BROKER} cannot deliver the reply of {record.caller} to {what}, for which {waiter} waits:"
+        f" {last.error}, there is no queue {queue} (returned {often})"
     )
     return Hindrance(words, BROKER)
 
@@ -137,7 +136,7 @@ def _untaken(case: Case, broker: Broker, owner: str) -> Hindrance | None:
     if call.facts.unconfirmed:
         blocked = _block_of(broker, call.connection.client.address, call.started_ns, call.connection.number)
         if blocked is not None:
-            when = _before(call.started_ns, blocked.time_ns)
+            when = _from(call.started_ns, blocked.time_ns, f"the {call.facts.mode}")
             words = _block_words(record.caller, blocked, when)
             return Hindrance(f"{words}: {record.operation} was never confirmed", BROKER)
         if (lost := _cut_off(broker, call)) is not None:
@@ -149,12 +148,13 @@ def _untaken(case: Case, broker: Broker, owner: str) -> Hindrance | None:
     gone = _consumer_gone(broker.of_queue(queue), call)
     if gone is None:
         return None
-    fate = "was published and never delivered" if call.result == "undelivered" else "was not acknowledged"
-    when = _before(call.started_ns, gone.time_ns)
+    fate = "never delivered" if call.result == "undelivered" else "not acknowledged"
+    when = _from(call.started_ns, gone.time_ns, record.operation)
     did = gone.words.replace("the broker", BROKER).replace("its client", record.callee)
     did = did.replace("the client", record.callee).replace("the consumer", f"the consumer of queue {queue}")
     did = did.replace("the connection", f"the connection of the consumer of queue {queue}")
-    return Hindrance(f"{record.operation} {fate}: {when}, {did}", BROKER if gone.by_broker else record.callee)
+    words = f"{when}, {did}: the {call.facts.mode} was {fate}"
+    return Hindrance(words, BROKER if gone.by_broker else record.callee)
 
 
 def _cut_off(broker: Broker, call: Call) -> BrokerEvent | None:
@@ -166,7 +166,7 @@ def _cut_off(broker: Broker, call: Call) -> BrokerEvent | None:
 
 def _ended_words(lost: BrokerEvent, role: str) -> str:
     """Return how a connection of *role* ended: 'rabbitmq reset the connection of nova-api'."""
-    own = "its connection" if not lost.by_broker else f"the connection of {role}"
+    own = f"its connection to {BROKER}" if not lost.by_broker else f"the connection of {role}"
     words = lost.words.replace("the connection", own, 1)
     return words.replace("the client", role).replace("the broker", BROKER)
 
@@ -185,11 +185,17 @@ def _consumer_gone(events: Iterable[BrokerEvent], call: Call) -> BrokerEvent | N
     return gone
 
 
-def _before(time_ns: int, event_ns: int) -> str:
-    """Return how long before *time_ns* an event was, in words."""
+def _from(time_ns: int, event_ns: int, what: str) -> str:
+    """Return how long before or after *what*, which was at *time_ns*, an event was, in words."""
     if event_ns <= time_ns:
-        return f"{time_words(time_ns - event_ns)} before"
-    return f"{time_words(event_ns - time_ns)} later"
+        return f"{time_words(time_ns - event_ns)} before {what}"
+    return f"{time_words(event_ns - time_ns)} after {what}"
+
+
+def _from_beginning(case: Case, event_ns: int) -> str:
+    """Return how long before or after the beginning of *case* an event was, in words."""
+    workflow = "creation" if case.trace.creates else "operation"
+    return _from(case.first_ns, event_ns, f"this {workflow} began")
 
 
 # --- a publisher that is blocked ------------------------------------------------------------------
@@ -223,9 +229,7 @@ def _blocked(
     for address in sorted(addresses):
         blocked = _block_of(broker, address, case.last_own_ns())
         if blocked is not None and blocked.connection.client_role in ("", owner):
-            when = f"{time_words(blocked.time_ns - case.first_ns)} after the request"
-            if blocked.time_ns < case.first_ns:
-                when = f"{time_words(case.first_ns - blocked.time_ns)} before the request"
+            when = _from_beginning(case, blocked.time_ns)
             return Hindrance(_block_words(owner, blocked, when), BROKER)
     return None
 
@@ -253,7 +257,7 @@ def _restarted(
         before = [e for e in broker.of_client(address) if e.time_ns < lost[0].time_ns]
         opened = [e for e in events if e.kind == "opened" and e.time_ns > lost[0].time_ns]
         host = f" on {case.attempts[-1].host}" if owner == HOST_SERVICE and case.attempts else ""
-        at = f"{time_words(lost[0].time_ns - case.first_ns)} after the request"
+        at = _from_beginning(case, lost[0].time_ns)
         did = _ended_words(lost[0], owner)
         if not opened and _has_another(broker.of_client(address), owner, lost):
             continue

@@ -200,6 +200,7 @@ def _blamed(
 ) -> None:
     """Set where a creation stopped by what the services said of it."""
     ending.how, ending.peer, ending.error = blamed.how, blamed.peer, blamed.error
+    ending.expected = blamed.expected
     ending.call = blamed.call or ending.call
     begun = begun_in(case, len(case.attempts) - 1) if case.attempts else None
     if not blamed.how:

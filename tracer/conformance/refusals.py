@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from tracer.conformance.case import Case, Ending, Witness
 from tracer.conformance.step_coverage import StepCoverage
-from tracer.model import Call, ConnectFacts, RestFacts, RpcFacts
+from tracer.model import BOTH, Call, ConnectFacts, RestFacts, RpcFacts
 from tracer.openstack.rest import is_login
 from tracer.openstack.services import HOST_SERVICE, KEYSTONE, PROXY
 
@@ -200,8 +200,11 @@ def _waiting_in_api(case: Case, created: Call) -> Call | None:
 
 
 def _is_broken(call: Call) -> bool:
-    """Return whether bytes of *call* are missing in the captures."""
-    return bool(getattr(call.facts, "broken", False) or call.connection.gaps)
+    """Return whether bytes of *call*, or a direction of its connection, are missing in the captures."""
+    if isinstance(call.facts, ConnectFacts):
+        return bool(call.connection.gaps)
+    one_way = call.connection.seen != BOTH
+    return bool(getattr(call.facts, "broken", False) or call.connection.gaps or one_way)
 
 
 def _worked_after(case: Case, created: Call, doing: Call) -> bool:

@@ -6,16 +6,25 @@ addresses are added by the reports.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tracer.alignment.out_of_order import OutOfOrder
-from tracer.conformance.answers import candidates_offered, claim_refused, claim_words, selects_host
+from tracer.conformance.answers import (
+    candidates_offered,
+    claim_refused,
+    claim_words,
+    resources_wanted,
+    selects_host,
+)
 from tracer.conformance.call_words import (
     NOT_TAKEN,
     REFUSED,
     after_colon,
     between_words,
+    brief,
     call_words,
+    failing_end,
     last_message,
     with_error,
 )
@@ -38,7 +47,7 @@ from tracer.model import (
     StepResult,
 )
 from tracer.openstack.rest import validates_token
-from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, PROXY
+from tracer.openstack.services import BROKER, HOST_SERVICE, KEYSTONE, NOVA_SCHEDULER, PROXY
 from tracer.openstack.states import TASK_FAILED
 
 __all__ = [
@@ -73,7 +82,7 @@ def peer_of(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     if record is None or ending.call is case.trace.failed_call:
         return case.grammar.caller(ending.stopped_at)
     if record.protocol != "RPC" or record.operation.startswith("CONNECT"):
-        return record.answered_by or record.callee
+        return failing_end(record)
     if ending.proxy is not None and record.result == "undelivered":
         return BROKER
     if record.result == "failure":
@@ -131,34 +140,35 @@ def cause_of(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     return call_words(record)
 
 
-def failure_words(case: Case, ending: Ending) -> str:
+def failure_words(case: Case, ending: Ending, coverage: StepCoverage) -> str:
     """Return the message of a failed creation."""
     left = f"; no other host was left: {ending.left}" if ending.left else ""
+    if ending.proxy is not None:
+        return _proxy_words(case, ending, coverage, ending.proxy) + left
     return _own_failure_words(case, ending) + left
 
 
 def _own_failure_words(case: Case, ending: Ending) -> str:
     """Return the message of a failed creation without what was left after it."""
-    if ending.proxy is not None:
-        return _proxy_words(case, ending, ending.proxy)
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     while_ = f" in state {ending.state}" if ending.state else ""
     record = case.records.get(ending.call.serial) if ending.call is not None else None
     if ending.hindrance is not None:
         state = "; the VM was put in state error" if ending.call is case.trace.failed_call else ""
-        how = f"{ending.how}: " if ending.how else ""
-        return f"{where}: {how}{ending.hindrance.words}{state}{after_colon(ending.error)}"
+        how = f"; {ending.how}" if ending.how else ""
+        return f"{where}: {ending.hindrance.words}{how}{state}{after_colon(ending.error)}"
     if ending.how:
         return f"{where}: {ending.how}{after_colon(ending.error)}"
+    who = f"{HOST_SERVICE} on {case.attempts[-1].host}" if case.attempts else HOST_SERVICE
     if ending.peer and not ending.by_host:
         # Nova's own words, however they travelled.
-        return f"{where}: the VM was put in state error because of {ending.peer}{after_colon(ending.error)}"
+        return f"{where}: {who} could not build the VM{after_colon(ending.error)}"
     if record is None:
         return where + after_colon(ending.error)
     if ending.by_host:
-        who = f"{HOST_SERVICE} on {case.attempts[-1].host}" if case.attempts else HOST_SERVICE
-        over = f" because of {ending.peer}" if ending.peer else ""
-        return f"{where}: {who} gave up{while_}{over}{after_colon(ending.error)}"
+        if not while_ and re.match(r"\w+: ", ending.error):
+            return f"{where}: {who} reported {ending.error}"
+        return f"{where}: {who} gave up{while_}{after_colon(ending.error)}"
     if ending.outcome == "error" and ending.call is case.trace.failed_call:
         how = "the VM was put in state error"
         if ending.state:
@@ -174,18 +184,20 @@ def _own_failure_words(case: Case, ending: Ending) -> str:
     unknown = _unknown_token(case, ending)
     if unknown:
         return f"{where}: {unknown}"
+    if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
+        # Its exception is known by its name.
+        answer = f"{record.caller} answered {ending.error}" if ending.error else call_words(record)
+        return f"{where}: {_offered(case)}{answer}"
     text = f"{where}: {call_words(record)}"
     facts = ending.call.facts if ending.call is not None else None
     if isinstance(facts, RestFacts) and facts.status_text == TASK_FAILED:
         text = f"{where}: {record.callee} reports that the task failed ({record.operation})"
     if isinstance(facts, ConnectFacts):
         return text
-    if record.operation.startswith("reply ") and selects_host(case, ending.stopped_at):
-        text += _offered(case)
     return with_error(text, ending.error)
 
 
-def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
+def _proxy_words(case: Case, ending: Ending, coverage: StepCoverage, leg: Call) -> str:
     """Return the message of a request that a proxy answered by itself on *leg*."""
     where = f"step {ending.stopped_at} failed" if ending.stopped_at else between_words(ending)
     proxy, api = case.records[leg.serial], case.grammar.api
@@ -194,7 +206,10 @@ def _proxy_words(case: Case, ending: Ending, leg: Call) -> str:
     if ending.hindrance is not None:
         return f"{where}: {ending.hindrance.words}; {said}"
     if record is proxy:
-        return f"{where}: {said}, no {api} answered behind it{after_colon(leg.error)}"
+        hop = case.grammar.proxy_step
+        is_whole = hop is not None and coverage.would_show(hop)
+        passed = "and did not pass it on" if is_whole else f"and no {api} is seen behind it"
+        return f"{where}: {said} {passed}{after_colon(leg.error)}"
     return f"{where}: {_hung_words(case, ending, record)}; {said}"
 
 
@@ -240,22 +255,27 @@ def _unanswered_words(case: Case, last: CallRecord) -> str:
         if witness.record is last and isinstance(facts, RpcFacts) and facts.answered_ns is not None:
             took = time_words(facts.answered_ns - witness.call.started_ns)
             return f"was answered by {last.callee} only after {took}"
+    if last.result == "ok":
+        return f"was delivered to {last.callee}, and {last.callee} never answered"
     return f"was never answered by {last.callee}"
 
 
 def _offered(case: Case) -> str:
-    """Return, in brackets, whether placement offered no host, refused a claim, or the filters refused all."""
+    """Return, before a semicolon, whether placement offered no host, refused a claim, or filters refused all.
+
+    With what was asked for.
+    """
     offer = candidates_offered(case)
     if offer is None or not isinstance(offer.facts, RestFacts):
         return ""
-    count = offer.facts.candidates
+    count, wanted = offer.facts.candidates, resources_wanted(offer.facts.query)
     if not count:
-        return " (placement offered no host)"
+        return f"placement offered no host{wanted}; "
     hosts, all_of_them = ("1 host", "it") if count == 1 else (f"{count} hosts", "them all")
     claim = claim_refused(case)
     if claim is not None:
-        return f" (placement offered {hosts}, and {claim_words(claim)})"
-    return f" (placement offered {hosts}, and the scheduler refused {all_of_them})"
+        return f"placement offered {hosts}{wanted} and {claim_words(claim)}; "
+    return f"placement offered {hosts}{wanted} and {NOVA_SCHEDULER} refused {all_of_them}; "
 
 
 def expected_words(grammar: Grammar, step: str | None, by_state: bool = False) -> tuple[str, ...]:
@@ -343,11 +363,12 @@ def summary_words(
     """Return the verdict in one sentence: the outcome, where and after what time, then what is not known."""
     took = time_words(max(0, ending.time_ns - case.first_ns))
     if ending.outcome in ("rejected", "error"):
-        return f"{failure_words(case, ending)} (after {took})"
+        became = "in error" if ending.outcome == "error" else ending.outcome
+        return f"{brief(failure_words(case, ending, coverage))} ({became} after {took})"
     if ending.outcome == "stuck":
-        return f"stuck: {stall(case, ending, coverage).words}"
+        return f"stuck: {brief(stall(case, ending, coverage).words)}"
     if ending.outcome == "deleted":
-        return f"deleted after {took} {deletion_words(case, ending)}"
+        return brief(f"deleted after {took} {deletion_words(case, ending)}")
     hidden = [s.step for s in steps if s.status == "unobserved" and s.step in case.required]
     unseen = f"; {len(hidden)} of {len(steps)} steps cannot be seen in these captures" if hidden else ""
     if ending.outcome == "unfinished":
@@ -361,5 +382,5 @@ def summary_words(
     host = f" on {case.attempts[-1].host}" if case.attempts and unknown_after is None else ""
     tries = f" at attempt {len(case.attempts)}" if len(case.attempts) > 1 else ""
     if deviations:
-        return f"{ending.outcome}{host} after {took}{tries}, but {deviations[0].message}{unseen}"
+        return f"{ending.outcome}{host} after {took}{tries}, but {brief(deviations[0].message)}{unseen}"
     return f"{ending.outcome}{host} after {took}{tries}{unseen}"

@@ -77,11 +77,16 @@ def stall(case: Case, ending: Ending, coverage: StepCoverage) -> Stall:
         saved = f"it saved the state {ending.state} at {after}, and none since"
         cause = f"no state after {ending.state}"
         return Stall(f"step {step} has not ended in {lasts}, owed by {owner}", saved, role, cause)
-    head = f"step {step} {_verb(case, step)} in {time_words(quiet_ns)}, owed by {owner}"
+    since = f"step {step} {_verb(case, step)} in {time_words(quiet_ns)}"
+    head = f"{since}, owed by {owner}"
     if ending.hindrance is not None:
-        return Stall(head, ending.hindrance.words, ending.hindrance.peer)
+        # Who did it owes the rest: a service gives nothing for a message that it never got.
+        peer = ending.hindrance.peer
+        return Stall(head if peer == role else f"{since}, owed by {peer}", ending.hindrance.words, peer)
     if ending.how:
-        return Stall(head, f"{ending.how}{after_colon(ending.error)}", ending.peer or role)
+        peer = ending.peer or role
+        how = f"{ending.how}{after_colon(ending.error)}"
+        return Stall(head if peer == role else since, how, peer)
     message = last_message(case)
     if message is not None and coverage.owed_by_broker(step):
         if is_unconfirmed(case, message):

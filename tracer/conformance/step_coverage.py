@@ -74,6 +74,11 @@ class StepCoverage:
             or trace.curtailed
         )
 
+    def has_shown_call(self, caller: str, callee: str) -> bool:
+        """Return whether any REST call of *caller* to *callee*, or to a proxy before it, was seen."""
+        servers = self._addresses_of(callee) | self._fronts_of(callee)
+        return self._captures.spoke("REST", self._addresses_of(caller), servers)
+
     def whole(self, step: str) -> bool:
         """Return whether the plane of *step* was captured without gaps, from before this trace on."""
         return self.why_not(step, strict=False) is None

@@ -132,6 +132,10 @@ def first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent: 
         ending.stopped_at = steps[-1].name
         return
     following = steps[last_seen + 1]
+    inferred = _inferred_before(case, following.name)
+    if inferred is not None and coverage.would_show(following.name):
+        ending.stopped_at = inferred
+        return
     if _may_be_refused(case, following.name):
         in_api = case.grammar.asked_by(case.grammar.api)
         ending.between = (steps[max(last_seen, 0)].name, in_api[-1])
@@ -147,6 +151,18 @@ def first_absent(case: Case, coverage: StepCoverage, ending: Ending, is_silent: 
     visible = next((s.name for s in steps[last_seen + 1 :] if coverage.would_show(s.name)), None)
     before = steps[last_seen].name if last_seen >= 0 else steps[0].name
     ending.between = (before, visible or steps[-1].name)
+
+
+def _inferred_before(case: Case, step: str) -> str | None:
+    """Return the step right before *step* if the API hangs, and nothing shows that it was past that.
+
+    It may leave nothing on the wire; the API owes it all the same, as where a proxy gives the API up.
+    """
+    created, inside = case.trace.created, case.grammar.asked_by(case.grammar.api)
+    if created is None or case.attempts or _is_accepted(created) or step not in inside[1:]:
+        return None
+    before = inside[inside.index(step) - 1]
+    return before if before in case.grammar.inferred and not case.step_calls(before) else None
 
 
 def _may_be_refused(case: Case, step: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from tracer.model.broker import NO_BROKER, Broker, BrokerEvent, BrokerEventKind, Returns
 from tracer.model.calls import (
     CLIENT,
+    CLIENT_SILENT,
     CLOSED_UNANSWERED,
     SERVER,
     Call,
@@ -84,6 +85,7 @@ __all__ = [
     "BROKER_HEADERS",
     "CALLS_OVER",
     "CLIENT",
+    "CLIENT_SILENT",
     "CLOSED_UNANSWERED",
     "DEATH_REASON",
     "DELIVERY_COUNT",

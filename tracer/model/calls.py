@@ -10,6 +10,7 @@ from tracer.model.streams import Connection, Endpoint
 
 __all__ = [
     "CLIENT",
+    "CLIENT_SILENT",
     "CLOSED_UNANSWERED",
     "SERVER",
     "Call",
@@ -39,6 +40,8 @@ class End(NamedTuple):
 CLIENT = 0
 SERVER = 1
 CLOSED_UNANSWERED = "closed the connection without an answer"
+CLIENT_SILENT = "its client did not answer"
+"""The error of a connection to the broker in whose handshake the client went no further."""
 """How the error begins of a call whose server ended the connection instead."""
 
 

@@ -102,6 +102,35 @@ _MEANINGS = (
 )
 
 
-def meaning_of(failure: str) -> str:
-    """Return what the failure in a reply, class and text, means for an operator, or nothing."""
-    return next((words for pattern, words in _MEANINGS if re.match(pattern, failure)), "")
+_VERSIONS = (
+    # oslo_versionedobjects/exception.py, IncompatibleObjectVersion
+    r"Version (?P<asked>\d{1,4}\.\d{1,4}) of (?P<what>[\w.-]{1,80}) is not supported"
+    r"(, supported version is (?P<known>\d{1,4}\.\d{1,4}))?",
+    # oslo_messaging/rpc/dispatcher.py, UnsupportedVersion
+    r"(?P<what>Endpoint) does not support RPC version (?P<asked>\d{1,4}\.\d{1,4})",
+)
+
+
+def meaning_of(failure: str, asker: str = "its caller", answerer: str = "the service") -> str:
+    """Return what the failure in a reply, class and text, means for an operator, or nothing.
+
+    *asker* sent the message that *answerer* could not take.
+
+    >>> meaning_of("IncompatibleObjectVersion: Version 2.8 of Instance is not supported", "a", "b")[:49]
+    'b is older than a: it does not know Instance 2.8:'
+    """
+    words = next((words for pattern, words in _MEANINGS if re.match(pattern, failure)), "")
+    found = next(filter(None, (re.search(pattern, failure) for pattern in _VERSIONS)), None)
+    if not words or found is None:
+        return words
+    asked, known = found["asked"], found.groupdict().get("known")
+    what = "RPC version" if found["what"] == "Endpoint" else found["what"]
+    # A service takes all that is older within a major version. Only an older one is asked for more.
+    if known is not None and _parts(asked) < _parts(known):
+        return f"{asker} is older than {answerer}: it sent {what} {asked}, not {known}: {words}"
+    most = f"knows {what} {known}, not {asked}" if known else f"does not know {what} {asked}"
+    return f"{answerer} is older than {asker}: it {most}: {words}"
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

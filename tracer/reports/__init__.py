@@ -22,6 +22,7 @@ from tracer.openstack.services import SERVICES
 __all__ = [
     "asked_words",
     "call_words",
+    "called",
     "choice_words",
     "chosen",
     "clock",
@@ -159,6 +160,12 @@ def lead(text: str) -> str:
     return text if len(text) <= 12 else f"{text[:8]}…"
 
 
+def called(verdict: Verdict) -> str:
+    """Return which one a trace is: its server id, else its request id, cut, else its number."""
+    known = verdict.server_id or verdict.request_id
+    return lead(plain(known, 80)) if known else f"({plain(verdict.id, 80)}, no id seen)"
+
+
 def file_names(paths: Sequence[str], short: bool = False) -> dict[str, str]:
     """Return path -> shortest name that is unique: Internal_base, or Int for narrow tables (*short*).
 
@@ -255,7 +262,10 @@ def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
         # The last failed call is where it broke. Without one, the step failed in the answer to an outer call.
         failed = [call for call in step.calls if refused(call)]
         failed += [
-            each.call for each in verdict.deviations if each.step == step.step and each.call and not failed
+            each.call
+            for each in verdict.deviations
+            # What a notification tells is no call of the step.
+            if each.step == step.step and each.call and not failed and not _is_told(each.call)
         ]
         shown = failed[-1] if failed else shown
     if shown is None:
@@ -263,29 +273,40 @@ def witnesses(step: StepResult, verdict: Verdict) -> list[CallRecord]:
     return [call for call in step.calls if _alike(call) == _alike(shown)] or [shown]
 
 
+def _is_told(call: CallRecord) -> bool:
+    return call.protocol == "RPC" and call.operation.startswith("notify ")
+
+
 def _alike(call: CallRecord) -> tuple[str, ...]:
     return call.caller, call.callee, call.operation, call.action, call.result
 
 
 _HELD = frozenset({"undelivered", "unacked"})
+_WAITS = ("stuck", "deleted", "unfinished")
+_SILENT, _GATEWAY = frozenset({"none", "?"}), frozenset({"502", "504", "none", "?"})
 
 
 def shown_status(step: StepResult, verdict: Verdict) -> str:
     """Return the status of a step for a reader; more than its own where the end of the creation tells more.
 
-    owed: it never came, and the creation waits for it. retrying: it failed, and may be tried again. refused:
-    it was done, and its answer passes on the failure of another step. sent: the broker has its message, and
-    its consumer has not dealt with it.
+    owed: it never came, and the creation waits for it. open: it began, and the creation waits for its end.
+    retrying: it failed, and may be tried again. refused: it was done, and its answer passes on the failure of
+    another step; unanswered: it has no answer; given_up: a proxy answered that it got none. sent: the broker
+    has its message, and its consumer has not dealt with it.
     """
-    if verdict.outcome in ("stuck", "deleted") and step.step == verdict.stopped_at:
-        return "owed" if step.status in ("missing", "not_reached") else step.status
+    if verdict.outcome in _WAITS and step.step == verdict.stopped_at:
+        if step.status == "seen":
+            return "open"
+        if verdict.outcome != "unfinished" and step.status in ("missing", "not_reached"):
+            return "owed"
     if step.status == "failed" and verdict.outcome == "unfinished":
         return "retrying"
     if step.status == "seen" and step.calls:
         if all(call.protocol == "RPC" and call.result in _HELD for call in step.calls):
             return "sent"
         if verdict.outcome == "rejected" and all(refused(call) for call in step.calls):
-            return "refused"
+            results = {call.result for call in step.calls}
+            return "unanswered" if results <= _SILENT else "given_up" if results <= _GATEWAY else "refused"
     return step.status
 
 

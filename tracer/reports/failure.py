@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from tracer.model import Report, Verdict
-from tracer.reports import console, ladder, lead, plain, seen_instead
+from tracer.reports import called, console, ladder, plain, seen_instead
 from tracer.reports.page import Page
 from tracer.reports.trace import heading
 
@@ -31,10 +31,9 @@ def _written(write: Callable[[Console], None]) -> str:
 def headline(verdict: Verdict) -> str:
     """Return the VM, its verdict and the reason in one line."""
     name = f"{plain(verdict.name, 60)} " if verdict.name else ""
-    which = lead(plain(verdict.server_id or verdict.id, 80))
     # A deviation explains itself. An inconclusive trace has none, so the line begins with that.
     word = "is inconclusive" if verdict.verdict == "inconclusive" else verdict.verdict
-    return f"VM {name}{which} {word}: {plain(verdict.summary, 300)}"
+    return f"VM {name}{called(verdict)} {word}: {plain(verdict.summary, 400)}"
 
 
 def found(verdict: Verdict) -> list[str]:

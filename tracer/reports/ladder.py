@@ -18,7 +18,7 @@ from tracer.openstack.services import FLOW, SERVICES
 from tracer.reports import asked_words, duration, fragment, offset, plain, plural, refused
 from tracer.reports.page import Page, step_status
 from tracer.reports.sequence import attempt_words, look
-from tracer.reports.trace import answers, deviations, faults, heading, identity
+from tracer.reports.trace import begin, conclude
 
 __all__ = ["render"]
 
@@ -83,10 +83,7 @@ class _Sheet:
 def render(verdict: Verdict, report: Report, console: Console, verbose: int = 0) -> None:
     """Write one trace as a diagram; with *verbose* the calls outside the documented steps too."""
     page = Page.of(report, console, verbose)
-    page.line(heading(page, verdict))
-    page.line(identity(verdict), 2)
-    for who, fault in faults(verdict):
-        page.line(Text.assemble(f"{who}: ", (f"“{fault}”", "bold")), 2, hang=4)
+    begin(page, verdict)
     page.line("")
     # Without a call of any step the other calls are all there is to show.
     shown = [call for call in verdict.calls if call.step or verbose] or list(verdict.calls)
@@ -95,8 +92,7 @@ def render(verdict: Verdict, report: Report, console: Console, verbose: int = 0)
     _header(sheet)
     _rungs(sheet, verdict, rows)
     page.line("")
-    deviations(page, verdict)
-    answers(page, verdict)
+    conclude(page, verdict)
     hidden = len(verdict.calls) - len(shown)
     if hidden:
         page.line(

@@ -39,7 +39,10 @@ STATUSES = {
     # Derived from the others by the end of the creation:
     "owed": ("OWED", "bold red"),
     "retrying": ("retrying", "bold yellow"),
+    "open": ("not ended", "bold red"),
     "refused": ("refused", "green"),
+    "unanswered": ("no answer", "yellow"),
+    "given_up": ("gave up", "yellow"),
     "sent": ("sent", "yellow"),
 }
 """Status of a step -> its text and style."""

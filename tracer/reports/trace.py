@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.text import Text
 
-from tracer.model import Attempt, CallRecord, Deviation, StepResult, Verdict
+from tracer.model import Attempt, CallRecord, Deviation, Note, StepResult, Verdict
 from tracer.openstack.services import NOVA_API
 from tracer.reports import (
+    called,
     duration,
     fragment,
-    lead,
     offset,
     plain,
     plural,
@@ -20,7 +20,7 @@ from tracer.reports import (
 )
 from tracer.reports.page import Page, steps
 
-__all__ = ["STYLES", "answers", "deviations", "faults", "heading", "identity", "mark", "render"]
+__all__ = ["STYLES", "begin", "conclude", "heading", "mark", "render"]
 
 _WAIT = "wait before "
 _MOMENT_NS = 10_000_000
@@ -44,12 +44,13 @@ def mark(page: Page, verdict: str) -> Text:
 def heading(page: Page, verdict: Verdict) -> Text:
     """Return the first line: the VM, its outcome, where it stopped and why."""
     name = f"{plain(verdict.name, 60)} " if verdict.name else ""
-    which = lead(plain(verdict.server_id or verdict.id, 80))
     style = STYLES.get(verdict.verdict, "")
-    words = Text.assemble(mark(page, verdict.verdict), (f" VM {name}", "bold"), (which, "dim"), "  ")
+    words = Text.assemble(
+        mark(page, verdict.verdict), (f" VM {name}", "bold"), (called(verdict), "dim"), "  "
+    )
     if verdict.grammar not in ("", page.grammar):
         words.append(f"{plain(verdict.grammar, 80)}: ")
-    words.append(plain(verdict.summary, 300), style)
+    words.append(plain(verdict.summary, 400), style)
     if verdict.verdict == "conforms":
         news = [plain(note.message, 120) for note in verdict.notes if note.kind not in _NOT_NEWS]
         more = f"; and {len(news) - 2} more (-v)" if len(news) > 2 else ""
@@ -59,15 +60,11 @@ def heading(page: Page, verdict: Verdict) -> Text:
 
 def render(page: Page, verdict: Verdict) -> None:
     """Write the details of one trace; with `verbose` its calls too."""
-    page.line(heading(page, verdict))
-    page.line(identity(verdict), 2)
-    for who, fault in faults(verdict):
-        page.line(Text.assemble(f"{who}: ", (f"“{fault}”", "bold")), 2, hang=4)
+    begin(page, verdict)
     steps(page, verdict.steps, verdict, 2)
     _longest(page, verdict)
     _earlier_attempts(page, verdict)
-    deviations(page, verdict)
-    answers(page, verdict)
+    conclude(page, verdict)
     _unobserved(page, verdict.steps)
     _notes(page, verdict)
     outside = sum(call.step is None for call in verdict.calls)
@@ -77,6 +74,20 @@ def render(page: Page, verdict: Verdict) -> None:
     if page.verbose > 1:
         _calls(page, verdict)
     page.line("")
+
+
+def begin(page: Page, verdict: Verdict) -> None:
+    """Write the heading, the findings that say why, and the ids. Of a success the ids come at once."""
+    page.line(heading(page, verdict))
+    for group in _groups(verdict)[:1]:
+        found = _finding(verdict, group, _continued(verdict.summary, group[0].message))
+        for place in _places(group):
+            found.append(f"  {fragment(place, page.names)}", "cyan")
+        page.line(found, 2, hang=4)
+    for who, fault in faults(verdict):
+        page.line(Text.assemble(f"{who}: ", (f"“{fault}”", "bold")), 2, hang=4)
+    _answers(page, verdict, lambda note: not _begins_alike(note, verdict))
+    page.line(identity(verdict), 2)
 
 
 def identity(verdict: Verdict) -> Text:
@@ -107,7 +118,13 @@ def faults(verdict: Verdict) -> list[tuple[str, str]]:
     for attempt in verdict.attempt_details[-1:]:
         errors.setdefault(attempt.error, f"fault on {plain(attempt.host, 60)}")
     errors.pop(_REFUSED, None)  # a TCP reset has no text; the first line names both sides
-    return [(who, plain(text, 400)) for text, who in errors.items() if text and text not in verdict.summary]
+    told = _told_at_first(verdict)
+    return [(who, plain(text, 400)) for text, who in errors.items() if text and text not in told]
+
+
+def _told_at_first(verdict: Verdict) -> str:
+    """Return what the headline and the line below it say."""
+    return verdict.summary + " ".join(each.message for each in verdict.deviations[:1])
 
 
 def _replies(call: CallRecord) -> bool:
@@ -207,30 +224,61 @@ def _attempt(number: int, attempt: Attempt, last: bool, is_unknown: bool) -> Tex
 
 
 def deviations(page: Page, verdict: Verdict) -> None:
-    """Write the deviations with evidence and expected calls; repeated ones share a line."""
+    """Write the deviations with evidence and expected calls; the first one is named at the beginning."""
+    for number, group in enumerate(_groups(verdict)):
+        if number:
+            rest = _untitled(_rest(group[0].message, group[0].step), _title(verdict, group[0].step))
+            page.line(_finding(verdict, group, "" if rest in verdict.summary else rest), 2, hang=4)
+        _evidence(page, verdict, group)
+
+
+def _groups(verdict: Verdict) -> list[list[Deviation]]:
+    """Return the deviations; repeated ones are together."""
     alike: dict[tuple[str, str | None, str], list[Deviation]] = {}
     for deviation in verdict.deviations:
         alike.setdefault((deviation.kind, deviation.step, deviation.message), []).append(deviation)
-    for (kind, step, message), group in alike.items():
-        title = next((each.title for each in verdict.steps if each.step == step), "")
-        text = Text.assemble((f"! {kind} {step or ''}".rstrip(), "bold red"))
-        text.append(f" ({plain(title, 80)})" if title else "", "dim")
-        if _rest(message, step) not in verdict.summary:
-            text.append(f"  {plain(_untitled(_rest(message, step), title), 300)}")
-        text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
-        page.line(text, 2, hang=4)
-        lines = dict.fromkeys(_seen(each.call) for each in group if each.call)
-        places = [each.call.evidence[0] for each in group if each.call and each.call.evidence]
-        for number, line in enumerate(list(lines)[:1]):
-            seen = Text.assemble(("seen     ", "dim"), plain(line, 300))
-            for place in places[:3] if not number else ():
-                seen.append(f"  {fragment(place, page.names)}", "cyan")
-            if kind == "stalled" and group[0].call:
-                seen.append(f"  at {offset(group[0].call.started_ns, verdict.started_ns)}", "dim")
-            page.line(seen, 4, hang=9)
-        for number, line in enumerate(group[0].expected[:4]):
-            head = "      or " if number else "expected "
-            page.line(Text.assemble((head, "dim"), plain(_without_title(line, title), 300)), 4, hang=9)
+    return list(alike.values())
+
+
+def _title(verdict: Verdict, step: str | None) -> str:
+    return next((each.title for each in verdict.steps if each.step == step), "")
+
+
+def _finding(verdict: Verdict, group: Sequence[Deviation], words: str) -> Text:
+    """Return the kind, the step and its title, and *words*."""
+    kind, step = group[0].kind, group[0].step
+    text, title = Text.assemble((f"! {kind} {step or ''}".rstrip(), "bold red")), _title(verdict, step)
+    text.append(f" ({plain(title, 80)})" if title else "", "dim")
+    text.append(f"  {plain(words, 1000)}" if words else "")
+    return text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
+
+
+def _continued(summary: str, message: str) -> str:
+    """Return what the headline, which was cut, leaves out of *message*; '' where it has all of it."""
+    if message in summary:
+        return ""
+    told = max(range(min(len(message), 1000) + 1), key=lambda end: end if message[:end] in summary else 0)
+    return f"…{message[told:]}" if told else message
+
+
+def _places(group: Sequence[Deviation]) -> list[tuple[str, int]]:
+    return [each.call.evidence[0] for each in group if each.call and each.call.evidence][:3]
+
+
+def _evidence(page: Page, verdict: Verdict, group: Sequence[Deviation]) -> None:
+    """Write the call that shows a deviation, and those that were expected."""
+    kind, title = group[0].kind, _title(verdict, group[0].step)
+    lines = dict.fromkeys(_seen(each.call) for each in group if each.call)
+    for line in list(lines)[:1]:
+        seen = Text.assemble(("seen     ", "dim"), plain(line, 300))
+        for place in _places(group):
+            seen.append(f"  {fragment(place, page.names)}", "cyan")
+        if kind == "stalled" and group[0].call:
+            seen.append(f"  at {offset(group[0].call.started_ns, verdict.started_ns)}", "dim")
+        page.line(seen, 4, hang=9)
+    for number, line in enumerate(group[0].expected[:4]):
+        head = "      or " if number else "expected "
+        page.line(Text.assemble((head, "dim"), plain(_without_title(line, title), 300)), 4, hang=9)
 
 
 def _seen(call: CallRecord) -> str:
@@ -252,10 +300,23 @@ def _without_title(expected: str, title: str) -> str:
     return expected.removesuffix(f": {title}") if title else expected
 
 
-def answers(page: Page, verdict: Verdict) -> None:
-    """Return notes for operators: placement or filter, late or never, what the broker did, nova's fault."""
+def conclude(page: Page, verdict: Verdict) -> None:
+    """Write what belongs below the steps: the evidence, further deviations, and notes that say it again."""
+    deviations(page, verdict)
+    _answers(page, verdict, lambda note: _begins_alike(note, verdict))
+
+
+def _begins_alike(note: Note, verdict: Verdict) -> bool:
+    """Return whether the headline has the beginning of *note* already."""
+    return note.message[:24] in verdict.summary
+
+
+def _answers(page: Page, verdict: Verdict, wanted: Callable[[Note], bool]) -> None:
+    """Write notes for operators: placement or filter, late or never, what the broker did, nova's fault."""
     for note in verdict.notes:
         if note.kind not in _ANSWERS or (note.kind == "fault" and _told(note.message, verdict)):
+            continue
+        if not wanted(note):
             continue
         text = Text.assemble((f"{_ANSWERS[note.kind]}: ", "bold"), plain(note.message, 400))
         if note.call and note.call.evidence:
@@ -264,14 +325,15 @@ def answers(page: Page, verdict: Verdict) -> None:
 
 
 def _told(message: str, verdict: Verdict) -> bool:
-    return message.partition(": ")[2].rstrip(". ") in verdict.summary
+    said = message.partition(": ")[2].rstrip(". ")
+    return said in _told_at_first(verdict) or said in " ".join(text for _, text in faults(verdict))
 
 
 def _notes(page: Page, verdict: Verdict) -> None:
     """Write the notes that are neither in the heading nor in `answers`."""
     steps: dict[tuple[str, str], list[str]] = {}
     for note in verdict.notes:
-        if note.kind not in _ANSWERS and note.message not in verdict.summary:
+        if note.kind not in _ANSWERS and note.message not in _told_at_first(verdict):
             steps.setdefault((note.kind, note.message), []).append(note.step or "")
     for (kind, message), where in steps.items():
         head = " ".join(filter(None, ["note:", kind, ", ".join(filter(None, dict.fromkeys(where)))]))

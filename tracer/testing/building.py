@@ -126,7 +126,8 @@ class Building:
         """Build on one host; return the result: active, stop, abort (no other host is asked), reschedule.
 
         Breaks of 7: undelivered, unacked, stop (never sent), left out, silence (acknowledged, then nothing).
-        reply late, reply never, reply CLASS: how nova-conductor answers the first save of the host.
+        reply late (late told: the host says so), reply never, reply CLASS: how nova-conductor answers the
+        first save of the host.
         """
         cloud, how, server_id = self.cloud, self.broken("7"), self.server_ids[number]
         if how == "stop":
@@ -173,11 +174,15 @@ class Building:
         body = cloud.message("object_action", args, self.request_id, host, msg_id)
         cloud.rpc(self.wait(), host, "nova-conductor", "nova", "conductor", body)
         failure = json.dumps({"class": how, "module": "m", "message": "it is not supported"})
-        self.wait({"late": 75, "never": 65}.get(how, 0.01))
+        is_late = how in ("late", "late told")
+        self.wait(75 if is_late else 65 if how == "never" else 0.01)
         if how != "never":
-            reply = cloud.reply(msg_id, None, None if how == "late" else failure)
+            reply = cloud.reply(msg_id, None, None if is_late else failure)
             cloud.rpc(self.now, "nova-conductor", host, "", f"reply_{host}", reply)
-        if how in ("late", "never"):
+        if how == "late told":
+            self.wait(3)
+            self.record_fault(number, host, f"Timed out waiting for a reply to message ID {msg_id}")
+        if is_late or how == "never":
             self.wait(3)
             return "abort"
         self.poll(number, self.now + 11, "BUILD")
