@@ -185,6 +185,15 @@ def test_fin_behind_two_holes_is_not_forgotten() -> None:
     assert told == [("> gap", 3), (">", b"def"), ("> gap", 3), ("fin", ">")]
 
 
+def test_a_fin_behind_a_hole_keeps_its_time() -> None:
+    """The direction ended when the FIN was captured, not with the last data before it."""
+    talk = Talk().hello().send(">", 4, b"def").send(">", 7, flags="FA", after_ns=5 * SECOND // 10)
+    fin_ns = talk.now_ns
+    talk.end()
+    (closed,) = (event for event in talk.events if isinstance(event, Closed) and event.how == "fin")
+    assert (closed.time_ns, closed.frames) == (fin_ns, ((0, 5),))
+
+
 def test_retransmitted_fin_ends_once() -> None:
     """A FIN seen again is not a second end."""
     talk = Talk().hello().send(">", 1, b"x").send(">", 2, flags="FA").send(">", 2, flags="FA").end()

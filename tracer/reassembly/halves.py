@@ -52,6 +52,7 @@ class Half:
         "excused",
         "fin",
         "fin_frames",
+        "fin_ns",
         "finished",
         "first_seq",
         "lacked_ns",
@@ -105,6 +106,7 @@ class Half:
         self.fin = -1
         """Sequence number of the FIN; -1 before it was seen."""
         self.fin_frames: Frames = ()
+        self.fin_ns = 0
         self.finished = False
         """The end of this direction was reported."""
 

@@ -164,7 +164,7 @@ class Ordering:
             half.since_packets = min(later_packets for _, _, later_packets in pending)
         elif half.fin < 0 or half.fin == half.next_seq:
             self.holes.pop(half, None)
-        return events + self.finish(half, events[-1].time_ns) if events else events
+        return events + self.finish(half, events[-1].time_ns, events[-1].time_ns) if events else events
 
     def _take_first(self, half: Half) -> list[Event]:
         """Return the events of the first segment that waits, which is next now."""
@@ -241,8 +241,11 @@ class Ordering:
                 half.next_seq = half.fin
         return events + self.finish(half, time_ns)
 
-    def finish(self, half: Half, time_ns: int) -> list[Event]:
-        """Close the direction if all bytes up to its FIN were handed on or declared lost."""
+    def finish(self, half: Half, time_ns: int, data_ns: int = 0) -> list[Event]:
+        """Close the direction if all bytes up to its FIN were handed on or declared lost.
+
+        It ended with its FIN, or with the data from *data_ns* if that came late, whenever this is noticed.
+        """
         if half.fin < 0 or half.finished or half.pending or half.fin != half.next_seq:
             return []
         half.finished = True
@@ -250,7 +253,8 @@ class Ordering:
         # The FIN takes one sequence number (RFC 9293 section 3.4).
         half.next_seq = (half.fin + 1) & MASK
         half.last_ns = time_ns
-        return [Closed(half.connection, time_ns, "fin", half.direction, half.fin_frames)]
+        ended_ns = max(half.fin_ns, data_ns)
+        return [Closed(half.connection, ended_ns, "fin", half.direction, half.fin_frames)]
 
     def tail(self, half: Half, time_ns: int) -> list[Event]:
         """Return a gap for bytes that the other end acknowledged and the capture lacks."""

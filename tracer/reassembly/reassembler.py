@@ -187,6 +187,7 @@ class Reassembler:
         if segment.flags & FIN and half.fin < 0 and not half.finished:
             half.fin = (segment.seq + size_bytes) & MASK
             half.fin_frames = segment.frames
+            half.fin_ns = segment.time_ns
             # Bytes before the FIN are missing and no data behind them has come: the FIN shows the hole.
             if half.fin != half.next_seq and not half.pending:
                 ordering.wait(half, time_ns)
