@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from lab.judging import built, told
 
-from tracer.calls.sql import is_quota, wants_statement
-from tracer.model import SqlFacts
+from tracer.calls.sql import SqlCalls, is_quota, wants_statement
+from tracer.model import Connection, Endpoint, SqlFacts, SqlStatement
 from tracer.testing.cloud import PROJECT, QUOTA_READS
 from tracer.testing.messages import mysql_login, query, sql_error, sql_ok, sql_rows
 from tracer.testing.packets import ACK, RST, Network
@@ -74,6 +74,25 @@ def test_verb_and_table(text: str, operation: str) -> None:
     made.say(1, query(text))
     made.hear(1.1, sql_rows("1") if text.startswith("SELECT") else sql_ok())
     assert told(built(network)) == [f"{operation} ok"]
+
+
+@pytest.mark.parametrize(
+    "text, operation",
+    [
+        (b"SELECT id FROM projec", "SELECT ?"),
+        (b"UPDATE nova_ap", "UPDATE ?"),
+        (b"INSERT INTO request_specs\x00 VALUES", "INSERT ?"),
+        (b"INSERT INTO request_specs (instance_uuid", "INSERT request_specs"),
+        (b"SELECT id FROM projects WHERE", "SELECT projects"),
+        (b"SELE", "?"),
+        (b"COMMIT /* ", "COMMIT"),
+    ],
+)
+def test_a_name_that_is_cut_is_not_known(text: bytes, operation: str) -> None:
+    """By the snap length or a hole: what is left may be its beginning, or the schema before it."""
+    link = Connection(1, Endpoint(API, 40000), Endpoint(DB, 3306), 0)
+    statement = SqlStatement(link, 1, 1, 1, ((0, 1),), "query", text, truncated=True)
+    assert SqlCalls(lambda: 1).statement(statement).operation == operation
 
 
 @pytest.mark.parametrize(

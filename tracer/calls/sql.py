@@ -93,7 +93,7 @@ class SqlCalls:
     def statement(self, message: SqlStatement) -> Call:
         """Return the call that *message* begins."""
         text = message.text[:_LOOK_AT]
-        verb, table = _verb_and_table(message.command, text)
+        verb, table = _verb_and_table(message.command, text, message.truncated)
         request_id = _REQUEST_ID.search(text)
         states, host = _written(text) if verb == "UPDATE" else (("", ""), "")
         row = row_of(text, table) if verb == "INSERT" else _NO_ROW
@@ -172,15 +172,24 @@ class SqlCalls:
         return calls
 
 
-def _verb_and_table(command: str, text: bytes) -> tuple[str, str]:
+_CUT = (b"", b"\x00")
+"""What may stand behind a word that is cut: nothing, or the mark of a hole."""
+
+
+def _verb_and_table(command: str, text: bytes, truncated: bool) -> tuple[str, str]:
     # Other commands (ping, quit, init_db) carry no SQL: the command itself is the verb.
     if command not in ("query", "prepare", "execute"):
         return command.upper(), ""
     match = _TABLE.match(text)
     if match is not None:
         verb = next(group for group in match.groups()[:5] if group)
+        if truncated and text[match.end() : match.end() + 1] in _CUT:
+            # Only the beginning of a name, or the schema before it.
+            return verb.decode().upper(), "?"
         return verb.decode().upper(), match.group(6).decode()[:64]
     word = _VERB.match(text)
+    if word is not None and truncated and text[word.end() : word.end() + 1] in _CUT:
+        return "?", ""
     return (word.group(1).decode("latin-1").upper() if word else "?"), ""
 
 
