@@ -126,3 +126,12 @@ def test_what_tshark_cannot_be_asked_for_is_told(what: str, plain: Path) -> None
     (path,) = plain.glob("Internal_base.pcap")
     with pytest.raises(UsageError, match="--engine tshark"):
         engine.check([what.format(path=path)], Settings(engine=TSHARK))
+
+
+def test_a_key_log_that_is_not_there_is_told(tmp_path: Path) -> None:
+    tshark()
+    log = tmp_path / "keys.log"
+    log.write_text("")
+    assert require(log) == require()
+    with pytest.raises(UsageError, match="no such file"):
+        require(tmp_path / "absent.log")

@@ -129,12 +129,10 @@ def _open(
 ) -> OpenCaptures | TsharkCaptures:
     if settings.engine != TSHARK:
         return open_captures(arguments, given, progress)
-    if settings.keylog is not None:
-        raise UsageError("--keylog: tracer's own engine opens TLS; leave --engine tshark out")
     # Imported here: nearly all runs do without.
     from tracer.engine.second_opinion import open_for_tshark
 
-    return open_for_tshark(arguments, given, progress)
+    return open_for_tshark(arguments, given, progress, settings.keylog)
 
 
 def read(stages: Stages, opened: OpenCaptures | TsharkCaptures, progress: Progress | None = None) -> bool:

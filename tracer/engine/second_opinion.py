@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import count
+from pathlib import Path
 from typing import NamedTuple
 
 from tracer.engine.captures import Progress, resolve_captures
@@ -38,6 +39,7 @@ class TsharkCaptures:
 
     captures: list[Capture]
     ports: dict[int, str]
+    keylog: Path | None = None
 
     def feed(self, stages: Stages, tick: Callable[[int], None]) -> None:
         """Pass the messages of all captures to *stages*, in order of time."""
@@ -54,7 +56,7 @@ class TsharkCaptures:
                 tick(told.time_ns)
 
     def _told(self, capture: Capture, stages: Stages, numbers: Iterator[int]) -> Iterator[_Told]:
-        for time_ns, event in heard(capture, self.ports, stages.options, numbers):
+        for time_ns, event in heard(capture, self.ports, stages.options, numbers, self.keylog):
             yield _Told(time_ns, capture.number, event)
 
 
@@ -73,13 +75,16 @@ def _is_first(told: _Told, owners: dict[_Ends, int]) -> bool:
 
 
 def open_for_tshark(
-    arguments: Sequence[str], given: GivenTopology, progress: Progress | None = None
+    arguments: Sequence[str],
+    given: GivenTopology,
+    progress: Progress | None = None,
+    keylog: Path | None = None,
 ) -> TsharkCaptures:
-    """Return the captures that CAPTURE *arguments* name, for tshark to read.
+    """Return the captures that CAPTURE *arguments* name, for tshark to read; *keylog* opens TLS.
 
     Raises UsageError where tshark or pyshark cannot be used, or cannot do what an argument asks for.
     """
-    require()
+    require(keylog)
     resolved = resolve_captures(arguments, given)
     captures = []
     for number, argument in enumerate(resolved.captures):
@@ -92,4 +97,4 @@ def open_for_tshark(
         captures.append(Capture(number, argument.path, argument.plane))
         if progress is not None:
             progress.opened(argument.path, os.path.getsize(argument.path))
-    return TsharkCaptures(captures, {**PORTS, **given.ports})
+    return TsharkCaptures(captures, {**PORTS, **given.ports}, keylog)

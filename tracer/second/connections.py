@@ -30,6 +30,8 @@ class Link:
     last_ns: int = 0
     asked: Frames = ()
     """The first SYN."""
+    encrypted: Frames = ()
+    """The first frame of TLS."""
     ended: set[int] = field(default_factory=set)
     """Directions that have ended."""
     state: dict[str, Any] = field(default_factory=dict)
@@ -94,8 +96,8 @@ class Connections:
         attempts = max(1, link.attempts) if refused else 1
         yield Closed(link.connection, frame.time_ns, how, direction, where, attempts)
 
-    def flush(self, time_ns: int) -> Iterator[Closed]:
-        """Yield the ends of all connections that are open when the capture ends."""
+    def flush(self, time_ns: int) -> Iterator[tuple[Link, Closed]]:
+        """Yield the connections that are open when the capture ends, and their ends."""
         for link in self._links.values():
             if len(link.ended) == 2:
                 continue
@@ -103,7 +105,7 @@ class Connections:
             if unanswered and time_ns - link.last_ns < UNANSWERED_NS:
                 continue
             how, where = ("unanswered", link.asked) if unanswered else ("end", ())
-            yield Closed(link.connection, time_ns, how, TO_SERVER, where, max(1, link.attempts))
+            yield link, Closed(link.connection, time_ns, how, TO_SERVER, where, max(1, link.attempts))
 
     def _opened(self, frame: Frame) -> Connection:
         syn = yes(frame.tcp.get("tcp_tcp_flags_syn"))

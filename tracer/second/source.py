@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
-from tracer.model import Capture, Closed, Connection, Gap, Message, Undecoded
+from tracer.model import Capture, Closed, Gap, Message, Undecoded
 from tracer.protocols import Options
 from tracer.second.amqp import read_amqp
 from tracer.second.connections import Connections, Link
@@ -40,11 +40,14 @@ def heard(
         yield from _hole(capture, link, direction, frame)
         yield from _messages(capture, links, link, direction, frame, options)
         for closed in links.ended(link, direction, frame):
+            if len(link.ended) == 2:
+                yield from _undecoded(link, frame.time_ns)
             yield frame.time_ns, closed
     if whole is not None:
         capture.packets, capture.size_bytes, capture.first_ns, capture.last_ns = whole
     last_ns = capture.last_ns or 0
-    for closed in links.flush(last_ns):
+    for link, closed in links.flush(last_ns):
+        yield from _undecoded(link, last_ns)
         yield last_ns, closed
 
 
@@ -79,9 +82,10 @@ def _messages(
     capture: Capture, links: Connections, link: Link, direction: int, frame: Frame, options: Options
 ) -> Iterator[Event]:
     connection = link.connection
-    if "tls" in frame.layers and not {"http", "http2"} & frame.layers.keys() and not connection.protocol:
-        yield from _undecoded(connection, links, link, frame)
-        return
+    if "tls" in frame.layers and not link.encrypted:
+        link.encrypted = links.at(frame)
+        # What tshark does not show of what is within may be there: no answer is observed to be missing.
+        link.connection.gaps += 1
     about = (connection, links.began_ns(frame), links.at(frame), direction, link.state)
     for read in (read_http1, read_http2, read_amqp):
         for message in read(frame, *about):
@@ -90,7 +94,7 @@ def _messages(
         yield frame.time_ns, message
 
 
-def _undecoded(connection: Connection, links: Connections, link: Link, frame: Frame) -> Iterator[Event]:
-    if "undecoded" not in link.state:
-        link.state["undecoded"] = True
-        yield frame.time_ns, Undecoded(connection, frame.time_ns, "tls", links.at(frame))
+def _undecoded(link: Link, time_ns: int) -> Iterator[Event]:
+    """Yield that TLS was not opened, where nothing was read of a connection with it."""
+    if link.encrypted and link.connection.protocol is None:
+        yield time_ns, Undecoded(link.connection, time_ns, "tls", link.encrypted)

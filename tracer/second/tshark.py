@@ -131,9 +131,7 @@ def frames(path: str, ports: Mapping[int, str], keylog: Path | None = None) -> I
             use_ek=True,
             keep_packets=False,
             display_filter=WANTED,
-            decode_as={
-                f"tcp.port=={port}": DECODE_AS[name] for port, name in ports.items() if name in DECODE_AS
-            },
+            decode_as=_decode_as(ports, encrypted=keylog is not None),
             override_prefs={KEYLOG: str(keylog)} if keylog else None,
             custom_parameters=["-n", "-J", SHOWN],
         )
@@ -151,6 +149,16 @@ def frames(path: str, ports: Mapping[int, str], keylog: Path | None = None) -> I
     # A file that is cut is read up to there.
     if shown.crash and "cut short" not in shown.crash:
         raise SourceError(f"{path}: tshark cannot read it: {_error_line(shown.crash)}")
+
+
+def _decode_as(ports: Mapping[int, str], encrypted: bool) -> dict[str, str]:
+    """Return what tshark is told of ports.
+
+    Told that a port is HTTP, it does not look for TLS there; within TLS it can be told of HTTP only.
+    """
+    if not encrypted:
+        return {f"tcp.port=={port}": DECODE_AS[name] for port, name in ports.items() if name in DECODE_AS}
+    return {f"tls.port=={port}": "http" for port, name in ports.items() if DECODE_AS.get(name) == "http"}
 
 
 def _error_line(text: str) -> str:
