@@ -14,7 +14,7 @@ MOST_COLUMNS = 100
 """More columns than any of nova's tables has."""
 
 _COLUMNS = re.compile(
-    rb"(?is)\s*insert\s+into\s+(?:[`\"]?\w+[`\"]?\.)?[`\"]?\w+[`\"]?\s*\(([^)]{1,2000})\)\s*values\s*\("
+    rb"(?is)\s*insert\s+into\s+(?:[`\"]?\w+[`\"]?\.){0,2}[`\"]?\w+[`\"]?\s*\(([^)]{1,2000})\)\s*values\s*\("
 )
 # A quoted value (PostgreSQL: E'…' with escapes, a cast behind it) or a bare word, then what ends it. It spans
 # no parenthesis, so a function call ends the search.
