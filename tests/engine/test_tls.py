@@ -162,5 +162,7 @@ def test_what_began_before_the_capture_leads_to_no_claim() -> None:
     report = report_of("tls-ok-image-mid-session")
     [verdict] = report.verdicts
     assert (verdict.outcome, verdict.verdict, verdict.deviations) == ("active", "inconclusive", ())
+    assert not any("--keylog" in words for words in report.advice)
+    assert any("begin the capture before" in words for words in report.advice)
     [_, inner] = report.captures
     assert sum(inner.undecoded.values()) and all("began before" in why for why in inner.undecoded)

@@ -56,7 +56,7 @@ def report_on(
         verdicts,
         partial,
         () if verdicts else _seen(stages, len(left_out)),
-        (*_ways_out(dark), *_advice(verdicts)),
+        (*_ways_out(dark, stages), *_advice(verdicts)),
         remarks=tuple(
             filter(
                 None,
@@ -188,11 +188,18 @@ def _seen(stages: Stages, traces: int) -> tuple[tuple[str, int], ...]:
     return tuple(counts)
 
 
-def _ways_out(dark: Sequence[Dark]) -> Iterator[str]:
+def _ways_out(dark: Sequence[Dark], stages: Stages) -> Iterator[str]:
     """Yield what makes readable what TLS hides."""
     if not dark:
         return
-    yield "read TLS with its keys: --keylog FILE, or as Decryption Secrets Blocks in the pcapng"
+    if not stages.keys.log.is_given:
+        yield "read TLS with its keys: --keylog FILE, or as Decryption Secrets Blocks in the pcapng"
+    else:
+        reasons = {why for capture in stages.captures for why in capture.undecoded}
+        if any("began before the capture" in why for why in reasons):
+            yield "begin the capture before the connections: TLS 1.2 that was up before cannot be opened"
+        if any("no key" in why for why in reasons):
+            yield "let one end of each connection write its keys: the key log lacks those of some"
     yield "capture behind the point where TLS ends"
     if any(group.callee == BROKER for group in dark):
         yield "watch the messages at the broker itself: tracer watch --amqp URL"

@@ -63,7 +63,7 @@ _HOLD_BYTES = 256 << 10
 """Records of one connection that wait for their key."""
 _HOLD_NS = 10_000_000_000
 """So long records wait for their key."""
-_HOLD_RECORDS = 1024
+_HOLD_RECORDS = 512
 _EARLY_BYTES = 64 << 10
 """Early data that wait for the proof that the server took them; servers take 16 KiB by default."""
 _Item = Record | Missing

@@ -42,7 +42,8 @@ class Opening:
     def __init__(self, keys: KeyLog, greeting: Greeting, joined: bool) -> None:
         self._keys = keys
         self._greeting = greeting
-        self._began = "began before the capture" if joined else "its hellos are not in the capture"
+        self._began = "began before the capture" if joined else "its hellos are lost"
+        self._given_up = f"tls: {self._began}, key search ended"
         self.random = b""
         """The client's random, by its hello or by trial."""
         self.reason = ""
@@ -131,6 +132,9 @@ class Opening:
         is_known = bool(self._known_random())
         if len(begun) < 2 and not is_known and not is_last:
             return None
+        if self._keys.left < 0:
+            self.reason = self._given_up
+            return None
         most = _MOST_PROBES_OF_ONE if is_known else _MOST_PROBES
         while waiting and self._probes[direction] < most:
             self._probes[direction] += 1
@@ -152,7 +156,7 @@ class Opening:
                 for first in firsts:
                     keys.left -= count * (_CHACHA_COST if is_chacha else 1)
                     if keys.left < 0:
-                        self.reason = f"tls: {self._began}, and the search for its key was given up"
+                        self.reason = self._given_up
                         return None
                     number = cipher.find(record, first, count)
                     if number is not None:
