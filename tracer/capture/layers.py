@@ -196,7 +196,7 @@ class Layers:
             # byte behind it shows the IP version more reliably.
             walk.offset = 4
             return self._ip(walk) if data[4] >> 4 in (4, 6) else None
-        return f"link type {link_type} is not supported"
+        return f"link type {link_type} is not supported: tracer check --engine tshark may read it"
 
     # --- below IP ---------------------------------------------------------------------------------
 

@@ -122,4 +122,5 @@ def _looks_like(head: bytes) -> str:
     if all(character.isprintable() or character in "\t\r\n\f" for character in text):
         line = text.lstrip().split("\n")[0].strip()[:40]
         return f"text that begins with {line!r}"
-    return f"data that begins with {head[:8].hex(' ')}"
+    # ERF, for one, has no magic number.
+    return f"data that begins with {head[:8].hex(' ')}: if Wireshark opens it, --engine tshark may, too"
