@@ -32,9 +32,10 @@ KNOW_DECODERS = ("model", "openstack", "protocols", "second", "testing")
 NAMED_DECODERS = {
     ("live/hold_up.py", "amqp091"): "whose closing ends consumers",
     ("live/hold_up.py", FIREHOSE): "whose closing ends consumers",
-    ("recording/run.py", "mysql"): "rows are redacted by its framing",
+    ("recording/redaction.py", "postgres"): "rows are redacted by its framing",
     ("replay/run.py", "amqp091"): "what is replayed onto a broker",
     ("reports/otlp.py", "mysql"): "OpenTelemetry's name of the database",
+    ("reports/otlp.py", "postgres"): "OpenTelemetry's name of the database",
 }
 """Decoders that a module names because its work is about that protocol alone."""
 

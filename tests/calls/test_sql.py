@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from lab import postgres
 from lab.judging import built, told
 
 from tracer.calls.sql import SqlCalls, is_quota, wants_statement
@@ -221,3 +222,54 @@ def test_a_quoted_value_may_hold_the_word_where() -> None:
     made.hear(1.1, sql_ok())
     (call,) = built(network)
     assert isinstance(call.facts, SqlFacts) and call.facts.vm_state == "error"
+
+
+def test_parameters_of_postgresql_are_read_in_their_places() -> None:
+    """As a statement without parameters: ids, project, states and the text of a fault, with casts."""
+    network = Network()
+    made = network.connection(API, DB, 5432, 0)
+    made.say(0.1, postgres.startup())
+    made.hear(0.2, postgres.LOGGED_IN)
+    update = 'UPDATE "instances" SET vm_state=$1::VARCHAR, task_state=$2 WHERE instances.uuid = $3'
+    made.say(1, postgres.extended(update, b"building", b"spawning", VM.encode()))
+    made.hear(1.1, postgres.done("UPDATE 1") + postgres.READY)
+    insert = "INSERT INTO public.instance_faults (instance_uuid, code, message) VALUES ($1, $2::INTEGER, $3)"
+    made.say(2, postgres.extended(insert, VM.encode(), b"500", b"No valid host, isn't it"))
+    made.hear(2.1, postgres.done() + postgres.READY)
+    read = "SELECT quotas.hard_limit FROM quotas WHERE quotas.project_id = $1"
+    made.say(3, postgres.extended(read, PROJECT.encode(), binary=True))
+    made.hear(3.1, postgres.error("57014", "canceling statement due to user request") + postgres.READY)
+    calls = built(network)
+    assert told(calls) == ["UPDATE instances ok", "INSERT instance_faults ok", "SELECT quotas error"]
+    state, fault, quota = (call.facts for call in calls)
+    assert isinstance(state, SqlFacts) and isinstance(fault, SqlFacts) and isinstance(quota, SqlFacts)
+    assert (state.ids, state.action) == ((VM,), "spawning")
+    assert (fault.ids, fault.fault) == ((VM,), "No valid host, isn't it")
+    assert quota.quota and quota.project_id == PROJECT
+    assert calls[2].error == "57014 canceling statement due to user request"
+
+
+def test_a_prepare_executes_nothing_and_an_unknown_execute_says_so() -> None:
+    """What it executes was prepared before the capture began, so it may be any statement."""
+    network = Network()
+    made = network.connection(API, DB, 5432)
+    prepare = postgres.parse("INSERT INTO build_requests (a) VALUES ($1)", "s2") + postgres.SYNC
+    made.say(1, prepare)
+    made.hear(1.1, postgres.message("1") + postgres.READY)
+    made.say(2, postgres.bind(VM.encode(), name="s1") + postgres.execute() + postgres.SYNC)
+    made.hear(2.1, postgres.message("2") + postgres.done() + postgres.READY)
+    calls = built(network)
+    assert told(calls) == ["PREPARE build_requests ok", "EXECUTE ok"]
+    hidden = calls[1].facts
+    assert isinstance(hidden, SqlFacts) and hidden.broken and not hidden.table
+    assert wants_statement(b"#s1")
+
+
+def test_a_parameter_that_stands_in_many_places_does_not_multiply() -> None:
+    """Its text is searched up to a limit."""
+    network = Network()
+    made = network.connection(API, DB, 5432, 0)
+    made.say(0.1, postgres.startup())
+    made.say(1, postgres.extended("UPDATE t SET a = " + "$1," * 9_000, b"x" * 60_000))
+    (call,) = built(network)
+    assert call.operation == "UPDATE t"

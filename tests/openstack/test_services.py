@@ -22,6 +22,7 @@ from tracer.protocols import BUILTIN, PORTS
         (8776, "cinder-api"),
         (8778, "placement"),
         (3306, "db"),
+        (5432, "db"),
         (5672, "rabbitmq"),
         (7443, "vrm"),
         (7070, "vrm"),
@@ -36,8 +37,9 @@ def test_default_ports(port: int, role: str) -> None:
 def test_what_is_spoken_on_a_port() -> None:
     """HTTP on all but the broker's and the database's; the VRM's 7443 is TLS, which nobody decodes."""
     assert PORTS == services.PROTOCOL_OF_PORT
-    assert {PORTS[port] for port in services.ROLE_OF_PORT if port in PORTS} == {"http1", "amqp091", "mysql"}
-    assert (PORTS[5672], PORTS[3306]) == ("amqp091", "mysql")
+    spoken = {PORTS[port] for port in services.ROLE_OF_PORT if port in PORTS}
+    assert spoken == {"http1", "amqp091", "mysql", "postgres"}
+    assert (PORTS[5672], PORTS[3306], PORTS[5432]) == ("amqp091", "mysql", "postgres")
     assert 7443 not in PORTS
     assert set(PORTS.values()) == {decoder.name for decoder in BUILTIN}
 

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import postgres
 from lab.long import examples
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
@@ -129,6 +130,22 @@ CASES["sql change of user"] = (
     + HIDDEN.encode()
     + b"cell\0",
 )
+CASES["postgres insert"] = (
+    5432,
+    postgres.startup()
+    + postgres.query(f"INSERT INTO instances (name, user_data, n) VALUES ('it''s', '{HIDDEN}''{HIDDEN}', 3)"),
+)
+CASES["postgres parameters"] = (
+    5432,
+    postgres.startup() + postgres.extended("UPDATE t SET a = $1, b = $2, n=3", HIDDEN.encode(), None),
+)
+CASES["postgres password"] = (
+    5432,
+    postgres.startup()
+    + postgres.message("p", HIDDEN.encode() + b"\0")
+    + postgres.message("d", HIDDEN.encode())
+    + postgres.query("SELECT 1"),
+)
 CASES["sql update"] = (3306, _query(f"UPDATE instances SET user_data='{HIDDEN}', n=3"))
 
 
@@ -210,6 +227,22 @@ def test_rows_of_the_database_are_overwritten_and_their_frame_is_not(tmp_path: P
     assert b"private" not in stream and b"guest" not in stream
     assert b"\x03def" + b"c" * 30 in stream and stream.endswith(packet(1, ok))
     assert len(stream) == len(content)
+
+
+def test_rows_and_details_of_postgresql_are_overwritten_and_ids_are_not() -> None:
+    """The answer to a request for encryption stands before them; lengths, tags and parameters that are ids
+    stay, so statements and results are those of before."""
+    told = postgres.error("23505", "duplicate key", "Key (a)=(private data)")
+    content = b"N" + postgres.LOGGED_IN + postgres.rows("private data", "of a guest") + postgres.READY + told
+    packets = _sent(5432, content, [1, 30, 80])
+    swapped = [(p[0], p[1][:34] + p[1][36:38] + p[1][34:36] + p[1][38:], *p[2:]) for p in packets]
+    stream = _stream(redacted(swapped))
+    assert len(stream) == len(content)
+    assert b"private" not in stream and b"guest" not in stream
+    assert postgres.done("SELECT 2") + postgres.READY in stream and b"duplicate key" in stream
+    vm = b"145c135d-63cb-41ba-98cd-3235a30c2e27"
+    sent = postgres.startup() + postgres.extended("UPDATE t SET a = $1", vm, b"spawning", b"7")
+    assert _stream(redacted(_sent(5432, sent, [100]))) == sent
 
 
 def test_what_is_not_tcp_passes_as_it_is() -> None:

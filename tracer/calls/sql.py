@@ -27,10 +27,10 @@ from tracer.openstack.states import saved_word
 
 __all__ = ["SqlCalls", "is_quota", "wants_statement"]
 
-# The verb (groups 1 to 5) and the table (group 6), with or without a schema and quotes.
+# The verb (groups 1 to 5) and the table (group 6), with or without a schema and quotes; ONLY is PostgreSQL's.
 _TABLE = re.compile(
     rb"(?is)\s*(?:(insert)\s+(?:ignore\s+)?into|(replace)\s+into|(delete)\s+from|(update)|(select)\b.*?\bfrom)"
-    rb"\s+[`\"]?(?:\w+[`\"]?\s*\.\s*[`\"]?)?(\w+)"
+    rb"\s+(?:only\s+)?[`\"]?(?:\w+[`\"]?\s*\.\s*[`\"]?){0,2}(\w+)"
 )
 _VERB = re.compile(rb"\s*(\w{1,20})")
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -46,11 +46,19 @@ _QUOTA_WITHIN = sql.QUOTA_HEAD_BYTES
 _READS = (b"s", b"S")
 _WRITES = frozenset((b"i", b"I", b"u", b"U", b"d", b"D", b"r", b"R"))
 _FAULT = re.compile(
-    rb"(?is)\s*insert\s+into\s+[`\"]?" + sql.FAULTS.encode() + rb"[`\"]?\s*\(([^)]{1,1000})\)\s*values\s*\("
+    rb"(?is)\s*insert\s+into\s+[`\"]?(?:\w+[`\"]?\s*\.\s*[`\"]?){0,2}"
+    + sql.FAULTS.encode()
+    + rb"[`\"]?\s*\(([^)]{1,1000})\)\s*values\s*\("
 )
-# One value of a list: a quoted string (with \' or '' inside) or a bare word, then what ends it. It never
-# spans a closing parenthesis, so a function call ends the search.
-_VALUE = re.compile(rb"\s*(?:'((?:[^'\\]|\\.|'')*)'|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL)
+# One value of a list: a quoted string (with \' or '' inside, PostgreSQL's with E in front and a type behind)
+# or a bare word, then what ends it. It never spans a closing parenthesis, so a function call ends the search.
+_VALUE = re.compile(
+    rb"\s*(?:[Ee]?'((?:[^'\\]|\\.|'')*)'(?:::[\w ]{1,40})?|([^',()]{1,64}))\s*(,|\)|$)", re.DOTALL
+)
+_PLACE = re.compile(rb"\$(\d{1,5})")
+"""Where a parameter stands in a prepared statement of PostgreSQL."""
+NOT_SEEN = b"#"
+"""Begins the text of an execute whose prepare is not in the capture."""
 _FAULT_TEXT, _NO_REPLY = sql.FAULT_TEXT.encode(), faults.NO_REPLY.encode()
 _MESSAGE_ID = re.compile(_NO_REPLY + rb" ([0-9a-f]{32})")
 _NO_ROW = Row()
@@ -70,18 +78,19 @@ def is_quota(text: bytes) -> bool:
 def wants_statement(text: bytes) -> bool:
     """Return whether a grammar or a correlation rule can need this statement: one in twenty.
 
-    These are the writes, and the reads of the quota check.
+    These are the writes, the reads of the quota check, and what was prepared before the capture began.
     """
     if text.startswith(_READS):
         # Two hints exclude nearly all statements, so the marks themselves are rarely searched. find gives -1
         # for each hint that is absent: -2 means that both are.
         mentioned = text.find(_HINT, 0, _QUOTA_WITHIN) + text.find(_OTHER_HINT, 0, _QUOTA_WITHIN)
         return mentioned > -2 and is_quota(text)
-    return text[:1] in _WRITES and text[:8].upper() != b"ROLLBACK"
+    # Which statement it executes is not known, so it may be one of these.
+    return (text[:1] in _WRITES and text[:8].upper() != b"ROLLBACK") or text[:1] == NOT_SEEN
 
 
 class SqlCalls:
-    """Pairs results with statements by connection and exchange; MySQL answers strictly in order."""
+    """Pairs results with statements by connection and exchange."""
 
     def __init__(self, serial: Callable[[], int]) -> None:
         self._serial = serial
@@ -92,7 +101,7 @@ class SqlCalls:
 
     def statement(self, message: SqlStatement) -> Call:
         """Return the call that *message* begins."""
-        text = message.text[:_LOOK_AT]
+        text = _with_values(message) if message.values else message.text[:_LOOK_AT]
         verb, table = _verb_and_table(message.command, text, message.truncated)
         request_id = _REQUEST_ID.search(text)
         states, host = _written(text) if verb == "UPDATE" else (("", ""), "")
@@ -107,7 +116,7 @@ class SqlCalls:
             states[0] or row.vm_state,
             saved_word(*states) if table in sql.KEEPS_STATES else "",
             verb == "SELECT" and is_quota(text),
-            message.truncated,
+            message.truncated or _is_hidden(message),
             _fault(text) if table == sql.FAULTS else "",
             row.server_id,
             row.name,
@@ -129,7 +138,7 @@ class SqlCalls:
             connection,
         )
         self._open.setdefault(connection.number, {})[message.exchange] = call
-        same = hash(message.text)
+        same = hash((message.text, message.values))
         front = self._asked.get((connection.client.address, same))
         if front is not None and not front.closed and front.connection.server != connection.server:
             # A proxy for TCP before the database passes the same text on.
@@ -177,12 +186,14 @@ _CUT = (b"", b"\x00")
 
 
 def _verb_and_table(command: str, text: bytes, truncated: bool) -> tuple[str, str]:
-    # Other commands (ping, quit, init_db) carry no SQL: the command itself is the verb.
-    if command not in ("query", "prepare", "execute"):
+    # Other commands (ping, quit, init_db) carry no SQL: the command itself is the verb. So it is with an
+    # execute of what was prepared before the capture began.
+    if command not in ("query", "prepare", "execute", "bulk_execute") or text[:1] == NOT_SEEN:
         return command.upper(), ""
     match = _TABLE.match(text)
     if match is not None:
-        verb = next(group for group in match.groups()[:5] if group)
+        # A prepare executes nothing.
+        verb = next(group for group in match.groups()[:5] if group) if command != "prepare" else b"prepare"
         if truncated and text[match.end() : match.end() + 1] in _CUT:
             # Only the beginning of a name, or the schema before it.
             return verb.decode().upper(), "?"
@@ -191,6 +202,31 @@ def _verb_and_table(command: str, text: bytes, truncated: bool) -> tuple[str, st
     if word is not None and truncated and text[word.end() : word.end() + 1] in _CUT:
         return "?", ""
     return (word.group(1).decode("latin-1").upper() if word else "?"), ""
+
+
+def _is_hidden(message: SqlStatement) -> bool:
+    """Return whether the statement is executed, and only its number or name is known."""
+    return message.text[:1] == NOT_SEEN and message.command in ("execute", "bulk_execute")
+
+
+def _with_values(message: SqlStatement) -> bytes:
+    """Return the text with its parameters in their places, as a client without parameters writes it."""
+    text, values = message.text[:_LOOK_AT], message.values
+    parts, at, room = [], 0, _LOOK_AT
+    for found in _PLACE.finditer(text):
+        number = int(found.group(1))
+        if not 0 < number <= len(values):
+            continue
+        value = values[number - 1]
+        literal = b"NULL" if value is None else b"'%b'" % value[:_LOOK_AT].replace(b"'", b"''")
+        parts += [text[at : found.start()], literal]
+        at = found.end()
+        # A parameter may be used many times.
+        room -= len(literal)
+        if room < 0:
+            break
+    parts.append(text[at:])
+    return b"".join(parts)[:_LOOK_AT]
 
 
 def _written(text: bytes) -> tuple[tuple[str, str], str]:

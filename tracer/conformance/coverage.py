@@ -25,6 +25,7 @@ from tracer.model import (
     Gap,
     RestFacts,
     RpcFacts,
+    SqlFacts,
 )
 from tracer.openstack.services import BROKER, DATABASE, MEDIUM_OF
 
@@ -98,6 +99,9 @@ class Coverage:
         # A message has two legs, and its delivery shows the consumer's leg.
         if isinstance(facts, RpcFacts) and facts.consumer is not None:
             self._pair(call.protocol, facts.consumer.connection)
+        elif isinstance(facts, SqlFacts) and facts.broken and not facts.table:
+            # What it does is not in the capture: cut, or prepared before.
+            self._hole(call.protocol, connection, call.started_ns, call.started_ns)
         elif isinstance(facts, RestFacts) and facts.method == "?":
             # An answer whose request is not in the capture: it was sent before, nobody knows when. Where the
             # connection is new to the capture, that may be before its first packet.

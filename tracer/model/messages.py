@@ -160,7 +160,7 @@ class SqlLogin(NamedTuple):
 
 
 class SqlStatement(NamedTuple):
-    """One command of a MySQL client."""
+    """One statement or command of a database client."""
 
     connection: Connection
     exchange: int
@@ -170,8 +170,11 @@ class SqlStatement(NamedTuple):
     command: str
     """query · prepare · execute · init_db · quit · ping · … (lower case)"""
     text: bytes
-    """The statement; for execute the prepared text, or b'#7' (its number) if the prepare was not seen."""
+    """The statement; for execute the prepared text, or b'#7' (its number or name) if the prepare was not
+    seen."""
     truncated: bool
+    values: tuple[bytes | None, ...] = ()
+    """Parameters of an execute as text, in order: what stands for $1, $2 …; None for NULL."""
 
     def __repr__(self) -> str:
         return f"SqlStatement({self.command}, {len(self.text)} bytes, {_place(self.frames)})"
@@ -186,7 +189,8 @@ class SqlResult(NamedTuple):
     end_ns: int
     frames: Frames
     ok: bool
-    error_code: int
+    error_code: int | str
+    """MySQL's number, or PostgreSQL's SQLSTATE."""
     error_text: str
     truncated: bool
 

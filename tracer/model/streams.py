@@ -38,7 +38,14 @@ BOTH = 3
 """Of `Connection.seen`: packets of both directions were captured."""
 FIREHOSE = "firehose"
 """Of `Connection.protocol`: the connection is known from what a broker reports, not from packets."""
-CALLS_OVER = {"http1": "REST", "http2": "REST", "amqp091": "RPC", FIREHOSE: "RPC", "mysql": "SQL"}
+CALLS_OVER = {
+    "http1": "REST",
+    "http2": "REST",
+    "amqp091": "RPC",
+    FIREHOSE: "RPC",
+    "mysql": "SQL",
+    "postgres": "SQL",
+}
 """`Connection.protocol` -> `Call.protocol`: what calls over a connection are, as reports name it."""
 
 

@@ -90,6 +90,8 @@ class CallRecord:
     """The proxy that answered by itself, in place of the callee."""
     said: str = ""
     """What the body of a good answer says is wrong with what was asked for."""
+    spoken: str = ""
+    """Name of the decoder of its connection; of one that was not established, by its port."""
 
     @property
     def captured_ns(self) -> int:

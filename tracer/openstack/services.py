@@ -107,7 +107,7 @@ _MEDIUM = "medium"
 _BEHIND = "behind"
 """A service that only nova-compute calls."""
 
-_HTTP, _AMQP, _MYSQL = "http1", "amqp091", "mysql"
+_HTTP, _AMQP, _MYSQL, _POSTGRES = "http1", "amqp091", "mysql", "postgres"
 """Names of decoders (tracer/protocols)."""
 
 
@@ -195,7 +195,7 @@ SERVICES = (
         narrow="c-vol",
     ),
     Service(PLACEMENT, _INSIDE, ((8778, _HTTP),), ("placement-api",), column="placemnt", narrow="place"),
-    Service(DATABASE, _MEDIUM, ((3306, _MYSQL),)),
+    Service(DATABASE, _MEDIUM, ((3306, _MYSQL), (5432, _POSTGRES))),
     Service(
         NOVA_CONDUCTOR,
         _INSIDE,

@@ -1,7 +1,7 @@
 """Protocol decoders: bytes of a connection in, messages out. Each protocol is a package.
 
 A decoder is made for one connection. It does no I/O and reads no clock. `Decoder` lists what it must offer.
-A new protocol is one package, beside `http1/`, `http2/`, `amqp091/` and `mysql/`, and one name in `BUILTIN`.
+A new protocol is one package, beside `http1/`, `amqp091/` and the others, and one name in `BUILTIN`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tracer.protocols.amqp091 import Amqp091
 from tracer.protocols.http1 import Http1
 from tracer.protocols.http2 import Http2
 from tracer.protocols.mysql import MySql
+from tracer.protocols.postgres import Postgres
 from tracer.protocols.tls import KeyLog, Tls
 
 __all__ = ["BUILTIN", "PORTS", "RAW_LIMIT", "SERVER_PORTS", "Decoder", "Decoders", "Options"]
@@ -58,7 +59,7 @@ class Decoder(Protocol):
 
 
 # In the order in which they are tried on an unknown port.
-BUILTIN: tuple[type[Decoder], ...] = (Http1, Http2, Amqp091, MySql)
+BUILTIN: tuple[type[Decoder], ...] = (Http1, Http2, Amqp091, MySql, Postgres)
 
 PORTS: dict[int, str] = PROTOCOL_OF_PORT
 """Server port -> protocol, by the default ports of a cloud's services; a topology file adds to it."""
@@ -252,6 +253,8 @@ class Decoders:
             return Amqp091(connection, **self._raw)
         if kind is MySql:
             return MySql(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
+        if kind is Postgres:
+            return Postgres(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
         if kind is Tls:
             return Tls(connection, self._options.keys, self._begin_within, self._turn)
         return kind(connection)  # type: ignore[call-arg]

@@ -19,14 +19,16 @@ import re
 import secrets
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import count
 
 from tracer.capture.layers import Layers
 from tracer.model import PacketFields, SegmentFields
 from tracer.model.tables import trim
-from tracer.openstack.services import DATABASE, ports_of
+from tracer.openstack.services import DATABASE, PROTOCOL_OF_PORT, ports_of
+from tracer.openstack.states import BUILD_TASKS, DELETED, ENDS_CREATION
+from tracer.recording import postgres
 from tracer.recording.patterns import (
     FRAMING,
     end_of,
@@ -54,17 +56,21 @@ MOST_KNOWN, LEAST_KNOWN_BYTES, PROBE_BYTES = 256, 8, 24
 _MASK = 0xFFFFFFFF
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" * 4
 _TLS = re.compile(rb"[\x14-\x17]\x03[\0-\x04]")
+DATABASES = {port: PROTOCOL_OF_PORT[port] for port in ports_of(DATABASE)}
+"""Port of a database -> its decoder, by default."""
+_STATES = frozenset(word.encode() for word in {*BUILD_TASKS, *DELETED, *ENDS_CREATION, "building"})
+"""States of a server, which a statement may hold as parameters."""
 
 
 class Redactor:
     """Receives packets and returns them in the same order, with their secrets overwritten.
 
-    *database_ports* are the ports of MySQL servers.
+    *databases*: port of a database -> name of its decoder. What is no PostgreSQL is read as MySQL.
     """
 
-    def __init__(self, database_ports: Collection[int] = ports_of(DATABASE)) -> None:
+    def __init__(self, databases: Mapping[int, str] = DATABASES) -> None:
         self._layers = Layers()
-        self._database_ports = frozenset(database_ports)
+        self._databases = dict(databases)
         self._held: deque[Held] = deque()
         self._streams: OrderedDict[bytes, Stream] = OrderedDict()
         self._fragments: dict[tuple[int, int], Fragment] = {}
@@ -181,7 +187,7 @@ class Redactor:
         flow = segment[1]
         size = 8 if len(flow) < 36 else 32
         source, target = (int.from_bytes(flow[size + n : size + n + 2], "big") for n in (0, 2))
-        ports = self._database_ports
+        ports = self._databases
         return -source if source in ports else target if target in ports else 0
 
     def _place(self, stream: Stream, segment: SegmentFields, held: Held) -> None:
@@ -263,8 +269,11 @@ class Redactor:
             stream.row = stream.seen
         at = stream.row - base
         if _TLS.match(data, at):
-            # Encrypted from here on: it is no longer read as MySQL.
+            # Encrypted from here on: it is no longer read as a database's.
             stream.port = 0
+            return
+        if self._databases[abs(stream.port)] == "postgres":
+            self._scan_postgres(stream)
             return
         for begin, end in mysql_packets(data, at):
             if stream.port < 0:
@@ -279,6 +288,34 @@ class Redactor:
                 for value in inserted(data, begin, end):
                     self._secret(stream, *value)
             stream.row = end + base
+
+    def _scan_postgres(self, stream: Stream) -> None:
+        """Overwrite rows, passwords, parameters, and values of secret columns in INSERT statements."""
+        data, base, from_server = stream.data, stream.base, stream.port < 0
+        at = stream.row - base
+        while stream.row < stream.untyped_to:
+            # No message has begun yet, so what has no type may come.
+            size = postgres.skipped(data, at, from_server)
+            if size < 0:
+                return
+            at += size
+            stream.row = at + base
+            stream.untyped_to = 0 if not size or from_server else stream.row + 1
+            if size and _TLS.match(data, at):
+                stream.port = 0
+                return
+        while (end := postgres.message_at(data, at, from_server)) is not None and end > 0:
+            for secret in postgres.secrets_of(data, at, end, from_server, _STATES):
+                self._overwrite(stream, *secret)
+            if not from_server:
+                for value in inserted(data, at, end):
+                    self._secret(stream, *value)
+            at = end
+            stream.row = at + base
+        if end is None:
+            # Behind a hole, in the middle of a message: it may be a row.
+            self._overwrite(stream, at, len(data))
+            stream.row = -1
 
     def _scan_patterns(self, stream: Stream) -> None:
         data, base = stream.data, stream.base
@@ -309,7 +346,8 @@ class Redactor:
             left = stream.open.depth - (end - begin) if stream.open.kind == "plain" else stream.open.depth
             stream.open = stream.open._replace(at=stream.end, depth=max(0, left))
         if stream.port and 0 <= stream.row < position:
-            # An incomplete row or statement: all of it but its header (4 bytes) and first byte.
+            # An incomplete row or statement: all of it but its header (4 bytes) and first byte (in
+            # PostgreSQL's order: type and length).
             self._overwrite(stream, stream.row - stream.base + 5, len(stream.data))
 
     def _scan_known(self, stream: Stream) -> None:

@@ -12,6 +12,7 @@ from tracer.capture.privileges import drop
 from tracer.capture.sources import interface_sources
 from tracer.engine import known_planes
 from tracer.errors import UsageError
+from tracer.model import CALLS_OVER
 from tracer.protocols import PORTS
 from tracer.recording.recorder import Recorder
 from tracer.recording.redaction import Redactor
@@ -53,6 +54,7 @@ def open_recording(
     files.prepare()
     drop()
     files.prepare()
-    database = {port for port, protocol in {**PORTS, **given.ports}.items() if protocol == "mysql"}
-    redactor = Redactor(database) if redact else None
+    ports = {**PORTS, **given.ports}
+    databases = {port: protocol for port, protocol in ports.items() if CALLS_OVER.get(protocol) == "SQL"}
+    redactor = Redactor(databases) if redact else None
     return Recorder(sources, files, redactor), files, sources

@@ -38,6 +38,7 @@ class Stream:
         "row",
         "seams",
         "seen",
+        "untyped_to",
     )
 
     def __init__(self, seq: int, port: int) -> None:
@@ -65,7 +66,9 @@ class Stream:
         self.open: Start | None = None
         """A secret whose end has not come yet; its `at` is a position."""
         self.row = 0
-        """Position of the next MySQL packet; -1 when it is not known."""
+        """Position of the next packet or message of a database; -1 when it is not known."""
+        self.untyped_to = 1
+        """PostgreSQL: messages that begin before this position may have no type, as a start-up has none."""
         self.patches: list[tuple[int, bytes]] = []
         """(position, bytes to write there), by position; none longer than PATCH_BYTES"""
         self.most_patches = 2 * MOST_PATCHES

@@ -37,6 +37,8 @@ from tracer.reports import plain, refused
 
 __all__ = ["endpoint", "pieces", "send", "shown", "spans"]
 
+_DATABASES = {"mysql": "mysql", "postgres": "postgresql"}
+"""Name of a decoder -> OpenTelemetry's name of the database (semantic conventions, db.system.name)."""
 _SCOPE = InstrumentationScope("tracer", __version__)
 _UUID = re.compile(r"req-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
 _IDS = ("traceId", "spanId", "parentSpanId")
@@ -209,7 +211,8 @@ def _call(call: CallRecord, trace_id: int, parent: SpanContext) -> ReadableSpan:
         own += [("messaging.message.id", call.message_id), ("messaging.destination.name", call.queue)]
         own += [("rpc.method", path)]
     else:
-        own = [("db.system.name", "mysql"), ("db.operation.name", method), ("db.collection.name", path)]
+        system = _DATABASES.get(call.spoken, "other_sql")
+        own = [("db.system.name", system), ("db.operation.name", method), ("db.collection.name", path)]
     frames = [f"{plain(file, 400)}#{frame}" for file, frame in call.evidence]
     return ReadableSpan(
         plain(call.operation, 255),

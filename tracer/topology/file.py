@@ -158,7 +158,6 @@ def _read_ports(path: Path, ports: object, given: GivenTopology) -> None:
         if not str(port).isdecimal() or not 0 < int(port) < 65536:
             raise UsageError(f"{path}: [ports] {port!r} is no port number")
         if not isinstance(protocol, str) or protocol not in _PROTOCOLS:
-            raise UsageError(
-                f"{path}: [ports] {port}: unknown protocol {protocol!r}; known are http, amqp, mysql"
-            )
+            known = ", ".join(dict.fromkeys(name.rstrip(digits) for name in PROTOCOL_OF_PORT.values()))
+            raise UsageError(f"{path}: [ports] {port}: unknown protocol {protocol!r}; known are {known}")
         given.ports[int(port)] = _PROTOCOLS[protocol]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tracer.model import Call, CallRecord, Capture, ConnectFacts, Connection, RestFacts
-from tracer.openstack.services import APIS, CALLS_OTHERS, OUTSIDE, PROXY, VRM
+from tracer.openstack.services import APIS, CALLS_OTHERS, OUTSIDE, PROTOCOL_OF_PORT, PROXY, VRM
 from tracer.topology.evidence import Evidence
 from tracer.topology.file import GivenTopology
 from tracer.topology.misnamed import misnamed
@@ -109,6 +109,7 @@ class Topology:
             ahead_ns=ahead_ns,
             answered_by=PROXY if through and _lacks_service(call, callee) else "",
             said=getattr(facts, "said", ""),
+            spoken=call.connection.protocol or PROTOCOL_OF_PORT.get(call.connection.server.port, ""),
         )
 
     def caller(self, call: Call) -> str:
