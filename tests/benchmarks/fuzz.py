@@ -59,6 +59,9 @@ from tracer.protocols import PORTS, Decoders, Options
 from tracer.reassembly import Reassembler
 from tracer.topology import GivenTopology, load_topology
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for lab, where this runs by itself
+from lab import postgres
+
 CAPTURES = Path(__file__).parents[2] / "captures"
 GRAMMARS = Path(__file__).parents[2] / "grammars"
 SCENARIOS = ("fail-vrm-500-reschedule", "fail-quota-403", "fail-conductor-down")
@@ -149,6 +152,21 @@ def streams() -> dict[str, list[list[bytes]]]:
         for at in range(0, min(len(pieces), 240), 24):
             found.setdefault(protocols[number], []).append(pieces[at : at + 24])
     return {name: some[:300] for name, some in found.items()}
+
+
+def _postgres() -> list[list[bytes]]:
+    """A conversation in both protocols, of each piece the direction in its first byte."""
+    talk: list[tuple[bytes, bytes]] = [(postgres.startup(), postgres.LOGGED_IN)]
+    parsed = postgres.message("1") + postgres.message("2")
+    for number in range(8):
+        told = postgres.rows("a", "b") if number % 2 else postgres.error("42601", "no", "such")
+        talk.append((postgres.query(f"SELECT {number}"), told + postgres.READY))
+        asked = postgres.extended(f"INSERT INTO t{number} VALUES ($1)", b"x" * number, binary=number % 2 > 0)
+        talk.append((asked, parsed + postgres.done() + postgres.READY))
+        named = postgres.bind(b"y", name=f"s{number % 3}", portal="p") + postgres.execute("p", 1)
+        talk.append((postgres.parse("SELECT $1", f"s{number % 3}") + named + postgres.SYNC, parsed + told))
+    pieces = [[b"\0" + said, b"\1" + heard] for said, heard in talk]
+    return [[*chain.from_iterable(pieces[at:])] for at in range(12)]
 
 
 @cache
@@ -393,6 +411,7 @@ vrm = "172.28.0.61"
 [ports]
 7070 = "http"
 3307 = "mysql"
+5433 = "postgres"
 """
 
 TIMES = {"n": 3, "min_ms": 1, "p50_ms": 2.5, "mean_ms": 2, "sd_ms": 1, "p95_ms": 3, "max_ms": 4}
@@ -421,6 +440,7 @@ ENTRIES: dict[str, Entry] = {
     "http1": Entry(lambda: streams()["http1"], _protocol(8774)),
     "amqp091": Entry(lambda: streams()["amqp091"], _protocol(5672)),
     "mysql": Entry(lambda: streams()["mysql"], _protocol(3306)),
+    "postgres": Entry(_postgres, _protocol(5432)),
     "unknown": Entry(lambda: [*streams()["http1"], *streams()["amqp091"]], _protocol(7777)),
     "bodies": Entry(_bodies, _oslo, 2),
     "stages": Entry(_whole_seeds, _whole, 0.005),
