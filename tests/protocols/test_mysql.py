@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import tls
 from lab.captures import FOREIGN, needs_foreign
 from lab.long import examples
 from scapy.layers.inet import IP, TCP
@@ -30,6 +31,7 @@ from tracer.model import (
     SqlLogin,
     SqlResult,
     SqlStatement,
+    TlsHello,
     Undecoded,
 )
 from tracer.protocols.mysql.decoder import TEXT_LIMIT, MySql
@@ -883,3 +885,30 @@ def test_deepflow_finds_the_same_statements(result: Path) -> None:
         return
     texts = [m.text for m in found if isinstance(m, SqlStatement) and m.command in ("query", "prepare")]
     assert [text.decode("utf-8", "replace").split("\n")[0].strip() for text in texts] == expected
+
+
+# --- TLS within -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "together"])
+def test_with_the_keys_what_follows_a_request_for_tls_is_read(version: str, together: bool) -> None:
+    """The request and the client's hello may share a segment. The login comes once more, within."""
+    flags = USUAL | 0x800
+    request = packet(1, flags.to_bytes(4, "little") + b"\x00\x00\x00\x01\x2d" + bytes(23))
+    within = [
+        (TO_SERVER, packet(2, login(flags)[4:])),
+        (TO_CLIENT, packet(3, LOGGED_IN[4:])),
+        (TO_SERVER, query(b"SELECT 1")),
+        (TO_CLIENT, ROWS),
+    ]
+    sent = tls.talk(within, version=version)
+    segments = [*sent.segments()]
+    begin = [(TO_CLIENT, greeting()), (TO_SERVER, request)]
+    if together:
+        begin[1] = TO_SERVER, request + segments.pop(0)[1]
+    told = tls.decoded([*begin, *segments], tls.key_log(sent.keys), tls.connection(3306))
+    read = [LOGIN, (1, "query", b"SELECT 1"), (1, "ok")]
+    assert plain(m for m in told if not isinstance(m, TlsHello)) == read
+    dark = tls.decoded([*begin, *segments], of=tls.connection(3306))
+    assert plain(m for m in dark if not isinstance(m, TlsHello)) == [("tls",)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from tracer.model import (
@@ -252,12 +253,23 @@ class Decoders:
         if kind is Amqp091:
             return Amqp091(connection, **self._raw)
         if kind is MySql:
-            return MySql(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
+            return MySql(
+                connection,
+                wanted=self._options.wants_statement,
+                skipped=self._options.skipped,
+                encrypted=partial(self._encrypted, connection),
+            )
         if kind is Postgres:
             return Postgres(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
         if kind is Tls:
             return Tls(connection, self._options.keys, self._begin_within, self._turn)
         return kind(connection)  # type: ignore[call-arg]
+
+    def _encrypted(self, connection: Connection, decoder: Decoder) -> Callable[[Data], Iterable[Message]]:
+        """Let TLS take what follows on *connection*, and *decoder* what is within."""
+        tls = Tls(connection, self._options.keys, lambda _: (decoder, ()), self._turn)
+        self._decoders[connection.number] = tls
+        return tls.receive
 
     def _upgraded(self, connection: Connection, request: tuple[int, str, str] | None) -> Decoder:
         """Return the decoder of a connection that changes from HTTP/1.1 to HTTP/2."""

@@ -75,7 +75,8 @@ class MySql:
     *wanted* is called with the text of each command, or with the beginning of a long text. The text is the
     SQL; for prepare, execute and close the prepared statement, or b'#7' if it was not seen; for init_db the
     schema; else b''. If it returns False, no message is made, and *skipped* is called with time and frames.
-    At most *text_limit* bytes of a text are kept; a longer text is flagged as truncated. User names,
+    At most *text_limit* bytes of a text are kept; a longer text is flagged as truncated. *encrypted* is
+    called when the client asks for TLS; it returns what takes the rest of that piece of data. User names,
     passwords and rows are never read.
 
     `Connection.deaf` is True while no byte of the server is wanted; reassembly then does not hand them on.
@@ -101,6 +102,7 @@ class MySql:
         *,
         wanted: Callable[[bytes], bool] | None = None,
         skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None,
+        encrypted: Callable[[MySql], Callable[[Data], Iterable[Message]]] | None = None,
         text_limit: int = TEXT_LIMIT,
     ) -> None:
         # A gap before the first recognised bytes has the same effect as a late start of the capture.
@@ -108,6 +110,9 @@ class MySql:
         self._connection = connection
         self._wanted = wanted
         self._skipped = skipped
+        self._encrypted = encrypted
+        self._secure: Callable[[Data], Iterable[Message]] | None = None
+        """Takes what follows a request for TLS; what is within comes back to `receive`."""
         self._exchange = 0
         """Number of the latest command."""
         self._opaque = False
@@ -280,6 +285,11 @@ class MySql:
             at = client.feed(payload, at)
             if client.complete:
                 self._take_packet(client.mark)
+                if self._secure is not None:
+                    secure, self._secure = self._secure, None
+                    if at < len(payload):
+                        self._out += secure(data._replace(payload=payload[at:]))
+                    return
             elif client.seq == 0 and client.first_byte not in _KNOWN and not self._follow_ups:
                 # Not a command: report it now, before 16 MiB of it are awaited.
                 self._garbage(client.mark)
@@ -342,6 +352,10 @@ class MySql:
         login = login_of(body, self._answers.offered)
         if login is None:
             self._garbage(start)
+        elif login.tls and self._encrypted is not None:
+            # The handshake response comes once more, within.
+            self._last_seq = -1
+            self._secure = self._encrypted(self)
         elif login.tls:
             self._stop(end, "tls")
         else:
