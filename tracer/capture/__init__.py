@@ -14,6 +14,14 @@ What they share
 """
 
 from tracer.capture.arguments import CaptureArgument, Resolved, plane_of_name, resolve
-from tracer.capture.files import open_capture
+from tracer.capture.files import Reader, open_capture, open_reader
 
-__all__ = ["CaptureArgument", "Resolved", "open_capture", "plane_of_name", "resolve"]
+__all__ = [
+    "CaptureArgument",
+    "Reader",
+    "Resolved",
+    "open_capture",
+    "open_reader",
+    "plane_of_name",
+    "resolve",
+]

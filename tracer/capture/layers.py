@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, MutableMapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from typing import Any, NamedTuple
 
 from tracer.model import Frames, Packet, PacketFields, SegmentFields
 
-__all__ = ["Layers"]
+__all__ = ["FAST", "NEVER", "FastPath", "Layers"]
 
 # LINKTYPE_ numbers (tcpdump.org/linktypes.html).
 NULL, ETHERNET, LOOP, COOKED, COOKED2 = 0, 1, 108, 113, 276
@@ -49,9 +49,13 @@ _TOO_DEEP = "more layers than can be true"
 _HEADERS = "BxHHHxB2x12sIIBB"
 """IPv4 without options, then TCP: version and header length, length, id, fragment, protocol, addresses
 and ports (one run of bytes: the flow), sequence, acknowledgement, header length, flags."""
+Unpack = Callable[..., tuple[Any, ...]]
+FastPath = tuple[int, int, Unpack, Unpack]
+"""Least length of a packet with one VLAN tag, offset of IP, reader of all headers, and reader of all headers
+behind one VLAN tag."""
 # For link types without a fast path: no packet has this length.
-_NEVER = (1 << 62, 0, struct.Struct("").unpack_from, struct.Struct("").unpack_from)
-_FAST = {
+NEVER: FastPath = (1 << 62, 0, struct.Struct("").unpack_from, struct.Struct("").unpack_from)
+FAST: dict[int, FastPath] = {
     ETHERNET: (
         52,
         14,
@@ -71,8 +75,7 @@ _FAST = {
         struct.Struct(f">20xHH{_HEADERS}").unpack_from,
     ),
 }
-"""Link type -> least length of a packet with one VLAN tag, offset of IP, reader of all headers, and reader of
-all headers behind one VLAN tag."""
+"""By link type. The reader of pcap files reads with these, too."""
 _TCP_HEADER = struct.Struct(">4sIIBB")
 _IPV4_HEADER = struct.Struct(">BxHHHxB2x8s")
 _IPV6_HEADER = struct.Struct(">4xHBx32s")
@@ -128,12 +131,12 @@ class Layers:
         # Locals: this loop runs once for each packet. The readers are looked up when the link type changes.
         append = segments.append
         self.fragment_at = known = -1
-        fast_bytes, start, unpack, unpack_tagged = _NEVER
+        fast_bytes, start, unpack, unpack_tagged = NEVER
         for packet in packets:
             time_ns, data, _, link_type, frame, interface = packet
             if link_type != known:
                 known = link_type
-                fast_bytes, start, unpack, unpack_tagged = _FAST.get(link_type, _NEVER)
+                fast_bytes, start, unpack, unpack_tagged = FAST.get(link_type, NEVER)
             size = len(data)
             if size >= fast_bytes:
                 kind, version, length, ip_id, fragment, protocol, flow, seq, ack, words, flags = unpack(data)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from tracer.capture import CaptureArgument, Resolved, open_capture, resolve
+from tracer.capture import CaptureArgument, Resolved, open_capture, open_reader, resolve
 from tracer.capture.arguments import example_path
 from tracer.capture.clocks import ClockEstimates, read_ahead
 from tracer.capture.layers import Layers
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tracer.engine.stages import Stages
 
 __all__ = [
+    "InHand",
     "OpenCaptures",
     "Progress",
     "known_planes",
@@ -48,16 +49,50 @@ class Progress(Protocol):
         """Receive that a file in a given folder is not read, and why."""
 
 
+class OpenCapture(Protocol):
+    """An open capture. It can be read once: as packets, or as segments."""
+
+    def batches(self) -> Iterator[list[PacketFields]]:
+        """Yield the packets."""
+
+    def segments(
+        self, decode: Callable[[list[PacketFields]], list[SegmentFields]]
+    ) -> Iterator[list[SegmentFields]]:
+        """Yield the TCP segments; *decode* returns those of packets that need a closer look."""
+
+
+@dataclass(frozen=True, slots=True)
+class InHand:
+    """Packets that were read before, as an open capture."""
+
+    kept: Sequence[list[PacketFields]]
+
+    def batches(self) -> Iterator[list[PacketFields]]:
+        """Yield the packets."""
+        return iter(self.kept)
+
+    def segments(
+        self, decode: Callable[[list[PacketFields]], list[SegmentFields]]
+    ) -> Iterator[list[SegmentFields]]:
+        """Yield what *decode* returns of the packets."""
+        return map(decode, self.kept)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenCaptures:
     """Captures that are open and can be read once."""
 
     captures: list[Capture]
     """The captures; counts of what was read are kept in them."""
-    packets: list[Iterator[list[PacketFields]]]
-    """The packets of each capture, in batches."""
+    readers: Sequence[OpenCapture]
+    """The open file of each capture."""
     ignored: list[str] = field(default_factory=list)
     """Entries of the given folders that are not captures by their name."""
+
+    @property
+    def packets(self) -> list[Iterator[list[PacketFields]]]:
+        """The packets of each capture, in batches."""
+        return [reader.batches() for reader in self.readers]
 
     def feed(self, stages: Stages, tick: Callable[[int], None]) -> None:
         """Pass all packets to *stages*."""
@@ -70,8 +105,8 @@ class OpenCaptures:
         """
         errors = errors or InternalErrors()
         streams = [
-            in_time_order(_decoded(packets, capture, errors), clock=capture.clock)
-            for packets, capture in zip(self.packets, self.captures, strict=True)
+            in_time_order(_decoded(reader, capture, errors), clock=capture.clock)
+            for reader, capture in zip(self.readers, self.captures, strict=True)
         ]
         if len(streams) == 1:
             return streams[0]
@@ -123,14 +158,14 @@ def open_captures(
 def open_resolved(arguments: Sequence[CaptureArgument], progress: Progress | None = None) -> OpenCaptures:
     """Open the captures of `resolve_captures`, as often as they can be read. Raises SourceError."""
     captures = [Capture(number, each.path, each.plane) for number, each in enumerate(arguments)]
-    packets = []
+    readers = []
     for capture, argument in zip(captures, arguments, strict=True):
         capture.clock.given_ns = argument.behind_ns
-        packets.append(open_capture(capture.path, capture))
+        readers.append(open_reader(capture.path, capture))
         if progress is not None:
             is_file = capture.path != "-" and os.path.isfile(capture.path)
             progress.opened(capture.path, os.path.getsize(capture.path) if is_file else None)
-    return OpenCaptures(captures, packets)
+    return OpenCaptures(captures, readers)
 
 
 def reopen(capture: Capture) -> Iterator[list[PacketFields]]:
@@ -141,19 +176,20 @@ def reopen(capture: Capture) -> Iterator[list[PacketFields]]:
     return open_capture(capture.path, Capture(capture.number, capture.path, capture.plane))
 
 
-def _decoded(
-    batches: Iterator[list[PacketFields]], capture: Capture, errors: InternalErrors
-) -> Iterator[list[SegmentFields]]:
-    """Yield the TCP segments of *batches*; count what cannot be read."""
+def _decoded(reader: OpenCapture, capture: Capture, errors: InternalErrors) -> Iterator[list[SegmentFields]]:
+    """Yield the TCP segments that *reader* reads; count what cannot be read."""
     layers = Layers()
     given_ns = capture.clock.given_ns
-    for batch in batches:
+
+    def decode(batch: list[PacketFields]) -> list[SegmentFields]:
         try:
-            segments = layers.read(batch, capture.anomalies)
+            return layers.read(batch, capture.anomalies)
         except Exception as error:
             # The packet that did it is not known: the batch is, as far as it goes, read one by one.
             errors.add(error)
-            segments = _one_by_one(layers, batch, capture)
+            return _one_by_one(layers, batch, capture)
+
+    for segments in reader.segments(decode):
         yield [(s[0] + given_ns, *s[1:]) for s in segments] if given_ns else segments
     capture.anomalies.update(layers.flush())
 

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from tracer.capture.interface import Interface
-from tracer.engine.captures import OpenCaptures, Progress, open_captures
+from tracer.engine.captures import InHand, OpenCaptures, Progress, open_captures
 from tracer.engine.results import report
 from tracer.engine.run import given_topology, read
 from tracer.engine.stages import Listeners, Stages
@@ -64,7 +64,7 @@ def diagnose_interfaces(names: Sequence[str], listen_s: float, settings: Setting
         source.stop()
     for thread in threads:
         thread.join()
-    opened = OpenCaptures([source.capture for source in sources], [iter(batches) for batches in kept])
+    opened = OpenCaptures([source.capture for source in sources], [InHand(batches) for batches in kept])
     return _diagnosed(opened, settings)
 
 

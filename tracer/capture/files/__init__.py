@@ -6,6 +6,6 @@ pcapng       blocks of a pcapng file
 compression  the decompressed bytes of a file or pipe
 """
 
-from tracer.capture.files.opening import open_capture
+from tracer.capture.files.opening import Reader, open_capture, open_reader
 
-__all__ = ["open_capture"]
+__all__ = ["Reader", "open_capture", "open_reader"]

@@ -15,7 +15,10 @@ from tracer.capture.files.pcapng import SECTION_HEADER, PcapngReader
 from tracer.errors import SourceError, reason
 from tracer.model import Capture, PacketFields, place_of
 
-__all__ = ["open_capture"]
+__all__ = ["Reader", "open_capture", "open_reader"]
+
+Reader = PcapReader | PcapngReader
+"""An open capture file. It can be read once: as packets (`batches`), or as segments."""
 
 _FORMATS = "pcap or pcapng, plain, .gz or .zst"
 # First bytes of files that are mistaken for captures, and what to do with them.
@@ -58,9 +61,14 @@ def open_capture(path: str, capture: Capture) -> Iterator[list[PacketFields]]:
 
     Raises SourceError, before the first packet, if the file cannot be opened or is not a capture.
     """
+    return open_reader(path, capture).batches()
+
+
+def open_reader(path: str, capture: Capture) -> Reader:
+    """Return the open capture file, of which nothing is read yet, as `open_capture`. Raises SourceError."""
     stream = ByteStream(_open(path))
     try:
-        return _reader(stream, path, capture).batches()
+        return _reader(stream, path, capture)
     except SourceError:
         stream.close()
         raise
@@ -84,7 +92,7 @@ def _open(path: str) -> IO[bytes]:
         raise SourceError(f"{path}: cannot be read: {reason(error)}") from error
 
 
-def _reader(stream: ByteStream, path: str, capture: Capture) -> PcapReader | PcapngReader:
+def _reader(stream: ByteStream, path: str, capture: Capture) -> Reader:
     head = stream.extend(b"", 4)
     if head[:4] in MAGICS:
         return PcapReader(stream, head, capture)

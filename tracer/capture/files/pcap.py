@@ -3,6 +3,9 @@
 The loop over the records is the hottest loop of the program. It works on chunks, makes four comparisons for
 each record, and leaves every unusual record to `_mend`. The counters of the capture are updated once a chunk.
 
+For `segments` the same loop reads the headers of a plain packet too, as `capture/layers.py` does, where the
+record stands: to cut each packet out and hand it on took as long as to read both headers.
+
 Behind a damaged record header the reader searches for the next place where several valid record headers
 follow each other. The bytes in between are lost and counted. Frame numbers then count the records that were
 read; Wireshark stops at such a place.
@@ -13,11 +16,13 @@ Source: draft-ietf-opsawg-pcap.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from tracer.capture.files.compression import ByteStream
+from tracer.capture.layers import FAST, NEVER, FastPath
 from tracer.errors import SourceError
-from tracer.model import Capture, PacketFields
+from tracer.model import Capture, PacketFields, SegmentFields
 
 __all__ = ["MAGICS", "PcapReader"]
 
@@ -40,6 +45,12 @@ _SEARCH_BYTES = 1 << 20
 _DAY_NS = 86_400_000_000_000
 _SPAN_S = 400 * 86_400
 """In the search, a record whose time is further from the first packet than this is not a record."""
+_BOTH_BYTES = [20 + (words >> 4) * 4 if words >= 0x50 else 1 << 16 for words in range(256)]
+"""The byte that holds the length of a TCP header -> what it and an IP header take; if it cannot be one, more
+than any packet has."""
+
+Take = Callable[[list[Any], PacketFields], object]
+"""Adds what becomes of a packet to a batch."""
 
 
 class PcapReader:
@@ -66,68 +77,44 @@ class PcapReader:
         self._longest = max(_RECORD_BYTES, min(snap_bytes, _LONGEST_RECORD_BYTES))
         # The upper bits hold the length of the frame check sequence and reserved bits.
         self._link_type = link_type & 0xFFFF
+        self._trusted = -1
+        """Offset of a record that `_mend` accepted although its header contradicts itself."""
+        self._reached = capture.number, 0, -2 * _DAY_NS
+        """The number of the capture, the records that were read, and the time of the last one: at first so
+        early that the first record is checked by `_odd_time`."""
 
     def batches(self) -> Iterator[list[PacketFields]]:
         """Yield the packets of each buffer read, in file order, then close the stream.
 
         Damage is counted, never raised.
         """
-        capture, link_type = self._capture, self._link_type
-        capture_number, number = capture.number, 0
-        unpack, header_bytes, longest = self._record.unpack_from, self._record.size, self._longest
-        per_second, unit_ns = self._per_second, 1_000_000_000 // self._per_second
-        # `trusted`: offset of a record that `_mend` accepted although its header contradicts itself.
-        buffer, offset, trusted = self._buffer, 0, -1
-        # Before the first record, so that its time is checked by `_odd_time`.
-        last_ns = -2 * _DAY_NS
-        # What is computed once a second: the time of its begin, and the latest time that is not odd.
-        second, second_ns, most_ns = -1, 0, 0
+        return self._batches(NEVER, list.append)
+
+    def segments(
+        self, decode: Callable[[list[PacketFields]], list[SegmentFields]]
+    ) -> Iterator[list[SegmentFields]]:
+        """Yield the TCP segments of each buffer read, as `batches`; *decode* reads what is not plain."""
+        if self._link_type not in FAST:
+            return map(decode, self.batches())
+        return self._batches(FAST[self._link_type], lambda found, packet: found.extend(decode([packet])))
+
+    def _batches(self, fast: FastPath, take: Take) -> Iterator[list[Any]]:
+        buffer, offset = self._buffer, 0
         try:
             while True:
-                size, begin, counted, truncated = len(buffer), offset, number, 0
-                last_header = size - header_bytes
-                strange = False
-                wanted = header_bytes
-                batch: list[PacketFields] = []
-                append = batch.append
-                while offset <= last_header:
-                    seconds, fraction, captured, wire = unpack(buffer, offset)
-                    start = offset + header_bytes
-                    end = start + captured
-                    if captured > longest or fraction >= per_second or captured > wire:
-                        if offset != trusted:
-                            strange = True
-                            break
-                        wire = max(wire, captured)
-                    if end > size:
-                        wanted = end - offset
-                        break
-                    if seconds != second:
-                        second, second_ns, most_ns = seconds, seconds * 1_000_000_000, last_ns + _DAY_NS
-                    time_ns = second_ns + fraction * unit_ns
-                    if not last_ns <= time_ns <= most_ns:
-                        if not seconds and not wire and offset != trusted:
-                            # Zeros: this part of the file was never written.
-                            strange = True
-                            break
-                        time_ns = self._odd_time(time_ns, last_ns, buffer, end)
-                    last_ns = time_ns
-                    if captured != wire:
-                        truncated += 1
-                    number += 1
-                    append((time_ns, buffer[start:end], wire, link_type, (capture_number, number), 0))
-                    offset = end
-                self._count(number, offset - begin - (number - counted) * header_bytes, truncated, last_ns)
+                batch: list[Any] = []
+                offset, wanted = self._chunk(buffer, offset, batch, fast, take)
                 if batch:
                     yield batch
-                if strange:
-                    buffer, offset, trusted = self._mend(buffer, offset)
+                if not wanted:
+                    buffer, offset, self._trusted = self._mend(buffer, offset)
                     if offset < 0:
                         return
                     continue
                 # The record is incomplete: read on, and keep what is there of it.
                 rest = buffer[offset:]
-                buffer, offset, trusted = self._stream.extend(rest, wanted), 0, -1 if offset != trusted else 0
+                self._trusted = -1 if offset != self._trusted else 0
+                buffer, offset = self._stream.extend(rest, wanted), 0
                 if len(buffer) == len(rest):
                     # The end of the file. A record that reaches beyond it may have a damaged length, with
                     # valid records inside.
@@ -137,6 +124,81 @@ class PcapReader:
                         return
         finally:
             self._stream.close()
+
+    def _chunk(
+        self, buffer: bytes, offset: int, batch: list[Any], fast: FastPath, take: Take
+    ) -> tuple[int, int]:
+        """Read the records in *buffer* from *offset* on: segments that *fast* finds, and what *take* adds.
+
+        Return the offset of the first record that cannot be read, and how many bytes it needs; 0 if it
+        contradicts itself.
+        """
+        # Locals: this loop runs once for each packet.
+        link_type, capture_number, number, last_ns = self._link_type, *self._reached
+        unpack, header_bytes, longest = self._record.unpack_from, self._record.size, self._longest
+        per_second, unit_ns = self._per_second, 1_000_000_000 // self._per_second
+        fast_bytes, ip_at, unpack_headers, unpack_tagged = fast
+        append, begin, counted, truncated, both_bytes = batch.append, offset, number, 0, _BOTH_BYTES
+        size, wanted = len(buffer), header_bytes
+        last_header = size - header_bytes
+        # What is computed once a second: the time of its begin, and the latest time that is not odd.
+        second, second_ns, most_ns = -1, 0, 0
+        while offset <= last_header:
+            seconds, fraction, captured, wire = unpack(buffer, offset)
+            start = offset + header_bytes
+            end = start + captured
+            if captured != wire or captured > longest or fraction >= per_second:
+                if captured > wire or captured > longest or fraction >= per_second:
+                    if offset != self._trusted:
+                        wanted = 0
+                        break
+                    wire = max(wire, captured)
+                if captured != wire and end <= size:
+                    truncated += 1
+            if end > size:
+                wanted = end - offset
+                break
+            if seconds != second:
+                second, second_ns, most_ns = seconds, seconds * 1_000_000_000, last_ns + _DAY_NS
+            time_ns = second_ns + fraction * unit_ns
+            if not last_ns <= time_ns <= most_ns:
+                if not seconds and not wire and offset != self._trusted:
+                    # Zeros: this part of the file was never written.
+                    wanted = 0
+                    break
+                time_ns = self._odd_time(time_ns, last_ns, buffer, end)
+            last_ns = time_ns
+            number += 1
+            offset = end
+            if captured >= fast_bytes:
+                # As `Layers.read`, which says what these are, and which gets all that is not so plain.
+                kind, version, length, ip_id, fragment, protocol, flow, seq, ack, words, flags = (
+                    unpack_headers(buffer, start)
+                )
+                at, vlan = start + ip_at, 0
+                if kind == 0x8100:
+                    tag, kind, version, length, ip_id, fragment, protocol, flow, *others = unpack_tagged(
+                        buffer, start
+                    )
+                    seq, ack, words, flags = others
+                    at, vlan = at + 4, tag & 0xFFF
+                if kind == 0x0800 and version == 0x45 and protocol == 6 and not fragment & 0x3FFF:
+                    stop = at + length
+                    at += both_bytes[words]
+                    if at <= stop:
+                        missing = 0
+                        if stop > end:
+                            missing = stop - max(at, end)
+                            stop = end
+                        # fmt: off
+                        append((time_ns, flow, seq, ack, flags & 0x1F, buffer[at:stop], missing, ip_id,
+                                ((capture_number, number),), vlan, 0))
+                        # fmt: on
+                        continue
+            take(batch, (time_ns, buffer[start:end], wire, link_type, (capture_number, number), 0))
+        self._reached = capture_number, number, last_ns
+        self._count(number, offset - begin - (number - counted) * header_bytes, truncated, last_ns)
+        return offset, wanted
 
     def _count(self, number: int, size_bytes: int, truncated: int, last_ns: int) -> None:
         capture = self._capture

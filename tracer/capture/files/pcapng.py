@@ -10,12 +10,12 @@ Source: draft-ietf-opsawg-pcapng.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tracer.capture.files.compression import ByteStream
 from tracer.errors import SourceError
-from tracer.model import Capture, PacketFields
+from tracer.model import Capture, PacketFields, SegmentFields
 
 __all__ = ["SECTION_HEADER", "PcapngReader"]
 
@@ -134,6 +134,12 @@ class PcapngReader:
             _STATISTICS: self._statistics,
             _SECRETS: self._secrets,
         }
+
+    def segments(
+        self, decode: Callable[[list[PacketFields]], list[SegmentFields]]
+    ) -> Iterator[list[SegmentFields]]:
+        """Yield the TCP segments of each run of blocks, as `batches`; *decode* returns those of packets."""
+        return map(decode, self.batches())
 
     def batches(self) -> Iterator[list[PacketFields]]:
         """Yield the packets of each run of blocks, in file order, then close the stream.
