@@ -15,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab.tls import NAME, Talk, connection, decoded, key_log, talk
 
-from tracer.model import TO_CLIENT, TO_SERVER, HttpRequest, HttpResponse, Message, TlsHello, Undecoded
+from tracer.model import (
+    TO_CLIENT,
+    TO_SERVER,
+    HttpRequest,
+    HttpResponse,
+    Message,
+    SqlLogin,
+    SqlResult,
+    SqlStatement,
+    TlsHello,
+    Undecoded,
+)
 from tracer.protocols.tls import KeyLog
 
 GET = b"GET /v3/auth/tokens HTTP/1.1\r\nHost: keystone\r\nX-Auth-Token: canary-7f3a\r\n\r\n"
@@ -208,6 +219,26 @@ def sealed(secret: bytes, number: int, inner: bytes) -> bytes:
     head = b"\x17\x03\x03" + (len(inner) + 16).to_bytes(2, "big")
     nonce = int.from_bytes(expanded(secret, b"iv", 12), "big") ^ number
     return head + AESGCM(expanded(secret, b"key", 32)).encrypt(nonce.to_bytes(12, "big"), inner, head)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_postgresql_is_read_behind_its_request_for_tls(version: str) -> None:
+    def message(kind: bytes, body: bytes) -> bytes:
+        return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+    start = message(b"", b"\0\3\0\0user\0nova\0database\0nova_api\0\0")
+    ready = message(b"Z", b"I")
+    within = [
+        (TO_SERVER, start),
+        (TO_CLIENT, message(b"R", bytes(4)) + ready),
+        (TO_SERVER, message(b"Q", b"SELECT 1\0")),
+        (TO_CLIENT, message(b"C", b"SELECT 1\0") + ready),
+    ]
+    sent = talk(within, version=version)
+    begin = [(TO_SERVER, bytes.fromhex("0000000804d2162f")), (TO_CLIENT, b"S")]
+    told = decoded([*begin, *sent.segments()], key_log(sent.keys), connection(5432))
+    assert [type(each) for each in told] == [TlsHello, SqlLogin, SqlStatement, SqlResult]
+    assert reasons(decoded([*begin, *sent.segments()], of=connection(5432))) == ["tls"]
 
 
 # --- what began before the capture ----------------------------------------------------------------

@@ -260,7 +260,12 @@ class Decoders:
                 encrypted=partial(self._encrypted, connection),
             )
         if kind is Postgres:
-            return Postgres(connection, wanted=self._options.wants_statement, skipped=self._options.skipped)
+            return Postgres(
+                connection,
+                wanted=self._options.wants_statement,
+                skipped=self._options.skipped,
+                encrypted=partial(self._encrypted, connection),
+            )
         if kind is Tls:
             return Tls(connection, self._options.keys, self._begin_within, self._turn)
         return kind(connection)  # type: ignore[call-arg]

@@ -90,11 +90,14 @@ class Postgres:
         *,
         wanted: Callable[[bytes], bool] | None = None,
         skipped: Callable[[int, Frames], object] = lambda time_ns, frames: None,
+        encrypted: Callable[[Postgres], object] | None = None,
     ) -> None:
         # A gap before the first recognised bytes has the same effect as a late start of the capture.
         joined = connection.joined or connection.gaps > 0
         self._connection = connection
         self._skipped = skipped
+        self._encrypted = encrypted
+        """Called when the server agrees to TLS: what follows comes from within."""
         self._statements = Statements(wanted)
         self._exchange = 0
         """Number of the latest statement."""
@@ -165,7 +168,11 @@ class Postgres:
             return ()
         out: list[Message] = []
         answers.receive(data, out)
-        if answers.encrypted:
+        if answers.encrypted == "tls" and self._encrypted is not None:
+            # The start-up comes once more, within.
+            answers.encrypted = ""
+            self._encrypted(self)
+        elif answers.encrypted:
             out.append(Undecoded(self._connection, data.time_ns, answers.encrypted, data.frames))
             self._stop()
         self._listen()
