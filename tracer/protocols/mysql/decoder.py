@@ -31,6 +31,7 @@ from tracer.model import (
     Undecoded,
 )
 from tracer.protocols.mysql.answers import RECENT_BYTES, Answers, Awaited, Mark, frames_of
+from tracer.protocols.mysql.compressed import Unpacker, is_packed
 from tracer.protocols.mysql.packets import (
     COMMANDS,
     NEW_SESSION,
@@ -67,6 +68,10 @@ ENOUGH_BYTES = 512
 """Bytes of a statement that are enough to decide whether it is wanted: verb and table stand in front."""
 LARGEST = 0xFFFFFF
 """A packet of this size continues in the next packet (PAGE_PROTOCOL_BASIC_PACKETS)."""
+
+
+ENOUGH_PACKED = 11
+"""Bytes of a compressed packet that show that it is one: its header, and how its data begin."""
 
 
 class MySql:
@@ -116,7 +121,13 @@ class MySql:
         self._exchange = 0
         """Number of the latest command."""
         self._opaque = False
-        """Nothing that follows can be read: TLS or compression."""
+        """Nothing that follows can be read: TLS."""
+        self._unpackers: tuple[Unpacker, Unpacker] | None = None
+        """Of both directions, once the login has agreed on compression."""
+        self._beginning = b""
+        """The first bytes behind the login, too few to tell whether they are compressed."""
+        self._packed = False
+        """Compressed packets have begun: they follow the login."""
         self._whole = not joined
         """No byte of the client is missing so far, so unreadable bytes are not MySQL."""
         self._out: list[Message] = []
@@ -143,6 +154,8 @@ class MySql:
 
     def receive(self, data: Data) -> Iterable[Message]:
         """Return the messages that *data*, the next bytes of its direction, completes."""
+        if self._unpackers is not None:
+            return self._unpack(data, self._unpackers)
         # Fields by their index: most calls come for packets of no interest, and end after a few lines.
         # data[1] is the direction, 1 is TO_CLIENT.
         if data[1]:
@@ -193,6 +206,41 @@ class MySql:
         data[0].deaf = self._answers.deaf and (self._between or self._opaque)
         return out
 
+    def _unpack(self, data: Data, unpackers: tuple[Unpacker, Unpacker]) -> list[Message]:
+        """Return the messages of a connection that is compressed once the login is over."""
+        out: list[Message] = []
+        if not self._packed and not data.direction and not self._client.busy:
+            data = data._replace(payload=self._beginning + data.payload)
+            self._beginning = b""
+            if len(data.payload) < ENOUGH_PACKED and data.payload[3:4] in (b"", b"\0"):
+                self._beginning = data.payload
+                return out
+        # The plain bytes take the usual way.
+        self._unpackers = None
+        if not self._packed and not data.direction and data.payload[3:4] == b"\0" and not self._client.busy:
+            # Sequence number 0 begins a command, so the login is over. Its form tells whether the server
+            # has agreed, too.
+            self._packed = is_packed(data.payload)
+            unpackers = unpackers if self._packed else ()  # type: ignore[assignment]
+        if not self._packed:
+            out += self.receive(data)
+            self._unpackers = self._unpackers or unpackers or None
+            return out
+        wanted = not data.direction or not self._answers.deaf or self._client.busy
+        unpacker = unpackers[data.direction]
+        for piece in unpacker.feed(data.time_ns, data.frames, data.payload, wanted):
+            if piece.payload:
+                out += self.receive(
+                    data._replace(time_ns=piece.time_ns, payload=piece.payload, frames=piece.frames)
+                )
+            if piece.missing and wanted:
+                size = max(0, piece.missing)
+                out += self.gap(Gap(data.connection, data.direction, data.time_ns, size, data.time_ns))
+        self._unpackers = unpackers
+        # Boundaries of compressed packets must be followed, whether their contents are wanted or not.
+        data.connection.deaf = self._opaque
+        return out
+
     def _past_unread(self, data: Data) -> Data | None:
         """Return what of *data* follows the statement that is not wanted: its rest is counted, not read."""
         payload = data.payload
@@ -236,6 +284,11 @@ class MySql:
         """Return the statement or result that the hole in a direction ends."""
         if self._opaque:
             return ()
+        if self._unpackers is not None and self._packed:
+            hidden = self._unpackers[gap.direction].lose(gap.size_bytes)
+            if not hidden:
+                return ()
+            gap = gap._replace(size_bytes=max(0, hidden))
         out = self._out = []
         client = self._client
         # A hole inside a statement that is not wanted only shortens its rest.
@@ -311,6 +364,8 @@ class MySql:
         """
         if not is_command(payload):
             reason = foreign(payload)
+            if reason == "compressed":
+                return self._begin_packed(payload)
             if reason is not None:
                 self._stop(self._client.mark, reason)
                 return b""
@@ -324,6 +379,16 @@ class MySql:
         self._tail = b""
         self._lost = False
         return payload
+
+    def _begin_packed(self, payload: bytes) -> bytes:
+        """Find out in the middle of a connection that it is compressed; *payload* is a whole packet of it."""
+        unpackers = Unpacker(), Unpacker()
+        # Where the server's packets begin is not known.
+        unpackers[TO_CLIENT].in_step = False
+        self._packed = True
+        self._unpackers = unpackers
+        time_ns, frames = self._client.mark
+        return b"".join(piece.payload for piece in unpackers[TO_SERVER].feed(time_ns, frames, payload, True))
 
     def _take_packet(self, end: Mark) -> None:
         """Use one packet of the client, whose last byte was seen at *end*."""
@@ -362,7 +427,7 @@ class MySql:
             frames = frames_of(start, end)
             self._out.append(SqlLogin(self._connection, start[0], frames, login.schema, login.attributes))
             if login.compressed:
-                self._stop(end, "compressed")
+                self._unpackers = Unpacker(), Unpacker()
 
     def _take_command(self, body: bytes, start: Mark, end: Mark, truncated: bool) -> None:
         if self._login:
