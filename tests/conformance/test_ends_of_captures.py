@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from lab import damage, harms
+from lab.captures import SHARED, needs_shared
 from lab.judging import only, statuses
 
 from tracer import engine
@@ -161,3 +163,36 @@ def test_never_is_not_said_of_a_few_seconds(end: str, external: str, words: str,
     [reply] = told(verdict, "reply")
     assert reply.message.endswith(words)
     assert "never" not in reply.message
+
+
+@needs_shared
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.08, 0.2, 0.35, 0.65])
+def test_where_the_last_host_stopped_is_not_known_behind_the_end_of_its_plane(
+    share: float, tmp_path: Path
+) -> None:
+    """External_api goes on and shows the error: the state that was saved last names no step."""
+    folder = SHARED / "quorum-fail-vrm-500-all"
+    whole = only(engine.check([str(folder)], Settings()))
+    second = whole.attempt_details[1]
+    assert (whole.stopped_at, second.stopped_at) == ("8c", "8c")
+    end_ns = second.started_ns + int((whole.ended_ns - second.started_ns) * share)
+    files = harms.read(folder)
+    link, packets = files["Internal_base"]
+    harms.Harmed("", files | {"Internal_base": (link, damage.until(packets, end_ns))}).write(tmp_path)
+    verdict = only(engine.check([str(tmp_path)], Settings()))
+    assert (verdict.outcome, verdict.deviations[0].kind) == ("error", "failed")
+    assert verdict.stopped_at in ("8c", None)
+
+
+@needs_shared
+@pytest.mark.parametrize("plane", [EXTERNAL, INTERNAL])
+def test_a_creation_whose_202_is_lost_conforms_all_the_same(plane: str, tmp_path: Path) -> None:
+    """In a cloud without a load balancer there is no second leg that would show the answer."""
+    folder = SHARED / "nolb-ok-image-midstream"
+    files = harms.read(folder)
+    link, packets = files[plane]
+    kept = [packet for packet in packets if b"HTTP/1.1 202" not in packet[1]]
+    assert len(kept) == len(packets) - 1
+    harms.Harmed("", files | {plane: (link, kept)}).write(tmp_path)
+    verdict = only(engine.check([str(tmp_path)], Settings()))
+    assert (verdict.verdict, verdict.outcome) == ("conforms", "active")

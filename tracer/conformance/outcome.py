@@ -21,7 +21,7 @@ from tracer.conformance.case import GOOD, Case, Ending, Witness
 from tracer.conformance.refusals import failing_call, refusal_of, rejected
 from tracer.conformance.step_coverage import StepCoverage
 from tracer.conformance.told import GaveUp, begun_in, fault_of, gave_up, shown_in, span_of
-from tracer.conformance.waiting import at_begun, first_absent, silent, step_begun, unanswered
+from tracer.conformance.waiting import at_begun, first_absent, silent, unanswered
 from tracer.model import Call, ConnectFacts, RpcFacts
 from tracer.openstack.rpc import SAVES_SERVER
 from tracer.openstack.services import HOST_SERVICE
@@ -209,7 +209,7 @@ def _blamed(
     if blamed.step is not None:
         ending.stopped_at = blamed.step
     elif begun is not None:
-        ending.stopped_at = step_begun(case, coverage, begun.begun)
+        at_begun(case, coverage, ending, begun)
     else:
         first_absent(case, coverage, ending)
         _claim_no_more(case, coverage, ending)

@@ -106,8 +106,12 @@ class StepCoverage:
         return any(self._leg(step, leg, strict=True) is None for leg in legs)
 
     def may_lack_states(self, since_ns: int, until_ns: int) -> bool:
-        """Return whether a state that the last host saved in that time may lie in a hole of the captures."""
-        return any(
+        """Return whether a state that the last host saved in that time may lie in a hole of the captures.
+
+        Or behind their end: another plane, which goes on for longer, may show that the VM is in error.
+        """
+        ends = [self._captures.span_ns(leg.plane)[1] for leg in self._case.grammar.state_legs]
+        return (bool(ends) and max(ends) + CLOCK_NS < until_ns) or any(
             self._captures.is_in_burst(since_ns, until_ns, (), leg.plane)
             or self._captures.damaged(leg.protocol, self._ends(leg.caller), (), since_ns, until_ns)
             for leg in self._case.grammar.state_legs
