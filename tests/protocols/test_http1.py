@@ -838,3 +838,16 @@ def test_what_is_to_be_sent_again_comes_as_it_was_sent() -> None:
     assert isinstance(plain_asked, HttpRequest) and isinstance(plain_answered, HttpResponse)
     assert (plain_asked.raw_head, plain_answered.raw_head) == (b"", b"")
     assert plain_asked.body == b'{"auth": 1}'
+
+
+def test_an_answer_from_long_before_a_request_is_not_its_own() -> None:
+    """The request that it answers was left out of the capture, and no hole shows it."""
+    link = connection()
+    decoder = Http1(link)
+    answer = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n"
+    out = [
+        *decoder.receive(Data(link, TO_CLIENT, 1_000_000_000, answer % 404, ((0, 1),))),
+        *decoder.receive(Data(link, TO_SERVER, 1_500_000_000, b"GET /b HTTP/1.1\r\n\r\n", ((0, 2),))),
+        *decoder.receive(Data(link, TO_CLIENT, 2_000_000_000, answer % 200, ((0, 3),))),
+    ]
+    assert plain(out) == [(1, 404, b""), (2, "GET", "/b", b""), (2, 200, b"")]

@@ -8,6 +8,8 @@ __all__ = ["Exchanges", "Open"]
 
 _MOST_OPEN = 256
 """Unpaired requests or responses that are remembered. There are more only if one direction is missing."""
+_LATE_NS = 100_000_000
+"""Packets may be captured so late, and a clock of another capture point be so far off."""
 _UNKNOWN = 0
 """Exchange of an entry that stands for possible requests in a hole; real ones count from 1."""
 
@@ -64,6 +66,9 @@ class Exchanges:
         segment, and the other direction goes on.
         """
         orphans = self._orphans
+        if orphans and time_ns - orphans[0].time_ns > _LATE_NS:
+            # No answer comes before its request: a request is missing, and no hole tells it.
+            self._aligned = False
         if self._aligned:
             if orphans:
                 return orphans.pop(0).exchange
