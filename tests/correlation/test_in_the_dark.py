@@ -98,3 +98,9 @@ def test_real_tls_without_keys(name: str, outcomes: list[str]) -> None:
     found = check([str(SHARED / name)], Settings()).verdicts
     assert [verdict.outcome for verdict in found] == outcomes
     assert all(verdict.verdict == "inconclusive" for verdict in found if verdict.outcome == "active")
+
+
+@needs_shared
+def test_the_servers_of_one_request_are_found_where_its_messages_are_dark(tmp_path: Path) -> None:
+    found = verdicts(SHARED / "ok-multi-3", tmp_path, "RPC")
+    assert {v.server_id for v in found} == {each["server_id"] for each in truth(SHARED / "ok-multi-3")}

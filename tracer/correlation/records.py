@@ -49,8 +49,9 @@ def recorded(store: CallStore, requests: list[Request]) -> list[Request]:
     There are such only where requests cannot be read. A server of one of *requests* whose answer does not
     name it is added to that request.
     """
-    if not store.records or (store.reads_requests and not store.may_hide_requests()):
+    if not store.records:
         return []
+    is_dark = not store.reads_requests or store.may_hide_requests()
     owned = {server_id for request in requests for server_id in request.server_ids}
     lone = [(server_id, call) for server_id, call in store.records.items() if server_id not in owned]
     known = {request.request_id: request for request in requests if request.request_id}
@@ -60,8 +61,11 @@ def recorded(store: CallStore, requests: list[Request]) -> list[Request]:
         calls = store.by_uuid.get(server_id)
         request_id = request_id_in_records(calls)
         same = known.get(request_id) or made.get(request_id)
-        if same is not None:
+        if same is not None and (is_dark or same.server_ids):
+            # Of several VMs of a request its answer names one; the messages that name all may be dark.
             same.server_ids.append(server_id)
+            continue
+        if not is_dark:
             continue
         askers = [request for request in asking if _may_have_made(request, call)]
         if askers:
