@@ -213,15 +213,3 @@ def test_clocks_that_agree_are_not_told() -> None:
     """Nothing is said of what was not corrected."""
     report = check([str(CAPTURES / "ok-image")], Settings())
     assert not report.remarks and all(capture.clock.is_right for capture in report.captures)
-
-
-@pytest.mark.parametrize("packet", [58, 70, 82])
-@pytest.mark.parametrize("by_ns", [2_000 * MS, -2_000 * MS])
-def test_a_clock_that_was_set_just_before_an_order(packet: int, by_ns: int, tmp_path: Path) -> None:
-    """What shows it comes later, from the other capture; the silence before the order is still known then."""
-
-    def harm(files: Files) -> Files:
-        link, packets = files["External_api"]
-        return files | {"External_api": (link, D.step_clock(packets, packets[packet][0], by_ns))}
-
-    assert told(check_damaged("fail-quota-403", harm, tmp_path)) == undamaged("fail-quota-403")

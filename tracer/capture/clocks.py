@@ -54,8 +54,6 @@ _FIRST = frozenset(start[0] for start in _START)
 _SYN_OR_FIN = 3
 
 _TOLD = 1_000
-_BEGUN, _TIMES_SET = 2, 64
-"""Batches that were handed on, and times at which a clock was set, that are kept of each capture."""
 
 LEGS, PACKETS = range(2)
 """What lies within each other: the legs of a request at a proxy, a request and the calls made for it. And
@@ -105,10 +103,6 @@ class ClockEstimates:
     def __init__(self, captures: Sequence[Capture]) -> None:
         self._captures = captures
         self._held: dict[int, deque[list[SegmentFields]]] = {}
-        self._begun: dict[int, deque[list[SegmentFields]]] = {}
-        """The batches of a capture that were last handed on: the clock may have been set within them."""
-        self._set: dict[int, list[int]] = {}
-        """When the clock of a capture was set, as found once: later its segments are no longer there."""
         self._links: dict[tuple[int, int], _Link] = {}
         self._linked: set[int] = set()
         self._parents: dict[int, int | None] = {}
@@ -408,33 +402,19 @@ class ClockEstimates:
 
     def _quiet_end(self, capture: int, since_ns: int, until_ns: int) -> int:
         """Return where the longest silence between the two times ends: there the clock was set."""
-        found = self._set.setdefault(capture, [])
-        for time_ns in found:
-            if since_ns <= time_ns <= until_ns:
-                return time_ns
         times = [
             segment[0]
-            for batch in (*self._begun.get(capture, ()), *self._held.get(capture, ()))
+            for batch in self._held.get(capture, ())
             if batch[-1][0] >= since_ns and batch[0][0] <= until_ns
             for segment in batch
             if since_ns <= segment[0] <= until_ns
         ]
         gaps = [(later - earlier, later) for earlier, later in pairwise(times)]
-        if not gaps:
-            return until_ns
-        found.append(max(gaps)[1])
-        del found[:-_TIMES_SET]
-        return found[-1]
+        return max(gaps)[1] if gaps else until_ns
 
     def hold(self, capture: int) -> deque[list[SegmentFields]]:
         """Return where the batches of *capture* are kept that were seen and are not needed yet."""
         return self._held.setdefault(capture, deque())
-
-    def hand_on(self, capture: int) -> list[SegmentFields]:
-        """Return the first batch that is kept of *capture*, and keep it no longer."""
-        batch = self._held[capture].popleft()
-        self._begun.setdefault(capture, deque(maxlen=_BEGUN)).append(batch)
-        return batch
 
 
 def read_ahead(
@@ -455,9 +435,9 @@ def read_ahead(
         least = max(ahead, AT_FIRST) if waits else ahead
         while held and count - len(held[0]) >= least:
             count -= len(held[0])
-            yield clocks.hand_on(capture)
+            yield held.popleft()
     while held:
-        yield clocks.hand_on(capture)
+        yield held.popleft()
 
 
 def _halve(known: dict[Any, Any]) -> None:
