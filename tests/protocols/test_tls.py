@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lab.tls import NAME, Talk, connection, decoded, key_log, talk
 
@@ -364,6 +364,7 @@ def test_a_key_log_may_hold_anything() -> None:
     assert keys.unreadable == 4
 
 
+@example([b"\x1c\n"])
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_any_bytes_are_taken_as_a_key_log(pieces: list[bytes]) -> None:
     keys = KeyLog()

@@ -100,8 +100,9 @@ class KeyLog:
             self.remember(*(bytes.fromhex(part.decode()) for part in session.groups()))
             self.lines += 1
             return
+        # Separators of Unicode may leave nothing of a line that is not empty.
         parts = line[:_LONGEST_LINE_BYTES].decode("ascii", "replace").split()
-        if parts[0] in _UNUSED:
+        if parts and parts[0] in _UNUSED:
             return
         try:
             label, random, secret = parts[0], bytes.fromhex(parts[1]), bytes.fromhex(parts[2])
