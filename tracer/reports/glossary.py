@@ -94,6 +94,19 @@ _ENTRIES = (
     ),
     Entry(
         _STATUS,
+        "open",
+        "its call had not ended when the creation or the captures did; the text says not ended",
+        "the log of the service that was asked",
+    ),
+    Entry(_STATUS, "unanswered", "its call got no answer; the text says no answer, the JSON says seen"),
+    Entry(
+        _STATUS,
+        "given_up",
+        "a proxy answered that it got no answer (502, 504); the text says gave up",
+        "the service behind the proxy: what did it wait for?",
+    ),
+    Entry(
+        _STATUS,
         "sent",
         "its message is at the broker, and no consumer took or acknowledged it; the JSON says seen",
         "`rabbitmqctl list_queues name messages consumers`: does a consumer take from its queue?",
