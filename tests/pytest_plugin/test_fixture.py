@@ -73,9 +73,9 @@ def test_a_failure_ends_the_debugging(claim: str, run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "E   *✗ VM web-2 *step 8b failed: neutron-server *refused the connection of nova-compute*",
+            "E   *! failed 8b*",
             "E   *  7     ok *nova-conductor > nova-compute cast build_and_run*",
             "E   *  8b    FAILED *",
-            "E   *! failed 8b*",
             "E   *expected * nova-compute > neutron-server*",
             "E   *Int# is *captures/broken/Internal_base.pcap*",
             "*- tracer ladder -*",

@@ -293,7 +293,7 @@ def test_a_title_is_told_once(build: SimpleNamespace) -> None:
     words = f"step 8b ({title}) never came"
     missing = replace(verdict.deviations[0], kind="missing", message=words)
     text = text_of(build.report(replace(verdict, deviations=(missing,))))
-    assert f"! missing 8b ({title})  never came\n" in text
+    assert f"! missing 8b ({title})  never came  " in text
 
 
 @pytest.mark.parametrize("runs, words", [(1, "nothing was compared with"), (5, "times compared with")])

@@ -49,7 +49,7 @@ step    since   delta  admin  sc    lb   n-api keyst neutr  db   cond  sched com
 def test_the_ladder_of_a_refused_port(build: SimpleNamespace) -> None:
     """A role a column, a call a row: since the start, since the row before, arrow, label, frame."""
     text = drawn(build, build.stopped_at_8b(), 100)
-    assert text.splitlines()[4:18] == REFUSED_PORT.strip().splitlines()
+    assert text.splitlines()[5:19] == REFUSED_PORT.strip().splitlines()
 
 
 def test_calls_outside_the_steps_need_v(build: SimpleNamespace) -> None:

