@@ -259,6 +259,19 @@ def test_tls_1_3_is_opened_by_trial() -> None:
     assert not reasons(told)
 
 
+def test_mistaken_ends_are_turned_within_a_piece_of_several_records() -> None:
+    """The first record that is opened shows who is the client; the next ones of its piece follow it."""
+    sent = talk([(TO_SERVER, GET)] * 4 + [(TO_CLIENT, ANSWER)] * 4)
+    begun = next(at for at in range(len(sent.flights)) if len(sent.flights) - at == 8)
+    pieces: dict[int, bytes] = {}
+    for direction, payload in Talk(sent.flights[begun:]).segments():
+        pieces[1 - direction] = pieces.get(1 - direction, b"") + payload
+    of = connection(joined=True)
+    of.certain = False
+    told = decoded([*pieces.items()], key_log(sent.keys), of)
+    assert len([text for text, _ in said(told) if text.startswith("GET")]) == 4
+
+
 def test_tls_1_2_that_began_before_stays_dark() -> None:
     """Its keys need the server's random, which no log holds."""
     sent = talk(SAID, version="1.2")

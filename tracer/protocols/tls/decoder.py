@@ -136,8 +136,10 @@ class Tls:
             return ()
         if not self._dark and (not self._keys.may_open()):
             self._give_up("tls", data.time_ns, data.frames)
-        for item in self._records[data.direction].receive(data):
-            self._take(data.direction, item, data.frames)
+        records = self._records[data.direction]
+        for item in records.receive(data):
+            # One of the records may show that client and server were mistaken for each other.
+            self._take(self._records.index(records), item, data.frames)
         return self._told()
 
     def gap(self, gap: Gap) -> Iterable[Message]:
@@ -212,8 +214,10 @@ class Tls:
 
     def _last_look(self, time_ns: int, frames: Frames) -> None:
         """Look for the keys of what waits for the last time; open it, or say that there are none."""
-        for direction, item in [*dict(self._held).items()]:
-            if isinstance(item, Record) and self._sides[direction] is None:
+        last = {self._records[way]: item for way, item in self._held if isinstance(item, Record)}
+        for records, item in last.items():
+            direction = self._records.index(records)
+            if self._sides[direction] is None:
                 self._look(direction, item, is_last=True)
         if all(self._sides[direction] is not None for direction in dict(self._held)):
             self._release()

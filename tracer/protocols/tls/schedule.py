@@ -23,6 +23,9 @@ class Keys(NamedTuple):
     iv: bytes
     """TLS 1.2: its fixed part."""
 
+    def __repr__(self) -> str:
+        return "Keys()"  # a traceback can print any value
+
 
 # --- TLS 1.3 --------------------------------------------------------------------------------------
 
