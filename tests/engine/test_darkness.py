@@ -10,10 +10,11 @@ from lab.captures import CAPTURES
 from lab.darkening import AMQP, REST, dark_copy
 
 from tracer.engine import Settings, check
-from tracer.model import Report
+from tracer.model import Capture, Connection, Endpoint, Report, Undecoded
 from tracer.openstack.services import BROKER
 from tracer.reports import dark_words
 from tracer.reports import json as as_json
+from tracer.topology import Topology
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,12 @@ def test_plain_captures_tell_of_no_tls() -> None:
     found = check([str(CAPTURES / "fail-no-valid-host")], Settings())
     assert not found.dark
     assert "TLS" not in found.grammar_reason
+
+
+@pytest.mark.parametrize(("reason", "hides"), [("tls: no key", True), ("unknown protocol", False)])
+def test_only_what_is_encrypted_may_hide_requests(reason: str, hides: bool) -> None:
+    """A session of SSH beside a cloud makes no trace of a lone statement."""
+    topology = Topology([Capture(0, "a.pcap")])
+    ends = Endpoint("10.0.0.1", 40_000), Endpoint("10.0.0.2", 2222)
+    topology.evidence.undecoded(Undecoded(Connection(1, *ends, 0, captures=[0]), 1, reason, ()))
+    assert topology.evidence.may_hide_requests() is hides

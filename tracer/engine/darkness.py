@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tracer.grammar import Grammar
 from tracer.model import Connection, Dark, Endpoint, Undecoded, Verdict
+from tracer.model.messages import TLS_UNKNOWN
 from tracer.openstack.services import APIS, MEDIUM_OF, PROXY, ROLE_OF_PORT
 from tracer.topology import GivenTopology, Topology
 from tracer.topology.planes import EXTERNAL_API
@@ -30,7 +31,8 @@ class Darkness:
 
     def receive(self, message: Undecoded) -> None:
         """Record a connection that cannot be decoded, if TLS is the reason."""
-        if not message.reason.startswith("tls"):
+        # What was opened and is of no known protocol needs no keys.
+        if not message.reason.startswith("tls") or message.reason == TLS_UNKNOWN:
             return
         connection = message.connection
         key = (connection.client.address, connection.server)

@@ -422,7 +422,7 @@ def _undecoded(
     message: Undecoded,
 ) -> None:
     """Record a connection that cannot be decoded."""
-    evidence.undecoded(message.connection)
+    evidence.undecoded(message)
     coverage.undecoded(message.connection, message.reason)
     darkness.receive(message)
     capture = captures[message.connection.captures[0]]

@@ -11,6 +11,7 @@ __all__ = [
     "BROKER_HEADERS",
     "DEATH_REASON",
     "DELIVERY_COUNT",
+    "TLS_UNKNOWN",
     "AmqpContent",
     "AmqpMethod",
     "Heard",
@@ -193,6 +194,10 @@ class SqlResult(NamedTuple):
     """MySQL's number, or PostgreSQL's SQLSTATE."""
     error_text: str
     truncated: bool
+
+
+TLS_UNKNOWN = "tls: unknown protocol within"
+"""The reason of a connection under TLS that was opened, and whose protocol is not known."""
 
 
 class Undecoded(NamedTuple):

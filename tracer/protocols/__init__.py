@@ -22,6 +22,7 @@ from tracer.model import (
     Message,
     Undecoded,
 )
+from tracer.model.messages import TLS_UNKNOWN
 from tracer.openstack.services import PROTOCOL_OF_PORT, PROTOCOL_WITHIN_TLS
 from tracer.protocols.amqp091 import Amqp091
 from tracer.protocols.http1 import Http1
@@ -204,7 +205,7 @@ class Decoders:
         connection = data.connection
         kind, _ = self._recognise(data, self._name_of(connection, self._within_tls), encrypted=True)
         if kind is None:
-            return None, self._unknown(data, "tls: unknown protocol within")
+            return None, self._unknown(data, TLS_UNKNOWN)
         self._tries.pop(connection.number, None)
         connection.protocol = kind.name
         return self._make(kind, connection), ()

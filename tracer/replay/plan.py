@@ -130,7 +130,7 @@ class _Ends:
         if isinstance(message, AmqpMethod):
             self._topology.evidence.method(message)
         elif isinstance(message, Undecoded):
-            self._topology.evidence.undecoded(message.connection)
+            self._topology.evidence.undecoded(message)
         self._observe(self._calls.receive(message))
 
     def finish(self) -> None:

@@ -18,6 +18,7 @@ from tracer.model import (
     SqlFacts,
     SqlLogin,
     TlsHello,
+    Undecoded,
 )
 from tracer.model.tables import trim
 from tracer.openstack import rpc, sql
@@ -77,13 +78,13 @@ class Evidence:
         self.asked: OrderedDict[tuple[str, Endpoint], None] = OrderedDict()
         """(client's address, server) of HTTP requests whose client does not identify itself"""
         self._drivers: set[str] = set()
+        """Programs that were seen whose virtualisation is a VRM's"""
         self._of_broker: OrderedDict[str, None] = OrderedDict()
         """Addresses of clients of the broker whose connections to it cannot be read."""
         self.named: OrderedDict[Endpoint, str] = OrderedDict()
         """Server under TLS -> the role that its name is."""
         self._hides_requests = False
         """A connection to the service that takes the requests, or that may be, cannot be read."""
-        """Programs that were seen whose virtualisation is a VRM's"""
         self._asks_vrm = False
         """Whether a path of the VRM was asked for"""
         self._tried_vrm: OrderedDict[str, None] = OrderedDict()
@@ -162,17 +163,19 @@ class Evidence:
             self.named[message.connection.server] = role
             trim(self.named, REMEMBERED)
 
-    def undecoded(self, connection: Connection) -> None:
+    def undecoded(self, message: Undecoded) -> None:
         """Learn from a connection that cannot be decoded what its port tells; it may hide requests.
 
-        A name is weaker: it counts where the port is that of no service.
+        A name is weaker: it counts where the port is that of no service. Any port may be that of an API under
+        TLS; what else speaks no known protocol is none.
         """
+        connection, is_encrypted = message.connection, message.reason.startswith("tls")
         self.failed(connection)
         named = self.named.get(connection.server)
         if named and connection.server.port not in ROLE_OF_PORT and connection.server not in self.fronts.seen:
             self.places.serve(connection.server, named)
         role = self._given.role(connection.server.address, connection.server.port)
-        role = role or ROLE_OF_PORT.get(connection.server.port, named or NOVA_API)
+        role = role or ROLE_OF_PORT.get(connection.server.port, named or (NOVA_API if is_encrypted else ""))
         self._hides_requests |= role in (NOVA_API, PROXY)
         if role == BROKER:
             self._of_broker[connection.client.address] = None
