@@ -15,7 +15,7 @@ from tracer.calls.paths import UUID, split_target, uuids
 from tracer.model import Event, RestFacts
 from tracer.openstack import faults, rest, states
 
-__all__ = ["fault_text", "read_answer", "read_request", "wants_body"]
+__all__ = ["fault_text", "named", "read_answer", "read_request", "wants_body"]
 
 TEXT_LIMIT = 300
 """Characters of a fault's text that are kept."""
@@ -105,14 +105,14 @@ def read_request(facts: RestFacts, body: bytes) -> None:
         if facts.path.endswith(rest.EXTERNAL_EVENTS):
             facts.events = tuple(_events(decoded))
     elif match := _NAME.search(body):
-        facts.name = _named(_text(match.group(1)))
+        facts.name = named(_text(match.group(1)))
     elif b"=" in body[:200] and b"{" not in body[:1]:
         # A form (application/x-www-form-urlencoded), as portals send.
         fields = parse_qs(_text(body[:FORM_BYTES]))
-        facts.name = _named(next((fields[key][0] for key in rest.NAMES if key in fields), ""))
+        facts.name = named(next((fields[key][0] for key in rest.NAMES if key in fields), ""))
 
 
-def _named(name: str) -> str:
+def named(name: str) -> str:
     """Return a name that a user gave, at most 255 characters, without a token or a password in it."""
     return _IN_A_NAME.sub("…", name[:255])
 
@@ -142,7 +142,7 @@ def _read_names(facts: RestFacts, decoded: dict[str, object]) -> None:
         inner = next((value for value in nested if isinstance(value.get("name"), str)), decoded)
     name = inner.get("name")
     if isinstance(name, str):
-        facts.name = _named(name)
+        facts.name = named(name)
     if facts.creates:
         facts.volume = _boots_from_volume(inner)
         facts.networks = _networks_said(inner.get(rest.NETWORKS))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+from tracer.calls.bodies import named
 from tracer.openstack import sql
 
 __all__ = ["Row", "row_of", "set_host"]
@@ -50,7 +51,7 @@ def row_of(text: bytes, table: str) -> Row:
         name = found.group(2).decode("utf-8", "replace") if found else ""
     return Row(
         server_id if _UUID.fullmatch(server_id) else "",
-        name,
+        named(name),
         values.get(sql.VM_STATE, ""),
         values.get(sql.PURPOSE, ""),
     )

@@ -40,9 +40,9 @@ class End(NamedTuple):
 CLIENT = 0
 SERVER = 1
 CLOSED_UNANSWERED = "closed the connection without an answer"
+"""How the error begins of a call whose server ended the connection instead."""
 CLIENT_SILENT = "its client did not answer"
 """The error of a connection to the broker in whose handshake the client went no further."""
-"""How the error begins of a call whose server ended the connection instead."""
 
 
 class Event(NamedTuple):
