@@ -364,6 +364,9 @@ class ClockEstimates:
             )
             at_begin, at_end = mine[0] - other[0], mine[1] - other[1]
             low_ns, high_ns = (at_begin, at_end) if is_outer else (at_end, at_begin)
+            if max(mine[1], other[1]) >= _NEVER_NS:
+                # The end of one of them is not known: their begins alone bound the clock.
+                low_ns, high_ns = (at_begin, _NEVER_NS) if is_outer else (-_NEVER_NS, at_begin)
             if low_ns <= high_ns:
                 found.append((mine[0], low_ns, high_ns))
             elif is_outer:
