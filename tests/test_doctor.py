@@ -80,6 +80,12 @@ def test_what_is_encrypted_is_listed_with_its_port(tmp_path: Path) -> None:
     assert (row["protocol"], row["port"], row["connections"], row["calls"]) == ("tls", 8774, 1, 0)
 
 
+def test_a_key_log_that_is_not_there_is_one_line_and_2() -> None:
+    ran = doctor("captures/fail-400", "--keylog", "nothing.log")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "nothing.log" in ran.stderr and ran.stderr.count("\n") == 1
+
+
 def test_the_text_has_planes_roles_and_steps() -> None:
     ran = doctor("captures/fail-400")
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -177,6 +177,8 @@ def _interfaces() -> Iterator[InterfaceState]:
     """Yield the interfaces of this host, by name (sysfs-class-net)."""
     addresses = _addresses()
     for place in sorted(Path("/sys/class/net").glob("*")):
+        if not place.is_dir():  # bonding_masters, a list of the bonding driver
+            continue
         state = _text(place / "operstate")
         flags = int(_text(place / "flags") or "0", 16)
         packets = sum(int(_text(place / "statistics" / f"{way}_packets") or 0) for way in ("rx", "tx"))

@@ -25,6 +25,7 @@ LONGEST_LISTEN_S = 600.0
 @click.argument("captures", metavar="[CAPTURE...]", nargs=-1, type=click.Path())
 @options.grammar
 @options.topology
+@options.keylog
 @options.brokers
 @click.option(
     "--listen",
@@ -58,7 +59,8 @@ def doctor(
       tracer doctor incident/                        before a creation is checked
       tracer doctor example:colo-ok --format json
 
-    It changes nothing. Exit codes: 0, or 2 if it could not run.
+    It writes nothing. --listen makes interfaces promiscuous meanwhile, --amqp a
+    queue of its own at the broker. Exit codes: 0; 2 could not run; 130 interrupted.
     """
     if captures and (brokers or listen):
         raise UsageError("doctor: give captures, or look at this host (--amqp, --listen): not both at once")

@@ -108,13 +108,17 @@ def _blocks(asked: str, grammars: Iterable[Grammar]) -> Iterator[tuple[str, list
 def _step(grammar: Grammar, step: Step) -> Iterator[Row]:
     """Yield the rows of *step*: who does it, what breaks it, where to look, what to type next."""
     from tracer.openstack.duty import DUTIES
+    from tracer.openstack.services import MEDIUM_OF
 
     legs = list(dict.fromkeys(leg for name in step.terminals for leg in grammar.terminal_legs(name)))
     ways = dict.fromkeys((leg.caller, leg.callee, leg.protocol) for leg in legs)
     for number, (caller, callee, protocol) in enumerate(ways):
         yield "who" if not number else "", f"{_role(caller)} calls {_role(callee)} by {protocol}"
     yield "absent", _ABSENT[step.presence]
-    roles = [role for role in dict.fromkeys((*(w[1] for w in ways), *(w[0] for w in ways))) if role in DUTIES]
+    # The caller owes the step; a message is in the hands of the broker.
+    media = (MEDIUM_OF.get(protocol, callee) for _, callee, protocol in ways)
+    ends = (*(caller for caller, _, _ in ways), *media, *(callee for _, callee, _ in ways))
+    roles = [role for role in dict.fromkeys(ends) if role in DUTIES]
     if step.breaks:
         yield "breaks", step.breaks
     else:
@@ -145,8 +149,8 @@ def _everything(grammars: Iterable[Grammar]) -> Iterator[tuple[str, list[Row]]]:
     from tracer.openstack.duty import DUTIES
     from tracer.reports import glossary
 
-    steps = {step.name: step.title for grammar in grammars for step in grammar.steps}
-    yield "steps", list(sorted(steps.items()))
+    for grammar in grammars:
+        yield f"steps of {grammar.name}", [(step.name, step.title) for step in grammar.steps]
     yield "roles", [("", ", ".join(DUTIES))]
     for kind in glossary.KINDS:
         words = [entry.word for entry in glossary.entries() if entry.kind == kind]

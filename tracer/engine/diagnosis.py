@@ -9,13 +9,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from tracer.capture.arguments import ANY
 from tracer.capture.interface import Interface
 from tracer.engine.captures import InHand, OpenCaptures, Progress, open_captures
+from tracer.engine.keys import require_key_log
 from tracer.engine.results import report
-from tracer.engine.run import given_topology, read
+from tracer.engine.run import given_topology, key_log_hint, read
 from tracer.engine.stages import Listeners, Stages
 from tracer.engine.workflows import load_workflows
 from tracer.errors import SourceError
@@ -33,6 +37,8 @@ MOST_CONNECTIONS = 50_000
 """Connections whose traffic is listed; those of a scan beyond it are counted by their captures alone."""
 MOST_BYTES = 64 << 20
 """Bytes of packets of this host that are kept while it listens."""
+MOST_INTERFACES = 4
+"""More are listened to as one."""
 
 
 def diagnose(arguments: Sequence[str], settings: Settings, progress: Progress | None = None) -> Diagnosis:
@@ -40,8 +46,11 @@ def diagnose(arguments: Sequence[str], settings: Settings, progress: Progress | 
 
     Raises SourceError, GrammarError or UsageError before any packet is read, as `check` does.
     """
-    given = given_topology(settings)
-    return _diagnosed(open_captures(arguments, given, progress), settings, progress)
+    require_key_log(settings.keylog)
+    opened = open_captures(arguments, given_topology(settings), progress)
+    found = _diagnosed(opened, settings, progress)
+    hint = key_log_hint(opened, settings)
+    return replace(found, remarks=(*found.remarks, hint)) if hint else found
 
 
 def diagnose_interfaces(names: Sequence[str], listen_s: float, settings: Settings) -> Diagnosis:
@@ -49,17 +58,20 @@ def diagnose_interfaces(names: Sequence[str], listen_s: float, settings: Setting
 
     Raises SourceError without the privilege, or for an interface that is not there.
     """
+    # Each has a ring of its own in the kernel's memory, and a host has an interface for each VM.
+    names = names if len(names) <= MOST_INTERFACES else [ANY]
     kept: list[list[list[PacketFields]]] = [[] for _ in names]
     sources = [Interface(name, Capture(number, name), "tcp") for number, name in enumerate(names)]
     for source in sources:
         source.open()
     threads = [
-        threading.Thread(target=_listen, args=(source, into), daemon=True)
+        threading.Thread(target=_listen, args=(source, into, MOST_BYTES // len(names)), daemon=True)
         for source, into in zip(sources, kept, strict=True)
     ]
     for thread in threads:
         thread.start()
-    threads[0].join(listen_s)
+    with suppress(KeyboardInterrupt):  # what came until then is shown
+        threading.Event().wait(listen_s)
     for source in sources:
         source.stop()
     for thread in threads:
@@ -68,14 +80,14 @@ def diagnose_interfaces(names: Sequence[str], listen_s: float, settings: Setting
     return _diagnosed(opened, settings)
 
 
-def _listen(source: Interface, into: list[list[PacketFields]]) -> None:
-    """Keep what *source* hands over, as far as `MOST_BYTES`; the rest is counted by its capture."""
+def _listen(source: Interface, into: list[list[PacketFields]], most_bytes: int) -> None:
+    """Keep what *source* hands over, as far as *most_bytes*; the rest is counted by its capture."""
     size_bytes = 0
 
     def keep(packets: list[PacketFields], _: int) -> None:
         nonlocal size_bytes
         size_bytes += sum(len(packet[1]) for packet in packets)
-        if size_bytes < MOST_BYTES:
+        if size_bytes < most_bytes:
             into.append(packets)
 
     try:
@@ -148,9 +160,13 @@ class _Seen:
 
 
 def _hidden(stages: Stages, step: Step) -> str:
-    """Return why no call of *step* could be seen in these captures; '' if one could."""
+    """Return why no call of *step* could be seen in these captures; '' if one could.
+
+    Also where a service would say that the step is done: nova, of a hypervisor that no packet shows.
+    """
     grammar = stages.grammar
-    legs = dict.fromkeys(leg for name in step.terminals for leg in grammar.terminal_legs(name))
+    told = (state.terminal for state in grammar.states if state.step == step.name and state.is_done)
+    legs = dict.fromkeys(leg for name in (*step.terminals, *told) for leg in grammar.terminal_legs(name))
     reasons = [_unseen(stages, leg) for leg in legs]
     return "" if "" in reasons else next(iter(reasons), "")
 

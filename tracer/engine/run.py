@@ -20,7 +20,15 @@ from tracer.topology import GivenTopology, load_topology
 if TYPE_CHECKING:
     from tracer.engine.second_opinion import TsharkCaptures
 
-__all__ = ["calls", "check", "given_topology", "read", "require_known_allowances", "require_known_steps"]
+__all__ = [
+    "calls",
+    "check",
+    "given_topology",
+    "key_log_hint",
+    "read",
+    "require_known_allowances",
+    "require_known_steps",
+]
 
 _ALLOWED = (*get_args(DeviationKind), "unobserved")
 
@@ -85,7 +93,7 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     stages = Stages(opened.captures, given, settings, workflows)
     require_known_allowances(workflows, settings, given)
     found = report(stages, partial=read(stages, opened, progress))
-    if hint := _key_log_hint(opened, settings):
+    if hint := key_log_hint(opened, settings):
         found = replace(found, remarks=(*found.remarks, hint))
     if usual is None:
         return found
@@ -93,7 +101,7 @@ def check(arguments: Sequence[str], settings: Settings, progress: Progress | Non
     return replace(found, verdicts=verdicts, baseline=(usual.path, usual.traces))
 
 
-def _key_log_hint(opened: OpenCaptures | TsharkCaptures, settings: Settings) -> str:
+def key_log_hint(opened: OpenCaptures | TsharkCaptures, settings: Settings) -> str:
     """Return that a key log lies beside captures with encrypted connections; empty if none does."""
     reasons = (why for capture in opened.captures for why in capture.undecoded)
     if settings.keylog is not None or not isinstance(opened, OpenCaptures):

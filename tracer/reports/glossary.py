@@ -50,8 +50,9 @@ _ENTRIES = (
     Entry(
         _OUTCOME,
         "rejected",
-        "the API refused the request: no VM was made",
-        "the status and the text of the answer are in the first line; they say what to change in the request",
+        "the request was answered with a refusal or an error. Mostly no VM was made; where a proxy gave up"
+        " waiting, a record of it may remain",
+        "the status and the text of the answer are in the first line",
     ),
     Entry(_OUTCOME, "error", "the request was accepted, and the VM ended in state error", _FIRST_LINES),
     Entry(
@@ -129,7 +130,7 @@ _ENTRIES = (
         " encrypted. It is never taken for missing",
         _CAPTURE_MORE,
     ),
-    Entry(_STATUS, "skipped", "it is optional and did not happen, as storage for a VM with a local disk"),
+    Entry(_STATUS, "skipped", "it is optional, or this cloud has no service for it: it did not happen"),
     Entry(_STATUS, "not_reached", "the creation stopped before it; the text says not reached"),
     Entry(_DEVIATION, "failed", "the step at which the creation was refused or ended in error", _FIRST_LINES),
     Entry(
@@ -171,7 +172,9 @@ _ENTRIES = (
         "redelivered",
         "the broker delivered a message again: its first consumer went away or did not acknowledge it",
     ),
-    Entry(_NOTE, "absent", "this cloud has no service for the step: no portal, no load balancer or no VRM"),
+    Entry(
+        _NOTE, "absent", "this cloud has no service for the step: no portal (SC), no load balancer or no VRM"
+    ),
     Entry(_NOTE, "ambiguous", "some calls of the step may belong to another creation"),
     Entry(_NOTE, "allowed", "a deviation or an unobserved step that --allow accepted"),
     Entry(_NOTE, "slow", "slower than good creations of the baseline (--baseline)"),
