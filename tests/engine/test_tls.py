@@ -157,6 +157,24 @@ def test_a_cloud_that_encrypts_everything_conforms() -> None:
 
 
 @needs_shared
+@pytest.mark.parametrize("kept", [(0, 2), (1, 2), (0, 3), (1, 3)])
+def test_the_keys_of_some_connections_make_no_step_missing(kept: tuple[int, int], tmp_path: Path) -> None:
+    """A message may have gone by a connection that is dark, beside others of its role that are read."""
+    folder = SHARED / "tls-ok-image"
+    first, each = kept
+    randoms: dict[str, int] = {}
+    left = []
+    for line in (folder / "keys.log").read_text(encoding="ascii").splitlines():
+        number = randoms.setdefault(line.split()[1], len(randoms)) if len(line.split()) > 1 else 0
+        if number % each == first:
+            left.append(line)
+    (tmp_path / "some.log").write_text("\n".join(left) + "\n", encoding="ascii")
+    report = engine.check([str(folder)], Settings(keylog=tmp_path / "some.log"))
+    assert [(v.verdict, d.message) for v in report.verdicts for d in v.deviations] == []
+    assert {step.status for v in report.verdicts for step in v.steps} & {"missing", "failed"} == set()
+
+
+@needs_shared
 def test_what_began_before_the_capture_leads_to_no_claim() -> None:
     """TLS 1.3 is opened all the same; of TLS 1.2 it is said that it is dark."""
     report = report_of("tls-ok-image-mid-session")

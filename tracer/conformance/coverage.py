@@ -86,6 +86,10 @@ class Coverage:
         """(since, until, words) of times of which nothing was captured, or nothing is left"""
         self._undecoded: dict[str, str] = {}
         """address of a server -> why its traffic cannot be decoded"""
+        self._dark: dict[tuple[str, str], dict[str, str]] = {}
+        """(protocol, server) of encrypted connections -> client -> why they cannot be decoded; others of the
+        same ends may be read"""
+        self._dark_count = 0
 
     # --- collecting ---
 
@@ -128,6 +132,11 @@ class Coverage:
         """Record a connection that cannot be decoded, and why (TLS, compression)."""
         if len(self._undecoded) < MAX_PAIRS:
             self._undecoded.setdefault(connection.server.address, reason)
+        if reason.startswith("tls") and self._dark_count < MAX_PAIRS:
+            over = CALLS_OVER.get(connection.protocol or "", "REST")
+            clients = self._dark.setdefault((over, connection.server.address), {})
+            self._dark_count += connection.client.address not in clients
+            clients.setdefault(connection.client.address, reason)
 
     def gap(self, gap: Gap) -> None:
         """Record missing bytes, by the seconds in which they may have been sent."""
@@ -293,6 +302,13 @@ class Coverage:
         servers = self._addresses_of(medium) if medium else callees
         if self._is_reported(protocol):
             return None
+        # One connection that is dark may have carried the message, though others of these ends are read. The
+        # broker's clients are not all known by what they say.
+        for server in servers:
+            clients = self._dark.get((protocol, server), {})
+            reason = next((why for c, why in clients.items() if protocol == "RPC" or c in callers), "")
+            if reason:
+                return f"the traffic of {medium or names[1]} is not decoded: {reason}"
         reasons = [self._undecoded[a] for a in servers if a in self._undecoded]
         read = any((protocol, c, s) in self._pairs for s in servers for c in callers or {""})
         if not reasons or read:
