@@ -99,6 +99,7 @@ def test_the_text_has_planes_roles_and_steps() -> None:
         (("nothing.pcap",), "nothing.pcap: no such file"),
         (("captures/ok-image", "--listen", "1"), "not both at once"),
         (("--listen", "0"), "--listen: "),
+        (("--listen", "nan"), "--listen nan: not a number of seconds"),
         (("--amqp", "http://broker"), "a broker's URL begins with amqp://"),
     ],
 )

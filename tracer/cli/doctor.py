@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,8 @@ def doctor(
     It writes nothing. --listen makes interfaces promiscuous meanwhile, --amqp a
     queue of its own at the broker. Exit codes: 0; 2 could not run; 130 interrupted.
     """
+    if listen is not None and not math.isfinite(listen):
+        raise UsageError(f"--listen {listen}: not a number of seconds; write 5 or 2.5")
     if captures and (brokers or listen):
         raise UsageError("doctor: give captures, or look at this host (--amqp, --listen): not both at once")
     with output.destination(target, captures) as file:
