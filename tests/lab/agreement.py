@@ -37,9 +37,10 @@ def disagreements(verdict: Verdict) -> list[str]:
 
 
 def is_told(message: str, headline: str) -> bool:
-    """Return whether *headline* has *message*, or its beginning where it is long."""
-    told, cut, _ = headline.partition("…")
-    return message in headline or (bool(cut) and message.startswith(told.removeprefix("stuck: ")))
+    """Return whether *headline* has *message*, or its beginning and its end where it is long."""
+    told, cut, rest = headline.partition(" … ")
+    begins = bool(cut) and message.startswith(told.removeprefix("stuck: "))
+    return message in headline or (begins and rest[:30] in message)
 
 
 def names(headline: str, peer: str, host: str | None) -> bool:
