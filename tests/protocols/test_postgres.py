@@ -168,6 +168,12 @@ CONVERSATIONS: dict[str, tuple[list[Line], list[tuple[Any, ...]]]] = {
          (2, "23505"), (3, "23505"), (4, "execute", "INSERT 4"), (5, "execute", "INSERT 5"), (4, "ok"),
          (5, "ok")],
     ),
+    "a statement that is sent behind an error, before its Sync": (
+        [*BEGIN, (">", extended("INSERT 1")[:-5]), ("<", PARSED + error("23505", "duplicate")),
+         (">", extended("INSERT 2")), ("<", READY), (">", extended("INSERT 3")), ("<", ANSWER)],
+        [LOGIN, (1, "execute", "INSERT 1"), (1, "23505"), (2, "execute", "INSERT 2"), (2, "23505"),
+         (3, "execute", "INSERT 3"), (3, "ok")],
+    ),
     "copy in and out": (
         [*BEGIN, (">", query("COPY t FROM STDIN")), ("<", message("G", b"\0\0\x01\0\0")),
          (">", message("d", b"x" * 3000) + message("c")), ("<", done("COPY 1") + READY),

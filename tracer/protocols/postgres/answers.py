@@ -43,6 +43,9 @@ def frames_of(start: Mark, end: Mark) -> Frames:
     return end[1] if start[1] == end[1] else end[1] + start[1]
 
 
+_NOT_EXECUTED = "not executed: a statement before it failed"
+
+
 @dataclass(slots=True, eq=False)
 class Item:
     """A Parse or an Execute that waits for its completion."""
@@ -62,6 +65,8 @@ class Cycle:
     items: deque[Item] = field(default_factory=deque)
     closed: bool = False
     """Its Sync was seen: no item follows."""
+    failed: int | str = 0
+    """The code of its ErrorResponse: what comes up to its Sync is not executed, and not answered either."""
 
 
 class _Result(NamedTuple):
@@ -326,17 +331,21 @@ class Answers:
         """Use an ErrorResponse: the first open statement failed, and those behind it are not executed."""
         code, text = error_of(body)
         self._simple = None
+        cycle.failed = code
         while cycle.items:
             item = cycle.items.popleft()
             self._out(item, start, end, (False, code, text, truncated), out)
             # A Parse and its Execute are one statement.
             if item.executes or item.exchange:
-                text = "not executed: a statement before it failed"
+                text = _NOT_EXECUTED
 
     def _end_cycle(self, cycle: Cycle, end: Mark, out: list[Message]) -> None:
         """Use the ReadyForQuery of *cycle*."""
         if cycle.simple and cycle.items and self._simple is not None:
             self._settle(cycle.items.popleft(), self._simple.start, self._simple.end, out)
+        while cycle.failed and cycle.items:
+            # Sent before the client had read of the error.
+            self._out(cycle.items.popleft(), end, end, (False, cycle.failed, _NOT_EXECUTED, False), out)
         self._current = self._simple = None
         self._ready_ns = end[0]
         if self._cycles and self._cycles[0] is cycle:
