@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.model import Connection, Endpoint, TlsHello
+from tracer.model import Connection, Endpoint, TlsHello, Undecoded
 from tracer.openstack.services import role_of_host_name
 from tracer.topology import GivenTopology
 from tracer.topology.evidence import Evidence
@@ -15,7 +15,7 @@ def evidence_of(port: int, server_name: str, names: tuple[str, ...] = ()) -> tup
     connection = Connection(0, Endpoint("10.0.0.1", 40000), server, 0)
     found = Evidence(GivenTopology())
     found.hello(TlsHello(connection, 0, (), server_name, (), "1.3", names))
-    found.undecoded(connection)
+    found.undecoded(Undecoded(connection, 0, "tls: no key", ()))
     return found, server
 
 
