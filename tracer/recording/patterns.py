@@ -49,7 +49,8 @@ _STARTS = re.compile(
     rb"|`?\b(?:user_data|password|password_hash|admin_pass)`?\s*=\s*(?P<sql>')"
     rb"|(?P<query>[?&](?:token|password|secret|signature|temp_url_sig)=)"
     rb"|(?P<fernet>\bgAAAAA)"
-    rb"|(?P<plain>(?:\x05|\x08AMQ)PLAIN\0\0..)"
+    # Its length byte may come later than the rest.
+    rb"|(?P<plain>(?:\x05|\x08?AMQ)PLAIN\0\0..)"
     rb"|(?P<table>\x08passwordS....)"  # in a field table of AMQP
     # What a text quotes: password=x, X-Auth-Token: x. In JSON a quote stands before the colon.
     rb"|(?P<text>(?:pass\w{0,12}|token|secret)(?:=|\s?[:=]\s|\s(?=\\*['\"]))\\*['\"]?)"
