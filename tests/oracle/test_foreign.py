@@ -224,9 +224,6 @@ TSHARK_DIFFERENCES = {
     ("client-ip", "response"): (
         1, 0, "ours, and deepflow: a chunked answer whose last chunk is not in the capture"
     ),
-    ("mysql-use", "command"): (
-        0, 1, "tshark, by luck: it takes the compressed protocol's header for an empty packet"
-    ),
 }  # fmt: skip
 PACKETBEAT = [
     "802.1q-q-in-q-icmp",
