@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 from tracer.capture.arguments import ANY
 from tracer.capture.interface import Interface
@@ -28,6 +27,7 @@ from tracer.model import Call, Capture, Connection, PacketFields, Undecoded
 from tracer.model.diagnosis import Diagnosis, RolePlace, StepSight, Traffic
 from tracer.openstack.services import BROKER, FLOW
 from tracer.settings import Settings
+from tracer.topology import GivenTopology
 
 __all__ = ["diagnose", "diagnose_interfaces"]
 
@@ -47,8 +47,9 @@ def diagnose(arguments: Sequence[str], settings: Settings, progress: Progress | 
     Raises SourceError, GrammarError or UsageError before any packet is read, as `check` does.
     """
     require_key_log(settings.keylog)
-    opened = open_captures(arguments, given_topology(settings), progress)
-    found = _diagnosed(opened, settings, progress)
+    given = given_topology(settings)
+    opened = open_captures(arguments, given, progress)
+    found = _diagnosed(opened, given, settings, progress)
     hint = key_log_hint(opened, settings)
     return replace(found, remarks=(*found.remarks, hint)) if hint else found
 
@@ -77,7 +78,7 @@ def diagnose_interfaces(names: Sequence[str], listen_s: float, settings: Setting
     for thread in threads:
         thread.join()
     opened = OpenCaptures([source.capture for source in sources], [InHand(batches) for batches in kept])
-    return _diagnosed(opened, settings)
+    return _diagnosed(opened, given_topology(settings), settings)
 
 
 def _listen(source: Interface, into: list[list[PacketFields]], most_bytes: int) -> None:
@@ -96,11 +97,12 @@ def _listen(source: Interface, into: list[list[PacketFields]], most_bytes: int) 
         return
 
 
-def _diagnosed(opened: OpenCaptures, settings: Settings, progress: Progress | None = None) -> Diagnosis:
+def _diagnosed(
+    opened: OpenCaptures, given: GivenTopology, settings: Settings, progress: Progress | None = None
+) -> Diagnosis:
     seen = _Seen()
     listeners = Listeners({Undecoded: seen.undecoded}, calls=seen.calls)
-    given, workflows = given_topology(settings), load_workflows(settings.grammar)
-    stages = Stages(opened.captures, given, settings, workflows, listeners=listeners)
+    stages = Stages(opened.captures, given, settings, load_workflows(settings.grammar), listeners=listeners)
     partial = read(stages, opened, progress)
     found = report(stages, partial=partial)
     grammar = stages.grammar
@@ -140,7 +142,7 @@ class _Seen:
                 self._calls[number] = (call.connection, Counter())
             self._calls[number][1][call.protocol] += 1
 
-    def undecoded(self, message: Any) -> None:
+    def undecoded(self, message: Undecoded) -> None:
         """Record a connection that cannot be decoded."""
         if len(self._dark) < MOST_CONNECTIONS:
             self._dark.setdefault(message.connection.number, (message.connection, message.reason))

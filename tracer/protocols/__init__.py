@@ -253,15 +253,9 @@ class Decoders:
             return Http2(connection, wants_body=self._options.wants_body, **self._raw)
         if kind is Amqp091:
             return Amqp091(connection, **self._raw)
-        if kind is MySql:
-            return MySql(
-                connection,
-                wanted=self._options.wants_statement,
-                skipped=self._options.skipped,
-                encrypted=partial(self._encrypted, connection),
-            )
-        if kind is Postgres:
-            return Postgres(
+        if kind is MySql or kind is Postgres:
+            database: type[MySql | Postgres] = kind
+            return database(
                 connection,
                 wanted=self._options.wants_statement,
                 skipped=self._options.skipped,
