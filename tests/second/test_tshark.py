@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from tracer.model.digest import digest
 from tracer.protocols import PORTS, Options
 from tracer.reports.cross_check import text
 from tracer.second import heard, require
-from tracer.second.tshark import BROKEN_FROM
+from tracer.second.tshark import frames
 from tracer.settings import TSHARK, Settings
 from tracer.testing.cloud import Cloud
 
@@ -115,10 +116,22 @@ def test_an_old_tshark_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         require()
 
 
-def test_a_python_that_pyshark_fails_under_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "version_info", BROKEN_FROM)
-    with pytest.raises(UsageError, match=r"pyshark does not run under Python 3\.14"):
-        require()
+def test_the_caller_can_still_run_subprocesses(plain: Path) -> None:
+    """pyshark replaces asyncio's child watcher of the process, unless it is given a loop.
+
+    The one that it sets serves the thread's current loop only; playwright runs one that is not.
+    """
+
+    async def run_one() -> int | None:
+        return await (await asyncio.create_subprocess_exec(sys.executable, "-c", "")).wait()
+
+    (path,) = plain.glob("Internal_base.pcap")
+    assert sum(1 for _ in frames(str(path), {})) > 50
+    loop = asyncio.new_event_loop()
+    try:
+        assert loop.run_until_complete(run_one()) == 0
+    finally:
+        loop.close()
 
 
 @pytest.mark.parametrize("what", ["-", "Internal_base={path}@+1ms"])

@@ -6,11 +6,11 @@ stream. tshark itself keeps what it reassembles: its memory grows with the captu
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +23,6 @@ __all__ = ["Frame", "Layer", "frames", "layers", "require", "totals", "yes"]
 PROGRAM = "tshark"
 OLDEST = (3, 6)
 """Older ones show several messages of one frame as one."""
-BROKEN_FROM = (3, 14)
-"""Python whose asyncio has no child watchers any more, which pyshark 0.6 sets."""
 GET_IT = (
     "install it: apt install tshark, dnf install wireshark-cli, or https://www.wireshark.org/download.html"
 )
@@ -56,12 +54,7 @@ class Frame(NamedTuple):
 
 
 def require(keylog: Path | None = None) -> str:
-    """Return the version of tshark. Raises UsageError where it is not there, is too old, or pyshark fails."""
-    if sys.version_info >= BROKEN_FROM:
-        raise UsageError(
-            f"--engine tshark: pyshark does not run under Python {sys.version_info[0]}.{sys.version_info[1]}"
-            " (asyncio has no child watchers there): use Python 3.11 to 3.13"
-        )
+    """Return the version of tshark. Raises UsageError where it is not there or is too old."""
     path = shutil.which(PROGRAM)
     if path is None:
         raise UsageError(f"--engine tshark: {PROGRAM} is not installed: {GET_IT}")
@@ -118,6 +111,9 @@ def frames(path: str, ports: Mapping[int, str], keylog: Path | None = None) -> I
             return Parser()
 
         async def _cleanup_subprocess(self, process: Any) -> None:
+            # To kill one that is just exiting takes its exit code from asyncio, which then reports 255.
+            if self._eof_reached:
+                await process.wait()
             # It would raise again whenever the object is closed or freed.
             try:
                 await super()._cleanup_subprocess(process)
@@ -125,9 +121,13 @@ def frames(path: str, ports: Mapping[int, str], keylog: Path | None = None) -> I
                 self.crash = self.crash or str(error)
 
     shown: Any = None
+    # Without a loop of its own, pyshark replaces asyncio's child watcher for the whole process:
+    # subprocesses of the caller's loops fail after it.
+    loop = asyncio.new_event_loop()
     try:
         shown = Frames(
             path,
+            eventloop=loop,
             use_ek=True,
             keep_packets=False,
             display_filter=WANTED,
@@ -146,6 +146,7 @@ def frames(path: str, ports: Mapping[int, str], keylog: Path | None = None) -> I
     finally:
         if shown is not None:
             shown.close()
+        loop.close()
     # A file that is cut is read up to there.
     if shown.crash and "cut short" not in shown.crash:
         raise SourceError(f"{path}: tshark cannot read it: {_error_line(shown.crash)}")
